@@ -47,7 +47,8 @@
 //! # }
 //! ```
 //!
-//! Three programs in `examples/` show more: `index_a_folder`, `query_an_index` and `run_a_node`.
+//! Four programs in `examples/` show more: `index_a_folder`, `query_an_index`, `write_a_table` and
+//! `run_a_node`.
 //!
 //! # The modules, in reading order
 //!
@@ -67,10 +68,13 @@
 //!    [`ul`] holds PDUs, TLS and requested associations, [`access`] the table of peers.
 //! 10. [`scp`] is the network node: listener, associations, the DIMSE services.
 //! 11. [`web`] is the HTTP side: DICOMweb, access, health and metrics.
-//! 12. [`telemetry`] holds log lines and the one table of metrics.
-//! 13. [`config`] reads file, environment and flags into one checked
+//! 12. [`export`] writes answers as typed tables: CSV, NDJSON, Parquet.
+//!     [`cohort`] makes files of objects under names of a template. [`compare`] tells how two archives
+//!     differ.
+//! 13. [`telemetry`] holds log lines and the one table of metrics.
+//! 14. [`config`] reads file, environment and flags into one checked
 //!     [`Config`](config::Config), which makes the options of every other module.
-//! 14. [`cli`] is the command line, one file for each command.
+//! 15. [`cli`] is the command line, one file for each command.
 //!
 //! # Rules that hold everywhere
 //!
@@ -86,11 +90,14 @@
 pub mod access;
 pub mod archive;
 pub mod cli;
+pub mod cohort;
+pub mod compare;
 pub mod config;
 pub mod db;
 pub mod deliver;
 pub mod dimse;
 pub mod encoding;
+pub mod export;
 pub mod ingest;
 pub mod model;
 pub mod qr;

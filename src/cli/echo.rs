@@ -66,7 +66,7 @@ pub(super) fn run(arguments: &EchoArgs, context: &mut Context) -> anyhow::Result
     }
 }
 
-fn peer(text: &str, config: &Config) -> anyhow::Result<(AeTitle, PeerRoute)> {
+pub(super) fn peer(text: &str, config: &Config) -> anyhow::Result<(AeTitle, PeerRoute)> {
     let (ae_title, destination) = if text.contains('=') {
         let peer: Peer = text.parse()?;
         (peer.ae_title, Destination::plain(peer.address))

@@ -5,10 +5,13 @@
 
 mod backup;
 mod check;
+mod compare;
 mod completions;
 mod configuration;
 mod context;
+mod copy;
 mod echo;
+mod export;
 mod find;
 mod fit;
 mod http;
@@ -19,6 +22,7 @@ mod output;
 mod places;
 mod rebuild;
 mod relocate;
+mod report;
 mod restore;
 mod scan;
 mod serve;
@@ -74,6 +78,14 @@ enum Command {
     Scan(scan::ScanArgs),
     /// Query the index as C-FIND does
     Find(find::FindArgs),
+    /// Write answers as a table: CSV, NDJSON or Parquet with types
+    Export(export::ExportArgs),
+    /// Make files of a cohort: links, copies, a zip or a tar
+    Copy(copy::CopyArgs),
+    /// Say of each study what is wrong with it, as a page or CSV
+    Report(report::ReportArgs),
+    /// Compare with a PACS, another index or a list
+    Compare(compare::CompareArgs),
     /// Show the numbers of patients, studies, series, instances and files in the index
     Status(status::StatusArgs),
     /// Check that the index is consistent and agrees with the disk
@@ -124,6 +136,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Command::Serve(arguments) => serve::run(&arguments, &mut context),
         Command::Scan(arguments) => scan::run(&arguments, &mut context),
         Command::Find(arguments) => find::run(&arguments, &mut context),
+        Command::Export(arguments) => export::run(&arguments, &mut context),
+        Command::Copy(arguments) => copy::run(&arguments, &mut context),
+        Command::Report(arguments) => report::run(&arguments, &mut context),
+        Command::Compare(arguments) => compare::run(&arguments, &mut context),
         Command::Status(arguments) => status::run(&arguments, &mut context),
         Command::Check(arguments) => check::run(&arguments, &mut context),
         Command::Backup(arguments) => backup::run(&arguments, &mut context),

@@ -56,6 +56,22 @@ impl<W: Write> Output<W> {
     }
 }
 
+/// Refuses to write over the index, which a slip of the keyboard names as the output.
+///
+/// # Errors
+/// If the path leads to the index.
+pub(super) fn check_is_not_index(path: &Path, index: &Path) -> anyhow::Result<()> {
+    let is_index = match (path.canonicalize(), index.canonicalize()) {
+        (Ok(path), Ok(index)) => path == index,
+        // A file that is not there yet is no index.
+        _ => false,
+    };
+    if is_index {
+        anyhow::bail!("{} is the index; hint: name another file", path.display());
+    }
+    Ok(())
+}
+
 /// Number of columns of the terminal. `None` if it does not say, or if this is no terminal.
 pub(super) fn terminal_width(terminal: &impl AsFd) -> Option<usize> {
     let size = rustix::termios::tcgetwinsize(terminal).ok()?;

@@ -24,6 +24,7 @@ pub mod memory;
 mod name_words;
 pub mod open;
 mod plan;
+mod report;
 mod rules;
 pub mod sqlite;
 mod suspension;
@@ -40,6 +41,7 @@ use crate::model::location::{Location, Place};
 pub use backlog::Backlog;
 pub use error::{Error, Permission};
 pub use plan::{can_answer, can_answer_declared};
+pub use report::{StudyProblem, StudyReport};
 pub use suspension::Suspension;
 pub use types::{
     CheckReport, Committed, Compared, ConflictEntry, DeclaredCoverage, DirectorySnapshot, DuplicatePolicy, Durability,
@@ -302,6 +304,12 @@ pub trait Admin: Sized {
     /// Fails with an error of the engine.
     fn status(&mut self) -> Result<IndexStatus, Error>;
 
+    /// The number of the last change, or of a later one that nothing has (docs/adr/0015).
+    ///
+    /// # Errors
+    /// Fails with an error of the engine.
+    fn last_change(&mut self) -> Result<u64, Error>;
+
     /// Compares what the index says of itself (counters, look-ups, references) with its rows, and
     /// reads all of it for that.
     ///
@@ -334,6 +342,13 @@ pub trait Admin: Sized {
     /// # Errors
     /// Fails with an error of the engine.
     fn watches(&mut self) -> Result<Vec<WatchEntry>, Error>;
+
+    /// Calls `on_study` for each study with what is wrong with it, the newest first, until there are
+    /// no more or it says to stop.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`], or that of the engine.
+    fn studies_with_problems(&mut self, on_study: impl FnMut(StudyReport) -> ControlFlow<()>) -> Result<(), Error>;
 
     /// The name that sets this index apart from all others. `None` as long as no node has stored
     /// with it.

@@ -13,6 +13,7 @@ pub mod certificates;
 pub mod destination;
 pub(crate) mod items;
 pub mod pdu_io;
+pub mod query_scu;
 pub mod requestor;
 pub mod stream;
 pub mod tls;

@@ -33,6 +33,9 @@ use crate::ul::tls::PeerRoute;
 /// Maximum presentation contexts of one association: odd IDs from 1 to 255 (PS3.8 9.3.2.2).
 pub const MAX_CONTEXTS: usize = 128;
 
+/// Maximum length of the data set of a response that is kept, which is an Identifier.
+const MAX_RESPONSE_DATA_SET: usize = 1 << 20;
+
 /// Time for a peer to confirm a release. After that the connection is closed without it.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -206,6 +209,55 @@ impl ScuAssociation {
             let wanted = response
                 .filter(|response| response.field == field && response.message_id_being_responded_to == message_id);
             return wanted.ok_or(ScuError::Unexpected);
+        }
+    }
+
+    /// Waits for a response to the request with this Message ID, and for its data set if it has one.
+    pub(crate) async fn response_with_data_set(
+        &mut self,
+        field: CommandField,
+        message_id: u16,
+    ) -> Result<(PeerResponse, Option<Vec<u8>>), ScuError> {
+        let deadline = Instant::now() + self.waits.response;
+        let mut found: Option<(PeerResponse, Vec<u8>)> = None;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let patience = Timeouts { first_byte: Some(left), rest: self.waits.read };
+            let pdv = match self.reader.next(patience).await? {
+                IncomingPdu::Pdv(pdv) => pdv,
+                IncomingPdu::Abort { .. } => return Err(ScuError::Aborted),
+                IncomingPdu::AssociateRequest(_)
+                | IncomingPdu::AssociateAccept(_)
+                | IncomingPdu::AssociateReject(_)
+                | IncomingPdu::ReleaseRequest
+                | IncomingPdu::ReleaseResponse => return Err(ScuError::Unexpected),
+            };
+            match self.assembler.accept(&pdv).map_err(|error| ScuError::Read(error.to_string()))? {
+                FragmentOutcome::CommandFragment => {}
+                FragmentOutcome::Command { command, has_data_set, .. } => {
+                    let response = PeerResponse::parse(&command).map_err(|error| ScuError::Read(error.to_string()))?;
+                    let response = response
+                        .filter(|response| {
+                            response.field == field && response.message_id_being_responded_to == message_id
+                        })
+                        .ok_or(ScuError::Unexpected)?;
+                    if !has_data_set {
+                        return Ok((response, None));
+                    }
+                    found = Some((response, Vec::new()));
+                }
+                FragmentOutcome::DataSetFragment { is_last } => {
+                    let Some((response, mut bytes)) = found.take() else { return Err(ScuError::Unexpected) };
+                    if bytes.len() + pdv.fragment.len() > MAX_RESPONSE_DATA_SET {
+                        return Err(ScuError::Read("the data set of a response is too long".to_owned()));
+                    }
+                    bytes.extend_from_slice(pdv.fragment);
+                    if is_last {
+                        return Ok((response, Some(bytes)));
+                    }
+                    found = Some((response, bytes));
+                }
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use crate::cli::keys::columns::{CellValue, Column, FoundRow};
 use crate::cli::output::{Audience, Escaped, Output, Shown, put_path};
+use crate::model::location::{Location, Place};
 use crate::qr::JsonWriter;
 
 /// Rows that decide the widths of the columns of a table. Wider values in later rows break the
@@ -38,6 +39,12 @@ pub(super) enum OutputFormat {
     Csv,
     /// One array of objects in the DICOM JSON Model (PS3.18 F)
     DicomJson,
+    /// Paths, each with a NUL after it
+    #[value(skip)]
+    Paths0,
+    /// The number of answers
+    #[value(skip)]
+    Count,
 }
 
 /// The terminal that a table is written to.
@@ -60,6 +67,7 @@ pub(super) struct AnswerWriter<'a, W: io::Write> {
     /// For each column of the table: its position in `columns`, and its width.
     table: Option<Vec<(usize, usize)>>,
     answers: u64,
+    without_path: u64,
 }
 
 impl<'a, W: io::Write> AnswerWriter<'a, W> {
@@ -71,15 +79,18 @@ impl<'a, W: io::Write> AnswerWriter<'a, W> {
         output: &'a mut Output<W>,
     ) -> Self {
         let (columns, waiting) = (columns.to_vec(), Vec::new());
-        Self { format, columns, dicom_json, terminal, output, waiting, table: None, answers: 0 }
+        Self { format, columns, dicom_json, terminal, output, waiting, table: None, answers: 0, without_path: 0 }
     }
 
     pub(super) fn begin(&mut self) -> io::Result<Audience> {
         match self.format {
             OutputFormat::Csv => self.output.bytes(&csv(self.columns.iter().map(|column| column.name.as_bytes()))?),
-            OutputFormat::Table | OutputFormat::Json | OutputFormat::Ndjson | OutputFormat::DicomJson => {
-                Ok(Audience::Listening)
-            }
+            OutputFormat::Table
+            | OutputFormat::Json
+            | OutputFormat::Ndjson
+            | OutputFormat::DicomJson
+            | OutputFormat::Paths0
+            | OutputFormat::Count => Ok(Audience::Listening),
         }
     }
 
@@ -109,6 +120,8 @@ impl<'a, W: io::Write> AnswerWriter<'a, W> {
                 let values: Vec<_> = cells.iter().map(CellValue::bytes).collect();
                 self.output.bytes(&csv(values.iter().map(AsRef::as_ref))?)
             }
+            OutputFormat::Count => Ok(Audience::Listening),
+            OutputFormat::Paths0 => self.path(row),
         }
     }
 
@@ -117,8 +130,32 @@ impl<'a, W: io::Write> AnswerWriter<'a, W> {
             OutputFormat::Table if self.table.is_none() && self.answers > 0 => self.head_and_waiting(),
             OutputFormat::Json | OutputFormat::DicomJson if self.answers == 0 => self.output.line("[]"),
             OutputFormat::Json | OutputFormat::DicomJson => self.output.line("\n]"),
-            OutputFormat::Table | OutputFormat::Ndjson | OutputFormat::Csv => Ok(Audience::Listening),
+            OutputFormat::Count => self.output.line(self.answers),
+            OutputFormat::Table | OutputFormat::Ndjson | OutputFormat::Csv | OutputFormat::Paths0 => {
+                Ok(Audience::Listening)
+            }
         }
+    }
+
+    /// Writes the path of a file. Members of archive files and objects that are not kept have none.
+    fn path(&mut self, row: &FoundRow) -> io::Result<Audience> {
+        let location = row.location.as_ref().filter(|location| location.place != Place::Archive);
+        match location.and_then(Location::path) {
+            Some(path) => {
+                let mut bytes = path.into_os_string().into_encoded_bytes();
+                bytes.push(0);
+                self.output.bytes(&bytes)
+            }
+            None => {
+                self.without_path += 1;
+                Ok(Audience::Listening)
+            }
+        }
+    }
+
+    /// Number of answers for which [`OutputFormat::Paths0`] had nothing to write.
+    pub(super) const fn without_path(&self) -> u64 {
+        self.without_path
     }
 
     /// Writes an element of an array.

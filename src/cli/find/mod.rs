@@ -4,6 +4,7 @@ mod answers;
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::thread;
 
 use anyhow::{Context as _, bail};
@@ -11,16 +12,17 @@ use clap::Args;
 
 use self::answers::{AnswerWriter, OutputFormat, SortKey, Terminal};
 use super::keys::asked::{AskedColumn, FindKeys, KeyReader};
-use super::keys::columns::{Column, FoundRow, of_table};
 use super::keys::columns;
+use super::keys::columns::{Column, FoundRow, of_table};
+use super::keys::lists::ListTracker;
 use super::keys::query::{LevelParser, locate, nothing_matched, query, refuse_what_was_not_read};
-use super::output::{Audience, Output, terminal_width};
+use super::output::{Audience, Output, check_is_not_index, terminal_width};
 use super::spooled::OutputBuffer;
 use crate::cli::Exit;
 use crate::cli::context::{Chattiness, Context, Flags, IndexArgs};
 use crate::config::Config;
-use crate::db::open::Reader;
 use crate::db::Search;
+use crate::db::open::Reader;
 use crate::model::attribute::AttributeId;
 use crate::model::clock::Clock;
 use crate::model::find::FindRequest;
@@ -45,6 +47,15 @@ pub(super) struct FindArgs {
     /// Output format
     #[arg(long, value_enum, default_value_t = OutputFormat::Table)]
     format: OutputFormat,
+    /// Write only the number of answers
+    #[arg(long, conflicts_with_all = ["columns", "sort", "limit", "format"])]
+    count: bool,
+    /// Write the paths of the files of instances, each with a NUL after it, for `xargs -0`
+    #[arg(long, conflicts_with_all = ["level", "columns", "format", "count"])]
+    paths0: bool,
+    /// Write the values of a list (KEY=@FILE) that nothing matched into this file
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["limit", "paths0"])]
+    missing: Option<PathBuf>,
     #[command(flatten)]
     index: IndexArgs,
     /// Attributes to match and show: PatientName='SMITH*', StudyDate=2024-01..2024-06. Without a
@@ -69,6 +80,8 @@ Values:
   StudyDate=2024-01..2024-06      a range; an end may be missing: 2024.. or ..2024-06
   StudyDate=7d                    the last seven days; also 2w, 3m, 1y
   StudyTime=08:00..12:30          a range of times
+  AccessionNumber=@list.csv       any value of a file: one in each line, or the column of that name.
+                                  @list.csv:COLUMN names the column; @@x is the value @x
   received=today                  when it came into the index (UTC): also 24h, 7d, 2026-11-01,
                                   2026-11-01T08:00..2026-11-01T12:00
   sender='CT*'                    the calling AE title that sent it
@@ -80,6 +93,8 @@ Examples:
   dcmdex find --level IMAGE PatientID=4711 path
   dcmdex find --sort NumberOfStudyRelatedInstances:desc --limit 10
   dcmdex find --format csv received=24h > last-day.csv
+  dcmdex find AccessionNumber=@list.csv --missing missing.csv --format csv > there.csv
+  dcmdex find Modality=CT --paths0 | xargs -0 -n 100 cp -t /data/ct --
 
 On a terminal, a table is cut to its width. Through a pipe, all values are whole.
 Exit codes: 0 something matched; 1 nothing matched; 2 failed.";
@@ -93,15 +108,20 @@ struct FindPlan {
     located_by: Option<usize>,
     limit: Option<u64>,
     format: OutputFormat,
+    /// Notes which values of a list have matched.
+    tracker: Option<ListTracker>,
 }
 
 pub(super) fn run(arguments: &FindArgs, context: &mut Context) -> anyhow::Result<Exit> {
     let mut flags = Flags::default();
     arguments.index.add_to(&mut flags)?;
     let config = context.configure(flags.0, Chattiness::Tool)?;
-    let reading = KeyReader { level: arguments.level, declared: &config.declared, now_ms: Clock::System.now_ms() };
+    let reading = KeyReader { level: arguments.level(), declared: &config.declared, now_ms: Clock::System.now_ms() };
     let asked = asked(arguments, &reading)?;
-    let plan = plan(arguments, &asked, &reading, &config)?;
+    let mut plan = plan(arguments, &asked, &reading, &config)?;
+    if let Some(missing) = &arguments.missing {
+        check_is_not_index(missing, &config.index)?;
+    }
     let reader = Reader::open(&config.index)?;
     let sorted = arguments.sort_columns(&reading)?;
     let sorted: Vec<AskedColumn> = sorted.into_iter().map(|(wanted, _)| wanted).collect();
@@ -111,7 +131,7 @@ pub(super) fn run(arguments: &FindArgs, context: &mut Context) -> anyhow::Result
     let (asked_index, written) = thread::scope(|scope| {
         let asking = scope.spawn(|| {
             let mut output = Output::new(outlet.inlet());
-            let found = answer_all(reader, &plan, terminal, &mut output);
+            let found = answer_all(reader, &mut plan, terminal, &mut output);
             output.flush().context(CANNOT_BE_WRITTEN).and(found)
         });
         let written = pass_on(&outlet, &mut context.output);
@@ -119,7 +139,19 @@ pub(super) fn run(arguments: &FindArgs, context: &mut Context) -> anyhow::Result
         (asking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), written)
     });
     written.context(CANNOT_BE_WRITTEN)?;
-    let found = asked_index?;
+    let (found, without_path) = asked_index?;
+    if without_path > 0 {
+        tell(
+            context,
+            &format!(
+                "{without_path} instances have no file of their own: they are members of archive files, or were not kept"
+            ),
+        );
+    }
+    if let (Some(tracker), Some(path)) = (&plan.tracker, &arguments.missing) {
+        let missing = tracker.write_missing(path)?;
+        tell(context, &missing);
+    }
     if let Some(warning) = warning {
         tell(context, &warning);
     }
@@ -140,6 +172,13 @@ pub(super) fn run(arguments: &FindArgs, context: &mut Context) -> anyhow::Result
 /// Reads what the command line asks for, and adds the usual columns where it names none.
 fn asked(arguments: &FindArgs, reading: &KeyReader<'_>) -> anyhow::Result<FindKeys> {
     let mut asked = reading.keys(&arguments.keys)?;
+    if arguments.count || arguments.paths0 {
+        asked.hide_all();
+        if arguments.paths0 {
+            asked.show(reading.column("path")?);
+        }
+        return Ok(asked);
+    }
     if !arguments.columns.is_empty() {
         asked.hide_all();
         for name in &arguments.columns {
@@ -150,8 +189,8 @@ fn asked(arguments: &FindArgs, reading: &KeyReader<'_>) -> anyhow::Result<FindKe
     if !arguments.keys.iter().all(|key| key.contains('=')) {
         return Ok(asked);
     }
-    if arguments.format == OutputFormat::Table {
-        let (always, with_room) = of_table(arguments.level);
+    if arguments.format() == OutputFormat::Table {
+        let (always, with_room) = of_table(arguments.level());
         for name in always {
             asked.show(reading.column(name)?);
         }
@@ -159,7 +198,7 @@ fn asked(arguments: &FindArgs, reading: &KeyReader<'_>) -> anyhow::Result<FindKe
             asked.show(reading.column(name)?.that_yields());
         }
     } else {
-        for attribute in qr::keys::default_return_keys(arguments.level) {
+        for attribute in qr::keys::default_return_keys(arguments.level()) {
             asked.show(reading.column(attribute.keyword)?);
         }
     }
@@ -167,6 +206,18 @@ fn asked(arguments: &FindArgs, reading: &KeyReader<'_>) -> anyhow::Result<FindKe
 }
 
 impl FindArgs {
+    fn level(&self) -> QueryRetrieveLevel {
+        if self.paths0 { QueryRetrieveLevel::Image } else { self.level }
+    }
+
+    fn format(&self) -> OutputFormat {
+        match (self.count, self.paths0) {
+            (true, _) => OutputFormat::Count,
+            (_, true) => OutputFormat::Paths0,
+            (false, false) => self.format,
+        }
+    }
+
     /// The columns to sort by, and whether the largest value comes first.
     fn sort_columns(&self, reading: &KeyReader<'_>) -> anyhow::Result<Vec<(AskedColumn, bool)>> {
         let read = |key: &String| {
@@ -185,17 +236,19 @@ impl FindArgs {
 fn plan(arguments: &FindArgs, asked: &FindKeys, reading: &KeyReader<'_>, config: &Config) -> anyhow::Result<FindPlan> {
     let sort = arguments.sort_columns(reading)?;
     let sorted: Vec<AskedColumn> = sort.iter().map(|(wanted, _)| wanted.clone()).collect();
-    let mut keys = asked.query_keys(&sorted);
+    let listed = listed_column(arguments, asked, reading)?;
+    let more: Vec<AskedColumn> = sorted.iter().chain(listed.as_ref()).cloned().collect();
+    let mut keys = asked.query_keys(&more);
     let is_located = asked.shown.iter().chain(&sorted).any(AskedColumn::is_own);
     if is_located {
-        if arguments.format == OutputFormat::DicomJson
+        if arguments.format() == OutputFormat::DicomJson
             && arguments.columns.iter().chain(&arguments.keys).any(|key| columns::OwnColumn::by_name(key).is_some())
         {
             bail!("path, size and mtime are no attributes of DICOM; hint: --format json or csv");
         }
         keys.push("SOPInstanceUID");
     }
-    let mut query = query(arguments.level, &keys, config)?;
+    let mut query = query(arguments.level(), &keys, config)?;
     query.request.arrival = asked.arrival.clone();
     query.request.wants_location = is_located;
     // One more shows whether there are more. A sorted answer needs all of them.
@@ -205,8 +258,26 @@ fn plan(arguments: &FindArgs, asked: &FindKeys, reading: &KeyReader<'_>, config:
     let columns = asked.shown.iter().map(find).collect::<anyhow::Result<Vec<_>>>()?;
     let order = sort.iter().map(|(wanted, descending)| Ok(SortKey { column: find(wanted)?, descending: *descending }));
     let order = order.collect::<anyhow::Result<Vec<_>>>()?;
+    let tracker = match (&listed, asked.lists.as_slice()) {
+        (Some(column), [list]) => Some(ListTracker::new(list, find(column)?)?),
+        _ => None,
+    };
     let located_by = is_located.then(|| position(&query.request, AttributeId::SOPInstanceUID)).flatten();
-    Ok(FindPlan { query, columns, order, located_by, limit: arguments.limit, format: arguments.format })
+    Ok(FindPlan { query, columns, order, located_by, limit: arguments.limit, format: arguments.format(), tracker })
+}
+
+/// The column of the list whose values `--missing` looks for.
+fn listed_column(
+    arguments: &FindArgs,
+    asked: &FindKeys,
+    reading: &KeyReader<'_>,
+) -> anyhow::Result<Option<AskedColumn>> {
+    match (&arguments.missing, asked.lists.as_slice()) {
+        (None, _) => Ok(None),
+        (Some(_), [list]) => Ok(Some(reading.column(&list.name)?)),
+        (Some(_), []) => bail!("--missing needs a list; hint: AccessionNumber=@list.csv"),
+        (Some(_), _) => bail!("--missing is for one list"),
+    }
 }
 
 fn position(request: &FindRequest, id: AttributeId) -> Option<usize> {
@@ -245,10 +316,11 @@ enum FoundAny {
 /// some answers were not read.
 fn answer_all<W: io::Write>(
     mut reader: Reader,
-    plan: &FindPlan,
+    plan: &mut FindPlan,
     terminal: Option<Terminal>,
     output: &mut Output<W>,
-) -> anyhow::Result<FoundAny> {
+) -> anyhow::Result<(FoundAny, u64)> {
+    let mut tracker = plan.tracker.take();
     // The reader of the query is busy while answers come.
     let mut locator = plan.located_by.map(|_| reader.another()).transpose()?;
     let dicom_json = JsonWriter::new(&plan.query, "").without_retrieve_url();
@@ -263,6 +335,9 @@ fn answer_all<W: io::Write>(
         let take = || {
             let location = locate(locator.as_mut(), plan.located_by, &mut answer)?;
             let row = FoundRow { answer, location };
+            if let Some(tracker) = &mut tracker {
+                tracker.see(&row);
+            }
             if !plan.order.is_empty() {
                 sorter.add(row);
             } else if plan.limit.is_none_or(|limit| answers <= limit) {
@@ -284,20 +359,23 @@ fn answer_all<W: io::Write>(
     }
     match found {
         // The reader of the output has closed it.
-        Err(FindError::Cancelled) => return Ok(FoundAny::Some),
+        Err(FindError::Cancelled) => return Ok((FoundAny::Some, 0)),
         found => found?,
     };
     for row in sorter.into_rows() {
         if writer.answer(&row).context(CANNOT_BE_WRITTEN)? == Audience::Gone {
-            return Ok(FoundAny::Some);
+            return Ok((FoundAny::Some, 0));
         }
     }
     writer.end().context(CANNOT_BE_WRITTEN)?;
-    Ok(match plan.limit {
+    let without_path = writer.without_path();
+    plan.tracker = tracker;
+    let found = match plan.limit {
         _ if answers == 0 => FoundAny::Nothing,
         Some(limit) if answers > limit => FoundAny::More,
         _ => FoundAny::Some,
-    })
+    };
+    Ok((found, without_path))
 }
 
 /// Writes the waiting output until the query ends or nobody reads it.

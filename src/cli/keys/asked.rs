@@ -7,13 +7,16 @@ use anyhow::bail;
 use dicom_core::VR;
 
 use super::columns::{Column, ColumnSource, OwnColumn};
+use super::lists::{self, KeyList};
 use super::{arrival, dates, hints};
 use crate::db::{can_answer, can_answer_declared};
+use crate::export::table::snake_case;
 use crate::model::attribute::{Attribute, LetterCase};
 use crate::model::calendar::DAY_MS;
 use crate::model::declared::{Declared, DeclaredPlace, DeclaredSet, SelectorStep, canonical_tag};
 use crate::model::find::ArrivalKeys;
 use crate::model::level::QueryRetrieveLevel;
+use crate::model::matching::separates_values;
 use crate::qr;
 
 /// The keys of a command line, checked.
@@ -26,6 +29,8 @@ pub(in crate::cli) struct FindKeys {
     pub(in crate::cli) arrival: ArrivalKeys,
     /// The keys with a value, for hints when nothing matches.
     pub(in crate::cli) matched: Vec<hints::MatchedKey>,
+    /// Values that came from files.
+    pub(in crate::cli) lists: Vec<KeyList>,
 }
 
 /// A column that was asked for.
@@ -59,7 +64,8 @@ impl KeyReader<'_> {
     /// If the index cannot answer one of them.
     pub(in crate::cli) fn keys(&self, keys: &[String]) -> anyhow::Result<FindKeys> {
         let (arrival, rest) = arrival::take(keys, self.now_ms)?;
-        let mut asked = FindKeys { keys: Vec::new(), shown: Vec::new(), arrival, matched: Vec::new() };
+        let mut asked =
+            FindKeys { keys: Vec::new(), shown: Vec::new(), arrival, matched: Vec::new(), lists: Vec::new() };
         for key in rest {
             self.add(&mut asked, key)?;
         }
@@ -100,10 +106,26 @@ impl KeyReader<'_> {
             return Ok(());
         }
         let (vr, letter_case) = meaning.comparison();
-        let value = match vr {
+        let in_dicom_form = |value: &str| match vr {
             VR::DA | VR::DT => dates::in_dicom_form(vr, value, self.now_ms.div_euclid(DAY_MS)),
             VR::TM => value.replace("..", "-"),
             _ => value.to_owned(),
+        };
+        let value = match value.strip_prefix('@') {
+            // Two signs stand for one that is part of the value.
+            Some(rest) if rest.starts_with('@') => in_dicom_form(rest),
+            Some(file) => {
+                let shown = display_name(name, &meaning);
+                if !separates_values(vr) {
+                    bail!("{shown} cannot be matched with a list: a backslash is part of its values");
+                }
+                let values = lists::read(file, &[name, &shown, &snake_case(&shown)])?;
+                let values: Vec<String> = values.iter().map(|value| in_dicom_form(value)).collect();
+                let joined = values.join("\\");
+                asked.lists.push(KeyList { name: shown, vr, letter_case, values });
+                joined
+            }
+            None => in_dicom_form(value),
         };
         asked.keys.push(format!("{name}={value}"));
         let name = display_name(name, &meaning);
@@ -198,7 +220,11 @@ impl FindKeys {
     }
 
     /// Names of the declared attributes that are matched or shown.
-    pub(in crate::cli) fn declared_names<'a>(&'a self, declared: &DeclaredSet, more: &'a [AskedColumn]) -> Vec<&'a str> {
+    pub(in crate::cli) fn declared_names<'a>(
+        &'a self,
+        declared: &DeclaredSet,
+        more: &'a [AskedColumn],
+    ) -> Vec<&'a str> {
         let of_matched = self.matched.iter().map(|matched| matched.name.as_str());
         let of_shown = self.shown.iter().chain(more).map(|wanted| wanted.name.as_str());
         let mut names: Vec<&str> = of_matched.chain(of_shown).filter(|name| declared.by_name(name).is_some()).collect();

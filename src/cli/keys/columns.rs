@@ -24,13 +24,20 @@ pub(in crate::cli) enum OwnColumn {
 }
 
 impl OwnColumn {
-    pub(in crate::cli) fn by_name(name: &str) -> Option<Self> {
-        match name {
-            "path" => Some(Self::Path),
-            "size" => Some(Self::Size),
-            "mtime" => Some(Self::Mtime),
-            _ => None,
+    /// All of them.
+    pub(in crate::cli) const ALL: [Self; 3] = [Self::Path, Self::Size, Self::Mtime];
+
+    /// The name of the column.
+    pub(in crate::cli) const fn name(self) -> &'static str {
+        match self {
+            Self::Path => "path",
+            Self::Size => "size",
+            Self::Mtime => "mtime",
         }
+    }
+
+    pub(in crate::cli) fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|own| own.name() == name)
     }
 }
 

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::{
     Admin, Arrivals, CheckReport, Committed, ConflictEntry, DeclaredCoverage, DirectorySnapshot, Error, FailureEntry,
     IndexStatus, Interrupt, KnownFile, KnownLocation, LocatedInstance, Mounted, NotIndexed, OnStored, Received,
-    ScanEntry, ScanLedger, ScannedDirectory, Search, Stored, Tally, WatchEntry,
+    ScanEntry, ScanLedger, ScannedDirectory, Search, Stored, StudyReport, Tally, WatchEntry,
 };
 use crate::model::attribute::AttributeId;
 use crate::model::clock::Clock;
@@ -316,6 +316,16 @@ impl ScanLedger for MemoryIndex {
 }
 
 impl Admin for MemoryIndex {
+    /// This index is for tests, which look at single problems.
+    fn studies_with_problems(&mut self, _on_study: impl FnMut(StudyReport) -> ControlFlow<()>) -> Result<(), Error> {
+        Err(Error::Unsupported("this index makes no reports".into()))
+    }
+
+    /// This index does not number its changes.
+    fn last_change(&mut self) -> Result<u64, Error> {
+        Ok(0)
+    }
+
     fn status(&mut self) -> Result<IndexStatus, Error> {
         let contents = self.contents();
         let firsts: Vec<&StoredFile> = contents.instances.values().filter_map(|held| held.first()).collect();

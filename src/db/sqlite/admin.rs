@@ -5,12 +5,17 @@ use std::ops::ControlFlow;
 use rusqlite::OptionalExtension as _;
 
 use super::reader::Reader;
-use super::{check, start_check, status};
-use crate::db::{Admin, CheckReport, ConflictEntry, Error, FailureEntry, IndexStatus, WatchEntry};
+use super::write::last_change;
+use super::{check, report, start_check, status};
+use crate::db::{Admin, CheckReport, ConflictEntry, Error, FailureEntry, IndexStatus, StudyReport, WatchEntry};
 
 impl Admin for Reader {
     fn status(&mut self) -> Result<IndexStatus, Error> {
         status::read(&self.connection, &self.path).map_err(Error::from)
+    }
+
+    fn last_change(&mut self) -> Result<u64, Error> {
+        Ok(u64::try_from(last_change(&self.connection)?).unwrap_or(0))
     }
 
     fn check(&mut self) -> Result<CheckReport, Error> {
@@ -31,6 +36,10 @@ impl Admin for Reader {
 
     fn conflicts(&mut self, mut on_conflict: impl FnMut(ConflictEntry) -> ControlFlow<()>) -> Result<(), Error> {
         Ok(status::conflicts(&self.connection, &mut on_conflict)?)
+    }
+
+    fn studies_with_problems(&mut self, mut on_study: impl FnMut(StudyReport) -> ControlFlow<()>) -> Result<(), Error> {
+        Ok(report::studies(&self.connection, &mut on_study)?)
     }
 
     fn start_check(&mut self) -> Result<CheckReport, Error> {

@@ -17,6 +17,7 @@ mod open;
 mod packing;
 mod reader;
 mod relocation;
+mod report;
 mod schema;
 mod separated;
 mod sql_values;

@@ -293,7 +293,7 @@ const ORTHANC: &[Accepted] = &[
     },
 ];
 
-fn dcmqrscp(directory: &Path) -> Option<(Server, u16)> {
+pub(crate) fn dcmqrscp(directory: &Path) -> Option<(Server, u16)> {
     let mut program = dcmtk("dcmqrscp")?;
     let storage = directory.join("dcmqrscp");
     fs::create_dir(&storage).unwrap();
@@ -309,7 +309,7 @@ fn dcmqrscp(directory: &Path) -> Option<(Server, u16)> {
     Some((Server::start(&mut program, &[port]), port))
 }
 
-fn orthanc_server(directory: &Path) -> Option<(Server, u16)> {
+pub(crate) fn orthanc_server(directory: &Path) -> Option<(Server, u16)> {
     let mut program = orthanc()?;
     let storage = directory.join("orthanc");
     let configuration = directory.join("orthanc.json");

@@ -3,7 +3,7 @@
 
 mod access;
 mod browser;
-mod compare;
+pub(crate) mod compare;
 mod find;
 mod http_clients;
 mod orthanc_dicomweb;

@@ -19,9 +19,14 @@ mod query_an_index;
 #[allow(dead_code, reason = "a test calls what `main` calls")]
 mod run_a_node;
 
+#[path = "../../../examples/write_a_table.rs"]
+#[allow(dead_code, reason = "a test calls what `main` calls")]
+mod write_a_table;
+
 use index_a_folder::index_a_folder;
 use query_an_index::query_an_index;
 use run_a_node::run_a_node;
+use write_a_table::write_a_table;
 
 /// Indexes the bundled archive.
 fn indexed(directory: &TempDir) -> std::path::PathBuf {
@@ -43,6 +48,19 @@ fn a_folder_is_indexed_and_the_index_answers() {
     let names_begin = |study: &Vec<String>| study.iter().any(|value| value.starts_with('M'));
     assert!(studies.iter().all(names_begin), "{studies:?}");
     assert!(query_an_index(&index, ["PatientName=NOBODY"]).unwrap().is_empty());
+}
+
+#[test]
+fn instances_become_a_table_with_their_files() {
+    let directory = TempDir::new().unwrap();
+    let index = indexed(&directory);
+    let file = directory.path().join("instances.csv");
+    let rows = write_a_table(&index, &file, ["Modality=CT", "StudyDate", "Rows"]).unwrap();
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(rows > 0 && text.lines().count() as u64 == rows + 1, "{text}");
+    assert!(text.starts_with("study_date,modality,study_instance_uid,series_instance_uid,rows,path\r\n"), "{text}");
+    let paths: Vec<&str> = text.lines().skip(1).filter_map(|line| line.rsplit(',').next()).collect();
+    assert!(paths.iter().any(|path| Path::new(path).is_file()), "{paths:?}");
 }
 
 #[test]

@@ -24,6 +24,16 @@ pub(crate) fn file(patient_id: &str, study: &str, series: &str, instance: &str) 
     bytes
 }
 
+/// Builds [`file`] with another Instance Number.
+pub(crate) fn file_numbered(patient_id: &str, study: &str, series: &str, instance: &str, number: &str) -> Vec<u8> {
+    let mut bytes = file(patient_id, study, series, instance);
+    let last = [0x20, 0, 0x13, 0, b'I', b'S', 2, 0, b'1', b' '];
+    assert!(bytes.ends_with(&last));
+    bytes.truncate(bytes.len() - last.len());
+    element(&mut bytes, 0x0020, 0x0013, b"IS", number);
+    bytes
+}
+
 /// Builds the data set of [`file`].
 pub(crate) fn data_set(patient_id: &str, study: &str, series: &str, instance: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -42,7 +52,11 @@ pub(crate) fn data_set(patient_id: &str, study: &str, series: &str, instance: &s
 /// between its UIDs and its Modality.
 pub(crate) fn file_with(number: u32, elements: &[(u16, u16, &[u8; 2], &str)]) -> Vec<u8> {
     let (study, series, instance) = (format!("1.2.{number}"), format!("1.2.{number}.1"), format!("1.2.{number}.1.1"));
-    let whole = file("P1", &study, &series, &instance);
+    with_elements(&file("P1", &study, &series, &instance), elements)
+}
+
+/// Adds elements of group 0008 to a file, between its UIDs and its Modality.
+pub(crate) fn with_elements(whole: &[u8], elements: &[(u16, u16, &[u8; 2], &str)]) -> Vec<u8> {
     let modality = [8, 0, 0x60, 0, b'C', b'S'];
     let at = whole.windows(6).position(|window| window == modality).unwrap();
     let mut bytes = whole[..at].to_vec();

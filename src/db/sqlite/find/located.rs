@@ -32,9 +32,8 @@ pub(super) struct LocationColumns<'c> {
 
 impl<'c> LocationColumns<'c> {
     pub(super) fn new(connection: &'c Connection, at: usize) -> rusqlite::Result<Self> {
-        let some_are_missing = connection
-            .prepare_cached("SELECT EXISTS (SELECT 1 FROM missing_file)")?
-            .query_row([], |row| row.get(0))?;
+        let some_are_missing =
+            connection.prepare_cached("SELECT EXISTS (SELECT 1 FROM missing_file)")?.query_row([], |row| row.get(0))?;
         Ok(Self { connection, at, some_are_missing })
     }
 

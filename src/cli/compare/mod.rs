@@ -1,0 +1,309 @@
+//! `dcmdex compare` tells how this archive differs from a PACS, from another index, or from a list.
+
+mod journal;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io::{self, Write as _};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+
+use self::journal::DifferenceJournal;
+use super::echo::peer;
+use super::keys::asked::KeyReader;
+use super::keys::columns::{CellValue, FoundRow};
+use super::keys::lists;
+use super::keys::query::query;
+use super::output::{Grouped, check_is_not_index};
+use crate::cli::Exit;
+use crate::cli::context::{Chattiness, Context, Flags, IndexArgs};
+use crate::compare::difference::{ArchiveDifference, DifferenceKind};
+use crate::compare::index_side::IndexSide;
+use crate::compare::pacs_side::PacsSide;
+use crate::compare::walk::{compare_days, compare_undated, ranges};
+use crate::compare::{DayRange, Error, OtherArchive};
+use crate::config::Config;
+use crate::db::Search as _;
+use crate::db::open::Reader;
+use crate::model::calendar::{DAY_MS, civil};
+use crate::model::clock::Clock;
+use crate::model::datetime::{self, Day};
+use crate::model::level::QueryRetrieveLevel;
+use crate::ul::query_scu::QueryScu;
+use crate::ul::requestor::Waits;
+
+/// Days that are asked for at once, before the number of answers is known.
+const DAYS_AT_ONCE: i64 = 31;
+
+/// The day that a comparison begins with, unless there are older studies here.
+const FIRST_DAY: Day = 19_900_101;
+
+#[derive(Debug, Args)]
+#[command(after_long_help = AFTER_HELP)]
+pub(super) struct CompareArgs {
+    /// AE title of a configured peer, AET=HOST:PORT, the file of another index, or @LIST.csv
+    #[arg(long, value_name = "PEER|INDEX|@LIST")]
+    with: String,
+    /// First study date [default: 1990-01-01, or that of the oldest study here]
+    #[arg(long, value_name = "DATE")]
+    from: Option<String>,
+    /// Last study date [default: today, or that of the newest study here]
+    #[arg(long, value_name = "DATE")]
+    to: Option<String>,
+    /// File for the differences [default: standard output]. After an interruption, the same command goes on
+    #[arg(long, short, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Milliseconds to wait before each question to a peer
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    pause: u64,
+    /// The attribute that a list has
+    #[arg(long, value_name = "KEY", default_value = "StudyInstanceUID")]
+    key: String,
+    #[command(flatten)]
+    index: IndexArgs,
+}
+
+const AFTER_HELP: &str = "\
+Differences (CSV):
+  only-here     a study, series or instance that the other side does not have
+  only-there    one that this index does not have
+  other-count   another number of series or instances
+  other-value   another Patient ID, name, birth date, sex, study date or accession number
+  unanswered    a day for which the peer gave no whole answer
+
+A peer is asked for studies by date, in ranges that get smaller where there are many. It is asked for
+series where the numbers of a study differ, and for instances where those of a series do. Studies without
+a date that only the peer has are not found: C-FIND cannot ask for them.
+
+Examples:
+  dcmdex compare --with PACS --from 2024-01-01 --pause 50 --out differences.csv
+  dcmdex compare --with PACS=pacs.example.org:104
+  dcmdex compare --with before.db
+  dcmdex compare --with @migrated.csv --key AccessionNumber
+
+Exit codes: 0 no difference; 1 differences; 2 failed, or the other side did not answer wholly.";
+
+pub(super) fn run(arguments: &CompareArgs, context: &mut Context) -> anyhow::Result<Exit> {
+    let mut flags = Flags::default();
+    arguments.index.add_to(&mut flags)?;
+    let config = context.configure(flags.0, Chattiness::Tool)?;
+    if let Some(out) = &arguments.out {
+        check_is_not_index(out, &config.index)?;
+    }
+    let mut reader = Reader::open(&config.index)?;
+    if let Some(list) = arguments.with.strip_prefix('@') {
+        return with_list(list, arguments, reader, &config, context);
+    }
+    let days = days(arguments, &mut reader)?;
+    let mut here = IndexSide(reader);
+    let is_index = !arguments.with.contains('=') && Path::new(&arguments.with).is_file();
+    let found = if is_index {
+        let mut there = IndexSide(Reader::open(Path::new(&arguments.with))?);
+        compare(&mut here, &mut there, days, arguments, context)?
+    } else {
+        let (ae_title, route) = peer(&arguments.with, &config)?;
+        let network = &config.network;
+        let waits = Waits::as_acceptor(network.artim_timeout, network.read_timeout, network.write_timeout);
+        let scu = QueryScu::new(&config.ae_title, &ae_title, route, waits)?;
+        let mut there = PacsSide::new(scu, Duration::from_millis(arguments.pause));
+        let compared = compare(&mut here, &mut there, days, arguments, context);
+        compared.with_context(|| format!("{ae_title}, called by {}", config.ae_title))?
+    };
+    Ok(tell_end(&found, context))
+}
+
+/// Differences by kind.
+type DifferenceCounts = BTreeMap<DifferenceKind, u64>;
+
+fn compare(
+    here: &mut impl OtherArchive,
+    there: &mut impl OtherArchive,
+    days: DayRange,
+    arguments: &CompareArgs,
+    context: &mut Context,
+) -> anyhow::Result<DifferenceCounts> {
+    let question = format!("{} {} {}", arguments.with, days.first, days.last);
+    let mut journal = DifferenceJournal::open(arguments.out.as_deref(), &question)?;
+    let done = journal.done_through();
+    let mut waiting: VecDeque<DayRange> = ranges(days, DAYS_AT_ONCE).into();
+    if let Some(done) = done {
+        tell(context, &format!("goes on after {done}"));
+        waiting = waiting
+            .into_iter()
+            .filter(|range| range.last > done)
+            .flat_map(|range| if range.first > done { vec![range] } else { after(range, done) })
+            .collect();
+    }
+    let mut found = Vec::new();
+    while let Some(range) = waiting.pop_front() {
+        found.clear();
+        match compare_days(here, there, range, &mut found) {
+            Ok(None) => {}
+            Ok(Some([one, other])) => {
+                waiting.push_front(other);
+                waiting.push_front(one);
+                continue;
+            }
+            Err(Error::Status(status)) => found.push(unanswered(range, &status.to_string())),
+            Err(error) => {
+                journal.keep()?;
+                return Err(again(error, arguments));
+            }
+        }
+        journal.write(&found, Some(range.last), &mut context.output)?;
+    }
+    found.clear();
+    match compare_undated(here, there, &mut found) {
+        Ok(()) => {}
+        Err(Error::Status(status)) => found.push(unanswered(days, &status.to_string())),
+        Err(error) => {
+            journal.keep()?;
+            return Err(again(error, arguments));
+        }
+    }
+    journal.write(&found, None, &mut context.output)?;
+    journal.finish(&mut context.output)
+}
+
+/// The error, with what to do.
+fn again(error: Error, arguments: &CompareArgs) -> anyhow::Error {
+    let error = anyhow::Error::from(error);
+    match &arguments.out {
+        Some(_) => error.context("the comparison is not complete; hint: the same command goes on"),
+        None => error.context("the comparison is not complete; hint: with --out FILE it can go on"),
+    }
+}
+
+fn after(range: DayRange, done: Day) -> Vec<DayRange> {
+    // Day by day, since the part that was done may end anywhere in the range.
+    ranges(range, 1).into_iter().filter(|day| day.first > done).collect()
+}
+
+fn unanswered(range: DayRange, status: &str) -> ArchiveDifference {
+    ArchiveDifference {
+        kind: DifferenceKind::Unanswered,
+        uids: Vec::new(),
+        what: "StudyDate",
+        here: format!("{}-{}", range.first, range.last),
+        there: format!("status {status}"),
+    }
+}
+
+/// The days to compare.
+fn days(arguments: &CompareArgs, reader: &mut Reader) -> anyhow::Result<DayRange> {
+    let given = |text: &Option<String>, option: &str| -> anyhow::Result<Option<Day>> {
+        let Some(text) = text else { return Ok(None) };
+        let days = datetime::days(&text.replace('-', "")).filter(|days| days.start() == days.end());
+        Ok(Some(*days.with_context(|| format!("{option} {text}: write a date as 2024-01-31"))?.start()))
+    };
+    let (from, to) = (given(&arguments.from, "--from")?, given(&arguments.to, "--to")?);
+    let today = Clock::System.now_ms().div_euclid(DAY_MS);
+    let (year, month, day) = civil(today);
+    let today = Day::try_from(year * 10_000 + month * 100 + day).unwrap_or(datetime::LAST_DAY);
+    let (mut oldest, mut newest) = (FIRST_DAY, today);
+    if from.is_none() || to.is_none() {
+        let identifier = crate::qr::keys::identifier(QueryRetrieveLevel::Study, ["StudyDate"])?;
+        let asked = crate::qr::parse(
+            crate::model::level::InformationModel::StudyRoot,
+            &identifier,
+            crate::qr::NegotiatedOptions::default(),
+            &crate::qr::Options::default(),
+        )?;
+        let at = asked.request.return_keys.iter().position(|key| key.attribute.attribute().keyword == "StudyDate");
+        reader.find(&asked.request, |answer| {
+            let date = at.and_then(|at| answer.values.get(at)).map_or("", String::as_str);
+            if let Some(days) = datetime::days(date).filter(|days| days.start() == days.end()) {
+                (oldest, newest) = (oldest.min(*days.start()), newest.max(*days.start()));
+            }
+            ControlFlow::Continue(())
+        })?;
+    }
+    let days = DayRange { first: from.unwrap_or(oldest), last: to.unwrap_or(newest) };
+    if days.first > days.last {
+        bail!("the first study date comes after the last one");
+    }
+    Ok(days)
+}
+
+/// Compares with a list of one attribute.
+fn with_list(
+    list: &str,
+    arguments: &CompareArgs,
+    mut reader: Reader,
+    config: &Config,
+    context: &mut Context,
+) -> anyhow::Result<Exit> {
+    let level = QueryRetrieveLevel::Study;
+    let reading = KeyReader { level, declared: &config.declared, now_ms: Clock::System.now_ms() };
+    let asked = reading.column(&arguments.key)?;
+    let values = lists::read(list, &[&arguments.key, &crate::export::table::snake_case(&arguments.key)])?;
+    let uid = reading.column("StudyInstanceUID")?;
+    let query = query(level, &[&arguments.key, "StudyInstanceUID"], config)?;
+    let column = asked.column(&query, &config.declared).context("the key of the list has no value in the answers")?;
+    let uid = uid.column(&query, &config.declared).context("a study has no UID")?;
+    let mut journal = DifferenceJournal::open(arguments.out.as_deref(), "")?;
+    let mut there: BTreeSet<String> = values.into_iter().collect();
+    let mut matched = BTreeSet::new();
+    let mut failure = None;
+    reader.find(&query.request, |answer| {
+        let row = FoundRow { answer, location: None };
+        let text = |column: &super::keys::columns::Column| match column.cell(&row) {
+            CellValue::Text(text) => text.into_owned(),
+            CellValue::Number(_) | CellValue::Path(_) => String::new(),
+        };
+        let value = text(&column);
+        if there.contains(&value) {
+            matched.insert(value);
+            return ControlFlow::Continue(());
+        }
+        let difference = ArchiveDifference {
+            kind: DifferenceKind::OnlyHere,
+            uids: vec![text(&uid)],
+            what: "",
+            here: value,
+            there: String::new(),
+        };
+        match journal.write(&[difference], None, &mut context.output) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                failure = Some(error);
+                ControlFlow::Break(())
+            }
+        }
+    })?;
+    if let Some(error) = failure {
+        return Err(error);
+    }
+    there.retain(|value| !matched.contains(value));
+    for value in there {
+        let uids = if arguments.key == "StudyInstanceUID" { vec![value.clone()] } else { Vec::new() };
+        let difference =
+            ArchiveDifference { kind: DifferenceKind::OnlyThere, uids, what: "", here: String::new(), there: value };
+        journal.write(&[difference], None, &mut context.output)?;
+    }
+    let found = journal.finish(&mut context.output)?;
+    Ok(tell_end(&found, context))
+}
+
+/// Says how many differences there are.
+fn tell_end(found: &DifferenceCounts, context: &Context) -> Exit {
+    if found.is_empty() {
+        tell(context, "no difference");
+        return Exit::Done;
+    }
+    let kinds: Vec<String> =
+        found.iter().map(|(kind, count)| format!("{} {}", Grouped(*count), kind.as_str())).collect();
+    tell(context, &kinds.join(", "));
+    if found.contains_key(&DifferenceKind::Unanswered) { Exit::Failed } else { Exit::Partly }
+}
+
+/// Says something on standard error, unless the user wants only errors there.
+fn tell(context: &Context, text: &str) {
+    if !context.global.quiet {
+        // If standard error is closed, nobody reads it.
+        let _ = writeln!(io::stderr().lock(), "{text}");
+    }
+}

@@ -1,0 +1,325 @@
+//! `dcmdex copy` makes files of a cohort: links, copies, a zip or a tar, under names of a template.
+
+use std::io::{self, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use clap::{Args, ValueEnum};
+
+use super::keys::asked::{AskedColumn, KeyReader};
+use super::keys::columns::{CellValue, Column, FoundRow};
+use super::keys::query::{LevelParser, nothing_matched, query, refuse_what_was_not_read};
+use super::keys::stream::each_batch;
+use super::output::{Grouped, Shown};
+use crate::cli::Exit;
+use crate::cli::context::{Chattiness, Context, Flags, IndexArgs};
+use crate::cohort::Error;
+use crate::cohort::dicomdir::{KEYWORDS, MediaDirectory, MediaInstance, file_id};
+use crate::cohort::folder::{CohortFolder, Placing};
+use crate::cohort::manifest::{CohortManifest, MANIFEST, ManifestRow};
+use crate::cohort::names::numbered;
+use crate::cohort::package::{CohortPackage, PackageKind};
+use crate::cohort::template::NameTemplate;
+use crate::db::open::Reader;
+use crate::model::attribute::AttributeId;
+use crate::model::clock::Clock;
+use crate::model::level::QueryRetrieveLevel;
+use crate::model::location::Place;
+
+/// Name of a file if no template is given. No two instances have the same.
+const USUAL_TEMPLATE: &str = "{PatientID}/{StudyInstanceUID}/{SeriesInstanceUID}/{SOPInstanceUID}.dcm";
+
+/// Objects that could not be read, which are told one by one.
+const TOLD_FAILURES: u64 = 10;
+
+const UIDS: [&str; 3] = ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"];
+
+#[derive(Debug, Args)]
+#[command(after_long_help = AFTER_HELP)]
+pub(super) struct CopyArgs {
+    /// Folder, or file that ends with .zip or .tar
+    #[arg(long, value_name = "DIR|FILE")]
+    to: PathBuf,
+    /// Template of the names in it
+    #[arg(long = "as", value_name = "TEMPLATE", default_value = USUAL_TEMPLATE)]
+    template: String,
+    /// Write a DICOMDIR, with names of files as media have them (PS3.10 8.2) in place of a template
+    #[arg(long, conflicts_with = "template")]
+    dicomdir: bool,
+    /// How a file comes from its source. Members of archive files are always copied
+    #[arg(long, value_enum, default_value_t = By::Copy)]
+    by: By,
+    /// Level of the keys: which entities are copied as a whole
+    #[arg(long, value_parser = LevelParser, default_value = "IMAGE", ignore_case = true, hide = true)]
+    level: QueryRetrieveLevel,
+    #[command(flatten)]
+    index: IndexArgs,
+    /// Instances to copy: see `dcmdex find --help`
+    #[arg(value_name = "KEY=VALUE")]
+    keys: Vec<String>,
+}
+
+const AFTER_HELP: &str = "\
+Templates:
+  {KEY} is the value of a key of DICOM, and / begins a new part of the path. {SeriesNumber:04} fills a
+  number up with zeros. A / in a value does not lead anywhere: it becomes _, as do characters that some
+  file system forbids. Two instances of one name get numbers (name~2.dcm), and the manifest says so.
+
+Examples:
+  dcmdex copy Modality=MR StudyDate=2024 --to out --by hard-link \\
+      --as '{PatientID}/{StudyDate}_{StudyDescription}/{SeriesNumber:04}/{InstanceNumber:05}.dcm'
+  dcmdex copy AccessionNumber=@list.csv --to cohort.zip
+  dcmdex copy PatientID=4711 --to cd --dicomdir
+
+No file is overwritten. manifest.csv says what came from where. After an interruption, the same command
+goes on; a zip or tar begins again.
+Exit codes: 0 done; 1 nothing matched, or some objects could not be read; 2 failed.";
+
+/// How a file comes from its source, as an option.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum By {
+    /// A second name of the same file, on the same file system
+    HardLink,
+    /// A name that leads to the source
+    SymbolicLink,
+    /// A copy that shares its blocks with the source (Btrfs, XFS)
+    Reflink,
+    /// A copy
+    Copy,
+}
+
+impl From<By> for Placing {
+    fn from(by: By) -> Self {
+        match by {
+            By::HardLink => Self::HardLink,
+            By::SymbolicLink => Self::SymbolicLink,
+            By::Reflink => Self::Reflink,
+            By::Copy => Self::Copy,
+        }
+    }
+}
+
+/// Where files go.
+enum CohortTarget {
+    Folder { folder: CohortFolder, manifest: Box<CohortManifest>, media: Option<MediaDirectory> },
+    Package(CohortPackage),
+}
+
+/// What became of the instances.
+#[derive(Default)]
+struct CopyTally {
+    made: u64,
+    there: u64,
+    numbered: u64,
+    failed: u64,
+}
+
+/// Columns that the names and the manifest need.
+struct CopyColumns {
+    of_template: Vec<Column>,
+    of_media: Vec<Column>,
+    uids: Vec<Column>,
+}
+
+pub(super) fn run(arguments: &CopyArgs, context: &mut Context) -> anyhow::Result<Exit> {
+    let template = NameTemplate::parse(&arguments.template)?;
+    let mut flags = Flags::default();
+    arguments.index.add_to(&mut flags)?;
+    let config = context.configure(flags.0, Chattiness::Tool)?;
+    let level = QueryRetrieveLevel::Image;
+    let reading = KeyReader { level, declared: &config.declared, now_ms: Clock::System.now_ms() };
+    if let Some(key) = arguments.keys.iter().find(|key| !key.contains('=')) {
+        bail!("`{key}` has no value; hint: {key}=VALUE");
+    }
+    let mut asked = reading.keys(&arguments.keys)?;
+    asked.hide_all();
+    let named = template.keys().iter().map(|name| reading.column(name)).collect::<anyhow::Result<Vec<_>>>()?;
+    if named.iter().any(AskedColumn::is_own) {
+        bail!("path, size and mtime cannot be part of a name");
+    }
+    let uids = UIDS.iter().map(|name| reading.column(name)).collect::<anyhow::Result<Vec<_>>>()?;
+    let media: &[&str] = if arguments.dicomdir { &KEYWORDS } else { &[] };
+    let media = media.iter().map(|name| reading.column(name)).collect::<anyhow::Result<Vec<_>>>()?;
+    let hidden: Vec<AskedColumn> = named.iter().chain(&uids).chain(&media).cloned().collect();
+    let mut query = query(level, &asked.query_keys(&hidden), &config)?;
+    query.request.arrival = asked.arrival.clone();
+    query.request.wants_location = true;
+    if let Some(warning) = refuse_what_was_not_read(&asked, &hidden, &config)? {
+        tell(context, &warning);
+    }
+    let find = |asked: &AskedColumn| {
+        asked.column(&query, &config.declared).context("a key of the template has no value in the answers")
+    };
+    let columns = CopyColumns {
+        of_template: named.iter().map(find).collect::<anyhow::Result<_>>()?,
+        of_media: media.iter().map(find).collect::<anyhow::Result<_>>()?,
+        uids: uids.iter().map(find).collect::<anyhow::Result<_>>()?,
+    };
+    let located_by = query.request.return_keys.iter().position(|key| key.attribute == AttributeId::SOPInstanceUID);
+    let reader = Reader::open(&config.index)?;
+    let mut target = target(arguments)?;
+    let mut tally = CopyTally::default();
+    let found = each_batch(reader, &query, located_by, |batch| {
+        place(batch, &template, &columns, &mut target, &mut tally, context)
+    });
+    let goes_on = if matches!(target, CohortTarget::Folder { .. }) { "goes on" } else { "begins again" };
+    let found =
+        found.with_context(|| format!("not all is in {}; hint: the same command {goes_on}", arguments.to.display()))?;
+    match target {
+        CohortTarget::Folder { manifest, media, .. } => {
+            if let Some(media) = media.filter(|_| found > 0) {
+                media.write(&arguments.to)?;
+            }
+            manifest.finish()?;
+        }
+        CohortTarget::Package(_) if found == 0 => {}
+        CohortTarget::Package(package) => package.finish()?,
+    }
+    if found == 0 {
+        tell(context, &nothing_matched(&asked, Reader::open(&config.index)?)?);
+        return Ok(Exit::Partly);
+    }
+    tell(context, &summary(&tally, &arguments.to));
+    Ok(if tally.failed > 0 { Exit::Partly } else { Exit::Done })
+}
+
+/// Opens the destination.
+fn target(arguments: &CopyArgs) -> anyhow::Result<CohortTarget> {
+    let extension = arguments.to.extension().and_then(|extension| extension.to_str());
+    let kind = match extension {
+        Some("zip") => Some(PackageKind::Zip),
+        Some("tar") => Some(PackageKind::Tar),
+        _ => None,
+    };
+    if let Some(kind) = kind.filter(|_| !arguments.to.is_dir()) {
+        if arguments.by != By::Copy {
+            bail!("a zip or tar file has copies, no links");
+        }
+        if arguments.dicomdir {
+            bail!("a DICOMDIR is for a folder");
+        }
+        return Ok(CohortTarget::Package(CohortPackage::create(&arguments.to, kind)?));
+    }
+    // It will hold patient data. Whatever the umask, other users may not read it.
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o750).create(&arguments.to);
+    made.with_context(|| format!("cannot create {}", arguments.to.display()))?;
+    let mut manifest = CohortManifest::open(&arguments.to)?;
+    let folder = CohortFolder::new(&arguments.to, arguments.by.into(), manifest.take_earlier());
+    let media = arguments.dicomdir.then(MediaDirectory::default);
+    Ok(CohortTarget::Folder { folder, manifest: Box::new(manifest), media })
+}
+
+/// Places the objects of a batch.
+fn place(
+    batch: &mut [FoundRow],
+    template: &NameTemplate,
+    columns: &CopyColumns,
+    target: &mut CohortTarget,
+    tally: &mut CopyTally,
+    context: &Context,
+) -> Result<(), Error> {
+    // Members of one archive file are read in one pass if they come in the order of their names.
+    let key = |row: &FoundRow| {
+        let location = row.location.as_ref().filter(|location| location.place == Place::Archive);
+        location.map(|location| (location.directory.clone(), location.file_name.clone()))
+    };
+    if batch.iter().any(|row| key(row).is_some()) {
+        batch.sort_by_cached_key(key);
+    }
+    for row in batch {
+        let text = |column: &Column| match column.cell(row) {
+            CellValue::Text(text) => text.into_owned(),
+            CellValue::Number(_) | CellValue::Path(_) => String::new(),
+        };
+        let uids: Vec<String> = columns.uids.iter().map(text).collect();
+        let uids = [0, 1, 2].map(|at| uids.get(at).map_or("", String::as_str));
+        let media: Vec<String> = columns.of_media.iter().map(text).collect();
+        let values: Vec<String> = columns.of_template.iter().map(text).collect();
+        let path = template.path(&values);
+        let name = |number| match media.first() {
+            Some(patient) => file_id(patient, uids[0], uids[1], uids[2], number),
+            None => numbered(&path, number),
+        };
+        place_one(row, &name, uids, &media, (target, tally, context))?;
+    }
+    Ok(())
+}
+
+fn place_one(
+    row: &FoundRow,
+    name: &dyn Fn(u32) -> PathBuf,
+    uids: [&str; 3],
+    media_values: &[String],
+    (target, tally, context): (&mut CohortTarget, &mut CopyTally, &Context),
+) -> Result<(), Error> {
+    let source = row.location.as_ref().and_then(|location| location.path()).unwrap_or_default();
+    let size = row.location.as_ref().map_or(0, |location| location.size);
+    let placed = match (&row.location, &mut *target) {
+        (None, _) => Err(Error::Object("the index knows no place where it is".to_owned())),
+        (Some(location), CohortTarget::Folder { folder, media, .. }) => {
+            let placed = folder.place(name, uids[2], location);
+            if let (Ok(placed), Some(media)) = (&placed, media) {
+                media.add(MediaInstance { values: media_values.to_vec(), file: placed.file.clone() });
+            }
+            placed.map(|placed| (placed.file, placed.how, placed.number))
+        }
+        (Some(location), CohortTarget::Package(package)) => {
+            package.add(&name(1), location).map(|(file, number)| (file, Some(Placing::Copy), number))
+        }
+    };
+    let (file, how, note) = match &placed {
+        Ok((_, None, _)) => {
+            tally.there += 1;
+            return Ok(());
+        }
+        Ok((file, Some(how), number)) => {
+            tally.made += 1;
+            let note = if *number > 1 {
+                tally.numbered += 1;
+                format!("another file has the name {}", name(1).display())
+            } else {
+                String::new()
+            };
+            (file.as_path(), how.as_str(), note)
+        }
+        Err(Error::Object(problem)) => {
+            tally.failed += 1;
+            if tally.failed <= TOLD_FAILURES {
+                tell(context, &format!("{}: {problem}", Shown(&source)));
+            }
+            (Path::new(""), "failed", problem.clone())
+        }
+        Err(_) => return placed.map(|_| ()),
+    };
+    let row = ManifestRow { file, source: &source, size, how, note: &note, uids };
+    match target {
+        CohortTarget::Folder { manifest, .. } => manifest.row(&row),
+        CohortTarget::Package(package) => package.note(&row),
+    }
+}
+
+fn summary(tally: &CopyTally, to: &Path) -> String {
+    let mut text = format!("{} files in {}", Grouped(tally.made), to.display());
+    for (count, what) in [
+        (tally.there, "were there from an earlier run"),
+        (tally.numbered, "names got a number"),
+        (tally.failed, "objects could not be read"),
+    ] {
+        if count > 0 {
+            text.push_str(&format!("; {} {what}", Grouped(count)));
+        }
+    }
+    if tally.numbered + tally.failed > 0 {
+        text.push_str(&format!("; {MANIFEST} says which"));
+    }
+    text
+}
+
+/// Says something on standard error, unless the user wants only errors there.
+fn tell(context: &Context, text: &str) {
+    if !context.global.quiet {
+        // If standard error is closed, nobody reads it.
+        let _ = writeln!(io::stderr().lock(), "{text}");
+    }
+}

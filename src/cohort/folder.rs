@@ -1,0 +1,320 @@
+//! Files of a cohort in a folder: links, clones and copies, made whole and never over another file.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, RenameFlags, ioctl_ficlone, renameat_with};
+
+use super::Error;
+use super::manifest::uid_key;
+use super::names::path_key;
+use crate::archive::Archives;
+use crate::model::clock::unix_ms;
+use crate::model::location::{Location, Place};
+use crate::store::Source;
+
+/// Directories that are known to exist. Each takes some 100 bytes.
+const REMEMBERED_DIRECTORIES: usize = 10_000;
+
+/// Numbers that are tried for one name.
+const MAX_NUMBER: u32 = 100_000;
+
+/// Bytes that are copied at once.
+const COPIED_AT_ONCE: usize = 256 * 1024;
+
+/// How a file of the destination comes from its source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placing {
+    /// A second name of the same file.
+    HardLink,
+    /// A name that leads to the path of the source.
+    SymbolicLink,
+    /// A copy that shares its blocks with the source until one of them changes.
+    Reflink,
+    /// A copy.
+    Copy,
+}
+
+impl Placing {
+    /// The word in the manifest.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::HardLink => "hard-link",
+            Self::SymbolicLink => "symbolic-link",
+            Self::Reflink => "reflink",
+            Self::Copy => "copy",
+        }
+    }
+}
+
+/// What became of an instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlacedFile {
+    /// The path in the destination.
+    pub file: PathBuf,
+    /// How the file came there. `None` if it was there from an earlier run.
+    pub how: Option<Placing>,
+    /// The number in its name. 1 if it has none.
+    pub number: u32,
+}
+
+/// A folder that files of a cohort are placed in.
+pub struct CohortFolder {
+    root: PathBuf,
+    placing: Placing,
+    /// The number of each path that is taken, and that of its instance.
+    taken: HashMap<u128, u64>,
+    directories: HashSet<PathBuf>,
+    archives: Archives,
+}
+
+impl CohortFolder {
+    /// Places files below `root`, which exists. `earlier` is what earlier runs have made.
+    #[must_use]
+    pub fn new(root: &Path, placing: Placing, earlier: HashMap<u128, u64>) -> Self {
+        let (directories, archives) = (HashSet::new(), Archives::default());
+        Self { root: root.to_owned(), placing, taken: earlier, directories, archives }
+    }
+
+    /// Places the object of an instance under the first of its names that is free. `name` makes the
+    /// name with a number. The name with the number 1 is the one that was asked for.
+    ///
+    /// # Errors
+    /// [`Error::Object`] if the source cannot be read. Any other error is one of the destination.
+    pub fn place(
+        &mut self,
+        name: &dyn Fn(u32) -> PathBuf,
+        sop_instance_uid: &str,
+        location: &Location,
+    ) -> Result<PlacedFile, Error> {
+        let uid = uid_key(sop_instance_uid);
+        for number in 1..MAX_NUMBER {
+            let file = name(number);
+            let key = path_key(&file);
+            match self.taken.get(&key) {
+                Some(known) if *known == uid && self.root.join(&file).symlink_metadata().is_ok() => {
+                    return Ok(PlacedFile { file, how: None, number });
+                }
+                Some(known) if *known != uid => continue,
+                Some(_) | None => {}
+            }
+            self.make_directories(&file)?;
+            if let Some(how) = self.make(&self.root.join(&file), location)? {
+                self.taken.insert(key, uid);
+                return Ok(PlacedFile { file, how: Some(how), number });
+            }
+            // A file that is none of ours has the name.
+        }
+        Err(Error::Write { path: self.root.join(name(1)), source: io::Error::other("too many files have this name") })
+    }
+
+    fn make_directories(&mut self, file: &Path) -> Result<(), Error> {
+        let Some(directory) = file.parent().filter(|parent| !parent.as_os_str().is_empty()) else { return Ok(()) };
+        if self.directories.contains(directory) {
+            return Ok(());
+        }
+        // A part that is a symbolic link could lead out of the folder.
+        let mut path = self.root.clone();
+        for part in directory.components() {
+            path.push(part);
+            match fs::create_dir(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    let is_directory = path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir());
+                    if !is_directory {
+                        let source = io::ErrorKind::NotADirectory.into();
+                        return Err(Error::Write { path, source });
+                    }
+                }
+                made => made.map_err(|source| Error::Write { path: path.clone(), source })?,
+            }
+        }
+        if self.directories.len() == REMEMBERED_DIRECTORIES {
+            self.directories.clear();
+        }
+        self.directories.insert(directory.to_owned());
+        Ok(())
+    }
+
+    /// Makes a file. `None` if another file has the name.
+    fn make(&self, file: &Path, location: &Location) -> Result<Option<Placing>, Error> {
+        let placing = match location.place {
+            Place::MetadataOnly => return Err(Error::Object("only its metadata are kept".to_owned())),
+            // A member has no file of its own.
+            Place::Archive => Placing::Copy,
+            Place::InPlace | Place::Managed => self.placing,
+        };
+        let source = location.directory.join(&location.file_name);
+        if location.place != Place::Archive {
+            check_unchanged(&source, location)?;
+        }
+        let linked = match placing {
+            Placing::HardLink => fs::hard_link(&source, file),
+            Placing::SymbolicLink => std::os::unix::fs::symlink(&source, file),
+            Placing::Reflink | Placing::Copy => return self.copy(file, location, placing),
+        };
+        match linked {
+            Ok(()) => Ok(Some(placing)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                Ok(is_link_to(file, &source, placing).then_some(placing))
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                Err(Error::Object("it is gone".to_owned()))
+            }
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => Err(Error::Link {
+                path: file.to_owned(),
+                hint: "it lies on another file system; hint: --by symbolic-link or --by copy",
+                source: error,
+            }),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(Error::Link {
+                path: file.to_owned(),
+                hint: "the system refuses links to files of others; hint: --by symbolic-link or --by copy",
+                source: error,
+            }),
+            Err(source) => Err(Error::Write { path: file.to_owned(), source }),
+        }
+    }
+
+    /// Copies the bytes under a temporary name, and renames them.
+    fn copy(&self, file: &Path, location: &Location, placing: Placing) -> Result<Option<Placing>, Error> {
+        let failed = |source: io::Error| Error::Write { path: file.to_owned(), source };
+        if file.symlink_metadata().is_ok() {
+            return Ok(self.has_the_bytes(file, location)?.then_some(placing));
+        }
+        let mut source = self.open(location)?;
+        let mut temporary = file.as_os_str().to_owned();
+        temporary.push(".partial");
+        let temporary = TemporaryFile(PathBuf::from(temporary));
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(true).write(true).mode(0o640).custom_flags(NO_FOLLOW);
+        let mut into = options.open(&temporary.0).map_err(failed)?;
+        let mut placed = Placing::Copy;
+        if placing == Placing::Reflink && location.place != Place::Archive {
+            let from = File::open(location.directory.join(&location.file_name)).map_err(gone)?;
+            ioctl_ficlone(&into, &from).map_err(|error| Error::Link {
+                path: file.to_owned(),
+                hint: "this file system has no reflinks between the two; hint: --by copy",
+                source: error.into(),
+            })?;
+            placed = Placing::Reflink;
+        } else {
+            copy_bytes(&mut source, &mut into).map_err(|error| match error {
+                CopyError::Read(error) => Error::Object(error.to_string()),
+                CopyError::Write(error) => failed(error),
+            })?;
+        }
+        drop(into);
+        match renameat_with(CWD, &temporary.0, CWD, file, RenameFlags::NOREPLACE) {
+            Ok(()) => Ok(Some(placed)),
+            Err(rustix::io::Errno::EXIST) => Ok(None),
+            // Some network file systems do not know the flag. Nobody else writes the folder.
+            Err(rustix::io::Errno::INVAL) => fs::rename(&temporary.0, file).map(|()| Some(placed)).map_err(failed),
+            Err(error) => Err(failed(error.into())),
+        }
+    }
+
+    fn open(&self, location: &Location) -> Result<Source, Error> {
+        match Source::open(location, &self.archives) {
+            Ok(Some(source)) => Ok(source),
+            Ok(None) => Err(Error::Object("only its metadata are kept".to_owned())),
+            Err(error) => Err(Error::Object(in_words(&error))),
+        }
+    }
+
+    /// Whether a file has the bytes of an object: a run that was killed made it.
+    fn has_the_bytes(&self, file: &Path, location: &Location) -> Result<bool, Error> {
+        let Ok(metadata) = file.symlink_metadata() else { return Ok(false) };
+        if !metadata.is_file() || (location.place != Place::Archive && metadata.len() != location.size) {
+            return Ok(false);
+        }
+        let mut source = self.open(location)?;
+        let mut there =
+            io::BufReader::new(File::open(file).map_err(|source| Error::Write { path: file.to_owned(), source })?);
+        let (mut one, mut other) = (vec![0; COPIED_AT_ONCE], vec![0; COPIED_AT_ONCE]);
+        loop {
+            let count = source.read(&mut one).map_err(|error| Error::Object(error.to_string()))?;
+            let part = other.get_mut(..count.max(1)).unwrap_or_default();
+            if count == 0 {
+                return Ok(there.read(part).is_ok_and(|rest| rest == 0));
+            }
+            if there.read_exact(part).is_err() || one.get(..count) != Some(&*part) {
+                return Ok(false);
+            }
+        }
+    }
+}
+
+/// Refuses a file that is no longer the one that the index knows.
+fn check_unchanged(source: &Path, location: &Location) -> Result<(), Error> {
+    let metadata = fs::metadata(source).map_err(gone)?;
+    let same_time = location.place != Place::InPlace
+        || metadata.modified().is_ok_and(|modified| unix_ms(modified) == location.mtime_ms);
+    if metadata.len() != location.size || !same_time {
+        return Err(Error::Object("it has changed since it was indexed; hint: scan again".to_owned()));
+    }
+    Ok(())
+}
+
+const NO_FOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+
+/// A file that goes if it was not renamed.
+struct TemporaryFile(PathBuf);
+
+impl Drop for TemporaryFile {
+    fn drop(&mut self) {
+        // It is gone if it was renamed.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+fn gone(error: io::Error) -> Error {
+    Error::Object(match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => "it is gone".to_owned(),
+        _ => error.to_string(),
+    })
+}
+
+pub(super) fn in_words(error: &crate::store::Error) -> String {
+    match error {
+        crate::store::Error::Object { source, .. } => match source.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => "it is gone".to_owned(),
+            _ => source.to_string(),
+        },
+        error => error.to_string(),
+    }
+}
+
+fn is_link_to(file: &Path, source: &Path, placing: Placing) -> bool {
+    match placing {
+        Placing::SymbolicLink => fs::read_link(file).is_ok_and(|target| target == source),
+        Placing::HardLink => match (file.symlink_metadata(), source.symlink_metadata()) {
+            (Ok(one), Ok(other)) => one.dev() == other.dev() && one.ino() == other.ino(),
+            _ => false,
+        },
+        Placing::Reflink | Placing::Copy => false,
+    }
+}
+
+/// Which side of a copy failed.
+pub(super) enum CopyError {
+    Read(io::Error),
+    Write(io::Error),
+}
+
+pub(super) fn copy_bytes(from: &mut impl Read, into: &mut impl io::Write) -> Result<u64, CopyError> {
+    let mut buffer = vec![0; COPIED_AT_ONCE];
+    let mut copied = 0;
+    loop {
+        let count = match from.read(&mut buffer) {
+            Ok(0) => return into.flush().map(|()| copied).map_err(CopyError::Write),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(CopyError::Read(error)),
+        };
+        into.write_all(buffer.get(..count).unwrap_or_default()).map_err(CopyError::Write)?;
+        copied += count as u64;
+    }
+}

@@ -1,0 +1,210 @@
+//! The manifest: a CSV file that says of each file of a cohort where it came from.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::Error;
+use super::names::path_key;
+
+/// Name of the manifest in a folder.
+pub const MANIFEST: &str = "manifest.csv";
+
+/// Its name while files are being made.
+const UNFINISHED: &str = "manifest.csv.partial";
+
+/// Rows that are written at once. After a kill, the files of so many rows are compared byte by byte.
+const ROWS_AT_ONCE: usize = 256;
+
+const HEADER: [&str; 8] =
+    ["file", "source", "size", "how", "note", "study_instance_uid", "series_instance_uid", "sop_instance_uid"];
+
+/// One row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManifestRow<'a> {
+    /// Path in the destination. Empty if there is no file.
+    pub file: &'a Path,
+    /// Path of the source, or of the archive file and its member.
+    pub source: &'a Path,
+    /// Size in bytes.
+    pub size: u64,
+    /// `hard-link`, `symbolic-link`, `reflink`, `copy`, or `failed`.
+    pub how: &'a str,
+    /// Why the name has a number, or why there is no file.
+    pub note: &'a str,
+    /// Study, Series and SOP Instance UID.
+    pub uids: [&'a str; 3],
+}
+
+/// A number for a SOP Instance UID.
+#[must_use]
+pub fn uid_key(sop_instance_uid: &str) -> u64 {
+    xxh3_64(sop_instance_uid.as_bytes())
+}
+
+/// A manifest that rows are added to.
+pub struct CohortManifest {
+    directory: PathBuf,
+    writer: csv::Writer<BufWriter<File>>,
+    rows: usize,
+    /// What earlier runs made: the number of a path, and that of its instance.
+    earlier: HashMap<u128, u64>,
+}
+
+impl CohortManifest {
+    /// Opens the manifest of a folder, and reads what earlier runs have made. A row that a killed run
+    /// left half written is dropped.
+    ///
+    /// # Errors
+    /// If it cannot be read or written, or is none of ours.
+    pub fn open(directory: &Path) -> Result<Self, Error> {
+        let (finished, unfinished) = (directory.join(MANIFEST), directory.join(UNFINISHED));
+        let failed = |source| Error::Write { path: unfinished.clone(), source };
+        if finished.exists() && !unfinished.exists() {
+            fs::rename(&finished, &unfinished).map_err(failed)?;
+        }
+        // It names patients' files. Whatever the umask, other users may not read it.
+        let opened =
+            OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o640).open(&unfinished);
+        let mut file = opened.map_err(failed)?;
+        let mut text = Vec::new();
+        file.read_to_end(&mut text).map_err(failed)?;
+        // A row ends with CR LF, and a quoted value has no CR LF: see `row`.
+        let end = text.windows(2).rposition(|pair| pair == b"\r\n").map_or(0, |at| at + 2);
+        text.truncate(end);
+        let earlier = read_rows(&text).map_err(|problem| Error::Manifest { path: unfinished.clone(), problem })?;
+        file.set_len(end as u64).and_then(|()| file.seek(SeekFrom::End(0))).map_err(failed)?;
+        let writer = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(BufWriter::new(file));
+        let mut manifest = Self { directory: directory.to_owned(), writer, rows: 0, earlier };
+        if end == 0 {
+            manifest.record(&HEADER.map(str::as_bytes))?;
+        }
+        Ok(manifest)
+    }
+
+    /// What earlier runs made.
+    pub fn take_earlier(&mut self) -> HashMap<u128, u64> {
+        std::mem::take(&mut self.earlier)
+    }
+
+    /// Adds a row.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn row(&mut self, row: &ManifestRow<'_>) -> Result<(), Error> {
+        use std::os::unix::ffi::OsStrExt as _;
+        let size = row.size.to_string();
+        // A line break of a source path would look like the end of a row after a kill.
+        let source = row.source.as_os_str().as_bytes().to_vec();
+        let source: Vec<u8> = source.into_iter().map(|byte| if byte == b'\r' { b'?' } else { byte }).collect();
+        let [study, series, instance] = row.uids.map(str::as_bytes);
+        let file = row.file.as_os_str().as_bytes();
+        self.record(&[
+            file,
+            &source,
+            size.as_bytes(),
+            row.how.as_bytes(),
+            row.note.as_bytes(),
+            study,
+            series,
+            instance,
+        ])?;
+        self.rows += 1;
+        if self.rows.is_multiple_of(ROWS_AT_ONCE) { self.flush() } else { Ok(()) }
+    }
+
+    /// Writes the rows that wait.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub fn flush(&mut self) -> Result<(), Error> {
+        self.writer.flush().map_err(|source| Error::Write { path: self.directory.join(UNFINISHED), source })
+    }
+
+    /// Ends the manifest, and gives it its name.
+    ///
+    /// # Errors
+    /// If it cannot be written or renamed.
+    pub fn finish(mut self) -> Result<(), Error> {
+        self.flush()?;
+        let path = self.directory.join(MANIFEST);
+        let synced = || -> io::Result<()> {
+            let file = File::open(self.directory.join(UNFINISHED))?;
+            file.sync_all()?;
+            fs::rename(self.directory.join(UNFINISHED), &path)?;
+            File::open(&self.directory)?.sync_all()
+        };
+        synced().map_err(|source| Error::Write { path: path.clone(), source })
+    }
+
+    fn record(&mut self, values: &[&[u8]]) -> Result<(), Error> {
+        let written = self.writer.write_record(values);
+        written.map_err(|error| Error::Write { path: self.directory.join(UNFINISHED), source: error.into() })
+    }
+}
+
+/// Writes the manifest of a package into memory.
+#[derive(Default)]
+pub struct PackedManifest {
+    bytes: Vec<u8>,
+}
+
+impl PackedManifest {
+    /// Adds a row.
+    ///
+    /// # Errors
+    /// If it cannot be encoded.
+    pub fn row(&mut self, row: &ManifestRow<'_>) -> io::Result<()> {
+        use std::os::unix::ffi::OsStrExt as _;
+        let is_first = self.bytes.is_empty();
+        let mut writer = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(&mut self.bytes);
+        if is_first {
+            writer.write_record(HEADER)?;
+        }
+        let size = row.size.to_string();
+        let [study, series, instance] = row.uids.map(str::as_bytes);
+        writer.write_record([
+            row.file.as_os_str().as_bytes(),
+            row.source.as_os_str().as_bytes(),
+            size.as_bytes(),
+            row.how.as_bytes(),
+            row.note.as_bytes(),
+            study,
+            series,
+            instance,
+        ])?;
+        writer.flush()
+    }
+
+    /// The manifest.
+    #[must_use]
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+}
+
+fn read_rows(text: &[u8]) -> Result<HashMap<u128, u64>, String> {
+    let mut earlier = HashMap::new();
+    if text.is_empty() {
+        return Ok(earlier);
+    }
+    let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(text);
+    let header = reader.byte_headers().map_err(|error| error.to_string())?;
+    if header.iter().ne(HEADER.map(str::as_bytes)) {
+        return Err("it is no manifest of dcmdex; hint: name another folder".to_owned());
+    }
+    for record in reader.byte_records() {
+        let record = record.map_err(|error| error.to_string())?;
+        if let (Some(file), Some(uid)) = (record.get(0), record.get(7))
+            && !file.is_empty()
+        {
+            let file = String::from_utf8_lossy(file);
+            earlier.insert(path_key(Path::new(file.as_ref())), uid_key(&String::from_utf8_lossy(uid)));
+        }
+    }
+    Ok(earlier)
+}

@@ -1,0 +1,132 @@
+//! Differences between two archives.
+
+use std::collections::BTreeMap;
+
+use super::{COMPARED, ComparedStudy};
+use crate::model::person_name;
+
+/// What differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DifferenceKind {
+    /// It is here and not there.
+    OnlyHere,
+    /// It is there and not here.
+    OnlyThere,
+    /// There are other numbers of series or instances.
+    OtherCount,
+    /// A value of the patient or the study differs.
+    OtherValue,
+    /// The other side gave no whole answer.
+    Unanswered,
+}
+
+impl DifferenceKind {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::OnlyHere, Self::OnlyThere, Self::OtherCount, Self::OtherValue, Self::Unanswered];
+
+    /// A stable word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::OnlyHere => "only-here",
+            Self::OnlyThere => "only-there",
+            Self::OtherCount => "other-count",
+            Self::OtherValue => "other-value",
+            Self::Unanswered => "unanswered",
+        }
+    }
+}
+
+/// One difference.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArchiveDifference {
+    /// What differs.
+    pub kind: DifferenceKind,
+    /// Study, Series and SOP Instance UID, down to what differs.
+    pub uids: Vec<String>,
+    /// Keyword of what differs, or empty.
+    pub what: &'static str,
+    /// The value here.
+    pub here: String,
+    /// The value there.
+    pub there: String,
+}
+
+impl ArchiveDifference {
+    /// The level: STUDY, SERIES or IMAGE.
+    #[must_use]
+    pub fn level(&self) -> &'static str {
+        match self.uids.len() {
+            0 | 1 => "STUDY",
+            2 => "SERIES",
+            _ => "IMAGE",
+        }
+    }
+
+    pub(super) fn only(kind: DifferenceKind, uids: &[&str], study: Option<&ComparedStudy>) -> Self {
+        let text = study.map(describe).unwrap_or_default();
+        let (here, there) = match kind {
+            DifferenceKind::OnlyThere => (String::new(), text),
+            _ => (text, String::new()),
+        };
+        Self { kind, uids: uids.iter().map(|uid| (*uid).to_owned()).collect(), what: "", here, there }
+    }
+}
+
+/// Patient ID, date and number of instances of a study that one side lacks.
+fn describe(study: &ComparedStudy) -> String {
+    let value = |keyword| study.values.get(keyword).map_or("", String::as_str);
+    let instances = study.counts[1].map(|count| format!(", {count} instances")).unwrap_or_default();
+    format!("{} {}{instances}", value("PatientID"), value("StudyDate"))
+}
+
+/// The values that differ. A value that one side does not have at all is not compared: many peers leave
+/// optional keys out.
+#[must_use]
+pub fn differing_values(uid: &str, here: &ComparedStudy, there: &ComparedStudy) -> Vec<ArchiveDifference> {
+    let mut found = Vec::new();
+    for keyword in COMPARED {
+        let value = |values: &BTreeMap<&'static str, String>| values.get(keyword).cloned().unwrap_or_default();
+        let (one, other) = (value(&here.values), value(&there.values));
+        if one.is_empty() || other.is_empty() || normal(keyword, &one) == normal(keyword, &other) {
+            continue;
+        }
+        found.push(ArchiveDifference {
+            kind: DifferenceKind::OtherValue,
+            uids: vec![uid.to_owned()],
+            what: keyword,
+            here: one,
+            there: other,
+        });
+    }
+    found
+}
+
+/// A value without what has no meaning: padding, and empty components of a name.
+fn normal(keyword: &str, value: &str) -> String {
+    let value = value.trim();
+    if keyword != "PatientName" {
+        return value.to_owned();
+    }
+    let groups: Vec<&str> = value.split('=').map(|group| group.trim_end_matches(['^', ' '])).collect();
+    person_name::fold(groups.join("=").trim_end_matches('='))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn study(values: &[(&'static str, &str)]) -> ComparedStudy {
+        let values = values.iter().map(|(keyword, value)| (*keyword, (*value).to_owned())).collect();
+        ComparedStudy { values, counts: [None; 2] }
+    }
+
+    #[test]
+    fn only_what_means_something_else_differs() {
+        let here = study(&[("PatientName", "Müller^Änne^^"), ("PatientID", "1"), ("AccessionNumber", "A")]);
+        let there = study(&[("PatientName", "MÜLLER^ÄNNE"), ("PatientID", "2")]);
+        let found = differing_values("1.2", &here, &there);
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].what, found[0].here.as_str(), found[0].there.as_str()), ("PatientID", "1", "2"));
+    }
+}

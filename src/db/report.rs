@@ -1,0 +1,121 @@
+//! What is wrong with a study.
+
+use std::collections::BTreeMap;
+
+/// Something that is wrong with a study.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum StudyProblem {
+    /// Objects with other content under the SOP Instance UID of another one.
+    OtherContent,
+    /// Objects name further patients.
+    SeveralPatients,
+    /// Its Patient ID is that of two people.
+    TwoPeople,
+    /// Studies of its patient have other names, birth dates or sexes.
+    PatientDescribedDifferently,
+    /// A Series Instance UID that another study has too.
+    SeriesInTwoStudies,
+    /// A UID that breaks PS3.5 9.1.
+    InvalidUid,
+    /// No Patient ID.
+    NoPatientId,
+    /// No Patient's Name.
+    NoPatientName,
+    /// No Study Date.
+    NoStudyDate,
+    /// No Accession Number.
+    NoAccessionNumber,
+    /// A series without a modality.
+    NoModality,
+    /// A date that is none.
+    InvalidDate,
+    /// A file that ends too early.
+    Truncated,
+    /// A file with another fault.
+    Faults,
+    /// A file that was gone when a scan looked.
+    Missing,
+    /// A file that the DICOMDIR of its folder does not list.
+    NotInDicomdir,
+    /// Instance numbers between the first and the last of a series that no instance has.
+    Gaps,
+    /// Further files with the same content.
+    Copies,
+}
+
+impl StudyProblem {
+    /// All of them, the gravest first.
+    pub const ALL: [Self; 18] = [
+        Self::OtherContent,
+        Self::SeveralPatients,
+        Self::TwoPeople,
+        Self::PatientDescribedDifferently,
+        Self::SeriesInTwoStudies,
+        Self::InvalidUid,
+        Self::NoPatientId,
+        Self::NoPatientName,
+        Self::NoStudyDate,
+        Self::NoAccessionNumber,
+        Self::NoModality,
+        Self::InvalidDate,
+        Self::Truncated,
+        Self::Faults,
+        Self::Missing,
+        Self::NotInDicomdir,
+        Self::Gaps,
+        Self::Copies,
+    ];
+
+    /// A stable word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::OtherContent => "other-content",
+            Self::SeveralPatients => "several-patients",
+            Self::TwoPeople => "patient-id-of-two-people",
+            Self::PatientDescribedDifferently => "patient-described-differently",
+            Self::SeriesInTwoStudies => "series-in-two-studies",
+            Self::InvalidUid => "invalid-uid",
+            Self::NoPatientId => "no-patient-id",
+            Self::NoPatientName => "no-patient-name",
+            Self::NoStudyDate => "no-study-date",
+            Self::NoAccessionNumber => "no-accession-number",
+            Self::NoModality => "no-modality",
+            Self::InvalidDate => "invalid-date",
+            Self::Truncated => "truncated",
+            Self::Faults => "faulty-file",
+            Self::Missing => "missing-file",
+            Self::NotInDicomdir => "not-in-dicomdir",
+            Self::Gaps => "instance-number-gap",
+            Self::Copies => "copies",
+        }
+    }
+}
+
+/// A study and what is wrong with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StudyReport {
+    /// Study Instance UID.
+    pub study_instance_uid: String,
+    /// Patient ID.
+    pub patient_id: String,
+    /// Patient's Name.
+    pub patient_name: String,
+    /// Patient's Birth Date.
+    pub patient_birth_date: String,
+    /// Study Date.
+    pub study_date: String,
+    /// Accession Number.
+    pub accession_number: String,
+    /// Modalities in Study, with a backslash between.
+    pub modalities: String,
+    /// Study Description.
+    pub study_description: String,
+    /// Number of series.
+    pub series: u64,
+    /// Number of instances.
+    pub instances: u64,
+    /// What is wrong, with the number of objects, series, patients or instance numbers that it is
+    /// about.
+    pub problems: BTreeMap<StudyProblem, u64>,
+}

@@ -1,0 +1,286 @@
+//! Typed values, made of the text that the index keeps.
+
+use std::borrow::Cow;
+
+use dicom_core::VR;
+use serde::de::IgnoredAny;
+
+use crate::model::calendar::{civil, days_before};
+use crate::model::datetime;
+
+/// Type of the values of a column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ColumnType {
+    /// Text, UIDs and codes.
+    Text,
+    /// Whole numbers of 64 bits.
+    Integer,
+    /// Floating point numbers of 64 bits.
+    Double,
+    /// Days of the calendar.
+    Date,
+    /// Times of day in microseconds.
+    Time,
+    /// Date and time in microseconds, as the clock showed them.
+    LocalDateTime,
+    /// Moments in UTC, in milliseconds.
+    Instant,
+    /// JSON.
+    Json,
+}
+
+impl ColumnType {
+    /// The type of the values of a VR.
+    #[must_use]
+    pub fn of(vr: VR) -> Self {
+        match vr {
+            VR::IS | VR::US | VR::SS | VR::UL | VR::SL | VR::UV | VR::SV => Self::Integer,
+            VR::DS | VR::FL | VR::FD => Self::Double,
+            VR::DA => Self::Date,
+            VR::TM => Self::Time,
+            VR::DT => Self::LocalDateTime,
+            VR::SQ => Self::Json,
+            _ => Self::Text,
+        }
+    }
+}
+
+/// A value in a row of a table.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TableValue<'a> {
+    /// There is no value, or none that fits.
+    Null,
+    /// Text, or JSON.
+    Text(Cow<'a, str>),
+    /// A whole number.
+    Integer(i64),
+    /// A finite number.
+    Double(f64),
+    /// Days since 1970-01-01.
+    Date(i32),
+    /// Microseconds since midnight.
+    Time(i64),
+    /// Microseconds since 1970-01-01T00:00:00, as the clock showed them.
+    LocalDateTime(i64),
+    /// Milliseconds since 1970 UTC.
+    Instant(i64),
+    /// Several values. An empty one is null.
+    List(Vec<TableValue<'a>>),
+}
+
+impl TableValue<'_> {
+    /// The value without a borrow.
+    #[must_use]
+    pub fn into_owned(self) -> TableValue<'static> {
+        match self {
+            Self::Null => TableValue::Null,
+            Self::Text(text) => TableValue::Text(text.into_owned().into()),
+            Self::Integer(number) => TableValue::Integer(number),
+            Self::Double(number) => TableValue::Double(number),
+            Self::Date(days) => TableValue::Date(days),
+            Self::Time(time) => TableValue::Time(time),
+            Self::LocalDateTime(moment) => TableValue::LocalDateTime(moment),
+            Self::Instant(ms) => TableValue::Instant(ms),
+            Self::List(values) => TableValue::List(values.into_iter().map(TableValue::into_owned).collect()),
+        }
+    }
+}
+
+/// How much of a text its typed value says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ValueFit {
+    /// All of it.
+    Whole,
+    /// A part: a time without seconds, or an offset from UTC that the type has no room for.
+    Part,
+    /// Nothing. The value is null.
+    Not,
+}
+
+/// Makes a value of this type of a text of the index. Values of a list are separated by a
+/// backslash. An empty text is null.
+#[must_use]
+pub fn typed(kind: ColumnType, is_list: bool, text: &str) -> (TableValue<'_>, ValueFit) {
+    if text.is_empty() {
+        return (TableValue::Null, ValueFit::Whole);
+    }
+    if !is_list {
+        return one(kind, text);
+    }
+    let mut values = Vec::new();
+    let mut fit = ValueFit::Whole;
+    for part in text.split('\\') {
+        if part.is_empty() {
+            values.push(TableValue::Null);
+            continue;
+        }
+        match one(kind, part) {
+            // One wrong value makes the list doubtful.
+            (_, ValueFit::Not) => return (TableValue::Null, ValueFit::Not),
+            (value, ValueFit::Part) => {
+                values.push(value);
+                fit = ValueFit::Part;
+            }
+            (value, ValueFit::Whole) => values.push(value),
+        }
+    }
+    (TableValue::List(values), fit)
+}
+
+fn one(kind: ColumnType, text: &str) -> (TableValue<'_>, ValueFit) {
+    let fitting = |value: Option<TableValue<'static>>| match value {
+        Some(value) => (value, ValueFit::Whole),
+        None => (TableValue::Null, ValueFit::Not),
+    };
+    match kind {
+        ColumnType::Text => (TableValue::Text(text.into()), ValueFit::Whole),
+        // The + is part of IS and DS (PS3.5 6.2).
+        ColumnType::Integer => fitting(text.parse().ok().map(TableValue::Integer)),
+        ColumnType::Double => fitting(double(text).map(TableValue::Double)),
+        ColumnType::Date => fitting(day(text).map(TableValue::Date)),
+        ColumnType::Time => match time(text) {
+            Some((time, fit)) => (TableValue::Time(time), fit),
+            None => (TableValue::Null, ValueFit::Not),
+        },
+        ColumnType::LocalDateTime => match local_date_time(text) {
+            Some((moment, fit)) => (TableValue::LocalDateTime(moment), fit),
+            None => (TableValue::Null, ValueFit::Not),
+        },
+        ColumnType::Instant => fitting(text.parse().ok().map(TableValue::Instant)),
+        ColumnType::Json => {
+            // A line of NDJSON ends at a line feed.
+            let is_json = !text.contains(['\n', '\r']) && serde_json::from_str::<IgnoredAny>(text).is_ok();
+            if is_json { (TableValue::Text(text.into()), ValueFit::Whole) } else { (TableValue::Null, ValueFit::Not) }
+        }
+    }
+}
+
+/// A number without the words that Rust also reads: `inf`, `nan`.
+fn double(text: &str) -> Option<f64> {
+    let is_number = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E'));
+    text.parse().ok().filter(|number: &f64| is_number && number.is_finite())
+}
+
+/// Days since 1970 of a DA value that names one day.
+fn day(text: &str) -> Option<i32> {
+    let span = datetime::days(text)?;
+    (span.start() == span.end()).then_some(())?;
+    let day = i64::from(*span.start());
+    i32::try_from(days_before(day / 10_000, day / 100 % 100, day % 100)).ok()
+}
+
+const SECOND_US: i64 = 1_000_000;
+const DAY_US: i64 = 86_400 * SECOND_US;
+
+/// Microseconds since midnight of a TM value. A leap second has no place in the type.
+fn time(text: &str) -> Option<(i64, ValueFit)> {
+    let span = datetime::times(text)?;
+    let digits = text.bytes().take_while(|byte| *byte != b'.').filter(u8::is_ascii_digit).count();
+    let start = i64::try_from(*span.start()).ok()?;
+    // A minute has 61 seconds there.
+    let (minutes, within) = (start / (61 * SECOND_US), start % (61 * SECOND_US));
+    if within >= 60 * SECOND_US {
+        return None;
+    }
+    Some((minutes * 60 * SECOND_US + within, if digits >= 6 { ValueFit::Whole } else { ValueFit::Part }))
+}
+
+/// Microseconds of a DT value that names at least a day, as the clock showed them.
+fn local_date_time(text: &str) -> Option<(i64, ValueFit)> {
+    datetime::moments(text)?;
+    let (date, rest) = text.split_at_checked(8)?;
+    let day = i64::from(day(date)?);
+    let end = rest.find(['+', '-']).unwrap_or(rest.len());
+    let (clock, offset) = rest.split_at_checked(end)?;
+    let (time, fit) = if clock.is_empty() { (0, ValueFit::Part) } else { time(clock)? };
+    Some((day.checked_mul(DAY_US)?.checked_add(time)?, if offset.is_empty() { fit } else { ValueFit::Part }))
+}
+
+/// A day as `2024-01-31`.
+#[must_use]
+pub fn date_text(days: i32) -> String {
+    let (year, month, day) = civil(i64::from(days));
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
+/// A time as `10:30:00`, with the fraction that it has.
+#[must_use]
+pub fn time_text(time_us: i64) -> String {
+    let (seconds, micros) = (time_us.div_euclid(SECOND_US), time_us.rem_euclid(SECOND_US));
+    let text = format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
+    match micros {
+        0 => text,
+        micros => format!("{text}.{micros:06}"),
+    }
+}
+
+/// A date and a time as `2024-01-31T10:30:00`.
+#[must_use]
+pub fn local_text(moment_us: i64) -> String {
+    let days = i32::try_from(moment_us.div_euclid(DAY_US)).unwrap_or_default();
+    format!("{}T{}", date_text(days), time_text(moment_us.rem_euclid(DAY_US)))
+}
+
+/// A moment as `2024-01-31T10:30:00.123Z`.
+#[must_use]
+pub fn instant_text(ms: i64) -> String {
+    let (second, fraction) = (ms.div_euclid(1000), ms.rem_euclid(1000));
+    let whole = local_text(second.saturating_mul(SECOND_US));
+    if fraction == 0 { format!("{whole}Z") } else { format!("{whole}.{fraction:03}Z") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_get_the_type_of_their_column() {
+        use ColumnType::{Date, Double, Integer, LocalDateTime, Time};
+        for (kind, text, value, fit) in [
+            (Integer, "12", TableValue::Integer(12), ValueFit::Whole),
+            (Integer, "+12", TableValue::Integer(12), ValueFit::Whole),
+            (Integer, "1.5", TableValue::Null, ValueFit::Not),
+            (Integer, r"1\2", TableValue::Null, ValueFit::Not),
+            (Double, "1.5E1", TableValue::Double(15.0), ValueFit::Whole),
+            (Double, "nan", TableValue::Null, ValueFit::Not),
+            (Double, "1e999", TableValue::Null, ValueFit::Not),
+            (Date, "19700102", TableValue::Date(1), ValueFit::Whole),
+            (Date, "1970.01.02", TableValue::Date(1), ValueFit::Whole),
+            (Date, "197001", TableValue::Null, ValueFit::Not),
+            (Date, "19700230", TableValue::Null, ValueFit::Not),
+            (Time, "000001.5", TableValue::Time(1_500_000), ValueFit::Whole),
+            (Time, "1030", TableValue::Time(37_800_000_000), ValueFit::Part),
+            (Time, "235960", TableValue::Null, ValueFit::Not),
+            (Time, "105960", TableValue::Null, ValueFit::Not),
+            (LocalDateTime, "19700102000001", TableValue::LocalDateTime(86_401_000_000), ValueFit::Whole),
+            (LocalDateTime, "19700102000001+0100", TableValue::LocalDateTime(86_401_000_000), ValueFit::Part),
+            (LocalDateTime, "19700102", TableValue::LocalDateTime(86_400_000_000), ValueFit::Part),
+            (LocalDateTime, "1970", TableValue::Null, ValueFit::Not),
+        ] {
+            assert_eq!(typed(kind, false, text), (value, fit), "{kind:?} {text}");
+        }
+    }
+
+    #[test]
+    fn a_list_keeps_the_places_of_its_values() {
+        let list = TableValue::List(vec![TableValue::Double(0.5), TableValue::Null, TableValue::Double(1.0)]);
+        assert_eq!(typed(ColumnType::Double, true, r"0.5\\1"), (list, ValueFit::Whole));
+        assert_eq!(typed(ColumnType::Double, true, r"0.5\x"), (TableValue::Null, ValueFit::Not));
+        assert_eq!(typed(ColumnType::Text, true, ""), (TableValue::Null, ValueFit::Whole));
+    }
+
+    #[test]
+    fn json_that_is_none_does_not_fit() {
+        assert_eq!(typed(ColumnType::Json, false, "[{}]").1, ValueFit::Whole);
+        assert_eq!(typed(ColumnType::Json, false, "[{]").1, ValueFit::Not);
+        assert_eq!(typed(ColumnType::Json, false, "[\n]").1, ValueFit::Not);
+    }
+
+    #[test]
+    fn values_are_written_as_iso_8601() {
+        assert_eq!(date_text(19_753), "2024-01-31");
+        assert_eq!(time_text(37_800_000_001), "10:30:00.000001");
+        assert_eq!(local_text(-1), "1969-12-31T23:59:59.999999");
+        assert_eq!(instant_text(1500), "1970-01-01T00:00:01.500Z");
+    }
+}

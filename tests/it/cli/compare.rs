@@ -1,0 +1,182 @@
+//! `dcmdex compare`: differences that were planted are found, all of them and no others.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use super::*;
+use crate::interop::compare::{dcmqrscp, orthanc_server};
+use crate::util::node::TestNode;
+use crate::util::objects;
+use crate::util::peers::{self, dcmtk};
+
+/// Writes an object: study, series and instance by number, the day of its study, and its patient.
+fn write(place: &Place, directory: &str, (study, series, instance): (u32, u32, u32), date: &str, patient: &str) {
+    let (study, series) = (format!("1.2.{study}"), format!("1.2.{study}.{series}"));
+    let instance = format!("{series}.{instance}");
+    let bytes = objects::file(patient, &study, &series, &instance);
+    let bytes = match date {
+        "" => bytes,
+        date => objects::with_elements(&bytes, &[(0x0008, 0x0020, b"DA", date)]),
+    };
+    fs::create_dir_all(place.path(directory)).unwrap();
+    fs::write(place.path(directory).join(format!("{instance}.dcm")), bytes).unwrap();
+}
+
+/// Two archives with known differences: `here` and `there`.
+fn archives() -> Place {
+    let place = Place::new();
+    let both = ["here", "there"];
+    for directory in both {
+        write(&place, directory, (1, 1, 1), "20240101", "P1");
+        write(&place, directory, (4, 1, 1), "20240104", "P4");
+        write(&place, directory, (4, 2, 1), "20240104", "P4");
+        write(&place, directory, (7, 1, 1), "", "P7");
+    }
+    write(&place, "here", (2, 1, 1), "20240102", "P2");
+    write(&place, "there", (3, 1, 1), "20230503", "P3");
+    // One instance and one series more on each side.
+    write(&place, "here", (4, 1, 2), "20240104", "P4");
+    write(&place, "there", (4, 3, 1), "20240104", "P4");
+    write(&place, "there", (4, 3, 2), "20240104", "P4");
+    write(&place, "here", (5, 1, 1), "20240105", "P5");
+    write(&place, "there", (5, 1, 1), "20240105", "other");
+    // Without a date, and another date there.
+    write(&place, "here", (6, 1, 1), "", "P6");
+    write(&place, "here", (8, 1, 1), "20240108", "P8");
+    write(&place, "there", (8, 1, 1), "20220108", "P8");
+    for directory in both {
+        place.run(["scan", "--index", &format!("{directory}.db"), directory]).expect(0);
+    }
+    place
+}
+
+/// The planted differences: kind, level, UID, and attribute. Counts are told if the peer knows them.
+fn planted(with_counts: bool) -> BTreeSet<[String; 4]> {
+    let mut planted = vec![
+        ["only-here", "STUDY", "1.2.2", ""],
+        ["only-there", "STUDY", "1.2.3", ""],
+        ["only-here", "IMAGE", "1.2.4.1.2", ""],
+        ["only-there", "SERIES", "1.2.4.3", ""],
+        ["other-value", "STUDY", "1.2.5", "PatientID"],
+        ["only-here", "STUDY", "1.2.6", ""],
+        ["other-value", "STUDY", "1.2.8", "StudyDate"],
+    ];
+    if with_counts {
+        planted.push(["other-count", "STUDY", "1.2.4", "NumberOfStudyRelatedInstances"]);
+        planted.push(["other-count", "SERIES", "1.2.4.1", "NumberOfSeriesRelatedInstances"]);
+    }
+    planted.into_iter().map(|row| row.map(str::to_owned)).collect()
+}
+
+/// The rows of a comparison as [`planted`] has them.
+fn rows(text: &str) -> BTreeSet<[String; 4]> {
+    let mut reader = csv::Reader::from_reader(text.as_bytes());
+    let rows = reader.records().map(|row| {
+        let row = row.unwrap();
+        let uid = [4, 3, 2].into_iter().map(|at| &row[at]).find(|uid| !uid.is_empty()).unwrap_or_default();
+        [&row[0], &row[1], uid, &row[5]].map(str::to_owned)
+    });
+    rows.collect()
+}
+
+fn compare(place: &Place, arguments: &[&str]) -> Run {
+    place.run(["compare", "--index", "here.db"].into_iter().chain(arguments.iter().copied()))
+}
+
+fn send(called: &str, port: u16, directory: &Path) -> Option<()> {
+    let mut send = dcmtk("dcmsend")?;
+    send.args(["-aec", called, "+sd", "+r", "127.0.0.1", &port.to_string()]);
+    peers::run(send.arg(directory)).expect_success();
+    Some(())
+}
+
+#[test]
+fn another_index_is_compared() {
+    let place = archives();
+    let run = compare(&place, &["--with", "there.db"]).expect(1);
+    assert_eq!(rows(&run.stdout), planted(true), "{run:?}");
+    assert!(run.stderr.contains("3 only-here") || run.stderr.contains("4 only-here"), "{run:?}");
+    let same = place.run(["compare", "--index", "here.db", "--with", "here.db"]).expect(0);
+    assert_eq!(same.stdout.lines().count(), 1, "{same:?}");
+}
+
+#[test]
+fn a_node_is_compared() {
+    let place = archives();
+    let node = TestNode::start();
+    if send("DCMDEX", node.address().port(), &place.path("there")).is_none() {
+        return;
+    }
+    let with = format!("DCMDEX=127.0.0.1:{}", node.address().port());
+    let run = compare(&place, &["--with", &with, "--out", "out.csv"]).expect(1);
+    assert_eq!(rows(&fs::read_to_string(place.path("out.csv")).unwrap()), planted(true), "{run:?}");
+    assert!(!place.path("out.csv.partial").exists() && !place.path("out.csv.state").exists());
+}
+
+#[test]
+fn orthanc_is_compared() {
+    let place = archives();
+    let Some((_server, port)) = orthanc_server(&place.path("")) else { return };
+    if send("PEER", port, &place.path("there")).is_none() {
+        return;
+    }
+    let run = compare(&place, &["--with", &format!("PEER=127.0.0.1:{port}")]).expect(1);
+    assert_eq!(rows(&run.stdout), planted(true), "{run:?}");
+}
+
+#[test]
+fn dcmqrscp_is_compared_although_it_counts_nothing() {
+    let place = archives();
+    let Some((_server, port)) = dcmqrscp(&place.path("")) else { return };
+    if send("PEER", port, &place.path("there")).is_none() {
+        return;
+    }
+    let run = compare(&place, &["--with", &format!("PEER=127.0.0.1:{port}"), "--from", "2022-01-01"]).expect(1);
+    assert_eq!(rows(&run.stdout), planted(false), "{run:?}");
+}
+
+#[test]
+fn a_comparison_goes_on_where_it_was_interrupted() {
+    let place = archives();
+    compare(&place, &["--with", "there.db", "--out", "whole.csv", "--from", "2020-01-01", "--to", "2024-12-31"])
+        .expect(1);
+    let whole = fs::read_to_string(place.path("whole.csv")).unwrap();
+    // A state after which only the last days are left, with a row that no comparison would find.
+    let earlier = format!("{}\r\nonly-here,STUDY,9.9.9,,,,,\r\n", whole.lines().next().unwrap().trim_end());
+    let state = serde_json::json!({
+        "question": "there.db 20200101 20241231", "done": 20_240_104, "bytes": earlier.len(),
+    });
+    fs::write(place.path("out.csv.partial"), format!("{earlier}only-here,STUDY,half")).unwrap();
+    fs::write(place.path("out.csv.state"), state.to_string()).unwrap();
+    let arguments = ["--with", "there.db", "--out", "out.csv", "--from", "2020-01-01", "--to", "2024-12-31"];
+    let run = compare(&place, &arguments).expect(1);
+    assert!(run.stderr.contains("goes on after 20240104"), "{run:?}");
+    let found = rows(&fs::read_to_string(place.path("out.csv")).unwrap());
+    let uids: Vec<&str> = found.iter().map(|row| row[2].as_str()).collect();
+    assert!(uids.contains(&"9.9.9") && uids.contains(&"1.2.5") && !uids.contains(&"1.2.2"), "{found:?}");
+    // Another question begins anew.
+    fs::write(place.path("out.csv.partial"), &earlier).unwrap();
+    fs::write(place.path("out.csv.state"), state.to_string()).unwrap();
+    compare(&place, &["--with", "there.db", "--out", "out.csv"]).expect(1);
+    assert_eq!(rows(&fs::read_to_string(place.path("out.csv")).unwrap()), planted(true));
+}
+
+#[test]
+fn a_peer_that_does_not_answer_is_an_error_and_nothing_is_under_the_final_name() {
+    let place = archives();
+    let port = peers::free_port();
+    let with = format!("PEER=127.0.0.1:{port}");
+    let arguments = ["--with", &with, "--out", "out.csv", "--from", "2024-01-01", "--to", "2024-01-31"];
+    let run = compare(&place, &arguments).expect(2);
+    assert!(run.stderr.contains("the same command goes on") && !place.path("out.csv").exists(), "{run:?}");
+    assert!(compare(&place, &["--with", "there.db", "--from", "gestern"]).expect(2).stderr.contains("2024-01-31"));
+}
+
+#[test]
+fn a_list_is_compared() {
+    let place = archives();
+    fs::write(place.path("list.csv"), "StudyInstanceUID\n1.2.1\n1.2.4\n1.2.5\n1.2.6\n1.2.7\n1.2.8\n1.2.99\n").unwrap();
+    let run = compare(&place, &["--with", "@list.csv"]).expect(1);
+    let expected = [["only-here", "STUDY", "1.2.2", ""], ["only-there", "STUDY", "1.2.99", ""]];
+    assert_eq!(rows(&run.stdout), expected.map(|row| row.map(str::to_owned)).into(), "{run:?}");
+}

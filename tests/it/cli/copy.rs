@@ -1,0 +1,219 @@
+//! `dcmdex copy`: files of a cohort under names of a template.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+
+use super::*;
+use crate::util::archives::{Keep, Zip};
+use crate::util::objects;
+
+/// An index over three studies in files and one in a zip. Two studies have the same description.
+fn place() -> Place {
+    let place = Place::new();
+    fs::create_dir(place.path("archive")).unwrap();
+    for (number, description) in [(1, "Kopf/Hals"), (2, "kopf/hals"), (3, "../../../../tmp/x")] {
+        let elements: &[(u16, u16, &[u8; 2], &str)] =
+            &[(0x0008, 0x0020, b"DA", "20240131"), (0x0008, 0x1030, b"LO", description)];
+        fs::write(place.path(format!("archive/{number}.dcm")), objects::file_with(number, elements)).unwrap();
+    }
+    let member = objects::file_with(4, &[(0x0008, 0x1030, b"LO", "packed")]);
+    fs::write(place.path("archive/a.zip"), Zip::default().with("m.dcm", &member, Keep::Deflated).finish()).unwrap();
+    place.run(["scan", "--index", "x.db", "archive"]).expect(0);
+    place
+}
+
+fn copy<'a>(place: &Place, arguments: impl IntoIterator<Item = &'a str>) -> Run {
+    place.run(["copy", "--index", "x.db"].into_iter().chain(arguments))
+}
+
+/// All files below a directory, relative to it.
+fn files(place: &Place, directory: &str) -> BTreeSet<String> {
+    let root = place.path(directory);
+    let mut found = BTreeSet::new();
+    let mut waiting = vec![root.clone()];
+    while let Some(directory) = waiting.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                waiting.push(path);
+            } else {
+                found.insert(path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned());
+            }
+        }
+    }
+    found
+}
+
+/// The rows of a manifest: file, how and note by SOP Instance UID.
+fn manifest(text: &str) -> std::collections::BTreeMap<String, (String, String, String)> {
+    let mut reader = csv::Reader::from_reader(text.as_bytes());
+    let rows = reader.records().map(|row| row.unwrap());
+    rows.map(|row| (row[7].to_owned(), (row[0].to_owned(), row[3].to_owned(), row[4].to_owned()))).collect()
+}
+
+const TEMPLATE: &str = "{PatientID}/{StudyDate}_{StudyDescription}/{InstanceNumber:05}.dcm";
+
+#[test]
+fn names_come_from_values_and_never_leave_the_folder() {
+    let place = place();
+    for by in ["hard-link", "symbolic-link", "copy"] {
+        let told = copy(&place, ["--to", by, "--by", by, "--as", TEMPLATE]).expect(0).stderr;
+        assert!(told.contains("4 files") && told.contains("1 names got a number"), "{told}");
+        let expected = [
+            "P1/20240131_Kopf_Hals/00001.dcm",
+            // A file system that ignores case would take it for the first one.
+            "P1/20240131_kopf_hals/00001~2.dcm",
+            "P1/20240131_.._.._.._.._tmp_x/00001.dcm",
+            "P1/_packed/00001.dcm",
+            "manifest.csv",
+        ];
+        let made = files(&place, by);
+        let folded = |names: &BTreeSet<String>| names.iter().map(|name| name.to_lowercase()).collect::<BTreeSet<_>>();
+        assert_eq!(folded(&made), folded(&expected.map(str::to_owned).into()), "{made:?}");
+        let rows = manifest(&fs::read_to_string(place.path(by).join("manifest.csv")).unwrap());
+        assert_eq!(rows.len(), 4);
+        assert_eq!(rows["1.2.4.1.1"].1, "copy");
+        for number in 1..=3 {
+            let (file, how, _) = &rows[&format!("1.2.{number}.1.1")];
+            assert_eq!(how, by);
+            let original = place.path(format!("archive/{number}.dcm"));
+            assert_eq!(fs::read(place.path(by).join(file)).unwrap(), fs::read(&original).unwrap());
+            let is_same =
+                fs::metadata(place.path(by).join(file)).unwrap().ino() == fs::metadata(&original).unwrap().ino();
+            assert_eq!(is_same, by != "copy");
+        }
+        assert_eq!(rows.values().filter(|(_, _, note)| note.contains("another file has the name")).count(), 1);
+    }
+    assert!(!Path::new("/tmp/x").exists());
+}
+
+#[test]
+fn a_second_run_makes_only_what_is_new() {
+    let place = place();
+    copy(&place, ["--to", "out", "--as", TEMPLATE]).expect(0);
+    let before = files(&place, "out");
+    let told = copy(&place, ["--to", "out", "--as", TEMPLATE]).expect(0).stderr;
+    assert!(told.starts_with("0 files") && told.contains("4 were there"), "{told}");
+    assert_eq!(files(&place, "out"), before);
+    objects::write(&place.path("archive/9.dcm"), 9, 1, 1);
+    place.run(["scan", "--index", "x.db", "archive"]).expect(0);
+    let told = copy(&place, ["--to", "out", "--as", TEMPLATE]).expect(0).stderr;
+    assert!(told.starts_with("1 files") && told.contains("4 were there"), "{told}");
+    assert_eq!(files(&place, "out").len(), before.len() + 1);
+}
+
+#[test]
+fn a_run_that_was_killed_goes_on_whatever_it_left() {
+    let place = place();
+    for by in ["hard-link", "symbolic-link", "copy"] {
+        copy(&place, ["--to", by, "--by", by, "--as", TEMPLATE]).expect(0);
+        let whole = files(&place, by);
+        let manifest_path = place.path(by).join("manifest.csv");
+        let text = fs::read(&manifest_path).unwrap();
+        // Every length that a kill can leave of the manifest, with all files or without the last.
+        for end in [0, 5, text.len() / 2, text.len() - 1, text.len()] {
+            let _ = fs::remove_file(&manifest_path);
+            fs::write(place.path(by).join("manifest.csv.partial"), &text[..end]).unwrap();
+            let file = place.path(by).join("P1/20240131_Kopf_Hals/00001.dcm");
+            let _ = fs::remove_file(&file);
+            fs::write(file.with_extension("dcm.partial"), "half").unwrap();
+            copy(&place, ["--to", by, "--by", by, "--as", TEMPLATE]).expect(0);
+            let _ = fs::remove_file(file.with_extension("dcm.partial"));
+            assert_eq!(files(&place, by), whole, "{by}: {end}");
+            let rows = manifest(&fs::read_to_string(&manifest_path).unwrap());
+            assert_eq!(rows.len(), 4, "{by}: {end}");
+        }
+    }
+}
+
+#[test]
+fn no_file_is_overwritten_and_no_link_is_followed() {
+    let place = place();
+    fs::create_dir_all(place.path("out/P1/20240131_Kopf_Hals")).unwrap();
+    fs::write(place.path("out/P1/20240131_Kopf_Hals/00001.dcm"), "mine").unwrap();
+    copy(&place, ["--to", "out", "--as", TEMPLATE, "StudyInstanceUID=1.2.1"]).expect(0);
+    assert_eq!(fs::read_to_string(place.path("out/P1/20240131_Kopf_Hals/00001.dcm")).unwrap(), "mine");
+    assert!(place.path("out/P1/20240131_Kopf_Hals/00001~2.dcm").is_file());
+    // A directory of the destination that leads elsewhere.
+    fs::create_dir_all(place.path("elsewhere")).unwrap();
+    fs::create_dir_all(place.path("trap")).unwrap();
+    std::os::unix::fs::symlink(place.path("elsewhere"), place.path("trap/P1")).unwrap();
+    copy(&place, ["--to", "trap", "--as", TEMPLATE, "StudyInstanceUID=1.2.1"]).expect(2);
+    assert_eq!(files(&place, "elsewhere").len(), 0);
+    // A manifest of somebody else.
+    fs::create_dir_all(place.path("other")).unwrap();
+    fs::write(place.path("other/manifest.csv"), "a,b\r\n1,2\r\n").unwrap();
+    assert!(copy(&place, ["--to", "other"]).expect(2).stderr.contains("no manifest of dcmdex"));
+}
+
+#[test]
+fn a_file_that_changed_or_is_gone_is_left_out_and_named() {
+    let place = place();
+    fs::remove_file(place.path("archive/1.dcm")).unwrap();
+    fs::write(place.path("archive/2.dcm"), "other").unwrap();
+    let run = copy(&place, ["--to", "out", "--by", "hard-link"]).expect(1);
+    assert!(
+        run.stderr.contains("archive/1.dcm: it is gone") && run.stderr.contains("archive/2.dcm: it has changed"),
+        "{run:?}"
+    );
+    let rows = manifest(&fs::read_to_string(place.path("out/manifest.csv")).unwrap());
+    assert_eq!(rows["1.2.1.1.1"].1, "failed");
+    assert_eq!(files(&place, "out").len(), 3);
+}
+
+#[test]
+fn a_zip_and_a_tar_are_read_again_with_all_their_members() {
+    let place = place();
+    for name in ["out.zip", "out.tar"] {
+        copy(&place, ["--to", name, "--as", TEMPLATE]).expect(0);
+        assert!(!place.path(format!("{name}.partial")).exists());
+        // The manifest in it is no DICOM.
+        place.run(["scan", "--index", &format!("{name}.db"), name]).expect(1);
+        let count = place.run(["find", "--index", &format!("{name}.db"), "--count", "--level", "IMAGE"]).expect(0);
+        assert_eq!(count.stdout, "4\n", "{name}");
+        let again = copy(&place, ["--to", name]).expect(2);
+        assert!(again.stderr.contains("exists"), "{again:?}");
+    }
+    let refused = copy(&place, ["--to", "x.zip", "--by", "hard-link"]).expect(2);
+    assert!(refused.stderr.contains("no links") && !place.path("x.zip").exists(), "{refused:?}");
+    copy(&place, ["--to", "none.zip", "PatientID=none"]).expect(1);
+    assert!(!place.path("none.zip").exists() && !place.path("none.zip.partial").exists());
+}
+
+#[test]
+fn a_template_that_leads_out_is_refused() {
+    let place = place();
+    for template in ["/tmp/{PatientID}", "../{PatientID}", "{PatientID}/../x", "x.dcm", "{PatientNam}", "{path}"] {
+        let refused = copy(&place, ["--to", "out", "--as", template]).expect(2);
+        assert!(!place.path("out").exists(), "{template}: {refused:?}");
+    }
+}
+
+#[test]
+fn a_dicomdir_lists_every_file() {
+    let place = place();
+    let told = copy(&place, ["--to", "cd", "--dicomdir", "--by", "hard-link"]).expect(0).stderr;
+    assert!(told.starts_with("4 files"), "{told}");
+    // Our own scanner finds that it lists what is there, and nothing else. The manifest is no DICOM.
+    place.run(["scan", "--index", "cd.db", "cd"]).expect(1);
+    let status = place.run(["status", "--index", "cd.db", "--json"]).expect(0).json();
+    assert_eq!((&status[0]["instances"], &status[0]["failed"]), (&4.into(), &1.into()), "{status:?}");
+    let report = place.run(["report", "--index", "cd.db", "--csv", "r.csv"]);
+    assert!(
+        report.code != 2
+            && !fs::read_to_string(place.path("r.csv")).unwrap().lines().skip(1).any(|line| {
+                // The column of files that the DICOMDIR lacks.
+                line.split(',').nth(25).is_some_and(|count| !count.is_empty())
+            })
+    );
+    if let Some(mut dcmdump) = crate::util::peers::dcmtk("dcmdump") {
+        let dump = crate::util::peers::run(dcmdump.arg(place.path("cd/DICOMDIR"))).expect_success();
+        assert_eq!(dump.matches("DirectoryRecordType").count(), 3 * 4 + 1, "{dump}");
+        assert_eq!(dump.matches("ReferencedFileID").count(), 4, "{dump}");
+    }
+    // A second run finds all of it.
+    let again = copy(&place, ["--to", "cd", "--dicomdir", "--by", "hard-link"]).expect(0).stderr;
+    assert!(again.contains("4 were there"), "{again}");
+    copy(&place, ["--to", "cd.zip", "--dicomdir"]).expect(2);
+}

@@ -1,0 +1,126 @@
+//! `dcmdex report`: what is wrong with each study.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use super::*;
+use crate::util::objects;
+
+/// A file of a study with these elements of group 0008.
+fn study(place: &Place, name: &str, number: u32, elements: &[(u16, u16, &[u8; 2], &str)]) {
+    let path = place.path("archive").join(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, objects::file_with(number, elements)).unwrap();
+}
+
+fn report(place: &Place, arguments: &[&str]) -> Run {
+    place.run(["report", "--index", "x.db"].into_iter().chain(arguments.iter().copied()))
+}
+
+/// The problems of each study in a CSV report.
+fn problems(text: &str) -> BTreeMap<String, BTreeMap<String, u64>> {
+    let mut reader = csv::Reader::from_reader(text.as_bytes());
+    let names = reader.headers().unwrap().clone();
+    let rows = reader.records().map(|row| {
+        let row = row.unwrap();
+        let counts = names.iter().zip(row.iter()).skip(10).filter(|(_, count)| !count.is_empty());
+        (row[0].to_owned(), counts.map(|(name, count)| (name.to_owned(), count.parse().unwrap())).collect())
+    });
+    rows.collect()
+}
+
+const SOUND: &[(u16, u16, &[u8; 2], &str)] = &[(0x0008, 0x0020, b"DA", "20240131"), (0x0008, 0x0050, b"SH", "A")];
+
+#[test]
+fn each_problem_is_told_with_its_study() {
+    let place = Place::new();
+    study(&place, "1.dcm", 1, SOUND);
+    study(&place, "empty.dcm", 2, &[]);
+    study(&place, "date.dcm", 3, &[(0x0008, 0x0020, b"DA", "20241340"), (0x0008, 0x0050, b"SH", "A")]);
+    // Other content under the UID of the first, and a copy of the third.
+    study(
+        &place,
+        "z/other.dcm",
+        1,
+        &[(0x0008, 0x0020, b"DA", "20240131"), (0x0008, 0x0023, b"DA", "20240101"), (0x0008, 0x0050, b"SH", "A")],
+    );
+    fs::copy(place.path("archive/date.dcm"), place.path("archive/z/date.dcm")).unwrap();
+    // A file that ends in its last value.
+    let whole = objects::file_with(4, SOUND);
+    fs::write(place.path("archive/cut.dcm"), &whole[..whole.len() - 1]).unwrap();
+    // Two patients in one study.
+    for (patient, instance) in [("PA", "1.2.5.1.1"), ("PB", "1.2.5.1.2")] {
+        fs::write(place.path(format!("archive/{patient}.dcm")), objects::file(patient, "1.2.5", "1.2.5.1", instance))
+            .unwrap();
+    }
+    study(&place, "gone.dcm", 6, SOUND);
+    study(&place, "kept.dcm", 7, SOUND);
+    place.run(["scan", "--index", "x.db", "archive"]);
+    fs::remove_file(place.path("archive/gone.dcm")).unwrap();
+    place.run(["scan", "--index", "x.db", "archive"]);
+    let told = report(&place, &["--csv", "r.csv", "--html", "r.html"]).expect(1);
+    assert_eq!(told.stdout, "6 studies of 7 need work\n");
+    let found = problems(&fs::read_to_string(place.path("r.csv")).unwrap());
+    let of = |study: &str| found[study].keys().map(String::as_str).collect::<Vec<_>>();
+    assert_eq!(of("1.2.1"), ["other-content"]);
+    assert_eq!(of("1.2.2"), ["no-accession-number", "no-study-date"]);
+    assert_eq!(of("1.2.3"), ["copies", "invalid-date"]);
+    assert_eq!(of("1.2.4"), ["truncated"]);
+    assert_eq!(of("1.2.5"), ["no-accession-number", "no-study-date", "several-patients"]);
+    assert_eq!(of("1.2.6"), ["missing-file"]);
+    assert!(!found.contains_key("1.2.7"));
+    let html = fs::read_to_string(place.path("r.html")).unwrap();
+    assert!(html.starts_with("<!doctype html>") && html.ends_with("</html>\n"));
+    for study in found.keys() {
+        assert!(html.contains(&format!("<td class=uid>{study}</td>")), "{study}");
+    }
+    assert!(html.contains("<svg") && html.contains("other-content"));
+    let without =
+        report(&place, &["--csv", "r.csv", "--without", "no-accession-number,no-study-date,copies"]).expect(1);
+    assert_eq!(without.stdout, "5 studies of 7 need work\n");
+    assert!(report(&place, &["--without", "nonsense"]).expect(2).stderr.contains("`nonsense`"));
+}
+
+#[test]
+fn a_series_with_a_gap_is_told_and_one_that_is_numbered_in_another_way_is_not() {
+    let place = Place::new();
+    fs::create_dir(place.path("archive")).unwrap();
+    for (study, numbers) in [("1.2.1", &["1", "2", "5"][..]), ("1.2.2", &["1", "2", "3"]), ("1.2.3", &["1", "1001"])] {
+        for number in numbers {
+            let instance = format!("{study}.1.{number}");
+            let bytes = objects::file_numbered("P", study, &format!("{study}.1"), &instance, number);
+            fs::write(place.path(format!("archive/{instance}.dcm")), bytes).unwrap();
+        }
+    }
+    place.run(["scan", "--index", "x.db", "archive"]).expect(0);
+    report(&place, &["--csv", "r.csv", "--without", "no-study-date,no-accession-number"]).expect(1);
+    let found = problems(&fs::read_to_string(place.path("r.csv")).unwrap());
+    assert_eq!(found.len(), 1);
+    assert_eq!(found["1.2.1"]["instance-number-gap"], 2);
+}
+
+#[test]
+fn a_page_needs_nothing_from_elsewhere_and_runs_nothing() {
+    let place = Place::new();
+    let evil = "<script>alert(1)</script><img onerror=y>";
+    study(&place, "1.dcm", 1, &[(0x0008, 0x1030, b"LO", evil)]);
+    study(&place, "2.dcm", 2, &[(0x0008, 0x1030, b"LO", "=cmd|' /C calc'!A0")]);
+    place.run(["scan", "--index", "x.db", "archive"]).expect(0);
+    report(&place, &["--csv", "r.csv", "--html", "r.html", "--defuse-formulas"]).expect(1);
+    let html = fs::read_to_string(place.path("r.html")).unwrap();
+    let lower = html.to_lowercase();
+    for forbidden in ["<script", "<img", "http://", "https://", "src=", "@import", "url(", "<link"] {
+        let allowed = lower.matches(forbidden).count();
+        assert_eq!(allowed, 0, "{forbidden}");
+    }
+    assert!(html.contains("&lt;script&gt;alert(1)"), "{html}");
+    assert!(fs::read_to_string(place.path("r.csv")).unwrap().contains("'=cmd"));
+}
+
+#[test]
+fn a_sound_archive_has_nothing_to_tell() {
+    let place = Place::new();
+    study(&place, "1.dcm", 1, SOUND);
+    place.run(["scan", "--index", "x.db", "archive"]).expect(0);
+    assert_eq!(report(&place, &[]).expect(0).stdout, "0 studies of 1 need work\n");
+}
