@@ -1,5 +1,6 @@
 //! The DIMSE services. A new service is one file here and one line in [`list`].
 
+mod answering;
 mod arriving;
 mod backlog;
 pub(super) mod commit;
