@@ -49,6 +49,7 @@ pub(crate) async fn run_a_node(
         storage: Some(Arc::new(storage)),
         find: Some(Arc::new(Find::new(config.index.clone(), config.find.clone()))),
         retrieve: Some(Arc::new(Retrieve::new(config.index.clone(), config.retrieve_options()))),
+        worklist: None,
         commitment: None,
         peers: SharedPeers::new(config.peers.clone(), None),
     };

@@ -110,3 +110,4 @@ pub mod telemetry;
 pub mod ul;
 pub mod watch;
 pub mod web;
+pub mod worklist;

@@ -52,6 +52,17 @@ pub struct Grant {
     pub max_associations: Option<usize>,
     /// How it must call.
     pub security: Security,
+    /// What it sees of the worklist.
+    pub worklist: WorklistGrant,
+}
+
+/// What a peer sees of the worklist.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WorklistGrant {
+    /// Only items of the station with its AE title.
+    pub own_station_only: bool,
+    /// Answers always have this Specific Character Set, for devices that read no other.
+    pub character_set: Option<String>,
 }
 
 /// The security that a peer must use.
@@ -211,6 +222,7 @@ mod tests {
             services: ["echo", "get"].into_iter().collect(),
             max_associations: Some(3),
             security: Security::Any,
+            worklist: WorklistGrant::default(),
         }
     }
 

@@ -33,6 +33,7 @@ mod stray;
 mod suspend;
 mod user;
 mod watching;
+mod worklist;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -102,6 +103,8 @@ enum Command {
     Echo(echo::EchoArgs),
     /// Make a line for the users file of the HTTP server
     User(user::UserArgs),
+    /// Show, add or remove items of the modality worklist
+    Worklist(worklist::WorklistArgs),
     /// Show, check or write settings
     Config(configuration::ConfigArgs),
     /// Write a completion script for a shell
@@ -148,6 +151,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Command::Rebuild(arguments) => rebuild::run(&arguments, &mut context),
         Command::Echo(arguments) => echo::run(&arguments, &mut context),
         Command::User(arguments) => user::run(&arguments, &mut context),
+        Command::Worklist(arguments) => worklist::run(arguments, &mut context),
         Command::Config(arguments) => configuration::run(arguments, &mut context),
         Command::Completions(arguments) => completions::run(&arguments, definition(), &mut context),
         Command::Man(arguments) => man::run(&arguments, definition(), &mut context),

@@ -42,7 +42,7 @@ use crate::model::clock::Clock;
 use crate::model::location::Place;
 use crate::model::peer::Peer;
 use crate::receive::storage::Storage;
-use crate::scp::{Commitment, Find, Node, NodeServices, Plain, Retrieve};
+use crate::scp::{Commitment, Find, Node, NodeServices, Plain, Retrieve, Worklist};
 use crate::store::{Objects, Recovered, Verified};
 use crate::telemetry::metrics;
 use crate::ul::tls::{self, ClientCertificates};
@@ -50,6 +50,7 @@ use crate::ul::tls::{SharedTls, Tls};
 use crate::ul::tls_check;
 use crate::watch::WatchControl;
 use crate::web::{self, SharedUsers, Web};
+use crate::worklist::Intake;
 
 /// Pause between two looks at the note of the last backup.
 const BACKUP_LOOK: Duration = Duration::from_secs(10);
@@ -148,13 +149,21 @@ fn offers(
     let http = HttpStart::of(config, peers.tls(), (retrieve.delivery(), &storage))?;
     let commitment = Commitment::new(Arc::clone(&retrieve), config.files_in_place());
     let services = NodeServices {
-        storage: Some(storage),
+        storage: Some(Arc::clone(&storage)),
         find: Some(Arc::new(find)),
         retrieve: Some(retrieve),
         commitment: Some(Arc::new(commitment)),
+        worklist: worklist_of(config, &storage.writer),
         peers,
     };
     Ok((services, http))
+}
+
+/// The worklist, if peers can ask for it.
+fn worklist_of(config: &Config, writer: &WriterHandle) -> Option<Arc<Worklist>> {
+    let intake = Arc::new(Intake::new(Box::new(writer.clone()), config.worklist.intake.clone()));
+    let worklist = Worklist::new(config.index.clone(), config.worklist_options(), intake);
+    config.worklist.enabled.then(|| Arc::new(worklist.with_min_free(config.min_free_bytes)))
 }
 
 /// The thread that reads all managed objects slowly, to find damage.

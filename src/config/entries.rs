@@ -185,7 +185,7 @@ static PEER_KEYS: &[EntryKey] = &[
     },
     EntryKey {
         name: "services",
-        example: "[\"echo\", \"store\", \"find\", \"get\", \"move\", \"commit\"]",
+        example: "[\"echo\", \"store\", \"find\", \"get\", \"move\", \"commit\", \"worklist\"]",
         help: "Services that it may use. Without it, all are allowed. With an empty list the peer is only a C-MOVE \
                destination.",
     },
@@ -212,4 +212,16 @@ static PEER_KEYS: &[EntryKey] = &[
                but C-MOVE requires that of the host.",
     },
     EntryKey { name: "port", example: "104", help: "Port to which C-MOVE sends." },
+    EntryKey {
+        name: "worklist_of",
+        example: "\"own-station\"",
+        help: "What it sees of the worklist: \"all\" (the default), or \"own-station\" for items that are scheduled at its AE \
+               title. Many devices ask for all stations.",
+    },
+    EntryKey {
+        name: "character_set",
+        example: "\"ISO_IR 100\"",
+        help: "Specific Character Set of all answers from the worklist, for a device that reads no other. Characters that it \
+               lacks become question marks. Without it, the set of the request comes first.",
+    },
 ];

@@ -166,7 +166,7 @@ impl Check<'_> {
         })
     }
 
-    fn texts(&mut self, key: KeyOf<Texts>) -> Vec<String> {
+    pub(super) fn texts(&mut self, key: KeyOf<Texts>) -> Vec<String> {
         let mut texts = Vec::new();
         for value in self.layers.value(key) {
             match value.as_str() {

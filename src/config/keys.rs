@@ -524,6 +524,21 @@ keys! {
          node appears in every answer. `-` means no node.",
         unit: "AE title",
     }
+    WORKLIST_ENABLED: Boolean = "worklist.enabled" = "false" {
+        "Whether peers can ask for the modality worklist (PS3.4 annex K). `dcmdex worklist add` fills it.",
+        unit: "true or false",
+    }
+    WORKLIST_STATIONS: Texts = "worklist.stations" = "[]" {
+        "Stations of orders that name none, as \"CT=CT1\": a modality and the AE title of its device. A modality \
+         may have several.",
+        unit: "list of modality=AE title",
+    }
+    WORKLIST_KEEP_HOURS: Integer(1, CENTURY_HOURS) = "worklist.keep_hours" = "24" {
+        "How long after its scheduled start an item of the worklist is still found.",
+        unit: "hours",
+        low: "an examination that is late is no longer in the list",
+        high: "lists hold what nobody will examine any more",
+    }
     RETRIEVE_MAX_INSTANCES: Integer(1, 100_000_000) = "retrieve.max_instances" = "200000" {
         "Maximum number of instances of one C-GET or C-MOVE. More are refused (A701).",
         unit: "instances",

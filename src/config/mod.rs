@@ -16,6 +16,7 @@ mod peers;
 mod reference;
 mod setting;
 mod watches;
+mod worklist;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -35,6 +36,7 @@ pub use keys::{CONFIG_VARIABLE, FlagForm, KEYS, Key, KeyFlag, ValueKind};
 pub use reference::reference;
 pub use setting::{Origin, Setting, SettingProblem};
 pub use watches::WatchSettings;
+pub use worklist::WorklistSettings;
 
 use crate::access::peers::{Grant, Peers, Security};
 use crate::encoding::charset::CharacterSets;
@@ -292,6 +294,8 @@ pub struct Config {
     pub scan_recall: bool,
     /// Watched directories.
     pub watches: Vec<WatchSettings>,
+    /// Settings of the worklist.
+    pub worklist: WorklistSettings,
     /// Who may associate, and the destinations of C-MOVE.
     pub peers: Peers,
     /// Format of log lines.
@@ -469,6 +473,7 @@ impl<'a> Check<'a> {
             scan_prune_emptied: self.boolean(settings::SCAN_PRUNE_EMPTIED),
             scan_recall: self.boolean(settings::SCAN_RECALL),
             watches: Vec::new(),
+            worklist: self.worklist(),
             peers: peers::peers(self.layers, self.problems),
             log_format: self.parsed(settings::LOG_FORMAT).unwrap_or_default(),
             log_filter: self.text(settings::LOG_FILTER).to_owned(),

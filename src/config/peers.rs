@@ -8,9 +8,10 @@ use std::str::FromStr;
 
 use super::SettingProblem;
 use super::entries::FileEntry;
-use crate::access::peers::{Grant, Peers, Security, ServiceSet};
+use crate::access::peers::{Grant, Peers, Security, ServiceSet, WorklistGrant};
 use crate::config::layers::Layers;
 use crate::config::setting::{Origin, Setting};
+use crate::encoding::charset::CharacterSets;
 use crate::model::ae_title::AeTitle;
 use crate::model::peer::{AddressRange, PeerAddress};
 use crate::scp::service_classes;
@@ -113,8 +114,43 @@ impl PeersReader<'_> {
                 Security::Any | Security::Tls => Vec::new(),
             },
         });
-        let grant = Grant { addresses: addresses.unwrap_or_default(), services, max_associations, security };
+        let grant = Grant {
+            addresses: addresses.unwrap_or_default(),
+            services,
+            max_associations,
+            security,
+            worklist: self.worklist(),
+        };
         Some((title?, grant, destination))
+    }
+
+    /// Reads what it sees of the worklist.
+    fn worklist(&mut self) -> WorklistGrant {
+        let own_station_only = match self.entry.fields.get("worklist_of") {
+            None => false,
+            Some(Setting { value, origin }) => match value.as_str() {
+                Some("own-station") => true,
+                Some("all") => false,
+                _ => {
+                    self.refuse(
+                        origin.clone(),
+                        format!("`worklist_of`: {value} is neither \"all\" nor \"own-station\""),
+                    );
+                    false
+                }
+            },
+        };
+        let character_set =
+            self.entry.fields.get("character_set").map(|setting| (setting.clone(), setting.value.as_str()));
+        let character_set = character_set.and_then(|(setting, text)| {
+            let text = text.unwrap_or_default();
+            if text.is_empty() || !CharacterSets::new(text).recognised() {
+                self.refuse(setting.origin, format!("`character_set`: `{text}` is not a character set of PS3.3"));
+                return None;
+            }
+            Some(text.to_owned())
+        });
+        WorklistGrant { own_station_only, character_set }
     }
 
     fn destination(&mut self) -> Option<PeerAddress> {
@@ -252,7 +288,7 @@ mod tests {
             ),
             (
                 "[[peer]]\nae_title = \"A\"\nservices = [\"stow\"]\n",
-                "f:3: `services`: \"stow\": it is not one of echo, store, find, get, move, commit",
+                "f:3: `services`: \"stow\": it is not one of echo, store, find, get, move, commit, worklist",
             ),
             (
                 "[[peer]]\nae_title = \"A\"\nmax_associations = 0\n",

@@ -29,6 +29,7 @@ mod rules;
 pub mod sqlite;
 mod suspension;
 mod types;
+mod worklist;
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
@@ -48,6 +49,11 @@ pub use types::{
     FailureEntry, FileOutcome, Finding, IndexStatus, Interrupt, KnownFile, KnownLocation, KnownPolicy, LocatedInstance,
     Mounted, NotIndexed, Note, OnStored, ReceivePolicy, Received, ReceivedFrom, Relocation, ScanEntry,
     ScannedDirectory, ScannedFile, StoreOutcome, Stored, Tally, WatchEntry,
+};
+pub use worklist::{
+    PerformedStep, WorklistArrival, WorklistAsked, WorklistBy, WorklistChanges, WorklistColumn, WorklistCondition,
+    WorklistProblem, WorklistRequest, WorklistRow, WorklistSearch, WorklistSource, WorklistState, WorklistTables,
+    WorklistWork,
 };
 
 /// Finds entities, and the places where their objects lie.

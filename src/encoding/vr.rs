@@ -111,6 +111,20 @@ pub(crate) fn is_binary(vr: VR) -> bool {
     matches!(vr, VR::OB | VR::OD | VR::OF | VR::OL | VR::OV | VR::OW | VR::UN)
 }
 
+/// Returns the maximum length of a value in characters (PS3.5 table 6.2-1), for each component group
+/// of PN. `None` for VRs without such a limit.
+pub(crate) fn max_characters(vr: VR) -> Option<usize> {
+    match vr {
+        VR::AS => Some(4),
+        VR::IS => Some(12),
+        VR::AE | VR::CS | VR::SH | VR::DS => Some(16),
+        VR::LO | VR::PN | VR::UI => Some(64),
+        VR::ST => Some(1024),
+        VR::LT => Some(10_240),
+        _ => None,
+    }
+}
+
 /// Returns the byte that pads a value to even length: a space for text, otherwise NUL (PS3.5 6.2).
 pub(crate) fn padding(letters: [u8; 2]) -> u8 {
     let is_text = of(letters).is_some_and(|vr| {

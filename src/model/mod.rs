@@ -10,8 +10,8 @@
 //! - [`matching`]: PS3.4 C.2.2.2.
 //!
 //! [`uid`], [`ae_title`], [`peer`], [`datetime`], [`person_name`], [`metaphone`], [`checksum`],
-//! [`value`], [`clock`] and [`calendar`] are the vocabulary of these. `dicom_json` writes elements in the DICOM
-//! JSON Model.
+//! [`value`], [`clock`], [`local_time`] and [`calendar`] are the vocabulary of these. `dicom_json` writes elements in
+//! the DICOM JSON Model.
 
 pub mod ae_title;
 pub mod attribute;
@@ -25,6 +25,7 @@ pub mod file_system;
 pub mod find;
 pub mod implementation;
 pub mod level;
+pub mod local_time;
 pub mod location;
 pub mod matching;
 pub mod metaphone;

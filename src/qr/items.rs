@@ -47,6 +47,32 @@ pub(super) fn supported(value: &KeyValue, kept: KeptElements<'_>, unsupported: &
     KeyValue::Items(items.iter().map(|item| supported_item(item, kept, unsupported)).collect())
 }
 
+/// The keys of a request without levels, whose attributes are all kept in items of the DICOM JSON
+/// Model: a worklist.
+pub(crate) struct ItemRequest {
+    /// The keys that can be matched, as those of one item.
+    pub(crate) keys: Vec<KeyElement>,
+    /// The attributes to return.
+    pub(crate) wanted: Vec<ItemKey>,
+    /// Keys with a value that cannot be matched.
+    pub(crate) unsupported: Vec<Tag>,
+}
+
+impl ItemRequest {
+    /// Sorts out the keys of a request.
+    pub(crate) fn new(elements: &[KeyElement]) -> Self {
+        let mut unsupported = Vec::new();
+        let keys = supported_item(elements, KeptElements::All, &mut unsupported);
+        let value = KeyValue::Items(vec![keys]);
+        let wanted = item_keys(&value);
+        let keys = match value {
+            KeyValue::Items(mut items) => items.pop().unwrap_or_default(),
+            KeyValue::Text(_) => Vec::new(),
+        };
+        Self { keys, wanted, unsupported }
+    }
+}
+
 fn supported_item(item: &[KeyElement], kept: KeptElements<'_>, unsupported: &mut Vec<Tag>) -> Vec<KeyElement> {
     let creators = creators(item);
     let mut elements: Vec<KeyElement> = Vec::new();

@@ -15,7 +15,7 @@
 pub mod conformance;
 mod error;
 mod identifier;
-mod items;
+pub(crate) mod items;
 mod json;
 pub mod keys;
 mod negotiation;
@@ -33,11 +33,11 @@ pub use identifier::{
 pub use json::{JsonWriter, encoded_uid};
 pub use negotiation::NegotiatedOptions;
 pub use parse::{Query, parse};
-pub use respond::{ResponseWriter, values_in_items};
+pub use respond::{ItemWriter, ResponseWriter, values_in_items};
 pub use retrieve::{
     Instances, ObjectKind, RetrieveError, RetrievedInstance, instances, parse_retrieval, retrieval_negotiation,
 };
-pub use run::{QueryStop, run};
+pub use run::{QueryStop, run, run_by};
 
 use std::sync::Arc;
 

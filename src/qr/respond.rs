@@ -197,6 +197,84 @@ impl ResponseWriter {
     }
 }
 
+/// Writes items of the DICOM JSON Model as whole data sets, in the transfer syntax of a presentation
+/// context.
+#[derive(Debug)]
+pub struct ItemWriter {
+    encoding: Encoding,
+    wanted: Vec<ItemKey>,
+    requested: Option<NamedSets>,
+    /// Answers have this set, whatever the request and the item have.
+    forced: Option<NamedSets>,
+    out: Vec<u8>,
+}
+
+impl ItemWriter {
+    /// Prepares answers with the `wanted` attributes of each item.
+    ///
+    /// With a `forced` character set, all answers have it. Characters that it does not have become
+    /// question marks then.
+    #[must_use]
+    pub fn new(encoding: Encoding, wanted: Vec<ItemKey>, requested: &str, forced: Option<&str>) -> Self {
+        let (requested, forced) = (NamedSets::known(requested), forced.and_then(NamedSets::known));
+        Self { encoding, wanted, requested, forced, out: Vec::new() }
+    }
+
+    /// Encodes one item. The bytes are valid until the next call.
+    ///
+    /// Without a forced character set, Specific Character Set is chosen as for the answers of a
+    /// [`ResponseWriter`].
+    pub fn write(&mut self, item: &Value, stored: &str) -> &[u8] {
+        let mut out = std::mem::take(&mut self.out);
+        if self.try_write(&mut out, item, None).is_err() {
+            match &self.forced {
+                Some(sets) => {
+                    let readable = only_characters_of(item, &sets.sets);
+                    let _ = self.try_write(&mut out, &readable, Some(sets));
+                }
+                None => {
+                    let stored = NamedSets::known(stored);
+                    let utf_8 = NamedSets { name: UTF_8.to_owned(), sets: CharacterSets::new(UTF_8) };
+                    let sets = [self.requested.as_ref(), stored.as_ref(), Some(&utf_8)];
+                    // UTF-8 has every character of a Rust string.
+                    let _ = sets.into_iter().flatten().any(|sets| self.try_write(&mut out, item, Some(sets)).is_ok());
+                }
+            }
+        }
+        self.out = out;
+        &self.out
+    }
+
+    fn try_write(&self, out: &mut Vec<u8>, item: &Value, sets: Option<&NamedSets>) -> Result<(), NotEncodable> {
+        out.clear();
+        let encoder = Encoder { encoding: self.encoding, sets: sets.map(|sets| &sets.sets) };
+        if let Some(sets) = sets {
+            push_element(self.encoding, out, SPECIFIC_CHARACTER_SET, VR::CS, sets.name.as_bytes());
+        }
+        encoder.push_item(out, item, &self.wanted, None)
+    }
+}
+
+/// Replaces characters that these sets cannot encode by question marks. A component group of a name
+/// that would be nothing else is left out, if another group is readable.
+fn only_characters_of(value: &Value, sets: &CharacterSets) -> Value {
+    match value {
+        Value::String(text) => {
+            let can = |c: char| c.is_ascii() || sets.encode(c.encode_utf8(&mut [0; 4]), TextForm::Text).is_some();
+            Value::String(text.chars().map(|c| if can(c) { c } else { '?' }).collect())
+        }
+        Value::Array(values) => values.iter().map(|value| only_characters_of(value, sets)).collect(),
+        Value::Object(members) => {
+            let is_name = members.contains_key("Alphabetic");
+            let readable = members.iter().map(|(name, value)| (name.clone(), only_characters_of(value, sets)));
+            let kept =
+                readable.filter(|(name, value)| !is_name || name == "Alphabetic" || members.get(name) == Some(value));
+            Value::Object(kept.collect())
+        }
+        other => other.clone(),
+    }
+}
+
 impl NamedSets {
     /// Returns `None` for the default repertoire, since ASCII is enough for it, and for an unknown
     /// set.

@@ -81,16 +81,30 @@ pub fn run(
     reader: &mut impl Search,
     query: &Query,
     stop: &QueryStop,
-    mut on_answer: impl FnMut(FindAnswer) -> ControlFlow<()>,
+    on_answer: impl FnMut(FindAnswer) -> ControlFlow<()>,
+) -> Result<u64, FindError> {
+    run_by(stop, query.limit, |each| reader.find(&query.request, each).map(drop), on_answer)
+}
+
+/// Works as [`run`], for a question that `ask` puts to the index. `ask` calls what it is given with
+/// each answer, until there are no more or it is told to stop.
+///
+/// # Errors
+/// Fails as [`run`] does.
+pub fn run_by<A>(
+    stop: &QueryStop,
+    limit: Option<u64>,
+    ask: impl FnOnce(&mut dyn FnMut(A) -> ControlFlow<()>) -> Result<(), db::Error>,
+    mut on_answer: impl FnMut(A) -> ControlFlow<()>,
 ) -> Result<u64, FindError> {
     let mut answered = 0;
     let mut refused = false;
     let mut too_many = false;
-    let mut each = |answer: FindAnswer| {
+    let mut each = |answer: A| {
         if stop.state() != QueryState::Going {
             return ControlFlow::Break(());
         }
-        if query.limit == Some(answered) {
+        if limit == Some(answered) {
             too_many = true;
             return ControlFlow::Break(());
         }
@@ -99,14 +113,14 @@ pub fn run(
         if refused { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
     let outcome = match stop.state() {
-        QueryState::Going => reader.find(&query.request, &mut each),
-        QueryState::Cancelled | QueryState::TimedOut | QueryState::Ended => Ok(0),
+        QueryState::Going => ask(&mut each),
+        QueryState::Cancelled | QueryState::TimedOut | QueryState::Ended => Ok(()),
     };
     let stopped = stop.end();
     match outcome {
-        Ok(_) if too_many => Err(FindError::TooManyMatches(answered)),
-        Ok(_) if refused => Err(FindError::Cancelled),
-        Ok(_) => stopped.map_or(Ok(answered), Err),
+        Ok(()) if too_many => Err(FindError::TooManyMatches(answered)),
+        Ok(()) if refused => Err(FindError::Cancelled),
+        Ok(()) => stopped.map_or(Ok(answered), Err),
         Err(db::Error::Interrupted) => Err(stopped.unwrap_or(FindError::Cancelled)),
         Err(error) => Err(FindError::Index(error)),
     }

@@ -256,6 +256,7 @@ metrics! {
     }
     Counter "dcmdex_find_matches_total", "Pending responses sent to C-FIND requests." { FIND_MATCHES }
     Histogram "dcmdex_find_seconds", "Time from a C-FIND-RQ to its last response, in seconds." { FIND_SECONDS }
+    Counter "dcmdex_worklist_answers_total", "Items of the worklist sent to peers." { WORKLIST_ANSWERS }
     Counter "dcmdex_retrievals_total", "C-GET and C-MOVE requests, by result." {
         RETRIEVALS_COMPLETE: result = "complete",
         RETRIEVALS_CANCELLED: result = "cancelled",

@@ -19,3 +19,4 @@ mod scanner;
 mod scp;
 mod util;
 mod web;
+mod worklist;

@@ -23,6 +23,7 @@ mod separated;
 mod sql_values;
 mod start_check;
 mod status;
+mod worklist;
 mod write;
 mod write_priority;
 mod writer;

@@ -28,7 +28,10 @@ const MORE_VIEW_NAMES: &[&str] = &["files", "copies", "failed_files", "conflicts
 /// Tables that an index of the current schema may lack: their names, and the statements that make
 /// them (`CREATE … IF NOT EXISTS`). A feature with tables of its own has a file here, in place of a
 /// new schema version. See [`add_missing`].
-const MORE_TABLES: &[(&[&str], &str)] = &[(&["watch"], include_str!("schema/watch.sql"))];
+const MORE_TABLES: &[(&[&str], &str)] = &[
+    (&["watch"], include_str!("schema/watch.sql")),
+    (&["worklist_item", "worklist_asked", "worklist_problem", "performed_step"], include_str!("schema/worklist.sql")),
+];
 
 /// The steps from each released schema version to the next. A released step is never edited. Each
 /// step drops the views first.

@@ -14,11 +14,12 @@ use rusqlite::Connection;
 
 use super::guard::{IndexGuard, IndexState};
 use super::open::{self, Access};
+use super::worklist;
 use super::write::Batch;
 use super::write_priority::{Priority, PriorityLock};
 use crate::db::{
     Arrivals, Backlog, Committed, Durability, Error, KnownLocation, Mounted, OnStored, Received, ScannedDirectory,
-    StoreOutcome, Stored, Suspension, Tally,
+    StoreOutcome, Stored, Suspension, Tally, WorklistChanges, WorklistWork,
 };
 use crate::model::clock::Clock;
 use crate::model::declared::DeclaredSet;
@@ -99,6 +100,7 @@ enum WriterCommand {
     EndScan { scan: i64, summary: String, reply: Sender<Result<(), Error>> },
     ResolveMissing { roots: Vec<PathBuf>, except: Vec<PathBuf>, prune: bool, reply: Sender<Result<u64, Error>> },
     Flush { reply: Sender<Result<Tally, Error>> },
+    Worklist { work: WorklistWork, reply: Sender<Result<(), Error>> },
     Name { id: Option<String>, reply: Sender<Result<String, Error>> },
     StorageMoved { from: PathBuf, to: PathBuf, reply: Sender<Result<u64, Error>> },
     Maintain { work: MaintenanceWork, reply: Sender<Result<(), Error>> },
@@ -239,6 +241,12 @@ impl Arrivals for WriterHandle {
 
     fn flush(&self) -> Result<Tally, Error> {
         self.ask(|reply| WriterCommand::Flush { reply })
+    }
+}
+
+impl WorklistChanges for WriterHandle {
+    fn change_worklist(&self, work: WorklistWork) -> Result<(), Error> {
+        self.ask(|reply| WriterCommand::Worklist { work, reply })
     }
 }
 
@@ -498,6 +506,9 @@ impl WriterThread {
                 state.tally.add(batch.take_tally());
                 let _gone = reply.send(result);
             }
+            WriterCommand::Worklist { work, reply } => {
+                let _gone = reply.send(self.change_worklist(connection, batch, work));
+            }
             WriterCommand::Flush { reply } => state.flush(&reply),
             WriterCommand::Name { id, reply } => {
                 let _gone = reply.send(self.name_index(connection, id));
@@ -639,6 +650,16 @@ impl WriterThread {
         Ok(count)
     }
 
+    /// Changes the worklist in a transaction. A sender waits for it, so it has the priority of an
+    /// arrival.
+    fn change_worklist(&self, connection: &Connection, batch: &mut Batch<'_>, work: WorklistWork) -> Result<(), Error> {
+        let mut failure = None;
+        let done = self.run_in(connection, batch, Priority::Waiting, |_| {
+            worklist::WorklistTransaction::new(connection).run(work, &mut failure)
+        });
+        failure.map_or(done, Err)
+    }
+
     fn name_index(&self, connection: &Connection, id: Option<String>) -> Result<String, Error> {
         self.guard.before_transaction(connection)?;
         let under_way = self.options.suspension.begin();
@@ -730,6 +751,7 @@ impl WriterCommand {
             Self::ResolveMissing { reply, .. } => drop(reply.send(Err(error))),
             Self::StorageMoved { reply, .. } => drop(reply.send(Err(error))),
             Self::Maintain { reply, .. } => drop(reply.send(Err(error))),
+            Self::Worklist { reply, .. } => drop(reply.send(Err(error))),
             Self::Flush { reply } => state.flush(&reply),
             Self::Name { reply, .. } => drop(reply.send(Err(error))),
             Self::Stop => {}

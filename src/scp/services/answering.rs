@@ -67,7 +67,7 @@ pub(super) trait Question: Send + 'static {
 }
 
 /// What a question needs besides itself.
-pub(super) struct Asked {
+pub(super) struct AskedFind {
     pub(super) context_id: u8,
     pub(super) request: CFindRequest,
     /// Those who may ask the index at the same time.
@@ -76,7 +76,7 @@ pub(super) struct Asked {
     pub(super) spools: Arc<AnswerSpoolPlace>,
 }
 
-impl Asked {
+impl AskedFind {
     /// Answers the question, while it listens for a C-CANCEL-RQ and for the end of the association.
     pub(super) async fn answer(
         self,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use dicom_dictionary_std::uids;
 
-use super::answering::{Asked, Control, Outgoing, Question, response};
+use super::answering::{AskedFind, Control, Outgoing, Question, response};
 use super::arriving::ArrivingIdentifier;
 use super::backlog::AnswerSpoolPlace;
 use super::service::{
@@ -85,6 +85,9 @@ impl DimseService for FindService {
 
     fn begin(&self, command: &ArrivedCommand<'_>, session: &Session) -> Option<Begin> {
         let DimseRequest::Find(request) = command.request else { return None };
+        if *command.context.class == super::worklist::WORKLIST {
+            return None;
+        }
         let receiving = self.0.as_ref().and_then(|find| FindReceiving::begin(find, request, command, session));
         Some(match receiving {
             Some(receiving) if command.has_data_set => Begin::Receive(Box::new(receiving)),
@@ -122,7 +125,7 @@ impl Operation for FindReceiving {
         Box::pin(async move {
             let turns = self.find.readers.turns();
             let (context_id, request) = (self.context_id, self.request.clone());
-            let asked = Asked { context_id, request, turns, spools: Arc::clone(&self.find.spools) };
+            let asked = AskedFind { context_id, request, turns, spools: Arc::clone(&self.find.spools) };
             asked.answer(self, session, reader).await
         })
     }

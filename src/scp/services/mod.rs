@@ -11,6 +11,7 @@ pub(super) mod outbox;
 pub(super) mod retrieve;
 pub(super) mod service;
 mod store;
+pub(super) mod worklist;
 
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ use self::retrieve::retriever::Retrieve;
 use self::retrieve::{GetService, MoveService};
 use self::service::DimseService;
 use self::store::StoreService;
+use self::worklist::{Worklist, WorklistService};
 use crate::access::peers::SharedPeers;
 use crate::receive::storage::Storage;
 use crate::scp::service_class::ServiceClass;
@@ -34,6 +36,8 @@ pub struct NodeServices {
     pub find: Option<Arc<Find>>,
     /// C-GET and C-MOVE. Without it, both are refused.
     pub retrieve: Option<Arc<Retrieve>>,
+    /// The modality worklist. Without it, its presentation contexts are refused.
+    pub worklist: Option<Arc<Worklist>>,
     /// Storage Commitment. Without it, N-ACTION is refused.
     pub commitment: Option<Arc<Commitment>>,
     /// Who may associate and for what, and where C-MOVE may send to. They can be replaced while the
@@ -50,6 +54,7 @@ pub(super) fn list(node: &NodeServices) -> Vec<Arc<dyn DimseService>> {
         Arc::new(GetService(node.retrieve.clone())),
         Arc::new(MoveService(node.retrieve.clone())),
         Arc::new(CommitmentService(node.commitment.clone())),
+        Arc::new(WorklistService(node.worklist.clone())),
     ]
 }
 
@@ -76,10 +81,11 @@ mod tests {
             ("1.2.840.10008.5.1.4.1.2.3.3", "get"),
             ("1.2.840.10008.5.1.4.1.2.1.2", "move"),
             ("1.2.840.10008.1.20.1", "commit"),
+            ("1.2.840.10008.5.1.4.31", "worklist"),
         ] {
             assert_eq!(grants(uid), [grant], "{uid}");
         }
-        for other in ["1.2.840.10008.5.1.4.31", "1.2.840.10008.3.1.2.3.3", "", "../../etc/passwd"] {
+        for other in ["1.2.840.10008.5.1.4.32", "1.2.840.10008.3.1.2.3.3", "", "../../etc/passwd"] {
             assert!(grants(other).is_empty(), "{other}");
         }
     }

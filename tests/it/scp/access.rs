@@ -28,7 +28,10 @@ pub(crate) fn table(peers: &[Entry<'_>]) -> Peers {
     let entry = |&(title, addresses, services, max_associations): &Entry<'_>| {
         let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
         let services: ServiceSet = services.iter().copied().collect();
-        (title.parse().unwrap(), Grant { addresses, services, max_associations, security: Security::Any })
+        (
+            title.parse().unwrap(),
+            Grant { addresses, services, max_associations, security: Security::Any, worklist: Default::default() },
+        )
     };
     Peers { table: Some(peers.iter().map(entry).collect()), ..Peers::default() }
 }

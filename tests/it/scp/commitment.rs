@@ -312,8 +312,13 @@ fn a_peer_that_answers_no_report_does_not_keep_others_from_asking() {
         peer.send_message(1, &action(WELL_KNOWN_INSTANCE, 1), Some(&one.0));
         peer.receive_message().status()
     };
-    let grant =
-        Grant { addresses: Vec::new(), services: ServiceSet::ALL, max_associations: None, security: Security::Any };
+    let grant = Grant {
+        addresses: Vec::new(),
+        services: ServiceSet::ALL,
+        max_associations: None,
+        security: Security::Any,
+        worklist: Default::default(),
+    };
     let titles = ["GREEDY", "HONEST"].map(|title| (title.parse().unwrap(), grant.clone()));
     node.peers().replace(Peers { table: Some(titles.into()), ..Peers::default() });
     let associate = |title: &str| {

@@ -42,8 +42,13 @@ const CONTEXTS: &[(&str, &[&str])] = &[
 
 /// Builds a table of peers that may use all services from any address.
 fn table(titles: &[&str]) -> Peers {
-    let grant =
-        Grant { addresses: Vec::new(), services: ServiceSet::ALL, max_associations: None, security: Security::Any };
+    let grant = Grant {
+        addresses: Vec::new(),
+        services: ServiceSet::ALL,
+        max_associations: None,
+        security: Security::Any,
+        worklist: Default::default(),
+    };
     let table: BTreeMap<_, _> = titles.iter().map(|title| (title.parse().unwrap(), grant.clone())).collect();
     Peers { table: Some(table), ..Peers::default() }
 }

@@ -42,7 +42,13 @@ fn node_with(options: Options, peers: Peers) -> TestNode {
 /// Builds a table that binds this title to one of these certificates.
 pub(crate) fn bound(title: &str, certificates: &[&str]) -> Peers {
     let security = Security::Certificates(certificates.iter().map(|text| text.parse().unwrap()).collect());
-    let grant = Grant { addresses: Vec::new(), services: ServiceSet::ALL, max_associations: None, security };
+    let grant = Grant {
+        addresses: Vec::new(),
+        services: ServiceSet::ALL,
+        max_associations: None,
+        security,
+        worklist: Default::default(),
+    };
     Peers { table: Some([(title.parse().unwrap(), grant)].into()), ..Peers::default() }
 }
 

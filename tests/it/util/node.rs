@@ -14,10 +14,11 @@ use dcmdex::model::clock::Clock;
 use dcmdex::qr;
 use dcmdex::receive::storage::Storage;
 use dcmdex::scp::{
-    Commitment, CommitmentLimits, FilesInPlace, Find, Node, NodeServices, Options, Retrieve, RetrieveOptions,
+    Commitment, CommitmentLimits, FilesInPlace, Find, Node, NodeServices, Options, Retrieve, RetrieveOptions, Worklist,
 };
 use dcmdex::store::{self, Objects};
 use dcmdex::ul::tls::SharedTls;
+use dcmdex::worklist::{Intake, IntakeOptions, WorklistOptions};
 use tempfile::TempDir;
 use tokio::runtime::Builder;
 use tokio_util::sync::CancellationToken;
@@ -49,6 +50,7 @@ pub(crate) struct Settings {
     pub(crate) query: qr::Options,
     pub(crate) retrieve: RetrieveOptions,
     pub(crate) commitment: CommitmentLimits,
+    pub(crate) worklist: WorklistOptions,
     /// Number of blocking threads. If peers can occupy them, a small number shows it.
     pub(crate) blocking_threads: usize,
     /// Directory of index and objects. A node that gets the directory of another continues with its
@@ -97,13 +99,14 @@ impl TestNode {
             query: qr::Options::default(),
             retrieve: RetrieveOptions::default(),
             commitment: CommitmentLimits::default(),
+            worklist: WorklistOptions::default(),
             blocking_threads: 512,
             directory: Arc::new(TempDir::new().unwrap()),
             storage: None,
         };
         change(&mut settings);
         let Settings { options, peers, tls, keep, policy, writer, query, retrieve, .. } = settings;
-        let Settings { commitment, blocking_threads, directory, storage, .. } = settings;
+        let Settings { commitment, worklist, blocking_threads, directory, storage, .. } = settings;
         let writer = WriterOptions { declared: Arc::clone(&query.declared), ..writer };
         let writer = Writer::open(&directory.path().join("index.db"), writer).unwrap();
         let objects = match keep {
@@ -125,12 +128,14 @@ impl TestNode {
         let find = Find::new(directory.path().join("index.db"), query);
         let peers = SharedPeers::new(peers, tls);
         let retrieve = Arc::new(Retrieve::new(directory.path().join("index.db"), retrieve));
+        let intake = Intake::new(Box::new(writer.handle()), IntakeOptions::default());
         let commitment = Commitment::new(Arc::clone(&retrieve), FilesInPlace::Count).with_limits(commitment);
         let services = NodeServices {
             storage: Some(Arc::new(storage)),
             find: Some(Arc::new(find)),
             retrieve: Some(retrieve),
             commitment: Some(Arc::new(commitment)),
+            worklist: Some(Arc::new(Worklist::new(directory.path().join("index.db"), worklist, Arc::new(intake)))),
             peers: peers.clone(),
         };
         let shutdown = CancellationToken::new();

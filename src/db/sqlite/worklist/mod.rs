@@ -1,0 +1,7 @@
+//! The worklist in an SQLite index.
+
+mod rows;
+mod search;
+mod tables;
+
+pub(super) use tables::WorklistTransaction;

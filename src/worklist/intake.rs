@@ -1,0 +1,262 @@
+//! Drafts become rows, in one transaction. The same order is one row, whoever sends it and however
+//! often.
+
+use std::sync::mpsc;
+
+use super::complete::{Draft, IntakeOptions, OrderFacts, study_uid};
+use super::tags::{START_DATE, START_TIME};
+use crate::db::{
+    Error, WorklistBy, WorklistChanges, WorklistColumn, WorklistProblem, WorklistRow, WorklistSource, WorklistState,
+    WorklistTables, WorklistWork,
+};
+use crate::qr::keys;
+
+/// What became of a draft.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PutOutcome {
+    /// There is a new item.
+    New,
+    /// An item has changed.
+    Changed,
+    /// The item was there already.
+    Unchanged,
+    /// The order was cancelled by a later message that came before.
+    StaysCancelled,
+}
+
+/// The way into the worklist: the writer of the index, and the settings.
+pub struct Intake {
+    changes: Box<dyn WorklistChanges>,
+    options: IntakeOptions,
+}
+
+impl std::fmt::Debug for Intake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Intake").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl Intake {
+    /// Creates the way into this index.
+    #[must_use]
+    pub fn new(changes: Box<dyn WorklistChanges>, options: IntakeOptions) -> Self {
+        Self { changes, options }
+    }
+
+    /// Returns the settings.
+    #[must_use]
+    pub fn options(&self) -> &IntakeOptions {
+        &self.options
+    }
+
+    /// Does this work in one transaction, and waits for its commit. Returns its result.
+    ///
+    /// # Errors
+    /// That of the work, or that of the index. Nothing of the work remains then.
+    pub fn change<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut dyn WorklistTables) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (sender, result) = mpsc::sync_channel(1);
+        let work: WorklistWork = Box::new(move |tables| {
+            let value = work(tables)?;
+            // The caller waits below.
+            let _waiting = sender.send(value);
+            Ok(())
+        });
+        self.changes.change_worklist(work)?;
+        result.recv().map_err(|_| Error::WriterPanicked)
+    }
+
+    /// Puts these drafts, all or none.
+    ///
+    /// # Errors
+    /// That of the index.
+    pub fn put(&self, drafts: Vec<Draft>) -> Result<Vec<PutOutcome>, Error> {
+        let options = self.options.clone();
+        self.change(move |tables| drafts.into_iter().map(|draft| put(tables, draft, &options)).collect())
+    }
+
+    /// Notes what could not become an item.
+    ///
+    /// # Errors
+    /// That of the index.
+    pub fn note_problem(&self, problem: WorklistProblem) -> Result<(), Error> {
+        self.change(move |tables| tables.note_problem(&problem))
+    }
+}
+
+/// Puts a draft: makes a row, or changes the row of the same order.
+///
+/// # Errors
+/// That of the index.
+pub fn put(tables: &mut dyn WorklistTables, mut draft: Draft, options: &IntakeOptions) -> Result<PutOutcome, Error> {
+    let Some(known) = find(tables, &draft)? else {
+        tables.put(&draft.row(options))?;
+        return Ok(PutOutcome::New);
+    };
+    if known.state == WorklistState::Cancelled && is_older(&draft.facts.message_time, &known.message_time) {
+        return Ok(PutOutcome::StaysCancelled);
+    }
+    keep_known_values(&mut draft, &known);
+    let mut row = draft.row(options);
+    row.id = known.id;
+    row.received_ms = known.received_ms;
+    row.state = match known.state {
+        // An order that comes again after it was cancelled is a new one.
+        WorklistState::Cancelled => WorklistState::Scheduled,
+        other => other,
+    };
+    if row.order_key.is_empty() {
+        row.order_key.clone_from(&known.order_key);
+    }
+    if is_same(&row, &known) {
+        return Ok(PutOutcome::Unchanged);
+    }
+    // The order may have got the identifiers of another row. Both are the same step then.
+    let (study, step) = (row.value(WorklistColumn::StudyInstanceUid), row.value(WorklistColumn::StepId));
+    for other in tables.find(WorklistBy::Step(study, step))?.into_iter().filter(|other| other.id != row.id) {
+        tables.remove(other.id)?;
+    }
+    tables.put(&row)?;
+    Ok(PutOutcome::Changed)
+}
+
+/// Cancels an order. Returns how many items it had.
+///
+/// An order that is not known is remembered, because messages may overtake each other.
+///
+/// # Errors
+/// That of the index.
+pub fn cancel(
+    tables: &mut dyn WorklistTables,
+    facts: &OrderFacts,
+    accession_number: &str,
+    step_id: &str,
+    options: &IntakeOptions,
+) -> Result<usize, Error> {
+    let mut rows = Vec::new();
+    for key in &facts.order_keys {
+        if rows.is_empty() {
+            rows = tables.find(WorklistBy::Order(key))?;
+        }
+    }
+    if rows.is_empty() && !accession_number.is_empty() {
+        rows = tables.find(WorklistBy::Accession(accession_number))?;
+    }
+    if !step_id.is_empty() && rows.iter().any(|row| row.value(WorklistColumn::StepId) == step_id) {
+        rows.retain(|row| row.value(WorklistColumn::StepId) == step_id);
+    }
+    let count = rows.len();
+    for mut row in rows {
+        row.state = WorklistState::Cancelled;
+        row.changed_ms = facts.now_ms;
+        row.message_time.clone_from(&facts.message_time);
+        tables.put(&row)?;
+    }
+    if count == 0
+        && let Some(key) = facts.order_keys.first()
+    {
+        tables.put(&tombstone(facts, key, options))?;
+    }
+    Ok(count)
+}
+
+/// Removes the items that came from here, except those with these numbers. Returns how many there
+/// were.
+///
+/// # Errors
+/// That of the index.
+pub fn remove_origin(
+    tables: &mut dyn WorklistTables,
+    source: WorklistSource,
+    origin: &str,
+    except: &[i64],
+) -> Result<usize, Error> {
+    let rows = tables.find(WorklistBy::Origin(source, origin))?;
+    let mut count = 0;
+    for row in rows.iter().filter(|row| !except.contains(&row.id)) {
+        count += usize::from(tables.remove(row.id)?);
+    }
+    Ok(count)
+}
+
+/// Finds the row of the same step: by its order, or else by study and step.
+fn find(tables: &mut dyn WorklistTables, draft: &Draft) -> Result<Option<WorklistRow>, Error> {
+    let (study, step) = draft.step();
+    for key in &draft.facts.order_keys {
+        let mut rows = tables.find(WorklistBy::Order(key))?;
+        if let Some(at) = rows.iter().position(|row| row.value(WorklistColumn::StepId) == step) {
+            return Ok(Some(rows.swap_remove(at)));
+        }
+        // The order has one step, and only one of both messages names it.
+        let names_it = !draft.generated.contains(&super::tags::STEP_ID);
+        if let [row] = rows.as_slice()
+            && (!names_it || row.generated.iter().any(|name| name == "ScheduledProcedureStepID") || row.item == "{}")
+        {
+            return Ok(rows.pop());
+        }
+    }
+    Ok(tables.find(WorklistBy::Step(study, step))?.pop())
+}
+
+/// Values that were made for this message do not replace those that the item has.
+fn keep_known_values(draft: &mut Draft, known: &WorklistRow) {
+    let Ok(serde_json::Value::Object(object)) = serde_json::from_str(&known.item) else { return };
+    let Ok(before) = super::item::WorklistItem::from_json(&object) else { return };
+    let has_moved =
+        before.step_text(START_DATE) != draft.item.step_text(START_DATE) && !draft.generated.contains(&START_DATE);
+    for tag in std::mem::take(&mut draft.generated) {
+        let (root, step) = (before.text(tag).to_owned(), before.step_text(tag).to_owned());
+        let was_made = known.generated.contains(&keys::keyword(tag));
+        if tag == START_TIME && has_moved || root.is_empty() && step.is_empty() {
+            draft.generated.push(tag);
+            continue;
+        }
+        if !root.is_empty() {
+            draft.item.set(tag, &root);
+        } else {
+            draft.item.set_step(tag, &step);
+        }
+        if was_made {
+            draft.generated.push(tag);
+        }
+    }
+    draft.item.sort();
+}
+
+/// Whether a message is older than another, as far as both say when they were made.
+fn is_older(one: &str, other: &str) -> bool {
+    !one.is_empty() && !other.is_empty() && one < other
+}
+
+/// Whether nothing has changed but times.
+fn is_same(row: &WorklistRow, known: &WorklistRow) -> bool {
+    row.item == known.item
+        && row.state == known.state
+        && (row.source, &row.origin, &row.order_key) == (known.source, &known.origin, &known.order_key)
+        && (&row.generated, &row.warnings) == (&known.generated, &known.warnings)
+}
+
+/// A row that only says that an order was cancelled.
+fn tombstone(facts: &OrderFacts, key: &str, options: &IntakeOptions) -> WorklistRow {
+    let keep = i64::try_from(options.keep.as_millis()).unwrap_or(i64::MAX);
+    let mut values: [String; WorklistColumn::ALL.len()] = Default::default();
+    values[WorklistColumn::StudyInstanceUid as usize] = study_uid(&["cancelled", key]);
+    WorklistRow {
+        id: 0,
+        values,
+        item: "{}".to_owned(),
+        character_set: String::new(),
+        order_key: key.to_owned(),
+        source: facts.source,
+        origin: facts.origin.clone(),
+        generated: Vec::new(),
+        warnings: Vec::new(),
+        state: WorklistState::Cancelled,
+        received_ms: facts.now_ms,
+        changed_ms: facts.now_ms,
+        expires_ms: facts.now_ms.saturating_add(keep),
+        message_time: facts.message_time.clone(),
+    }
+}

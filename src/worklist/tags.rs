@@ -1,0 +1,56 @@
+//! The attributes of an item that the program itself looks at (PS3.4 table K.6-1).
+
+use dicom_core::Tag;
+
+pub(super) const SPECIFIC_CHARACTER_SET: Tag = Tag(0x0008, 0x0005);
+pub(super) const ACCESSION_NUMBER: Tag = Tag(0x0008, 0x0050);
+pub(super) const QUERY_RETRIEVE_LEVEL: Tag = Tag(0x0008, 0x0052);
+pub(super) const QUERY_RETRIEVE_VIEW: Tag = Tag(0x0008, 0x0053);
+pub(super) const MODALITY: Tag = Tag(0x0008, 0x0060);
+pub(super) const CODE_MEANING: Tag = Tag(0x0008, 0x0104);
+pub(super) const TIMEZONE_OFFSET_FROM_UTC: Tag = Tag(0x0008, 0x0201);
+pub(super) const PATIENT_NAME: Tag = Tag(0x0010, 0x0010);
+pub(super) const PATIENT_ID: Tag = Tag(0x0010, 0x0020);
+pub(super) const ISSUER_OF_PATIENT_ID: Tag = Tag(0x0010, 0x0021);
+pub(super) const STUDY_INSTANCE_UID: Tag = Tag(0x0020, 0x000D);
+pub(super) const REQUESTED_PROCEDURE_DESCRIPTION: Tag = Tag(0x0032, 0x1060);
+pub(super) const REQUESTED_PROCEDURE_CODE_SEQUENCE: Tag = Tag(0x0032, 0x1064);
+pub(super) const SCHEDULED_STATION_AE_TITLE: Tag = Tag(0x0040, 0x0001);
+pub(super) const START_DATE: Tag = Tag(0x0040, 0x0002);
+pub(super) const START_TIME: Tag = Tag(0x0040, 0x0003);
+pub(super) const PERFORMING_PHYSICIAN_NAME: Tag = Tag(0x0040, 0x0006);
+pub(super) const STEP_DESCRIPTION: Tag = Tag(0x0040, 0x0007);
+pub(super) const PROTOCOL_CODE_SEQUENCE: Tag = Tag(0x0040, 0x0008);
+pub(super) const STEP_ID: Tag = Tag(0x0040, 0x0009);
+pub(super) const STATION_NAME: Tag = Tag(0x0040, 0x0010);
+pub(super) const STEP_LOCATION: Tag = Tag(0x0040, 0x0011);
+pub(super) const STEP_STATUS: Tag = Tag(0x0040, 0x0020);
+pub(super) const STEP_SEQUENCE: Tag = Tag(0x0040, 0x0100);
+pub(super) const REQUESTED_PROCEDURE_ID: Tag = Tag(0x0040, 0x1001);
+
+/// Attributes that an item has in Scheduled Procedure Step Sequence only.
+pub(super) const STEP_ATTRIBUTES: &[Tag] = &[
+    MODALITY,
+    SCHEDULED_STATION_AE_TITLE,
+    START_DATE,
+    START_TIME,
+    PERFORMING_PHYSICIAN_NAME,
+    STEP_DESCRIPTION,
+    STEP_ID,
+    STATION_NAME,
+    STEP_LOCATION,
+    STEP_STATUS,
+];
+
+/// Attributes with one value, which the index keeps for searching.
+pub(super) const SINGLE_VALUES: &[Tag] = &[
+    ACCESSION_NUMBER,
+    PATIENT_NAME,
+    PATIENT_ID,
+    STUDY_INSTANCE_UID,
+    MODALITY,
+    START_DATE,
+    START_TIME,
+    PERFORMING_PHYSICIAN_NAME,
+    STEP_ID,
+];

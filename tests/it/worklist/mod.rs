@@ -1,0 +1,173 @@
+//! The modality worklist: how items come in, live, and are found.
+
+mod adding;
+mod oracle;
+mod query;
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use dcmdex::db::open::{Writer, WriterOptions};
+use dcmdex::db::{Durability, WorklistSource};
+use dcmdex::dimse::command_set::CommandField;
+use dcmdex::encoding::syntax::Encoding;
+use dcmdex::model::clock::Clock;
+use dcmdex::model::matching::{KeyElement, KeyValue};
+use dcmdex::qr::Identifier;
+use dcmdex::worklist::{Intake, IntakeOptions, OrderFacts, WorklistItem, complete};
+use dicom_core::Tag;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::util::node::{Settings, TestNode};
+use crate::util::scripted::{DataSet, IMPLICIT_VR_LITTLE_ENDIAN, Received, ScriptedPeer, VERIFICATION, find_command};
+
+const WORKLIST: &str = "1.2.840.10008.5.1.4.31";
+const CONTEXTS: &[(&str, &[&str])] =
+    &[(WORKLIST, &[IMPLICIT_VR_LITTLE_ENDIAN]), (VERIFICATION, &[IMPLICIT_VR_LITTLE_ENDIAN])];
+
+/// An order for tomorrow, so that it never expires in a test.
+fn order(number: u32, step: Value) -> Value {
+    json!({
+        "PatientName": format!("PATIENT^{number:03}"),
+        "PatientID": format!("P{number:03}"),
+        "AccessionNumber": format!("A{number:03}"),
+        "RequestedProcedureDescription": "Head",
+        "ScheduledProcedureStepSequence": [step],
+    })
+}
+
+fn step(modality: &str, station: &str, date: &str, time: &str) -> Value {
+    json!({
+        "Modality": modality,
+        "ScheduledStationAETitle": station,
+        "ScheduledProcedureStepStartDate": date,
+        "ScheduledProcedureStepStartTime": time,
+    })
+}
+
+/// Puts items into the index, as a file of the command line would.
+fn fill(index: &Path, items: &[Value]) {
+    let options = WriterOptions { durability: Durability::Normal, ..WriterOptions::default() };
+    let writer = Writer::open(index, options).unwrap();
+    let intake = Intake::new(Box::new(writer.handle()), IntakeOptions::default());
+    let drafts = items.iter().map(|item| {
+        let item = WorklistItem::from_json(item.as_object().unwrap()).unwrap();
+        complete(item, facts(), intake.options()).unwrap()
+    });
+    intake.put(drafts.collect()).unwrap();
+    drop(intake);
+    writer.close().unwrap();
+}
+
+fn facts() -> OrderFacts {
+    OrderFacts {
+        source: WorklistSource::Command,
+        origin: String::new(),
+        order_keys: Vec::new(),
+        message_time: String::new(),
+        now_ms: Clock::System.now_ms(),
+    }
+}
+
+/// A node whose worklist has these items.
+fn node_with(items: &[Value], change: impl FnOnce(&mut Settings)) -> TestNode {
+    let directory = Arc::new(TempDir::new().unwrap());
+    fill(&directory.path().join("index.db"), items);
+    TestNode::with(|settings| {
+        settings.directory = directory;
+        change(settings);
+    })
+}
+
+/// Runs `dcmdex worklist` on the index of a node.
+fn worklist(node: &TestNode, arguments: &[&str], input: &[u8]) -> (i32, String, String) {
+    let index = node.index();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_dcmdex"))
+        .arg("worklist")
+        .args(arguments)
+        .args(["--index", index.to_str().unwrap()])
+        .env("DCMDEX_WORKLIST__ENABLED", "true")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let written = child.stdin.take().unwrap().write_all(input);
+    let output = child.wait_with_output().unwrap();
+    // A command that does not read its input has ended before.
+    assert!(written.is_ok() || !arguments.contains(&"-"));
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+/// A key at the root and its value. The attributes of the step stand in `step`.
+fn identifier(root: &[((u16, u16), &str)], step: &[((u16, u16), &str)]) -> Vec<u8> {
+    let mut elements: Vec<_> = root.to_vec();
+    elements.sort_unstable();
+    let mut set = DataSet::default();
+    let inner = step.iter().fold(DataSet::default(), |set, ((group, element), text)| set.text(*group, *element, text));
+    let mut step_is_written = false;
+    for ((group, element), text) in elements {
+        if (group, element) > (0x0040, 0x0100) && !step_is_written {
+            step_is_written = true;
+            set = with_step(set, &inner);
+        }
+        set = set.text(group, element, text);
+    }
+    if step_is_written { set.0 } else { with_step(set, &inner).0 }
+}
+
+fn with_step(set: DataSet, inner: &DataSet) -> DataSet {
+    let item = DataSet::default().bytes(0xFFFE, 0xE000, &inner.0);
+    set.bytes(0x0040, 0x0100, &item.0)
+}
+
+/// Asks, and returns the answers and the last response.
+fn ask(peer: &mut ScriptedPeer, identifier: &[u8]) -> (Vec<Received>, Received) {
+    peer.send_message(1, &find_command(7, WORKLIST), Some(identifier));
+    let mut pending = Vec::new();
+    loop {
+        let response = peer.receive_message();
+        assert_eq!(response.field(), CommandField::C_FIND_RSP);
+        if matches!(response.status(), 0xFF00 | 0xFF01) {
+            pending.push(response);
+        } else {
+            return (pending, response);
+        }
+    }
+}
+
+/// The accession numbers of the answers, in their order.
+fn found(peer: &mut ScriptedPeer, root: &[((u16, u16), &str)], step: &[((u16, u16), &str)]) -> Vec<String> {
+    let mut root = root.to_vec();
+    if !root.iter().any(|(tag, _)| *tag == (0x0008, 0x0050)) {
+        root.push(((0x0008, 0x0050), ""));
+    }
+    let (pending, last) = ask(peer, &identifier(&root, step));
+    assert_eq!(last.status(), 0, "{}", last.command.text(dcmdex::dimse::command_set::ERROR_COMMENT).unwrap_or(""));
+    pending.iter().map(|answer| text(&decoded(answer).elements, 0x0008, 0x0050)).collect()
+}
+
+fn decoded(answer: &Received) -> Identifier {
+    Identifier::decode(answer.data_set.as_deref().unwrap(), Encoding::ImplicitLittle, "").unwrap()
+}
+
+fn text(elements: &[KeyElement], group: u16, element: u16) -> String {
+    match elements.iter().find(|found| found.tag == Tag(group, element)).map(|found| &found.value) {
+        Some(KeyValue::Text(text)) => text.clone(),
+        Some(KeyValue::Items(_)) => panic!("a sequence"),
+        None => panic!("({group:04X},{element:04X}) is not among the answers"),
+    }
+}
+
+/// The elements of the scheduled procedure step of an answer.
+fn step_of(answer: &Identifier) -> Vec<KeyElement> {
+    let found = answer.elements.iter().find(|found| found.tag == Tag(0x0040, 0x0100));
+    match found.map(|found| &found.value) {
+        Some(KeyValue::Items(items)) => items[0].clone(),
+        _ => panic!("no scheduled procedure step"),
+    }
+}
