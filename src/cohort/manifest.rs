@@ -6,6 +6,7 @@ use std::io::{self, BufWriter, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{FlockOperation, OFlags, flock};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Error;
@@ -22,6 +23,9 @@ const ROWS_AT_ONCE: usize = 256;
 
 const HEADER: [&str; 8] =
     ["file", "source", "size", "how", "note", "study_instance_uid", "series_instance_uid", "sop_instance_uid"];
+
+/// Opens no symbolic link.
+const NO_FOLLOW: i32 = OFlags::NOFOLLOW.bits().cast_signed();
 
 /// One row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,9 +72,12 @@ impl CohortManifest {
             fs::rename(&finished, &unfinished).map_err(failed)?;
         }
         // It names patients' files. Whatever the umask, other users may not read it.
-        let opened =
-            OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o640).open(&unfinished);
-        let mut file = opened.map_err(failed)?;
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(false).read(true).write(true).mode(0o640).custom_flags(NO_FOLLOW);
+        let mut file = options.open(&unfinished).map_err(failed)?;
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Err(Error::Busy { path: directory.to_owned() });
+        }
         let mut text = Vec::new();
         file.read_to_end(&mut text).map_err(failed)?;
         // A row ends with CR LF, and a quoted value has no CR LF: see `row`.

@@ -51,6 +51,12 @@ pub enum Error {
         /// The cause.
         source: io::Error,
     },
+    /// Another process writes the same destination.
+    #[error("another copy writes {}", path.display())]
+    Busy {
+        /// The destination.
+        path: PathBuf,
+    },
     /// The destination exists.
     #[error("{} exists; hint: name a new file", path.display())]
     Exists {

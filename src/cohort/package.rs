@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::fs::{FlockOperation, OFlags, flock};
+
 use super::Error;
 use super::folder::{CopyError, copy_bytes, in_words};
 use super::manifest::{MANIFEST, ManifestRow, PackedManifest};
@@ -81,8 +83,20 @@ impl CohortPackage {
         let mut temporary = path.as_os_str().to_owned();
         temporary.push(".partial");
         let temporary = PathBuf::from(temporary);
-        let opened = OpenOptions::new().create(true).truncate(true).write(true).mode(0o640).open(&temporary);
-        let file = opened.map_err(|source| Error::Write { path: path.to_owned(), source })?;
+        let failed = |source| Error::Write { path: path.to_owned(), source };
+        let mut options = OpenOptions::new();
+        // A link under the temporary name would lead to a file of somebody else.
+        options
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o640)
+            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+        let file = options.open(&temporary).map_err(failed)?;
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Err(Error::Busy { path: path.to_owned() });
+        }
+        file.set_len(0).map_err(failed)?;
         let file = BufWriter::with_capacity(1 << 20, file);
         let is_given_up = Arc::new(AtomicBool::new(false));
         let writer = match kind {

@@ -12,6 +12,9 @@ use super::Error;
 /// Bytes that wait before they are written.
 const BUFFERED: usize = 256 * 1024;
 
+/// Opens no symbolic link.
+const NO_FOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+
 /// The bytes of a table.
 pub enum TableDestination<'o> {
     /// Standard output, or what stands for it.
@@ -108,8 +111,10 @@ impl UnfinishedFile {
         temporary.push(".partial");
         let temporary = PathBuf::from(temporary);
         // A table has patient data. Whatever the umask, other users may not read it.
-        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o640).open(&temporary);
-        let file = file.map_err(failed)?;
+        let mut options = OpenOptions::new();
+        // A link under the temporary name would lead to a file of somebody else.
+        options.create(true).truncate(false).write(true).mode(0o640).custom_flags(NO_FOLLOW);
+        let file = options.open(&temporary).map_err(failed)?;
         if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
             return Err(Error::Busy { path: path.to_owned() });
         }

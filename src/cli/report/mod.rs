@@ -145,7 +145,8 @@ const COLUMNS: &[(&str, ColumnType, bool)] = &[
 fn csv_table(path: &std::path::Path, defuse: bool) -> anyhow::Result<CsvTable<'static>> {
     let column = |name: &str, kind, is_list| TableColumn { name: name.to_owned(), kind, is_list };
     let columns = COLUMNS.iter().map(|(name, kind, is_list)| column(name, *kind, *is_list));
-    let problems = StudyProblem::ALL.iter().map(|problem| column(problem.as_str(), ColumnType::Integer, false));
+    let problems =
+        StudyProblem::ALL.iter().map(|problem| column(&problem.as_str().replace('-', "_"), ColumnType::Integer, false));
     let schema = TableSchema::new(columns.chain(problems).collect(), false)?;
     let formulas = if defuse { Formulas::Defuse } else { Formulas::Keep };
     Ok(CsvTable::new(schema, formulas, TableDestination::File(UnfinishedFile::create(path)?))?)

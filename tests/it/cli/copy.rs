@@ -141,6 +141,11 @@ fn no_file_is_overwritten_and_no_link_is_followed() {
     std::os::unix::fs::symlink(place.path("elsewhere"), place.path("trap/P1")).unwrap();
     copy(&place, ["--to", "trap", "--as", TEMPLATE, "StudyInstanceUID=1.2.1"]).expect(2);
     assert_eq!(files(&place, "elsewhere").len(), 0);
+    // A manifest that leads elsewhere.
+    fs::create_dir_all(place.path("linked")).unwrap();
+    std::os::unix::fs::symlink(place.path("elsewhere/x"), place.path("linked/manifest.csv.partial")).unwrap();
+    copy(&place, ["--to", "linked", "StudyInstanceUID=1.2.1"]).expect(2);
+    assert_eq!(files(&place, "elsewhere").len(), 0);
     // A manifest of somebody else.
     fs::create_dir_all(place.path("other")).unwrap();
     fs::write(place.path("other/manifest.csv"), "a,b\r\n1,2\r\n").unwrap();

@@ -24,7 +24,7 @@ fn problems(text: &str) -> BTreeMap<String, BTreeMap<String, u64>> {
     let rows = reader.records().map(|row| {
         let row = row.unwrap();
         let counts = names.iter().zip(row.iter()).skip(10).filter(|(_, count)| !count.is_empty());
-        (row[0].to_owned(), counts.map(|(name, count)| (name.to_owned(), count.parse().unwrap())).collect())
+        (row[0].to_owned(), counts.map(|(name, count)| (name.replace('_', "-"), count.parse().unwrap())).collect())
     });
     rows.collect()
 }

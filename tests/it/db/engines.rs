@@ -175,6 +175,23 @@ fn answers_come_in_order_and_in_pages<E: Engine>() {
     assert_eq!(values(&engine, &request(Patient, &[PatientID])), [["P0"], ["P1"]]);
 }
 
+fn an_instance_comes_with_its_location<E: Engine>() {
+    let engine = E::create();
+    fill(&engine, &[("1.2", "20240101"), ("1.20", "20240301")]);
+    for wants_key in [false, true] {
+        let asked = FindRequest { wants_location: true, wants_key, ..request(Image, &[SOPInstanceUID]) };
+        let found = answers(&engine, &asked);
+        assert_eq!(found.len(), 8);
+        for answer in found {
+            let expected = location(Place::Managed, "/objects", &answer.values[0]);
+            assert_eq!(answer.location.as_deref(), Some(&expected));
+            assert_eq!(answer.key.is_some(), wants_key);
+        }
+    }
+    let of_studies = FindRequest { wants_location: true, ..request(Study, &[StudyInstanceUID]) };
+    assert!(answers(&engine, &of_studies).iter().all(|answer| answer.location.is_none()));
+}
+
 fn answers_of_several_indexes_merge_by_their_keys<E: Engine>() {
     let studies = [("1.2", "20240101"), ("1.20", "20240301"), ("1.3", "20240201"), ("1.30", "20240301"), ("1.40", "")];
     let (whole, one, other) = (E::create(), E::create(), E::create());
@@ -416,6 +433,7 @@ fn received_objects_move_with_the_storage_directory<E: Engine>() {
 macro_rules! index_test_suite {
     ($name:ident, $engine:ty) => {
         index_test_suite!(@tests $name, $engine: what_is_stored_is_found_at_once, keys_at_any_level_narrow_the_answers,
+            an_instance_comes_with_its_location,
             answers_come_in_order_and_in_pages, answers_of_several_indexes_merge_by_their_keys,
             a_query_ends_when_it_is_told_to, what_cannot_be_answered_is_an_error,
             the_policy_says_what_becomes_of_other_content, an_object_completes_what_was_received_without_one,
