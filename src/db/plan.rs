@@ -231,6 +231,7 @@ mod tests {
             offset: 0,
             wants_key: false,
             wants_location: false,
+            record: None,
         }
     }
 

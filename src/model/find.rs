@@ -10,6 +10,7 @@ use super::declared::Unit;
 use super::level::{InformationModel, QueryRetrieveLevel};
 use super::location::Location;
 use super::matching::{DateTimeRange, Matching};
+use super::record_key::{RecordKey, RecordOrder};
 
 /// One query to the index. C-FIND, QIDO-RS, the search page and the command line all use this form.
 #[derive(Clone, Debug)]
@@ -41,6 +42,8 @@ pub struct FindRequest {
     pub wants_key: bool,
     /// Whether each answer at the IMAGE level carries [`FindAnswer::location`].
     pub wants_location: bool,
+    /// Order by the keys of records, in place of the usual one (PS3.4 C.6.4).
+    pub record: Option<RecordOrder>,
 }
 
 /// Conditions on how and when instances came into the index. One instance group of the entity must
@@ -124,6 +127,8 @@ pub struct FindAnswer {
     /// First location of the instance, if [`FindRequest::wants_location`] asks for it. `None` if its
     /// file was gone when a scan looked. `Search::locations` then has the others.
     pub location: Option<Box<Location>>,
+    /// Key of the record, if [`FindRequest::record`] asks for it.
+    pub record: Option<Box<RecordKey>>,
 }
 
 /// Position of an answer among the answers of other indexes.

@@ -32,6 +32,7 @@ pub mod metaphone;
 pub mod peer;
 pub mod person_name;
 pub mod record;
+pub mod record_key;
 pub mod sop_class;
 pub mod uid;
 pub mod value;

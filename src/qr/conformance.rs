@@ -302,6 +302,8 @@ fn statuses() -> String {
     let tag = Tag(0x0010, 0x0010);
     let errors = [
         (FindError::TooManyMatches(0), "a configured limit of answers was reached; as many were sent"),
+        (FindError::ResponseLimit, "Repository Query only: a limit of answers was reached, and a later query goes on"),
+        (FindError::InvalidPriorRecordKey, "Repository Query only: Prior Record Key is no key of a record"),
         (FindError::TimeLimit, "the query took longer than its time limit"),
         (FindError::MissingLevel, "Query/Retrieve Level is absent"),
         (FindError::UnknownLevel, "Query/Retrieve Level is none of the defined terms"),

@@ -40,6 +40,12 @@ pub enum FindError {
     /// There are more answers than the configured limit.
     #[error("more than {0} matches; these are the first")]
     TooManyMatches(u64),
+    /// A Repository Query reached the limit of answers, and a later one can go on (PS3.4 C.6.4).
+    #[error("the limit of answers is reached; ask on with the last key")]
+    ResponseLimit,
+    /// Prior Record Key (0008,041C) of a Repository Query is no key of a record.
+    #[error("Prior Record Key (0008,041C) is not a key of a record")]
+    InvalidPriorRecordKey,
     /// The query exceeded its time limit.
     #[error("the query took longer than its time limit")]
     TimeLimit,
@@ -76,6 +82,10 @@ const QUERY_RETRIEVE_LEVEL: Tag = Tag(0x0008, 0x0052);
 
 /// Cancel: matching terminated (PS3.4 table C.4-1).
 pub(super) const STATUS_CANCEL: u16 = 0xFE00;
+/// Warning: matching reached the response limit (PS3.4 C.6.4.4).
+pub(super) const STATUS_RESPONSE_LIMIT: u16 = 0xB001;
+/// Failure: invalid Prior Record Key (PS3.4 C.6.4.4).
+pub(super) const STATUS_INVALID_PRIOR_RECORD_KEY: u16 = 0xA710;
 /// Refused: out of resources (PS3.4 table C.4-1).
 pub(super) const STATUS_OUT_OF_RESOURCES: u16 = 0xA700;
 /// Identifier does not match SOP Class (PS3.4 table C.4-1).
@@ -107,6 +117,9 @@ impl FindError {
             Self::UniqueKeyAbove(tag) | Self::KeyOfOtherLevel(tag) | Self::InvalidKey(tag, _) => {
                 (STATUS_IDENTIFIER_DOES_NOT_MATCH, vec![*tag])
             }
+            // PS3.4 C.6.4.4: the Warning of a Repository Query, and the Failure of an invalid key.
+            Self::ResponseLimit => (STATUS_RESPONSE_LIMIT, Vec::new()),
+            Self::InvalidPriorRecordKey => (STATUS_INVALID_PRIOR_RECORD_KEY, vec![Tag(0x0008, 0x041C)]),
             // PS3.4 table C.4-1, A700: "Refused: Out of Resources".
             Self::TooManyMatches(_) | Self::TimeLimit | Self::NoRoom => (STATUS_OUT_OF_RESOURCES, Vec::new()),
             // PS3.4 table C.4-1, FE00: "Matching terminated due to Cancel request".
@@ -157,6 +170,8 @@ mod tests {
             FindError::InvalidKey(Tag(0x0010, 0x0010), MatchingError::SeveralItems),
             FindError::InvalidKey(Tag(0x0010, 0x0010), MatchingError::InvalidRange(VR::DA)),
             FindError::TooManyMatches(u64::MAX),
+            FindError::ResponseLimit,
+            FindError::InvalidPriorRecordKey,
             FindError::TimeLimit,
             FindError::Cancelled,
             FindError::NoRoom,

@@ -21,6 +21,7 @@ pub mod keys;
 mod negotiation;
 mod parse;
 pub(crate) mod readers;
+mod repository;
 mod respond;
 mod retrieve;
 mod run;
@@ -33,6 +34,7 @@ pub use identifier::{
 pub use json::{JsonWriter, encoded_uid};
 pub use negotiation::NegotiatedOptions;
 pub use parse::{Query, parse};
+pub use repository::parse_repository;
 pub use respond::{ItemWriter, ResponseWriter, values_in_items};
 pub use retrieve::{
     Instances, ObjectKind, RetrieveError, RetrievedInstance, instances, parse_retrieval, retrieval_negotiation,

@@ -41,6 +41,17 @@ pub struct Query {
     /// Elements for the declared attributes of the request, in the same order.
     pub(super) declared: Vec<AnsweredAs>,
     pending: PendingStatus,
+    /// Keys of a Repository Query, if it is one.
+    pub(super) repository: Option<RepositoryKeys>,
+}
+
+/// Keys that only a Repository Query has (PS3.4 table C.6.4.1-1).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RepositoryKeys {
+    /// Whether Record Key is returned.
+    pub(super) record_key: bool,
+    /// Whether File Access Sequence is returned.
+    pub(super) file_access: bool,
 }
 
 /// The element of a request that is a declared attribute.
@@ -141,6 +152,7 @@ pub fn parse(
             offset: 0,
             wants_key: false,
             wants_location: false,
+            record: None,
         },
         unsupported,
         character_set: identifier.character_set.clone(),
@@ -149,6 +161,7 @@ pub fn parse(
         retrievable,
         declared: answered_as,
         pending: options.pending,
+        repository: None,
     })
 }
 

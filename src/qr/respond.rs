@@ -7,6 +7,7 @@ use std::borrow::Cow;
 
 use data_encoding::BASE64;
 use dicom_core::{Tag, VR};
+use dicom_dictionary_std::tags;
 use serde_json::Value;
 
 use super::Retrievable;
@@ -20,6 +21,7 @@ use crate::model::find::{FindAnswer, ItemKey};
 use crate::model::matching::{Matching, SequenceMatching, joined_values, json_key};
 use crate::qr::identifier::SPECIFIC_CHARACTER_SET;
 use crate::qr::parse::{QUERY_RETRIEVE_LEVEL, Query};
+use crate::qr::repository::push_file_access;
 
 /// Instance Availability (0008,0056) of an object that is kept here (PS3.3 C.4.23.1.1).
 const ONLINE: &str = "ONLINE";
@@ -63,6 +65,10 @@ enum ResponseContent {
     /// Retrieve AE Title as a whole element: one for entities that are ONLINE, one for others. The
     /// return key with the number `availability_at` decides.
     RetrieveAeTitle { availability_at: usize, online: Vec<u8>, other: Vec<u8> },
+    /// Record Key of the answer.
+    RecordKey,
+    /// Where the file of the answer is.
+    FileAccess,
     /// The value of the return key with this number.
     Value { at: usize, vr: VR },
     /// The items of the return key with this number.
@@ -133,6 +139,14 @@ impl ResponseWriter {
                 fields.push(Field { tag: *tag, content: ResponseContent::Constant(element(*tag, VR::LO, creator)) });
             }
         }
+        if let Some(repository) = query.repository {
+            if repository.record_key {
+                fields.push(Field { tag: tags::RECORD_KEY, content: ResponseContent::RecordKey });
+            }
+            if repository.file_access {
+                fields.push(Field { tag: tags::FILE_ACCESS_SEQUENCE, content: ResponseContent::FileAccess });
+            }
+        }
         fields.sort_by_key(|field| field.tag);
         fields.dedup_by_key(|field| field.tag);
         let requested = NamedSets::known(&query.character_set);
@@ -187,6 +201,11 @@ impl ResponseWriter {
                 ResponseContent::RetrieveAeTitle { availability_at, online, other } => {
                     out.extend(if value(*availability_at) == ONLINE { online } else { other });
                 }
+                ResponseContent::RecordKey => {
+                    let key = answer.record.as_ref().map(ToString::to_string).unwrap_or_default();
+                    push_element(self.encoding, out, field.tag, VR::OB, key.as_bytes());
+                }
+                ResponseContent::FileAccess => push_file_access(out, self.encoding, answer),
                 ResponseContent::Value { at, vr } => encoder.push_text(out, field.tag, *vr, value(*at))?,
                 ResponseContent::Sequence { at, wanted, matching } => {
                     encoder.push_sequence(out, field.tag, &items(value(*at)), wanted, matching.as_ref())?;

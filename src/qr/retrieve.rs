@@ -136,6 +136,7 @@ pub fn parse_retrieval(
         offset: 0,
         wants_key: false,
         wants_location: false,
+        record: None,
     })
 }
 

@@ -86,6 +86,9 @@ impl From<FindError> for Problem {
             | FindError::LevelNotInModel { .. }
             | FindError::UniqueKeyAbove(_)
             | FindError::KeyOfOtherLevel(_)
+            // The next two are of Repository Queries, which are not asked over HTTP.
+            | FindError::ResponseLimit
+            | FindError::InvalidPriorRecordKey
             | FindError::InvalidKey(..) => Self::bad_request(error.to_string()),
         }
     }

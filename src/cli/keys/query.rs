@@ -126,6 +126,7 @@ fn query_for_anything() -> FindRequest {
         offset: 0,
         wants_key: false,
         wants_location: false,
+        record: None,
     }
 }
 

@@ -57,6 +57,9 @@ pub(super) fn answers(contents: &Contents, request: &FindRequest) -> Result<Vec<
     if request.arrival != Default::default() {
         return Err(Error::Unsupported("this index does not know how instances came".into()));
     }
+    if request.record.is_some() {
+        return Err(Error::Unsupported("this index has no record keys".into()));
+    }
     for key in &request.return_keys {
         let attribute = key.attribute.attribute();
         if !can_answer(attribute, request.level) {
@@ -234,7 +237,7 @@ impl<'c> ContentsView<'c> {
         });
         let located = entity.instance.filter(|_| request.wants_location && level == Image);
         let location = located.map(|file| Box::new(file.location.clone()));
-        FindAnswer { values, character_set, key, location }
+        FindAnswer { values, character_set, key, location, record: None }
     }
 
     /// The value of an attribute in an entity of this level.

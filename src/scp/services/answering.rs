@@ -509,6 +509,7 @@ impl Running {
             }
             Err(error) => {
                 match &error {
+                    FindError::ResponseLimit => metrics::FIND_ANSWERED.increment(),
                     FindError::Cancelled => metrics::FIND_CANCELLED.increment(),
                     FindError::Index(_) => metrics::FIND_FAILED.increment(),
                     _ => metrics::FIND_REFUSED.increment(),

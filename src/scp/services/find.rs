@@ -48,15 +48,17 @@ impl Find {
 
 /// The Information Models of C-FIND, by SOP Class.
 #[expect(deprecated, reason = "Patient/Study Only is retired and still sent by old clients")]
-const MODELS: [(&str, InformationModel); 3] = [
+const MODELS: [(&str, InformationModel); 4] = [
     (uids::PATIENT_ROOT_QUERY_RETRIEVE_INFORMATION_MODEL_FIND, InformationModel::PatientRoot),
     (uids::STUDY_ROOT_QUERY_RETRIEVE_INFORMATION_MODEL_FIND, InformationModel::StudyRoot),
     (uids::PATIENT_STUDY_ONLY_QUERY_RETRIEVE_INFORMATION_MODEL_FIND, InformationModel::PatientStudyOnly),
+    // PS3.4 C.6.4: the Study Root with further keys.
+    (uids::REPOSITORY_QUERY, InformationModel::StudyRoot),
 ];
 
 static FIND: ServiceClass = ServiceClass {
     grant: "find",
-    sop_classes: SopClasses::Listed(&[MODELS[0].0, MODELS[1].0, MODELS[2].0]),
+    sop_classes: SopClasses::Listed(&[MODELS[0].0, MODELS[1].0, MODELS[2].0, MODELS[3].0]),
     returned_by: None,
     // PS3.4 C.5.1.1.1
     extended_negotiation: |requested| Some(NegotiatedOptions::answer(requested).1),
@@ -67,6 +69,7 @@ static FIND: ServiceClass = ServiceClass {
             sop_class: "Patient/Study Only Query/Retrieve Information Model – FIND (retired)",
             as_scu: "no",
         },
+        StatementRow { sop_class: "Repository Query", as_scu: "no" },
     ],
 };
 
@@ -106,6 +109,7 @@ struct FindReceiving {
     context_id: u8,
     request: CFindRequest,
     model: InformationModel,
+    is_repository_query: bool,
     negotiated: NegotiatedOptions,
     identifier: ArrivingIdentifier,
 }
@@ -145,24 +149,32 @@ impl FindReceiving {
         let negotiated = session.agreement.extended(&context.abstract_syntax);
         let negotiated = negotiated.map(NegotiatedOptions::of_bytes).unwrap_or_default();
         let (find, context_id) = (Arc::clone(find), command.context_id);
-        Some(Self { find, context_id, request: request.clone(), model, negotiated, identifier })
+        let is_repository_query = context.abstract_syntax == uids::REPOSITORY_QUERY;
+        Some(Self { find, context_id, request: request.clone(), model, is_repository_query, negotiated, identifier })
     }
 }
 
 impl Question for FindReceiving {
     fn ask(self: Box<Self>, control: &Control, outgoing: &mut Outgoing) -> Result<(), FindError> {
-        let Self { find, model, negotiated, identifier, .. } = *self;
+        let Self { find, model, is_repository_query, negotiated, identifier, .. } = *self;
         let encoding = identifier.encoding;
         let bytes = identifier.finish()?;
         let Find { options, readers, .. } = &*find;
         let assumed = &options.assumed_character_set;
         let identifier = Identifier::decode_with(bytes.as_slice(), encoding, assumed, &options.declared)?;
-        let query = qr::parse(model, &identifier, negotiated, options)?;
+        let query = match is_repository_query {
+            true => qr::parse_repository(&identifier, negotiated, options)?,
+            false => qr::parse(model, &identifier, negotiated, options)?,
+        };
         outgoing.set_status(Status(query.pending_status()));
         let mut reader = readers.take()?;
         let stop = control.begin(&reader);
         let mut writer = ResponseWriter::new(&query, encoding, &options.retrieve_ae_title);
         let answered = qr::run(&mut reader, &query, stop, |answer| outgoing.put(writer.write(&answer)));
+        let answered = match answered {
+            Err(FindError::TooManyMatches(_)) if is_repository_query => Err(FindError::ResponseLimit),
+            answered => answered,
+        };
         // A reader that failed may be broken. The next query opens another.
         if !matches!(answered, Err(FindError::Index(_))) {
             readers.give_back(reader);

@@ -132,6 +132,7 @@ pub(crate) fn request(level: QueryRetrieveLevel, returned: &[AttributeId]) -> Fi
         offset: 0,
         wants_key: false,
         wants_location: false,
+        record: None,
     }
 }
 

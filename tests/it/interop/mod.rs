@@ -8,6 +8,7 @@ mod find;
 mod http_clients;
 mod orthanc_dicomweb;
 mod query;
+mod repository_query;
 mod retrieve;
 mod scanned_or_received;
 mod storage;

@@ -38,6 +38,7 @@ fn content(index: &Path) -> Vec<String> {
             offset: 0,
             wants_key: false,
             wants_location: false,
+            record: None,
         };
         let collect = |answer: dcmdex::model::find::FindAnswer| {
             let values = return_keys.iter().zip(&answer.values).filter(|(_, value)| !value.is_empty());

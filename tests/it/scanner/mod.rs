@@ -169,6 +169,7 @@ impl Archive {
             offset: 0,
             wants_key: false,
             wants_location: false,
+            record: None,
         };
         let mut uids = Vec::new();
         reader

@@ -35,6 +35,7 @@ pub(crate) fn known(node: &TestNode) -> BTreeMap<String, Known> {
         offset: 0,
         wants_key: false,
         wants_location: false,
+        record: None,
     };
     let (mut reader, mut rows) = (node.reader(), Vec::new());
     let each = |answer: FindAnswer| {

@@ -7,7 +7,8 @@ use std::ops::ControlFlow;
 use rusqlite::{Connection, Row, Rows};
 
 use super::super::sql_values::text_of;
-use super::located::LocationColumns;
+use super::located::{LOCATION_COLUMNS, LocationColumns};
+use super::records::record_key;
 use crate::db::rules;
 use crate::model::find::{AnswerKey, AnswerOrder, FindAnswer, FindRequest};
 use crate::model::level::QueryRetrieveLevel;
@@ -24,6 +25,8 @@ pub(super) struct RowAnswers<'c, F> {
     key_at: Option<usize>,
     /// If locations are wanted.
     located: Option<LocationColumns<'c>>,
+    /// First column of the record key, if it is wanted.
+    record_at: Option<usize>,
     answered: u64,
     on_answer: F,
     /// The patient whose descriptions are coming, with the best answer so far.
@@ -114,12 +117,15 @@ impl<'c, F: FnMut(FindAnswer) -> ControlFlow<()>> RowAnswers<'c, F> {
         } else {
             None
         };
+        let location = if located.is_some() { LOCATION_COLUMNS.len() } else { 0 };
+        let record_at = request.record.is_some().then_some(1 + values + order + key + location);
         Ok(Self {
             connection,
             level: request.level,
             values,
             key_at: request.wants_key.then_some(1 + values + order),
             located,
+            record_at,
             skip: request.offset,
             limit: request.limit,
             answered: 0,
@@ -174,6 +180,9 @@ impl<'c, F: FnMut(FindAnswer) -> ControlFlow<()>> RowAnswers<'c, F> {
         }
         if let Some(located) = &self.located {
             answer.location = located.read(row)?;
+        }
+        if let Some(at) = self.record_at {
+            answer.record = Some(Box::new(record_key(row, at, self.level)?));
         }
         Ok(answer)
     }

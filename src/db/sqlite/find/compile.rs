@@ -22,6 +22,7 @@ use super::functions::{Matcher, Matchers};
 use super::located::LOCATION_COLUMNS;
 use super::lookup::{KeyLookup, instance_key, look_up};
 use super::parameters::{Parameter, Parameters};
+use super::records::{after_record, record_columns, record_tables};
 use crate::db::Error;
 use crate::db::plan::{
     LookUp, PartedKeys, PatientLink, PlanEffort, after_prefix, asks_for_patient, can_answer_declared,
@@ -119,7 +120,11 @@ impl Compiler<'_> {
     /// further patient if the first one does not match. Series and instances are answered under the
     /// patients that their objects name.
     fn may_answer_under_further_patients(&self, request: &FindRequest) -> bool {
-        self.shared_studies && request.level != Patient && asks_for_patient(request, request.level != Study)
+        self.shared_studies
+            && request.level != Patient
+            // Each record has one answer.
+            && request.record.is_none()
+            && asks_for_patient(request, request.level != Study)
     }
 
     /// Decides for each key that an index could serve whether it is used. The key may match a large
@@ -147,14 +152,22 @@ impl Compiler<'_> {
         let from_patient = self.leads_from_patient(&keys);
         self.in_study_order = request.level != Patient && under == PatientLink::FirstPatient && !from_patient;
         let columns = self.columns(request)?;
-        let from = from_clause(request, &keys, under, from_patient);
+        // Few rows are found by their keys, and sorted. All others come in the order of records.
+        let by_record = request.record.is_some() && !request.matching_keys.iter().any(names_few);
+        let from = match record_tables(request).filter(|_| by_record) {
+            Some(tables) => tables,
+            None => from_clause(request, &keys, under, from_patient),
+        };
         let conditions = self.conditions(request, &keys, under)?;
         let mut sql = format!("SELECT {} FROM {from}", columns.join(", "));
         if !conditions.is_empty() {
             sql.push_str(" WHERE ");
             sql.push_str(&conditions.join(" AND "));
         }
-        sql.push_str(order_clause(request.level));
+        match request.record {
+            Some(_) => sql.push_str(&format!(" ORDER BY {}", record_columns(request.level).join(", "))),
+            None => sql.push_str(order_clause(request.level)),
+        }
         if under == PatientLink::FurtherPatient && request.level != Image {
             // The first of the further patients that match comes first.
             sql.push_str(", p.patient_id, p.identity, p.issuer_of_patient_id");
@@ -191,6 +204,9 @@ impl Compiler<'_> {
         if request.wants_location && level == Image {
             columns.extend(LOCATION_COLUMNS.iter().map(|&column| column.to_owned()));
         }
+        if request.record.is_some() {
+            columns.extend(record_columns(level).iter().map(|&column| column.to_owned()));
+        }
         Ok(columns)
     }
 
@@ -221,6 +237,9 @@ impl Compiler<'_> {
             conditions.push(self.below(level, keys)?);
         }
         conditions.extend(arrival_condition(&mut self.parameters, &request.arrival, level));
+        if let Some(after) = request.record.as_ref().and_then(|record| record.after.as_ref()) {
+            conditions.push(after_record(&mut self.parameters, after));
+        }
         if self.may_answer_under_further_patients(request) {
             conditions.extend(names_this_patient(level, under).map(str::to_owned));
         }

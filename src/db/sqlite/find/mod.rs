@@ -8,6 +8,7 @@ mod functions;
 mod located;
 mod lookup;
 mod parameters;
+mod records;
 mod run;
 
 pub(super) use functions::{Matchers, register_functions};
