@@ -9,6 +9,7 @@ mod migrating;
 mod model_based;
 mod names;
 mod plans;
+mod records;
 mod remembered;
 mod views;
 mod writing;
