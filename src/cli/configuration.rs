@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 
 use crate::cli::context::Context;
 use crate::cli::http::Callers;
-use crate::cli::{Exit, places};
+use crate::cli::{Exit, import, places};
 use crate::config::{Admitted, Config, DEFAULT_FILE, example};
 use crate::model::clock::Clock;
 use crate::qr;
@@ -36,6 +36,16 @@ enum Action {
         #[arg(default_value = DEFAULT_FILE, value_name = "FILE")]
         file: PathBuf,
     },
+    /// Make a settings file from that of another node: a configuration of Orthanc, or a dcmqrscp.cfg of
+    /// DCMTK. Exit code 1 if something needs the eyes of a person
+    Import {
+        /// The file of the other node
+        #[arg(value_name = "FROM")]
+        from: PathBuf,
+        /// File to write [default: standard output]
+        #[arg(value_name = "TO")]
+        to: Option<PathBuf>,
+    },
 }
 
 pub(super) fn run(arguments: ConfigArgs, context: &mut Context) -> anyhow::Result<Exit> {
@@ -44,6 +54,7 @@ pub(super) fn run(arguments: ConfigArgs, context: &mut Context) -> anyhow::Resul
         Action::Conformance => conformance(context),
         Action::Check => check(context),
         Action::Init { file } => init(&file, context),
+        Action::Import { from, to } => import::run(&from, to.as_deref(), context),
     }
 }
 

@@ -15,13 +15,17 @@ mod export;
 mod find;
 mod fit;
 mod http;
+mod import;
 mod keys;
 mod man;
 mod notify;
 mod output;
+mod peer;
 mod places;
 mod rebuild;
+mod reindex;
 mod relocate;
+mod remove;
 mod report;
 mod restore;
 mod scan;
@@ -31,6 +35,7 @@ mod spooled;
 mod status;
 mod stray;
 mod suspend;
+mod trashing;
 mod user;
 mod watching;
 mod worklist;
@@ -95,12 +100,16 @@ enum Command {
     Backup(backup::BackupArgs),
     /// Put a backup in the place of the index
     Restore(restore::RestoreArgs),
+    /// Take instances out of the index, and received objects to the trash
+    Remove(remove::RemovalArgs),
     /// Give indexed files the new path of their directory
     Relocate(relocate::RelocateArgs),
     /// Index the received objects that the index lacks, after it was lost or restored
     Rebuild(rebuild::RebuildArgs),
     /// Check that a peer answers (C-ECHO)
     Echo(echo::EchoArgs),
+    /// List the peers of the settings file, add one, or check all
+    Peer(peer::PeerArgs),
     /// Make a line for the users file of the HTTP server
     User(user::UserArgs),
     /// Show, add or remove items of the modality worklist
@@ -147,9 +156,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Command::Check(arguments) => check::run(&arguments, &mut context),
         Command::Backup(arguments) => backup::run(&arguments, &mut context),
         Command::Restore(arguments) => restore::run(&arguments, &mut context),
+        Command::Remove(arguments) => remove::run(&arguments, &mut context),
         Command::Relocate(arguments) => relocate::run(&arguments, &mut context),
         Command::Rebuild(arguments) => rebuild::run(&arguments, &mut context),
         Command::Echo(arguments) => echo::run(&arguments, &mut context),
+        Command::Peer(arguments) => peer::run(&arguments, &mut context),
         Command::User(arguments) => user::run(&arguments, &mut context),
         Command::Worklist(arguments) => worklist::run(arguments, &mut context),
         Command::Config(arguments) => configuration::run(arguments, &mut context),

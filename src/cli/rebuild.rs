@@ -2,10 +2,9 @@
 //! of the index these are all objects. After a backup was restored, they are those that arrived
 //! since.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -13,18 +12,19 @@ use rayon::prelude::*;
 
 use super::output::{Grouped, Shown};
 use crate::cli::context::{Chattiness, Context, Flags, IndexArgs, make_directory_of};
+use crate::cli::reindex::{read, store};
 use crate::cli::{Exit, fit, places, stray};
 use crate::config::Config;
 use crate::db::open::{Reader, Writer, WriterHandle};
-use crate::db::{Admin, Arrivals, Compared, ReceivePolicy, Received, ScanLedger, ScannedDirectory, StoreOutcome};
-use crate::ingest::{Outcome, Wanted, read_file};
-use crate::model::clock::unix_ms;
-use crate::model::location::{Location, Place};
-use crate::model::record::InstanceRecord;
-use crate::store::Objects;
+use crate::db::{Admin, Arrivals, ScanLedger, ScannedDirectory};
+use crate::ingest::Wanted;
+use crate::model::attribute::AttributeId;
+use crate::model::location::Place;
+use crate::store::{Objects, Trash};
 
-/// Objects that wait for the writer at a time.
-const BATCH: usize = 64;
+/// Objects that are read and entered at a time. It is less than the length of the writer's queue. Larger:
+/// more memory, some 3 KB for each. Smaller: more commits, each of which waits for the disk.
+const BATCH: usize = 512;
 
 /// Directories of the index that one query returns.
 const PAGE_DIRECTORIES: usize = 1000;
@@ -58,6 +58,7 @@ pub(super) fn run(arguments: &RebuildArgs, context: &mut Context) -> anyhow::Res
     let writer = Writer::open(&config.index, config.node_writer_options())?;
     join(&config, &objects, &writer.handle())?;
     places::follow_storage(&config.index, objects.root(), &writer.handle())?;
+    note_removed(&config, objects.root(), &writer.handle())?;
     let counts = index_strays(&config, &objects, &writer.handle(), context)?;
     let pruned = if arguments.prune { prune(&config, objects.root(), &writer.handle())? } else { 0 };
     writer.close()?;
@@ -67,6 +68,9 @@ pub(super) fn run(arguments: &RebuildArgs, context: &mut Context) -> anyhow::Res
         Shown(objects.root()),
         Grouped(counts.failed)
     ))?;
+    if counts.removed > 0 {
+        context.output.line(format_args!("{} removed objects were left out", Grouped(counts.removed)))?;
+    }
     if arguments.prune {
         context.output.line(format_args!("{} entries whose objects are gone were deleted", Grouped(pruned)))?;
     }
@@ -117,10 +121,32 @@ fn prune(config: &Config, root: &Path, writer: &WriterHandle) -> anyhow::Result<
     Ok(writer.flush()?.removed)
 }
 
+/// Notes what the trash says was removed, if the index does not know it: it was lost.
+fn note_removed(config: &Config, storage: &Path, writer: &WriterHandle) -> anyhow::Result<()> {
+    let known = Reader::open(&config.index)?.removals()?;
+    let mut removed: BTreeMap<i64, Vec<String>> = BTreeMap::new();
+    Trash::below(storage)
+        .read_lists(|begun_ms, uid| {
+            if known.iter().all(|known| known.begun_ms != begun_ms) {
+                removed.entry(begun_ms).or_default().push(uid);
+            }
+        })
+        .context("cannot read the lists in the trash")?;
+    for (begun_ms, uids) in removed {
+        let removal = writer.removal_of(begun_ms)?;
+        for uids in uids.chunks(BATCH) {
+            writer.note_removed(removal, uids.to_vec())?;
+        }
+    }
+    Ok(())
+}
+
 #[derive(Default)]
 struct RebuildCounts {
     indexed: u64,
     failed: u64,
+    /// Objects of instances that an operator removed.
+    removed: u64,
 }
 
 fn index_strays(
@@ -131,87 +157,55 @@ fn index_strays(
 ) -> anyhow::Result<RebuildCounts> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(config.scan_jobs).build();
     let pool = pool.context("cannot start threads to read objects")?;
+    let reader = Reader::open(&config.index)?;
     let wanted = Wanted::with_declared(&config.declared);
-    let mut reader = Reader::open(&config.index)?;
-    let mut counts = RebuildCounts::default();
+    let mut rebuild = Rebuild { pool, reader, wanted, writer, context, counts: RebuildCounts::default() };
     let root = objects.root();
     let listed = stray::series_directories(root).with_context(|| format!("cannot list {}", root.display()))?;
+    let mut waiting = Vec::new();
     for series in listed {
-        let names = stray::unknown_files(&mut reader, &series)?;
-        for names in names.chunks(BATCH) {
-            let read: Vec<_> = pool.install(|| names.par_iter().map(|name| read(&series, name, wanted)).collect());
-            let mut found = Vec::new();
-            for (name, outcome) in names.iter().zip(read) {
-                match outcome {
-                    Ok(instance) => found.push(instance),
-                    Err(reason) => {
-                        counts.failed += 1;
-                        let path = series.join(name);
-                        context.output.line(format_args!("failed: {}: {reason}", Shown(&path)))?;
-                    }
+        for name in stray::unknown_files(&mut rebuild.reader, &series)? {
+            waiting.push((series.clone(), name));
+            if waiting.len() == BATCH {
+                rebuild.index(std::mem::take(&mut waiting))?;
+            }
+        }
+    }
+    rebuild.index(waiting)?;
+    Ok(rebuild.counts)
+}
+
+/// What indexing of objects works with.
+struct Rebuild<'a> {
+    pool: rayon::ThreadPool,
+    reader: Reader,
+    wanted: &'static Wanted,
+    writer: &'a WriterHandle,
+    context: &'a mut Context,
+    counts: RebuildCounts,
+}
+
+impl Rebuild<'_> {
+    /// Reads objects in parallel, and enters them in one transaction.
+    fn index(&mut self, files: Vec<(PathBuf, OsString)>) -> anyhow::Result<()> {
+        let wanted = self.wanted;
+        let read_one = |(series, name): &(PathBuf, OsString)| read(Place::Managed, series, name, wanted);
+        let outcomes: Vec<_> = self.pool.install(|| files.par_iter().map(read_one).collect());
+        let mut found = Vec::new();
+        for ((series, name), outcome) in files.iter().zip(outcomes) {
+            match outcome {
+                Ok(object) if self.reader.is_removed(object.record.value(AttributeId::SOPInstanceUID))? => {
+                    self.counts.removed += 1;
+                }
+                Ok(object) => found.push(object),
+                Err(reason) => {
+                    self.counts.failed += 1;
+                    let path = series.join(name);
+                    self.context.output.line(format_args!("failed: {}: {reason}", Shown(&path)))?;
                 }
             }
-            counts.indexed += found.len() as u64;
-            store(writer, found)?;
         }
+        self.counts.indexed += found.len() as u64;
+        store(self.writer, found)
     }
-    Ok(counts)
-}
-
-/// Reads an object, or says why it cannot be indexed.
-fn read(series: &Path, name: &OsString, wanted: &Wanted) -> Result<(Box<InstanceRecord>, Location), String> {
-    let in_words = |error: std::io::Error| error.to_string();
-    let file = File::open(series.join(name)).map_err(in_words)?;
-    let metadata = file.metadata().map_err(in_words)?;
-    let record = match read_file(&file, wanted) {
-        Outcome::Instance(record) => record,
-        Outcome::Incomplete { .. } => return Err("it lacks a UID".to_owned()),
-        Outcome::Dicomdir => return Err("it is a DICOMDIR".to_owned()),
-        Outcome::NotDicom { reason } => return Err(reason.to_owned()),
-        Outcome::Damaged { fault } => return Err(fault.to_string()),
-        Outcome::Unreadable { error } => return Err(error.to_string()),
-    };
-    let location = Location {
-        place: Place::Managed,
-        directory: series.to_owned(),
-        file_name: name.clone(),
-        size: metadata.len(),
-        mtime_ms: metadata.modified().map_or(0, unix_ms),
-    };
-    Ok((record, location))
-}
-
-/// Stores instances, and waits until all of them are committed.
-fn store(writer: &WriterHandle, found: Vec<(Box<InstanceRecord>, Location)>) -> anyhow::Result<()> {
-    let mut left: Vec<_> = found.into_iter().map(|(record, location)| (record, location, Compared::Nothing)).collect();
-    while !left.is_empty() {
-        let (done, outcomes) = mpsc::channel();
-        let mut sent = Vec::new();
-        for (record, location, compared) in left.drain(..) {
-            let received = Received {
-                policy: ReceivePolicy::default(),
-                compared,
-                ..Received::new(record.clone(), location.clone())
-            };
-            let done = done.clone();
-            let number = sent.len();
-            sent.push((record, location));
-            // The receiver is there until all have answered.
-            writer.store(received, Box::new(move |stored| drop(done.send((number, stored)))));
-        }
-        drop(done);
-        let mut again = Vec::new();
-        for (number, stored) in outcomes {
-            if let StoreOutcome::Identical { uncompared: Some(_) } = stored?.outcome {
-                // The node keeps a second object of an instance only if the two differ.
-                again.push(number);
-            }
-        }
-        for number in again {
-            if let Some((record, location)) = sent.get(number) {
-                left.push((record.clone(), location.clone(), Compared::FirstIsOther));
-            }
-        }
-    }
-    Ok(())
 }

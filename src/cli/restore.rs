@@ -55,7 +55,7 @@ pub(super) fn run(arguments: &RestoreArgs, context: &mut Context) -> anyhow::Res
         return Ok(Exit::Done);
     }
     make_directory_of(&index)?;
-    let new = copy_beside(&index, backup, *manifest)?;
+    let new = copy_beside(&index, backup, &manifest)?;
     if arguments.objects {
         let Some(options) = config.store_options() else {
             bail!("with `metadata_only` no objects are kept; hint: leave out --objects");
@@ -114,7 +114,7 @@ impl Drop for NewIndex {
 }
 
 /// Copies the backup beside the index, and checks the copy as it will be used.
-fn copy_beside(index: &Path, backup: &Path, manifest: Manifest) -> anyhow::Result<NewIndex> {
+fn copy_beside(index: &Path, backup: &Path, manifest: &Manifest) -> anyhow::Result<NewIndex> {
     let index = index.canonicalize().unwrap_or_else(|_| index.to_owned());
     let mut name = index.as_os_str().to_owned();
     name.push(".restoring");
@@ -135,8 +135,9 @@ fn copy_beside(index: &Path, backup: &Path, manifest: Manifest) -> anyhow::Resul
         file.sync_all()
     };
     copy().with_context(|| format!("cannot copy {} to {}", backup.display(), new.0.display()))?;
-    match manifest::verify_as(&new.0, manifest)? {
-        BackupVerdict::Sound(_) => Ok(new),
-        BackupVerdict::Refused(reason) => bail!("the copy {} is not what was read: {reason}", new.0.display()),
+    // The index in the backup was checked. The same bytes hold the same index.
+    if !manifest.describes(&new.0)? {
+        bail!("the copy {} is not what was read from {}", new.0.display(), backup.display());
     }
+    Ok(new)
 }

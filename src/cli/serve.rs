@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::notify::{NOTIFY_SOCKET, ServiceManager};
 use super::setting_args::{HasSettings, SettingArgs};
+use super::trashing::Trashing;
 use crate::access::jwt::TokenCheck;
 use crate::access::peers::SharedPeers;
 use crate::access::peers::{Grant, Security};
@@ -107,6 +108,7 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
     let scrubbing = Scrubbing::start(&config, Arc::clone(retrieve.delivery().verified()))?;
     let watching = Watching::start(&config, writer.handle())?;
     let offers = offers(&config, objects, writer.handle(), retrieve, tls)?;
+    let trashing = offers.0.storage.as_ref().map(|storage| Trashing::start(&config, storage)).transpose()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("node")
         .enable_all()
@@ -118,6 +120,9 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
     let served = runtime.block_on(serve(config, history, offers, beside, &manager));
     watching.stop();
     scrubbing.stop();
+    if let Some(trashing) = trashing {
+        trashing.stop();
+    }
     // Dropping the runtime drops all handles of the writer. Closing the writer then commits its
     // queue.
     drop(runtime);

@@ -47,8 +47,8 @@ pub use suspension::Suspension;
 pub use types::{
     CheckReport, Committed, Compared, ConflictEntry, DeclaredCoverage, DirectorySnapshot, DuplicatePolicy, Durability,
     FailureEntry, FileOutcome, Finding, IndexStatus, Interrupt, KnownFile, KnownLocation, KnownPolicy, LocatedInstance,
-    Mounted, NotIndexed, Note, OnStored, ReceivePolicy, Received, ReceivedFrom, Relocation, ScanEntry,
-    ScannedDirectory, ScannedFile, StoreOutcome, Stored, Tally, WatchEntry,
+    Mounted, NotIndexed, Note, OnStored, REMOVED, ReceivePolicy, Received, ReceivedFrom, Relocation, Removal,
+    RemovedCounts, RemovedFile, ScanEntry, ScannedDirectory, ScannedFile, StoreOutcome, Stored, Tally, WatchEntry,
 };
 pub use worklist::{
     PerformedStep, WorklistArrival, WorklistAsked, WorklistBy, WorklistChanges, WorklistColumn, WorklistCondition,

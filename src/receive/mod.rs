@@ -9,6 +9,7 @@
 //! - [`UnderWay`](under_way::UnderWay) counts the objects that are being stored, and limits them.
 //! - `sink` writes the file, and `keep` gives it its place.
 //! - `first` examines the object that the index already names.
+//! - `trash` moves objects away that an operator removed.
 
 pub mod arriving;
 pub mod error;
@@ -17,4 +18,5 @@ mod keep;
 mod log;
 mod sink;
 pub mod storage;
+pub mod trash;
 pub mod under_way;

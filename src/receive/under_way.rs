@@ -85,6 +85,13 @@ impl UnderWay {
         InstanceTurn { under_way: Arc::clone(self), sop_instance_uid: sop_instance_uid.to_owned(), held }
     }
 
+    /// Does the same on a thread that is none of the runtime.
+    pub(crate) fn blocking_turn(self: &Arc<Self>, sop_instance_uid: &str) -> InstanceTurn {
+        let lock = Arc::clone(self.lock_instances().entry(sop_instance_uid.to_owned()).or_default());
+        let held = Some(lock.blocking_lock_owned());
+        InstanceTurn { under_way: Arc::clone(self), sop_instance_uid: sop_instance_uid.to_owned(), held }
+    }
+
     fn lock_instances(&self) -> MutexGuard<'_, HashMap<String, Arc<tokio::sync::Mutex<()>>>> {
         self.instances.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -137,7 +144,7 @@ impl UnderWay {
 }
 
 /// The right to give an object of an instance its place.
-pub(super) struct InstanceTurn {
+pub(crate) struct InstanceTurn {
     under_way: Arc<UnderWay>,
     sop_instance_uid: String,
     held: Option<OwnedMutexGuard<()>>,

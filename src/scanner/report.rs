@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::work::MemberCount;
 use super::{Hang, NotPruned};
-use crate::db::Tally;
+use crate::db::{REMOVED, Tally};
 
 /// An event of a scan.
 #[derive(Clone, Copy, Debug)]
@@ -77,6 +77,12 @@ impl Reasons {
 
     fn to_json(&self) -> Value {
         self.iter().map(|(reason, count)| (reason.to_owned(), Value::from(count))).collect::<Map<_, _>>().into()
+    }
+
+    fn count_many(&mut self, reason: &str, many: u64) {
+        if many > 0 {
+            *self.0.entry(reason.to_owned()).or_default() += many;
+        }
     }
 
     fn take_back(&mut self, reason: &str) {
@@ -165,6 +171,11 @@ impl Summary {
         self.unchanged -= tally.corrected.min(self.unchanged);
         self.reread -= tally.corrected.min(self.reread);
         self.updated += tally.corrected;
+        self.indexed -= tally.withheld.min(self.indexed);
+        self.updated -= tally.withheld_updated.min(self.updated);
+        let withheld = tally.withheld + tally.withheld_updated;
+        self.skipped += withheld;
+        self.skipped_by_reason.count_many(REMOVED, withheld);
     }
 
     /// Subtracts a file that will be counted differently.

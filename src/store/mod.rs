@@ -7,7 +7,7 @@
 //! ([`Objects::recover`]). So no file under a final name is half written or missing from the index.
 //! File names come from UIDs that follow PS3.5 9.1, and from a hash for other UIDs. They never come
 //! from text that a peer chose. [`open`] opens any location of the index, also members of archives.
-//! [`Spool`] holds answers that wait for a slow peer.
+//! [`Spool`] holds answers that wait for a slow peer, and [`Trash`] objects that were removed.
 
 mod directories;
 mod meta;
@@ -17,6 +17,7 @@ mod ownership;
 mod source;
 mod space;
 mod spool;
+mod trash;
 mod verified;
 
 use std::io;
@@ -30,6 +31,7 @@ pub use ownership::INDEX_ID;
 pub use source::Source;
 pub use space::FreeSpace;
 pub use spool::{Spool, SpoolFile};
+pub use trash::Trash;
 pub use verified::{DEFAULT_HOLDS, FileMark, Soundness, Verified};
 
 /// Errors of the storage directory and of objects.

@@ -135,6 +135,11 @@ impl Manifest {
         self.made_ms
     }
 
+    /// Whether a file has the size and the checksum that the manifest says.
+    pub(in crate::cli) fn describes(&self, copy: &Path) -> anyhow::Result<bool> {
+        Ok(hash(copy)? == (self.size_bytes, self.xxh3_128.clone()))
+    }
+
     /// One line for people.
     pub(in crate::cli) fn in_words(&self) -> String {
         let counts = counts_in_words(self.patients, self.studies, self.series, self.instances);
@@ -187,7 +192,7 @@ pub(in crate::cli) fn verify(copy: &Path) -> anyhow::Result<BackupVerdict> {
 }
 
 /// Checks a file against a manifest.
-pub(in crate::cli) fn verify_as(copy: &Path, manifest: Manifest) -> anyhow::Result<BackupVerdict> {
+fn verify_as(copy: &Path, manifest: Manifest) -> anyhow::Result<BackupVerdict> {
     let refused = |reason: String| Ok(BackupVerdict::Refused(reason));
     if manifest.schema_version > u64::from(SCHEMA_VERSION) {
         return refused(format!(
@@ -218,7 +223,7 @@ pub(in crate::cli) fn verify_as(copy: &Path, manifest: Manifest) -> anyhow::Resu
 }
 
 /// Size and xxh3-128 hash of a file.
-pub(in crate::cli) fn hash(path: &Path) -> anyhow::Result<(u64, String)> {
+fn hash(path: &Path) -> anyhow::Result<(u64, String)> {
     let read = || {
         let mut file = File::open(path)?;
         let (mut builder, mut buffer, mut size) = (ChecksumBuilder::default(), vec![0; PIECE], 0);

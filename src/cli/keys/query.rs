@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use anyhow::bail;
 
-use super::asked::{AskedColumn, FindKeys};
+use super::asked::{AskedColumn, FindKeys, KeyReader};
 use super::hints;
 use crate::config::Config;
 use crate::db::open::Reader;
 use crate::db::{ScanLedger, Search};
+use crate::model::clock::Clock;
 use crate::model::find::{FindAnswer, FindRequest};
 use crate::model::level::{InformationModel, QueryRetrieveLevel};
 use crate::model::location::Location;
@@ -59,6 +60,29 @@ pub(in crate::cli) fn query(level: QueryRetrieveLevel, keys: &[&str], config: &C
     if let Some(tag) = query.unsupported.iter().find(|tag| !query.is_matched(**tag)) {
         bail!("{} cannot be matched", qr::keys::keyword(*tag));
     }
+    Ok(query)
+}
+
+/// Makes the query for a level and keys as a user writes them, with these attributes in its answers
+/// besides.
+///
+/// # Errors
+/// If a key cannot be matched or answered, or some objects were not read for it.
+pub(in crate::cli) fn query_of_keys(
+    level: QueryRetrieveLevel,
+    keys: &[String],
+    returned: &[&str],
+    config: &Config,
+) -> anyhow::Result<qr::Query> {
+    let reading = KeyReader { level, declared: &config.declared, now_ms: Clock::System.now_ms() };
+    let asked = reading.keys(keys)?;
+    if let Some(warning) = refuse_what_was_not_read(&asked, &[], config)? {
+        bail!("{warning}");
+    }
+    let mut names = asked.query_keys(&[]);
+    names.extend(returned);
+    let mut query = query(level, &names, config)?;
+    query.request.arrival = asked.arrival.clone();
     Ok(query)
 }
 

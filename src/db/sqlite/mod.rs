@@ -17,6 +17,7 @@ mod open;
 mod packing;
 mod reader;
 mod relocation;
+mod removals;
 mod report;
 mod schema;
 mod separated;

@@ -1,6 +1,5 @@
 //! New paths for files that were moved as a whole, or are mounted elsewhere.
 
-use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -174,7 +173,8 @@ fn apply(connection: &Connection, planned: &PlannedRelocation, from: &Path, to: 
         move_paths(connection, from, to)?;
     }
     move_mount_points(connection, from, to)?;
-    move_scans(connection, from, to)
+    move_scans(connection, from, to)?;
+    move_watches(connection, from, to)
 }
 
 /// Changes the paths of directories. Those that are no UTF-8 before or after the change are few, and
@@ -221,26 +221,46 @@ fn move_mount_points(connection: &Connection, from: &Path, to: &Path) -> rusqlit
     Ok(())
 }
 
-/// Changes the paths that scans noted, which are JSON arrays of texts.
+/// Changes the paths that scans noted.
 fn move_scans(connection: &Connection, from: &Path, to: &Path) -> rusqlite::Result<()> {
     let scans: Vec<(i64, String)> = connection
         .prepare_cached("SELECT id, roots FROM scan")?
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<rusqlite::Result<_>>()?;
     for (id, roots) in scans {
-        let Ok(mut paths) = serde_json::from_str::<Vec<String>>(&roots) else { continue };
-        let mut has_changed = false;
-        for path in &mut paths {
-            if let Ok(below) = Path::new(OsStr::new(path.as_str())).strip_prefix(from) {
-                let new = joined(to, below).to_string_lossy().into_owned();
-                has_changed |= new != *path;
-                *path = new;
-            }
-        }
-        if has_changed {
-            let roots = serde_json::Value::from(paths).to_string();
+        if let Some(roots) = moved_roots(&roots, from, to) {
             connection.prepare_cached("UPDATE scan SET roots = ?2 WHERE id = ?1")?.execute(params![id, roots])?;
         }
     }
     Ok(())
+}
+
+/// Changes the paths of watches.
+fn move_watches(connection: &Connection, from: &Path, to: &Path) -> rusqlite::Result<()> {
+    let watches: Vec<String> = connection
+        .prepare_cached("SELECT roots FROM watch")?
+        .query_map([], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    for roots in watches {
+        if let Some(moved) = moved_roots(&roots, from, to) {
+            connection
+                .prepare_cached("UPDATE OR REPLACE watch SET roots = ?2 WHERE roots = ?1")?
+                .execute([roots, moved])?;
+        }
+    }
+    Ok(())
+}
+
+/// Paths that are noted as a JSON array of texts, with their new paths. `None` if none of them moves.
+fn moved_roots(roots: &str, from: &Path, to: &Path) -> Option<String> {
+    let mut paths: Vec<String> = serde_json::from_str(roots).ok()?;
+    let mut has_changed = false;
+    for path in &mut paths {
+        if let Ok(below) = Path::new(path.as_str()).strip_prefix(from) {
+            let new = joined(to, below).to_string_lossy().into_owned();
+            has_changed |= new != *path;
+            *path = new;
+        }
+    }
+    has_changed.then(|| serde_json::Value::from(paths).to_string())
 }

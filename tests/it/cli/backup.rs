@@ -49,6 +49,10 @@ fn a_backup_beside_a_node_is_restored_as_the_node_was() {
     store_all(&node, 0..3);
     let made = place.run(["backup", "backup"]).expect(0);
     assert!(made.stdout.contains("1 patients, 1 studies, 1 series, 3 instances"), "{made:?}");
+    let as_json = place.run(["backup", "second.db", "--json"]).expect(0).json().remove(0);
+    super::scan::assert_documented("backup", &as_json);
+    let verified = place.run(["backup", "--verify", "second.db", "--json"]).expect(0).json().remove(0);
+    super::scan::assert_documented("backup verified", &verified);
     store_all(&node, 3..5);
     let [backup] = backups(&place, "backup").try_into().unwrap();
     let sound = place.run(["backup", "--verify", &backup]).expect(0);

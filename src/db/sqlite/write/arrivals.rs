@@ -80,6 +80,11 @@ pub(super) fn arrived(tables: &mut Tables<'_>, received: &Received) -> Result<(S
         checksum: *checksum,
     };
     let Some(existing) = tables.find_instance(record.value(AttributeId::SOPInstanceUID))? else {
+        let uid = record.value(AttributeId::SOPInstanceUID);
+        if tables.removals.has(uid)? {
+            // Whoever sends it wants it kept.
+            tables.removals.lift(uid, Some((directory, file.name)))?;
+        }
         tables.insert_instance(&NewInstance::alone(record, file))?;
         tables.files.note_faults(record, &file, &mut tables.changes.tally)?;
         return Ok((StoreOutcome::New, None));

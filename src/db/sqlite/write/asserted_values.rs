@@ -119,7 +119,7 @@ pub(super) fn record_text(record: &InstanceRecord) -> String {
 }
 
 /// The record whose [`record_text`] this is.
-pub(super) fn record_of_text(text: &str) -> Result<InstanceRecord> {
+pub(in super::super) fn record_of_text(text: &str) -> Result<InstanceRecord> {
     let mut record = InstanceRecord::new();
     for (column, value) in JsonTexts::read(Some(text))?.iter() {
         if let Some(attribute) = Attribute::by_column(column) {

@@ -1,5 +1,6 @@
 //! One transaction of the writer after the other.
 
+use std::ffi::OsStr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use super::rows::Result;
 use super::scans::{self, ScanState};
 use super::tables::Tables;
 use super::{arrivals, commit};
-use crate::db::{Error, KnownLocation, Mounted, Received, ScannedDirectory, StoreOutcome, Tally};
+use crate::db::{Error, KnownLocation, Mounted, Received, RemovedCounts, ScannedDirectory, StoreOutcome, Tally};
 use crate::model::clock::Clock;
 use crate::model::declared::DeclaredSet;
 
@@ -217,6 +218,39 @@ impl<'c> Batch<'c> {
     /// The connection of the transaction, for changes that no cache of the tables knows of.
     pub(in super::super) fn connection(&self) -> &'c Connection {
         self.connection
+    }
+
+    /// Removes an instance with all its locations.
+    pub(in super::super) fn remove_instance(
+        &mut self,
+        uid: &str,
+        removal: i64,
+        takes_objects: bool,
+    ) -> Result<RemovedCounts> {
+        self.tables.remove_instance(uid, removal, takes_objects)
+    }
+
+    /// Notes an instance as removed that the index does not know.
+    pub(in super::super) fn note_removed(&mut self, uid: &str, removal: i64) -> Result<()> {
+        match self.tables.find_instance(uid)? {
+            None => self.tables.removals.insert_instance(uid, removal, None),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Notes a removed file as being in the trash.
+    pub(in super::super) fn note_trashed(&mut self, directory: i64, name: &OsStr) -> Result<()> {
+        self.tables.removals.note_trashed(directory, name)
+    }
+
+    /// Forgets a removed file.
+    pub(in super::super) fn forget_removed(&mut self, directory: i64, name: &OsStr) -> Result<()> {
+        self.tables.removals.forget_file(directory, name)
+    }
+
+    /// Lets a removed instance come back.
+    pub(in super::super) fn lift_removed(&mut self, uid: &str) -> Result<()> {
+        self.tables.removals.lift(uid, None)
     }
 
     /// Forgets what is remembered of rows, since paths have changed.

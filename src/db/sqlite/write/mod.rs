@@ -23,11 +23,15 @@ mod migration;
 mod origins;
 mod parents;
 mod patients;
+mod removals;
+mod removing;
 mod rows;
 mod run;
 mod scans;
 mod tables;
 
+pub(super) use asserted_values::record_of_text;
 pub(super) use batch::Batch;
 pub(super) use migration::from_version_1;
 pub(super) use origins::last_change;
+pub(super) use removals::{FOR_TRASH, IN_TRASH};

@@ -177,6 +177,15 @@ fn found_instance(
     rows: &mut DirectoryRows,
 ) -> Result<()> {
     let NewInstance { record, file, .. } = new;
+    let uid = record.value(AttributeId::SOPInstanceUID);
+    if tables.removals.has(uid)? {
+        let was_location = may_be_known && tables.remove_file(file.name, rows)?;
+        tables.withhold(uid, file)?;
+        let tally = &mut tables.changes.tally;
+        tally.corrected += u64::from(scanned.reread);
+        *(if was_location || scanned.reread { &mut tally.withheld_updated } else { &mut tally.withheld }) += 1;
+        return Ok(());
+    }
     if scanned.reread {
         if is_as_indexed(tables, record, file)? {
             return Ok(());
@@ -186,7 +195,6 @@ fn found_instance(
     if may_be_known {
         // Mostly the file has the same instance as before. That is one look-up. To find out which
         // instance a file of a directory of 100,000 was takes as many.
-        let uid = record.value(AttributeId::SOPInstanceUID);
         let same = tables.find_instance(uid)?.is_some_and(|existing| existing.lies_at(file.directory, file.name));
         if !same {
             tables.remove_file(file.name, rows)?;

@@ -16,6 +16,7 @@ use super::instances::InstanceRows;
 use super::lookups::Lookups;
 use super::origins::Origins;
 use super::parents::Parents;
+use super::removals::Removals;
 use super::rows::{InstanceGroup, InstanceRow, NewInstance, Result};
 use super::run::{Run, decides_instance_group};
 use crate::model::attribute::AttributeId;
@@ -35,6 +36,7 @@ pub(super) struct Tables<'c> {
     pub(super) files: Files<'c>,
     pub(super) copies: Copies<'c>,
     pub(super) origins: Origins<'c>,
+    pub(super) removals: Removals<'c>,
     pub(super) changes: Changes,
     /// The instance group of the last record.
     run: Option<Run>,
@@ -52,6 +54,7 @@ impl<'c> Tables<'c> {
             files: Files::new(connection, clock),
             copies: Copies::new(connection),
             origins: Origins::new(connection, clock),
+            removals: Removals::new(connection),
             changes: Changes::default(),
             run: None,
         })
@@ -67,6 +70,7 @@ impl<'c> Tables<'c> {
         self.forget_parents();
         self.groups.forget();
         self.files.forget();
+        self.removals.forget();
     }
 
     /// Forgets where records belong.

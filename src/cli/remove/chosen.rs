@@ -1,0 +1,146 @@
+//! What keys choose to remove: studies, each with its instances that match.
+
+use anyhow::{Context as _, bail};
+
+use crate::cli::keys::query::query_of_keys;
+use crate::config::Config;
+use crate::db::open::Reader;
+use crate::db::{RemovedCounts, Search as _};
+use crate::model::attribute::AttributeId;
+use crate::model::find::FindRequest;
+use crate::model::level::QueryRetrieveLevel;
+use crate::model::location::Place;
+use crate::qr::{self, QueryStop};
+
+/// A study that loses instances.
+pub(super) struct ChosenStudy {
+    date: String,
+    uid: String,
+    /// SOP Instance UIDs of those that match.
+    pub(super) instances: Vec<String>,
+    /// What removing them takes away.
+    pub(super) counts: RemovedCounts,
+}
+
+/// Reads a size: bytes, or a number with K, M, G or T, which are powers of 1024.
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let factor = match text.get(digits.len()..).unwrap_or_default().to_ascii_uppercase().trim_end_matches("IB") {
+        "" | "B" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => return Err("write a size as 200G or 500M".to_owned()),
+    };
+    let number: u64 = digits.parse().map_err(|_| "write a size as 200G or 500M".to_owned())?;
+    number.checked_shl(factor).filter(|size| size >> factor == number).ok_or_else(|| "that is too much".to_owned())
+}
+
+/// Finds what matches the keys. With `until_free`, only as many studies as it takes, the oldest first.
+pub(super) fn choose(keys: &[String], until_free: Option<u64>, config: &Config) -> anyhow::Result<Vec<ChosenStudy>> {
+    if let Some(key) = keys.iter().find(|key| !key.contains('=')) {
+        bail!("`{key}` has no value: write KEY=VALUE");
+    }
+    let mut reader = Reader::open(&config.index)?;
+    let missing = match until_free {
+        None => None,
+        Some(wanted) => match wanted.saturating_sub(free_bytes(config)?) {
+            // Enough is free.
+            0 => return Ok(Vec::new()),
+            missing => Some(missing),
+        },
+    };
+    let mut studies = Vec::new();
+    let returned = [AttributeId::StudyInstanceUID, AttributeId::StudyDate];
+    for [uid, date] in values(&mut reader, QueryRetrieveLevel::Study, keys, returned, config)? {
+        studies.push(ChosenStudy { date, uid, instances: Vec::new(), counts: RemovedCounts::default() });
+    }
+    studies.sort_by(|one, other| (&one.date, &one.uid).cmp(&(&other.date, &other.uid)));
+    let mut chosen = Vec::new();
+    let mut freed = 0;
+    for mut study in studies {
+        if missing.is_some_and(|missing| freed >= missing) {
+            break;
+        }
+        let mut narrowed = keys.to_vec();
+        narrowed.push(format!("StudyInstanceUID={}", study.uid));
+        let uids = values(&mut reader, QueryRetrieveLevel::Image, &narrowed, [AttributeId::SOPInstanceUID], config)?;
+        for [uid] in uids {
+            study.counts.add(counts_of(&mut reader, &uid)?);
+            study.instances.push(uid);
+        }
+        // With a rule of free space, a study without received objects frees nothing.
+        if missing.is_some() && study.counts.objects == 0 || study.instances.is_empty() {
+            continue;
+        }
+        freed += study.counts.object_bytes;
+        chosen.push(study);
+    }
+    Ok(chosen)
+}
+
+fn counts_of(reader: &mut Reader, uid: &str) -> anyhow::Result<RemovedCounts> {
+    let mut counts = RemovedCounts { instances: 1, ..RemovedCounts::default() };
+    for known in reader.known_locations(uid)? {
+        match known.location.place {
+            Place::Managed => {
+                counts.objects += 1;
+                counts.object_bytes += known.location.size;
+            }
+            Place::InPlace | Place::Archive => counts.in_place += 1,
+            Place::MetadataOnly => {}
+        }
+    }
+    Ok(counts)
+}
+
+/// The values of these attributes in all answers to a query.
+fn values<const N: usize>(
+    reader: &mut Reader,
+    level: QueryRetrieveLevel,
+    keys: &[String],
+    returned: [AttributeId; N],
+    config: &Config,
+) -> anyhow::Result<Vec<[String; N]>> {
+    let query = query_of_keys(level, keys, &returned.map(|id| id.attribute().keyword), config)?;
+    let at = |request: &FindRequest, id| request.return_keys.iter().position(|key| key.attribute == id);
+    let mut places = [0; N];
+    for (place, id) in places.iter_mut().zip(returned) {
+        *place = at(&query.request, id).context("a column has no value in the answers")?;
+    }
+    let mut found = Vec::new();
+    let stop = QueryStop::new(reader);
+    qr::run(reader, &query, &stop, |answer| {
+        found.push(places.map(|place| answer.values.get(place).cloned().unwrap_or_default()));
+        std::ops::ControlFlow::Continue(())
+    })?;
+    Ok(found)
+}
+
+/// Free bytes on the disk of the received objects.
+fn free_bytes(config: &Config) -> anyhow::Result<u64> {
+    let Some(options) = config.store_options() else {
+        bail!("with `metadata_only` no objects are kept; hint: leave out --until-free");
+    };
+    let space = rustix::fs::statvfs(&options.directory)
+        .with_context(|| format!("cannot look at {}", options.directory.display()))?;
+    Ok(space.f_bavail.saturating_mul(space.f_frsize))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_as_people_write_them() {
+        for (text, bytes) in
+            [("7", 7), ("7B", 7), ("2K", 2048), ("3m", 3 << 20), ("200GiB", 200 << 30), ("1T", 1 << 40)]
+        {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "G", "1X", "1.5G", "-1", "99999999999999T"] {
+            assert!(size(text).is_err(), "{text}");
+        }
+    }
+}

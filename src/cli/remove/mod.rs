@@ -1,0 +1,238 @@
+//! `dcmdex remove` takes instances out of the index, and received objects to the trash. It says first
+//! what it would do, and what was removed can come back.
+
+mod chosen;
+mod trash;
+mod undo;
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args};
+use serde_json::json;
+
+use self::chosen::{ChosenStudy, choose};
+use super::output::Grouped;
+use crate::cli::Exit;
+use crate::cli::context::{Chattiness, Context, Flags, IndexArgs};
+use crate::config::Config;
+use crate::db::RemovedCounts;
+use crate::db::open::{Reader, Writer};
+use crate::model::calendar::moment_text;
+use crate::model::clock::Clock;
+use crate::store::Trash;
+
+/// Instances in one transaction, at least. A study is never divided. Larger: a node waits longer for its
+/// turn. Smaller: more transactions.
+const BATCH: usize = 2000;
+
+#[derive(Debug, Args)]
+#[command(after_long_help = REMOVE_HELP)]
+#[command(group(ArgGroup::new("work").required(true).args(["keys", "list", "undo", "empty"]).multiple(false)))]
+pub(super) struct RemovalArgs {
+    #[command(flatten)]
+    index: IndexArgs,
+    /// Directory with the received objects [default: dcmdex-data/objects]
+    #[arg(long, value_name = "DIR")]
+    storage: Option<PathBuf>,
+    /// Also move received objects to the trash of the storage directory
+    #[arg(long, requires = "keys")]
+    objects: bool,
+    /// Remove only studies, the oldest first, until so much is free on the disk of the received objects,
+    /// as in 200G. Needs --objects and --no-undo
+    #[arg(long, value_name = "SIZE", value_parser = chosen::size, requires = "objects", requires = "no_undo")]
+    until_free: Option<u64>,
+    /// Delete the objects for good, instead of keeping them in the trash
+    #[arg(long, requires = "objects")]
+    no_undo: bool,
+    /// Do it. Without this option, the command says what it would do
+    #[arg(long)]
+    yes: bool,
+    /// List what was removed
+    #[arg(long)]
+    list: bool,
+    /// Bring back what the removal with this number took away
+    #[arg(long, value_name = "N")]
+    undo: Option<i64>,
+    /// Delete the objects in the trash for good that were removed more than so many days ago
+    #[arg(long, value_name = "DAYS")]
+    empty: Option<u32>,
+    /// Write one JSON object per line (docs/json.md)
+    #[arg(long)]
+    json: bool,
+    /// What to remove, as for `dcmdex find`
+    #[arg(value_name = "KEY=VALUE")]
+    keys: Vec<String>,
+}
+
+const REMOVE_HELP: &str = "\
+Keys and values are those of `dcmdex find`. All instances that match are removed, each study in one piece.
+
+Files that were scanned in place are never touched. The index forgets them, and no scan and no
+`dcmdex rebuild` brings them back. Received objects stay where they are, or go to the trash with --objects.
+An instance that is received again is stored as a new one.
+
+Examples:
+  dcmdex remove StudyInstanceUID=1.2.3                          what would be removed
+  dcmdex remove StudyInstanceUID=1.2.3 --objects --yes          does it
+  dcmdex remove --list                                          the removals with their numbers
+  dcmdex remove --undo 7 --yes                                  brings all of number 7 back
+  dcmdex remove --empty 7 --yes                                 frees the disk of the trash
+  dcmdex remove StudyDate=..today-10y Modality=US --objects     what a rule of age would remove
+  dcmdex remove StudyDate=..today-1y --objects --no-undo --until-free 200G --yes";
+
+pub(super) fn run(arguments: &RemovalArgs, context: &mut Context) -> anyhow::Result<Exit> {
+    let mut flags = Flags::default();
+    arguments.index.add_to(&mut flags)?;
+    flags.path("storage", "--storage", arguments.storage.as_ref())?;
+    let config = context.configure(flags.0, Chattiness::Tool)?;
+    if arguments.list {
+        return trash::list(&config, arguments.json, context);
+    }
+    if let Some(removal) = arguments.undo {
+        return undo::run(&config, removal, arguments.yes, context);
+    }
+    if let Some(days) = arguments.empty {
+        return trash::empty(&config, days, arguments.yes, context);
+    }
+    let chosen = choose(&arguments.keys, arguments.until_free, &config)?;
+    if arguments.yes && !chosen.is_empty() {
+        remove(arguments, &config, &chosen, context)
+    } else {
+        tell(arguments, &chosen, context)
+    }
+}
+
+/// Says what would be removed.
+fn tell(arguments: &RemovalArgs, chosen: &[ChosenStudy], context: &mut Context) -> anyhow::Result<Exit> {
+    let mut counts = RemovedCounts::default();
+    chosen.iter().for_each(|study| counts.add(study.counts));
+    if arguments.json {
+        context.output.line(in_json(None, chosen.len(), counts))?;
+    } else if counts.instances == 0 {
+        context.output.line("nothing matches")?;
+    } else {
+        let objects = match (arguments.objects, arguments.no_undo) {
+            (false, _) => "stay where they are",
+            (true, false) => "go to the trash",
+            (true, true) => "are DELETED FOR GOOD",
+        };
+        context.output.line(format_args!(
+            "would remove {} instances of {} studies: {} received objects of {} bytes, which {objects}, and {} files in place, \
+             which stay as they are",
+            Grouped(counts.instances),
+            Grouped(chosen.len() as u64),
+            Grouped(counts.objects),
+            Grouped(counts.object_bytes),
+            Grouped(counts.in_place)
+        ))?;
+        context.output.line("nothing was changed; --yes does it")?;
+    }
+    Ok(if counts.instances == 0 { Exit::Partly } else { Exit::Done })
+}
+
+fn remove(
+    arguments: &RemovalArgs,
+    config: &Config,
+    chosen: &[ChosenStudy],
+    context: &mut Context,
+) -> anyhow::Result<Exit> {
+    let begun_ms = Clock::System.now_ms();
+    let writer = Writer::open(&config.index, config.node_writer_options())?;
+    let handle = writer.handle();
+    let removal = handle.begin_removal(begun_ms, arguments.objects)?;
+    let mut counts = RemovedCounts::default();
+    let mut batch = Vec::new();
+    for study in chosen {
+        batch.extend_from_slice(&study.instances);
+        if batch.len() >= BATCH {
+            counts.add(handle.remove(removal, arguments.objects, std::mem::take(&mut batch))?);
+        }
+    }
+    counts.add(handle.remove(removal, arguments.objects, batch)?);
+    tracing::info!(
+        removal,
+        studies = chosen.len(),
+        instances = counts.instances,
+        objects = arguments.objects,
+        "audit: instances were removed"
+    );
+    let mut moved = None;
+    if let Some(options) = config.store_options().filter(|options| options.directory.is_dir()) {
+        let storage = options.directory.canonicalize()?;
+        write_list(&storage, config, removal, begun_ms)?;
+        if arguments.objects {
+            moved = trash::sweep(config, &options, &handle)?;
+            if moved.is_some() && arguments.no_undo {
+                Trash::below(&storage).empty(begun_ms)?;
+                handle.emptied(removal, Clock::System.now_ms())?;
+            }
+        }
+    }
+    writer.close()?;
+    if arguments.json {
+        context.output.line(in_json(Some(removal), chosen.len(), counts))?;
+        return Ok(Exit::Done);
+    }
+    context.output.line(format_args!(
+        "removal {removal} ({}): {} instances of {} studies are no longer in the index",
+        moment_text(begun_ms),
+        Grouped(counts.instances),
+        Grouped(chosen.len() as u64)
+    ))?;
+    match moved {
+        Some(objects) if arguments.no_undo => {
+            context.output.line(format_args!("{} received objects were deleted for good", Grouped(objects)))?;
+        }
+        Some(objects) => {
+            context.output.line(format_args!("{} received objects are in the trash", Grouped(objects)))?;
+        }
+        None if arguments.objects && counts.objects > 0 => {
+            context.output.line(format_args!(
+                "the node moves {} received objects to the trash within seconds",
+                Grouped(counts.objects)
+            ))?;
+            if arguments.no_undo {
+                context.output.line("`dcmdex remove --empty 0 --yes` deletes them for good afterwards")?;
+            }
+        }
+        None => {}
+    }
+    context.output.line(format_args!("`dcmdex remove --undo {removal} --yes` brings them back"))?;
+    Ok(Exit::Done)
+}
+
+/// Writes what was removed beside the trash, for an index that is built anew.
+pub(super) fn write_list(
+    storage: &std::path::Path,
+    config: &Config,
+    removal: i64,
+    begun_ms: i64,
+) -> anyhow::Result<()> {
+    /// Instances that one query returns.
+    const PAGE: usize = 1000;
+    let mut reader = Reader::open(&config.index)?;
+    Trash::below(storage).write_list::<anyhow::Error>(begun_ms, |each| {
+        let mut after = String::new();
+        loop {
+            let page = reader.instances_of_removal(removal, &after, PAGE)?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            after.clone_from(last);
+            for (uid, _) in &page {
+                each(uid)?;
+            }
+        }
+    })
+}
+
+fn in_json(removal: Option<i64>, studies: usize, counts: RemovedCounts) -> serde_json::Value {
+    json!({
+        "event": "removed",
+        "removal": removal,
+        "dry_run": removal.is_none(),
+        "studies": studies,
+        "instances": counts.instances,
+        "objects": counts.objects,
+        "object_bytes": counts.object_bytes,
+        "in_place": counts.in_place,
+    })
+}

@@ -1,0 +1,101 @@
+//! The trash of the storage directory: what is in it, and how it is filled and emptied.
+
+use anyhow::{Context as _, bail};
+use serde_json::json;
+
+use crate::cli::Exit;
+use crate::cli::context::Context;
+use crate::cli::output::{Grouped, Shown};
+use crate::config::Config;
+use crate::db::Removal;
+use crate::db::open::{Reader, Writer, WriterHandle};
+use crate::model::calendar::{DAY_MS, moment_text};
+use crate::model::clock::Clock;
+use crate::receive::trash;
+use crate::store::{self, Objects, Trash};
+
+/// Moves removed objects to the trash. `None` if a node has the storage directory: it moves them,
+/// because only it knows what is received meanwhile.
+pub(super) fn sweep(config: &Config, options: &store::Options, writer: &WriterHandle) -> anyhow::Result<Option<u64>> {
+    match Objects::open(options) {
+        Ok(objects) => Ok(Some(trash::sweep(&config.index, objects.root(), writer, |_| ())?)),
+        Err(store::Error::InUse { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Lists the removals.
+pub(super) fn list(config: &Config, as_json: bool, context: &mut Context) -> anyhow::Result<Exit> {
+    let removals = Reader::open(&config.index)?.removals()?;
+    for removal in &removals {
+        let Removal { id, begun_ms, instances, still_removed, for_trash, in_trash, emptied_ms, .. } = removal;
+        if as_json {
+            context.output.line(json!({
+                "event": "removal",
+                "removal": id,
+                "begun_ms": begun_ms,
+                "instances": instances,
+                "still_removed": still_removed,
+                "for_trash": for_trash,
+                "in_trash": in_trash,
+                "emptied_ms": emptied_ms,
+            }))?;
+            continue;
+        }
+        let (all, still) = (Grouped(*instances), Grouped(*still_removed));
+        let mut text = format!("{id}: {}, {all} instances, {still} of them still removed", moment_text(*begun_ms));
+        if *in_trash > 0 {
+            text.push_str(&format!("; {} objects in the trash", Grouped(*in_trash)));
+        }
+        if *for_trash > 0 {
+            text.push_str(&format!("; {} objects on their way to the trash", Grouped(*for_trash)));
+        }
+        if let Some(emptied) = emptied_ms {
+            text.push_str(&format!("; objects deleted for good {}", moment_text(*emptied)));
+        }
+        context.output.line(text)?;
+    }
+    if removals.is_empty() && !as_json {
+        context.output.line("nothing was removed")?;
+    }
+    Ok(Exit::Done)
+}
+
+/// Deletes objects in the trash for good that were removed long enough ago.
+pub(super) fn empty(config: &Config, days: u32, yes: bool, context: &mut Context) -> anyhow::Result<Exit> {
+    let now_ms = Clock::System.now_ms();
+    let removals = Reader::open(&config.index)?.removals()?;
+    let limit = now_ms.saturating_sub(i64::from(days).saturating_mul(DAY_MS));
+    let old: Vec<&Removal> =
+        removals.iter().filter(|removal| removal.begun_ms <= limit && removal.in_trash > 0).collect();
+    let objects: u64 = old.iter().map(|removal| removal.in_trash).sum();
+    if !yes || old.is_empty() {
+        let hint = if old.is_empty() { "" } else { "; nothing was changed, --yes does it" };
+        context.output.line(format_args!("would delete {} objects for good{hint}", Grouped(objects)))?;
+        return Ok(Exit::Done);
+    }
+    let options = config.store_options().context("with `metadata_only` there is no trash")?;
+    let storage = options.directory.canonicalize()?;
+    let writer = Writer::open(&config.index, config.node_writer_options())?;
+    for removal in old {
+        Trash::below(&storage).empty(removal.begun_ms).context("cannot empty the trash")?;
+        writer.handle().emptied(removal.id, now_ms)?;
+        tracing::info!(
+            removal = removal.id,
+            objects = removal.in_trash,
+            "audit: removed objects were deleted for good"
+        );
+    }
+    writer.close()?;
+    context.output.line(format_args!("{} objects were deleted for good", Grouped(objects)))?;
+    Ok(Exit::Done)
+}
+
+/// Refuses a number that no removal has.
+pub(super) fn known_removal(config: &Config, removal: i64) -> anyhow::Result<Removal> {
+    let removals = Reader::open(&config.index)?.removals()?;
+    let Some(known) = removals.into_iter().find(|known| known.id == removal) else {
+        bail!("there is no removal {removal} in {}; `dcmdex remove --list` lists them", Shown(&config.index));
+    };
+    Ok(known)
+}

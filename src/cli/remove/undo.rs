@@ -1,0 +1,267 @@
+//! Brings back what a removal took away.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+use super::trash::known_removal;
+use crate::cli::Exit;
+use crate::cli::context::Context;
+use crate::cli::output::{Grouped, Shown};
+use crate::cli::reindex::{ReadObject, read, store};
+use crate::cli::stray::series_directories;
+use crate::config::Config;
+use crate::db::open::{Reader, Writer, WriterHandle};
+use crate::db::{Arrivals as _, FileOutcome, RemovedFile, ScannedDirectory, ScannedFile};
+use crate::ingest::Wanted;
+use crate::model::location::{Location, Place};
+use crate::store::Trash;
+
+/// Instances that one query returns.
+const PAGE: usize = 500;
+
+/// What was brought back.
+#[derive(Default)]
+struct UndoCounts {
+    objects: u64,
+    in_place: u64,
+    failed: u64,
+    /// Archive files whose members the next scan indexes again.
+    archives: BTreeSet<PathBuf>,
+}
+
+/// What the steps of an undo work with.
+struct Undo {
+    reader: Reader,
+    writer: WriterHandle,
+    /// The trash and the storage directory.
+    trash: Option<(Trash, PathBuf)>,
+    begun_ms: i64,
+    removal: i64,
+    wanted: &'static Wanted,
+}
+
+pub(super) fn run(config: &Config, removal: i64, yes: bool, context: &mut Context) -> anyhow::Result<Exit> {
+    let known = known_removal(config, removal)?;
+    if !yes {
+        context.output.line(format_args!(
+            "would bring back {} instances; nothing was changed, --yes does it",
+            Grouped(known.still_removed)
+        ))?;
+        return Ok(Exit::Done);
+    }
+    let writer = Writer::open(&config.index, config.node_writer_options())?;
+    let storage = config.store_options().and_then(|options| options.directory.canonicalize().ok());
+    let mut undo = Undo {
+        reader: Reader::open(&config.index)?,
+        writer: writer.handle(),
+        trash: storage.map(|storage| (Trash::below(&storage), storage)),
+        begun_ms: known.begun_ms,
+        removal,
+        wanted: Wanted::with_declared(&config.declared),
+    };
+    let mut counts = UndoCounts::default();
+    undo.bring_from_trash(&mut counts, context)?;
+    undo.files(&mut counts, context)?;
+    undo.instances_without_files(&mut counts)?;
+    undo.writer.flush()?;
+    if counts.failed == 0 {
+        undo.writer.end_removal(removal)?;
+        if let Some((trash, _)) = &undo.trash {
+            trash.forget(known.begun_ms).context("cannot delete the list of the removal")?;
+        }
+    }
+    drop(undo);
+    writer.close()?;
+    tracing::info!(removal, objects = counts.objects, in_place = counts.in_place, "audit: a removal was undone");
+    context.output.line(format_args!(
+        "{} received objects and {} files in place are in the index again; {} could not be brought back",
+        Grouped(counts.objects),
+        Grouped(counts.in_place),
+        Grouped(counts.failed)
+    ))?;
+    for archive in &counts.archives {
+        context.output.line(format_args!("hint: `dcmdex scan {}` indexes its members again", Shown(archive)))?;
+    }
+    Ok(if counts.failed == 0 { Exit::Done } else { Exit::Partly })
+}
+
+impl Undo {
+    /// Moves objects from the trash to their places, and gives them their rows.
+    fn bring_from_trash(&mut self, counts: &mut UndoCounts, context: &mut Context) -> anyhow::Result<()> {
+        let Some((trash, storage)) = self.trash.clone() else { return Ok(()) };
+        let from = trash.objects(self.begun_ms);
+        if !from.is_dir() {
+            return Ok(());
+        }
+        let checksums = self.checksums()?;
+        for series in series_directories(&from).with_context(|| format!("cannot list {}", from.display()))? {
+            let place = storage.join(series.strip_prefix(&from).unwrap_or(&series));
+            let mut names: Vec<OsString> = std::fs::read_dir(&series)
+                .with_context(|| format!("cannot list {}", series.display()))?
+                .flatten()
+                .map(|entry| entry.file_name())
+                .filter(|name| name.as_encoded_bytes().first() != Some(&b'.'))
+                .collect();
+            names.sort();
+            for names in names.chunks(PAGE) {
+                let mut found = Vec::new();
+                for name in names {
+                    let path = place.join(name);
+                    trash
+                        .take_back(self.begun_ms, &path)
+                        .with_context(|| format!("cannot bring back {}", path.display()))?;
+                    self.read_managed(&place, name, &checksums, &mut found, (counts, context))?;
+                }
+                self.store(found, counts)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The checksums of the removed objects, by path.
+    fn checksums(&mut self) -> anyhow::Result<BTreeMap<PathBuf, RemovedFile>> {
+        let (mut after, mut known) = (String::new(), BTreeMap::new());
+        loop {
+            let page = self.reader.files_of_removal(self.removal, &after, PAGE)?;
+            let Some(last) = page.last() else { return Ok(known) };
+            after.clone_from(&last.sop_instance_uid);
+            let managed = page.into_iter().filter(|file| file.location.place == Place::Managed);
+            known.extend(managed.filter_map(|file| Some((file.location.path()?, file))));
+        }
+    }
+
+    fn read_managed(
+        &self,
+        directory: &Path,
+        name: &OsString,
+        checksums: &BTreeMap<PathBuf, RemovedFile>,
+        found: &mut Vec<ReadObject>,
+        (counts, context): (&mut UndoCounts, &mut Context),
+    ) -> anyhow::Result<()> {
+        match read(Place::Managed, directory, name, self.wanted) {
+            Ok(mut object) => {
+                let known = checksums.get(&directory.join(name));
+                // A file of another size was received since.
+                let known = known.filter(|known| known.location.size == object.location.size);
+                object.checksum = known.and_then(|known| known.checksum);
+                found.push(object);
+            }
+            Err(reason) => {
+                counts.failed += 1;
+                context.output.line(format_args!("failed: {}: {reason}", Shown(&directory.join(name))))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores objects. A node may have moved one to the trash since it was read, as long as the index
+    /// did not name it.
+    fn store(&self, found: Vec<ReadObject>, counts: &mut UndoCounts) -> anyhow::Result<()> {
+        counts.objects += found.len() as u64;
+        let paths: Vec<PathBuf> = found.iter().filter_map(|object| object.location.path()).collect();
+        store(&self.writer, found)?;
+        if let Some((trash, _)) = &self.trash {
+            for path in paths {
+                trash.take_back(self.begun_ms, &path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings back what did not go to the trash: objects of the node, files in place and members.
+    fn files(&mut self, counts: &mut UndoCounts, context: &mut Context) -> anyhow::Result<()> {
+        let mut after = String::new();
+        loop {
+            let page = self.reader.files_of_removal(self.removal, &after, PAGE)?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after.clone_from(&last.sop_instance_uid);
+            let mut uids: Vec<String> = page.iter().map(|file| file.sop_instance_uid.clone()).collect();
+            uids.dedup();
+            let (managed, others): (Vec<_>, Vec<_>) =
+                page.into_iter().partition(|file| file.location.place == Place::Managed);
+            let mut found = Vec::new();
+            for file in managed.iter().filter(|file| !file.is_in_trash) {
+                let Location { directory, file_name, .. } = &file.location;
+                let checksums = BTreeMap::from([(directory.join(file_name), file.clone())]);
+                self.read_managed(directory, file_name, &checksums, &mut found, (counts, context))?;
+            }
+            self.store(found, counts)?;
+            // From now on a scan indexes the files in place, also if this process is killed.
+            self.writer.lift_removed(uids)?;
+            self.writer.forget_removed(managed)?;
+            self.in_place(others, counts, context)?;
+        }
+    }
+
+    fn in_place(&self, files: Vec<RemovedFile>, counts: &mut UndoCounts, context: &mut Context) -> anyhow::Result<()> {
+        let mut by_directory: BTreeMap<PathBuf, Vec<ScannedFile>> = BTreeMap::new();
+        for file in files {
+            let Location { place, directory, file_name, .. } = file.location;
+            if place == Place::Archive {
+                counts.archives.insert(directory);
+                continue;
+            }
+            match read(place, &directory, &file_name, self.wanted) {
+                Ok(object) => {
+                    counts.in_place += 1;
+                    by_directory.entry(directory).or_default().push(ScannedFile {
+                        file_name,
+                        size: object.location.size,
+                        mtime_ms: object.location.mtime_ms,
+                        known: true,
+                        reread: false,
+                        outcome: FileOutcome::Instance(object.record),
+                    });
+                }
+                Err(reason) => {
+                    counts.failed += 1;
+                    let path = directory.join(&file_name);
+                    context.output.line(format_args!("failed: {}: {reason}", Shown(&path)))?;
+                }
+            }
+        }
+        for (directory, files) in by_directory {
+            self.writer.scanned(ScannedDirectory {
+                place: Place::InPlace,
+                directory,
+                files,
+                complete: false,
+                vanished: Vec::new(),
+                missing: Vec::new(),
+                returned: Vec::new(),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Brings back instances of which only metadata were kept.
+    fn instances_without_files(&mut self, counts: &mut UndoCounts) -> anyhow::Result<()> {
+        let mut after = String::new();
+        loop {
+            let page = self.reader.instances_of_removal(self.removal, &after, PAGE)?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            after.clone_from(last);
+            let mut found = Vec::new();
+            let mut uids = Vec::new();
+            for (uid, record) in page {
+                uids.push(uid);
+                if let Some(record) = record {
+                    let location = Location {
+                        place: Place::MetadataOnly,
+                        directory: PathBuf::new(),
+                        file_name: OsString::new(),
+                        size: 0,
+                        mtime_ms: self.begun_ms,
+                    };
+                    found.push(ReadObject { record: Box::new(record), location, checksum: None });
+                }
+            }
+            counts.objects += found.len() as u64;
+            store(&self.writer, found)?;
+            self.writer.lift_removed(uids)?;
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! What operators removed, as the index has it: asked by a [`Reader`], changed by the writer.
+
+use std::path::PathBuf;
+
+use rusqlite::{OptionalExtension as _, params};
+
+use super::reader::Reader;
+use super::sql_values::{PathValue, path_from_sql, place_from_number, to_u64};
+use super::write::{FOR_TRASH, IN_TRASH, record_of_text};
+use super::writer::WriterHandle;
+use crate::db::{Error, Removal, RemovedCounts, RemovedFile};
+use crate::model::checksum::Checksum;
+use crate::model::location::Location;
+use crate::model::record::InstanceRecord;
+
+impl Reader {
+    /// Whether the index has the tables of removals. One that only an older program has written has
+    /// none.
+    fn knows_removals(&self) -> Result<bool, Error> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'removed_file')";
+        Ok(self.connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+    }
+
+    /// All removals, the newest first.
+    ///
+    /// # Errors
+    /// Fails with an error of the engine.
+    pub fn removals(&mut self) -> Result<Vec<Removal>, Error> {
+        if !self.knows_removals()? {
+            return Ok(Vec::new());
+        }
+        let mut statement = self.connection.prepare_cached(
+            "SELECT r.id, r.begun_ms, r.takes_objects, r.instances, r.emptied_ms, \
+             (SELECT count(*) FROM removed_instance i WHERE i.removal = r.id), \
+             (SELECT count(*) FROM removed_file f WHERE f.removal = r.id AND f.state = ?1), \
+             (SELECT count(*) FROM removed_file f WHERE f.removal = r.id AND f.state = ?2) \
+             FROM removal r ORDER BY r.id DESC",
+        )?;
+        let rows = statement.query_map([FOR_TRASH, IN_TRASH], |row| {
+            Ok(Removal {
+                id: row.get(0)?,
+                begun_ms: row.get(1)?,
+                takes_objects: row.get(2)?,
+                instances: to_u64(row.get(3)?),
+                emptied_ms: row.get(4)?,
+                still_removed: to_u64(row.get(5)?),
+                for_trash: to_u64(row.get(6)?),
+                in_trash: to_u64(row.get(7)?),
+            })
+        })?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// Whether an instance is removed.
+    ///
+    /// # Errors
+    /// Fails with an error of the engine.
+    pub fn is_removed(&mut self, sop_instance_uid: &str) -> Result<bool, Error> {
+        if !self.knows_removals()? {
+            return Ok(false);
+        }
+        let sql = "SELECT EXISTS (SELECT 1 FROM removed_instance WHERE sop_instance_uid = ?1)";
+        Ok(self.connection.prepare_cached(sql)?.query_row([sop_instance_uid], |row| row.get(0))?)
+    }
+
+    /// A page of the removed files that are to go to the trash, those after `after` in the order of
+    /// their rows.
+    ///
+    /// # Errors
+    /// Fails with an error of the engine.
+    pub fn files_for_trash(&mut self, after: Option<&RemovedFile>, limit: usize) -> Result<Vec<RemovedFile>, Error> {
+        if !self.knows_removals()? {
+            return Ok(Vec::new());
+        }
+        let (directory, name) = after.map_or((0, None), |after| (after.directory, Some(&*after.location.file_name)));
+        self.removed_files(
+            "f.state = 1 AND (f.directory > ?1 OR (f.directory = ?1 AND (?2 IS NULL OR f.file_name > ?2))) \
+             ORDER BY f.directory, f.file_name LIMIT ?3",
+            params![directory, name.map(PathValue), i64::try_from(limit).unwrap_or(i64::MAX)],
+        )
+    }
+
+    /// A page of the files of a removal, those of instances after this UID. The files of an instance
+    /// come together, and the first of them is the one that was its first location.
+    ///
+    /// # Errors
+    /// Fails with an error of the engine.
+    pub fn files_of_removal(&mut self, removal: i64, after: &str, limit: usize) -> Result<Vec<RemovedFile>, Error> {
+        self.removed_files(
+            "f.removal = ?1 AND f.sop_instance_uid IN (SELECT DISTINCT sop_instance_uid FROM removed_file \
+             WHERE removal = ?1 AND sop_instance_uid > ?2 ORDER BY sop_instance_uid LIMIT ?3) \
+             ORDER BY f.sop_instance_uid, f.differs, d.place <> 1",
+            params![removal, after, i64::try_from(limit).unwrap_or(i64::MAX)],
+        )
+    }
+
+    fn removed_files(&self, condition: &str, parameters: impl rusqlite::Params) -> Result<Vec<RemovedFile>, Error> {
+        let sql = format!(
+            "SELECT f.directory, f.file_name, f.sop_instance_uid, f.removal, f.size, f.mtime_ms, f.checksum, f.differs, \
+             f.state, d.place, d.path, r.begun_ms FROM removed_file f JOIN directory d ON d.id = f.directory \
+             JOIN removal r ON r.id = f.removal WHERE {condition}"
+        );
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let rows = statement.query_map(parameters, |row| {
+            Ok(RemovedFile {
+                directory: row.get(0)?,
+                location: Location {
+                    place: place_from_number(row.get(9)?)?,
+                    directory: PathBuf::from(path_from_sql(row.get_ref(10)?)?),
+                    file_name: path_from_sql(row.get_ref(1)?)?,
+                    size: to_u64(row.get(4)?),
+                    mtime_ms: row.get(5)?,
+                },
+                sop_instance_uid: row.get(2)?,
+                removal: row.get(3)?,
+                begun_ms: row.get(11)?,
+                checksum: row.get::<_, Option<_>>(6)?.map(Checksum::from_bytes),
+                differs: row.get(7)?,
+                is_in_trash: row.get::<_, i64>(8)? == IN_TRASH,
+            })
+        })?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// A page of the instances of a removal after this UID, each with its record if no object can
+    /// bring it back.
+    ///
+    /// # Errors
+    /// Fails with an error of the engine.
+    pub fn instances_of_removal(
+        &mut self,
+        removal: i64,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<(String, Option<InstanceRecord>)>, Error> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT sop_instance_uid, record FROM removed_instance WHERE removal = ?1 AND sop_instance_uid > ?2 \
+             ORDER BY sop_instance_uid LIMIT ?3",
+        )?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = statement.query_map(params![removal, after, limit], |row| {
+            let record: Option<String> = row.get(1)?;
+            Ok((row.get(0)?, record.as_deref().map(record_of_text).transpose()?))
+        })?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+}
+
+impl WriterHandle {
+    /// Begins a removal, and returns its number.
+    ///
+    /// # Errors
+    /// [`Error::WriterStopped`], or that of the transaction.
+    pub fn begin_removal(&self, begun_ms: i64, takes_objects: bool) -> Result<i64, Error> {
+        self.maintain(move |batch| {
+            batch
+                .connection()
+                .prepare_cached("INSERT INTO removal (begun_ms, takes_objects) VALUES (?1, ?2)")?
+                .execute(params![begun_ms, takes_objects])?;
+            Ok(batch.connection().last_insert_rowid())
+        })
+    }
+
+    /// Removes instances in one transaction. Scans do not bring them back.
+    ///
+    /// # Errors
+    /// [`Error::WriterStopped`], or that of the transaction.
+    pub fn remove(&self, removal: i64, takes_objects: bool, uids: Vec<String>) -> Result<RemovedCounts, Error> {
+        self.maintain(move |batch| {
+            let mut counts = RemovedCounts::default();
+            for uid in &uids {
+                counts.add(batch.remove_instance(uid, removal, takes_objects)?);
+            }
+            batch
+                .connection()
+                .prepare_cached("UPDATE removal SET instances = instances + ?2 WHERE id = ?1")?
+                .execute(params![removal, i64::try_from(counts.instances).unwrap_or(i64::MAX)])?;
+            Ok(counts)
+        })
+    }
+
+    /// Notes instances as removed that the index does not know. The index was lost, and the trash says
+    /// what was removed.
+    ///
+    /// # Errors
+    /// [`Error::WriterStopped`], or that of the transaction.
+    pub fn note_removed(&self, removal: i64, uids: Vec<String>) -> Result<(), Error> {
+        self.maintain(move |batch| uids.iter().try_for_each(|uid| batch.note_removed(uid, removal)))
+    }
+
+    /// Notes files as being in the trash.
+    ///
+    /// # Errors
+    /// [`Error::WriterStopped`], or that of the transaction.
+    pub fn trashed(&self, files: Vec<RemovedFile>) -> Result<(), Error> {
+        self.maintain(move |batch| {
+            for file in &files {
+                batch.note_trashed(file.directory, &file.location.file_name)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Forgets removed files, because they were received again.
+    ///
+    /// # Errors
+    /// [`Error::WriterStopped`], or that of the transaction.
+    pub fn forget_removed(&self, files: Vec<RemovedFile>) -> Result<(), Error> {
+        self.maintain(move |batch| {
+            for file in &files {
+                batch.forget_removed(file.directory, &file.location.file_name)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Lets removed instances come back.
+    ///
+    /// # Errors
+    /// [`Error::WriterStopped`], or that of the transaction.
+    pub fn lift_removed(&self, uids: Vec<String>) -> Result<(), Error> {
+        self.maintain(move |batch| uids.iter().try_for_each(|uid| batch.lift_removed(uid)))
+    }
+
+    /// Forgets a removal that was undone. The files that it still has rows of stay where they are.
+    ///
+    /// # Errors
+    /// [`Error::WriterStopped`], or that of the transaction.
+    pub fn end_removal(&self, removal: i64) -> Result<(), Error> {
+        self.maintain(move |batch| {
+            for sql in [
+                "DELETE FROM removed_file WHERE removal = ?1",
+                "DELETE FROM removed_instance WHERE removal = ?1",
+                "DELETE FROM removal WHERE id = ?1",
+            ] {
+                batch.connection().prepare_cached(sql)?.execute([removal])?;
+            }
+            batch.forget_directories();
+            Ok(())
+        })
+    }
+
+    /// Notes that the trash of a removal was emptied. Its instances stay removed.
+    ///
+    /// # Errors
+    /// [`Error::WriterStopped`], or that of the transaction.
+    pub fn emptied(&self, removal: i64, now_ms: i64) -> Result<(), Error> {
+        self.maintain(move |batch| {
+            let connection = batch.connection();
+            connection
+                .prepare_cached("DELETE FROM removed_file WHERE removal = ?1 AND state = ?2")?
+                .execute([removal, IN_TRASH])?;
+            connection
+                .prepare_cached("UPDATE removal SET emptied_ms = ?2 WHERE id = ?1")?
+                .execute([removal, now_ms])?;
+            Ok(())
+        })
+    }
+
+    /// The number of the removal that began at this moment, which is made if there is none.
+    ///
+    /// # Errors
+    /// [`Error::WriterStopped`], or that of the transaction.
+    pub fn removal_of(&self, begun_ms: i64) -> Result<i64, Error> {
+        self.maintain(move |batch| {
+            let connection = batch.connection();
+            let known = connection
+                .prepare_cached("SELECT id FROM removal WHERE begun_ms = ?1")?
+                .query_row([begun_ms], |row| row.get(0))
+                .optional()?;
+            if let Some(known) = known {
+                return Ok(known);
+            }
+            connection
+                .prepare_cached("INSERT INTO removal (begun_ms, takes_objects) VALUES (?1, 1)")?
+                .execute([begun_ms])?;
+            Ok(connection.last_insert_rowid())
+        })
+    }
+}

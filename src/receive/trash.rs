@@ -1,0 +1,67 @@
+//! Moves removed objects to the trash, while the same instances may be received again.
+
+use std::io;
+use std::path::Path;
+
+use crate::db::open::{Reader, WriterHandle};
+use crate::db::{self, RemovedFile, Search as _};
+use crate::store::Trash;
+
+/// Files between two transactions.
+const PAGE: usize = 256;
+
+/// Why removed objects are not in the trash.
+#[derive(Debug, thiserror::Error)]
+pub enum TrashError {
+    /// The index cannot be asked or written.
+    #[error(transparent)]
+    Index(#[from] db::Error),
+    /// An object cannot be moved.
+    #[error("an object cannot be moved to the trash of the storage directory")]
+    Object(#[from] io::Error),
+}
+
+/// Moves every removed object to the trash that is to go there. Returns how many were moved.
+///
+/// `hold` keeps other objects of an instance from getting their places, until its result is dropped.
+/// An object that was received again since it was removed stays: the index names it.
+///
+/// # Errors
+/// If one cannot be moved. The others are, and the next call tries again.
+pub fn sweep<H>(
+    index: &Path,
+    storage: &Path,
+    writer: &WriterHandle,
+    mut hold: impl FnMut(&str) -> H,
+) -> Result<u64, TrashError> {
+    let mut reader = Reader::open(index)?;
+    let trash = Trash::below(storage);
+    let (mut moved, mut failure) = (0, None);
+    let mut after: Option<RemovedFile> = None;
+    loop {
+        let page = reader.files_for_trash(after.as_ref(), PAGE)?;
+        let Some(last) = page.last() else { break };
+        after = Some(last.clone());
+        let (mut trashed, mut received_again) = (Vec::new(), Vec::new());
+        for file in page {
+            let Some(path) = file.location.path() else { continue };
+            let _held = hold(&file.sop_instance_uid);
+            let known = reader.known_locations(&file.sop_instance_uid)?;
+            if known.iter().any(|known| known.location.path().as_ref() == Some(&path)) {
+                received_again.push(file);
+                continue;
+            }
+            match trash.put(file.begun_ms, &path) {
+                Ok(()) => trashed.push(file),
+                Err(error) => failure = Some(error),
+            }
+        }
+        moved += trashed.len() as u64;
+        writer.trashed(trashed)?;
+        writer.forget_removed(received_again)?;
+    }
+    match failure {
+        Some(error) => Err(error.into()),
+        None => Ok(moved),
+    }
+}

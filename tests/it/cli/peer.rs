@@ -1,0 +1,87 @@
+//! Peers are added to the settings file, listed, and asked whether they answer. Settings of other
+//! nodes become ours.
+
+use std::fs;
+
+use rustix::process::Signal;
+
+use super::serve::Node;
+use super::*;
+
+const SETTINGS: &str = "# Ours.\nae_title = \"MAIN\" # the name\nrequire_end = true\n\n[[peer]]\nae_title = \"CT1\"\n\
+    # Only this one.\naddresses = [\"10.1.2.3\"]\nservices = [\"echo\", \"store\"]\n\n# end\n";
+
+#[test]
+fn a_peer_is_added_and_comments_stay() {
+    let place = Place::new();
+    fs::write(place.path("dcmdex.toml"), SETTINGS).unwrap();
+    let add = [
+        "peer",
+        "add",
+        "WS1",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "104",
+        "--from",
+        "10.2.0.0/16",
+        "--services",
+        "find,move",
+    ];
+    place.run(add).expect(0);
+    let text = fs::read_to_string(place.path("dcmdex.toml")).unwrap();
+    for kept in ["# Ours.", "# the name", "# Only this one.", "services = [\"find\", \"move\"]"] {
+        assert!(text.contains(kept), "{text}");
+    }
+    assert!(text.ends_with("\n# end\n") && text.matches("# end").count() == 1, "{text}");
+    let listed = place.run(["peer", "list"]).expect(0).stdout;
+    assert_eq!(listed.lines().count(), 2, "{listed}");
+    assert!(listed.contains("C-MOVE sends to \"127.0.0.1\" port 104"), "{listed}");
+    assert!(place.run(add).expect(2).stderr.contains("has a peer WS1"));
+    let refused = place.run(["peer", "add", "WS2", "--from", "no-address"]).expect(2);
+    assert!(refused.stderr.contains("nothing was changed"), "{refused:?}");
+    assert_eq!(fs::read_to_string(place.path("dcmdex.toml")).unwrap(), text);
+    let missing = Place::new();
+    assert!(missing.run(["peer", "add", "WS1"]).expect(2).stderr.contains("config init"));
+}
+
+#[test]
+fn peers_are_asked_whether_they_answer() {
+    let place = Place::new();
+    let node = Node::start(&place, &[]);
+    let asking = Place::new();
+    let settings = format!(
+        "[[peer]]\nae_title = \"DCMDEX\"\nhost = \"127.0.0.1\"\nport = {}\n\n[[peer]]\nae_title = \"GONE\"\nhost = \"127.0.0.1\"\nport = 1\n",
+        node.port
+    );
+    fs::write(asking.path("dcmdex.toml"), settings).unwrap();
+    let checked = asking.run(["peer", "check"]).expect(1).stdout;
+    assert!(checked.contains("DCMDEX: answers at 127.0.0.1:"), "{checked}");
+    assert!(checked.contains("GONE: DOES NOT ANSWER"), "{checked}");
+    assert_eq!(node.stop(Signal::TERM).0, Some(0));
+}
+
+#[test]
+fn settings_of_other_nodes_become_ours() {
+    let place = Place::new();
+    let orthanc = "// Orthanc\n{ \"DicomAet\" : \"MAIN\", \"DicomPort\" : 104, \"StorageDirectory\" : \"/data/o\",\n\
+        \"DicomModalities\" : { \"ct\" : [ \"CT1\", \"10.1.2.3\", 104 ] /* one */ } }\n";
+    let dcmtk = "NetworkTCPPort = 104\nHostTable BEGIN\nct = (CT1, 10.1.2.3, 104)\nHostTable END\n\
+        AETable BEGIN\nMAIN /data/q RW (9, 1gb) ct\nAETable END\n";
+    for (name, text) in [("orthanc.json", orthanc), ("dcmqrscp.cfg", dcmtk)] {
+        fs::write(place.path(name), text).unwrap();
+        let to = format!("{name}.toml");
+        let told = place.run(["config", "import", name, &to]).expect(1).stdout;
+        assert!(told.contains("`dcmdex scan` indexes them where they lie"), "{told}");
+        let shown = place.run(["--config", &to, "config", "show"]).expect(0).stdout;
+        assert!(shown.contains("ae_title = \"MAIN\"") && shown.contains("port = 104"), "{shown}");
+        assert!(place.run(["--config", &to, "peer", "list"]).expect(0).stdout.contains("\"CT1\": all services"));
+        place.run(["--config", &to, "config", "check"]).expect(0);
+        assert!(place.run(["config", "import", name, &to]).expect(2).stderr.contains("is not overwritten"));
+        assert_eq!(place.run(["config", "import", name]).code, 1);
+    }
+    fs::write(place.path("broken.json"), "{ \"DicomAet\" : ").unwrap();
+    assert!(place.run(["config", "import", "broken.json"]).expect(2).stderr.contains("is no JSON"));
+    fs::write(place.path("odd.cfg"), "something\n").unwrap();
+    assert!(place.run(["config", "import", "odd.cfg"]).expect(2).stderr.contains("is no dcmqrscp.cfg"));
+}
