@@ -126,8 +126,8 @@ def debian(binary: pathlib.Path, tool: pathlib.Path, work: pathlib.Path, archite
     files.add("usr/share/bash-completion/completions/dcmdex", output_of(tool, "completions", "bash"))
     files.add("usr/share/zsh/vendor-completions/_dcmdex", output_of(tool, "completions", "zsh"))
     files.add("usr/share/fish/vendor_completions.d/dcmdex.fish", output_of(tool, "completions", "fish"))
-    for unit in ("dcmdex.service", "dcmdex-backup.service", "dcmdex-backup.timer"):
-        files.add_file(f"lib/systemd/system/{unit}", ROOT / "packaging/systemd" / unit)
+    for unit in sorted((ROOT / "packaging/systemd").iterdir()):
+        files.add_file(f"lib/systemd/system/{unit.name}", unit)
     files.add("etc/dcmdex/dcmdex.toml", settings(tool))
     doc = "usr/share/doc/dcmdex"
     files.add(f"{doc}/copyright", (ROOT / "packaging/debian/copyright").read_text())
