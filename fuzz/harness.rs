@@ -23,7 +23,10 @@ use dcmdex::archive::{
     OnRead,
 };
 use dcmdex::db::open::{Reader, Writer, WriterOptions};
-use dcmdex::db::{Arrivals, Received};
+use dcmdex::db::{
+    Arrivals, PerformedStep, Received, WorklistAsked, WorklistBy, WorklistChanges, WorklistColumn, WorklistProblem,
+    WorklistRow, WorklistSource, WorklistState, WorklistTables, WorklistWork,
+};
 use dcmdex::dimse::Status;
 use dcmdex::dimse::command_set::CommandSet;
 use dcmdex::dimse::message::{DataSetPresence, DimseRequest, RequestError};
@@ -32,6 +35,7 @@ use dcmdex::dimse::{Response, command_set};
 use dcmdex::encoding::syntax::Encoding;
 use dcmdex::ingest::{HeaderParser, Need, Outcome, Wanted, read_references, read_stream, read_stream_with};
 use dcmdex::model::attribute::{ATTRIBUTES, AttributeId};
+use dcmdex::model::clock::Clock;
 use dcmdex::model::level::{InformationModel, QueryRetrieveLevel};
 use dcmdex::model::location::{Location, Place};
 use dcmdex::qr::{self, Identifier, NegotiatedOptions, QueryStop, ResponseWriter};
@@ -46,6 +50,7 @@ use dcmdex::web::multipart::{MultipartError, MultipartReader, PartEvent};
 use dcmdex::web::negotiate::Accept;
 use dcmdex::web::picture::{self, Native, PictureFormat, PictureRequest, SampleKind};
 use dcmdex::web::query::{Scope, SearchQuery, pairs};
+use dcmdex::worklist::{Hl7Intake, Hl7Map, Intake, IntakeOptions, Message};
 use dicom_ul::pdu::{Pdu, PresentationContextResultReason as ContextResult, read_pdu};
 
 /// PDUs one after the other: requests for associations are answered, messages put together, commands understood.
@@ -585,5 +590,108 @@ pub(crate) fn multipart(bytes: &[u8]) {
     let whole = parts(bytes.len().max(1));
     for piece in [1, 3, 64] {
         assert_eq!(parts(piece), whole, "in pieces of {piece}");
+    }
+}
+
+/// A worklist in memory, for [`hl7`].
+#[derive(Clone, Default)]
+struct WorklistInMemory(Arc<std::sync::Mutex<Vec<WorklistRow>>>);
+
+impl WorklistChanges for WorklistInMemory {
+    fn change_worklist(&self, work: WorklistWork) -> Result<(), dcmdex::db::Error> {
+        work(&mut self.clone())
+    }
+}
+
+impl WorklistTables for WorklistInMemory {
+    fn find(&mut self, by: WorklistBy<'_>) -> Result<Vec<WorklistRow>, dcmdex::db::Error> {
+        let is = |row: &WorklistRow, column, value: &str| row.value(column) == value;
+        let found = |row: &&WorklistRow| match by {
+            WorklistBy::Id(id) => row.id == id,
+            WorklistBy::Step(study, step) => {
+                is(row, WorklistColumn::StudyInstanceUid, study) && is(row, WorklistColumn::StepId, step)
+            }
+            WorklistBy::Order(order) => !order.is_empty() && row.order_key == order,
+            WorklistBy::Accession(number) => is(row, WorklistColumn::AccessionNumber, number),
+            WorklistBy::Study(study) => is(row, WorklistColumn::StudyInstanceUid, study),
+            WorklistBy::Origin(source, origin) => row.source == source && row.origin == origin,
+            WorklistBy::OpenOfPatient(patient) => row.state.is_open() && is(row, WorklistColumn::PatientId, patient),
+        };
+        Ok(self.0.lock().expect("one thread").iter().filter(found).cloned().collect())
+    }
+
+    fn put(&mut self, row: &WorklistRow) -> Result<i64, dcmdex::db::Error> {
+        let mut rows = self.0.lock().expect("one thread");
+        let id = if row.id == 0 { rows.iter().map(|row| row.id).max().unwrap_or(0) + 1 } else { row.id };
+        rows.retain(|known| known.id != id);
+        rows.push(WorklistRow { id, ..row.clone() });
+        Ok(id)
+    }
+
+    fn remove(&mut self, id: i64) -> Result<bool, dcmdex::db::Error> {
+        self.0.lock().expect("one thread").retain(|row| row.id != id);
+        Ok(true)
+    }
+
+    fn note_problem(&mut self, problem: &WorklistProblem) -> Result<(), dcmdex::db::Error> {
+        assert!(!problem.reason.is_empty() && !problem.origin.contains(char::is_control));
+        Ok(())
+    }
+
+    fn clear_problems(&mut self, _: WorklistSource, _: &str) -> Result<(), dcmdex::db::Error> {
+        Ok(())
+    }
+
+    fn note_asked(&mut self, _: &[WorklistAsked]) -> Result<(), dcmdex::db::Error> {
+        Ok(())
+    }
+
+    fn performed_step(&mut self, _: &str) -> Result<Option<PerformedStep>, dcmdex::db::Error> {
+        Ok(None)
+    }
+
+    fn put_performed_step(&mut self, _: &PerformedStep) -> Result<(), dcmdex::db::Error> {
+        Ok(())
+    }
+
+    fn note_arrival(&mut self, _: i64, _: u64, _: i64) -> Result<(), dcmdex::db::Error> {
+        Ok(())
+    }
+
+    fn set_state(&mut self, _: i64, _: WorklistState, _: i64) -> Result<(), dcmdex::db::Error> {
+        Ok(())
+    }
+
+    fn file_origins(&mut self) -> Result<Vec<String>, dcmdex::db::Error> {
+        Ok(Vec::new())
+    }
+
+    fn forget_before(&mut self, _: i64) -> Result<u64, dcmdex::db::Error> {
+        Ok(0)
+    }
+}
+
+/// An HL7 message. Whatever it is, the acknowledgment is a message, and each item that is open has a
+/// value in each attribute of type 1.
+pub(crate) fn hl7(bytes: &[u8]) {
+    let memory = WorklistInMemory::default();
+    let intake = Arc::new(Intake::new(Box::new(memory.clone()), IntakeOptions::default()));
+    let hl7 = Hl7Intake::new(intake, Hl7Map::default(), Clock::Fixed(1_790_000_000_000));
+    let acknowledgment = hl7.take(bytes, "fuzz");
+    assert!(acknowledgment.bytes.is_ascii());
+    Message::parse(&acknowledgment.bytes).expect("an acknowledgment is a message");
+    for row in memory.0.lock().expect("one thread").iter().filter(|row| row.state.is_open()) {
+        for column in [
+            WorklistColumn::StudyInstanceUid,
+            WorklistColumn::StepId,
+            WorklistColumn::StationAeTitle,
+            WorklistColumn::StartDate,
+            WorklistColumn::StartTime,
+            WorklistColumn::Modality,
+            WorklistColumn::PatientName,
+            WorklistColumn::PatientId,
+        ] {
+            assert!(!row.value(column).is_empty(), "{column:?}");
+        }
     }
 }

@@ -99,6 +99,7 @@ pub mod dimse;
 pub mod encoding;
 pub mod export;
 pub mod ingest;
+pub mod mllp;
 pub mod model;
 pub mod qr;
 pub mod receive;

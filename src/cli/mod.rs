@@ -12,6 +12,7 @@ mod context;
 mod copy;
 mod echo;
 mod export;
+mod feeding;
 mod find;
 mod fit;
 mod http;

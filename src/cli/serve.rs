@@ -26,6 +26,7 @@ use crate::access::jwt::TokenCheck;
 use crate::access::peers::SharedPeers;
 use crate::access::peers::{Grant, Security};
 use crate::cli::context::{Chattiness, Context, Flags, IndexArgs, in_one_line, make_directory_of};
+use crate::cli::feeding::Feeding;
 use crate::cli::http::{Callers, read_users};
 use crate::cli::watching::Watching;
 use crate::cli::{Exit, backup, fit, places, stray, suspend};
@@ -38,6 +39,7 @@ use crate::db::open::{Reader, Writer, WriterHandle};
 use crate::deliver::delivery::Delivery;
 use crate::deliver::scrub::{Scrub, ScrubTally};
 use crate::ingest::{Outcome, Wanted, read_file};
+use crate::mllp::{self, MllpListener};
 use crate::model::attribute::AttributeId;
 use crate::model::clock::Clock;
 use crate::model::location::Place;
@@ -51,7 +53,7 @@ use crate::ul::tls::{SharedTls, Tls};
 use crate::ul::tls_check;
 use crate::watch::WatchControl;
 use crate::web::{self, SharedUsers, Web};
-use crate::worklist::Intake;
+use crate::worklist::{Hl7Intake, Intake};
 
 /// Pause between two looks at the note of the last backup.
 const BACKUP_LOOK: Duration = Duration::from_secs(10);
@@ -107,7 +109,9 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
     let retrieve = Arc::new(Retrieve::new(config.index.clone(), config.retrieve_options()));
     let scrubbing = Scrubbing::start(&config, Arc::clone(retrieve.delivery().verified()))?;
     let watching = Watching::start(&config, writer.handle())?;
-    let offers = offers(&config, objects, writer.handle(), retrieve, tls)?;
+    let intake = Arc::new(Intake::new(Box::new(writer.handle()), config.worklist.intake.clone()));
+    let feeding = Feeding::start(&config, &intake)?;
+    let offers = offers(&config, objects, (writer.handle(), intake), retrieve, tls)?;
     let trashing = offers.0.storage.as_ref().map(|storage| Trashing::start(&config, storage)).transpose()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("node")
@@ -119,6 +123,7 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
     let beside = (watching.control(), again);
     let served = runtime.block_on(serve(config, history, offers, beside, &manager));
     watching.stop();
+    feeding.stop();
     scrubbing.stop();
     if let Some(trashing) = trashing {
         trashing.stop();
@@ -136,10 +141,10 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
 fn offers(
     config: &Config,
     objects: Option<Objects>,
-    writer: WriterHandle,
+    (writer, intake): (WriterHandle, Arc<Intake>),
     retrieve: Arc<Retrieve>,
     tls: Option<SharedTls>,
-) -> anyhow::Result<(NodeServices, Option<HttpStart>)> {
+) -> anyhow::Result<Offers> {
     let storage = Storage {
         objects: objects.map(Arc::new),
         writer,
@@ -158,16 +163,46 @@ fn offers(
         find: Some(Arc::new(find)),
         retrieve: Some(retrieve),
         commitment: Some(Arc::new(commitment)),
-        worklist: worklist_of(config, &storage.writer),
+        worklist: worklist_of(config, &intake),
         peers,
     };
-    Ok((services, http))
+    let hl7 = Hl7Start::of(config, intake, services.peers.tls());
+    Ok((services, http, hl7))
+}
+
+/// What the node offers: DIMSE, HTTP, and a port for HL7 messages.
+type Offers = (NodeServices, Option<HttpStart>, Option<Hl7Start>);
+
+/// What the listener for HL7 messages needs to start.
+struct Hl7Start {
+    options: mllp::Options,
+    intake: Arc<Hl7Intake>,
+    tls: Option<mllp::TlsConfigSource>,
+}
+
+impl Hl7Start {
+    /// `None` if there is no port for HL7.
+    fn of(config: &Config, intake: Arc<Intake>, tls: Option<&SharedTls>) -> Option<Self> {
+        let options = config.mllp_options()?;
+        let tls = tls.filter(|_| config.worklist.hl7_tls).map(|tls| {
+            let tls = tls.clone();
+            let source: mllp::TlsConfigSource = Arc::new(move || tls.current().http());
+            source
+        });
+        let intake = Arc::new(Hl7Intake::new(intake, config.worklist.hl7_map.clone(), Clock::System));
+        Some(Self { options, intake, tls })
+    }
+
+    async fn bind(self) -> anyhow::Result<MllpListener> {
+        let listener = MllpListener::bind(self.options, self.intake, self.tls).await.map_err(with_port_hint)?;
+        tracing::info!(address = %listener.local_addr(), "taking HL7 messages");
+        Ok(listener)
+    }
 }
 
 /// The worklist, if peers can ask for it.
-fn worklist_of(config: &Config, writer: &WriterHandle) -> Option<Arc<Worklist>> {
-    let intake = Arc::new(Intake::new(Box::new(writer.clone()), config.worklist.intake.clone()));
-    let worklist = Worklist::new(config.index.clone(), config.worklist_options(), intake);
+fn worklist_of(config: &Config, intake: &Arc<Intake>) -> Option<Arc<Worklist>> {
+    let worklist = Worklist::new(config.index.clone(), config.worklist_options(), Arc::clone(intake));
     config.worklist.enabled.then(|| Arc::new(worklist.with_min_free(config.min_free_bytes)))
 }
 
@@ -408,7 +443,7 @@ fn flags(arguments: &ServeArgs) -> anyhow::Result<Vec<crate::config::Flag>> {
 async fn serve<F>(
     config: Config,
     history: AccessHistory,
-    (services, http): (NodeServices, Option<HttpStart>),
+    (services, http, hl7): Offers,
     (watch, again): (WatchControl, Arc<F>),
     manager: &ServiceManager,
 ) -> anyhow::Result<()>
@@ -426,6 +461,10 @@ where
         Some(HttpStart { options, services, .. }) => Some(Web::bind(options, services).await.map_err(with_port_hint)?),
         None => None,
     };
+    let hl7 = match hl7 {
+        Some(hl7) => Some(hl7.bind().await?),
+        None => None,
+    };
     tokio::spawn(follow_backups(config.index.clone()));
     log_listening(&config, &node, web.as_ref())?;
     manager.tell("READY=1");
@@ -436,8 +475,14 @@ where
             None => web_shutdown.cancelled().await,
         }
     };
+    let hl7_shutdown = shutdown.clone();
+    let hl7 = async move {
+        if let Some(hl7) = hl7 {
+            hl7.run(hl7_shutdown).await;
+        }
+    };
     let both = async {
-        tokio::join!(node.run(shutdown.clone()), web);
+        tokio::join!(node.run(shutdown.clone()), web, hl7);
     };
     let mut settings = InForce { config, history, peers, users, tokens, watch };
     run_and_reload(both, &shutdown, &mut settings, &mut hang_ups, again, manager).await;

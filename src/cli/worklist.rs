@@ -16,7 +16,8 @@ use crate::cli::context::{Chattiness, Context, Flags, IndexArgs, in_one_line, ma
 use crate::config::Config;
 use crate::db::open::{Reader, Writer};
 use crate::db::{
-    WorklistAsked, WorklistColumn, WorklistProblem, WorklistRequest, WorklistRow, WorklistSearch, WorklistSource,
+    PerformedStep, WorklistAsked, WorklistColumn, WorklistProblem, WorklistRequest, WorklistRow, WorklistSearch,
+    WorklistSource,
 };
 use crate::model::calendar::moment_text;
 use crate::model::clock::Clock;
@@ -36,6 +37,8 @@ enum WorklistCommand {
     List(ListArgs),
     /// Show all attributes of an item, in the DICOM JSON Model
     Show(ShowArgs),
+    /// List the performed procedure steps that modalities reported
+    Steps(StepsArgs),
     /// Remove items for good
     Remove(RemoveArgs),
 }
@@ -73,6 +76,15 @@ struct ShowArgs {
 }
 
 #[derive(Debug, Args)]
+struct StepsArgs {
+    #[command(flatten)]
+    index: IndexArgs,
+    /// Write one JSON object per line (docs/json.md)
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
 struct RemoveArgs {
     #[command(flatten)]
     index: IndexArgs,
@@ -86,6 +98,7 @@ pub(super) fn run(arguments: WorklistArgs, context: &mut Context) -> anyhow::Res
         WorklistCommand::Add(arguments) => add(&arguments, context),
         WorklistCommand::List(arguments) => list(&arguments, context),
         WorklistCommand::Show(arguments) => show(&arguments, context),
+        WorklistCommand::Steps(arguments) => steps(&arguments, context),
         WorklistCommand::Remove(arguments) => remove(&arguments, context),
     }
 }
@@ -261,6 +274,32 @@ fn show(arguments: &ShowArgs, context: &mut Context) -> anyhow::Result<Exit> {
     let item: Value = serde_json::from_str(&row.item).context("the index does not hold a valid item there")?;
     context.output.line(serde_json::to_string_pretty(&item)?)?;
     Ok(Exit::Done)
+}
+
+fn steps(arguments: &StepsArgs, context: &mut Context) -> anyhow::Result<Exit> {
+    let config = configure(&arguments.index, context)?;
+    let steps = Reader::open(&config.index)?.performed_steps()?;
+    for step in &steps {
+        let PerformedStep { sop_instance_uid, status, station_ae_title, sender, created_ms, changed_ms, .. } = step;
+        if arguments.json {
+            let attributes: Value = serde_json::from_str(&step.attributes).unwrap_or(Value::Null);
+            context.output.line(json!({
+                "sop_instance_uid": sop_instance_uid,
+                "status": status,
+                "station_ae_title": station_ae_title,
+                "sender": sender,
+                "created_ms": created_ms,
+                "changed_ms": changed_ms,
+                "attributes": attributes,
+            }))?;
+        } else {
+            let (created, changed) = (moment_text(*created_ms), moment_text(*changed_ms));
+            let (status, station, sender) = (Escaped(status), Escaped(station_ae_title), Escaped(sender));
+            let uid = Escaped(sop_instance_uid);
+            context.output.line(format_args!("{created}  {changed}  {status}  {station}  from {sender}  {uid}"))?;
+        }
+    }
+    Ok(if steps.is_empty() { Exit::Partly } else { Exit::Done })
 }
 
 fn remove(arguments: &RemoveArgs, context: &mut Context) -> anyhow::Result<Exit> {

@@ -185,7 +185,7 @@ static PEER_KEYS: &[EntryKey] = &[
     },
     EntryKey {
         name: "services",
-        example: "[\"echo\", \"store\", \"find\", \"get\", \"move\", \"commit\", \"worklist\"]",
+        example: "[\"echo\", \"store\", \"find\", \"get\", \"move\", \"commit\", \"worklist\", \"mpps\"]",
         help: "Services that it may use. Without it, all are allowed. With an empty list the peer is only a C-MOVE \
                destination.",
     },

@@ -525,8 +525,42 @@ keys! {
         unit: "AE title",
     }
     WORKLIST_ENABLED: Boolean = "worklist.enabled" = "false" {
-        "Whether peers can ask for the modality worklist (PS3.4 annex K). `dcmdex worklist add` fills it.",
+        "Whether peers can ask for the modality worklist (PS3.4 annex K) and report performed steps. Its folder, HL7 messages \
+         and `dcmdex worklist add` fill it.",
         unit: "true or false",
+    }
+    WORKLIST_FOLDER: Text = "worklist.folder" = "\"\"" {
+        "Folder of items: *.wl and *.dcm (Part 10 or a bare data set) and *.json. It is read every two seconds. A \
+         file that goes is an item that goes. Folders in it are read too. Empty means no folder.",
+        unit: "path, as for index",
+    }
+    WORKLIST_HL7: Text = "worklist.hl7" = "\"\"" {
+        "Address and port for orders as HL7 version 2 messages (MLLP), for example \"127.0.0.1:2575\". If others can \
+         reach it, worklist.hl7_senders must say who may send. Empty means none.",
+        unit: "address:port",
+    }
+    WORKLIST_HL7_SENDERS: Texts = "worklist.hl7_senders" = "[]" {
+        "Addresses and networks that may send HL7 messages. Without any, everyone who reaches the port.",
+        unit: "list of addresses and networks",
+    }
+    WORKLIST_HL7_TLS: Boolean = "worklist.hl7_tls" = "false" {
+        "Whether HL7 messages come over TLS only, with the certificate of [tls].",
+        unit: "true or false",
+    }
+    WORKLIST_HL7_MAP: Texts = "worklist.hl7_map" = "[]" {
+        "Lines of the mapping that differ from that of IHE, as \"modality = IPC-5, OBR-24\": the name of a line, and \
+         the fields of its value, the first that is there. docs/worklist.md has all lines.",
+        unit: "list of lines",
+    }
+    WORKLIST_QUIET_MINUTES: Integer(1, 100_000) = "worklist.quiet_minutes" = "30" {
+        "How long no object of a study must arrive until its item is done.",
+        unit: "minutes",
+        low: "the item of a long examination leaves the list before its end",
+        high: "items of examinations that are over stay in the list",
+    }
+    WORKLIST_REMOVE_DAYS: Integer(1, 36_500) = "worklist.remove_days" = "30" {
+        "After how many days without a change items that are over, performed steps and refused messages are removed.",
+        unit: "days",
     }
     WORKLIST_STATIONS: Texts = "worklist.stations" = "[]" {
         "Stations of orders that name none, as \"CT=CT1\": a modality and the AE title of its device. A modality \

@@ -288,7 +288,7 @@ mod tests {
             ),
             (
                 "[[peer]]\nae_title = \"A\"\nservices = [\"stow\"]\n",
-                "f:3: `services`: \"stow\": it is not one of echo, store, find, get, move, commit, worklist",
+                "f:3: `services`: \"stow\": it is not one of echo, store, find, get, move, commit, worklist, mpps",
             ),
             (
                 "[[peer]]\nae_title = \"A\"\nmax_associations = 0\n",

@@ -380,6 +380,12 @@ pub trait WorklistTables {
     /// Fails with an error of the engine.
     fn set_state(&mut self, item: i64, state: WorklistState, now_ms: i64) -> Result<(), Error>;
 
+    /// The files that items or problems came from.
+    ///
+    /// # Errors
+    /// Fails with an error of the engine.
+    fn file_origins(&mut self) -> Result<Vec<String>, Error>;
+
     /// Removes items that are over, problems and performed steps that did not change since this
     /// moment. Returns how many items there were.
     ///

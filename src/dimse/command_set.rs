@@ -32,6 +32,8 @@ pub const STATUS: Tag = Tag(0x0000, 0x0900);
 pub const OFFENDING_ELEMENT: Tag = Tag(0x0000, 0x0901);
 /// Error Comment (0000,0902), LO.
 pub const ERROR_COMMENT: Tag = Tag(0x0000, 0x0902);
+/// Error ID (0000,0903), US.
+pub const ERROR_ID: Tag = Tag(0x0000, 0x0903);
 /// Affected SOP Instance UID (0000,1000), UI.
 pub const AFFECTED_SOP_INSTANCE_UID: Tag = Tag(0x0000, 0x1000);
 /// Requested SOP Instance UID (0000,1001), UI.
@@ -95,6 +97,14 @@ impl CommandField {
     pub const N_ACTION_RQ: Self = Self(0x0130);
     /// N-ACTION-RSP.
     pub const N_ACTION_RSP: Self = Self(0x8130);
+    /// N-SET-RQ.
+    pub const N_SET_RQ: Self = Self(0x0120);
+    /// N-SET-RSP.
+    pub const N_SET_RSP: Self = Self(0x8120);
+    /// N-CREATE-RQ.
+    pub const N_CREATE_RQ: Self = Self(0x0140);
+    /// N-CREATE-RSP.
+    pub const N_CREATE_RSP: Self = Self(0x8140);
     /// C-CANCEL-RQ. C-FIND, C-MOVE and C-GET share it.
     pub const C_CANCEL_RQ: Self = Self(0x0FFF);
 
@@ -128,6 +138,10 @@ impl fmt::Display for CommandField {
             Self::N_EVENT_REPORT_RSP => f.write_str("N-EVENT-REPORT-RSP"),
             Self::N_ACTION_RQ => f.write_str("N-ACTION-RQ"),
             Self::N_ACTION_RSP => f.write_str("N-ACTION-RSP"),
+            Self::N_SET_RQ => f.write_str("N-SET-RQ"),
+            Self::N_SET_RSP => f.write_str("N-SET-RSP"),
+            Self::N_CREATE_RQ => f.write_str("N-CREATE-RQ"),
+            Self::N_CREATE_RSP => f.write_str("N-CREATE-RSP"),
             Self::C_CANCEL_RQ => f.write_str("C-CANCEL-RQ"),
             Self(other) => write!(f, "command {other:04X}H"),
         }

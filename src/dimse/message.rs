@@ -25,6 +25,10 @@ pub enum DimseRequest {
     Move(RetrieveRequest),
     /// N-ACTION-RQ.
     Action(ActionRequest),
+    /// N-CREATE-RQ.
+    Create(InstanceRequest),
+    /// N-SET-RQ.
+    Set(InstanceRequest),
     /// C-CANCEL-RQ. It has no response of its own (PS3.7 9.3.2.3).
     Cancel(CancelRequest),
 }
@@ -98,6 +102,27 @@ pub struct ActionRequest {
     pub action_type_id: u16,
 }
 
+/// N-CREATE-RQ (PS3.7 table 10.3-9) or N-SET-RQ (PS3.7 table 10.3-5).
+#[derive(Clone, PartialEq, Eq)]
+pub struct InstanceRequest {
+    /// Message ID (0000,0110).
+    pub message_id: u16,
+    /// Affected or Requested SOP Class UID.
+    pub sop_class_uid: String,
+    /// Affected or Requested SOP Instance UID, as the peer gave it. Empty if it is absent.
+    pub sop_instance_uid: String,
+}
+
+/// Without the SOP Instance UID, which must not appear in a log above debug level.
+impl std::fmt::Debug for InstanceRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("InstanceRequest")
+            .field("message_id", &self.message_id)
+            .field("sop_class_uid", &self.sop_class_uid)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Without the SOP Instance UID, which must not appear in a log above debug level.
 impl std::fmt::Debug for ActionRequest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -161,6 +186,14 @@ impl DimseRequest {
             CommandField::C_GET_RQ => Ok(Self::Get(RetrieveRequest::parse(command, field, message_id)?)),
             CommandField::C_MOVE_RQ => Ok(Self::Move(RetrieveRequest::parse(command, field, message_id)?)),
             CommandField::N_ACTION_RQ => Ok(Self::Action(ActionRequest::parse(command, message_id)?)),
+            CommandField::N_CREATE_RQ => {
+                let uids = (command_set::AFFECTED_SOP_CLASS_UID, command_set::AFFECTED_SOP_INSTANCE_UID);
+                Ok(Self::Create(InstanceRequest::parse(command, field, message_id, uids)?))
+            }
+            CommandField::N_SET_RQ => {
+                let uids = (command_set::REQUESTED_SOP_CLASS_UID, command_set::REQUESTED_SOP_INSTANCE_UID);
+                Ok(Self::Set(InstanceRequest::parse(command, field, message_id, uids)?))
+            }
             _ => match unrecognized(command) {
                 Ok(response) => Err(RequestError::Refused(Box::new(response))),
                 Err(error) => Err(RequestError::Unanswerable(error)),
@@ -243,6 +276,21 @@ impl RetrieveRequest {
             priority: command.optional_unsigned_short(command_set::PRIORITY).ok().flatten().unwrap_or(0),
             move_destination: command.optional_text(command_set::MOVE_DESTINATION).ok().flatten().map(str::to_owned),
         })
+    }
+}
+
+impl InstanceRequest {
+    fn parse(
+        command: &CommandSet,
+        field: CommandField,
+        message_id: u16,
+        (class, instance): (Tag, Tag),
+    ) -> Result<Self, RequestError> {
+        let sop_class_uid = command.text(class).map(str::to_owned);
+        let sop_class_uid =
+            sop_class_uid.map_err(|error| refused(field, message_id, Status::MISTYPED_ARGUMENT, &error))?;
+        let sop_instance_uid = command.optional_text(instance).ok().flatten().unwrap_or_default().to_owned();
+        Ok(Self { message_id, sop_class_uid, sop_instance_uid })
     }
 }
 
@@ -375,6 +423,7 @@ pub struct Response {
     affected_sop_instance_uid: Option<String>,
     status: Status,
     error_comment: Option<String>,
+    error_id: Option<u16>,
     offending_elements: Vec<Tag>,
     sub_operations: Option<SubOperations>,
 }
@@ -390,6 +439,7 @@ impl Response {
             affected_sop_instance_uid: None,
             status,
             error_comment: None,
+            error_id: None,
             offending_elements: Vec::new(),
             sub_operations: None,
         }
@@ -431,6 +481,13 @@ impl Response {
         let allowed = |c: char| if (c.is_ascii_graphic() && c != '\\') || c == ' ' { c } else { '?' };
         let comment: String = comment.chars().take(MAX_ERROR_COMMENT_LENGTH).map(allowed).collect();
         self.error_comment = (!comment.is_empty()).then_some(comment);
+        self
+    }
+
+    /// Adds an Error ID (0000,0903) that the service class defines.
+    #[must_use]
+    pub fn with_error_id(mut self, id: u16) -> Self {
+        self.error_id = Some(id);
         self
     }
 
@@ -479,6 +536,9 @@ impl Response {
         }
         if let Some(comment) = &self.error_comment {
             command.set_text(command_set::ERROR_COMMENT, comment);
+        }
+        if let Some(id) = self.error_id {
+            command.set_unsigned_short(command_set::ERROR_ID, id);
         }
         if let Some(uid) = &self.affected_sop_instance_uid {
             command.set_uid(command_set::AFFECTED_SOP_INSTANCE_UID, uid);
@@ -560,10 +620,11 @@ mod tests {
     #[test]
     fn an_unknown_command_is_an_unrecognized_operation_with_the_matching_response_field() {
         let mut command = store_command();
-        command.set_unsigned_short(command_set::COMMAND_FIELD, 0x0140);
+        // N-DELETE-RQ.
+        command.set_unsigned_short(command_set::COMMAND_FIELD, 0x0150);
         let response = refusal(&command);
         assert_eq!(response.status(), Status::UNRECOGNIZED_OPERATION);
-        assert_eq!(response.field(), CommandField(0x8140));
+        assert_eq!(response.field(), CommandField(0x8150));
     }
 
     #[test]

@@ -31,6 +31,10 @@ impl Status {
     /// Pending: matches are continuing, "one or more Optional Keys were not supported" (PS3.4 table C.4-1).
     pub const PENDING_WITHOUT_OPTIONAL_KEYS: Self = Self(0xFF01);
 
+    /// Invalid attribute value (PS3.7 C.5).
+    pub const INVALID_ATTRIBUTE_VALUE: Self = Self(0x0106);
+    /// Missing attribute: "a required Attribute was not supplied" (PS3.7 C.5).
+    pub const MISSING_ATTRIBUTE: Self = Self(0x0120);
     /// Processing failure (PS3.7 C.5).
     pub const PROCESSING_FAILURE: Self = Self(0x0110);
     /// Duplicate SOP Instance (PS3.7 C.5).

@@ -256,6 +256,17 @@ metrics! {
     }
     Counter "dcmdex_find_matches_total", "Pending responses sent to C-FIND requests." { FIND_MATCHES }
     Histogram "dcmdex_find_seconds", "Time from a C-FIND-RQ to its last response, in seconds." { FIND_SECONDS }
+    Counter "dcmdex_hl7_messages_total", "HL7 messages for the worklist, by result." {
+        HL7_ACCEPTED: result = "accepted",
+        HL7_REFUSED: result = "refused",
+    }
+    Counter "dcmdex_hl7_connections_refused_total", "Connections for HL7 messages that were refused." {
+        HL7_CONNECTIONS_REFUSED,
+    }
+    Counter "dcmdex_performed_steps_total", "N-CREATE and N-SET requests for performed procedure steps, by result." {
+        PERFORMED_STEPS_ACCEPTED: result = "accepted",
+        PERFORMED_STEPS_REFUSED: result = "refused",
+    }
     Counter "dcmdex_worklist_answers_total", "Items of the worklist sent to peers." { WORKLIST_ANSWERS }
     Counter "dcmdex_retrievals_total", "C-GET and C-MOVE requests, by result." {
         RETRIEVALS_COMPLETE: result = "complete",

@@ -68,6 +68,18 @@ impl WorklistItem {
         set_value(&mut self.elements, tag, VR::SQ, KeyValue::Items(items));
     }
 
+    /// Sets the items of a sequence of the scheduled procedure step.
+    pub(super) fn set_step_items(&mut self, tag: Tag, items: Vec<Vec<KeyElement>>) {
+        set_value(self.step_mut(), tag, VR::SQ, KeyValue::Items(items));
+    }
+
+    /// Takes all elements of another item in place of its own.
+    pub(super) fn take_all(&mut self, other: &Self) {
+        self.elements.retain(|own| !other.elements.iter().any(|element| element.tag == own.tag));
+        self.elements.extend(other.elements.iter().cloned());
+        self.sort();
+    }
+
     fn step_mut(&mut self) -> &mut Vec<KeyElement> {
         let at = match self.elements.iter().position(|element| element.tag == STEP_SEQUENCE) {
             Some(at) => at,

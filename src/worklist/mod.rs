@@ -6,16 +6,29 @@
 //! - [`Draft`]: an item that is complete. What an order lacks is made here.
 //! - [`put`], [`cancel`]: a draft becomes a row of the index.
 //! - [`WorklistQuery`]: an Identifier becomes a question, and rows become answers.
+//! - [`WorklistFolder`] and [`Hl7Intake`]: orders come as files and as HL7 messages.
+//! - [`live`], [`create_step`] and [`set_step`]: what becomes of an item.
 
 mod complete;
+mod folder;
+mod hl7;
 mod intake;
 mod item;
+mod life;
+mod mpps;
 mod query;
 mod read;
 mod tags;
 
 pub use complete::{Draft, IntakeError, IntakeOptions, OrderFacts, complete};
+pub use folder::{LOOK_AFTER, LOOK_SOON_AFTER, WorklistFolder};
+pub use hl7::{
+    AckCode, Acknowledgment, FieldPath, FieldPathError, Hl7Error, Hl7Intake, Hl7Map, Hl7MapError, MAX_MESSAGE_LENGTH,
+    Message, MessageError, RefusedMessage,
+};
 pub use intake::{Intake, PutOutcome, cancel, put, remove_origin};
 pub use item::{JsonItemError, WorklistItem};
+pub use life::{LifeOptions, ROUND_AFTER, live};
+pub use mpps::{StepRefusal, create_step, set_step};
 pub use query::{WorklistAnswer, WorklistOptions, WorklistQuery, WorklistView};
 pub use read::{MAX_ITEM_LENGTH, ReadItemError, read_items};

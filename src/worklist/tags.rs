@@ -27,6 +27,24 @@ pub(super) const STEP_LOCATION: Tag = Tag(0x0040, 0x0011);
 pub(super) const STEP_STATUS: Tag = Tag(0x0040, 0x0020);
 pub(super) const STEP_SEQUENCE: Tag = Tag(0x0040, 0x0100);
 pub(super) const REQUESTED_PROCEDURE_ID: Tag = Tag(0x0040, 0x1001);
+pub(super) const REFERRING_PHYSICIAN_NAME: Tag = Tag(0x0008, 0x0090);
+pub(super) const CODE_VALUE: Tag = Tag(0x0008, 0x0100);
+pub(super) const CODING_SCHEME_DESIGNATOR: Tag = Tag(0x0008, 0x0102);
+pub(super) const PATIENT_BIRTH_DATE: Tag = Tag(0x0010, 0x0030);
+pub(super) const PATIENT_SEX: Tag = Tag(0x0010, 0x0040);
+pub(super) const MEDICAL_ALERTS: Tag = Tag(0x0010, 0x2000);
+pub(super) const ALLERGIES: Tag = Tag(0x0010, 0x2110);
+pub(super) const PREGNANCY_STATUS: Tag = Tag(0x0010, 0x21C0);
+pub(super) const REQUESTING_PHYSICIAN: Tag = Tag(0x0032, 0x1032);
+pub(super) const ADMISSION_ID: Tag = Tag(0x0038, 0x0010);
+pub(super) const CURRENT_PATIENT_LOCATION: Tag = Tag(0x0038, 0x0300);
+pub(super) const PATIENT_STATE: Tag = Tag(0x0038, 0x0500);
+pub(super) const REASON_FOR_REQUESTED_PROCEDURE: Tag = Tag(0x0040, 0x1002);
+pub(super) const REQUESTED_PROCEDURE_PRIORITY: Tag = Tag(0x0040, 0x1003);
+pub(super) const PATIENT_TRANSPORT_ARRANGEMENTS: Tag = Tag(0x0040, 0x1004);
+pub(super) const PLACER_ORDER_NUMBER: Tag = Tag(0x0040, 0x2016);
+pub(super) const FILLER_ORDER_NUMBER: Tag = Tag(0x0040, 0x2017);
+pub(super) const CONFIDENTIALITY_CONSTRAINT: Tag = Tag(0x0040, 0x3001);
 
 /// Attributes that an item has in Scheduled Procedure Step Sequence only.
 pub(super) const STEP_ATTRIBUTES: &[Tag] = &[

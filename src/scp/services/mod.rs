@@ -7,6 +7,7 @@ pub(super) mod commit;
 mod echo;
 pub(super) mod event_reports;
 pub(super) mod find;
+mod mpps;
 pub(super) mod outbox;
 pub(super) mod retrieve;
 pub(super) mod service;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use self::commit::{Commitment, CommitmentService};
 use self::echo::Echo;
 use self::find::{Find, FindService};
+use self::mpps::MppsService;
 use self::retrieve::retriever::Retrieve;
 use self::retrieve::{GetService, MoveService};
 use self::service::DimseService;
@@ -36,7 +38,7 @@ pub struct NodeServices {
     pub find: Option<Arc<Find>>,
     /// C-GET and C-MOVE. Without it, both are refused.
     pub retrieve: Option<Arc<Retrieve>>,
-    /// The modality worklist. Without it, its presentation contexts are refused.
+    /// The modality worklist and the performed steps of its items. Without it, both are refused.
     pub worklist: Option<Arc<Worklist>>,
     /// Storage Commitment. Without it, N-ACTION is refused.
     pub commitment: Option<Arc<Commitment>>,
@@ -55,6 +57,7 @@ pub(super) fn list(node: &NodeServices) -> Vec<Arc<dyn DimseService>> {
         Arc::new(MoveService(node.retrieve.clone())),
         Arc::new(CommitmentService(node.commitment.clone())),
         Arc::new(WorklistService(node.worklist.clone())),
+        Arc::new(MppsService(node.worklist.clone())),
     ]
 }
 
@@ -82,10 +85,11 @@ mod tests {
             ("1.2.840.10008.5.1.4.1.2.1.2", "move"),
             ("1.2.840.10008.1.20.1", "commit"),
             ("1.2.840.10008.5.1.4.31", "worklist"),
+            ("1.2.840.10008.3.1.2.3.3", "mpps"),
         ] {
             assert_eq!(grants(uid), [grant], "{uid}");
         }
-        for other in ["1.2.840.10008.5.1.4.32", "1.2.840.10008.3.1.2.3.3", "", "../../etc/passwd"] {
+        for other in ["1.2.840.10008.5.1.4.32", "1.2.840.10008.3.1.2.3.4", "", "../../etc/passwd"] {
             assert!(grants(other).is_empty(), "{other}");
         }
     }

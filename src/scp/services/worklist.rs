@@ -76,6 +76,16 @@ impl Worklist {
         self
     }
 
+    /// Returns the way into the worklist.
+    pub(super) fn intake(&self) -> &Arc<Intake> {
+        &self.intake
+    }
+
+    /// Returns the source of the time.
+    pub(super) fn clock(&self) -> Clock {
+        self.clock
+    }
+
     /// Writes who asked for what since the last call.
     fn write_asked(&self) {
         let asked = self.asked.take();

@@ -30,6 +30,7 @@ mod scan;
 mod serve;
 mod stopped;
 mod watching;
+mod worklist;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -79,6 +79,11 @@ fn frames() {
 }
 
 #[test]
+fn hl7_messages() {
+    replay("fuzz/regressions/hl7", harness::hl7);
+}
+
+#[test]
 fn multipart_bodies() {
     replay("fuzz/regressions/multipart", harness::multipart);
 }

@@ -1,6 +1,9 @@
 //! The modality worklist: how items come in, live, and are found.
 
 mod adding;
+mod folder;
+mod hl7;
+mod mpps;
 mod oracle;
 mod query;
 
@@ -90,6 +93,7 @@ fn worklist(node: &TestNode, arguments: &[&str], input: &[u8]) -> (i32, String, 
         .args(arguments)
         .args(["--index", index.to_str().unwrap()])
         .env("DCMDEX_WORKLIST__ENABLED", "true")
+        .env_remove("DCMDEX_BLESS")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

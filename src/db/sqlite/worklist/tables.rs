@@ -154,6 +154,13 @@ impl WorklistTables for WorklistTransaction<'_> {
         self.execute(sql, params![item, state_number(state), now_ms]).map(drop)
     }
 
+    fn file_origins(&mut self) -> Result<Vec<String>, Error> {
+        let sql = "SELECT origin FROM worklist_item WHERE source = 0 UNION SELECT origin FROM worklist_problem WHERE source = 0";
+        let mut statement = self.0.prepare_cached(sql)?;
+        let rows = statement.query_map([], |row| row.get(0))?;
+        rows.collect::<rusqlite::Result<_>>().map_err(Error::from)
+    }
+
     fn forget_before(&mut self, before_ms: i64) -> Result<u64, Error> {
         let over = "changed_ms < ?1 AND (state > 1 OR expires_ms < ?1)";
         let asked = format!("DELETE FROM worklist_asked WHERE item IN (SELECT id FROM worklist_item WHERE {over})");

@@ -1,0 +1,210 @@
+//! The listener: who may send, how many connections, and the life of one.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use super::frame::{FrameLimits, MllpFrame, framed, next};
+use crate::model::peer::{AddressRange, CountedAs};
+use crate::shares::Shares;
+use crate::telemetry::metrics;
+use crate::worklist::{Hl7Intake, MAX_MESSAGE_LENGTH};
+
+/// Pause after a connection that could not be accepted, as when open files run out.
+const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
+
+/// Bytes of the read buffer of a connection.
+const BUFFER: usize = 8 * 1024;
+
+/// Connections that each sender may have as long as there are any.
+const LEAST_CONNECTIONS: usize = 1;
+
+/// Gives the TLS configuration of the moment.
+pub type TlsConfigSource = Arc<dyn Fn() -> Arc<ServerConfig> + Send + Sync>;
+
+/// Settings of the listener.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Address and port. Port 0 takes a free one.
+    pub bind: SocketAddr,
+    /// Who may send. Without any, everybody who reaches the port.
+    pub senders: Vec<AddressRange>,
+    /// Maximum number of connections.
+    pub max_connections: usize,
+    /// Maximum number of connections of one address.
+    pub max_connections_of_one: usize,
+    /// Time between two messages. Senders keep their connection for days, and are silent at night.
+    pub idle_timeout: Duration,
+    /// Time for a whole message.
+    pub read_timeout: Duration,
+    /// Time for the sender to take an acknowledgment.
+    pub write_timeout: Duration,
+    /// Time for messages in flight after the order to stop.
+    pub drain_timeout: Duration,
+}
+
+/// The port cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen for HL7 messages on {address}")]
+pub struct Error {
+    address: SocketAddr,
+    source: io::Error,
+}
+
+/// A listener for HL7 messages.
+pub struct MllpListener {
+    listener: TcpListener,
+    address: SocketAddr,
+    options: Arc<Options>,
+    intake: Arc<Hl7Intake>,
+    tls: Option<TlsConfigSource>,
+    connections: Arc<Shares>,
+}
+
+impl std::fmt::Debug for MllpListener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MllpListener").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl MllpListener {
+    /// Opens the port. With TLS, senders must use it.
+    ///
+    /// # Errors
+    /// Fails if the port cannot be had.
+    pub async fn bind(options: Options, intake: Arc<Hl7Intake>, tls: Option<TlsConfigSource>) -> Result<Self, Error> {
+        let failed = |source| Error { address: options.bind, source };
+        let listener = TcpListener::bind(options.bind).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let connections = Shares::new(options.max_connections, LEAST_CONNECTIONS, &metrics::HL7_CONNECTIONS_REFUSED);
+        Ok(Self { listener, address, options: Arc::new(options), intake, tls, connections })
+    }
+
+    /// Returns address and port.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Takes messages until it is told to stop. Then it finishes those in flight.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let mut tasks = JoinSet::new();
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                Some(ended) = tasks.join_next(), if !tasks.is_empty() => report(ended),
+                accepted = self.listener.accept() => match accepted {
+                    Ok((stream, peer)) => self.begin(stream, peer.ip().to_canonical(), &mut tasks, &shutdown),
+                    Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}
+                    Err(error) => {
+                        warn!(%error, "cannot accept a connection for HL7, trying again");
+                        sleep(ACCEPT_BACK_OFF).await;
+                    }
+                },
+            }
+        }
+        let Self { listener, options, .. } = self;
+        drop(listener);
+        let drain = async {
+            while let Some(ended) = tasks.join_next().await {
+                report(ended)
+            }
+        };
+        if timeout(options.drain_timeout, drain).await.is_err() {
+            warn!(connections = tasks.len(), "connections for HL7 cut off: not finished in time");
+            tasks.shutdown().await;
+        }
+    }
+
+    fn begin(&self, stream: TcpStream, address: IpAddr, tasks: &mut JoinSet<()>, shutdown: &CancellationToken) {
+        let options = &self.options;
+        if !options.senders.is_empty() && !options.senders.iter().any(|range| range.contains(address)) {
+            metrics::HL7_CONNECTIONS_REFUSED.increment();
+            info!(peer.addr = %address, "connection for HL7 refused: the address is not one of `worklist.hl7_senders`");
+            return;
+        }
+        let peer = Arc::new(CountedAs::address(address));
+        let Some(place) = self.connections.take_below(&peer, 1, options.max_connections_of_one) else {
+            debug!(peer.addr = %address, "connection for HL7 refused: too many are open");
+            return;
+        };
+        let (options, intake, tls) = (Arc::clone(options), Arc::clone(&self.intake), self.tls.clone());
+        let shutdown = shutdown.clone();
+        tasks.spawn(async move {
+            let _ = stream.set_nodelay(true);
+            let ended = match tls {
+                None => serve(stream, address, &options, &intake, &shutdown).await,
+                Some(tls) => match timeout(options.read_timeout, TlsAcceptor::from(tls()).accept(stream)).await {
+                    Ok(Ok(stream)) => serve(stream, address, &options, &intake, &shutdown).await,
+                    Ok(Err(error)) => Err(error),
+                    Err(_) => Err(io::ErrorKind::TimedOut.into()),
+                },
+            };
+            if let Err(error) = ended {
+                debug!(peer.addr = %address, %error, "a connection for HL7 was lost");
+            }
+            drop(place);
+        });
+    }
+}
+
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if ended.is_err_and(|error| error.is_panic()) {
+        error!("a connection for HL7 ended by a defect of this program; the others go on");
+    }
+}
+
+/// Takes one message after the other.
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    address: IpAddr,
+    options: &Options,
+    intake: &Arc<Hl7Intake>,
+    shutdown: &CancellationToken,
+) -> io::Result<()> {
+    let (reader, mut writer) = tokio::io::split(stream);
+    let mut reader = BufReader::with_capacity(BUFFER, reader);
+    let limits = FrameLimits { longest: MAX_MESSAGE_LENGTH, idle: options.idle_timeout, whole: options.read_timeout };
+    loop {
+        let frame = tokio::select! {
+            biased;
+            // A message that has begun is lost to this, and the sender has no acknowledgment of it.
+            () = shutdown.cancelled() => return Ok(()),
+            frame = next(&mut reader, limits) => frame?,
+        };
+        let sender = address.to_string();
+        match frame {
+            MllpFrame::Over => return Ok(()),
+            MllpFrame::Bad(reason) => {
+                let intake = Arc::clone(intake);
+                let _ = spawn_blocking(move || intake.refuse_unfinished(reason, &sender)).await;
+                return Ok(());
+            }
+            MllpFrame::Message(message) => {
+                let intake = Arc::clone(intake);
+                let taken = spawn_blocking(move || intake.take(&message, &sender)).await;
+                let Ok(acknowledgment) = taken else {
+                    error!("a defect of this program ended the intake of an HL7 message");
+                    return Ok(());
+                };
+                let bytes = framed(&acknowledgment.bytes);
+                let sent = timeout(options.write_timeout, async {
+                    writer.write_all(&bytes).await?;
+                    writer.flush().await
+                });
+                sent.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+            }
+        }
+    }
+}

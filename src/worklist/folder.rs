@@ -1,0 +1,233 @@
+//! The folder of items: files that lie in it are items, and a file that goes is an item that goes.
+//!
+//! The folder is read again and again. That works on every file system, and misses nothing. A file is
+//! taken when it has not changed between two looks, so that a half-written one waits. Folders in the
+//! folder are read too, as those that wlmscpfs has for each AE title.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::complete::{Draft, IntakeError, OrderFacts, complete};
+use super::intake::{Intake, put, remove_origin};
+use super::read::{MAX_ITEM_LENGTH, ReadItemError, read_items};
+use crate::db::{self, WorklistBy, WorklistProblem, WorklistSource, WorklistTables};
+use crate::model::clock::Clock;
+
+/// Pause between two looks.
+pub const LOOK_AFTER: Duration = Duration::from_secs(2);
+
+/// Pause before the next look while a file waits.
+pub const LOOK_SOON_AFTER: Duration = Duration::from_millis(500);
+
+/// Maximum number of files. A folder with more is one that was named by mistake.
+const MAX_FILES: usize = 100_000;
+
+/// Age from which a file counts as whole at the first look. A file that was renamed into the folder
+/// has the time of when it was written.
+const OLD_ENOUGH: Duration = Duration::from_secs(2);
+
+/// Reason why a file is no item.
+#[derive(Debug, thiserror::Error)]
+enum FileError {
+    #[error("it cannot be read: {0}")]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Read(#[from] ReadItemError),
+    #[error(transparent)]
+    Intake(#[from] IntakeError),
+}
+
+/// Size and time of a file.
+type Version = (u64, Option<SystemTime>);
+
+/// What is known of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct SeenItemFile {
+    version: Version,
+    /// Whether it was read in this version.
+    taken: bool,
+}
+
+/// The folder, and what was seen in it.
+#[derive(Debug)]
+pub struct WorklistFolder {
+    path: PathBuf,
+    intake: Arc<Intake>,
+    assumed_character_set: String,
+    clock: Clock,
+    seen: HashMap<PathBuf, SeenItemFile>,
+    /// Whether the files that the index knows were compared with the folder.
+    compared: bool,
+    /// Whether the operator was told that the folder cannot be read.
+    told: bool,
+}
+
+impl WorklistFolder {
+    /// Watches this folder.
+    #[must_use]
+    pub fn new(path: PathBuf, intake: Arc<Intake>, assumed_character_set: String, clock: Clock) -> Self {
+        let seen = HashMap::new();
+        Self { path, intake, assumed_character_set, clock, seen, compared: false, told: false }
+    }
+
+    /// Looks once. Returns how long to wait before the next look.
+    ///
+    /// # Errors
+    /// Fails if the index does not take what was found. The next look tries again.
+    pub fn look(&mut self) -> Result<Duration, db::Error> {
+        let found = match self.files() {
+            Ok(found) => found,
+            Err(error) => {
+                // Its items stay: a share that is gone for a moment cancels no examination.
+                if !std::mem::replace(&mut self.told, true) {
+                    tracing::warn!(%error, folder = %self.path.display(), "the folder of the worklist cannot be read");
+                }
+                return Ok(LOOK_AFTER);
+            }
+        };
+        self.told = false;
+        self.forget_lost(&found)?;
+        let mut waits = false;
+        for (path, version) in found {
+            match self.seen.get(&path) {
+                Some(seen) if seen.version == version && seen.taken => continue,
+                Some(seen) if seen.version == version => {}
+                _ if is_old(version, self.clock) => {}
+                _ => {
+                    waits = true;
+                    self.seen.insert(path, SeenItemFile { version, taken: false });
+                    continue;
+                }
+            }
+            self.take(&path)?;
+            self.seen.insert(path, SeenItemFile { version, taken: true });
+        }
+        Ok(if waits { LOOK_SOON_AFTER } else { LOOK_AFTER })
+    }
+
+    /// The files that may be items, with their sizes and times.
+    fn files(&self) -> io::Result<HashMap<PathBuf, Version>> {
+        let mut files = HashMap::new();
+        let mut folders = Vec::new();
+        list(&self.path, &mut files, Some(&mut folders))?;
+        for folder in folders {
+            // One that goes meanwhile has no files.
+            let _gone = list(&folder, &mut files, None);
+        }
+        Ok(files)
+    }
+
+    /// Removes the items of files that are gone.
+    fn forget_lost(&mut self, found: &HashMap<PathBuf, Version>) -> Result<(), db::Error> {
+        let mut lost: Vec<PathBuf> = self.seen.keys().filter(|path| !found.contains_key(*path)).cloned().collect();
+        if !self.compared {
+            // Files may have gone while no node ran.
+            let known = self.intake.change(|tables| tables.file_origins())?;
+            lost.extend(known.into_iter().map(PathBuf::from).filter(|path| !found.contains_key(path)));
+        }
+        for path in lost {
+            let origin = origin(&path);
+            self.intake.change(move |tables| {
+                tables.clear_problems(WorklistSource::File, &origin)?;
+                remove_origin(tables, WorklistSource::File, &origin, &[])
+            })?;
+            self.seen.remove(&path);
+        }
+        self.compared = true;
+        Ok(())
+    }
+
+    /// Takes a file: its items, or the reason why it has none.
+    fn take(&self, path: &Path) -> Result<(), db::Error> {
+        let (origin, now_ms) = (origin(path), self.clock.now_ms());
+        match self.drafts(path, &origin, now_ms) {
+            Ok(drafts) => {
+                let options = self.intake.options().clone();
+                self.intake.change(move |tables: &mut dyn WorklistTables| {
+                    let mut kept = Vec::new();
+                    for draft in drafts {
+                        let (study, step) = draft.step();
+                        let (study, step) = (study.to_owned(), step.to_owned());
+                        put(tables, draft, &options)?;
+                        kept.extend(tables.find(WorklistBy::Step(&study, &step))?.into_iter().map(|row| row.id));
+                    }
+                    // What the file had before and has no more.
+                    remove_origin(tables, WorklistSource::File, &origin, &kept)?;
+                    tables.clear_problems(WorklistSource::File, &origin)
+                })
+            }
+            // The next look sees that it is gone.
+            Err(FileError::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => {
+                let problem = WorklistProblem {
+                    source: WorklistSource::File,
+                    origin,
+                    reason: error.to_string(),
+                    noted_ms: now_ms,
+                };
+                self.intake.change(move |tables| {
+                    remove_origin(tables, WorklistSource::File, &problem.origin, &[])?;
+                    tables.note_problem(&problem)
+                })
+            }
+        }
+    }
+
+    fn drafts(&self, path: &Path, origin: &str, now_ms: i64) -> Result<Vec<Draft>, FileError> {
+        let mut bytes = Vec::new();
+        fs::File::open(path)?.take(MAX_ITEM_LENGTH as u64 + 1).read_to_end(&mut bytes)?;
+        let facts = OrderFacts {
+            source: WorklistSource::File,
+            origin: origin.to_owned(),
+            order_keys: Vec::new(),
+            message_time: String::new(),
+            now_ms,
+        };
+        let items = read_items(&bytes, &self.assumed_character_set)?;
+        let drafts = items.into_iter().map(|item| complete(item, facts.clone(), self.intake.options()));
+        Ok(drafts.collect::<Result<_, _>>()?)
+    }
+}
+
+/// A path as the origin of items.
+fn origin(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+/// Lists files of a folder that may be items, and the folders in it.
+fn list(path: &Path, files: &mut HashMap<PathBuf, Version>, mut folders: Option<&mut Vec<PathBuf>>) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        // It follows links. A file that goes meanwhile is none.
+        let Ok(metadata) = fs::metadata(entry.path()) else { continue };
+        if metadata.is_dir() {
+            if let Some(folders) = &mut folders {
+                folders.push(entry.path());
+            }
+        } else if metadata.is_file() && may_be_item(&entry.path()) {
+            if files.len() == MAX_FILES {
+                return Err(io::Error::other(format!("it has more than {MAX_FILES} files")));
+            }
+            files.insert(entry.path(), (metadata.len(), metadata.modified().ok()));
+        }
+    }
+    Ok(())
+}
+
+/// `*.wl`, `*.dcm` and `*.json`. Hidden files and the `lockfile` of wlmscpfs are none.
+fn may_be_item(path: &Path) -> bool {
+    let is_hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_ascii_lowercase();
+    !is_hidden && matches!(ending.as_str(), "wl" | "dcm" | "json")
+}
+
+/// Whether a file has not changed for a while.
+fn is_old(version: Version, clock: Clock) -> bool {
+    let Some(modified) = version.1 else { return false };
+    let age = clock.now_ms() - crate::model::clock::unix_ms(modified);
+    age >= i64::try_from(OLD_ENOUGH.as_millis()).unwrap_or(i64::MAX)
+}

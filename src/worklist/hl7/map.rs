@@ -1,0 +1,374 @@
+//! Which field of a message becomes which attribute. The defaults are those of IHE RAD TF vol. 2
+//! (RAD-4 and RAD-5), and the settings replace any line.
+
+use std::fmt;
+
+use dicom_core::{Tag, VR};
+
+use super::message::{Delimiters, FieldPath, FieldPathError, Hl7Segment, Message, nth, unescaped};
+use crate::model::local_time::local_date_and_time;
+use crate::model::matching::{KeyElement, KeyValue};
+use crate::worklist::item::{WorklistItem, set_in};
+use crate::worklist::tags::*;
+
+/// What a line makes of its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LineKind {
+    /// A text.
+    Text,
+    /// A name (XPN): family, given, middle, suffix, prefix.
+    Name,
+    /// A person (XCN): an identifier, and then as in a name.
+    Person,
+    /// A code (CE): value, meaning, scheme.
+    Code,
+    /// A date.
+    Date,
+    /// Date and time of the start.
+    Start,
+    /// A priority of HL7 table 0485 or 0038.
+    Priority,
+    /// A sex of HL7 table 0001.
+    Sex,
+    /// An ambulatory status: B6 is pregnant.
+    Pregnancy,
+}
+
+/// Where the value goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LineTarget {
+    /// An attribute at the root.
+    Root(Tag),
+    /// An attribute of the scheduled procedure step.
+    Step(Tag),
+}
+
+/// A line of the mapping.
+struct MapLine {
+    name: &'static str,
+    kind: LineKind,
+    target: LineTarget,
+    /// Fields, the strongest first.
+    fields: &'static str,
+}
+
+const fn line(name: &'static str, kind: LineKind, target: LineTarget, fields: &'static str) -> MapLine {
+    MapLine { name, kind, target, fields }
+}
+
+/// All lines. IPC comes first: "the values in IPC take precedence" over those in OBR.
+const LINES: &[MapLine] = &[
+    line("patient_id", LineKind::Text, LineTarget::Root(PATIENT_ID), "PID-3.1, PID-2.1"),
+    line("issuer_of_patient_id", LineKind::Text, LineTarget::Root(ISSUER_OF_PATIENT_ID), "PID-3.4.1"),
+    line("patient_name", LineKind::Name, LineTarget::Root(PATIENT_NAME), "PID-5"),
+    line("patient_birth_date", LineKind::Date, LineTarget::Root(PATIENT_BIRTH_DATE), "PID-7.1"),
+    line("patient_sex", LineKind::Sex, LineTarget::Root(PATIENT_SEX), "PID-8.1"),
+    line("admission_id", LineKind::Text, LineTarget::Root(ADMISSION_ID), "PV1-19.1, PID-18.1"),
+    line("patient_location", LineKind::Text, LineTarget::Root(CURRENT_PATIENT_LOCATION), "PV1-3"),
+    line("pregnancy_status", LineKind::Pregnancy, LineTarget::Root(PREGNANCY_STATUS), "PV1-15.1"),
+    line("confidentiality", LineKind::Text, LineTarget::Root(CONFIDENTIALITY_CONSTRAINT), ""),
+    line("referring_physician", LineKind::Person, LineTarget::Root(REFERRING_PHYSICIAN_NAME), "PV1-8"),
+    line("requesting_physician", LineKind::Person, LineTarget::Root(REQUESTING_PHYSICIAN), "OBR-16, ORC-12"),
+    line("placer_order_number", LineKind::Text, LineTarget::Root(PLACER_ORDER_NUMBER), "ORC-2.1, OBR-2.1"),
+    line("filler_order_number", LineKind::Text, LineTarget::Root(FILLER_ORDER_NUMBER), "ORC-3.1, OBR-3.1"),
+    line("accession_number", LineKind::Text, LineTarget::Root(ACCESSION_NUMBER), "IPC-1.1, OBR-18.1"),
+    line("requested_procedure_id", LineKind::Text, LineTarget::Root(REQUESTED_PROCEDURE_ID), "IPC-2.1, OBR-19.1"),
+    line("study_instance_uid", LineKind::Text, LineTarget::Root(STUDY_INSTANCE_UID), "IPC-3.1, ZDS-1.1"),
+    line(
+        "priority",
+        LineKind::Priority,
+        LineTarget::Root(REQUESTED_PROCEDURE_PRIORITY),
+        "TQ1-9.1, ORC-7.6, OBR-27.6, OBR-5.1",
+    ),
+    line("procedure_code", LineKind::Code, LineTarget::Root(REQUESTED_PROCEDURE_CODE_SEQUENCE), "OBR-44, OBR-4"),
+    line(
+        "procedure_description",
+        LineKind::Text,
+        LineTarget::Root(REQUESTED_PROCEDURE_DESCRIPTION),
+        "OBR-44.2, OBR-4.2",
+    ),
+    line("patient_state", LineKind::Text, LineTarget::Root(PATIENT_STATE), "OBR-12.2, OBR-12.1"),
+    line("medical_alerts", LineKind::Text, LineTarget::Root(MEDICAL_ALERTS), "OBR-13"),
+    line("allergies", LineKind::Text, LineTarget::Root(ALLERGIES), "AL1-3.2, AL1-3.1"),
+    line("patient_transport", LineKind::Text, LineTarget::Root(PATIENT_TRANSPORT_ARRANGEMENTS), "OBR-30.1"),
+    line("reason", LineKind::Text, LineTarget::Root(REASON_FOR_REQUESTED_PROCEDURE), "OBR-31.2, OBR-31.1"),
+    line("step_id", LineKind::Text, LineTarget::Step(STEP_ID), "IPC-4.1, OBR-20.1"),
+    line("modality", LineKind::Text, LineTarget::Step(MODALITY), "IPC-5.1, OBR-24.1"),
+    line("protocol_code", LineKind::Code, LineTarget::Step(PROTOCOL_CODE_SEQUENCE), "IPC-6, OBR-4.4"),
+    line("step_description", LineKind::Text, LineTarget::Step(STEP_DESCRIPTION), "IPC-6.2, OBR-4.5"),
+    line("station_name", LineKind::Text, LineTarget::Step(STATION_NAME), "IPC-7.1"),
+    line("step_location", LineKind::Text, LineTarget::Step(STEP_LOCATION), "IPC-8.1"),
+    line("station_ae_title", LineKind::Text, LineTarget::Step(SCHEDULED_STATION_AE_TITLE), "IPC-9.1"),
+    line("start", LineKind::Start, LineTarget::Step(START_DATE), "TQ1-7.1, ORC-7.4, OBR-27.4, OBR-36.1"),
+    line("performing_physician", LineKind::Person, LineTarget::Step(PERFORMING_PHYSICIAN_NAME), "OBR-34"),
+];
+
+/// The mapping in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hl7Map {
+    /// Fields of each line, in the order of [`LINES`].
+    fields: Vec<Vec<FieldPath>>,
+}
+
+/// Reason why a line of the settings cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Hl7MapError {
+    /// It is written in another way.
+    #[error("`{0}` is not written as in \"modality = IPC-5, OBR-24\"")]
+    Form(String),
+    /// There is no such line.
+    #[error("`{0}` is no line of the mapping; the lines are {names}", names = names())]
+    UnknownLine(String),
+    /// A field is written in another way.
+    #[error(transparent)]
+    Field(#[from] FieldPathError),
+}
+
+fn names() -> String {
+    LINES.iter().map(|line| line.name).collect::<Vec<_>>().join(", ")
+}
+
+impl Default for Hl7Map {
+    fn default() -> Self {
+        let fields = LINES.iter().map(|line| paths(line.fields).expect("the defaults are fields; a test reads them"));
+        Self { fields: fields.collect() }
+    }
+}
+
+fn paths(text: &str) -> Result<Vec<FieldPath>, FieldPathError> {
+    text.split(',').map(str::trim).filter(|path| !path.is_empty()).map(str::parse).collect()
+}
+
+impl Hl7Map {
+    /// Replaces the fields of a line, as in `modality = IPC-5, OBR-24`. No fields switch the line
+    /// off.
+    ///
+    /// # Errors
+    /// See [`Hl7MapError`].
+    pub fn replace(&mut self, text: &str) -> Result<(), Hl7MapError> {
+        let (name, fields) = text.split_once('=').ok_or_else(|| Hl7MapError::Form(text.to_owned()))?;
+        let at = LINES.iter().position(|line| line.name == name.trim());
+        let at = at.ok_or_else(|| Hl7MapError::UnknownLine(name.trim().to_owned()))?;
+        let fields = paths(fields)?;
+        if let Some(place) = self.fields.get_mut(at) {
+            *place = fields;
+        }
+        Ok(())
+    }
+
+    /// Returns all lines and their default fields, for documents.
+    #[must_use]
+    pub fn lines() -> Vec<(&'static str, &'static str)> {
+        LINES.iter().map(|line| (line.name, line.fields)).collect()
+    }
+
+    /// Makes an item of an order.
+    pub(super) fn item(&self, order: &OrderSegments<'_>, message: &Message) -> WorklistItem {
+        let mut item = WorklistItem::new(Vec::new(), message.character_set.clone());
+        for (line, fields) in LINES.iter().zip(&self.fields) {
+            for field in fields {
+                let Some(segment) = order.segment(&field.segment) else { continue };
+                if apply(line, field, segment, message.delimiters, &mut item) {
+                    break;
+                }
+            }
+        }
+        item
+    }
+}
+
+/// The segments of one order, and those that all orders of the message share.
+pub(super) struct OrderSegments<'m> {
+    pub(super) common: &'m [Hl7Segment],
+    pub(super) own: Vec<&'m Hl7Segment>,
+}
+
+impl<'m> OrderSegments<'m> {
+    pub(super) fn segment(&self, name: &str) -> Option<&'m Hl7Segment> {
+        let own = self.own.iter().find(|segment| segment.name == name).copied();
+        own.or_else(|| self.common.iter().find(|segment| segment.name == name))
+    }
+}
+
+impl fmt::Debug for OrderSegments<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OrderSegments").finish_non_exhaustive()
+    }
+}
+
+/// Applies a line. Returns whether the field had a value.
+fn apply(
+    line: &MapLine,
+    field: &FieldPath,
+    segment: &Hl7Segment,
+    delimiters: Delimiters,
+    item: &mut WorklistItem,
+) -> bool {
+    let text = segment.text(field.field, field.component, field.subcomponent, delimiters);
+    let first_component = field.component.unwrap_or(1);
+    let part = |number: usize| {
+        let part = segment.part(field.field, first_component + number - 1, None, delimiters);
+        unescaped(part, delimiters)
+    };
+    let value = match line.kind {
+        LineKind::Text => text,
+        LineKind::Date => text.get(..8).unwrap_or_default().to_owned(),
+        LineKind::Sex => sex(&text).to_owned(),
+        LineKind::Priority => priority(&text).to_owned(),
+        LineKind::Pregnancy => {
+            let values = segment.raw(field.field).split(delimiters.repetition);
+            let is_pregnant = values.map(|value| unescaped(value, delimiters)).any(|value| value == "B6");
+            // PS3.3 C.2.4: 0003H is "definitely pregnant".
+            if is_pregnant { "3".to_owned() } else { String::new() }
+        }
+        LineKind::Name => name(&[1, 2, 3, 4, 5].map(part)),
+        LineKind::Person => person(segment, field.field, delimiters),
+        LineKind::Code => return code(line, &part(1), &part(2), &part(3), item),
+        LineKind::Start => return start(&text, item),
+    };
+    if value.is_empty() {
+        return false;
+    }
+    match line.target {
+        LineTarget::Root(tag) => item.set(tag, &value),
+        LineTarget::Step(tag) => item.set_step(tag, &value),
+    }
+    true
+}
+
+/// Makes a name of PN of its parts. HL7 has the suffix before the prefix.
+fn name([family, given, middle, suffix, prefix]: &[String; 5]) -> String {
+    let clean = |part: &String| part.replace(['^', '='], " ");
+    let name = [family, given, middle, prefix, suffix].map(clean).join("^");
+    name.trim_end_matches('^').to_owned()
+}
+
+/// Makes a name of PN of a person (XCN, or CNN in the first component).
+fn person(segment: &Hl7Segment, field: usize, delimiters: Delimiters) -> String {
+    let whole = segment.first(field, delimiters);
+    let first = nth(whole, Some(delimiters.component), 1);
+    let in_first = delimiters.subcomponent.filter(|delimiter| first.contains(*delimiter));
+    let (text, delimiter) = match in_first {
+        Some(delimiter) => (first, delimiter),
+        None => (whole, delimiters.component),
+    };
+    let part = |number: usize| {
+        let part = nth(text, Some(delimiter), number);
+        // A family name may have subcomponents of its own.
+        let part = if in_first.is_none() { nth(part, delimiters.subcomponent, 1) } else { part };
+        unescaped(part, delimiters)
+    };
+    let found = name(&[2, 3, 4, 5, 6].map(part));
+    if !found.is_empty() {
+        return found;
+    }
+    // A lone text is a name, unless it is a number.
+    let alone = part(1);
+    if alone.chars().any(char::is_alphabetic) && !alone.chars().any(|c| c.is_ascii_digit()) {
+        alone
+    } else {
+        String::new()
+    }
+}
+
+fn code(line: &MapLine, value: &str, meaning: &str, scheme: &str, item: &mut WorklistItem) -> bool {
+    if value.is_empty() {
+        return false;
+    }
+    let mut code: Vec<KeyElement> = Vec::new();
+    set_in(&mut code, CODE_VALUE, value);
+    // A local code of HL7 is "L". DICOM requires a scheme (PS3.3 table 8.8-1).
+    set_in(&mut code, CODING_SCHEME_DESIGNATOR, if scheme.is_empty() { "L" } else { scheme });
+    set_in(&mut code, CODE_MEANING, if meaning.is_empty() { value } else { meaning });
+    debug_assert!(code.iter().all(|element| element.vr != VR::SQ && element.value != KeyValue::Items(Vec::new())));
+    match line.target {
+        LineTarget::Root(tag) => item.set_items(tag, vec![code]),
+        LineTarget::Step(tag) => item.set_step_items(tag, vec![code]),
+    }
+    true
+}
+
+/// Sets start date and time of a time stamp, `YYYYMMDD[HHMM[SS[.S]]][+ZZZZ]`.
+fn start(text: &str, item: &mut WorklistItem) -> bool {
+    let Some((date, time)) = date_and_time(text) else { return false };
+    item.set_step(START_DATE, &date);
+    item.set_step(START_TIME, &time);
+    true
+}
+
+/// Splits a time stamp of HL7 into a local date and a local time. `None` if it names no day.
+pub(super) fn date_and_time(text: &str) -> Option<(String, String)> {
+    let end = text.find(['+', '-']).unwrap_or(text.len());
+    let (stamp, offset) = (text.get(..end)?, text.get(end..)?);
+    let digits = stamp.split('.').next().unwrap_or_default();
+    if digits.len() < 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let (date, time) = digits.split_at(8);
+    let time = time.get(..time.len().min(6) / 2 * 2)?;
+    match crate::model::datetime::moments(&format!("{date}{time}{offset}"))
+        .filter(|_| !offset.is_empty() && !time.is_empty())
+    {
+        // Moments count 61 seconds to a minute, so the offset is applied to the calendar instead.
+        Some(_) => {
+            let (hours, minutes) = (offset.get(1..3)?.parse::<i64>().ok()?, offset.get(3..5)?.parse::<i64>().ok()?);
+            let sign = if offset.starts_with('-') { -1 } else { 1 };
+            let number = |from: usize, to: usize| digits.get(from..to).and_then(|part| part.parse::<i64>().ok());
+            let days = crate::model::calendar::days_before(number(0, 4)?, number(4, 6)?, number(6, 8)?);
+            let of = |from| number(from, from + 2).unwrap_or(0);
+            let seconds = days * 86_400 + (of(8) - sign * hours) * 3600 + (of(10) - sign * minutes) * 60 + of(12);
+            Some(local_date_and_time(seconds * 1000))
+        }
+        None => Some((date.to_owned(), time.to_owned())),
+    }
+}
+
+fn sex(text: &str) -> &'static str {
+    match text.to_ascii_uppercase().as_str() {
+        "M" => "M",
+        "F" => "F",
+        "O" | "A" | "N" => "O",
+        _ => "",
+    }
+}
+
+fn priority(text: &str) -> &'static str {
+    match text.to_ascii_uppercase().as_str() {
+        "S" | "STAT" => "STAT",
+        "A" | "P" | "C" | "ASAP" => "HIGH",
+        "R" | "ROUTINE" => "ROUTINE",
+        "T" => "MEDIUM",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_fields_and_any_line_can_be_replaced() {
+        let mut map = Hl7Map::default();
+        map.replace("modality = OBR-21.2, OBR-24").unwrap();
+        map.replace("allergies=").unwrap();
+        for (text, error) in [
+            ("modality", "`modality` is not written as in \"modality = IPC-5, OBR-24\""),
+            ("modality = OBR", "`OBR` is not written as in OBR-4 or PID-3.4.1"),
+            ("modality = OBR-0", "`OBR-0` is not written as in OBR-4 or PID-3.4.1"),
+        ] {
+            assert_eq!(map.replace(text).unwrap_err().to_string(), error);
+        }
+        assert!(map.replace("mood = OBR-1").unwrap_err().to_string().starts_with("`mood` is no line of the mapping"));
+    }
+
+    #[test]
+    fn a_time_stamp_is_a_local_date_and_time() {
+        let split = |text| date_and_time(text);
+        assert_eq!(split("202611301530"), Some(("20261130".into(), "1530".into())));
+        assert_eq!(split("20261130153045.123"), Some(("20261130".into(), "153045".into())));
+        assert_eq!(split("20261130"), Some(("20261130".into(), String::new())));
+        assert_eq!((split("2026"), split(""), split("tomorrow")), (None, None, None));
+        // The same moment in two ways.
+        assert_eq!(split("20261130153000+0100"), split("20261130143000+0000"));
+    }
+}

@@ -1,0 +1,225 @@
+//! Takes messages: what they want is done in one transaction, and then they are acknowledged.
+
+use std::sync::Arc;
+
+use super::acknowledge::{AckCode, Acknowledgment};
+use super::error::MessageError;
+use super::map::Hl7Map;
+use super::message::Message;
+use super::orders::{Hl7Order, OrderAction, RefusedMessage, WantedChange, message_time, wanted};
+use crate::db::{
+    self, WorklistBy, WorklistColumn, WorklistProblem, WorklistRow, WorklistSource, WorklistState, WorklistTables,
+    WorklistWork,
+};
+use crate::model::clock::Clock;
+use crate::telemetry::metrics;
+use crate::worklist::complete::{IntakeError, IntakeOptions, OrderFacts, complete};
+use crate::worklist::intake::{Intake, cancel, put};
+use crate::worklist::item::WorklistItem;
+use crate::worklist::tags::*;
+
+/// Takes HL7 messages into the worklist.
+#[derive(Debug)]
+pub struct Hl7Intake {
+    intake: Arc<Intake>,
+    map: Hl7Map,
+    clock: Clock,
+}
+
+/// Reason why a message was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum Hl7Error {
+    /// It is no message.
+    #[error(transparent)]
+    Message(#[from] MessageError),
+    /// It wants something that there is not.
+    #[error(transparent)]
+    Refused(#[from] RefusedMessage),
+    /// One of its orders cannot become an item.
+    #[error(transparent)]
+    Intake(#[from] IntakeError),
+    /// The index did not take it.
+    #[error("the index did not take it, so send it again")]
+    Index(#[source] db::Error),
+}
+
+impl Hl7Error {
+    /// AR for what should not be sent here, and AE for what has an error.
+    fn code(&self) -> AckCode {
+        match self {
+            Self::Message(_) | Self::Refused(RefusedMessage::Type(_)) | Self::Index(_) => AckCode::Reject,
+            Self::Refused(_) | Self::Intake(_) => AckCode::Error,
+        }
+    }
+}
+
+impl Hl7Intake {
+    /// Creates the way in for messages.
+    #[must_use]
+    pub fn new(intake: Arc<Intake>, map: Hl7Map, clock: Clock) -> Self {
+        Self { intake, map, clock }
+    }
+
+    /// Takes a message, and returns its acknowledgment. The message is committed by then.
+    ///
+    /// `sender` names who sent it, for the list of problems. It blocks until the index has it.
+    #[must_use]
+    pub fn take(&self, bytes: &[u8], sender: &str) -> Acknowledgment {
+        let now_ms = self.clock.now_ms();
+        let message = match Message::parse(bytes) {
+            Ok(message) => message,
+            Err(error) => return self.refuse(None, &error.into(), sender, now_ms),
+        };
+        match self.do_wanted(&message, now_ms) {
+            Ok(()) => {
+                metrics::HL7_ACCEPTED.increment();
+                Acknowledgment::new(Some(&message), AckCode::Accept, "", now_ms)
+            }
+            Err(error) => self.refuse(Some(&message), &error, sender, now_ms),
+        }
+    }
+
+    /// Refuses a message whose end never came, or that is too long.
+    pub fn refuse_unfinished(&self, reason: &str, sender: &str) {
+        metrics::HL7_REFUSED.increment();
+        self.note(reason, sender, self.clock.now_ms());
+    }
+
+    fn refuse(&self, message: Option<&Message>, error: &Hl7Error, sender: &str, now_ms: i64) -> Acknowledgment {
+        metrics::HL7_REFUSED.increment();
+        if let Hl7Error::Index(source) = error {
+            tracing::error!(error = %source, "the index did not take an HL7 message");
+        } else {
+            let id = message.map(|message| message.header(10, 1)).unwrap_or_default();
+            let origin = if id.is_empty() { sender.to_owned() } else { format!("{sender}, message {id}") };
+            self.note(&error.to_string(), &origin, now_ms);
+        }
+        Acknowledgment::new(message, error.code(), &error.to_string(), now_ms)
+    }
+
+    fn note(&self, reason: &str, origin: &str, now_ms: i64) {
+        let origin: String = origin.chars().filter(|c| !c.is_control()).take(200).collect();
+        let problem =
+            WorklistProblem { source: WorklistSource::Hl7, origin, reason: reason.to_owned(), noted_ms: now_ms };
+        if let Err(error) = self.intake.note_problem(problem) {
+            tracing::error!(%error, "the index did not take the reason why an HL7 message was refused");
+        }
+    }
+
+    fn do_wanted(&self, message: &Message, now_ms: i64) -> Result<(), Hl7Error> {
+        let origin = format!("{} {}", message.header(3, 1), message.header(4, 1)).trim().to_owned();
+        let facts = OrderFacts {
+            source: WorklistSource::Hl7,
+            origin,
+            order_keys: Vec::new(),
+            message_time: message_time(message),
+            now_ms,
+        };
+        match wanted(message, &self.map)? {
+            WantedChange::Nothing => Ok(()),
+            WantedChange::Orders(orders) => self.orders(orders, &facts),
+            WantedChange::Patient(item, former) => {
+                if item.text(PATIENT_ID).is_empty() {
+                    return Err(IntakeError::NoPatient.into());
+                }
+                let options = self.intake.options().clone();
+                let work =
+                    move |tables: &mut dyn WorklistTables| correct(tables, &item, former.as_deref(), &facts, &options);
+                self.intake.change(work).map_err(Hl7Error::Index)
+            }
+        }
+    }
+
+    /// Does what all orders want, or nothing.
+    fn orders(&self, orders: Vec<Hl7Order>, facts: &OrderFacts) -> Result<(), Hl7Error> {
+        let options = self.intake.options().clone();
+        let mut works: Vec<WorklistWork> = Vec::new();
+        for Hl7Order { action, items, keys } in orders {
+            let facts = OrderFacts { order_keys: keys, ..facts.clone() };
+            for item in items {
+                let (facts, options) = (facts.clone(), options.clone());
+                match action {
+                    OrderAction::Put => {
+                        let draft = complete(item, facts, &options)?;
+                        works.push(Box::new(move |tables| put(tables, draft, &options).map(drop)));
+                    }
+                    OrderAction::Cancel => works.push(Box::new(move |tables| {
+                        let (accession, step) = (item.text(ACCESSION_NUMBER), item.step_text(STEP_ID));
+                        cancel(tables, &facts, accession, step, &options).map(drop)
+                    })),
+                    OrderAction::Start | OrderAction::Complete => {
+                        let draft = complete(item, facts.clone(), &options)?;
+                        let state = match action {
+                            OrderAction::Start => WorklistState::Started,
+                            _ => WorklistState::Done,
+                        };
+                        works.push(Box::new(move |tables| {
+                            let (study, step) = draft.step();
+                            let (study, step) = (study.to_owned(), step.to_owned());
+                            put(tables, draft, &options)?;
+                            for row in tables.find(WorklistBy::Step(&study, &step))? {
+                                tables.set_state(row.id, state, facts.now_ms)?;
+                            }
+                            Ok(())
+                        }));
+                    }
+                }
+            }
+        }
+        let all = move |tables: &mut dyn WorklistTables| works.into_iter().try_for_each(|work| work(tables));
+        self.intake.change(all).map_err(Hl7Error::Index)
+    }
+}
+
+/// The attributes of a patient that a correction sets.
+const OF_PATIENT: [dicom_core::Tag; 5] =
+    [PATIENT_ID, ISSUER_OF_PATIENT_ID, PATIENT_NAME, PATIENT_BIRTH_DATE, PATIENT_SEX];
+
+/// Corrects the patient of open items. With a former Patient ID, those of that patient go to the new
+/// one.
+fn correct(
+    tables: &mut dyn WorklistTables,
+    item: &WorklistItem,
+    former: Option<&str>,
+    facts: &OrderFacts,
+    options: &IntakeOptions,
+) -> Result<(), db::Error> {
+    let id = former.unwrap_or(item.text(PATIENT_ID)).to_owned();
+    for row in tables.find(WorklistBy::OpenOfPatient(&id))? {
+        let Some(mut before) = item_of(&row) else { continue };
+        let (own, other) = (before.text(ISSUER_OF_PATIENT_ID), item.text(ISSUER_OF_PATIENT_ID));
+        if former.is_none() && !own.is_empty() && !other.is_empty() && own != other {
+            // Another issuer gave this patient the same number.
+            continue;
+        }
+        for tag in OF_PATIENT {
+            if !item.text(tag).is_empty() {
+                before.set(tag, item.text(tag));
+            }
+        }
+        let order_keys = if row.order_key.is_empty() { Vec::new() } else { vec![row.order_key.clone()] };
+        let facts = OrderFacts {
+            source: row.source,
+            origin: row.origin.clone(),
+            order_keys,
+            message_time: row.message_time.clone(),
+            now_ms: facts.now_ms,
+        };
+        // The item is complete, so only the values of the patient change.
+        if let Ok(mut draft) = complete(before, facts, options) {
+            let corrected = |tag: &dicom_core::Tag| OF_PATIENT.contains(tag) && !item.text(*tag).is_empty();
+            let marked = row.generated.iter().filter_map(|name| crate::qr::keys::tag(name).ok());
+            draft.generated = marked.filter(|tag| !corrected(tag)).collect();
+            put(tables, draft, options)?;
+        }
+    }
+    Ok(())
+}
+
+fn item_of(row: &WorklistRow) -> Option<WorklistItem> {
+    let value: serde_json::Value = serde_json::from_str(&row.item).ok()?;
+    let mut item = WorklistItem::from_json(value.as_object()?).ok()?;
+    item.character_set.clone_from(&row.character_set);
+    debug_assert_eq!(item.text(STUDY_INSTANCE_UID), row.value(WorklistColumn::StudyInstanceUid));
+    Some(item)
+}

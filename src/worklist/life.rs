@@ -1,0 +1,84 @@
+//! The life of items: started when the first object of the study arrives, done when the study has been
+//! quiet for a while, forgotten some weeks later.
+
+use std::time::Duration;
+
+use super::intake::Intake;
+use crate::db::{Error, WorklistArrival, WorklistSearch, WorklistState};
+
+/// Settings of the life of items.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LifeOptions {
+    /// Time without a new instance after which a study is complete.
+    pub quiet: Duration,
+    /// Time after which items that are over are removed.
+    pub remove_after: Duration,
+}
+
+/// How long after it expired an item is still compared with studies. An examination may be late.
+const LATE_MS: i64 = 48 * 3_600_000;
+
+/// Pause between two rounds.
+pub const ROUND_AFTER: Duration = Duration::from_secs(20);
+
+/// Looks once which items have started, are done, or are to be removed.
+///
+/// # Errors
+/// That of the index.
+pub fn live(reader: &mut impl WorklistSearch, intake: &Intake, options: LifeOptions, now_ms: i64) -> Result<(), Error> {
+    let quiet_ms = i64::try_from(options.quiet.as_millis()).unwrap_or(i64::MAX);
+    let arrivals = reader.worklist_arrivals(now_ms.saturating_sub(LATE_MS))?;
+    let changed: Vec<_> =
+        arrivals.into_iter().filter_map(|arrival| Some((arrival, change(&arrival, quiet_ms, now_ms)?))).collect();
+    let remove_ms = i64::try_from(options.remove_after.as_millis()).unwrap_or(i64::MAX);
+    intake.change(move |tables| {
+        for (arrival, change) in changed {
+            match change {
+                Change::Grown => {
+                    tables.note_arrival(arrival.item, arrival.instances, now_ms)?;
+                    tables.set_state(arrival.item, WorklistState::Started, now_ms)?;
+                }
+                Change::Quiet => tables.set_state(arrival.item, WorklistState::Done, now_ms)?,
+            }
+        }
+        tables.forget_before(now_ms.saturating_sub(remove_ms)).map(drop)
+    })
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    /// Instances have come.
+    Grown,
+    /// None have come for a while.
+    Quiet,
+}
+
+fn change(arrival: &WorklistArrival, quiet_ms: i64, now_ms: i64) -> Option<Change> {
+    if arrival.instances != arrival.noted_instances {
+        Some(Change::Grown)
+    } else if now_ms.saturating_sub(arrival.noted_ms) >= quiet_ms {
+        Some(Change::Quiet)
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_study_is_done_when_nothing_came_for_a_while() {
+        let arrival = |instances, noted_instances, noted_ms| WorklistArrival {
+            item: 1,
+            state: WorklistState::Started,
+            instances,
+            noted_instances,
+            noted_ms,
+        };
+        assert_eq!(change(&arrival(3, 0, 0), 1000, 5000), Some(Change::Grown));
+        assert_eq!(change(&arrival(3, 3, 4500), 1000, 5000), None);
+        assert_eq!(change(&arrival(3, 3, 4000), 1000, 5000), Some(Change::Quiet));
+        assert_eq!(change(&arrival(4, 3, 4000), 1000, 5000), Some(Change::Grown), "one came late");
+    }
+}

@@ -1,0 +1,130 @@
+//! Modality Performed Procedure Steps (PS3.4 F.7): they are kept, and move the items that they
+//! perform.
+
+use dicom_core::Tag;
+use serde_json::Value;
+
+use super::item::{WorklistItem, items_in, text_in};
+use super::tags::*;
+use crate::db::{Error, PerformedStep, WorklistBy, WorklistColumn, WorklistRow, WorklistState, WorklistTables};
+use crate::model::matching::KeyElement;
+
+const STATUS: Tag = Tag(0x0040, 0x0252);
+const PERFORMED_STATION_AE_TITLE: Tag = Tag(0x0040, 0x0241);
+const SCHEDULED_STEP_ATTRIBUTES_SEQUENCE: Tag = Tag(0x0040, 0x0270);
+const DISCONTINUATION_REASON_CODE_SEQUENCE: Tag = Tag(0x0040, 0x0281);
+
+/// "Incorrect worklist entry selected" (PS3.16 CID 9300). The step is still to be performed.
+const WRONG_ENTRY: &str = "110514";
+
+/// Reason why a performed step is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StepRefusal {
+    /// There is one with this UID.
+    #[error("there is a performed procedure step with this UID")]
+    Duplicate,
+    /// There is none with this UID.
+    #[error("there is no performed procedure step with this UID")]
+    Unknown,
+    /// It is completed or discontinued (PS3.4 table F.7.2-2).
+    #[error("Performed Procedure Step Object may no longer be updated")]
+    Final,
+    /// The status is none that it may have now.
+    #[error("Performed Procedure Step Status (0040,0252) has no valid value")]
+    Status,
+}
+
+/// Makes a performed step (N-CREATE). Its items have started.
+///
+/// # Errors
+/// That of the index.
+pub fn create_step(
+    tables: &mut dyn WorklistTables,
+    uid: &str,
+    attributes: &WorklistItem,
+    sender: &str,
+    now_ms: i64,
+) -> Result<Result<(), StepRefusal>, Error> {
+    if tables.performed_step(uid)?.is_some() {
+        return Ok(Err(StepRefusal::Duplicate));
+    }
+    // PS3.4 table F.7.2-1: it is created IN PROGRESS.
+    if attributes.text(STATUS) != "IN PROGRESS" {
+        return Ok(Err(StepRefusal::Status));
+    }
+    let step = PerformedStep {
+        sop_instance_uid: uid.to_owned(),
+        status: attributes.text(STATUS).to_owned(),
+        station_ae_title: attributes.text(PERFORMED_STATION_AE_TITLE).to_owned(),
+        attributes: attributes.to_json(),
+        sender: sender.to_owned(),
+        created_ms: now_ms,
+        changed_ms: now_ms,
+    };
+    tables.put_performed_step(&step)?;
+    for row in performed(tables, attributes)? {
+        tables.set_state(row.id, WorklistState::Started, now_ms)?;
+    }
+    Ok(Ok(()))
+}
+
+/// Changes a performed step (N-SET). If it is completed or discontinued, so are its items.
+///
+/// # Errors
+/// That of the index.
+pub fn set_step(
+    tables: &mut dyn WorklistTables,
+    uid: &str,
+    changes: &WorklistItem,
+    now_ms: i64,
+) -> Result<Result<(), StepRefusal>, Error> {
+    let Some(mut step) = tables.performed_step(uid)? else { return Ok(Err(StepRefusal::Unknown)) };
+    if step.status != "IN PROGRESS" {
+        return Ok(Err(StepRefusal::Final));
+    }
+    let status = match changes.text(STATUS) {
+        "" => step.status.clone(),
+        status @ ("IN PROGRESS" | "COMPLETED" | "DISCONTINUED") => status.to_owned(),
+        _ => return Ok(Err(StepRefusal::Status)),
+    };
+    let Some(mut attributes) = read(&step.attributes) else {
+        return Err(Error::Malformed("a performed step is no JSON object".to_owned()));
+    };
+    attributes.take_all(changes);
+    step.status.clone_from(&status);
+    step.attributes = attributes.to_json();
+    step.changed_ms = now_ms;
+    tables.put_performed_step(&step)?;
+    let state = match status.as_str() {
+        "COMPLETED" => WorklistState::Done,
+        "DISCONTINUED" if was_wrong_entry(&attributes) => WorklistState::Scheduled,
+        "DISCONTINUED" => WorklistState::Discontinued,
+        _ => return Ok(Ok(())),
+    };
+    for row in performed(tables, &attributes)? {
+        tables.set_state(row.id, state, now_ms)?;
+    }
+    Ok(Ok(()))
+}
+
+fn read(json: &str) -> Option<WorklistItem> {
+    let value: Value = serde_json::from_str(json).ok()?;
+    WorklistItem::from_json(value.as_object()?).ok()
+}
+
+fn was_wrong_entry(attributes: &WorklistItem) -> bool {
+    let reasons = items_in(&attributes.elements, DISCONTINUATION_REASON_CODE_SEQUENCE);
+    reasons.iter().any(|reason| text_in(reason, CODE_VALUE) == WRONG_ENTRY)
+}
+
+/// The items that a step performs: by study and step, or all of the study where it names no step.
+fn performed(tables: &mut dyn WorklistTables, attributes: &WorklistItem) -> Result<Vec<WorklistRow>, Error> {
+    let mut rows: Vec<WorklistRow> = Vec::new();
+    let scheduled: &[Vec<KeyElement>] = items_in(&attributes.elements, SCHEDULED_STEP_ATTRIBUTES_SEQUENCE);
+    for item in scheduled {
+        let (study, step) = (text_in(item, STUDY_INSTANCE_UID), text_in(item, STEP_ID));
+        let found = tables.find(WorklistBy::Study(study))?;
+        rows.extend(found.into_iter().filter(|row| step.is_empty() || row.value(WorklistColumn::StepId) == step));
+    }
+    Ok(rows)
+}

@@ -1,0 +1,222 @@
+//! The folder of the worklist, and the life of items.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use dcmdex::db::open::{Reader, Writer, WriterOptions};
+use dcmdex::db::{
+    Arrivals, FileOutcome, ScannedDirectory, ScannedFile, WorklistColumn, WorklistRequest, WorklistRow, WorklistSearch,
+    WorklistState,
+};
+use dcmdex::model::attribute::AttributeId;
+use dcmdex::model::clock::Clock;
+use dcmdex::model::location::Place;
+use dcmdex::model::record::InstanceRecord;
+use dcmdex::worklist::{Intake, IntakeOptions, LOOK_AFTER, LOOK_SOON_AFTER, LifeOptions, WorklistFolder, live};
+use tempfile::TempDir;
+
+struct Site {
+    directory: TempDir,
+    writer: Writer,
+    intake: Arc<Intake>,
+}
+
+impl Site {
+    fn new() -> Self {
+        let directory = TempDir::new().unwrap();
+        fs::create_dir(directory.path().join("wl")).unwrap();
+        let writer = Writer::open(&directory.path().join("index.db"), WriterOptions::default()).unwrap();
+        let intake = Arc::new(Intake::new(Box::new(writer.handle()), IntakeOptions::default()));
+        Self { directory, writer, intake }
+    }
+
+    fn folder(&self) -> WorklistFolder {
+        WorklistFolder::new(self.directory.path().join("wl"), Arc::clone(&self.intake), String::new(), Clock::System)
+    }
+
+    fn reader(&self) -> Reader {
+        Reader::open(&self.directory.path().join("index.db")).unwrap()
+    }
+
+    fn rows(&self) -> Vec<WorklistRow> {
+        let mut rows = Vec::new();
+        let mut reader = self.reader();
+        let all = reader.worklist(&WorklistRequest::default(), &mut |row| {
+            rows.push(row);
+            std::ops::ControlFlow::Continue(())
+        });
+        all.unwrap();
+        rows
+    }
+
+    fn accessions(&self) -> Vec<String> {
+        self.rows().iter().map(|row| row.value(WorklistColumn::AccessionNumber).to_owned()).collect()
+    }
+
+    /// Writes a file that looks as if it had been there for a minute.
+    fn write(&self, name: &str, content: &str) {
+        let path = self.directory.path().join("wl").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, content).unwrap();
+        age(&path);
+    }
+
+    fn remove(&self, name: &str) {
+        fs::remove_file(self.directory.path().join("wl").join(name)).unwrap();
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a file gets a time in the past")]
+fn age(path: &Path) {
+    let file = File::options().write(true).open(path).unwrap();
+    file.set_modified(SystemTime::now() - Duration::from_secs(60)).unwrap();
+}
+
+/// Gives a file a time that is never old, however slow the machine is.
+#[expect(clippy::disallowed_methods, reason = "a file gets a time in the future")]
+fn renew(path: &Path, seconds: u64) {
+    let file = File::options().write(true).open(path).unwrap();
+    file.set_modified(SystemTime::now() + Duration::from_secs(3600 + seconds)).unwrap();
+}
+
+fn item(number: u32) -> String {
+    format!(r#"{{"PatientID": "P{number}", "AccessionNumber": "A{number}", "Modality": "CT"}}"#)
+}
+
+#[test]
+fn files_are_items_and_a_file_that_goes_is_an_item_that_goes() {
+    let site = Site::new();
+    let mut folder = site.folder();
+    site.write("one.json", &item(1));
+    site.write("CT1/two.json", &item(2));
+    site.write("CT1/lockfile", "");
+    site.write(".hidden.json", &item(9));
+    site.write("note.txt", "no item");
+    assert_eq!(folder.look().unwrap(), LOOK_AFTER);
+    assert_eq!(site.accessions().len(), 2);
+    // Another content is another item.
+    site.write("one.json", &item(3).replace('}', r#", "PatientSex": "F"}"#));
+    folder.look().unwrap();
+    let mut found = site.accessions();
+    found.sort_unstable();
+    assert_eq!(found, ["A2", "A3"]);
+    site.remove("one.json");
+    folder.look().unwrap();
+    assert_eq!(site.accessions(), ["A2"]);
+    // A file that goes while no node runs.
+    site.remove("CT1/two.json");
+    site.folder().look().unwrap();
+    assert_eq!(site.accessions(), [""; 0]);
+}
+
+#[test]
+fn a_file_that_is_being_written_waits() {
+    let site = Site::new();
+    let mut folder = site.folder();
+    let path = site.directory.path().join("wl/slow.json");
+    fs::write(&path, r#"{"PatientID": "#).unwrap();
+    renew(&path, 0);
+    assert_eq!(folder.look().unwrap(), LOOK_SOON_AFTER);
+    fs::write(&path, item(5)).unwrap();
+    renew(&path, 5);
+    assert_eq!(folder.look().unwrap(), LOOK_SOON_AFTER, "it has changed");
+    assert!(site.rows().is_empty() && site.reader().worklist_problems().unwrap().is_empty());
+    assert_eq!(folder.look().unwrap(), LOOK_AFTER);
+    assert_eq!(site.accessions(), ["A5"]);
+}
+
+#[test]
+fn a_file_that_is_no_item_is_listed_until_it_is_one_or_goes() {
+    let site = Site::new();
+    let mut folder = site.folder();
+    site.write("torn.wl", "this is nothing");
+    site.write("nobody.json", r#"{"AccessionNumber": "A1", "Modality": "CT"}"#);
+    site.write("good.json", &item(1));
+    folder.look().unwrap();
+    let problems = site.reader().worklist_problems().unwrap();
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    assert!(problems.iter().any(|it| it.origin.ends_with("torn.wl") && it.reason.contains("neither a DICOM data set")));
+    assert!(problems.iter().any(|it| it.origin.ends_with("nobody.json") && it.reason.contains("no patient")));
+    assert_eq!(site.accessions(), ["A1"]);
+    site.write("nobody.json", &item(2));
+    site.remove("torn.wl");
+    folder.look().unwrap();
+    assert_eq!(site.reader().worklist_problems().unwrap(), []);
+    assert_eq!(site.accessions().len(), 2);
+}
+
+#[test]
+fn a_folder_that_is_gone_for_a_moment_takes_no_items_with_it() {
+    let site = Site::new();
+    let mut folder = site.folder();
+    site.write("one.json", &item(1));
+    folder.look().unwrap();
+    let (path, away) = (site.directory.path().join("wl"), site.directory.path().join("away"));
+    fs::rename(&path, &away).unwrap();
+    folder.look().unwrap();
+    assert_eq!(site.accessions(), ["A1"]);
+    fs::rename(&away, &path).unwrap();
+    folder.look().unwrap();
+    assert_eq!(site.accessions(), ["A1"]);
+}
+
+#[test]
+fn an_item_starts_with_the_first_object_of_its_study_and_is_done_when_that_is_quiet() {
+    let site = Site::new();
+    let mut folder = site.folder();
+    site.write("one.json", &item(1).replace('}', r#", "StudyInstanceUID": "1.2.3"}"#));
+    folder.look().unwrap();
+    let options = LifeOptions { quiet: Duration::from_secs(600), remove_after: Duration::from_secs(86_400) };
+    let now = Clock::System.now_ms();
+    let after = |minutes: i64| {
+        live(&mut site.reader(), &site.intake, options, now + minutes * 60_000).unwrap();
+        site.rows().first().map(|row| row.state)
+    };
+    assert_eq!(after(0), Some(WorklistState::Scheduled));
+    arrive(&site, 1);
+    assert_eq!(after(1), Some(WorklistState::Started));
+    assert_eq!(after(5), Some(WorklistState::Started));
+    arrive(&site, 2);
+    assert_eq!(after(12), Some(WorklistState::Started), "another object came");
+    assert_eq!(after(21), Some(WorklistState::Started));
+    assert_eq!(after(22), Some(WorklistState::Done));
+    assert_eq!(after(60 * 25), None, "it is forgotten");
+}
+
+/// Brings an instance of the study into the index.
+fn arrive(site: &Site, number: u32) {
+    let mut record = InstanceRecord::new();
+    let instance = format!("1.2.3.4.{number}");
+    for (id, value) in [
+        (AttributeId::PatientID, "P1"),
+        (AttributeId::StudyInstanceUID, "1.2.3"),
+        (AttributeId::SeriesInstanceUID, "1.2.3.4"),
+        (AttributeId::Modality, "CT"),
+        (AttributeId::SOPInstanceUID, instance.as_str()),
+        (AttributeId::SOPClassUID, "1.2.840.10008.5.1.4.1.1.2"),
+    ] {
+        record.set(id, value);
+    }
+    let file = ScannedFile {
+        file_name: format!("{number}.dcm").into(),
+        size: 1,
+        mtime_ms: 1,
+        known: false,
+        reread: false,
+        outcome: FileOutcome::Instance(Box::new(record)),
+    };
+    let handle = site.writer.handle();
+    let scanned = ScannedDirectory {
+        place: Place::InPlace,
+        directory: "/archive".into(),
+        files: vec![file],
+        vanished: Vec::new(),
+        missing: Vec::new(),
+        returned: Vec::new(),
+        complete: true,
+    };
+    handle.scanned(scanned).unwrap();
+    handle.flush().unwrap();
+}

@@ -1,0 +1,450 @@
+//! HL7 messages: what they want is in the worklist before they are acknowledged.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dcmdex::db::open::{Reader, Writer, WriterOptions};
+use dcmdex::db::{WorklistColumn, WorklistRequest, WorklistRow, WorklistSearch, WorklistState};
+use dcmdex::mllp::{MllpListener, Options};
+use dcmdex::model::clock::Clock;
+use dcmdex::worklist::{AckCode, Hl7Intake, Hl7Map, Intake, IntakeOptions};
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+/// An index with a way in for messages.
+struct Ris {
+    directory: TempDir,
+    hl7: Arc<Hl7Intake>,
+    writer: Option<Writer>,
+}
+
+impl Ris {
+    fn new(lines: &[&str]) -> Self {
+        let directory = TempDir::new().unwrap();
+        let writer = Writer::open(&directory.path().join("index.db"), WriterOptions::default()).unwrap();
+        let stations = vec![("CT".to_owned(), "CT1".to_owned())];
+        let options = IntakeOptions { stations, ..IntakeOptions::default() };
+        let intake = Arc::new(Intake::new(Box::new(writer.handle()), options));
+        let mut map = Hl7Map::default();
+        lines.iter().for_each(|line| map.replace(line).unwrap());
+        let hl7 = Arc::new(Hl7Intake::new(intake, map, Clock::System));
+        Self { directory, hl7, writer: Some(writer) }
+    }
+
+    #[track_caller]
+    fn accept(&self, message: &str) {
+        let acknowledgment = self.hl7.take(message.as_bytes(), "test");
+        assert_eq!(acknowledgment.code, AckCode::Accept, "{}", acknowledgment.text);
+    }
+
+    fn refuse(&self, message: &str) -> (AckCode, String) {
+        let acknowledgment = self.hl7.take(message.as_bytes(), "test");
+        (acknowledgment.code, acknowledgment.text)
+    }
+
+    fn reader(&self) -> Reader {
+        Reader::open(&self.directory.path().join("index.db")).unwrap()
+    }
+
+    fn rows(&self) -> Vec<WorklistRow> {
+        let mut rows = Vec::new();
+        let mut reader = self.reader();
+        let all = reader.worklist(&WorklistRequest::default(), &mut |row| {
+            rows.push(row);
+            std::ops::ControlFlow::Continue(())
+        });
+        all.unwrap();
+        rows
+    }
+
+    fn open(&self) -> Vec<WorklistRow> {
+        self.rows().into_iter().filter(|row| row.state.is_open()).collect()
+    }
+}
+
+impl Drop for Ris {
+    fn drop(&mut self) {
+        if let Some(writer) = self.writer.take() {
+            drop(writer);
+        }
+    }
+}
+
+fn message(kind: &str, time: &str, segments: &[&str]) -> String {
+    format!("MSH|^~\\&|RIS|SITE|DCMDEX|X|{time}||{kind}|MSG1|P|2.5.1||||||UNICODE UTF-8\r{}\r", segments.join("\r"))
+}
+
+const PID: &str = "PID|1||P1^^^ISS||Müller^Jürgen^K^jr^Dr||19700131|M";
+const PV1: &str = "PV1|1|I|WARD^7|||||55^Referrer^Rita^^^Dr|||||||B6||||V99";
+
+/// A segment with these fields.
+fn segment(name: &str, fields: &[(usize, &str)]) -> String {
+    let last = fields.iter().map(|(number, _)| *number).max().unwrap_or(0);
+    let field = |number| fields.iter().find(|(known, _)| *known == number).map_or("", |(_, text)| *text);
+    std::iter::once(name).chain((1..=last).map(field)).collect::<Vec<_>>().join("|")
+}
+
+fn orm(control: &str, time: &str) -> String {
+    message(
+        "ORM^O01^ORM_O01",
+        time,
+        &[
+            PID,
+            PV1,
+            &format!("ORC|{control}|PL1^RIS|FI1^RIS||SC||^^^209912311530^^S"),
+            &segment(
+                "OBR",
+                &[
+                    (2, "PL1^RIS"),
+                    (3, "FI1^RIS"),
+                    (4, "CTHEAD^CT of the head^LOCAL^PROT1^Head routine^99P"),
+                    (13, "Alert"),
+                    (16, "77^Asker^Anna"),
+                    (18, "ACC1"),
+                    (19, "RP1"),
+                    (20, "SPS1"),
+                    (24, "CT"),
+                    (27, "^^^209912311530"),
+                    (34, "^Tech^Tina"),
+                ],
+            ),
+            "ZDS|1.2.840.99.1^RIS^Application^DICOM",
+        ],
+    )
+}
+
+/// The only row.
+#[track_caller]
+fn only(mut rows: Vec<WorklistRow>) -> WorklistRow {
+    assert_eq!(rows.len(), 1);
+    rows.remove(0)
+}
+
+fn value(row: &WorklistRow, path: &str) -> String {
+    let item: serde_json::Value = serde_json::from_str(&row.item).unwrap();
+    let value = item.pointer(path).unwrap_or(&serde_json::Value::Null);
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+#[test]
+fn an_order_becomes_an_item_by_the_mapping_of_ihe() {
+    let ris = Ris::new(&[]);
+    ris.accept(&orm("NW", "20261129100000"));
+    let row = only(ris.open());
+    let column = |column| row.value(column).to_owned();
+    assert_eq!(column(WorklistColumn::StudyInstanceUid), "1.2.840.99.1");
+    assert_eq!(
+        (column(WorklistColumn::StepId), column(WorklistColumn::AccessionNumber)),
+        ("SPS1".into(), "ACC1".into())
+    );
+    assert_eq!(
+        (column(WorklistColumn::StartDate), column(WorklistColumn::StartTime)),
+        ("20991231".into(), "1530".into())
+    );
+    assert_eq!((column(WorklistColumn::Modality), column(WorklistColumn::StationAeTitle)), ("CT".into(), "CT1".into()));
+    // HL7 has the suffix before the prefix, and DICOM after it.
+    assert_eq!(column(WorklistColumn::PatientName), "Müller^Jürgen^K^Dr^jr");
+    assert_eq!(column(WorklistColumn::PerformingPhysicianName), "Tech^Tina");
+    for (path, expected) in [
+        ("/00100021/Value/0", "ISS"),
+        ("/00100030/Value/0", "19700131"),
+        ("/00100040/Value/0", "M"),
+        ("/001021C0/Value/0", "3"),
+        ("/00080090/Value/0/Alphabetic", "Referrer^Rita^^Dr"),
+        ("/00321032/Value/0/Alphabetic", "Asker^Anna"),
+        ("/00321064/Value/0/00080100/Value/0", "CTHEAD"),
+        ("/00321060/Value/0", "CT of the head"),
+        ("/00401001/Value/0", "RP1"),
+        ("/00401003/Value/0", "STAT"),
+        ("/00380010/Value/0", "V99"),
+        ("/00402016/Value/0", "PL1"),
+        ("/00402017/Value/0", "FI1"),
+        ("/00400100/Value/0/00400008/Value/0/00080104/Value/0", "Head routine"),
+        ("/00400100/Value/0/00400007/Value/0", "Head routine"),
+    ] {
+        assert_eq!(value(&row, path), expected, "{path}");
+    }
+    assert_eq!(row.generated, ["ScheduledStationAETitle"], "the order lacks nothing else");
+}
+
+#[test]
+fn the_same_order_is_one_item_and_changes_and_is_cancelled() {
+    let ris = Ris::new(&[]);
+    ris.accept(&orm("NW", "20261129100000"));
+    ris.accept(&orm("NW", "20261129100001"));
+    assert_eq!(ris.rows().len(), 1);
+    ris.accept(&orm("XO", "20261129100002").replace("209912311530", "210001010800"));
+    let row = only(ris.open());
+    assert_eq!(row.value(WorklistColumn::StartDate), "21000101");
+    // A cancellation names the order, and perhaps little else.
+    ris.accept(&message("ORM^O01", "20261129100003", &[PID, "ORC|CA|PL1^RIS|FI1^RIS"]));
+    assert!(ris.open().is_empty());
+    // The order again, after the cancellation, is a new one.
+    ris.accept(&orm("NW", "20261129110000"));
+    assert_eq!(ris.open().len(), 1);
+    ris.accept(&orm("SC", "20261129110001").replace("||SC||", "||CM||"));
+    assert_eq!(ris.rows()[0].state, WorklistState::Done);
+}
+
+#[test]
+fn a_cancellation_that_overtakes_its_order_wins() {
+    let ris = Ris::new(&[]);
+    ris.accept(&message("ORM^O01", "20261129100003", &[PID, "ORC|CA|PL1^RIS|FI1^RIS"]));
+    ris.accept(&orm("NW", "20261129100000"));
+    assert!(ris.open().is_empty());
+    ris.accept(&orm("NW", "20261129100005"));
+    assert_eq!(ris.open().len(), 1);
+    assert_eq!(ris.rows().len(), 1, "nothing is left of the cancellation");
+}
+
+#[test]
+fn what_an_order_lacks_stays_when_it_comes_again() {
+    let ris = Ris::new(&[]);
+    let plain = |time: &str| {
+        let order: [&str; 3] = [
+            "PID|||P2||Doe^Jane",
+            "ORC|NW|PL2",
+            &segment("OBR", &[(2, "PL2"), (4, "X^Knee"), (18, "ACC2"), (24, "MR")]),
+        ];
+        message("ORM^O01", time, &order)
+    };
+    ris.accept(&plain("20261129100000"));
+    let first = only(ris.open());
+    ris.accept(&plain("20261129100100"));
+    let again = only(ris.open());
+    for column in [WorklistColumn::StudyInstanceUid, WorklistColumn::StartDate, WorklistColumn::StartTime] {
+        assert_eq!(first.value(column), again.value(column));
+    }
+    assert!(first.generated.iter().any(|name| name == "StudyInstanceUID"), "{:?}", first.generated);
+    assert_eq!(first.generated, again.generated);
+}
+
+#[test]
+fn each_imaging_procedure_control_is_a_step() {
+    let ris = Ris::new(&[]);
+    let order = message(
+        "OMI^O23^OMI_O23",
+        "20261129100000",
+        &[
+            PID,
+            "ORC|NW|PL3^RIS|FI3^RIS",
+            "TQ1|1||||||20991231090000||R",
+            "OBR|1|PL3^RIS|FI3^RIS|HEART^Heart^L",
+            "IPC|ACC3|RP3|1.2.840.99.3|S1|MR|PRT1^One^L|NAME1|ROOM1|MR1",
+            "IPC|ACC3|RP3|1.2.840.99.3|S2|CT|PRT2^Two^L|NAME2|ROOM2|CT2",
+        ],
+    );
+    ris.accept(&order);
+    let steps: Vec<_> = ris
+        .open()
+        .iter()
+        .map(|row| {
+            [WorklistColumn::StepId, WorklistColumn::Modality, WorklistColumn::StationAeTitle]
+                .map(|c| row.value(c).to_owned())
+        })
+        .collect();
+    assert_eq!(steps, [["S1", "MR", "MR1"], ["S2", "CT", "CT2"]]);
+    ris.accept(&order);
+    assert_eq!(ris.rows().len(), 2);
+}
+
+#[test]
+fn a_patient_is_corrected_and_merged() {
+    let ris = Ris::new(&[]);
+    ris.accept(&orm("NW", "20261129100000"));
+    ris.accept(&message("ADT^A08", "20261129100001", &["PID|||P1^^^ISS||Mueller^Juergen||19700201|M"]));
+    let row = only(ris.open());
+    assert_eq!(
+        (row.value(WorklistColumn::PatientName), value(&row, "/00100030/Value/0")),
+        ("Mueller^Juergen", "19700201".into())
+    );
+    ris.accept(&message("ADT^A08", "20261129100002", &["PID|||P1^^^OTHER||Nobody"]));
+    assert_eq!(ris.open()[0].value(WorklistColumn::PatientName), "Mueller^Juergen", "another issuer's patient");
+    ris.accept(&message("ADT^A40", "20261129100003", &["PID|||P9^^^ISS||Mueller^Juergen", "MRG|P1^^^ISS"]));
+    assert_eq!(ris.open()[0].value(WorklistColumn::PatientId), "P9");
+    assert_eq!(ris.open()[0].value(WorklistColumn::AccessionNumber), "ACC1");
+    ris.accept(&message("ADT^A01", "20261129100003", &["PID|||P9"]));
+}
+
+#[test]
+fn what_cannot_be_used_is_refused_with_its_reason_and_listed() {
+    let ris = Ris::new(&[]);
+    let order = |pid: &str, obr: &str| message("ORM^O01", "20261129100000", &[pid, "ORC|NW|PL7", obr]);
+    for (message, code, reason) in [
+        (order("PID|||||Secret^Name", "OBR|1|||||||||||||||||ACC7"), AckCode::Error, "names no patient"),
+        (order("PID|||P7||Secret^Name", "OBR|1|||X^Knee"), AckCode::Error, "nothing tells it apart"),
+        (message("ORM^O01", "", &["PID|||P7"]), AckCode::Error, "neither ORC nor OBR"),
+        (orm("ZZ", ""), AckCode::Error, "order control ZZ"),
+        (message("ORU^R01", "", &["PID|||P7", "OBR|1"]), AckCode::Reject, "ORUR01 is not supported"),
+        ("hello".to_owned(), AckCode::Reject, "no HL7 version 2 message"),
+    ] {
+        let (found, text) = ris.refuse(&message);
+        assert_eq!(found, code, "{text}");
+        assert!(text.contains(reason) && !text.contains("Secret"), "{text}");
+    }
+    let problems = ris.reader().worklist_problems().unwrap();
+    assert_eq!(problems.len(), 6);
+    assert!(problems.iter().all(|problem| !problem.reason.contains("Secret")), "{problems:?}");
+    assert!(problems[1].origin.contains("MSG1"), "{problems:?}");
+    assert!(ris.rows().is_empty(), "nothing of them came in");
+}
+
+#[test]
+fn any_line_of_the_mapping_can_be_replaced() {
+    let ris = Ris::new(&["accession_number = ORC-3.1", "modality=OBR-21", "station_ae_title = ZZZ-1"]);
+    let order: [&str; 4] =
+        ["PID|||P8", "ORC|NW|PL8|FI8", &segment("OBR", &[(4, "X"), (18, "ACC8"), (21, "US")]), "ZZZ|US7"];
+    ris.accept(&message("ORM^O01", "20261129100000", &order));
+    let row = only(ris.open());
+    let columns = [WorklistColumn::AccessionNumber, WorklistColumn::Modality, WorklistColumn::StationAeTitle];
+    assert_eq!(columns.map(|column| row.value(column)), ["FI8", "US", "US7"]);
+}
+
+/// Starts a listener, runs `test` with its address, and stops it.
+fn listening(ris: &Ris, change: impl FnOnce(&mut Options), test: impl FnOnce(SocketAddr)) {
+    let long = Duration::from_secs(300);
+    let mut options = Options {
+        bind: SocketAddr::from(([127, 0, 0, 1], 0)),
+        senders: Vec::new(),
+        max_connections: 20,
+        max_connections_of_one: 10,
+        idle_timeout: long,
+        read_timeout: long,
+        write_timeout: long,
+        drain_timeout: long,
+    };
+    change(&mut options);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let shutdown = CancellationToken::new();
+    let listener = runtime.block_on(MllpListener::bind(options, Arc::clone(&ris.hl7), None)).unwrap();
+    let address = listener.local_addr();
+    let running = runtime.spawn(listener.run(shutdown.clone()));
+    test(address);
+    shutdown.cancel();
+    runtime.block_on(running).unwrap();
+}
+
+fn send(stream: &mut TcpStream, message: &str) -> String {
+    stream.write_all(&[b"\x0B", message.as_bytes(), b"\x1C\r"].concat()).unwrap();
+    let mut answer = Vec::new();
+    BufReader::new(stream.try_clone().unwrap()).read_until(0x1C, &mut answer).unwrap();
+    String::from_utf8(answer).unwrap()
+}
+
+#[test]
+fn a_message_over_the_network_is_there_when_it_is_acknowledged() {
+    let ris = Ris::new(&[]);
+    listening(
+        &ris,
+        |_| {},
+        |address| {
+            for number in 0..3 {
+                let mut stream = TcpStream::connect(address).unwrap();
+                let message = orm("NW", "20261129100000")
+                    .replace("ACC1", &format!("ACC1{number}"))
+                    .replace("PL1", &format!("PL1{number}"));
+                let message =
+                    message.replace("FI1", &format!("FI1{number}")).replace("99.1^", &format!("99.1{number}^"));
+                let answer = send(&mut stream, &message);
+                assert!(
+                    answer.contains("\rMSA|AA|MSG1\r") && answer.starts_with("\x0BMSH|^~\\&|DCMDEX||RIS|SITE|"),
+                    "{answer:?}"
+                );
+                assert_eq!(ris.open().len(), number + 1);
+            }
+        },
+    );
+}
+
+#[test]
+fn bad_senders_harm_nobody() {
+    let ris = Ris::new(&[]);
+    listening(
+        &ris,
+        |options| options.max_connections_of_one = 3,
+        |address| {
+            // Never ended, too long, no MLLP at all.
+            let mut endless = TcpStream::connect(address).unwrap();
+            endless.write_all(b"\x0BMSH|^~\\&|never").unwrap();
+            let mut long = TcpStream::connect(address).unwrap();
+            let _cut = long.write_all(&[b"\x0B".as_slice(), &vec![b'x'; (1 << 20) + 10]].concat());
+            assert_eq!(long.read(&mut [0; 10]).unwrap_or(0), 0, "it is closed");
+            let mut web = TcpStream::connect(address).unwrap();
+            let _cut = web.write_all(&[b'G'; 3000]);
+            assert_eq!(web.read(&mut [0; 10]).unwrap_or(0), 0);
+            // One place is taken by the endless one. Those that are over give theirs back.
+            let answer = loop {
+                let mut good = TcpStream::connect(address).unwrap();
+                if good.write_all(&[b"\x0B", orm("NW", "").as_bytes(), b"\x1C\r"].concat()).is_err() {
+                    continue;
+                }
+                let mut answer = Vec::new();
+                let read = BufReader::new(good).read_until(0x1C, &mut answer);
+                if read.is_ok() && !answer.is_empty() {
+                    break String::from_utf8(answer).unwrap();
+                }
+            };
+            assert!(answer.contains("MSA|AA"), "{answer}");
+            // More than it may have at one time are closed at once.
+            let more: Vec<_> = (0..10).map(|_| TcpStream::connect(address).unwrap()).collect();
+            let closed = more.into_iter().filter(|stream| {
+                stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+                matches!((&*stream).read(&mut [0; 1]), Ok(0))
+            });
+            assert!(closed.count() >= 7);
+        },
+    );
+    let reasons: Vec<_> = ris.reader().worklist_problems().unwrap().into_iter().map(|problem| problem.reason).collect();
+    for reason in ["a message is too long", "what came is no MLLP"] {
+        assert!(reasons.iter().any(|found| found.contains(reason)), "{reason}: {reasons:?}");
+    }
+}
+
+#[test]
+fn only_senders_of_the_settings_may_send() {
+    let ris = Ris::new(&[]);
+    listening(
+        &ris,
+        |options| options.senders = vec!["10.0.0.0/8".parse().unwrap()],
+        |address| {
+            let mut stream = TcpStream::connect(address).unwrap();
+            let _cut = stream.write_all(&[b"\x0B", orm("NW", "").as_bytes(), b"\x1C\r"].concat());
+            assert_eq!(stream.read(&mut [0; 10]).unwrap_or(0), 0);
+        },
+    );
+    assert!(ris.rows().is_empty());
+}
+
+#[test]
+fn the_same_order_from_two_senders_at_once_is_one_item() {
+    let ris = Ris::new(&[]);
+    listening(
+        &ris,
+        |_| {},
+        |address| {
+            let senders: Vec<_> = (0..8)
+                .map(|_| {
+                    std::thread::spawn(move || {
+                        let mut stream = TcpStream::connect(address).unwrap();
+                        (0..5).map(|_| send(&mut stream, &orm("NW", "20261129100000"))).collect::<Vec<_>>()
+                    })
+                })
+                .collect();
+            for sender in senders {
+                assert!(sender.join().unwrap().iter().all(|answer| answer.contains("MSA|AA")));
+            }
+        },
+    );
+    assert_eq!(ris.rows().len(), 1);
+}
+
+#[test]
+fn the_mapping_is_documented() {
+    let mut table = String::from("| line | fields |\n|---|---|\n");
+    for (name, fields) in Hl7Map::lines() {
+        table.push_str(&format!("| `{name}` | {fields} |\n"));
+    }
+    crate::util::generated::assert_generated("docs/worklist.md", &[("Mapping", table)]);
+}
