@@ -4,9 +4,6 @@
 //! [`SharedPeers`] is read at each association and at each C-MOVE, and can be replaced while the
 //! node runs. Open associations keep what they were granted.
 
-use crate::ul::destination::Destination;
-use crate::ul::tls::PeerRoute;
-use crate::ul::tls::Transport;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,7 +13,10 @@ use arc_swap::ArcSwap;
 use crate::model::ae_title::AeTitle;
 use crate::model::peer::{AddressRange, CountedAs};
 use crate::ul::certificates::CertificateId;
+use crate::ul::destination::Destination;
+use crate::ul::tls::PeerRoute;
 use crate::ul::tls::SharedTls;
+use crate::ul::tls::Transport;
 
 /// The services that a peer may use, by the names that settings give them (`echo`, `store`, …).
 ///

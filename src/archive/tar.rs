@@ -1,11 +1,11 @@
 //! Reads tar archives: v7, ustar, GNU long names and numbers, pax.
 
-use crate::archive::source::fill;
 use std::io::Read;
 
 use super::limits::{MAX_EXTENDED_HEADER, MAX_NAME};
 use super::problem::ArchiveProblem;
 use super::source::SkipRead;
+use crate::archive::source::fill;
 
 /// Headers and data begin at multiples of this size.
 pub(crate) const BLOCK: usize = 512;

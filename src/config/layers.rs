@@ -1,7 +1,5 @@
 //! Settings from all sources, with the origin of each. The stronger source wins.
 
-use crate::config::Origin;
-use crate::config::Setting;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
@@ -12,6 +10,8 @@ use toml::de::{DeTable, DeValue};
 use super::SettingProblem;
 use super::entries::{EntryTable, FileEntry, entry};
 use super::keys::{KEYS, Key, KeyOf, PEERS, SettingValue, VARIABLE_PREFIX, parse_value};
+use crate::config::Origin;
+use crate::config::Setting;
 use crate::config::entries::ATTRIBUTE_TABLE;
 use crate::config::entries::PEER_TABLE;
 use crate::config::entries::WATCH_TABLE;

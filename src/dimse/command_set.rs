@@ -1,10 +1,11 @@
 //! Command sets: the elements of group 0000, in implicit VR little endian (PS3.7 6.3.1, annex E).
 
-use crate::encoding::syntax::Encoding;
-use crate::encoding::tag::tag_of;
 use std::fmt;
 
 use dicom_core::Tag;
+
+use crate::encoding::syntax::Encoding;
+use crate::encoding::tag::tag_of;
 
 /// Command group length (0000,0000), UL.
 pub const COMMAND_GROUP_LENGTH: Tag = Tag(0x0000, 0x0000);

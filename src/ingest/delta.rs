@@ -298,7 +298,7 @@ mod tests {
             .collect();
         let (first, _) = records[0].common().unwrap();
         let (second, own) = records[1].common().unwrap();
-        assert!(first.is(second));
+        assert!(first.shares_memory_with(second));
         assert_eq!(own.collect::<Vec<_>>(), [AttributeId::SOPInstanceUID, AttributeId::InstanceNumber]);
     }
 }

@@ -1,7 +1,5 @@
 //! Reads a file, a stream or a parsed data set and makes the record of an instance.
 
-use crate::ingest::Outcome;
-use crate::ingest::limits::FIRST_READ;
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
@@ -11,6 +9,8 @@ use super::delta::DeltaParser;
 use super::parsed::Parsed;
 use super::tokenizer::{HeaderParser, Need};
 use super::wanted::Wanted;
+use crate::ingest::Outcome;
+use crate::ingest::limits::FIRST_READ;
 
 /// Bytes of each further read of a file with a long header.
 const NEXT_READ: usize = 64 << 10;

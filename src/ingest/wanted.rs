@@ -1,10 +1,10 @@
 //! The elements that a header reader collects.
 
-use crate::encoding::tag::{tag_number, tag_of};
 use std::sync::{Arc, OnceLock};
 
 use dicom_core::{Tag, VR};
 
+use crate::encoding::tag::{tag_number, tag_of};
 use crate::model::attribute::{ATTRIBUTE_COUNT, ATTRIBUTES, ValueSource};
 use crate::model::declared::{DeclaredSet, KeptNode, SelectorStep};
 

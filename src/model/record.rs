@@ -111,7 +111,7 @@ impl Common {
 
     /// Whether both share the same memory. Equal values are not enough.
     #[must_use]
-    pub fn is(&self, other: &Self) -> bool {
+    pub fn shares_memory_with(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 }
@@ -328,7 +328,7 @@ mod tests {
         assert_eq!((first.value(AttributeId::InstanceNumber), first.value(AttributeId::PatientID)), ("1", "A"));
         assert_ne!(second, first);
         let (same, own) = second.common().unwrap();
-        assert!(same.is(&common));
+        assert!(same.shares_memory_with(&common));
         assert_eq!(own.collect::<Vec<_>>(), [AttributeId::InstanceNumber, AttributeId::PatientID]);
     }
 

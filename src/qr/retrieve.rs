@@ -250,7 +250,8 @@ impl std::fmt::Debug for Instances {
 /// - [`RetrieveError::TooManyInstances`] if the limit is exceeded.
 /// - [`RetrieveError::SeveralValues`] or [`RetrieveError::NoUniqueKey`] for a list or a pattern of
 ///   Patient IDs.
-/// - [`FindError::Cancelled`] if another thread interrupted the reader.
+/// - [`FindError::TimeLimit`] if another thread interrupted the reader. A retrieval is only
+///   interrupted when its time is up.
 /// - [`FindError::Index`] if the index fails.
 pub fn instances(reader: &mut impl Search, request: &FindRequest, limit: usize) -> Result<Instances, RetrieveError> {
     let mut found = RetrievalGathering::default();

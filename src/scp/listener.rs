@@ -1,6 +1,5 @@
 //! The listening sockets: one task for each connection, a limit on connections, and an orderly end.
 
-use crate::scp::shared::NodeShared;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,6 +17,7 @@ use super::negotiation::{HeldSyntaxes, Policy};
 use super::options::{Options, Plain};
 use super::services::{self, NodeServices};
 use crate::access::policy::AccessPolicy;
+use crate::scp::shared::NodeShared;
 use crate::shares::{MEMORY_BYTES, Shares};
 use crate::telemetry::log_limit::{self, LogLimit};
 use crate::telemetry::metrics;

@@ -5,10 +5,6 @@
 //! transfer syntax that it has a codec for, and refuses private ones. An archive that keeps objects
 //! as they are sent wants neither.
 
-use crate::encoding::syntax;
-use crate::model::implementation::IMPLEMENTATION_CLASS_UID;
-use crate::model::implementation::IMPLEMENTATION_VERSION_NAME;
-use crate::ul::pdu_io::OFFERED_MAX_LENGTH;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,6 +20,9 @@ use dicom_ul::pdu::{
 use crate::access::peers::{Admission, PeerRefusal};
 use crate::access::policy::{AccessPolicy, Denied};
 use crate::dimse::pdata::MIN_PEER_MAX_LENGTH;
+use crate::encoding::syntax;
+use crate::model::implementation::IMPLEMENTATION_CLASS_UID;
+use crate::model::implementation::IMPLEMENTATION_VERSION_NAME;
 use crate::model::sop_class::is_uid_shaped;
 use crate::scp::service_class::{ServiceClass, SopClasses};
 use crate::ul::associate::AssociationRequest;
@@ -31,6 +30,7 @@ use crate::ul::associate::{
     APPLICATION_CONTEXT_NAME, AcceptItems, CALLED_AE_TITLE, CALLING_AE_TITLE, accept_pdu, parse, printable, title,
     trimmed,
 };
+use crate::ul::pdu_io::OFFERED_MAX_LENGTH;
 use crate::ul::tls::Transport;
 
 /// Transfer syntaxes for messages whose data sets this program reads or writes, in order of

@@ -1,12 +1,12 @@
 //! Links a storage directory to the index that knows its objects.
 
-use crate::store::modes::FILE_MODE;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 
 use super::{Error, Objects};
 use crate::model::uid::is_valid_uid;
+use crate::store::modes::FILE_MODE;
 
 /// The file that holds the id of the index.
 pub const INDEX_ID: &str = ".index";

@@ -1,8 +1,6 @@
 //! PDUs over a TCP connection (PS3.8 9.1, 9.3). Every length is compared with a limit before memory
 //! is taken, every wait has an end, and small answers go out at once.
 
-use crate::ul::stream::Stream;
-use crate::ul::stream::acknowledge_at_once;
 use std::io;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -16,6 +14,8 @@ use tokio_rustls::TlsStream;
 use crate::dimse::pdata::{P_DATA_TF, PDU_HEADER_LENGTH, PDV_HEADER_LENGTH, PDataError, Pdv, PdvHeader};
 use crate::shares::{PeerMemory, Share};
 use crate::ul::stream::AcknowledgesAtOnce;
+use crate::ul::stream::Stream;
+use crate::ul::stream::acknowledge_at_once;
 
 /// The Maximum Length that this node offers, in bytes (PS3.8 D.1). Larger PDUs save nothing
 /// measurable, and each association buffers one.

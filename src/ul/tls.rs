@@ -4,7 +4,6 @@
 //! [`Tls`] holds what both directions need: the listener that peers call, and the connections that
 //! C-MOVE opens to destinations. [`SharedTls`] can be replaced while the node runs.
 
-use crate::ul::stream::AcknowledgesAtOnce;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,6 +18,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use crate::ul::certificates::{CertificateId, OfCaller, OfDestination, PeerCertificate, Trust};
 use crate::ul::destination::Destination;
+use crate::ul::stream::AcknowledgesAtOnce;
 use crate::ul::stream::Stream;
 
 /// Whether peers must present a certificate.

@@ -1,5 +1,5 @@
-//! From rows to answers. Each patient has one answer, and answers under further patients go where
-//! they belong in the order.
+//! Turns rows into answers. Each patient gets one answer. The answer of an entity under a further
+//! patient is sorted into its position among the others.
 
 use std::cmp::Reverse;
 use std::ops::ControlFlow;

@@ -49,7 +49,7 @@ impl ParentCache {
         // The slices of a series share one set of these values, which is hashed once.
         let common = record.common().and_then(|(common, mut own)| (!own.any(is_stored_above)).then_some(common));
         if let Some((known, hash)) = &self.upper_values
-            && common.is_some_and(|common| common.is(known))
+            && common.is_some_and(|common| common.shares_memory_with(known))
         {
             return *hash;
         }

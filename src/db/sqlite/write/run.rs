@@ -25,9 +25,9 @@ pub(super) struct Run {
 impl Run {
     pub(super) fn takes(&self, record: &InstanceRecord, file: &File<'_>) -> bool {
         self.directory == file.directory
-            && record
-                .common()
-                .is_some_and(|(common, mut own)| common.is(&self.common) && !own.any(decides_instance_group))
+            && record.common().is_some_and(|(common, mut own)| {
+                common.shares_memory_with(&self.common) && !own.any(decides_instance_group)
+            })
     }
 }
 
@@ -54,7 +54,8 @@ impl Differences {
         declared: &DeclaredSet,
     ) -> Option<String> {
         let Some((common, own)) = record.common() else { return diff_of(record, instance_group, declared) };
-        let is_known = |known: &Self| known.common.is(common) && Rc::ptr_eq(&known.instance_group, instance_group);
+        let is_known =
+            |known: &Self| known.common.shares_memory_with(common) && Rc::ptr_eq(&known.instance_group, instance_group);
         let known = match known {
             Some(known) if is_known(known) => known,
             other => other.insert(Self {
