@@ -80,7 +80,7 @@ impl IndexHold {
     /// the log that it may have left. Returns that name, if there was an index.
     ///
     /// After a kill at any moment, the index is the former one or the new one. Only a former index
-    /// that is damaged and has a log may be left without it; it then refuses to be opened, and this
+    /// that is damaged and has a log may be left without it. Then it cannot be opened. This
     /// function finishes the work when it is called again.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! The page and OHIF's files, as a browser gets them. `browser` has what the script does.
+//! The page and OHIF's files, as a browser gets them. `interop::browser` has the tests of the script.
 
 use std::fs;
 
