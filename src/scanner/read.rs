@@ -18,8 +18,8 @@ use super::offline::TapeFiles;
 use super::settings::ReadSettings;
 use super::watch::{First, ReaderPool, ReaderSlot, ReaderState, UpTo};
 use super::work::{
-    DICOMDIR, EntryReport, MAY_PASS, Marks, OFFLINE, RESULT_TEXT_BYTES, TIMED_OUT, UnitResult, WorkEntry, WorkUnit,
-    failed, note, to_outcome,
+    DICOMDIR, EntryReport, MAY_PASS, Marks, OFFLINE, RESULT_TEXT_BYTES, TIMED_OUT, UnitResult, WorkDirectory,
+    WorkEntry, WorkUnit, failed, note, to_outcome,
 };
 use crate::db::{FileOutcome, KnownFile, NotIndexed, Note};
 use crate::ingest::{self, Wanted};
@@ -131,13 +131,7 @@ impl Pool {
         }
         if let Some(known) = known
             && (known.size, known.mtime_ms) == (marks.size, marks.mtime_ms)
-            && !may_have_passed(known)
-            && !self.settings.full
-            && !known.lacks_declared
-            && !known
-                .note
-                .as_deref()
-                .is_some_and(|note| self.settings.members.lack_declared(&directory.path, name, note))
+            && !self.must_read_again(known, &directory, name)
         {
             match &known.note {
                 None => result.unchanged += 1,
@@ -156,6 +150,17 @@ impl Pool {
                 Looked::File(0)
             }
         }
+    }
+
+    /// Whether a file must be read although its size and time are those of the index.
+    fn must_read_again(&self, known: &KnownFile, directory: &WorkDirectory, name: &OsStr) -> bool {
+        may_have_passed(known)
+            || self.settings.full
+            || known.lacks_declared
+            || known
+                .note
+                .as_deref()
+                .is_some_and(|note| self.settings.members.lack_declared(&directory.path, name, note))
     }
 
     /// Whether a file is not to be read now, because it may still be written or lies on tape. Notes

@@ -179,28 +179,34 @@ impl Node {
             }
         }
         drop((plain, tls));
-        info!(connections = connections.len(), "no more connections accepted, finishing");
-        let drain = async {
-            while let Some(ended) = connections.join_next().await {
-                report_panic(ended);
-            }
-        };
-        if timeout(shared.options.drain_timeout, drain).await.is_err() {
-            warn!(connections = connections.len(), "associations cut off: not finished in time");
-            connections.shutdown().await;
+        drain(&mut connections, &shared).await;
+    }
+}
+
+/// Lets associations and services finish what they are doing. Cuts off the rest after
+/// [`Options::drain_timeout`].
+async fn drain(connections: &mut JoinSet<()>, shared: &NodeShared) {
+    info!(connections = connections.len(), "no more connections accepted, finishing");
+    let drain = async {
+        while let Some(ended) = connections.join_next().await {
+            report_panic(ended);
         }
-        shared.log_limit.tell_all();
-        for limit in shared.services.iter().filter_map(|service| service.log_limit()) {
-            limit.tell_all();
+    };
+    if timeout(shared.options.drain_timeout, drain).await.is_err() {
+        warn!(connections = connections.len(), "associations cut off: not finished in time");
+        connections.shutdown().await;
+    }
+    shared.log_limit.tell_all();
+    for limit in shared.services.iter().filter_map(|service| service.log_limit()) {
+        limit.tell_all();
+    }
+    let idle = async {
+        for service in shared.services.iter() {
+            service.idle().await;
         }
-        let idle = async {
-            for service in shared.services.iter() {
-                service.idle().await;
-            }
-        };
-        if timeout(shared.options.drain_timeout, idle).await.is_err() {
-            warn!("objects are still being stored; the next start settles what is left of them");
-        }
+    };
+    if timeout(shared.options.drain_timeout, idle).await.is_err() {
+        warn!("objects are still being stored; the next start settles what is left of them");
     }
 }
 

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use super::access::single;
 use super::body::Body;
 use super::forms::DICOM;
-use super::multipart::{MultipartReader, PartEvent};
+use super::multipart::{MultipartError, MultipartReader, PartEvent};
 use super::negotiate::{Accept, MediaRange, not_acceptable};
 use super::problem::Problem;
 use super::query::decode;
@@ -218,54 +218,14 @@ impl Storing {
         patience: std::time::Duration,
     ) -> Result<Vec<PartOutcome>, Problem> {
         let mut part = None;
-        let mut reader = match form {
+        let reader = match form {
             RequestForm::Multipart(reader) => Some(reader),
             RequestForm::Single => {
                 part = Some(StorePart::Beginning(Vec::new()));
                 None
             }
         };
-        let mut damage = None;
-        let mut events = Vec::new();
-        loop {
-            let frame = match timeout(patience, body.frame()).await {
-                Ok(Some(Ok(frame))) => frame,
-                Ok(None) => break,
-                // The client has gone, so nobody reads an answer.
-                Ok(Some(Err(_))) => {
-                    damage = Some(Problem::bad_request("the body was cut off"));
-                    break;
-                }
-                Err(_) => {
-                    damage = Some(Problem::new(StatusCode::REQUEST_TIMEOUT, "the body comes too slowly"));
-                    break;
-                }
-            };
-            let Ok(bytes) = frame.into_data() else { continue };
-            match &mut reader {
-                None => self.bytes(&mut part, &bytes).await,
-                Some(reader) => {
-                    let fed = reader.feed(&bytes, &mut events);
-                    for event in events.drain(..) {
-                        self.event(&mut part, event).await;
-                    }
-                    if let Err(error) = fed {
-                        damage = Some(Problem::bad_request(error.to_string()));
-                        break;
-                    }
-                    if self.parts > MAX_PARTS {
-                        damage = Some(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "more than 200,000 parts"));
-                        break;
-                    }
-                }
-            }
-        }
-        if let Some(reader) = reader
-            && damage.is_none()
-            && let Err(error) = reader.finish()
-        {
-            damage = Some(Problem::bad_request(error.to_string()));
-        }
+        let damage = self.read_parts(reader, &mut part, &mut body, patience).await.err();
         match damage {
             None => self.end(&mut part).await,
             // A part without its end is not a whole object.
@@ -284,6 +244,44 @@ impl Storing {
         }
         self.outcomes.sort_by_key(|outcome| outcome.at);
         Ok(self.outcomes)
+    }
+
+    /// Reads the body to its end. `part` is the part that is arriving.
+    ///
+    /// # Errors
+    /// If the body is cut off, or is not of its form.
+    async fn read_parts(
+        &mut self,
+        mut reader: Option<Box<MultipartReader>>,
+        part: &mut Option<StorePart>,
+        body: &mut Incoming,
+        patience: std::time::Duration,
+    ) -> Result<(), Problem> {
+        let damaged = |error: MultipartError| Problem::bad_request(error.to_string());
+        let mut events = Vec::new();
+        loop {
+            let frame = match timeout(patience, body.frame()).await {
+                Ok(Some(Ok(frame))) => frame,
+                Ok(None) => break,
+                // The client has gone, so nobody reads an answer.
+                Ok(Some(Err(_))) => return Err(Problem::bad_request("the body was cut off")),
+                Err(_) => return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "the body comes too slowly")),
+            };
+            let Ok(bytes) = frame.into_data() else { continue };
+            let Some(reader) = &mut reader else {
+                self.bytes(part, &bytes).await;
+                continue;
+            };
+            let fed = reader.feed(&bytes, &mut events);
+            for event in events.drain(..) {
+                self.event(part, event).await;
+            }
+            fed.map_err(damaged)?;
+            if self.parts > MAX_PARTS {
+                return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "more than 200,000 parts"));
+            }
+        }
+        reader.map_or(Ok(()), |reader| reader.finish().map_err(damaged))
     }
 
     fn take(&mut self, ended: Result<PartOutcome, tokio::task::JoinError>) {

@@ -223,7 +223,46 @@ pub(super) fn bytes_text(summary: &Summary) -> String {
     }
 }
 
+/// Writes the summary for people.
 pub(super) fn summary_text(summary: &Summary) -> String {
+    let mut text = String::new();
+    if summary.interrupted {
+        text.push_str("interrupted; the next scan continues from here\n");
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate for people")]
+    let rate = Grouped(summary.files_per_second() as u64);
+    text.push_str(&format!(
+        "found {} files in {} directories{}, {} in {:.1} s ({rate} files/s){}",
+        Grouped(summary.found),
+        Grouped(summary.directories),
+        match summary.archives {
+            0 => String::new(),
+            archives => format!(" and {} archives", Grouped(archives)),
+        },
+        bytes_text(summary),
+        summary.elapsed.as_secs_f64(),
+        if summary.dry_run { "; dry run, nothing was written" } else { "" },
+    ));
+    for (name, count, more) in summary_rows(summary) {
+        let line = format!("\n  {name:<9} {:>13}  {more}", Grouped(count));
+        text.push_str(line.trim_end_matches(' '));
+    }
+    if summary.pending > 0 {
+        text.push_str(&format!("\n  pending   {:>13}  may still be written", Grouped(summary.pending)));
+    }
+    if summary.skipped_by_reason.iter().any(|(reason, _)| reason == "offline") {
+        text.push_str("\nfiles that are offline lie on tape; --recall reads them and calls them back");
+    }
+    if !summary.dry_run && summary.failed + summary.conflicts + summary.copies > 0 {
+        text.push_str(
+            "\nmore: `dcmdex status` shows the counts of the index and of failed files; `dcmdex check` lists conflicts",
+        );
+    }
+    text
+}
+
+/// Returns the rows of the summary: name, count, and more about it.
+fn summary_rows(summary: &Summary) -> [(&'static str, u64, String); 6] {
     let by_reason = |reasons: &Reasons| {
         let parts: Vec<_> = reasons.iter().map(|(reason, count)| format!("{reason} {}", Grouped(count))).collect();
         parts.join(", ")
@@ -253,48 +292,14 @@ pub(super) fn summary_text(summary: &Summary) -> String {
         0 => String::new(),
         reread => format!("{} of them read again", Grouped(reread)),
     };
-    let rows = [
+    [
         ("indexed", summary.indexed, indexed.join("; ")),
         ("updated", summary.updated, String::new()),
         ("unchanged", summary.unchanged, reread),
         ("removed", summary.removed, missing),
         ("skipped", summary.skipped, by_reason(&summary.skipped_by_reason)),
         ("failed", summary.failed, by_reason(&summary.failed_by_reason)),
-    ];
-    let mut text = String::new();
-    if summary.interrupted {
-        text.push_str("interrupted; the next scan continues from here\n");
-    }
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate for people")]
-    let rate = Grouped(summary.files_per_second() as u64);
-    text.push_str(&format!(
-        "found {} files in {} directories{}, {} in {:.1} s ({rate} files/s){}",
-        Grouped(summary.found),
-        Grouped(summary.directories),
-        match summary.archives {
-            0 => String::new(),
-            archives => format!(" and {} archives", Grouped(archives)),
-        },
-        bytes_text(summary),
-        summary.elapsed.as_secs_f64(),
-        if summary.dry_run { "; dry run, nothing was written" } else { "" },
-    ));
-    for (name, count, more) in rows {
-        let line = format!("\n  {name:<9} {:>13}  {more}", Grouped(count));
-        text.push_str(line.trim_end_matches(' '));
-    }
-    if summary.pending > 0 {
-        text.push_str(&format!("\n  pending   {:>13}  may still be written", Grouped(summary.pending)));
-    }
-    if summary.skipped_by_reason.iter().any(|(reason, _)| reason == "offline") {
-        text.push_str("\nfiles that are offline lie on tape; --recall reads them and calls them back");
-    }
-    if !summary.dry_run && summary.failed + summary.conflicts + summary.copies > 0 {
-        text.push_str(
-            "\nmore: `dcmdex status` shows the counts of the index and of failed files; `dcmdex check` lists conflicts",
-        );
-    }
-    text
+    ]
 }
 
 /// Estimated time for the rest, at the rate so far. The last complete scan of the same paths gives
