@@ -11,8 +11,8 @@ use crate::model::datetime::Day;
 /// some of them do not say so.
 const MANY: usize = 100;
 
-/// Compares the studies of a range of days. Returns whether a half of the range is asked for in its
-/// own turn, in place of a difference: `None` if all differences are in `found`.
+/// Compares the studies of a range of days. The result says whether the halves of the range must be
+/// asked for one by one. It is `None` if all differences are in `found`.
 ///
 /// # Errors
 /// If a side does not answer.

@@ -1,4 +1,4 @@
-//! Pseudonyms: a closed list of attributes, with UIDs and IDs replaced by keyed hashes, and dates
+//! Pseudonyms: a closed list of attributes, with UIDs and IDs replaced by keyed hashes. Dates are
 //! shifted by a number of days that each patient has for itself (ADR 0034).
 //!
 //! The same key file gives the same pseudonyms, so that exports can be joined. Who has the key file
