@@ -599,7 +599,7 @@ impl InForce {
             peers = new.peers.table.as_ref().map(BTreeMap::len),
             destinations = new.peers.destinations.len(),
             watches = new.watches.len(),
-            "peers, certificates and watched directories read again; open associations keep their old rights"
+            "peers and certificates read again, and watched directories; open associations keep their old rights"
         );
         warn_of_restart(&self.config, &new, self.peers.tls().is_some());
         warn_when_open(&new);

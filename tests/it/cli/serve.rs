@@ -289,7 +289,7 @@ fn a_hang_up_reads_peers_and_certificates_again_and_what_is_wrong_changes_nothin
 
     settings(&new, "NEW", "ae_title = \"OTHER\"\n");
     node.signal(rustix::process::Signal::HUP);
-    node.wait_for("peers, certificates and watched directories read again");
+    node.wait_for("peers and certificates read again");
     assert_eq!(node.wait_for("changed settings that a running node does not take over")["settings"], "ae_title");
     assert_eq!((echo(&new, "NEW"), echo(&new, "OLD"), echo(&old, "NEW")), (Some(true), Some(false), Some(false)));
     assert_eq!(node.stop(rustix::process::Signal::TERM).0, Some(0));

@@ -79,7 +79,7 @@ fn a_node_finds_what_comes_and_goes_by_polling() {
     // SIGHUP ends a watch that is no longer in the file.
     fs::write(place.path("dcmdex.toml"), "").unwrap();
     node.signal(Signal::HUP);
-    node.wait_for("peers, certificates and watched directories read again");
+    node.wait_for("peers and certificates read again");
     assert_eq!(node.stop(Signal::TERM).0, Some(0));
     assert_eq!(status(&place)["watches"], serde_json::json!([]));
 }
