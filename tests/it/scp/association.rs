@@ -54,7 +54,7 @@ fn an_abstract_syntax_that_is_not_served_is_refused_and_the_rest_goes_on() {
     let node = TestNode::start();
     let mut peer = ScriptedPeer::connect(node.address());
     let accept = peer.associate(&request(&[
-        ("1.2.840.10008.3.1.2.3.3", &[IMPLICIT_VR_LITTLE_ENDIAN]),
+        ("1.2.840.10008.5.1.1.9", &[IMPLICIT_VR_LITTLE_ENDIAN]),
         (VERIFICATION, &[EXPLICIT_VR_LITTLE_ENDIAN]),
     ]));
     let results: Vec<_> = accept.presentation_contexts.iter().map(|context| context.reason.clone()).collect();
