@@ -508,7 +508,7 @@ fn only_syntaxes_that_are_read_are_accepted_for_queries() {
         (STUDY_ROOT, &["1.2.840.10008.1.2.1.99", EXPLICIT_VR_LITTLE_ENDIAN]),
         (STUDY_ROOT, &["1.2.840.10008.1.2.1.99"]),
         (STUDY_ROOT, &["1.2.840.10008.1.2.2"]),
-        ("1.2.840.10008.5.1.4.31", &[IMPLICIT_VR_LITTLE_ENDIAN]),
+        ("1.2.840.10008.5.1.4.32.2", &[IMPLICIT_VR_LITTLE_ENDIAN]),
     ]));
     let results: Vec<_> = accept.presentation_contexts.iter().map(|context| context.reason.clone()).collect();
     assert_eq!(
