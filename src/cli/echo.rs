@@ -12,13 +12,19 @@ use crate::config::Config;
 use crate::model::ae_title::AeTitle;
 use crate::model::peer::{Peer, PeerAddress};
 use crate::ul::destination::Destination;
-use crate::ul::requestor::{self, Waits};
+use crate::ul::requestor::{self, ScuError, Waits};
 use crate::ul::tls::PeerRoute;
 use crate::ul::tls::Tls;
 
+const EXAMPLES: &str = "\
+Examples:
+  dcmdex echo PACS=10.1.2.3:104
+  dcmdex echo CT1               a [[peer]] with host and port, or a line of [peers]";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct EchoArgs {
-    /// AE title of a configured peer, or AET=HOST:PORT
+    /// AE title of a configured peer, or AET=HOST:PORT. Only a configured one can be called by TLS
     #[arg(value_name = "PEER")]
     peer: String,
     /// Write one JSON object (docs/json.md)
@@ -30,6 +36,7 @@ pub(super) fn run(arguments: &EchoArgs, context: &mut Context) -> anyhow::Result
     let config = context.configure(Vec::new(), Chattiness::Tool)?;
     let (ae_title, route) = peer(&arguments.peer, &config)?;
     let address = route.destination.address.clone();
+    let is_tls = route.tls.is_some();
     let network = &config.network;
     let waits = Waits::as_acceptor(network.artim_timeout, network.read_timeout, network.write_timeout);
     let echoed = requestor::echo(&config.ae_title, &ae_title, &route, waits);
@@ -62,7 +69,28 @@ pub(super) fn run(arguments: &EchoArgs, context: &mut Context) -> anyhow::Result
         Ok(echoed) if echoed.status.0 == 0 => Ok(Exit::Done),
         Ok(_) => Ok(Exit::Partly),
         Err(_) if arguments.json => Ok(Exit::Failed),
-        Err(error) => Err(error).with_context(|| format!("{ae_title} at {address}, called by {}", config.ae_title)),
+        Err(error) => {
+            let hint = hint(&error, is_tls).map_or_else(String::new, |hint| format!("; hint: {hint}"));
+            bail!("{ae_title} at {address}, called by {}: {error}{hint}", config.ae_title)
+        }
+    }
+}
+
+/// What to do about a peer that does not answer.
+fn hint(error: &ScuError, is_tls: bool) -> Option<&'static str> {
+    match error {
+        ScuError::Read(why) if why.contains("speaks TLS") => {
+            Some("name its port without TLS, or write a [[peer]] for it with host, port and `tls = true`, and [tls]")
+        }
+        ScuError::Tls(why) if why.contains("does not speak TLS") => {
+            Some("name its port for TLS, or leave `tls` and `certificates` out of its [[peer]]")
+        }
+        ScuError::Tls(_) if is_tls => Some("`dcmdex config check` tries the certificates"),
+        ScuError::Rejected(why) if why.contains("called AE title") => Some("the peer has another AE title"),
+        ScuError::Rejected(why) if why.contains("calling AE title") => {
+            Some("the peer has to know the AE title of this node (ae_title), and its address")
+        }
+        _ => None,
     }
 }
 

@@ -144,7 +144,13 @@ impl Connection {
             Ok(answer) => answer,
             Err(end) => {
                 metrics::ASSOCIATIONS_FAILED.increment();
-                debug!("no association: {end}");
+                match &end {
+                    // Somebody has configured a wrong port. Port scanners mostly send nothing.
+                    End::Read(ReadError::UnknownPdu(_)) => {
+                        self.log(&format!("no association: {end}"), |why| info!("{why}"));
+                    }
+                    end => debug!("no association: {end}"),
+                }
                 // PS3.8 table 9-10, Sta2: any other PDU is answered by AA-1, an A-ABORT with source
                 // service user. ARTIM expiry (AA-2) and a closed connection (AA-5) are answered
                 // with nothing.

@@ -24,8 +24,8 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use tokio_rustls::rustls::server::{ParsedCertificate, VerifierBuilderError, WebPkiClientVerifier};
 use tokio_rustls::rustls::{
-    self, AlertDescription, CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, RootCertStore,
-    SignatureScheme,
+    self, AlertDescription, CertificateError, DigitallySignedStruct, DistinguishedName, InvalidMessage, OtherError,
+    RootCertStore, SignatureScheme,
 };
 
 use crate::ul::x509::{Certificate, Purpose, Unfit};
@@ -352,13 +352,16 @@ pub(crate) fn handshake_failure(error: &io::Error) -> String {
             }
             alert => format!("the peer ended it ({alert:?})"),
         },
+        Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
+            "the peer does not speak TLS; DICOM without TLS needs another port".to_owned()
+        }
         Some(other) => other.to_string(),
         None => error.to_string(),
     }
 }
 
 /// Describes what is wrong with a certificate, and what to do.
-fn refusal(why: &CertificateError) -> String {
+pub(crate) fn refusal(why: &CertificateError) -> String {
     // Some variants are deprecated, and new ones will come. The ones that peers meet have a text
     // here.
     let text = match why {
@@ -385,6 +388,9 @@ fn refusal(why: &CertificateError) -> String {
             Some(webpki::Error::CaUsedAsEndEntity) => {
                 "is one of an authority, as `openssl req -x509` makes them; add the certificate itself to \
                  `tls.authorities`, or its SHA-256 to `certificates` of the peer"
+            }
+            Some(webpki::Error::UnsupportedCertVersion) => {
+                "is of X.509 version 1, which is not taken; `openssl x509 -req` makes version 3 only with -extfile"
             }
             _ => return format!("is refused: {inner}"),
         },

@@ -112,7 +112,7 @@ pub(crate) enum ReadError {
     #[error("not enough memory for a PDU of this length at the moment")]
     NoMemory,
     /// PS3.8 9.3.1 has no such PDU type.
-    #[error("PDU of unknown type {0:02X}H")]
+    #[error("PDU of unknown type {:02X}H{}", .0, other_protocol(*.0))]
     UnknownPdu(u8),
     /// It is longer than its type allows. A PDU of fixed length has another length.
     #[error("PDU of type {kind:02X}H with length {length}")]
@@ -125,6 +125,16 @@ pub(crate) enum ReadError {
     /// The lengths of the presentation data values do not fit the P-DATA-TF.
     #[error(transparent)]
     PData(#[from] PDataError),
+}
+
+/// Returns the protocol that begins with this byte, if it is a well-known one.
+fn other_protocol(first: u8) -> &'static str {
+    match first {
+        // RFC 8446 5.1: alert and handshake.
+        0x15 | 0x16 => ": the other side speaks TLS, and this side does not",
+        b'G' | b'H' | b'P' => ": the other side speaks HTTP",
+        _ => "",
+    }
 }
 
 /// Time limits of one wait.

@@ -5,7 +5,8 @@
 //! C-MOVE opens to destinations. [`SharedTls`] can be replaced while the node runs.
 
 use std::fmt;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName}
 use tokio_rustls::rustls::{self, ALL_VERSIONS, ClientConfig, InconsistentKeys, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
-use crate::ul::certificates::{CertificateId, OfCaller, OfDestination, PeerCertificate, Trust};
+use crate::ul::certificates::{CertificateId, OfCaller, OfDestination, PeerCertificate, Trust, refusal};
 use crate::ul::destination::Destination;
 use crate::ul::stream::AcknowledgesAtOnce;
 use crate::ul::stream::Stream;
@@ -50,12 +51,14 @@ pub struct Options {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file cannot be read, or lacks what it should have.
-    #[error("{} has no readable {what}", path.display())]
+    #[error("{} has no readable {what}{hint}", path.display())]
     File {
         /// The file.
         path: PathBuf,
         /// What it should have.
         what: &'static str,
+        /// What to do, if the file shows it.
+        hint: &'static str,
         /// The cause.
         source: pem::Error,
     },
@@ -77,6 +80,25 @@ pub enum Error {
         certificate: PathBuf,
         /// The file of the key.
         key: PathBuf,
+    },
+    /// No peer would take the certificate.
+    #[error("the first certificate in {} {what}", path.display())]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The key is of a kind that TLS does not use any more.
+    #[error(
+        "the key in {} cannot be used; hint: it has to be RSA with 2,048 bits or more, ECDSA P-256 or P-384, or Ed25519",
+        path.display()
+    )]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: rustls::Error,
     },
     /// Key and certificate cannot be used, or do not fit together.
     #[error("certificate and key cannot be used")]
@@ -110,19 +132,21 @@ impl Tls {
             .map_err(|source| Error::Authority { path: options.authorities.clone(), source })?;
         let trust = Arc::new(trust);
         let chain = certificates(&options.certificate)?;
-        let key = PrivateKeyDer::from_pem_file(&options.key).map_err(|source| Error::File {
-            path: options.key.clone(),
-            what: "private key",
-            source,
-        })?;
+        let key = PrivateKeyDer::from_pem_file(&options.key)
+            .map_err(|source| unreadable(&options.key, "private key", source))?;
         let optional = options.client_certificates == ClientCertificates::Optional;
         let verifier = OfCaller::new(Arc::clone(&trust), optional).map_err(Error::Authorities)?;
         let identity = |error| match error {
             rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
                 Error::OtherKey { certificate: options.certificate.clone(), key: options.key.clone() }
             }
-            error => Error::Identity(error),
+            rustls::Error::InvalidCertificate(why) => {
+                Error::Certificate { path: options.certificate.clone(), what: refusal(&why) }
+            }
+            source => Error::Identity(source),
         };
+        let signing = trust.provider.key_provider.load_private_key(key.clone_key());
+        signing.map_err(|source| Error::Key { path: options.key.clone(), source })?;
         let server = ServerConfig::builder_with_provider(Arc::clone(&trust.provider))
             .with_protocol_versions(ALL_VERSIONS)
             .map_err(Error::Identity)?
@@ -191,8 +215,30 @@ impl Tls {
     }
 }
 
+/// Maximum bytes of a file that are read to say why it cannot be used.
+const LOOK_AT_BYTES: u64 = 64 << 10;
+
+/// Says what to do about a file that is not PEM as it should be.
+fn unreadable(path: &Path, what: &'static str, source: pem::Error) -> Error {
+    let mut begin = Vec::new();
+    if matches!(source, pem::Error::NoItemsFound) {
+        // The file was read a moment ago. If it is gone now, there is no hint.
+        let _read = File::open(path).and_then(|file| file.take(LOOK_AT_BYTES).read_to_end(&mut begin));
+    }
+    let has = |text: &str| begin.windows(text.len()).any(|part| part == text.as_bytes());
+    let hint = if has("ENCRYPTED") {
+        "; hint: it is encrypted; `openssl pkey -in FILE -out NEW` writes it without a password"
+    } else if begin.first() == Some(&0x30) {
+        // DER: a SEQUENCE (X.690 8.9).
+        "; hint: it is DER; `openssl x509 -inform der` or `openssl pkey -inform der` writes PEM"
+    } else {
+        ""
+    };
+    Error::File { path: path.to_owned(), what, hint, source }
+}
+
 pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let failed = |source| Error::File { path: path.to_owned(), what: "certificate", source };
+    let failed = |source| unreadable(path, "certificate", source);
     let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).map_err(failed)?.collect();
     let found = found.map_err(failed)?;
     if found.is_empty() { Err(failed(pem::Error::NoItemsFound)) } else { Ok(found) }

@@ -32,8 +32,24 @@ fn a_peer_that_refuses_or_is_not_there_is_an_error_that_says_so() {
     let (node, place) = (TestNode::start(), Place::new());
     let run = place.run(["echo", &format!("OTHER=127.0.0.1:{}", node.port())]).expect(2);
     assert!(run.stderr.contains("association rejected"), "{run:?}");
+    assert!(run.stderr.contains("hint: the peer has another AE title"), "{run:?}");
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let told = &place.run(["echo", &format!("X={nobody}"), "--json"]).expect(2).json()[0];
     assert_eq!(told["answered"], false);
     assert!(told["error"].as_str().unwrap().starts_with("no connection"), "{told}");
+}
+
+#[test]
+fn a_port_for_tls_is_recognised() {
+    let (listener, place) = (TcpListener::bind("127.0.0.1:0").unwrap(), Place::new());
+    let peer = format!("X={}", listener.local_addr().unwrap());
+    // As a TLS server answers an A-ASSOCIATE-RQ: a fatal alert.
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        std::io::Write::write_all(&mut stream, &[0x15, 3, 1, 0, 2, 2, 10]).unwrap();
+        stream
+    });
+    let run = place.run(["echo", &peer]).expect(2);
+    assert!(run.stderr.contains("speaks TLS") && run.stderr.contains("hint: name its port without TLS"), "{run:?}");
+    drop(server.join().unwrap());
 }

@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -138,10 +139,7 @@ fn what_is_no_certificate_or_does_not_fit_is_refused() {
     let (ours, other) = (Authority::new("ours"), Authority::new("other"));
     let good = ours.options(&ours.identity("NODE"));
     let why = |options: &Options| Tls::load(options).unwrap_err().to_string();
-    assert!(
-        why(&Options { certificate: good.key.clone(), ..good.clone() })
-            .ends_with("has no certificate that can be read")
-    );
+    assert!(why(&Options { certificate: good.key.clone(), ..good.clone() }).ends_with("has no readable certificate"));
     assert!(
         why(&Options { key: good.certificate.clone(), ..good.clone() })
             .ends_with("has no private key that can be read")
@@ -365,4 +363,42 @@ fn what_will_not_work_is_found_before_a_peer_finds_it() {
             Err(error) => assert_eq!(expected, "less than 2048 bits", "{error}"),
         }
     }
+}
+
+#[test]
+fn files_that_tls_cannot_use_are_told_with_the_way_out() {
+    let ours = Authority::new("ours");
+    let good = ours.options(&ours.identity("NODE"));
+    let place = good.certificate.parent().unwrap().to_owned();
+    let made = |arguments: &[&str], input: &Path, output: &str| -> Option<PathBuf> {
+        let mut openssl = peers::program("/usr/bin/openssl")?;
+        let output = place.join(output);
+        openssl.args(arguments).arg("-in").arg(input).arg("-out").arg(&output);
+        peers::run(&mut openssl).expect_success();
+        Some(output)
+    };
+    let said = |certificate: &Path, key: &Path| {
+        let options = Options { certificate: certificate.to_owned(), key: key.to_owned(), ..good.clone() };
+        Tls::load(&options).unwrap_err().to_string()
+    };
+    let Some(encrypted) = made(&["pkey", "-aes128", "-passout", "pass:x"], &good.key, "encrypted.key") else { return };
+    let encrypted = said(&good.certificate, &encrypted);
+    assert!(
+        encrypted.contains("encrypted.key has no readable private key") && encrypted.contains("openssl pkey"),
+        "{encrypted}"
+    );
+    let der = made(&["x509", "-outform", "der"], &good.certificate, "node.der").unwrap();
+    let der = said(&der, &good.key);
+    assert!(der.contains("node.der has no readable certificate") && der.contains("it is DER"), "{der}");
+    // PEM, but another thing.
+    let swapped = said(&good.key, &good.key);
+    assert!(swapped.ends_with("has no readable certificate"), "{swapped}");
+    let request = place.join("node.csr");
+    let mut openssl = peers::program("/usr/bin/openssl").unwrap();
+    openssl.args(["req", "-new", "-subj", "/CN=NODE", "-key"]).arg(&good.key).arg("-out").arg(&request);
+    peers::run(&mut openssl).expect_success();
+    let key = good.key.to_str().unwrap();
+    let first = made(&["x509", "-req", "-days", "9", "-signkey", key], &request, "first.crt").unwrap();
+    let first = said(&first, &good.key);
+    assert!(first.contains("first.crt is of X.509 version 1") && first.contains("-extfile"), "{first}");
 }
