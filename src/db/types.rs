@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
+use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -77,6 +78,20 @@ pub struct ReceivedFrom {
     pub calling_ae_title: String,
     /// The address that the association came from.
     pub address: Option<IpAddr>,
+}
+
+/// AE title and address, for the log.
+impl fmt::Display for ReceivedFrom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let title = match self.calling_ae_title.as_str() {
+            "" => "a client over HTTP",
+            title => title,
+        };
+        match self.address {
+            Some(address) => write!(f, "{title} at {address}"),
+            None => f.write_str(title),
+        }
+    }
 }
 
 /// A location of an instance with all that the index knows of it.

@@ -115,6 +115,12 @@ impl CommandField {
         self.0 & 0x8000 != 0
     }
 
+    /// Returns the Command Field of the request to which this is the response.
+    #[must_use]
+    pub const fn request(self) -> Self {
+        Self(self.0 & 0x7FFF)
+    }
+
     /// Returns the Command Field of the response to this request.
     #[must_use]
     pub const fn response(self) -> Self {

@@ -20,21 +20,21 @@ impl Storage {
     /// are met.
     pub(crate) fn log_refused(&self, sender: &ReceivedFrom, sop_instance_uid: &str, why: &str) {
         if self.may_log(sender, why) {
-            info!(sender = %name(sender), "an object was refused: {why}");
+            info!(sender = %sender, "an object was refused: {why}");
         }
-        debug!(sender = %name(sender), sop_instance_uid = uid(sop_instance_uid), "an object was refused: {why}");
+        debug!(sender = %sender, sop_instance_uid = uid(sop_instance_uid), "an object was refused: {why}");
     }
 
     /// Logs an object with other content than the one that is kept.
     pub(super) fn log_conflict(&self, sender: &ReceivedFrom, sop_instance_uid: &str, what: &str) {
         if self.may_log(sender, what) {
             warn!(
-                sender = %name(sender),
+                sender = %sender,
                 "an instance came with other content than the one that is kept; {what}; `dcmdex check` lists it"
             );
         }
         let sop_instance_uid = uid(sop_instance_uid);
-        debug!(sender = %name(sender), sop_instance_uid, "an instance came with other content; {what}");
+        debug!(sender = %sender, sop_instance_uid, "an instance came with other content; {what}");
     }
 
     fn may_log(&self, sender: &ReceivedFrom, why: &str) -> bool {
@@ -45,16 +45,4 @@ impl Storage {
 /// A SOP Instance UID as it may stand in the log. A text that is no UID may be anything, also a name.
 fn uid(text: &str) -> &str {
     if is_uid_shaped(text) { text } else { "(not a UID)" }
-}
-
-/// AE title and address of a sender.
-fn name(sender: &ReceivedFrom) -> String {
-    let title = match sender.calling_ae_title.as_str() {
-        "" => "a client over HTTP",
-        title => title,
-    };
-    match sender.address {
-        Some(address) => format!("{title} at {address}"),
-        None => title.to_owned(),
-    }
 }

@@ -109,7 +109,7 @@ impl Node {
             associations: Shares::new(associations, LEAST_ASSOCIATIONS, &metrics::ASSOCIATIONS_REFUSED),
             connections: Shares::new(connections, LEAST_ASSOCIATIONS, &metrics::CONNECTIONS_REFUSED),
             memory: Shares::new(MEMORY_BYTES, 0, &metrics::MEMORY_REFUSED),
-            log_limit: LogLimit::default(),
+            log_limit: Arc::new(LogLimit::default()),
             next_association_id: AtomicU64::new(1),
             options: Arc::new(options),
         };

@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::peers::SharedPeers;
 use crate::scp::options::Options;
+use crate::telemetry::log_limit::LogLimit;
 
 /// What a service sees of the node that it belongs to.
 #[derive(Clone, Debug)]
@@ -13,6 +14,8 @@ pub(in crate::scp) struct NodeContext {
     pub(in crate::scp) options: Arc<Options>,
     /// The peers, which can be replaced while the node runs.
     pub(in crate::scp) peers: SharedPeers,
+    /// The log lines about peers whose requests were refused.
+    pub(in crate::scp) log_limit: Arc<LogLimit>,
     /// Cancelled when the node is to stop.
     pub(in crate::scp) shutdown: CancellationToken,
 }

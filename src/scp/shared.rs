@@ -27,7 +27,7 @@ pub(super) struct NodeShared {
     /// Bytes in memory for what arrives and for what is sent.
     pub(super) memory: Arc<Shares>,
     /// The log lines about peers that were turned away.
-    pub(super) log_limit: LogLimit,
+    pub(super) log_limit: Arc<LogLimit>,
     pub(super) next_association_id: AtomicU64,
 }
 
@@ -39,7 +39,12 @@ impl NodeShared {
 
     /// Returns what services see of the node.
     pub(super) fn context(&self, shutdown: CancellationToken) -> NodeContext {
-        NodeContext { options: Arc::clone(&self.options), peers: self.policy.access.peers.clone(), shutdown }
+        NodeContext {
+            options: Arc::clone(&self.options),
+            peers: self.policy.access.peers.clone(),
+            log_limit: Arc::clone(&self.log_limit),
+            shutdown,
+        }
     }
 
     /// Takes a place for a connection without an association. `None` if the address has all that it may have.

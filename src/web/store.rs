@@ -148,6 +148,8 @@ struct StoredPart {
 struct Refused {
     reason: u16,
     kind: ReceiveErrorKind,
+    /// For the log.
+    why: String,
 }
 
 impl Refused {
@@ -163,11 +165,12 @@ impl Refused {
             | ReceiveError::ThreadEnded
             | ReceiveError::TooMuchAtOnce => OUT_OF_RESOURCES,
         };
-        Self { reason, kind: error.kind() }
+        Self { reason, kind: error.kind(), why: error.comment() }
     }
 
     fn not_understood() -> Self {
-        Self { reason: CANNOT_UNDERSTAND, kind: ReceiveErrorKind::NotUnderstood }
+        let why = "a part is no object of DICOM".to_owned();
+        Self { reason: CANNOT_UNDERSTAND, kind: ReceiveErrorKind::NotUnderstood, why }
     }
 }
 
@@ -288,7 +291,8 @@ impl Storing {
         match ended {
             Ok(outcome) => self.outcomes.push(outcome),
             Err(_) => {
-                let refused = Refused { reason: OUT_OF_RESOURCES, kind: ReceiveErrorKind::OutOfResources };
+                let why = "a defect ended the work on it".to_owned();
+                let refused = Refused { reason: OUT_OF_RESOURCES, kind: ReceiveErrorKind::OutOfResources, why };
                 self.fail(String::new(), String::new(), refused);
             }
         }
@@ -366,7 +370,11 @@ impl Storing {
         }
     }
 
+    /// Counts a part that did not reach the store. What reached it has its line in the log already.
     fn fail(&mut self, sop_class_uid: String, sop_instance_uid: String, refused: Refused) {
+        if refused.kind != ReceiveErrorKind::OutOfResources {
+            self.storage.log_refused(&self.sender, &sop_instance_uid, &refused.why);
+        }
         self.outcomes.push(PartOutcome { at: self.parts, sop_class_uid, sop_instance_uid, result: Err(refused) });
         self.parts += 1;
     }

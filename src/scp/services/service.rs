@@ -12,13 +12,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use dicom_ul::pdu::{AbortRQServiceProviderReason as ProviderReason, AbortRQSource, Pdu};
-use tracing::{debug, error};
+use tracing::{debug, error, info};
 
 use super::event_reports::EventReports;
 use crate::db::ReceivedFrom;
 use crate::dimse::command_set::{CommandField, CommandSet, CommandSetError};
 use crate::dimse::message::{DataSetPresence, DimseRequest, PeerResponse, RequestError};
 use crate::dimse::pdata::{FragmentOutcome, MessageAssembler, PDataError, put_message};
+use crate::dimse::status::StatusClass;
 use crate::dimse::{Response, Status};
 use crate::scp::negotiation::{Agreement, Policy, PresentationContext};
 use crate::scp::node_context::NodeContext;
@@ -133,6 +134,8 @@ pub(in crate::scp) struct Session {
     assembler: MessageAssembler,
     /// The log already has a failure of this node on this association.
     own_failure_logged: bool,
+    /// The log has the failure that the next response tells.
+    next_failure_logged: bool,
     /// The response that is being encoded. Its memory is kept.
     outgoing: Vec<u8>,
 }
@@ -155,6 +158,7 @@ impl Session {
             reports: EventReports::default(),
             assembler: MessageAssembler::new(),
             own_failure_logged: false,
+            next_failure_logged: false,
             outgoing: Vec::new(),
         }
     }
@@ -180,9 +184,33 @@ impl Session {
         let presence = if data_set.is_some() { DataSetPresence::Present } else { DataSetPresence::Absent };
         let command = response.command_set(presence);
         put_message(&mut self.outgoing, context_id, &command, data_set, self.agreement.peer_max_length);
+        self.log_failed(response);
         self.writer.send(&self.outgoing).await.map_err(End::Write)?;
         self.answered.count(response);
         Ok(())
+    }
+
+    /// Logs a request that was refused or that failed, and why. A C-STORE-RQ has a line of its own,
+    /// where the object is received. An Error Comment of this node never has a value of a key.
+    fn log_failed(&mut self, response: &Response) {
+        let (field, status) = (response.field(), response.status());
+        let is_logged = std::mem::replace(&mut self.next_failure_logged, false);
+        // A retrieval of which a part failed ends with a warning.
+        let is_failure = match status.class() {
+            StatusClass::Failure => true,
+            StatusClass::Warning => matches!(field, CommandField::C_GET_RSP | CommandField::C_MOVE_RSP),
+            StatusClass::Success | StatusClass::Cancel | StatusClass::Pending => false,
+        };
+        if !is_failure || is_logged || field == CommandField::C_STORE_RSP {
+            return;
+        }
+        let what =
+            if status == Status::SUB_OPERATIONS_WITH_FAILURES { "was not served in full" } else { "was not served" };
+        let why = response.error_comment().unwrap_or("no reason was told");
+        let line = format!("{} {what} ({status}): {why}", field.request());
+        if self.sender.address.is_none_or(|address| self.node.log_limit.allows(address, &line)) {
+            info!(sender = %self.sender, %status, "{line}");
+        }
     }
 
     /// Logs a failure. The operator sees the first failure of this node on each association: a full
@@ -190,6 +218,7 @@ impl Session {
     pub(in crate::scp) fn log(&mut self, failure: &(dyn std::error::Error + 'static), is_ours: bool) {
         if is_ours && !std::mem::replace(&mut self.own_failure_logged, true) {
             error!(error = failure, "a request could not be served");
+            self.next_failure_logged = true;
         } else {
             debug!("a request was not served: {failure}");
         }

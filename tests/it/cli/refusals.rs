@@ -6,7 +6,11 @@ use rustix::process::Signal;
 
 use super::serve::Node;
 use super::*;
-use crate::util::scripted::{DataSet, IMPLICIT_VR_LITTLE_ENDIAN, ScriptedPeer, VERIFICATION, request, store_command};
+use crate::util::http;
+use crate::util::scripted::{
+    DataSet, IMPLICIT_VR_LITTLE_ENDIAN, ScriptedPeer, VERIFICATION, find_command, request, retrieve_command,
+    store_command,
+};
 
 const SECONDARY_CAPTURE: &str = "1.2.840.10008.5.1.4.1.1.7";
 const STUDY_ROOT_FIND: &str = "1.2.840.10008.5.1.4.1.2.2.1";
@@ -15,6 +19,9 @@ const CONTEXTS: &[(&str, &[&str])] = &[
     (SECONDARY_CAPTURE, &[IMPLICIT_VR_LITTLE_ENDIAN]),
     (STUDY_ROOT_FIND, &[IMPLICIT_VR_LITTLE_ENDIAN]),
 ];
+
+const STUDY_ROOT_MOVE: &str = "1.2.840.10008.5.1.4.1.2.2.2";
+const STUDY_ROOT_GET: &str = "1.2.840.10008.5.1.4.1.2.2.3";
 
 fn associated(node: &Node) -> ScriptedPeer {
     ScriptedPeer::associated(([127, 0, 0, 1], node.port).into(), CONTEXTS)
@@ -78,4 +85,74 @@ fn a_peer_without_the_right_for_a_service_leaves_a_trace() {
     assert!(line["message"].as_str().unwrap().ends_with(": find, store"), "{line}");
     let line = node.wait_for("association ended");
     assert_eq!((&line["contexts"], &line["contexts_not_supported"]), (&1.into(), &0.into()), "{line}");
+}
+
+#[test]
+fn refused_queries_and_retrievals_are_told_with_their_peer_and_reason_and_without_values() {
+    const CONTEXTS: &[(&str, &[&str])] = &[
+        (STUDY_ROOT_FIND, &[IMPLICIT_VR_LITTLE_ENDIAN]),
+        (STUDY_ROOT_MOVE, &[IMPLICIT_VR_LITTLE_ENDIAN]),
+        (STUDY_ROOT_GET, &[IMPLICIT_VR_LITTLE_ENDIAN]),
+    ];
+    let place = Place::new();
+    let node = Node::start(&place, &["-v"]);
+    let mut peer = ScriptedPeer::associated(([127, 0, 0, 1], node.port).into(), CONTEXTS);
+    let study = |level: &str| DataSet::default().text(0x0008, 0x0052, level);
+    let secret = |level: &str| study(level).text(0x0010, 0x0020, "SECRET").0;
+    let mut ask = |context, command, identifier: Vec<u8>| {
+        peer.send_message(context, &command, Some(&identifier));
+        peer.receive_message().status()
+    };
+    // A level that Study Root does not have.
+    assert_eq!(ask(1, find_command(1, STUDY_ROOT_FIND), secret("PATIENT")), 0xA900);
+    let moved = study("STUDY").uid(0x0020, 0x000D, "1.2.3").0;
+    assert_eq!(ask(3, retrieve_command(2, STUDY_ROOT_MOVE, Some("NOBODY")), moved), 0xA801);
+    // Without the unique key.
+    assert_eq!(ask(5, retrieve_command(3, STUDY_ROOT_GET, None), secret("STUDY")), 0xA900);
+    // Answered, so it leaves no line.
+    assert_eq!(ask(1, find_command(4, STUDY_ROOT_FIND), study("STUDY").text(0x0010, 0x0020, "NONE").0), 0);
+    peer.release();
+    let (code, lines) = node.stop(Signal::TERM);
+    assert_eq!(code, Some(0));
+    let log: Vec<serde_json::Value> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let refused = with(&log, "INFO", "was not served");
+    let said: Vec<_> = refused.iter().map(|line| line["message"].as_str().unwrap()).collect();
+    let expected = [
+        "C-FIND-RQ was not served (A900): Study Root has no level PATIENT",
+        "C-MOVE-RQ was not served (A801): unknown Move Destination",
+        "C-GET-RQ was not served (A900): the unique key (0020,000D) needs a value without wild cards",
+    ];
+    assert_eq!(said, expected);
+    assert!(refused.iter().all(|line| line["sender"] == "SCRIPT at 127.0.0.1"), "{refused:#?}");
+    assert!(!lines.iter().any(|line| line.contains("SECRET") || line.contains("NOBODY")), "{lines:#?}");
+}
+
+#[test]
+fn another_protocol_on_the_port_is_named() {
+    use std::io::{Read as _, Write as _};
+
+    let place = Place::new();
+    let mut node = Node::start(&place, &[]);
+    for (first, said) in
+        [(&b"\x16\x03\x01\x02\x00\x01\x00"[..], "speaks TLS"), (b"GET / HTTP/1.1\r\n\r\n", "speaks HTTP")]
+    {
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", node.port)).unwrap();
+        stream.write_all(first).unwrap();
+        let line = node.wait_for("no association");
+        assert!(line["message"].as_str().unwrap().contains(said), "{line}");
+        // The node answers with an A-ABORT or closes.
+        let _ = stream.read(&mut [0; 16]);
+    }
+}
+
+#[test]
+fn what_is_no_object_is_told_when_it_comes_over_http() {
+    let place = Place::new();
+    let mut node = Node::start(&place, &["--http-port", "0"]);
+    let address = node.listening["http_address"].as_str().unwrap().parse().unwrap();
+    let headers = [("Content-Type", "application/dicom"), ("Accept", "application/dicom+json")];
+    http::request(address, "POST", "/dicom-web/studies", &headers, b"no object").expect(409);
+    let line = node.wait_for("an object was refused");
+    assert_eq!(line["sender"], "a client over HTTP at 127.0.0.1");
+    assert!(line["message"].as_str().unwrap().contains("a part is no object of DICOM"), "{line}");
 }
