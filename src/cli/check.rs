@@ -1,12 +1,10 @@
 //! `dcmdex check` checks that the index is consistent and agrees with the disk.
 
-use std::ffi::OsString;
 use std::fs::Metadata;
 use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -23,7 +21,7 @@ use crate::db::open::Reader;
 use crate::db::{self, Admin};
 use crate::db::{ConflictEntry, Finding, LocatedInstance};
 use crate::deliver::object::{Identity, ObjectError, StoredObject};
-use crate::model::clock::{Clock, unix_ms};
+use crate::model::clock::unix_ms;
 use crate::model::location::{Location, Place};
 use crate::store::Verified;
 
@@ -40,13 +38,14 @@ const PART: usize = 64;
 /// member.
 const ARCHIVE_PART: usize = 4096;
 
-/// Age up to which an object without a row may still be arriving, in milliseconds.
-const ARRIVING_MS: i64 = 60_000;
-
-/// Wait for the rows of objects that are arriving.
-const ARRIVAL_WAIT: Duration = Duration::from_secs(1);
+const EXAMPLES: &str = "\
+Examples:
+  dcmdex check                  the index, and contradictions in the archive
+  dcmdex check --files          and each object, with its checksum
+  dcmdex check --orphans        and objects of the node that the index lacks";
 
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct CheckArgs {
     #[command(flatten)]
     index: IndexArgs,
@@ -76,8 +75,15 @@ pub(super) fn run(arguments: &CheckArgs, context: &mut Context) -> anyhow::Resul
     arguments.index.add_to(&mut flags)?;
     flags.path("storage", "--storage", arguments.storage.as_ref())?;
     let config = context.configure(flags.0, Chattiness::Tool)?;
-    let mut reader = Reader::open(&config.index).map_err(|error| damaged(error, &config.index))?;
-    let report = reader.check().map_err(|error| damaged(error, &config.index))?;
+    check(arguments, &config, context).map_err(|error| match error.downcast() {
+        Ok(error) => damaged(error, &config.index),
+        Err(error) => error,
+    })
+}
+
+fn check(arguments: &CheckArgs, config: &Config, context: &mut Context) -> anyhow::Result<Exit> {
+    let mut reader = Reader::open(&config.index)?;
+    let report = reader.check()?;
     let mut printer = Printer { context, json: arguments.json };
     for finding in &report.findings {
         printer.finding(finding)?;
@@ -108,13 +114,13 @@ pub(super) fn run(arguments: &CheckArgs, context: &mut Context) -> anyhow::Resul
             .context("cannot start threads to open objects")?;
         look_for_files(&mut reader, &pool, &mut files, &mut printer)?;
     }
-    let orphans = if arguments.orphans { Some(list_orphans(&config, &mut reader, &mut printer)?) } else { None };
+    let orphans = if arguments.orphans { Some(list_orphans(config, &mut reader, &mut printer)?) } else { None };
     let differing = files.changed + files.gone + files.not_accessible + orphans.unwrap_or(0);
     let sound = report.findings.is_empty() && differing == 0;
     let summary = CheckSummary { findings: report.findings.len(), sound, conflicts, listed, by_kind, orphans };
     let files = arguments.files.then_some(&files);
     if arguments.json {
-        summary.write_json(files, &config, printer.context)?;
+        summary.write_json(files, config, printer.context)?;
     } else {
         summary.write_text(files, printer.context)?;
     }
@@ -131,19 +137,7 @@ fn list_orphans(config: &Config, reader: &mut Reader, printer: &mut Printer<'_>)
     let listed = stray::series_directories(&root).with_context(|| format!("cannot list {}", root.display()))?;
     let mut orphans = 0;
     for series in listed {
-        let mut unknown = stray::unknown_files(reader, &series)?;
-        if unknown.is_empty() {
-            continue;
-        }
-        // A node that runs gives an object its place before its row.
-        let is_new = |name: &OsString| {
-            let age = series.join(name).metadata().and_then(|metadata| metadata.modified());
-            age.is_ok_and(|modified| Clock::System.now_ms().saturating_sub(unix_ms(modified)) < ARRIVING_MS)
-        };
-        if unknown.iter().any(is_new) {
-            std::thread::sleep(ARRIVAL_WAIT);
-            unknown = stray::unknown_files(reader, &series)?;
-        }
+        let mut unknown = stray::unknown_for_good(reader, &series)?;
         unknown.sort();
         for name in unknown {
             orphans += 1;

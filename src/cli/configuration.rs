@@ -4,18 +4,27 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::PathBuf;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 
-use crate::cli::context::Context;
+use crate::cli::context::{Context, in_one_line};
 use crate::cli::http::Callers;
-use crate::cli::{Exit, import, places};
+use crate::cli::{Exit, fit, import, places, stray};
 use crate::config::{Admitted, Config, DEFAULT_FILE, example};
+use crate::db;
+use crate::db::open::Reader;
 use crate::model::clock::Clock;
 use crate::qr;
 use crate::ul::tls_check::{self, Severity};
 
+const EXAMPLES: &str = "\
+Examples:
+  dcmdex config init            writes dcmdex.toml, with every setting explained
+  dcmdex config check           says what is wrong, and who may do what
+  dcmdex config show            the values that apply, and where each came from";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct ConfigArgs {
     #[command(subcommand)]
     action: Action,
@@ -97,38 +106,70 @@ fn check(context: &mut Context) -> anyhow::Result<Exit> {
     let config = context.load(Vec::new())?;
     // Checks certificates as a peer would, as far as possible without a network.
     let now_ms = Clock::System.now_ms();
-    let problems = config.tls.as_ref().map(|tls| tls_check::problems(tls, now_ms)).transpose()?.unwrap_or_default();
+    let of_certificates = config.tls.as_ref().map(|tls| tls_check::problems(tls, now_ms)).transpose()?;
+    let of_certificates = of_certificates.unwrap_or_default();
+    for problem in &of_certificates {
+        let label = if problem.severity == Severity::Broken { "" } else { "warning: " };
+        context.output.line(format_args!("{label}{problem}"))?;
+    }
+    if of_certificates.iter().any(|problem| problem.severity == Severity::Broken) {
+        bail!("the settings can be read, but no peer would accept the certificate of this node");
+    }
+    let problems = of_places(&config);
     for problem in &problems {
-        context.output.line(format_args!("{problem}"))?;
-    }
-    if problems.iter().any(|problem| problem.severity == Severity::Broken) {
-        anyhow::bail!("the settings can be read, but no peer would accept the certificate of this node");
-    }
-    let mut problems = places::problems(&config);
-    if problems.is_empty() {
-        problems = places::misfits(&config);
-    }
-    for problem in &problems {
-        context.output.line(format_args!("{problem}"))?;
+        context.output.line(problem)?;
     }
     if !problems.is_empty() {
-        anyhow::bail!("the settings can be read, but a node would not start with them");
+        bail!("the settings can be read, but a node would not start with them");
     }
     let admitted = config.admitted()?;
+    let callers = config.http.enabled.then(|| Callers::of(&config)).transpose()?;
+    let strays = strays(&config)?;
     let file = config.file.as_ref().map_or("no file".to_owned(), |file| file.display().to_string());
     context.output.line(format_args!("the settings are valid ({file})"))?;
+    let is_new = if config.index.exists() { "" } else { " (there is none; a node makes a new one)" };
+    context.output.line(format_args!("index: {}{is_new}", config.index.display()))?;
     context.output.line(format_args!("who may associate: {}", who(&config, admitted)))?;
-    if config.http.enabled {
-        let callers = Callers::of(&config)?;
+    if let Some(callers) = &callers {
         context.output.line(format_args!("who may send requests over HTTP: {}", callers.in_words(&config)))?;
-        for warning in callers.warnings(&config) {
-            context.output.line(format_args!("warning: {warning}"))?;
-        }
+    }
+    for warning in callers.iter().flat_map(|callers| callers.warnings(&config)).chain(strays) {
+        context.output.line(format_args!("warning: {warning}"))?;
     }
     for variable in &config.strange_variables {
         context.output.line(format_args!("environment variable {variable} is no setting of dcmdex and is ignored"))?;
     }
     Ok(Exit::Done)
+}
+
+/// What keeps a node from working with its index and its storage directory.
+fn of_places(config: &Config) -> Vec<String> {
+    let problems = places::problems(config);
+    if !problems.is_empty() {
+        return problems;
+    }
+    let misfit = match config.store_options() {
+        Some(options) => fit::misfit(&config.index, &options.directory),
+        None => match Reader::open(&config.index) {
+            // A node makes a new index, or brings an older one up to date.
+            Ok(_) | Err(db::Error::Missing { .. } | db::Error::OlderSchema { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        },
+    };
+    misfit.unwrap_or_else(|error| Some(in_one_line(&error))).into_iter().collect()
+}
+
+/// What a short look at the storage directory finds: files that the index does not know.
+fn strays(config: &Config) -> anyhow::Result<Option<String>> {
+    let Some(options) = config.store_options().filter(|options| options.directory.exists()) else { return Ok(None) };
+    let storage = options.directory.canonicalize()?;
+    let mut reader = match Reader::open(&config.index) {
+        Ok(reader) => reader,
+        Err(db::Error::Missing { .. } | db::Error::OlderSchema { .. }) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let found = stray::count_some(&mut reader, &storage)?;
+    Ok((found.objects + found.elsewhere > 0).then(|| found.in_words(&storage)))
 }
 
 /// Who may associate, in words.
@@ -150,7 +191,7 @@ fn init(file: &PathBuf, context: &mut Context) -> anyhow::Result<Exit> {
     // Never overwrites a file, since it may hold settings.
     let opened = std::fs::File::options().write(true).create_new(true).open(file);
     if opened.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::AlreadyExists) {
-        anyhow::bail!(
+        bail!(
             "{0} exists and is not overwritten; hint: `dcmdex config init -` prints the settings, and another name writes \
              another file",
             file.display()

@@ -9,9 +9,9 @@ use std::path::Path;
 use anyhow::bail;
 
 use crate::db::open::{Reader, WriterHandle};
-use crate::db::{Admin, Arrivals, ScanLedger};
+use crate::db::{self, Admin, Arrivals, ScanLedger};
 use crate::model::location::Place;
-use crate::store::Objects;
+use crate::store::{Objects, has_objects_in, index_id_in};
 
 /// What [`verdict`] needs to know of a storage directory and an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,17 +55,36 @@ fn verdict(facts: Facts<'_>) -> FitVerdict<'_> {
     }
 }
 
+/// Returns what keeps a node from using this index with this storage directory. It only reads.
+///
+/// # Errors
+/// If one of the two cannot be read.
+pub(super) fn misfit(index: &Path, storage: &Path) -> anyhow::Result<Option<String>> {
+    let storage = std::path::absolute(storage)?;
+    let storage = storage.canonicalize().unwrap_or(storage);
+    let has_objects = has_objects_in(&storage)?;
+    let mut reader = match Reader::open(index) {
+        Ok(reader) => reader,
+        Err(db::Error::Missing { .. }) => return Ok(has_objects.then(|| no_index(index, &storage))),
+        // A node brings it up to date.
+        Err(db::Error::OlderSchema { .. }) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let (noted, id) = (index_id_in(&storage)?, reader.index_id()?);
+    let names_objects = names_objects_in(&mut reader, &storage)?;
+    let facts = Facts { noted: noted.as_deref(), id: id.as_deref(), has_objects, names_objects };
+    Ok(match verdict(facts) {
+        FitVerdict::Fits | FitVerdict::Joins(_) => None,
+        FitVerdict::OtherIndex => Some(other_index(index, &storage)),
+        FitVerdict::Emptied => Some(emptied(index, &storage, id.as_deref())),
+    })
+}
+
 /// Refuses to create a new index for existing objects. Call it before the index is opened for
 /// writing.
 pub(super) fn refuse_new_index(index: &Path, objects: &Objects) -> anyhow::Result<()> {
-    let exists = index.try_exists()?;
-    if !exists && objects.has_objects()? {
-        let storage = objects.root().display();
-        bail!(
-            "there is no index at {}, and {storage} holds objects. Restore the index from a backup, or build a new one with \
-             `dcmdex rebuild`, and start the node again",
-            index.display()
-        );
+    if !index.try_exists()? && has_objects_in(objects.root())? {
+        bail!(no_index(index, objects.root()));
     }
     Ok(())
 }
@@ -76,29 +95,50 @@ pub(super) fn refuse_misfits(index: &Path, objects: &Objects, writer: &WriterHan
     let mut reader = Reader::open(index)?;
     let (noted, id) = (objects.index_id()?, reader.index_id()?);
     let root = objects.root();
-    let names_objects = !reader.directories_below(Place::Managed, root, root, 1)?.is_empty();
-    let facts =
-        Facts { noted: noted.as_deref(), id: id.as_deref(), has_objects: objects.has_objects()?, names_objects };
-    let (index, storage) = (index.display(), root.display());
+    let (has_objects, names_objects) = (has_objects_in(root)?, names_objects_in(&mut reader, root)?);
+    let facts = Facts { noted: noted.as_deref(), id: id.as_deref(), has_objects, names_objects };
     match verdict(facts) {
         FitVerdict::Fits => Ok(()),
         FitVerdict::Joins(id) => {
             let id = writer.name_index(id.map(str::to_owned))?;
             Ok(objects.set_index_id(&id)?)
         }
-        FitVerdict::OtherIndex => bail!(
-            "the storage directory {storage} belongs to another index than {index}. Name an index and a storage directory \
-             that belong together, or use an empty directory for new objects. If the index of these objects is lost, \
-             `dcmdex rebuild` with a new file for the index builds it again"
-        ),
+        FitVerdict::OtherIndex => bail!(other_index(index, root)),
         FitVerdict::Emptied => {
             let id = writer.name_index(None)?;
-            bail!(
-                "the index {index} names objects in {storage}, and there are none: is its disk mounted? If they are lost for \
-                 good, write {id} into {storage}/.index"
-            )
+            bail!(emptied(index, root, Some(&id)))
         }
     }
+}
+
+fn names_objects_in(reader: &mut Reader, storage: &Path) -> Result<bool, db::Error> {
+    Ok(!reader.directories_below(Place::Managed, storage, storage, 1)?.is_empty())
+}
+
+fn no_index(index: &Path, storage: &Path) -> String {
+    format!(
+        "there is no index at {}, and {} holds objects. Restore the index from a backup, or build a new one with `dcmdex \
+         rebuild`, and start the node again",
+        index.display(),
+        storage.display()
+    )
+}
+
+fn other_index(index: &Path, storage: &Path) -> String {
+    format!(
+        "the storage directory {} belongs to another index than {}. Name an index and a storage directory that belong \
+         together, or use an empty directory for new objects. If the index of these objects is lost, `dcmdex rebuild` \
+         with a new file for the index builds it again",
+        storage.display(),
+        index.display()
+    )
+}
+
+fn emptied(index: &Path, storage: &Path, id: Option<&str>) -> String {
+    let (index, storage) = (index.display(), storage.display());
+    let way_out =
+        id.map_or_else(String::new, |id| format!(" If they are lost for good, write {id} into {storage}/.index"));
+    format!("the index {index} names objects in {storage}, and there are none: is its disk mounted?{way_out}")
 }
 
 #[cfg(test)]

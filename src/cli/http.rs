@@ -52,6 +52,9 @@ impl Callers {
         let http = &config.http;
         let address = http.bind;
         let mut warnings = Vec::new();
+        if let Some(path) = http.users.as_deref().filter(|path| self.users.is_some() && is_open_to_others(path)) {
+            warnings.push(format!("not only its owner can read or write {}; hint: chmod 600", path.display()));
+        }
         if address.ip().is_loopback() {
             return warnings;
         }
@@ -69,15 +72,17 @@ impl Callers {
     }
 }
 
+/// Whether others than its owner can read or write a file.
+fn is_open_to_others(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0)
+}
+
 /// Reads the file of users.
 pub(super) fn read_users(path: &Path) -> anyhow::Result<Users> {
     let shown = path.display();
     let metadata = std::fs::metadata(path).with_context(|| format!("cannot read the users file {shown}"))?;
     if metadata.len() > MAX_USERS_BYTES {
         bail!("{shown} is not a users file: it has {} bytes", metadata.len());
-    }
-    if metadata.permissions().mode() & 0o077 != 0 {
-        tracing::warn!(path = %shown, "not only its owner can read or write the users file; hint: chmod 600");
     }
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the users file {shown}"))?;
     Users::parse(&text).with_context(|| format!("cannot use the users file {shown}"))

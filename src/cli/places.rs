@@ -8,9 +8,8 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use crate::config::Config;
 use crate::db::open::{Reader, WriterHandle};
-use crate::db::{self, Admin, Arrivals, ScanLedger};
+use crate::db::{Arrivals, ScanLedger};
 use crate::model::location::Place;
-use crate::store::INDEX_ID;
 
 /// Directories of the index that one query returns.
 const PAGE: usize = 1000;
@@ -40,29 +39,6 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
         problems.extend(not_writable("the directory of the index", directory));
     }
     problems
-}
-
-/// Returns what keeps a node from working with the index, or with both: whether they can be read and
-/// belong together. It only reads.
-pub(super) fn misfits(config: &Config) -> Vec<String> {
-    let index = &config.index;
-    let mut reader = match Reader::open(index) {
-        Ok(reader) => reader,
-        // A node makes a new index, or brings an older one up to date.
-        Err(db::Error::Missing { .. } | db::Error::OlderSchema { .. }) => return Vec::new(),
-        Err(error) => return vec![error.to_string()],
-    };
-    let Some(options) = config.store_options() else { return Vec::new() };
-    let noted = std::fs::read_to_string(options.directory.join(INDEX_ID)).unwrap_or_default();
-    match reader.index_id() {
-        Err(error) => vec![error.to_string()],
-        Ok(Some(id)) if !noted.trim().is_empty() && noted.trim() != id => vec![format!(
-            "the storage directory {} belongs to another index than {}",
-            options.directory.display(),
-            index.display()
-        )],
-        Ok(_) => Vec::new(),
-    }
 }
 
 /// Says that a file or directory cannot be written, or cannot be made where it does not exist.

@@ -29,7 +29,13 @@ const BATCH: usize = 512;
 /// Directories of the index that one query returns.
 const PAGE_DIRECTORIES: usize = 1000;
 
+const EXAMPLES: &str = "\
+Examples:
+  dcmdex rebuild                after the index was lost, or an old one restored
+  dcmdex rebuild --prune        after files of received objects were removed";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct RebuildArgs {
     #[command(flatten)]
     index: IndexArgs,

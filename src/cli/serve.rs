@@ -69,7 +69,17 @@ impl HasSettings for Serve {
     const COMMAND: &'static str = "serve";
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  dcmdex serve                                              for this machine only
+  dcmdex serve --http-port 8080                             with DICOMweb and a page
+  dcmdex serve --bind 0.0.0.0                               with a [[peer]] for each caller in dcmdex.toml
+  dcmdex serve --index archive.db --peer PACS=10.1.2.3:104  with a destination of C-MOVE
+
+SIGHUP reads peers and certificates again. SIGTERM stops the node in order.";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct ServeArgs {
     #[command(flatten)]
     index: IndexArgs,
@@ -94,6 +104,10 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
     let objects = config.store_options().map(|options| Objects::open(&options)).transpose()?;
     if let Some(objects) = &objects {
         fit::refuse_new_index(&config.index, objects)?;
+    }
+    // The sign of a wrong path, or of a disk that is not mounted.
+    if !config.index.exists() {
+        tracing::info!(index = %config.index.display(), "there is no index; the node makes a new one");
     }
     let options = config.node_writer_options();
     suspend::commit_before_stopping(&options.suspension)?;
@@ -272,6 +286,8 @@ fn check_index(config: &Config) -> anyhow::Result<()> {
     }
     let report = Reader::open(&config.index)?.start_check()?;
     let Some(Finding { check, detail }) = report.findings.first() else { return Ok(()) };
+    // SQLite tells a hundred faults, after a line with the name of the database.
+    let detail = detail.lines().find(|line| !line.starts_with("***")).unwrap_or(detail);
     bail!(
         "the index {} is damaged ({check}: {detail}): restore it from a backup, or inspect it with `dcmdex check`; \
          `database.start_check = false` starts the node without this check",
@@ -313,10 +329,10 @@ fn warn_of_strays(objects: &Objects, config: &Config) -> anyhow::Result<()> {
     if !config.start_check {
         return Ok(());
     }
-    let lacking = stray::count_some(&mut Reader::open(&config.index)?, objects.root())?;
-    if lacking > 0 {
+    let found = stray::count_some(&mut Reader::open(&config.index)?, objects.root())?;
+    if found.objects > 0 {
         tracing::warn!(
-            objects = lacking,
+            objects = found.objects,
             "the storage directory holds objects that the index lacks; end the node and run `dcmdex rebuild` to index them"
         );
     }

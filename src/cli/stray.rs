@@ -9,10 +9,17 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::db::open::Reader;
 use crate::db::{self, ScanLedger};
+use crate::model::clock::{Clock, unix_ms};
 
 /// Time that a start spends on the look. Larger: more of a large storage directory is seen, and the
 /// start takes longer.
 const LOOK_FOR: Duration = Duration::from_secs(2);
+
+/// Age up to which an object without a row may still be arriving, in milliseconds.
+const ARRIVING_MS: i64 = 60_000;
+
+/// Wait for the rows of objects that are arriving.
+const ARRIVAL_WAIT: Duration = Duration::from_secs(1);
 
 /// The directories of series below a storage directory, those of the studies that changed last
 /// first.
@@ -48,18 +55,76 @@ pub(super) fn unknown_files(reader: &mut Reader, series: &Path) -> Result<Vec<Os
     Ok(files.map(|entry| entry.file_name()).filter(|name| !known.contains_key(name)).collect())
 }
 
-/// Counts the objects that the index lacks, for a limited time.
+/// Like [`unknown_files`], without objects that are arriving.
+///
+/// # Errors
+/// If the index cannot be asked.
+pub(super) fn unknown_for_good(reader: &mut Reader, series: &Path) -> Result<Vec<OsString>, db::Error> {
+    let unknown = unknown_files(reader, series)?;
+    // A node that runs gives an object its place before its row.
+    let is_new = |name: &OsString| {
+        let age = series.join(name).metadata().and_then(|metadata| metadata.modified());
+        age.is_ok_and(|modified| Clock::System.now_ms().saturating_sub(unix_ms(modified)) < ARRIVING_MS)
+    };
+    if !unknown.iter().any(is_new) {
+        return Ok(unknown);
+    }
+    std::thread::sleep(ARRIVAL_WAIT);
+    unknown_files(reader, series)
+}
+
+/// What a look at a storage directory found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Strays {
+    /// Files where objects lie, which the index does not know.
+    pub(super) objects: u64,
+    /// Files and directories where the node puts nothing.
+    pub(super) elsewhere: u64,
+}
+
+impl Strays {
+    /// For an operator, with the way out.
+    pub(super) fn in_words(self, storage: &Path) -> String {
+        let storage = storage.display();
+        let mut parts = Vec::new();
+        if self.objects > 0 {
+            parts.push(format!(
+                "the index lacks {} files in {storage}; hint: `dcmdex check --orphans` lists them, and `dcmdex rebuild` \
+                 indexes those that are objects",
+                self.objects
+            ));
+        }
+        if self.elsewhere > 0 {
+            parts.push(format!(
+                "{} entries of {storage} are none of the node; hint: move them elsewhere",
+                self.elsewhere
+            ));
+        }
+        parts.join("; ")
+    }
+}
+
+/// Counts the objects that the index lacks, and other files, for a limited time.
 ///
 /// # Errors
 /// If the index cannot be asked, or the storage directory cannot be listed.
-pub(super) fn count_some(reader: &mut Reader, root: &Path) -> anyhow::Result<u64> {
+pub(super) fn count_some(reader: &mut Reader, root: &Path) -> anyhow::Result<Strays> {
     let begun = Instant::now();
-    let mut lacking = 0;
+    let mut found = Strays::default();
+    for entry in fs::read_dir(root)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let is_own = name.as_encoded_bytes().first() == Some(&b'.') || name == "lost+found";
+        found.elsewhere += u64::from(!is_own && !entry.file_type()?.is_dir());
+        if begun.elapsed() > LOOK_FOR {
+            return Ok(found);
+        }
+    }
     for series in series_directories(root)? {
-        lacking += unknown_files(reader, &series)?.len() as u64;
+        found.objects += unknown_for_good(reader, &series)?.len() as u64;
         if begun.elapsed() > LOOK_FOR {
             break;
         }
     }
-    Ok(lacking)
+    Ok(found)
 }

@@ -27,7 +27,7 @@ pub use meta::FileMeta;
 pub use objects::{
     Incoming, NameOutcome, Objects, Options, Placed, Recovered, Sync, checksum, make_durable, open, remove,
 };
-pub use ownership::INDEX_ID;
+pub use ownership::{has_objects_in, index_id_in};
 pub use source::Source;
 pub use space::FreeSpace;
 pub use spool::{Spool, SpoolFile};
@@ -38,7 +38,11 @@ pub use verified::{DEFAULT_HOLDS, FileMark, Soundness, Verified};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Another process uses the storage directory.
-    #[error("the storage directory {} is in use by another process", path.display())]
+    #[error(
+        "the storage directory {} is in use by another process; hint: stop the node, or the `dcmdex rebuild`, that runs \
+         with it",
+        path.display()
+    )]
     InUse {
         /// The storage directory.
         path: PathBuf,
@@ -52,7 +56,7 @@ pub enum Error {
         source: io::Error,
     },
     /// Less space is left than [`Options::min_free_bytes`], or none.
-    #[error("not enough space left for objects")]
+    #[error("not enough space left for objects (store.min_free_mib)")]
     NoSpace,
     /// An operation on an object failed. The message does not contain the path, because the peer
     /// receives it.

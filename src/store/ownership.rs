@@ -3,30 +3,61 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 
 use super::{Error, Objects};
 use crate::model::uid::is_valid_uid;
 use crate::store::modes::FILE_MODE;
 
 /// The file that holds the id of the index.
-pub const INDEX_ID: &str = ".index";
+const INDEX_ID: &str = ".index";
 
 /// Maximum bytes of the id.
 const LONGEST_ID: u64 = 128;
 
+/// Returns the id of the index that knows the objects of a storage directory. `None` if no id was
+/// written.
+///
+/// # Errors
+/// If the file with the id cannot be read.
+pub fn index_id_in(storage: &Path) -> Result<Option<String>, Error> {
+    let path = storage.join(INDEX_ID);
+    let mut id = String::new();
+    match File::open(&path).and_then(|file| file.take(LONGEST_ID).read_to_string(&mut id)) {
+        Ok(_) => Ok(Some(id.trim().to_owned()).filter(|id| !id.is_empty())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Error::Unusable { path, source }),
+    }
+}
+
+/// Whether a storage directory holds objects, or directories that held some.
+///
+/// # Errors
+/// If the storage directory exists and cannot be listed.
+pub fn has_objects_in(storage: &Path) -> Result<bool, Error> {
+    let unusable = |source| Error::Unusable { path: storage.to_owned(), source };
+    let entries = match fs::read_dir(storage) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        entries => entries.map_err(unusable)?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(unusable)?;
+        let name = entry.file_name();
+        // Other entries are the node's own files, and `lost+found` at the root of a file system.
+        if name.to_str().is_some_and(is_name_of_a_study) && entry.file_type().map_err(unusable)?.is_dir() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 impl Objects {
-    /// The id of the index that knows the objects. `None` if no id was written.
+    /// Like [`index_id_in`], of this storage directory.
     ///
     /// # Errors
     /// If the file with the id cannot be read.
     pub fn index_id(&self) -> Result<Option<String>, Error> {
-        let path = self.root().join(INDEX_ID);
-        let mut id = String::new();
-        match File::open(&path).and_then(|file| file.take(LONGEST_ID).read_to_string(&mut id)) {
-            Ok(_) => Ok(Some(id.trim().to_owned()).filter(|id| !id.is_empty())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(Error::Unusable { path, source }),
-        }
+        index_id_in(self.root())
     }
 
     /// Writes the id of the index that knows the objects.
@@ -42,24 +73,6 @@ impl Objects {
             File::open(self.root())?.sync_all()
         };
         write().map_err(|source| Error::Unusable { path: path.clone(), source })
-    }
-
-    /// Whether the directory holds objects, or directories that held some.
-    ///
-    /// # Errors
-    /// If the storage directory cannot be listed.
-    pub fn has_objects(&self) -> Result<bool, Error> {
-        let unusable = |source| Error::Unusable { path: self.root().to_owned(), source };
-        for entry in fs::read_dir(self.root()).map_err(unusable)? {
-            let entry = entry.map_err(unusable)?;
-            let name = entry.file_name();
-            // Other entries are the node's own files, and `lost+found` at the root of a file
-            // system.
-            if name.to_str().is_some_and(is_name_of_a_study) && entry.file_type().map_err(unusable)?.is_dir() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 }
 

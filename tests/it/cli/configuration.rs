@@ -90,6 +90,7 @@ fn the_example_is_sound_and_never_written_over_a_file() {
     place.run(["config", "init"]).expect(0);
     let check = place.run(["config", "check"]).expect(0);
     assert!(check.stdout.contains("who may associate: anyone on this machine"), "{check:?}");
+    assert!(check.stdout.contains("index.db (there is none; a node makes a new one)\n"), "{check:?}");
     let shown = place.run(["config", "show"]).expect(0).stdout;
     fs::write(place.path("shown.toml"), shown).unwrap();
     place.run(["--config", "shown.toml", "config", "check"]).expect(0);

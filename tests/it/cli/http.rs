@@ -5,6 +5,7 @@ use std::fs;
 use dcmdex::access::users::{Rights, line_with_password};
 use rustix::process::Signal;
 
+use super::messages::permit;
 use super::serve::Node;
 use super::*;
 
@@ -17,6 +18,7 @@ fn check(place: &Place, settings: &str) -> Run {
 fn write_users(place: &Place) {
     let line = line_with_password("anna", Rights::READ, "secret").unwrap();
     fs::write(place.path("users"), format!("{line}\n")).unwrap();
+    permit(&place.path("users"), 0o600);
 }
 
 /// A file of keys with one that can verify.
@@ -41,6 +43,9 @@ fn the_check_says_who_may_send_requests_and_names_an_open_port() {
     write_users(&place);
     let local = said("enabled = true\nusers = \"users\"");
     assert!(local.contains("over HTTP: the users of the file (1)\n") && !local.contains("warning"), "{local}");
+    permit(&place.path("users"), 0o644);
+    assert!(said("enabled = true\nusers = \"users\"").contains("warning: not only its owner can read or write "));
+    permit(&place.path("users"), 0o600);
     let plain = said("enabled = true\nbind = \"0.0.0.0\"\nusers = \"users\"");
     assert!(plain.contains("warning: HTTP on 0.0.0.0:8080 runs without TLS"), "{plain}");
     write_keys(&place);
@@ -57,6 +62,8 @@ fn files_that_cannot_be_used_are_named() {
     fs::write(place.path("keys.json"), "{\"keys\":[{\"kty\":\"oct\",\"k\":\"c2VjcmV0\"}]}").unwrap();
     assert!(said(OIDC).contains("no public key that can verify"));
     assert!(said("enabled = true\nbind = \"0.0.0.0\"").contains("nothing says who may ask over HTTP"));
+    let refused = check(&place, "enabled = true\nbind = \"0.0.0.0\"").expect(2);
+    assert!(!refused.stdout.contains("valid"), "{refused:?}");
 }
 
 #[test]

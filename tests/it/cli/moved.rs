@@ -142,3 +142,34 @@ fn settings_are_sound_only_if_a_node_can_write_where_they_say() {
     let check = place.run(["config", "check"]).expect(2);
     assert!(check.stdout.contains("belongs to another index"), "{check:?}");
 }
+
+#[test]
+fn the_check_says_what_a_start_would_refuse_and_what_it_would_warn_of() {
+    let place = Place::new();
+    stored(&place, &[], 0..2);
+    let objects = place.path("dcmdex-data/objects");
+    // Files that nobody put there by the node.
+    fs::write(objects.join("notes.txt"), "").unwrap();
+    fs::create_dir_all(objects.join("1.2/1.3")).unwrap();
+    fs::write(objects.join("1.2/1.3/1.4.dcm"), "").unwrap();
+    let check = place.run(["config", "check"]).expect(0);
+    assert!(check.stdout.contains("warning: the index lacks 1 files in "), "{check:?}");
+    assert!(check.stdout.contains("; 1 entries of ") && check.stdout.contains("are none of the node"), "{check:?}");
+    fs::remove_dir_all(objects.join("1.2")).unwrap();
+    fs::remove_file(objects.join("notes.txt")).unwrap();
+    assert!(!place.run(["config", "check"]).expect(0).stdout.contains("warning"));
+
+    // Its disk is not mounted.
+    fs::rename(&objects, place.path("away")).unwrap();
+    fs::create_dir(&objects).unwrap();
+    let check = place.run(["config", "check"]).expect(2);
+    assert!(check.stdout.contains("is its disk mounted?") && check.stdout.contains("/.index"), "{check:?}");
+    assert!(place.run(["serve", "--port", "0"]).expect(2).stderr.contains("is its disk mounted?"));
+    fs::remove_dir_all(&objects).unwrap();
+    fs::rename(place.path("away"), &objects).unwrap();
+
+    // The index was lost.
+    fs::rename(place.path("dcmdex-data/index.db"), place.path("lost.db")).unwrap();
+    let check = place.run(["config", "check"]).expect(2);
+    assert!(check.stdout.contains("there is no index at ") && check.stdout.contains("`dcmdex rebuild`"), "{check:?}");
+}

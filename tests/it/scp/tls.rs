@@ -142,10 +142,10 @@ fn what_is_no_certificate_or_does_not_fit_is_refused() {
     assert!(why(&Options { certificate: good.key.clone(), ..good.clone() }).ends_with("has no readable certificate"));
     assert!(
         why(&Options { key: good.certificate.clone(), ..good.clone() })
-            .ends_with("has no private key that can be read")
+            .ends_with("has no readable private key")
     );
     assert!(
-        why(&Options { authorities: "/nowhere".into(), ..good.clone() }).starts_with("/nowhere has no certificate")
+        why(&Options { authorities: "/nowhere".into(), ..good.clone() }).starts_with("/nowhere has no readable certificate")
     );
     let mixed = Options { key: other.identity("NODE").key, ..good };
     assert!(why(&mixed).contains("is not that of the first certificate in"), "{}", why(&mixed));
