@@ -47,8 +47,8 @@ pub(super) struct Global {
     /// Write more to standard error. Twice for even more
     #[arg(short, long, global = true, action = clap::ArgAction::Count, conflicts_with = "quiet", help_heading = GENERAL)]
     pub(super) verbose: u8,
-    /// Write less to standard error: only warnings for `serve`, only errors for other commands, and
-    /// no progress
+    /// Write less: only warnings for `serve`, only errors for other commands, no progress, and no
+    /// line for each file
     #[arg(short, long, global = true, help_heading = GENERAL)]
     pub(super) quiet: bool,
 }

@@ -50,6 +50,7 @@ use clap::builder::styling::AnsiColor;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::config::Sources;
+use crate::db;
 pub use context::Exit;
 use context::{Context, Global, in_one_line};
 use output::Output;
@@ -176,9 +177,21 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     drop(context.logging.take());
     result.unwrap_or_else(|error| {
         // If standard error is closed too, the message is lost.
-        let _ = writeln!(io::stderr().lock(), "{} {}", error_label(context.wants_colour()), in_one_line(&error));
+        let label = error_label(context.wants_colour());
+        let _ = writeln!(io::stderr().lock(), "{label} {}{}", in_one_line(&error), hint(&error));
         Exit::Failed
     })
+}
+
+/// What to do about an error that any command may meet.
+fn hint(error: &anyhow::Error) -> &'static str {
+    let lacks_index =
+        |cause: &(dyn std::error::Error + 'static)| matches!(cause.downcast_ref(), Some(db::Error::Missing { .. }));
+    if error.chain().any(lacks_index) {
+        "; hint: `dcmdex scan PATH` and `dcmdex serve` make one, and --index FILE names another"
+    } else {
+        ""
+    }
 }
 
 /// The word before an error, in red on a terminal.

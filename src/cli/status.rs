@@ -16,7 +16,13 @@ use crate::model::clock::Clock;
 use crate::scp::pending_reports;
 use crate::watch::{LookFigures, WatchState};
 
+const EXAMPLES: &str = "\
+Examples:
+  dcmdex status
+  dcmdex status --index archive.db --json";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct StatusArgs {
     #[command(flatten)]
     index: IndexArgs,

@@ -12,7 +12,14 @@ use crate::cli::context::Context;
 /// Maximum bytes of a password, with its line end.
 const MAX_INPUT_BYTES: u64 = 1026;
 
+const EXAMPLES: &str = "\
+Examples:
+  dcmdex user anna --right read < password.txt >> users
+  dcmdex user viewer --right read --token >> users
+  chmod 600 users";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct UserArgs {
     /// Name of the user, or purpose of the token
     name: String,

@@ -38,7 +38,7 @@ pub(super) struct FindArgs {
     /// Columns to show, with a comma between, instead of those of the keys
     #[arg(long, value_name = "KEY,...", value_delimiter = ',')]
     columns: Vec<String>,
-    /// SortKey of the answers: KEY, or KEY:desc for the largest first. Several with a comma between
+    /// Order of the answers: KEY, or KEY:desc for the largest first. Several with a comma between
     #[arg(long, value_name = "KEY[:desc],...", value_delimiter = ',')]
     sort: Vec<String>,
     /// Show at most this many answers
@@ -75,7 +75,8 @@ Keys:
 
 Values:
   PatientName='SMITH*'            * is any text, ? one character; names ignore case and accents
-  'ModalitiesInStudy=CT\\MR'      any of several values
+  'ModalitiesInStudy=CT\\MR'       any of several values
+  'AccessionNumber=\"\"'            no value at all
   StudyDate=2024-01-31            also 20240131, 2024-01, 2024, today, yesterday, today-7d
   StudyDate=2024-01..2024-06      a range; an end may be missing: 2024.. or ..2024-06
   StudyDate=7d                    the last seven days; also 2w, 3m, 1y
@@ -89,7 +90,8 @@ Values:
 
 Examples:
   dcmdex find PatientName='SMITH*' StudyDate=2024
-  dcmdex find --level SERIES Modality=MR 'SeriesDescription=*t1*' --columns StudyDate,SeriesDescription
+  dcmdex find --level SERIES Modality=MR 'SeriesDescription=*t1*'
+  dcmdex find Modality=CT --columns StudyDate,StudyDescription
   dcmdex find --level IMAGE PatientID=4711 path
   dcmdex find --sort NumberOfStudyRelatedInstances:desc --limit 10
   dcmdex find --format csv received=24h > last-day.csv

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::bail;
 use dicom_core::VR;
+use dicom_dictionary_std::tags;
 
 use super::columns::{Column, ColumnSource, OwnColumn};
 use super::lists::{self, KeyList};
@@ -92,7 +93,13 @@ impl KeyReader<'_> {
         }
         if let Some(at) = name.find(['<', '>']) {
             let name = &name[..at];
-            bail!("`{name}` cannot be compared so; write a range: {name}=2004-, {name}=-2004 or {name}=2004-2005");
+            let has_ranges = matches!(qr::keys::tag(name).map(qr::keys::vr), Ok(VR::DA | VR::TM | VR::DT));
+            if has_ranges {
+                bail!("`{name}` cannot be compared so; write a range: {name}=2004-, {name}=-2004 or {name}=2004-2005");
+            }
+            bail!(
+                "`{name}` cannot be compared so, only with one value; hint: --sort {name}:desc has the largest first"
+            );
         }
         let meaning = self.meaning(name)?;
         let has_value = !value.is_empty();
@@ -173,6 +180,11 @@ impl KeyReader<'_> {
             .filter(|attribute| attribute.path.first() == Some(&SelectorStep::Public(tag)))
             .map(|attribute| attribute.name.as_str())
             .collect();
+        // TransferSyntaxUID stands in the File Meta Information, and the index keeps it for answers.
+        if tag == tags::TRANSFER_SYNTAX_UID {
+            return "the index keeps it as AvailableTransferSyntaxUID; hint: --level IMAGE AvailableTransferSyntaxUID"
+                .to_owned();
+        }
         if !below.is_empty() {
             return format!("of {keyword} the index keeps only what is declared: {}", below.join(", "));
         }

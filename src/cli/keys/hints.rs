@@ -15,11 +15,9 @@ pub(in crate::cli) struct MatchedKey {
 
 /// Returns the first hint that fits a query without answers. It never shows a value.
 pub(in crate::cli) fn for_nothing(matched: &[MatchedKey]) -> Option<String> {
-    matched
-        .iter()
-        .find_map(of_form)
-        .or_else(|| matched.iter().find_map(of_case))
-        .or_else(|| matched.iter().find_map(of_rest))
+    // Two quotation marks ask for what has no value.
+    let matched = || matched.iter().filter(|key| key.value != "\"\"");
+    matched().find_map(of_form).or_else(|| matched().find_map(of_case)).or_else(|| matched().find_map(of_rest))
 }
 
 /// The value has a form that no value of the attribute has.
@@ -28,6 +26,9 @@ fn of_form(key: &MatchedKey) -> Option<String> {
     let values = || value.split('\\').map(str::trim).filter(|value| !value.is_empty());
     let is_number = |value: &str| value.parse::<f64>().is_ok();
     match vr {
+        VR::CS | VR::UI | VR::IS | VR::DS if value.contains(',') => Some(format!(
+            "several values have a backslash between them: '{name}=A\\B' (in quotation marks for the shell)"
+        )),
         VR::DA if values().any(|value| !is_range(value) && datetime::days(value.trim_end_matches('*')).is_none()) => {
             Some(format!("{name} is a date: write 2004-01-31, 2004-01, 2004, 2004-01-01..2004-06-30 or today-7d"))
         }
@@ -37,12 +38,12 @@ fn of_form(key: &MatchedKey) -> Option<String> {
         VR::UI if value.contains(['*', '?']) => {
             Some(format!("{name} has no wild cards: write whole UIDs, several with a backslash between them"))
         }
+        VR::UI if values().any(|value| !value.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')) => {
+            Some(format!("{name} is a UID: write digits with full stops between, such as 1.2.840.10008.5.1.4.1.1.2"))
+        }
         VR::AS if value.contains(['-', '<', '>']) || value.contains("..") => {
             Some(format!("{name} has no ranges: write an age as it is kept, such as 045Y"))
         }
-        VR::CS | VR::UI | VR::IS | VR::DS if value.contains(',') => Some(format!(
-            "several values have a backslash between them: '{name}=A\\B' (in quotation marks for the shell)"
-        )),
         VR::IS | VR::DS | VR::US | VR::SS | VR::UL | VR::SL | VR::UV | VR::SV | VR::FL | VR::FD
             if !values().all(is_number) =>
         {
@@ -97,6 +98,8 @@ mod tests {
             ("ModalitiesInStudy", VR::CS, "CT,MR", r"ModalitiesInStudy=A\B"),
             ("ModalitiesInStudy", VR::CS, "ct", "in capitals"),
             ("StudyInstanceUID", VR::UI, "1.2*", "no wild cards"),
+            ("SOPClassUID", VR::UI, "CT", "is a UID"),
+            ("SOPInstanceUID", VR::UI, "1.2,1.3", r"SOPInstanceUID=A\B"),
             ("MagneticFieldStrength", VR::DS, "1-3", "no ranges"),
             ("PatientName", VR::PN, "MILLER", "NAME*"),
             ("PatientID", VR::LO, "a1", "with its case"),
@@ -117,6 +120,7 @@ mod tests {
             (VR::UI, "1.2.3"),
             (VR::IS, r"1\02"),
             (VR::LO, "471*"),
+            (VR::SH, "\"\""),
         ] {
             assert_eq!(hint("X", vr, value), "", "{value}");
         }

@@ -24,7 +24,7 @@ use crate::model::location::Place;
 use crate::scanner::{self, Roots, ScanEvent, ScanTarget, Stop, Summary};
 use crate::watch::Interval;
 use progress::Progress;
-use report::{Lacking, Report, ReportFormat};
+use report::{FilesTold, Lacking, Report, ReportFormat};
 
 /// The options of `scan` in the table of settings.
 #[derive(Debug)]
@@ -34,7 +34,16 @@ impl HasSettings for ScanCommand {
     const COMMAND: &'static str = "scan";
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  dcmdex scan --index archive.db /mnt/disk1 /mnt/disk2
+  dcmdex scan --index archive.db --dry-run /mnt/disk1       what it would do
+  dcmdex scan --index archive.db --throttle 20MB/s /mnt     beside other users of the disk
+  dcmdex scan --index archive.db --prune /mnt/disk1         and forget files that are gone
+  dcmdex scan --index archive.db --follow /mnt/disk1        and look again every minute";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct ScanArgs {
     #[command(flatten)]
     index: IndexArgs,
@@ -71,8 +80,13 @@ pub(super) fn run(arguments: &ScanArgs, context: &mut Context) -> anyhow::Result
     stop_on_signals(&stop)?;
 
     let format = if arguments.json { ReportFormat::Json } else { ReportFormat::Text };
-    let mut report = Report { format, output: &mut context.output, failure: None, verbose: context.global.verbose > 0 };
     let quiet = context.global.quiet;
+    let files = match (quiet, context.global.verbose) {
+        (true, _) => FilesTold::None,
+        (false, 0) => FilesTold::Failed,
+        (false, _) => FilesTold::All,
+    };
+    let mut report = Report { format, output: &mut context.output, failure: None, files };
     if arguments.follow {
         prepare(&config, quiet)?;
         report.started(&roots, &config.index, false);

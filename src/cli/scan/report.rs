@@ -27,13 +27,21 @@ pub(super) enum ReportFormat {
     Json,
 }
 
+/// Which files have a line in a report for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FilesTold {
+    None,
+    Failed,
+    All,
+}
+
 /// The report on standard output. If writing it fails, the scan goes on and the error is reported
 /// at the end.
 pub(super) struct Report<'a> {
     pub(super) format: ReportFormat,
     pub(super) output: &'a mut Output<io::StdoutLock<'static>>,
     pub(super) failure: Option<io::Error>,
-    pub(super) verbose: bool,
+    pub(super) files: FilesTold,
 }
 
 impl Report<'_> {
@@ -104,14 +112,15 @@ impl Report<'_> {
 
     pub(super) fn event_as_text(&mut self, event: &ScanEvent<'_>) {
         match *event {
+            ScanEvent::Failed { .. } | ScanEvent::Unlisted { .. } if self.files == FilesTold::None => {}
             ScanEvent::Failed { path, reason, detail } => {
                 let more = if detail.is_empty() { String::new() } else { format!(" ({detail})") };
                 self.line(format_args!("failed: {}: {reason}{more}", Shown(path)));
             }
-            ScanEvent::Skipped { path, reason, .. } if self.verbose => {
+            ScanEvent::Skipped { path, reason, .. } if self.files == FilesTold::All => {
                 self.line(format_args!("skipped: {}: {reason}", Shown(path)));
             }
-            ScanEvent::Faults { path, faults } if self.verbose => {
+            ScanEvent::Faults { path, faults } if self.files == FilesTold::All => {
                 self.line(format_args!("indexed with faults: {}: {}", Shown(path), faults.join("; ")));
             }
             ScanEvent::Hangs(Hang { path, waited }) => self.line(format_args!(
@@ -232,12 +241,12 @@ pub(super) fn summary_text(summary: &Summary) -> String {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate for people")]
     let rate = Grouped(summary.files_per_second() as u64);
     text.push_str(&format!(
-        "found {} files in {} directories{}, {} in {:.1} s ({rate} files/s){}",
-        Grouped(summary.found),
-        Grouped(summary.directories),
+        "found {} in {}{}, {} in {:.1} s ({rate} files/s){}",
+        counted(summary.found, "file", "files"),
+        counted(summary.directories, "directory", "directories"),
         match summary.archives {
             0 => String::new(),
-            archives => format!(" and {} archives", Grouped(archives)),
+            archives => format!(" and {}", counted(archives, "archive", "archives")),
         },
         bytes_text(summary),
         summary.elapsed.as_secs_f64(),
@@ -255,7 +264,8 @@ pub(super) fn summary_text(summary: &Summary) -> String {
     }
     if !summary.dry_run && summary.failed + summary.conflicts + summary.copies > 0 {
         text.push_str(
-            "\nmore: `dcmdex status` shows the counts of the index and of failed files; `dcmdex check` lists conflicts",
+            "\nmore: `dcmdex status` shows the counts of the index and of failed files; `dcmdex check` lists conflicts; the \
+             view failed_files names failed files (docs/cookbook.md)",
         );
     }
     text
@@ -300,6 +310,11 @@ fn summary_rows(summary: &Summary) -> [(&'static str, u64, String); 6] {
         ("skipped", summary.skipped, by_reason(&summary.skipped_by_reason)),
         ("failed", summary.failed, by_reason(&summary.failed_by_reason)),
     ]
+}
+
+/// A number with its noun.
+fn counted(number: u64, one: &str, many: &str) -> String {
+    format!("{} {}", Grouped(number), if number == 1 { one } else { many })
 }
 
 /// Estimated time for the rest, at the rate so far. The last complete scan of the same paths gives

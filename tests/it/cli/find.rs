@@ -338,3 +338,18 @@ fn what_has_come_is_found_by_when_and_by_the_number_of_the_change() {
         serde_json::from_str(&place.run(["status", "--index", "x.db", "--json"]).expect(0).stdout).unwrap();
     assert!(status["last_change"].as_u64().unwrap() > 0);
 }
+
+#[test]
+fn two_quotation_marks_find_what_has_no_value() {
+    let place = archive();
+    let parts = |key: &str| {
+        let run = find(&place, &["--level", "SERIES", "--format", "csv", key]).expect(0);
+        run.stdout.lines().skip(1).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let all = parts("BodyPartExamined");
+    let without = parts("BodyPartExamined=\"\"");
+    assert!(!without.is_empty() && without.len() < all.len(), "{without:?} of {all:?}");
+    let series =
+        |key: &str| find(&place, &["--level", "SERIES", "--columns", "BodyPartExamined", key]).expect(0).stdout;
+    assert!(series("BodyPartExamined=\"\"").lines().skip(1).all(|line| line.trim().is_empty()));
+}

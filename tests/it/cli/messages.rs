@@ -150,3 +150,25 @@ fn an_option_with_one_hyphen_is_recognised() {
     says(&place, &["find", "-level=STUDY"], &["did you mean `--level`"]);
     says(&place, &["status", "-config", "x"], &["did you mean `--config`"]);
 }
+
+#[test]
+fn an_index_that_is_not_there_yet_is_told_with_the_way_to_one() {
+    let place = Place::new();
+    for command in ["find", "status", "check"] {
+        says(&place, &[command], &["there is no index at ", "hint: `dcmdex scan PATH`", "--index FILE"]);
+    }
+}
+
+#[test]
+fn only_what_has_a_range_is_told_to_use_one() {
+    let place = Place::new();
+    says(&place, &["find", "StudyDate>2004"], &["StudyDate=2004-2005"]);
+    let of_a_number = place.run(["find", "NumberOfStudyRelatedInstances>5"]).expect(2).stderr;
+    assert!(of_a_number.contains("--sort NumberOfStudyRelatedInstances:desc"), "{of_a_number}");
+    assert!(!of_a_number.contains("2004"), "{of_a_number}");
+    says(
+        &place,
+        &["find", "--level", "IMAGE", "TransferSyntaxUID"],
+        &["hint: --level IMAGE AvailableTransferSyntaxUID"],
+    );
+}

@@ -123,6 +123,18 @@ fn every_command_and_option_is_in_the_manual_pages_and_completions() {
     assert!(place.run(["man"]).expect(0).stdout.contains("dcmdex\\-serve(1)"));
     let find = std::fs::read_to_string(place.path("dcmdex-find.1")).unwrap();
     assert!(find.contains("today\\-7d") && find.contains("Examples:"), "{find}");
+    for (page, parts) in [
+        ("dcmdex.1", &["dcmdex.toml", "NO_COLOR"][..]),
+        ("dcmdex-serve.1", &["DCMDEX_BIND", "DCMDEX_HTTP__PORT", "Examples:"]),
+        ("dcmdex-scan.1", &["index.db\\-wal", "DCMDEX_SCAN__JOBS", "Examples:"]),
+        ("dcmdex-config-check.1", &["dcmdex.toml"]),
+    ] {
+        let text = std::fs::read_to_string(place.path(page)).unwrap();
+        let sections = [".SH \"FILES\"", ".SH \"ENVIRONMENT\"", ".SH \"EXIT STATUS\""];
+        for part in sections.iter().chain(parts) {
+            assert!(text.contains(part), "{page} has no {part}: {text}");
+        }
+    }
     for shell in ["bash", "zsh", "fish"] {
         assert!(place.run(["completions", shell]).expect(0).stdout.contains("metadata-only"));
     }

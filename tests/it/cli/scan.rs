@@ -267,3 +267,13 @@ fn a_signal_ends_a_scan_in_order_with_its_progress_kept() {
     let again = place.run(["scan", "--json", "--index", "x.db", "tree"]).expect(1);
     assert_eq!(number(again.json().last().unwrap(), "failed"), 3000);
 }
+
+#[test]
+fn quiet_means_no_line_for_each_file_and_the_summary_stays() {
+    let place = Place::new();
+    let run = place.run(["scan", "--index", "x.db", "-q", &fixtures("archive")]).expect(1);
+    assert!(!run.stdout.contains("failed: "), "{run:?}");
+    assert!(run.stdout.contains("failed                4") && run.stderr.is_empty(), "{run:?}");
+    let run = place.run(["scan", "--index", "x.db", "--full", &fixtures("archive")]).expect(1);
+    assert_eq!(run.stdout.matches("failed: ").count(), 4, "{run:?}");
+}
