@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use dicom_core::VR;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue, WARNING};
 use hyper::{HeaderMap, Response, StatusCode};
 use tokio::sync::oneshot;
@@ -20,13 +21,14 @@ use super::multipart::Parts;
 use super::native_model;
 use super::negotiate::{Accept, not_acceptable};
 use super::problem::Problem;
-use super::query::{Scope, SearchQuery};
+use super::query::{QueryError, Scope, SearchQuery};
 use super::resource::SERVICE;
 use crate::db::open::Reader;
 use crate::model::attribute::{ATTRIBUTES, KeyType};
 use crate::model::find::{FindAnswer, ReturnKey};
 use crate::model::level::QueryRetrieveLevel;
-use crate::qr::{self, FindError, JsonWriter, Query, QueryStop};
+use crate::model::matching::MatchingError;
+use crate::qr::{self, FindError, JsonWriter, Query, QueryStop, keys};
 use crate::web::call::{Answering, Call};
 
 /// Media types of the results, the default first.
@@ -57,7 +59,7 @@ pub(super) async fn answer(
     let media_type = accept.choose(&MEDIA_TYPES).ok_or_else(|| not_acceptable(&MEDIA_TYPES))?;
     let scope = Scope { level, study: call.route.parameter("study"), series: call.route.parameter("series") };
     let search = SearchQuery::parse(&scope, call.query, &answering.options.query)
-        .map_err(|error| Problem::bad_request(error.to_string()))?;
+        .map_err(|error| Problem::bad_request(in_words(error)))?;
     let page = Page::of(&search, answering.options.max_results);
     let mut query = search.query;
     query.request.offset = page.offset;
@@ -119,6 +121,19 @@ fn response(head: Head, body: Body, content_type: HeaderValue, call: &Call<'_>) 
             }
             response
         }
+    }
+}
+
+/// Says what is wrong with a search, and what to write instead.
+fn in_words(error: QueryError) -> String {
+    let QueryError::Find(FindError::InvalidKey(tag, cause)) = error else { return error.to_string() };
+    let keyword = keys::keyword(tag);
+    match cause {
+        MatchingError::InvalidRange(VR::DA) => {
+            format!("{keyword}: write a date as 20040131, or a range as 20040131-20051231")
+        }
+        MatchingError::InvalidRange(VR::TM) => format!("{keyword}: write a time as 1030, or a range as 1030-1200"),
+        cause => format!("{keyword}: {cause}"),
     }
 }
 

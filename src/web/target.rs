@@ -75,7 +75,12 @@ impl Target {
         let listed = delivery.instances(&call.peer, answering.options.query_time_limit, move || Ok(asked)).await;
         let (instances, share) = listed?;
         if instances.is_empty() {
-            return Err(Problem::not_found("the index knows no such instance"));
+            let what = match (self.series.is_empty(), self.instance.is_empty()) {
+                (true, true) => "study",
+                (false, true) => "series",
+                (_, false) => "instance",
+            };
+            return Err(Problem::not_found(format!("the index knows no such {what}")));
         }
         let turn = answering.turn(&call.peer).await?;
         let delivery = Arc::clone(delivery);
