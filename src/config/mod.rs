@@ -33,7 +33,7 @@ pub use example::example;
 pub use http::{Http, HttpAccess};
 pub(crate) use keys::parse_value;
 pub use keys::{CONFIG_VARIABLE, FlagForm, KEYS, Key, KeyFlag, ValueKind};
-pub use reference::reference;
+pub use reference::{conformance_sections, reference};
 pub use setting::{Origin, Setting, SettingProblem};
 pub use watches::WatchSettings;
 pub use worklist::WorklistSettings;

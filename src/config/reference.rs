@@ -25,6 +25,30 @@ pub fn reference() -> String {
     text
 }
 
+/// Returns the sections of the conformance statement (PS3.2) about settings: their names in the
+/// document, and their texts in Markdown.
+#[must_use]
+pub fn conformance_sections() -> Vec<(&'static str, String)> {
+    const OF_THE_NODE: [&str; 6] = ["ae_title", "bind", "access", "port", "metadata_only", "accept_any_called_ae"];
+    let is_in = |key: &Key, tables: &[&str]| key.path.split_once('.').is_some_and(|(table, _)| tables.contains(&table));
+    let of_peers =
+        |key: &Key| OF_THE_NODE.contains(&key.path) || is_in(key, &["tls", "store", "find", "retrieve", "commitment"]);
+    vec![
+        ("settings of associations", settings(|key| is_in(key, &["network"]))),
+        ("settings that peers notice", settings(of_peers)),
+    ]
+}
+
+/// Writes some settings with their whole names.
+fn settings(is_meant: impl Fn(&Key) -> bool) -> String {
+    let mut text = String::from("| Setting | Default | Values | Meaning |\n|---|---|---|---|\n");
+    for key in KEYS.iter().filter(|key| is_meant(key)) {
+        let (unit, help) = (escaped(key.unit), escaped(key.help));
+        let _ = writeln!(text, "| `{}` | `{}` | {unit} | {help} |", key.path, key.default);
+    }
+    text
+}
+
 /// Returns the meaning of a setting, with its costs.
 fn meaning(key: &Key) -> String {
     let cost = |label: &str, what: &str| {

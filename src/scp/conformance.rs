@@ -1,21 +1,105 @@
-//! Tables of the conformance statement (PS3.2) about services. They are generated from what the
-//! services say of themselves.
+//! Tables of the conformance statement (PS3.2) about the Application Entity. They are generated from
+//! what the services say of themselves, and from the constants that negotiation uses.
 
 use std::fmt::Write as _;
 
-use super::services::service_classes;
+use dicom_core::dictionary::{UidDictionary as _, UidDictionaryEntry as _};
+use dicom_dictionary_std::StandardSopClassDictionary;
+
+use super::negotiation::OWN_TRANSFER_SYNTAXES;
+use super::service_class::SopClasses;
+use super::services::{service_classes, store};
+use super::storage_classes::STORAGE_CLASSES;
+use crate::encoding::syntax;
+use crate::model::implementation::{IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME};
+use crate::ul::associate::APPLICATION_CONTEXT_NAME;
+use crate::ul::pdu_io::OFFERED_MAX_LENGTH;
+use crate::ul::requestor::MAX_CONTEXTS;
 
 /// Returns each generated section: its name in the document, and its text in Markdown.
 #[must_use]
 pub fn sections() -> Vec<(&'static str, String)> {
-    vec![("SOP Classes", sop_classes())]
+    vec![
+        ("SOP Classes", sop_classes()),
+        ("association identifiers", association_identifiers()),
+        ("transfer syntaxes of messages", message_syntaxes()),
+        ("C-STORE status codes", store_statuses()),
+        ("storage SOP Classes", storage_classes()),
+    ]
 }
 
 /// Writes the SOP Classes of all services. This node is an SCP of each.
 fn sop_classes() -> String {
-    let mut text = String::from("| SOP Class | as SCU | as SCP |\n|---|---|---|\n");
-    for row in service_classes().iter().flat_map(|class| class.statement) {
-        let _ = writeln!(text, "| {} | {} | yes |", row.sop_class, row.as_scu);
+    let mut text = String::from("| SOP Class | UID | as SCU | as SCP |\n|---|---|---|---|\n");
+    for class in service_classes() {
+        let uids: &[&str] = match class.sop_classes {
+            SopClasses::Listed(uids) => uids,
+            SopClasses::Storage => &[],
+        };
+        for (at, row) in class.statement.iter().enumerate() {
+            let uid = uids.get(at).copied().unwrap_or("see annex A");
+            let _ = writeln!(text, "| {} | {uid} | {} | yes |", row.sop_class, row.as_scu);
+        }
     }
     text
+}
+
+/// Writes what this node says of itself in an association.
+fn association_identifiers() -> String {
+    format!(
+        "| | |\n|---|---|\n\
+         | Application Context Name | {APPLICATION_CONTEXT_NAME} |\n\
+         | Implementation Class UID | {IMPLEMENTATION_CLASS_UID} |\n\
+         | Implementation Version Name | {IMPLEMENTATION_VERSION_NAME} |\n\
+         | Maximum Length offered | {OFFERED_MAX_LENGTH} bytes; the node respects that of the peer |\n\
+         | Presentation contexts of one association | {MAX_CONTEXTS} at most (PS3.8 9.3.2.2) |\n"
+    )
+}
+
+/// Writes the transfer syntaxes of messages that this node reads and writes itself.
+fn message_syntaxes() -> String {
+    let mut text = String::from("| Preference | Transfer syntax | UID |\n|---|---|---|\n");
+    for (at, uid) in OWN_TRANSFER_SYNTAXES.iter().enumerate() {
+        let name = match *uid {
+            syntax::EXPLICIT_VR_LITTLE_ENDIAN => "Explicit VR Little Endian",
+            syntax::IMPLICIT_VR_LITTLE_ENDIAN => "Implicit VR Little Endian",
+            syntax::EXPLICIT_VR_BIG_ENDIAN => "Explicit VR Big Endian (retired)",
+            other => other,
+        };
+        let _ = writeln!(text, "| {} | {name} | {uid} |", at + 1);
+    }
+    text
+}
+
+/// Writes the statuses of C-STORE (PS3.4 table B.2-1, PS3.7 9.1.1.1.9).
+fn store_statuses() -> String {
+    let mut text = String::from("| Status | Meaning |\n|---|---|\n");
+    for (status, meaning) in store::statuses() {
+        let _ = writeln!(text, "| {status} | {meaning} |");
+    }
+    text
+}
+
+/// Writes the storage SOP Classes that the dictionary knows.
+fn storage_classes() -> String {
+    let mut text = String::from("| SOP Class | UID |\n|---|---|\n");
+    for uid in STORAGE_CLASSES {
+        let name = StandardSopClassDictionary.by_uid(uid).map_or("", |entry| entry.name());
+        let _ = writeln!(text, "| {name} | {uid} |");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_listed_class_has_a_row() {
+        for class in service_classes() {
+            if let SopClasses::Listed(uids) = class.sop_classes {
+                assert_eq!(uids.len(), class.statement.len(), "{}", class.grant);
+            }
+        }
+    }
 }

@@ -22,6 +22,7 @@ mod pace;
 mod service_class;
 mod services;
 mod shared;
+mod storage_classes;
 
 pub use listener::{Error, Node};
 pub use options::{Options, Plain};

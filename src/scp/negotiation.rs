@@ -35,7 +35,7 @@ use crate::ul::tls::Transport;
 
 /// Transfer syntaxes for messages whose data sets this program reads or writes, in order of
 /// preference. They need no codec.
-const OWN_TRANSFER_SYNTAXES: [&str; 3] =
+pub(super) const OWN_TRANSFER_SYNTAXES: [&str; 3] =
     [syntax::EXPLICIT_VR_LITTLE_ENDIAN, syntax::IMPLICIT_VR_LITTLE_ENDIAN, syntax::EXPLICIT_VR_BIG_ENDIAN];
 
 /// The settings of negotiation.

@@ -11,7 +11,7 @@ mod mpps;
 pub(super) mod outbox;
 pub(super) mod retrieve;
 pub(super) mod service;
-mod store;
+pub(super) mod store;
 pub(super) mod worklist;
 
 use std::sync::Arc;

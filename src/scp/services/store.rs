@@ -178,6 +178,27 @@ impl<'a> Answered<'a> {
     }
 }
 
+/// Returns the statuses of this service, each with what leads to it, for the conformance statement.
+pub(in crate::scp) fn statuses() -> Vec<(Status, &'static str)> {
+    use ReceiveError::{Duplicate, InvalidInstanceUid, MissingUid, OtherClass, OtherInstance, TooMuchAtOnce};
+    let failures: [(StoreError, &str); 9] = [
+        (Duplicate.into(), "another object is kept under this SOP Instance UID, and this one is not"),
+        (InvalidInstanceUid.into(), "the Affected SOP Instance UID is no UID"),
+        (StoreError::SopClassNotOfContext, "the SOP Class is not that of the presentation context"),
+        (StoreError::NotAuthorized, "the peer may not store; its storage contexts were accepted only for C-GET"),
+        (TooMuchAtOnce.into(), "out of resources: space, queue or disk; the sender should try again"),
+        (OtherInstance.into(), "the data set has another SOP Instance than the command"),
+        (OtherClass.into(), "the data set has another SOP Class than the command"),
+        (StoreError::NoDataSet, "the C-STORE-RQ has no data set"),
+        (MissingUid(Vec::new()).into(), "the data set cannot be read, or lacks a UID that an instance needs"),
+    ];
+    let mut statuses = vec![(Status::SUCCESS, "the object is kept and indexed, now or before")];
+    statuses.extend(failures.map(|(error, meaning)| (error.status(), meaning)));
+    statuses.push((Status::MISTYPED_ARGUMENT, "the Affected SOP Class UID is missing or malformed"));
+    statuses.sort_by_key(|(status, _)| *status);
+    statuses
+}
+
 /// A C-STORE-RSP. A success takes the proof of commit, so it cannot be sent early.
 #[derive(Debug)]
 struct StoreResponse(Response);
