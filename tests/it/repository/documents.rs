@@ -134,3 +134,33 @@ fn links_and_anchors_are_seen() {
 fn the_table_of_settings_is_that_of_the_code() {
     assert_generated("docs/settings.md", &[("settings", dcmdex::config::reference())]);
 }
+
+/// Returns the code between back quotes in the prose of a document.
+fn quoted(text: &str) -> Vec<String> {
+    let whole: String = prose(text).collect::<Vec<_>>().join("\n");
+    whole.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_setting_that_a_document_names_exists() {
+    use dcmdex::config::{KEYS, Key};
+
+    let tables: BTreeSet<&str> =
+        KEYS.iter().filter_map(|key| key.path.split_once('.')).map(|(table, _)| table).collect();
+    let mut named = 0;
+    // Decisions of the past are not rewritten.
+    for document in documents().iter().filter(|path| !path.to_string_lossy().contains("/adr/")) {
+        for code in quoted(&fs::read_to_string(document).unwrap()) {
+            let word = code.split([' ', '=']).next().unwrap_or_default();
+            let Some((table, name)) = word.split_once('.') else { continue };
+            let is_name = !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+            // `find.rs` is a file, and `peers.AET` has no row.
+            if !tables.contains(table) || !is_name || matches!(name, "rs" | "py" | "md" | "txt" | "db") {
+                continue;
+            }
+            assert!(Key::by_path(word).is_some(), "{}: there is no setting `{word}`", document.display());
+            named += 1;
+        }
+    }
+    assert!(named > 20, "{named}");
+}
