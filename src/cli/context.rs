@@ -21,6 +21,8 @@ pub enum Exit {
     Partly,
     /// The command failed. Exit code 2.
     Failed,
+    /// The exit code of a check for a supervisor.
+    Graded(u8),
     /// A signal stopped the command, and its progress is saved. Exit code 130.
     Interrupted,
 }
@@ -31,6 +33,7 @@ impl From<Exit> for ExitCode {
             Exit::Done => 0,
             Exit::Partly => 1,
             Exit::Failed => 2,
+            Exit::Graded(code) => code,
             Exit::Interrupted => 130,
         })
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -29,7 +30,7 @@ use crate::cli::context::{Chattiness, Context, Flags, IndexArgs, in_one_line, ma
 use crate::cli::feeding::Feeding;
 use crate::cli::http::{Callers, read_users};
 use crate::cli::watching::Watching;
-use crate::cli::{Exit, backup, fit, places, stray, suspend};
+use crate::cli::{Exit, backup, fit, monitoring, places, stray, suspend};
 use crate::config::{self, AccessHistory, Config, Keep};
 use crate::db::Admin;
 use crate::db::Finding;
@@ -52,7 +53,7 @@ use crate::ul::tls::{self, ClientCertificates};
 use crate::ul::tls::{SharedTls, Tls};
 use crate::ul::tls_check;
 use crate::watch::WatchControl;
-use crate::web::{self, SharedUsers, Web};
+use crate::web::{self, Monitor, MonitorSources, SharedUsers, Web};
 use crate::worklist::{Hl7Intake, Intake};
 
 /// Pause between two looks at the note of the last backup.
@@ -122,6 +123,7 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
     }
     let retrieve = Arc::new(Retrieve::new(config.index.clone(), config.retrieve_options()));
     let scrubbing = Scrubbing::start(&config, Arc::clone(retrieve.delivery().verified()))?;
+    let monitor = config.monitoring.map(|address| (address, monitoring::sources(&config, writer.handle())));
     let watching = Watching::start(&config, writer.handle())?;
     let intake = Arc::new(Intake::new(Box::new(writer.handle()), config.worklist.intake.clone()));
     let feeding = Feeding::start(&config, &intake)?;
@@ -135,7 +137,7 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
     let manager = ServiceManager::at(context.sources.variable(NOTIFY_SOCKET).map(OsString::as_os_str));
     let again = Arc::new(context.reader_of_settings(&config)?);
     let beside = (watching.control(), again);
-    let served = runtime.block_on(serve(config, history, offers, beside, &manager));
+    let served = runtime.block_on(serve(config, history, (offers, monitor), beside, &manager));
     watching.stop();
     feeding.stop();
     scrubbing.stop();
@@ -459,7 +461,7 @@ fn flags(arguments: &ServeArgs) -> anyhow::Result<Vec<crate::config::Flag>> {
 async fn serve<F>(
     config: Config,
     history: AccessHistory,
-    (services, http, hl7): Offers,
+    ((services, http, hl7), monitor): (Offers, Option<(SocketAddr, MonitorSources)>),
     (watch, again): (WatchControl, Arc<F>),
     manager: &ServiceManager,
 ) -> anyhow::Result<()>
@@ -481,8 +483,12 @@ where
         Some(hl7) => Some(hl7.bind().await?),
         None => None,
     };
+    let monitor = match monitor {
+        Some((address, sources)) => Some(Monitor::bind(address, sources).await.map_err(with_port_hint)?),
+        None => None,
+    };
     tokio::spawn(follow_backups(config.index.clone()));
-    log_listening(&config, &node, web.as_ref())?;
+    log_listening(&config, &node, (web.as_ref(), monitor.as_ref()))?;
     manager.tell("READY=1");
     let web_shutdown = shutdown.clone();
     let web = async move {
@@ -497,8 +503,17 @@ where
             hl7.run(hl7_shutdown).await;
         }
     };
+    let monitor = {
+        let shutdown = shutdown.clone();
+        async move {
+            match monitor {
+                Some(monitor) => monitor.run(shutdown).await,
+                None => shutdown.cancelled().await,
+            }
+        }
+    };
     let both = async {
-        tokio::join!(node.run(shutdown.clone()), web, hl7);
+        tokio::join!(node.run(shutdown.clone()), web, hl7, monitor);
     };
     let mut settings = InForce { config, history, peers, users, tokens, watch };
     run_and_reload(both, &shutdown, &mut settings, &mut hang_ups, again, manager).await;
@@ -667,7 +682,7 @@ fn warn_of_restart(old: &Config, new: &Config, has_tls: bool) {
     }
 }
 
-fn log_listening(config: &Config, node: &Node, web: Option<&Web>) -> anyhow::Result<()> {
+fn log_listening(config: &Config, node: &Node, (web, monitor): (Option<&Web>, Option<&Monitor>)) -> anyhow::Result<()> {
     let keeps = match config.keep {
         Keep::Objects => "objects",
         Keep::MetadataOnly => "metadata only",
@@ -676,6 +691,7 @@ fn log_listening(config: &Config, node: &Node, web: Option<&Web>) -> anyhow::Res
         address = node.local_addr().map(tracing::field::display),
         tls_address = node.tls_addr().map(tracing::field::display),
         http_address = web.map(Web::local_addr).map(tracing::field::display),
+        monitoring_address = monitor.map(Monitor::local_addr).map(tracing::field::display),
         ae_title = %config.ae_title,
         access = config.admitted()?.as_str(),
         index = %config.index.display(),

@@ -7,14 +7,15 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::output::{Grouped, Shown};
-use crate::cli::context::{Chattiness, Context, Flags, IndexArgs};
+use crate::cli::context::{Chattiness, Context, Flags, IndexArgs, in_one_line};
+use crate::cli::health::{Grade, Health};
+use crate::cli::watched::WatchReport;
 use crate::cli::{Exit, backup};
 use crate::db::open::Reader;
-use crate::db::{Admin, IndexStatus, ScanEntry, WatchEntry};
+use crate::db::{Admin, IndexStatus, ScanEntry};
 use crate::model::calendar::moment_text;
 use crate::model::clock::Clock;
 use crate::scp::pending_reports;
-use crate::watch::{LookFigures, WatchState};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -29,15 +30,22 @@ pub(super) struct StatusArgs {
     /// Write one JSON object (docs/json.md)
     #[arg(long)]
     json: bool,
+    /// Write one line for a supervisor such as Nagios or Icinga. The exit code is 0 if all is well, 1
+    /// for a warning, 2 for a critical state, and 3 if the state cannot be found out
+    #[arg(long, conflicts_with = "json")]
+    check: bool,
 }
 
 pub(super) fn run(arguments: &StatusArgs, context: &mut Context) -> anyhow::Result<Exit> {
     let mut flags = Flags::default();
     arguments.index.add_to(&mut flags)?;
+    if arguments.check {
+        return check(flags, context);
+    }
     let config = context.configure(flags.0, Chattiness::Tool)?;
     let status = Reader::open(&config.index)?.status()?;
     let watches = Reader::open(&config.index)?.watches()?;
-    let watches: Vec<Watched> = watches.iter().map(Watched::of).collect::<anyhow::Result<_>>()?;
+    let watches: Vec<WatchReport> = watches.iter().map(WatchReport::of).collect::<anyhow::Result<_>>()?;
     let reports = pending_reports(&config.index).context("cannot list the storage commitment requests")?;
     if arguments.json {
         context.output.line(as_json(&config.index, &status, &watches, reports))?;
@@ -47,75 +55,21 @@ pub(super) fn run(arguments: &StatusArgs, context: &mut Context) -> anyhow::Resu
     Ok(Exit::Done)
 }
 
-/// A watched directory, with its state.
-struct Watched {
-    paths: Vec<String>,
-    state: WatchState,
+/// Writes one line about the state of the index and its disks.
+fn check(flags: Flags, context: &mut Context) -> anyhow::Result<Exit> {
+    let config = match context.configure(flags.0, Chattiness::Tool) {
+        Ok(config) => config,
+        Err(error) => {
+            context.output.line(format_args!("DCMDEX UNKNOWN - {}", in_one_line(&error).replace('\n', "; ")))?;
+            return Ok(Exit::Graded(Grade::Unknown.code()));
+        }
+    };
+    let health = Health::of(&config, Clock::System.now_ms());
+    context.output.line(health.line())?;
+    Ok(Exit::Graded(health.grade().code()))
 }
 
-impl Watched {
-    fn of(entry: &WatchEntry) -> anyhow::Result<Self> {
-        let paths =
-            serde_json::from_str(&entry.roots).context("the index names a watched directory in no way known")?;
-        let state =
-            WatchState::from_json(&entry.state).context("the index has no readable state of a watched directory")?;
-        Ok(Self { paths, state })
-    }
-
-    fn as_json(&self, now_ms: i64) -> Value {
-        let Self { paths, state } = self;
-        json!({
-            "paths": paths,
-            "by": state.by,
-            "plan": state.plan,
-            "events": state.events,
-            "last": state.last,
-            "last_success_ms": state.last_success_ms,
-            "next_due_ms": state.next_due_ms,
-            "overdue": state.is_overdue(now_ms),
-            "slow": state.is_slow,
-            "pending": state.pending,
-            "indexed_since": state.indexed_since,
-        })
-    }
-
-    fn as_text(&self, now_ms: i64) -> String {
-        let state = &self.state;
-        let paths: Vec<_> = self.paths.iter().map(|path| Shown(path.as_ref()).to_string()).collect();
-        let events = if state.events.is_empty() { String::new() } else { format!(", changes by {}", state.events) };
-        let mut text = format!("\n  {}: {}{events}", paths.join(", "), state.plan);
-        match &state.last {
-            None => text.push_str("\n    not looked at yet"),
-            Some(LookFigures { error: Some(error), started_ms, .. }) => {
-                text.push_str(&format!("\n    last look {} failed: {error}", moment_text(*started_ms)));
-            }
-            Some(last) => text.push_str(&format!(
-                "\n    last look {} ({:.1} s{}): found {}, indexed {}, updated {}, removed {}, failed {}",
-                moment_text(last.started_ms),
-                last.elapsed_seconds,
-                if last.interrupted { ", interrupted" } else { "" },
-                Grouped(last.found),
-                Grouped(last.indexed),
-                Grouped(last.updated),
-                Grouped(last.removed),
-                Grouped(last.failed),
-            )),
-        }
-        if state.indexed_since > 0 {
-            text.push_str(&format!("; indexed since {}", Grouped(state.indexed_since)));
-        }
-        if state.is_slow {
-            text.push_str("\n    it took far longer than those before");
-        }
-        if let Some(due) = state.next_due_ms {
-            let late = if state.is_overdue(now_ms) { " (overdue: is the node running?)" } else { "" };
-            text.push_str(&format!("\n    next look due {}{late}", moment_text(due)));
-        }
-        text
-    }
-}
-
-fn as_json(index: &std::path::Path, status: &IndexStatus, watches: &[Watched], reports: u64) -> Value {
+fn as_json(index: &std::path::Path, status: &IndexStatus, watches: &[WatchReport], reports: u64) -> Value {
     let by_word = |words: &[(String, u64)]| -> Value {
         words.iter().map(|(word, count)| (word.clone(), Value::from(*count))).collect::<Map<_, _>>().into()
     };
@@ -159,7 +113,7 @@ fn scan_json(scan: &ScanEntry) -> Value {
     })
 }
 
-fn as_text(index: &std::path::Path, status: &IndexStatus, watches: &[Watched], reports: u64) -> String {
+fn as_text(index: &std::path::Path, status: &IndexStatus, watches: &[WatchReport], reports: u64) -> String {
     let mut text = format!("{} (schema {}, {} bytes)", Shown(index), status.schema_version, Grouped(status.size_bytes));
     let counts = [
         ("patients", status.patients),

@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::db::open::WriterHandle;
 use crate::model::clock::Clock;
 use crate::scanner::ScanEvent;
-use crate::watch::{LookKind, Scheduler, Watch, WatchContext, WatchControl, WatchEvent};
+use crate::watch::{LookKind, Scheduler, WatchContext, WatchControl, WatchEvent, WatchedRoots};
 
 /// The thread that looks at watched directories.
 pub(super) struct Watching {
@@ -40,7 +40,7 @@ impl Watching {
     }
 }
 
-fn shown(watch: &Watch) -> String {
+fn shown(watch: &WatchedRoots) -> String {
     watch.paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 

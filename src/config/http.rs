@@ -59,6 +59,13 @@ pub struct Http {
 }
 
 impl Check<'_> {
+    /// The address for supervisors.
+    pub(super) fn monitoring(&mut self) -> Option<SocketAddr> {
+        let address = self.parsed(settings::MONITORING_BIND).unwrap_or(IpAddr::from(Ipv4Addr::LOCALHOST));
+        let port = u16::try_from(self.integer(settings::MONITORING_PORT)).unwrap_or_default();
+        self.boolean(settings::MONITORING_ENABLED).then(|| SocketAddr::new(address, port))
+    }
+
     pub(super) fn http(&mut self) -> Http {
         let address = match self.text(settings::HTTP_BIND) {
             "localhost" => IpAddr::from(Ipv4Addr::LOCALHOST),

@@ -714,6 +714,21 @@ keys! {
         high: "true: a scan calls back whole archives from tape, which takes days and fills the disk",
         switch: "scan" "--recall" "true" "Read files whose content lies on tape, which calls them back",
     }
+    MONITORING_ENABLED: Boolean = "monitoring.enabled" = "false" {
+        "Whether the node opens a port for supervisors: /metrics, /healthz, /readyz and /status. It \
+         has no users, and tells nothing of a patient. The option --monitoring-port enables it too.",
+        unit: "true or false",
+    }
+    MONITORING_PORT: Integer(0, 65_535) = "monitoring.port" = "9104" {
+        "TCP port for supervisors. 0 takes a free port and logs its number.",
+        unit: "0 to 65535",
+        flag: "serve" "--monitoring-port" "N" "TCP port for supervisors (metrics, health and state). 0 takes a free port [default: none]", also: "monitoring.enabled" = "true",
+    }
+    MONITORING_BIND: Text = "monitoring.bind" = "\"127.0.0.1\"" {
+        "Address to listen on for supervisors. Whoever reaches it sees counts and paths of watched \
+         directories.",
+        unit: "IP address",
+    }
     HTTP_ENABLED: Boolean = "http.enabled" = "false" {
         "Whether the node opens a port for HTTP: for DICOMweb and for pages for the operator. The \
          option --http-port enables it too.",

@@ -252,6 +252,8 @@ pub struct Config {
     pub network: Network,
     /// Settings of HTTP.
     pub http: Http,
+    /// Address and port for supervisors. `None`: there is none.
+    pub monitoring: Option<SocketAddr>,
     /// Guarantee of a C-STORE success.
     pub durability: StoreDurability,
     /// Which of two different objects with the same UID is kept.
@@ -444,6 +446,7 @@ impl<'a> Check<'a> {
             plain: if self.boolean(settings::TLS_ONLY) { Plain::Refuse } else { Plain::Listen },
             network: self.network(),
             http: self.http(),
+            monitoring: self.monitoring(),
             durability: self.choice(settings::STORE_DURABILITY, [StoreDurability::Full, StoreDurability::Os]),
             duplicates: self
                 .choice(settings::STORE_DUPLICATES, [Duplicates::KeepBoth, Duplicates::KeepFirst, Duplicates::Replace]),

@@ -9,7 +9,7 @@ use super::entries::FileEntry;
 use super::{Check, Config, Origin, Setting, SettingProblem, real_path};
 use crate::model::clock::Clock;
 use crate::scanner::{Filter, Rate, Settling, TapeFiles, Vanished, WalkOrder};
-use crate::watch::{Interval, SETTLED_AFTER, TimeOfDay, Watch, WatchPlan};
+use crate::watch::{DailyTime, Interval, SETTLED_AFTER, WatchPlan, WatchedRoots};
 
 /// A watched directory. `None` means that the setting of scans applies.
 #[derive(Clone, Debug)]
@@ -39,11 +39,11 @@ pub struct WatchSettings {
 impl Config {
     /// Returns the directories that the node watches.
     #[must_use]
-    pub fn watched(&self) -> Vec<Watch> {
+    pub fn watched(&self) -> Vec<WatchedRoots> {
         self.watches.iter().map(|watch| self.watch(watch)).collect()
     }
 
-    fn watch(&self, settings: &WatchSettings) -> Watch {
+    fn watch(&self, settings: &WatchSettings) -> WatchedRoots {
         let mut options = self.scanner_options();
         options.full = false;
         // Whoever prunes what may not be mounted has to look at the list first.
@@ -59,7 +59,7 @@ impl Config {
         if let Some(recall) = settings.recall {
             options.tape_files = if recall { TapeFiles::Recall } else { TapeFiles::Leave };
         }
-        Watch { paths: vec![settings.path.clone()], plan: settings.plan, events: settings.events, options }
+        WatchedRoots { paths: vec![settings.path.clone()], plan: settings.plan, events: settings.events, options }
     }
 }
 
@@ -87,7 +87,7 @@ impl Check<'_> {
 
     fn watched_directory(&mut self, entry: &FileEntry) -> Option<WatchSettings> {
         let every = self.of_entry::<Interval>(entry, "every");
-        let at = self.of_entry::<TimeOfDay>(entry, "at");
+        let at = self.of_entry::<DailyTime>(entry, "at");
         if !entry.fields.contains_key("every") && !entry.fields.contains_key("at") {
             self.refuse_entry(&entry.origin, "a watched directory needs `every` or `at`".to_owned());
         }

@@ -310,6 +310,12 @@ metrics! {
     Gauge "dcmdex_backup_last_success_timestamp_seconds", "When `dcmdex backup` last succeeded, as Unix time; 0 if never." {
         BACKUP_LAST_SUCCESS,
     }
+    Gauge "dcmdex_ready", "1 if the node serves; 0 if its index is gone or cannot be read." { READY }
+    Gauge "dcmdex_start_timestamp_seconds", "When the node started, in seconds since 1970." { START_TIME }
+    Gauge "dcmdex_storage_free_bytes", "Free bytes on the disk of received objects." { STORAGE_FREE_BYTES }
+    Gauge "dcmdex_storage_min_free_bytes", "Free bytes at which received objects are refused." { STORAGE_MIN_FREE_BYTES }
+    Gauge "dcmdex_index_free_bytes", "Free bytes on the disk of the index." { INDEX_FREE_BYTES }
+    Gauge "dcmdex_index_bytes", "Size of the index with its write-ahead log, in bytes." { INDEX_BYTES }
     Gauge "dcmdex_http_connections_active", "HTTP connections open now." { HTTP_CONNECTIONS_ACTIVE }
     Counter "dcmdex_http_connections_refused_total", "HTTP connections closed because too many were open." {
         HTTP_CONNECTIONS_REFUSED,

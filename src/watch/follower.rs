@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use jiff::tz::TimeZone;
 use serde_json::Value;
 
-use super::Watch;
+use super::WatchedRoots;
 use super::changes::{PathChanges, WhyAll};
 #[cfg(target_os = "linux")]
 use super::events::{FileEvents, why_silent};
@@ -58,7 +58,7 @@ pub enum LookKind {
 
 /// A watched directory at work.
 pub(super) struct Follower {
-    pub(super) watch: Watch,
+    pub(super) watch: WatchedRoots,
     /// The watched paths as the index names them.
     pub(super) roots: String,
     pub(super) state: WatchState,
@@ -80,7 +80,7 @@ pub(super) struct Follower {
 impl Follower {
     /// Begins to watch. The first look by interval is due at once. A look by time of day is due if
     /// the last one was missed.
-    pub(super) fn begin(watch: Watch, known: &[WatchEntry], context: &WatchContext) -> Self {
+    pub(super) fn begin(watch: WatchedRoots, known: &[WatchEntry], context: &WatchContext) -> Self {
         let roots = watch.roots_json();
         // A state that this program does not understand is replaced by the first look.
         let entry = known.iter().find(|entry| entry.roots == roots);
@@ -113,7 +113,7 @@ impl Follower {
     }
 
     /// Takes changed settings.
-    pub(super) fn replace(&mut self, watch: Watch, context: &WatchContext) {
+    pub(super) fn replace(&mut self, watch: WatchedRoots, context: &WatchContext) {
         let state = std::mem::take(&mut self.state);
         let known = [WatchEntry { roots: self.roots.clone(), state: state.to_json() }];
         let scan = self.scan;

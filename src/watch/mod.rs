@@ -25,7 +25,7 @@ use serde_json::Value;
 use crate::scanner;
 
 pub use follower::{LookKind, WatchContext};
-pub use plan::{Interval, PlanError, TimeOfDay, WatchPlan};
+pub use plan::{DailyTime, Interval, PlanError, WatchPlan};
 pub use scheduler::{Scheduler, WatchControl, WatchEvent};
 pub use state::{LookCost, LookFigures, WatchState};
 
@@ -36,7 +36,7 @@ pub const SETTLED_AFTER: Duration = Duration::from_secs(5);
 
 /// A directory to watch.
 #[derive(Clone, Debug)]
-pub struct Watch {
+pub struct WatchedRoots {
     /// The paths, absolute. They need not exist.
     pub paths: Vec<PathBuf>,
     /// When they are looked at.
@@ -47,7 +47,7 @@ pub struct Watch {
     pub options: scanner::Options,
 }
 
-impl Watch {
+impl WatchedRoots {
     /// The paths as the index names them.
     #[must_use]
     pub fn roots_json(&self) -> String {

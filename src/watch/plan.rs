@@ -20,7 +20,7 @@ pub struct WatchPlan {
     /// Time between the beginnings of two looks.
     pub every: Option<Interval>,
     /// Time of day, in the time zone of the machine.
-    pub at: Option<TimeOfDay>,
+    pub at: Option<DailyTime>,
 }
 
 impl fmt::Display for WatchPlan {
@@ -83,9 +83,9 @@ impl fmt::Display for Interval {
 
 /// A time of day such as `02:00`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TimeOfDay(Time);
+pub struct DailyTime(Time);
 
-impl FromStr for TimeOfDay {
+impl FromStr for DailyTime {
     type Err = PlanError;
 
     fn from_str(text: &str) -> Result<Self, PlanError> {
@@ -97,13 +97,13 @@ impl FromStr for TimeOfDay {
     }
 }
 
-impl fmt::Display for TimeOfDay {
+impl fmt::Display for DailyTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:02}:{:02}", self.0.hour(), self.0.minute())
     }
 }
 
-impl TimeOfDay {
+impl DailyTime {
     /// Returns the next moment after `ms` at which it is this time of day. Where the clocks change
     /// and the time does not occur, it is as much later.
     #[must_use]
@@ -151,16 +151,16 @@ mod tests {
 
     #[test]
     fn times_of_day_are_those_of_a_clock() {
-        assert_eq!("02:00".parse::<TimeOfDay>().unwrap().to_string(), "02:00");
+        assert_eq!("02:00".parse::<DailyTime>().unwrap().to_string(), "02:00");
         for text in ["", "2:00", "24:00", "12:60", "12", "+1:00", "ab:cd"] {
-            assert!(text.parse::<TimeOfDay>().is_err(), "{text}");
+            assert!(text.parse::<DailyTime>().is_err(), "{text}");
         }
     }
 
     #[test]
     fn the_next_time_of_day_is_in_the_zone_of_the_machine() {
         let zone = TimeZone::fixed(jiff::tz::offset(2));
-        let at: TimeOfDay = "02:00".parse().unwrap();
+        let at: DailyTime = "02:00".parse().unwrap();
         // 02:00 with two hours east is midnight UTC.
         assert_eq!(at.next_after(0, &zone), 86_400_000);
         assert_eq!(at.next_after(-1, &zone), 0);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
-use super::Watch;
+use super::WatchedRoots;
 use super::follower::{Follower, LookKind, WatchContext};
 use crate::db::open::Reader;
 use crate::db::{self, Admin as _, Arrivals as _};
@@ -24,7 +24,7 @@ pub enum WatchEvent<'a> {
     /// It was found out for the first time, or anew, how changes are noticed.
     Listens {
         /// The watched paths.
-        watch: &'a Watch,
+        watch: &'a WatchedRoots,
         /// `inotify`, or `polling` with the reason.
         events: &'a str,
         /// Directories that the kernel tells about, and whether there are more.
@@ -33,7 +33,7 @@ pub enum WatchEvent<'a> {
     /// A look is over.
     Looked {
         /// The watched paths.
-        watch: &'a Watch,
+        watch: &'a WatchedRoots,
         /// What it covered.
         kind: LookKind,
         /// What it found.
@@ -44,7 +44,7 @@ pub enum WatchEvent<'a> {
     /// A look failed. The next one is due as planned.
     Failed {
         /// The watched paths.
-        watch: &'a Watch,
+        watch: &'a WatchedRoots,
         /// Why.
         error: &'a scanner::Error,
         /// Whether the look before failed in the same way.
@@ -53,23 +53,23 @@ pub enum WatchEvent<'a> {
 }
 
 enum WatchCommand {
-    Replace(Vec<Watch>),
+    Replace(Vec<WatchedRoots>),
     Stop,
 }
 
 /// The look under way: the watched paths, and how to stop it.
-type UnderWay = Arc<Mutex<Option<(String, Stop)>>>;
+type RunningLook = Arc<Mutex<Option<(String, Stop)>>>;
 
 /// Gives orders to a [`Scheduler`].
 #[derive(Clone)]
 pub struct WatchControl {
     commands: Sender<WatchCommand>,
-    under_way: UnderWay,
+    under_way: RunningLook,
 }
 
 impl WatchControl {
     /// Watches these directories from now on, and no others.
-    pub fn replace(&self, watches: Vec<Watch>) {
+    pub fn replace(&self, watches: Vec<WatchedRoots>) {
         let under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((roots, stop)) = under_way.as_ref()
             && !watches.iter().any(|watch| watch.roots_json() == *roots)
@@ -94,7 +94,7 @@ pub struct Scheduler {
     context: WatchContext,
     followers: Vec<Follower>,
     commands: Receiver<WatchCommand>,
-    under_way: UnderWay,
+    under_way: RunningLook,
 }
 
 impl Scheduler {
@@ -102,9 +102,9 @@ impl Scheduler {
     ///
     /// # Errors
     /// Fails if the index cannot be read or written.
-    pub fn new(watches: Vec<Watch>, context: WatchContext) -> Result<(Self, WatchControl), db::Error> {
+    pub fn new(watches: Vec<WatchedRoots>, context: WatchContext) -> Result<(Self, WatchControl), db::Error> {
         let (orders, commands) = unbounded();
-        let under_way = UnderWay::default();
+        let under_way = RunningLook::default();
         let control = WatchControl { commands: orders, under_way: Arc::clone(&under_way) };
         let mut this = Self { context, followers: Vec::new(), commands, under_way };
         this.replace(watches)?;
@@ -139,7 +139,7 @@ impl Scheduler {
         }
     }
 
-    fn replace(&mut self, watches: Vec<Watch>) -> Result<(), db::Error> {
+    fn replace(&mut self, watches: Vec<WatchedRoots>) -> Result<(), db::Error> {
         let known = Reader::open(&self.context.index)?.watches()?;
         let mut before = std::mem::take(&mut self.followers);
         for watch in watches {

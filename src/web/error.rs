@@ -14,6 +14,14 @@ pub enum Error {
         /// The cause.
         source: io::Error,
     },
+    /// The address for supervisors cannot be listened on.
+    #[error("cannot listen on {address} for monitoring")]
+    Monitor {
+        /// Address and port asked for.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
     /// The configured user header is not a valid name of a header.
     #[error("`{0}` cannot be the name of a header")]
     HeaderName(String),

@@ -40,6 +40,7 @@ pub mod looks;
 mod members;
 mod metadata;
 mod metadata_cache;
+mod monitor;
 mod monitoring;
 pub mod multipart;
 mod native_model;
@@ -75,6 +76,7 @@ pub use access::SharedUsers;
 pub use base_url::{BaseUrl, BaseUrlError};
 pub use error::Error;
 pub use listener::Web;
+pub use monitor::{Monitor, MonitorSources};
 pub use ohif::{Ohif, OhifError};
 pub use resource::{METHODS_OF_RESOURCES, ResourceMethods};
 

@@ -13,8 +13,16 @@ pub(super) fn health() -> Response<Body> {
     text("ok\n".to_owned(), "text/plain; charset=utf-8")
 }
 
-/// Returns all metrics in the text format of Prometheus, version 0.0.4.
+/// All metrics, for callers who may read.
 pub(super) fn metrics() -> Response<Body> {
+    text(metrics_text(), METRICS_TYPE)
+}
+
+/// The media type of [`metrics_text`].
+pub(super) const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// All metrics in the text format of Prometheus, version 0.0.4.
+pub(super) fn metrics_text() -> String {
     let mut out = String::new();
     let mut last = "";
     for metric in ALL {
@@ -29,7 +37,7 @@ pub(super) fn metrics() -> Response<Body> {
         }
         rows(&mut out, metric);
     }
-    text(out, "text/plain; version=0.0.4; charset=utf-8")
+    out
 }
 
 fn rows(out: &mut String, metric: &Metric) {

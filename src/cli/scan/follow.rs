@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::db::open::Writer;
 use crate::model::clock::Clock;
 use crate::scanner::{self, Settling, Stop, Vanished};
-use crate::watch::{Interval, LookKind, SETTLED_AFTER, Scheduler, Watch, WatchContext, WatchEvent, WatchPlan};
+use crate::watch::{Interval, LookKind, SETTLED_AFTER, Scheduler, WatchContext, WatchEvent, WatchPlan, WatchedRoots};
 
 /// Time between two checks for a signal.
 const NAP: Duration = Duration::from_millis(100);
@@ -33,7 +33,7 @@ pub(super) fn follow(
         options.vanished = Vanished::Prune;
     }
     let plan = WatchPlan { every: Some(every), at: None };
-    let watch = Watch { paths, plan, events: true, options };
+    let watch = WatchedRoots { paths, plan, events: true, options };
     let writer = Writer::open(&config.index, config.scan_writer_options())?;
     let context =
         WatchContext { by: "scan", index: config.index.clone(), writer: writer.handle(), clock: Clock::System };

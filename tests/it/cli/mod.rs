@@ -18,6 +18,7 @@ mod index_files;
 mod killed;
 mod lists;
 mod messages;
+mod monitoring;
 mod moved;
 mod peer;
 mod permissions;

@@ -1,0 +1,144 @@
+//! What the port for supervisors tells of a node.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::health::{DiskSpace, Health, directory_of_objects};
+use super::watched::WatchReport;
+use crate::config::Config;
+use crate::db::open::{Reader, WriterHandle};
+use crate::db::{Admin as _, Arrivals as _, IndexStatus};
+use crate::model::clock::Clock;
+use crate::telemetry::metrics;
+use crate::web::MonitorSources;
+
+/// How often the index may be counted: a count that takes a second is made again after two minutes.
+/// Larger: counts are older. Smaller: a supervisor keeps a processor busy.
+const REST_AFTER_COUNT: u32 = 120;
+
+/// Longest time for which counts are used again while the index changes.
+const COUNTS_HOLD: Duration = Duration::from_secs(10);
+
+/// Makes the answers of the port.
+struct NodeReport {
+    config: Config,
+    writer: WriterHandle,
+    started_ms: i64,
+    counted: Mutex<Option<Counted>>,
+}
+
+/// Counts of the index, and what it took to make them.
+struct Counted {
+    at: Instant,
+    at_ms: i64,
+    took: Duration,
+    status: IndexStatus,
+}
+
+/// Returns what the port tells of a node.
+pub(super) fn sources(config: &Config, writer: WriterHandle) -> MonitorSources {
+    let started_ms = Clock::System.now_ms();
+    metrics::START_TIME.set(started_ms / 1000);
+    let report = Arc::new(NodeReport { config: config.clone(), writer, started_ms, counted: Mutex::default() });
+    let (of_refresh, of_problems) = (Arc::clone(&report), Arc::clone(&report));
+    MonitorSources {
+        refresh: Arc::new(move || of_refresh.refresh()),
+        problems: Arc::new(move || of_problems.problems()),
+        status: Arc::new(move || report.status()),
+    }
+}
+
+impl NodeReport {
+    /// Why the node does not serve.
+    fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if !self.writer.index_is_in_place() {
+            problems.push("the index was removed or replaced".to_owned());
+        }
+        if let Err(error) = Reader::open(&self.config.index).and_then(|mut reader| reader.index_id()) {
+            problems.push(error.to_string());
+        }
+        problems
+    }
+
+    /// Sets the gauges that nobody else keeps.
+    fn refresh(&self) {
+        let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        if let Some(space) = DiskSpace::of(directory_of_objects(&self.config), &self.config) {
+            metrics::STORAGE_FREE_BYTES.set(bytes(space.free));
+            metrics::STORAGE_MIN_FREE_BYTES.set(bytes(space.min_free));
+        }
+        if let Some(space) = self.config.index.parent().and_then(|directory| DiskSpace::of(directory, &self.config)) {
+            metrics::INDEX_FREE_BYTES.set(bytes(space.free));
+        }
+        metrics::INDEX_BYTES.set(bytes(index_bytes(&self.config)));
+        metrics::READY.set(i64::from(self.problems().is_empty()));
+    }
+
+    /// The state of the node. Nothing in it is of a patient.
+    fn status(&self) -> Result<Value, String> {
+        let in_words = |error: &dyn std::fmt::Display| error.to_string();
+        let now_ms = Clock::System.now_ms();
+        let watches = Reader::open(&self.config.index).and_then(|mut reader| reader.watches());
+        let watches: Vec<Value> = watches
+            .map_err(|error| in_words(&error))?
+            .iter()
+            .map(|entry| WatchReport::of(entry).map(|watched| watched.as_json(now_ms)))
+            .collect::<anyhow::Result<_>>()
+            .map_err(|error| in_words(&error))?;
+        let space = DiskSpace::of(directory_of_objects(&self.config), &self.config);
+        let problems = self.problems();
+        let health = Health::of(&self.config, now_ms);
+        Ok(json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "ae_title": self.config.ae_title.as_str(),
+            "started_ms": self.started_ms,
+            "now_ms": now_ms,
+            "ready": problems.is_empty(),
+            "not_ready_because": problems,
+            "grade": health.grade().to_string(),
+            "problems": health.as_json(),
+            "associations": metrics::ASSOCIATIONS_ACTIVE.value(),
+            "http_connections": metrics::HTTP_CONNECTIONS_ACTIVE.value(),
+            "free_bytes": space.map(|space| space.free),
+            "min_free_bytes": space.map(|space| space.min_free),
+            "index": self.counts().map_err(|error| in_words(&error))?,
+            "watches": watches,
+        }))
+    }
+
+    /// The counts of the index. To make them reads whole tables, so they are used again for a while.
+    fn counts(&self) -> Result<Value, crate::db::Error> {
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let holds = |counted: &Counted| counted.at.elapsed() < (counted.took * REST_AFTER_COUNT).max(COUNTS_HOLD);
+        if !counted.as_ref().is_some_and(holds) {
+            let begun = Instant::now();
+            let status = Reader::open(&self.config.index)?.status()?;
+            let took = begun.elapsed();
+            *counted = Some(Counted { at: Instant::now(), at_ms: Clock::System.now_ms(), took, status });
+        }
+        let Some(Counted { at_ms, status, .. }) = counted.as_ref() else { return Ok(Value::Null) };
+        Ok(json!({
+            "counted_ms": at_ms,
+            "size_bytes": index_bytes(&self.config),
+            "patients": status.patients,
+            "studies": status.studies,
+            "series": status.series,
+            "instances": status.instances,
+            "copies": status.copies,
+            "missing": status.missing,
+            "failed": status.failed.iter().map(|(_, count)| count).sum::<u64>(),
+            "conflicts": status.conflicts.iter().map(|(_, count)| count).sum::<u64>(),
+        }))
+    }
+}
+
+/// Bytes of the index and its write-ahead log.
+fn index_bytes(config: &Config) -> u64 {
+    let mut log = config.index.as_os_str().to_owned();
+    log.push("-wal");
+    let length = |path: &std::path::Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+    length(&config.index) + length(log.as_ref())
+}
