@@ -52,6 +52,7 @@ pub(crate) async fn run_a_node(
         worklist: None,
         commitment: None,
         peers: SharedPeers::new(config.peers.clone(), None),
+        audit: dcmdex::audit::Auditor::off(),
     };
     let node = Node::bind(config.scp_options(), services).await?;
     node.local_addr().map(on_listening);

@@ -68,6 +68,7 @@
 //!    [`ul`] holds PDUs, TLS and requested associations, [`access`] the table of peers.
 //! 10. [`scp`] is the network node: listener, associations, the DIMSE services.
 //! 11. [`web`] is the HTTP side: DICOMweb, access, health and metrics.
+//!     [`audit`] keeps who asked for what.
 //! 12. [`export`] writes answers as typed tables: CSV, NDJSON, Parquet.
 //!     [`cohort`] makes files of objects under names of a template. [`compare`] tells how two archives
 //!     differ.
@@ -89,6 +90,7 @@
 
 pub mod access;
 pub mod archive;
+pub mod audit;
 pub mod cli;
 pub mod cohort;
 pub mod compare;

@@ -26,6 +26,7 @@ use super::trashing::Trashing;
 use crate::access::jwt::TokenCheck;
 use crate::access::peers::SharedPeers;
 use crate::access::peers::{Grant, Security};
+use crate::audit::{AuditEvent, AuditRecord, AuditTrail, Auditor};
 use crate::cli::context::{Chattiness, Context, Flags, IndexArgs, in_one_line, make_directory_of};
 use crate::cli::feeding::Feeding;
 use crate::cli::http::{Callers, read_users};
@@ -125,9 +126,11 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
     let scrubbing = Scrubbing::start(&config, Arc::clone(retrieve.delivery().verified()))?;
     let monitor = config.monitoring.map(|address| (address, monitoring::sources(&config, writer.handle())));
     let watching = Watching::start(&config, writer.handle())?;
+    let trail = config.audit_options().map(|options| AuditTrail::open(options, Clock::System)).transpose()?;
+    let audit = trail.as_ref().map(AuditTrail::auditor).unwrap_or_default();
     let intake = Arc::new(Intake::new(Box::new(writer.handle()), config.worklist.intake.clone()));
     let feeding = Feeding::start(&config, &intake)?;
-    let offers = offers(&config, objects, (writer.handle(), intake), retrieve, tls)?;
+    let offers = offers(&config, objects, (writer.handle(), intake), retrieve, (tls, &audit))?;
     let trashing = offers.0.storage.as_ref().map(|storage| Trashing::start(&config, storage)).transpose()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("node")
@@ -137,6 +140,7 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
     let manager = ServiceManager::at(context.sources.variable(NOTIFY_SOCKET).map(OsString::as_os_str));
     let again = Arc::new(context.reader_of_settings(&config)?);
     let beside = (watching.control(), again);
+    audit.note(AuditRecord::new(AuditEvent::Start, ""));
     let served = runtime.block_on(serve(config, history, (offers, monitor), beside, &manager));
     watching.stop();
     feeding.stop();
@@ -147,6 +151,10 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
     // Dropping the runtime drops all handles of the writer. Closing the writer then commits its
     // queue.
     drop(runtime);
+    audit.note(AuditRecord::new(AuditEvent::Stop, ""));
+    if let Some(trail) = trail {
+        trail.close();
+    }
     writer.close().context("could not write the last changes to the index")?;
     served?;
     tracing::info!("stopped");
@@ -159,7 +167,7 @@ fn offers(
     objects: Option<Objects>,
     (writer, intake): (WriterHandle, Arc<Intake>),
     retrieve: Arc<Retrieve>,
-    tls: Option<SharedTls>,
+    (tls, audit): (Option<SharedTls>, &Auditor),
 ) -> anyhow::Result<Offers> {
     let storage = Storage {
         objects: objects.map(Arc::new),
@@ -172,7 +180,7 @@ fn offers(
     let storage = Arc::new(storage);
     let find = Find::new(config.index.clone(), config.find.clone()).with_min_free(config.min_free_bytes);
     let peers = SharedPeers::new(config.peers.clone(), tls);
-    let http = HttpStart::of(config, peers.tls(), (retrieve.delivery(), &storage))?;
+    let http = HttpStart::of(config, peers.tls(), (retrieve.delivery(), &storage), audit)?;
     let commitment = Commitment::new(Arc::clone(&retrieve), config.files_in_place());
     let services = NodeServices {
         storage: Some(Arc::clone(&storage)),
@@ -181,6 +189,7 @@ fn offers(
         commitment: Some(Arc::new(commitment)),
         worklist: worklist_of(config, &intake),
         peers,
+        audit: audit.clone(),
     };
     let hl7 = Hl7Start::of(config, intake, services.peers.tls());
     Ok((services, http, hl7))
@@ -355,6 +364,7 @@ impl HttpStart {
         config: &Config,
         tls: Option<&SharedTls>,
         (delivery, storage): (&Arc<Delivery>, &Arc<Storage>),
+        audit: &Auditor,
     ) -> anyhow::Result<Option<Self>> {
         if !config.http.enabled {
             return Ok(None);
@@ -375,7 +385,7 @@ impl HttpStart {
         };
         let ohif = config.http.ohif.as_deref().map(open_ohif).transpose()?;
         let (index, delivery, storage) = (config.index.clone(), Arc::clone(delivery), Some(Arc::clone(storage)));
-        let services = web::Services { index, delivery, storage, users, ohif, tls };
+        let services = web::Services { index, delivery, storage, users, ohif, tls, audit: audit.clone() };
         Ok(Some(Self { options: config.web_options()?, services, tokens }))
     }
 }

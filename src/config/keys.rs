@@ -714,6 +714,35 @@ keys! {
         high: "true: a scan calls back whole archives from tape, which takes days and fills the disk",
         switch: "scan" "--recall" "true" "Read files whose content lies on tape, which calls them back",
     }
+    AUDIT_DIRECTORY: Text = "audit.directory" = "\"\"" {
+        "Directory of the audit trail (PS3.15 A.5): JSON lines that say who asked for what. Only its \
+         owner can read them. Empty means no trail.",
+        unit: "path, as for index",
+    }
+    AUDIT_MAX_MIB: Integer(16, 1 << 20) = "audit.max_mib" = "4096" {
+        "Maximum size of all files of the trail. Above it the oldest are deleted, sent or not. The \
+         metric dcmdex_audit_dropped_total counts events that were deleted unsent.",
+        unit: "MiB",
+        low: "events are lost when the collector is away for long",
+        high: "the disk has less room for objects",
+    }
+    AUDIT_KEEP_DAYS: Integer(1, 36_500) = "audit.keep_days" = "365" {
+        "Time for which events are kept. Events that were not sent yet are kept for longer.",
+        unit: "days",
+        low: "the trail cannot answer who asked in May",
+        high: "the files grow up to audit.max_mib",
+    }
+    AUDIT_COLLECTOR: Text = "audit.collector" = "\"\"" {
+        "Collector of the events as XML: syslog over TLS (RFC 5425), or over TCP for a relay on this \
+         machine. It needs audit.directory, where events wait while the collector is away. Empty means \
+         none.",
+        unit: "\"tls://HOST:6514\" or \"tcp://HOST:601\"",
+    }
+    AUDIT_AUTHORITIES: Text = "audit.authorities" = "\"\"" {
+        "Authorities that may issue the certificate of the collector. The node presents the \
+         certificate of [tls], if the collector asks for one.",
+        unit: "PEM file; path as for index",
+    }
     MONITORING_ENABLED: Boolean = "monitoring.enabled" = "false" {
         "Whether the node opens a port for supervisors: /metrics, /healthz, /readyz and /status. It \
          has no users, and tells nothing of a patient. The option --monitoring-port enables it too.",

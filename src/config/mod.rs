@@ -6,6 +6,7 @@
 
 mod access;
 mod attributes;
+mod audit;
 mod entries;
 mod example;
 mod http;
@@ -29,6 +30,7 @@ use std::time::Duration;
 use toml::Value;
 
 pub use access::{AccessHistory, AccessMode, Admitted};
+pub use audit::AuditSettings;
 pub use example::example;
 pub use http::{Http, HttpAccess};
 pub(crate) use keys::parse_value;
@@ -252,6 +254,8 @@ pub struct Config {
     pub network: Network,
     /// Settings of HTTP.
     pub http: Http,
+    /// The audit trail. `None`: there is none.
+    pub audit: Option<AuditSettings>,
     /// Address and port for supervisors. `None`: there is none.
     pub monitoring: Option<SocketAddr>,
     /// Guarantee of a C-STORE success.
@@ -447,6 +451,7 @@ impl<'a> Check<'a> {
             network: self.network(),
             http: self.http(),
             monitoring: self.monitoring(),
+            audit: None,
             durability: self.choice(settings::STORE_DURABILITY, [StoreDurability::Full, StoreDurability::Os]),
             duplicates: self
                 .choice(settings::STORE_DUPLICATES, [Duplicates::KeepBoth, Duplicates::KeepFirst, Duplicates::Replace]),
@@ -489,6 +494,7 @@ impl<'a> Check<'a> {
         }
         self.consistency(&config);
         config.watches = self.watches(&config.storage);
+        config.audit = self.audit();
         config
     }
 

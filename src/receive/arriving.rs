@@ -60,6 +60,8 @@ pub struct Arrived {
     pub study_instance_uid: String,
     /// Series Instance UID.
     pub series_instance_uid: String,
+    /// Patient ID, for the audit trail.
+    pub patient_id: String,
 }
 
 /// An object that is arriving.
@@ -223,10 +225,11 @@ impl Arriving {
             return Err(error);
         }
         let record = read(&announced, parser)?;
-        let [study_instance_uid, series_instance_uid] =
-            [AttributeId::StudyInstanceUID, AttributeId::SeriesInstanceUID].map(|id| record.value(id).to_owned());
+        let [study_instance_uid, series_instance_uid, patient_id] =
+            [AttributeId::StudyInstanceUID, AttributeId::SeriesInstanceUID, AttributeId::PatientID]
+                .map(|id| record.value(id).to_owned());
         let committed = keep(&storage, (record, sender), file, (length, memory.peer())).await?;
-        Ok(Arrived { committed, study_instance_uid, series_instance_uid })
+        Ok(Arrived { committed, study_instance_uid, series_instance_uid, patient_id })
     }
 }
 

@@ -15,6 +15,7 @@ use tracing::{Instrument, debug, info, info_span};
 
 use conversation::Conversation;
 
+use crate::audit::{AuditEvent, AuditOutcome, AuditRecord, Auditor, Participant};
 use crate::db::ReceivedFrom;
 use crate::model::peer::CountedAs;
 use crate::scp::negotiation::{self, Agreement, Answer, RefusedContexts};
@@ -72,14 +73,25 @@ async fn secured(
         // A certificate may have expired, so this gets a line in the log. Nothing of it comes from
         // the peer.
         Ok(Err(error)) => {
+            let why = handshake_failure(&error);
             if shared.log_limit.allows(peer.ip(), "TLS handshake failed") {
-                info!("no association: TLS handshake failed: {}", handshake_failure(&error));
+                info!("no association: TLS handshake failed: {why}");
             }
+            turned_away(&shared.audit, peer, String::new(), format!("TLS handshake failed: {why}"));
         }
         Err(_) => debug!("no association: the TLS handshake was not complete within the time allowed"),
     }
     metrics::ASSOCIATIONS_FAILED.increment();
     None
+}
+
+fn turned_away(audit: &Auditor, peer: SocketAddr, name: String, reason: String) {
+    if audit.is_on() {
+        let mut record = AuditRecord::new(AuditEvent::AuthenticationFailed, "DICOM");
+        record.by = Some(Participant { name, address: peer.ip().to_canonical().to_string() });
+        (record.outcome, record.reason) = (AuditOutcome::MinorFailure, reason);
+        audit.note(record);
+    }
 }
 
 struct Connection {
@@ -117,7 +129,10 @@ impl Connection {
             Ok(()) => conversation.run(&mut reader).await,
             Err(error) => End::Write(error),
         };
-        let Session { agreement, node, writer, answered, reports, .. } = &mut conversation.session;
+        let Session { agreement, node, writer, answered, reports, received, sender, .. } = &mut conversation.session;
+        if let Some(event) = received.event(sender) {
+            node.audit.note(event);
+        }
         reports.hand_over(&agreement.calling_ae_title, node);
         info!(
             called_ae = %printable(&agreement.called_ae_title, AE_TITLE_LENGTH),
@@ -187,6 +202,7 @@ impl Connection {
                     None => format!("association rejected: {}", rejection.source),
                 };
                 self.log(&why, |why| info!(called_ae = %called, "{why}"));
+                self.turned_away(title, why);
                 self.finish(reader, writer, Some(&Pdu::AssociationRJ(rejection))).await;
             }
             Answer::Abort(reason) => {
@@ -197,6 +213,11 @@ impl Connection {
             }
         }
         None
+    }
+
+    /// Tells the audit trail of a peer that was turned away.
+    fn turned_away(&self, name: String, reason: String) {
+        turned_away(&self.shared.audit, self.peer, name, reason);
     }
 
     /// Logs services that the peer asked for and may not use. Without this line a missing right leaves no trace: the peer

@@ -93,6 +93,7 @@ impl Node {
             called_ae_title: options.called_ae_title,
             peers: services.peers.clone(),
         };
+        let audit = services.audit.clone();
         let services = services::list(&services);
         let mut policy = Policy {
             access,
@@ -111,6 +112,7 @@ impl Node {
             memory: Shares::new(MEMORY_BYTES, 0, &metrics::MEMORY_REFUSED),
             log_limit: Arc::new(LogLimit::default()),
             next_association_id: AtomicU64::new(1),
+            audit,
             options: Arc::new(options),
         };
         Ok(Self { plain, tls, shared: Arc::new(shared) })

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::peers::SharedPeers;
+use crate::audit::Auditor;
 use crate::scp::options::Options;
 use crate::telemetry::log_limit::LogLimit;
 
@@ -16,6 +17,8 @@ pub(in crate::scp) struct NodeContext {
     pub(in crate::scp) peers: SharedPeers,
     /// The log lines about peers whose requests were refused.
     pub(in crate::scp) log_limit: Arc<LogLimit>,
+    /// Takes who asked for what.
+    pub(in crate::scp) audit: Auditor,
     /// Cancelled when the node is to stop.
     pub(in crate::scp) shutdown: CancellationToken,
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::Auditor;
 use crate::model::peer::CountedAs;
 use crate::scp::negotiation::Policy;
 use crate::scp::node_context::NodeContext;
@@ -29,6 +30,8 @@ pub(super) struct NodeShared {
     /// The log lines about peers that were turned away.
     pub(super) log_limit: Arc<LogLimit>,
     pub(super) next_association_id: AtomicU64,
+    /// Takes who asked for what.
+    pub(super) audit: Auditor,
 }
 
 impl NodeShared {
@@ -43,6 +46,7 @@ impl NodeShared {
             options: Arc::clone(&self.options),
             peers: self.policy.access.peers.clone(),
             log_limit: Arc::clone(&self.log_limit),
+            audit: self.audit.clone(),
             shutdown,
         }
     }

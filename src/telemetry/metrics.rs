@@ -316,6 +316,11 @@ metrics! {
     Gauge "dcmdex_storage_min_free_bytes", "Free bytes at which received objects are refused." { STORAGE_MIN_FREE_BYTES }
     Gauge "dcmdex_index_free_bytes", "Free bytes on the disk of the index." { INDEX_FREE_BYTES }
     Gauge "dcmdex_index_bytes", "Size of the index with its write-ahead log, in bytes." { INDEX_BYTES }
+    Counter "dcmdex_audit_events_total", "Events that were written to the audit trail." { AUDIT_EVENTS }
+    Counter "dcmdex_audit_sent_total", "Events that were sent to the collector of the audit trail; some twice." { AUDIT_SENT }
+    Counter "dcmdex_audit_dropped_total", "Events that the audit trail has lost, or lost before they were sent." { AUDIT_DROPPED }
+    Gauge "dcmdex_audit_waiting_bytes", "Bytes of the audit trail that wait to be sent." { AUDIT_WAITING_BYTES }
+    Gauge "dcmdex_audit_collector_down", "1 while the collector of the audit trail cannot be reached." { AUDIT_COLLECTOR_DOWN }
     Gauge "dcmdex_http_connections_active", "HTTP connections open now." { HTTP_CONNECTIONS_ACTIVE }
     Counter "dcmdex_http_connections_refused_total", "HTTP connections closed because too many were open." {
         HTTP_CONNECTIONS_REFUSED,

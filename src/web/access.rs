@@ -49,10 +49,10 @@ impl fmt::Debug for SharedUsers {
 }
 
 /// The caller of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Caller {
-    /// A user of the file, or the bearer of a token.
-    Known(Rights),
+    /// A user of the file, by name, or the bearer of a token, without one.
+    Known(Rights, String),
     /// Anyone, if there are neither users nor tokens.
     Anyone,
 }
@@ -112,7 +112,8 @@ impl SharedUsers {
             && claims.trusted_proxies.contains(&claims.address)
             && let Some(name) = single(claims.headers, header)
         {
-            return users.rights_by_proxy(name.trim()).map(Caller::Known).ok_or(unknown);
+            let name = name.trim();
+            return users.rights_by_proxy(name).map(|rights| Caller::Known(rights, name.to_owned())).ok_or(unknown);
         }
         let credentials = single(claims.headers, &AUTHORIZATION).ok_or(unknown)?;
         let (scheme, rest) = credentials.split_once(' ').ok_or(unknown)?;
@@ -120,16 +121,20 @@ impl SharedUsers {
         if rest.len() > MAX_TOKEN_BYTES.max(2 * MAX_SECRET_BYTES) {
             return Err(unknown);
         }
+        let mut name = String::new();
         let rights = match scheme.to_ascii_lowercase().as_str() {
             // Our own tokens have no full stop.
             "bearer" => match &self.0.tokens {
                 Some(tokens) if rest.contains('.') => rights_of_jwt(tokens, rest).await,
                 _ => users.rights_of_token(rest.as_bytes()),
             },
-            "basic" => self.rights_of_password(users, rest).await,
+            "basic" => {
+                name = name_in(rest);
+                self.rights_of_password(users, rest).await
+            }
             _ => None,
         };
-        rights.map(Caller::Known).ok_or(unknown)
+        rights.map(|rights| Caller::Known(rights, name)).ok_or(unknown)
     }
 
     async fn rights_of_password(&self, users: Arc<Users>, basic: &str) -> Option<Rights> {
@@ -152,6 +157,12 @@ impl SharedUsers {
         }
         Some(rights)
     }
+}
+
+/// The name in the credentials of a password.
+fn name_in(basic: &str) -> String {
+    let decoded = BASE64.decode(basic.as_bytes()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    decoded.and_then(|text| Some(text.split_once(':')?.0.to_owned())).unwrap_or_default()
 }
 
 /// Checks a token of an identity provider on a thread that may read the file of keys.

@@ -17,6 +17,7 @@ use tracing::debug;
 
 use super::access::{Caller, Claims, Unknown};
 use super::all_bulk_data::Which;
+use super::audited::SeenRequest;
 use super::body::Body;
 use super::call::{Answering, Call};
 use super::host::{Arrival, RequestTarget, add_preflight};
@@ -122,11 +123,16 @@ async fn to_target(
         trusted_proxies: &answering.options.trusted_proxies,
         user_header: answering.user_header.as_ref(),
     };
+    let seen = answering.audit.is_on().then(|| SeenRequest::of(&head, route.as_ref(), target.client));
+    let mut user = String::new();
     let answered = async {
         // An unknown caller does not learn which paths exist.
         if needs != Needs::Nothing {
             let rights = match answering.users.caller(&claims).await {
-                Ok(Caller::Known(rights)) => rights,
+                Ok(Caller::Known(rights, name)) => {
+                    user = name;
+                    rights
+                }
                 Ok(Caller::Anyone) => answering.options.anyone,
                 Err(unknown) => return Err(unauthorized(unknown)),
             };
@@ -147,14 +153,19 @@ async fn to_target(
         let query = head.uri.query().unwrap_or_default();
         let peer = Arc::new(CountedAs::address(target.client));
         let (headers, base) = (&head.headers, &target.base);
-        let call = Call { route, path: head.uri.path(), query, headers, base, address: target.client, peer };
+        let (path, address, user) = (head.uri.path(), target.client, user.as_str());
+        let call = Call { route, path, query, headers, base, address, user, peer };
         if head.method == Method::POST {
             store::answer(answering, &call, body).await
         } else {
             dispatch(answering, call).await
         }
     };
-    (answered.await.unwrap_or_else(Problem::into_response), template)
+    let response = answered.await.unwrap_or_else(Problem::into_response);
+    if let Some(seen) = seen {
+        seen.note(&answering.audit, user, response.status());
+    }
+    (response, template)
 }
 
 fn check(needs: Needs, rights: Rights) -> Result<(), Problem> {

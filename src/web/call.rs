@@ -21,6 +21,7 @@ use super::pixels::PixelCache;
 use super::problem::Problem;
 use super::resource::Route;
 use super::{Options, Services, TlsSource};
+use crate::audit::Auditor;
 use crate::deliver::delivery::Delivery;
 use crate::qr::readers::Readers;
 use crate::receive::storage::Storage;
@@ -67,6 +68,8 @@ pub(super) struct Answering {
     pub(super) users: SharedUsers,
     pub(super) user_header: Option<HeaderName>,
     pub(super) tls: Option<TlsSource>,
+    /// Takes who asked for what.
+    pub(super) audit: Auditor,
 }
 
 impl Answering {
@@ -91,6 +94,7 @@ impl Answering {
             users: services.users,
             user_header: user_header.transpose()?,
             tls: services.tls,
+            audit: services.audit,
             options,
         })
     }
@@ -129,6 +133,8 @@ pub(super) struct Call<'r> {
     /// Address of the caller: the other end of the connection, or the one that a trusted proxy
     /// names.
     pub(super) address: IpAddr,
+    /// Name of the user who asks. Empty if it is not known.
+    pub(super) user: &'r str,
     /// The peer for which the request counts.
     pub(super) peer: CountedPeer,
 }

@@ -21,6 +21,7 @@ mod access;
 mod activity;
 mod all_bulk_data;
 mod answer;
+mod audited;
 mod base_url;
 mod body;
 mod call;
@@ -81,6 +82,7 @@ pub use ohif::{Ohif, OhifError};
 pub use resource::{METHODS_OF_RESOURCES, ResourceMethods};
 
 use crate::access::users::Rights;
+use crate::audit::Auditor;
 use crate::deliver::delivery::Delivery;
 use crate::qr;
 use crate::receive::storage::Storage;
@@ -191,6 +193,8 @@ pub struct Services {
     pub ohif: Option<Arc<Ohif>>,
     /// The certificates. `None` means no TLS.
     pub tls: Option<TlsSource>,
+    /// The audit trail.
+    pub audit: Auditor,
 }
 
 impl std::fmt::Debug for Services {

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::access::single;
+use super::audited;
 use super::body::Body;
 use super::forms::DICOM;
 use super::multipart::{MultipartError, MultipartReader, PartEvent};
@@ -93,6 +94,16 @@ pub(super) async fn answer(
         parts: 0,
     };
     let outcomes = storing.run(form, body, answering.options.read_timeout).await?;
+    if answering.audit.is_on() {
+        let objects = outcomes.iter().filter_map(|outcome| {
+            let stored = outcome.result.as_ref().ok()?;
+            Some((stored.study.clone(), stored.patient_id.clone(), outcome.sop_class_uid.clone()))
+        });
+        let by = audited::participant(call.user.to_owned(), call.address);
+        if let Some(event) = audited::stored(by, objects) {
+            answering.audit.note(event);
+        }
+    }
     let service = format!("{}{SERVICE}", call.base);
     Ok(response(&outcomes, media_type, storage.objects.is_some().then_some(service.as_str())))
 }
@@ -143,6 +154,7 @@ struct PartOutcome {
 struct StoredPart {
     study: String,
     series: String,
+    patient_id: String,
 }
 
 struct Refused {
@@ -384,8 +396,8 @@ impl Storing {
 async fn finish(at: usize, arriving: Arriving, announced: Arc<Announced>) -> PartOutcome {
     let result = match arriving.finish().await {
         // The proof of commit is in it.
-        Ok(Arrived { committed: _, study_instance_uid: study, series_instance_uid: series }) => {
-            Ok(StoredPart { study, series })
+        Ok(Arrived { committed: _, study_instance_uid: study, series_instance_uid: series, patient_id }) => {
+            Ok(StoredPart { study, series, patient_id })
         }
         Err(error) => {
             if error.is_ours() {
@@ -455,7 +467,7 @@ fn response(outcomes: &[PartOutcome], media_type: &'static str, service: Option<
             item.insert("00081155", ui(&outcome.sop_instance_uid));
         }
         match &outcome.result {
-            Ok(StoredPart { study, series }) => {
+            Ok(StoredPart { study, series, .. }) => {
                 studies.insert(study.as_str());
                 if let Some(service) = service {
                     let uids = [study, series, &outcome.sop_instance_uid].map(|uid| encoded_uid(uid));

@@ -8,10 +8,13 @@ use dicom_dictionary_std::uids;
 
 use super::answering::{AskedFind, Control, Outgoing, Question, response};
 use super::arriving::ArrivingIdentifier;
+use super::audited;
 use super::backlog::AnswerSpoolPlace;
 use super::service::{
     ArrivedCommand, Begin, Boxed, DimseService, End, Operation, QueuedCommand, Session, sop_class_not_supported,
 };
+use crate::audit::Auditor;
+use crate::db::ReceivedFrom;
 use crate::dimse::command_set::CommandField;
 use crate::dimse::message::{CFindRequest, DimseRequest};
 use crate::dimse::{Response, Status};
@@ -112,6 +115,8 @@ struct FindReceiving {
     is_repository_query: bool,
     negotiated: NegotiatedOptions,
     identifier: ArrivingIdentifier,
+    /// Where the audit trail learns of it, and who asks.
+    audit: (Auditor, Arc<ReceivedFrom>),
 }
 
 impl Operation for FindReceiving {
@@ -150,18 +155,21 @@ impl FindReceiving {
         let negotiated = negotiated.map(NegotiatedOptions::of_bytes).unwrap_or_default();
         let (find, context_id) = (Arc::clone(find), command.context_id);
         let is_repository_query = context.abstract_syntax == uids::REPOSITORY_QUERY;
-        Some(Self { find, context_id, request: request.clone(), model, is_repository_query, negotiated, identifier })
+        let audit = (session.node.audit.clone(), Arc::clone(&session.sender));
+        let request = request.clone();
+        Some(Self { find, context_id, request, model, is_repository_query, negotiated, identifier, audit })
     }
 }
 
 impl Question for FindReceiving {
     fn ask(self: Box<Self>, control: &Control, outgoing: &mut Outgoing) -> Result<(), FindError> {
-        let Self { find, model, is_repository_query, negotiated, identifier, .. } = *self;
+        let Self { find, model, is_repository_query, negotiated, identifier, audit, request, .. } = *self;
         let encoding = identifier.encoding;
         let bytes = identifier.finish()?;
         let Find { options, readers, .. } = &*find;
         let assumed = &options.assumed_character_set;
         let identifier = Identifier::decode_with(bytes.as_slice(), encoding, assumed, &options.declared)?;
+        audited::note_query(&audit, &request, &identifier);
         let query = match is_repository_query {
             true => qr::parse_repository(&identifier, negotiated, options)?,
             false => qr::parse(model, &identifier, negotiated, options)?,

@@ -2,6 +2,7 @@
 
 mod answering;
 mod arriving;
+pub(in crate::scp) mod audited;
 mod backlog;
 pub(super) mod commit;
 mod echo;
@@ -26,6 +27,7 @@ use self::service::DimseService;
 use self::store::StoreService;
 use self::worklist::{Worklist, WorklistService};
 use crate::access::peers::SharedPeers;
+use crate::audit::Auditor;
 use crate::receive::storage::Storage;
 use crate::scp::service_class::ServiceClass;
 
@@ -45,6 +47,8 @@ pub struct NodeServices {
     /// Who may associate and for what, and where C-MOVE may send to. They can be replaced while the
     /// node runs.
     pub peers: SharedPeers,
+    /// Takes who asked for what.
+    pub audit: Auditor,
 }
 
 /// Returns every service, provided or not. A new service has its line here.

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use dicom_ul::pdu::{AbortRQServiceProviderReason as ProviderReason, AbortRQSource, Pdu};
 use tracing::{debug, error, info};
 
+use super::audited::ReceivedStudies;
 use super::event_reports::EventReports;
 use crate::db::ReceivedFrom;
 use crate::dimse::command_set::{CommandField, CommandSet, CommandSetError};
@@ -131,6 +132,8 @@ pub(in crate::scp) struct Session {
     pub(in crate::scp) writer: PduWriter,
     pub(in crate::scp) answered: ResponseCounts,
     pub(in crate::scp) reports: EventReports,
+    /// What the association has brought, for the audit trail.
+    pub(in crate::scp) received: ReceivedStudies,
     assembler: MessageAssembler,
     /// The log already has a failure of this node on this association.
     own_failure_logged: bool,
@@ -156,6 +159,7 @@ impl Session {
             writer,
             answered: ResponseCounts::default(),
             reports: EventReports::default(),
+            received: ReceivedStudies::default(),
             assembler: MessageAssembler::new(),
             own_failure_logged: false,
             next_failure_logged: false,

@@ -229,6 +229,17 @@ impl StoreResponse {
     }
 }
 
+/// Tells the audit trail of an object.
+fn note(session: &mut Session, sop_class_uid: &str, study: (String, String)) {
+    if !session.node.audit.is_on() {
+        return;
+    }
+    let event = session.received.add(&session.sender, study, sop_class_uid);
+    if let Some(event) = event {
+        session.node.audit.note(event);
+    }
+}
+
 /// An instance that is arriving.
 struct StoreReceiving {
     context_id: u8,
@@ -282,7 +293,10 @@ impl Operation for StoreReceiving {
                 sop_instance_uid: &announced.sop_instance_uid,
             };
             let response = match arriving.finish().await {
-                Ok(arrived) => StoreResponse::success(request, arrived.committed),
+                Ok(arrived) => {
+                    note(session, &announced.sop_class_uid, (arrived.study_instance_uid, arrived.patient_id));
+                    StoreResponse::success(request, arrived.committed)
+                }
                 Err(error) => {
                     let error = StoreError::Receive(error);
                     session.log(&error, error.is_ours());

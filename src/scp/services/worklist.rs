@@ -14,11 +14,13 @@ use tracing::{error, warn};
 
 use super::answering::{AskedFind, Control, Outgoing, Question, response};
 use super::arriving::ArrivingIdentifier;
+use super::audited;
 use super::backlog::AnswerSpoolPlace;
 use super::service::{
     ArrivedCommand, Begin, Boxed, DimseService, End, Operation, QueuedCommand, Session, sop_class_not_supported,
 };
-use crate::db::{WorklistAsked, WorklistRow, WorklistSearch};
+use crate::audit::Auditor;
+use crate::db::{ReceivedFrom, WorklistAsked, WorklistRow, WorklistSearch};
 use crate::dimse::Status;
 use crate::dimse::command_set::CommandField;
 use crate::dimse::message::{CFindRequest, DimseRequest};
@@ -200,6 +202,8 @@ struct WorklistReceiving {
     view: WorklistView,
     calling_ae_title: String,
     identifier: ArrivingIdentifier,
+    /// Where the audit trail learns of it, and who asks.
+    audit: (Auditor, Arc<ReceivedFrom>),
 }
 
 impl WorklistReceiving {
@@ -218,7 +222,9 @@ impl WorklistReceiving {
         let calling_ae_title = session.agreement.calling_ae_title.to_string();
         let view = view_of(session, &calling_ae_title);
         let (worklist, context_id) = (Arc::clone(worklist), command.context_id);
-        Some(Self { worklist, context_id, request: request.clone(), names, view, calling_ae_title, identifier })
+        let audit = (session.node.audit.clone(), Arc::clone(&session.sender));
+        let request = request.clone();
+        Some(Self { worklist, context_id, request, names, view, calling_ae_title, identifier, audit })
     }
 }
 
@@ -254,11 +260,12 @@ impl Operation for WorklistReceiving {
 
 impl Question for WorklistReceiving {
     fn ask(self: Box<Self>, control: &Control, outgoing: &mut Outgoing) -> Result<(), FindError> {
-        let Self { worklist, names, view, calling_ae_title, identifier, .. } = *self;
+        let Self { worklist, names, view, calling_ae_title, identifier, audit, request, .. } = *self;
         let encoding = identifier.encoding;
         let bytes = identifier.finish()?;
         let assumed = &worklist.options.assumed_character_set;
         let identifier = Identifier::decode(bytes.as_slice(), encoding, assumed)?;
+        audited::note_query(&audit, &request, &identifier);
         let now_ms = worklist.clock.now_ms();
         let query = WorklistQuery::parse(&identifier, names, view, &worklist.options, now_ms)?;
         if query.has_no_keys() {

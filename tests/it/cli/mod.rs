@@ -1,6 +1,7 @@
 //! The program as users see it: arguments in; standard output, standard error and exit code out.
 
 mod access;
+mod audit;
 mod backup;
 mod check;
 mod compare;

@@ -137,6 +137,7 @@ impl TestNode {
             commitment: Some(Arc::new(commitment)),
             worklist: Some(Arc::new(Worklist::new(directory.path().join("index.db"), worklist, Arc::new(intake)))),
             peers: peers.clone(),
+            audit: dcmdex::audit::Auditor::off(),
         };
         let shutdown = CancellationToken::new();
         let runtime = Builder::new_multi_thread()

@@ -156,7 +156,15 @@ impl TestWeb {
         let delivery =
             DeliveryOptions { max_instances: 100_000, source_timeout: UNREACHED, verification_holds: Duration::ZERO };
         let delivery = Arc::new(Delivery::new(index.clone(), delivery));
-        let mut services = Services { index, delivery, storage: None, users: users.clone(), ohif: None, tls: None };
+        let mut services = Services {
+            index,
+            delivery,
+            storage: None,
+            users: users.clone(),
+            ohif: None,
+            tls: None,
+            audit: dcmdex::audit::Auditor::off(),
+        };
         serve(&mut services);
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let web = runtime.block_on(Web::bind(options, services)).unwrap();

@@ -1,6 +1,6 @@
 //! C-GET and C-MOVE on an association, from the Identifier to the last response (PS3.4 C.4.2, C.4.3).
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -11,6 +11,7 @@ use super::retrieval::Retrieval;
 use super::retriever::Retrieve;
 use super::tally::{Ending, RetrievalTally};
 use super::{get, move_to};
+use crate::audit::{AuditEvent, AuditOutcome, AuditRecord, AuditedQuery, AuditedStudy, Participant};
 use crate::dimse::Status;
 use crate::dimse::command_set::CommandField;
 use crate::dimse::message::RetrieveRequest;
@@ -18,6 +19,7 @@ use crate::model::ae_title::AeTitle;
 use crate::model::level::InformationModel;
 use crate::qr::{self, FindError, Identifier, Instances, RetrieveError};
 use crate::scp::services::arriving::ArrivingIdentifier;
+use crate::scp::services::audited;
 use crate::scp::services::service::{
     ArrivedCommand, Begin, Boxed, End, Operation, QueuedCommand, Session, sop_class_not_supported,
 };
@@ -51,6 +53,8 @@ struct RetrieveReceiving {
     model: InformationModel,
     relational: bool,
     identifier: ArrivingIdentifier,
+    /// The keys, for the audit trail.
+    keys: Arc<OnceLock<Vec<String>>>,
 }
 
 impl RetrieveReceiving {
@@ -68,7 +72,8 @@ impl RetrieveReceiving {
         let agreed = session.agreement.extended(&context.abstract_syntax);
         let relational = agreed.is_some_and(|bytes| bytes.first() == Some(&1));
         let asked = Asked { context_id: command.context_id, request: request.clone(), encoding: identifier.encoding };
-        Some(Self { service: Arc::clone(service), asked, model, relational, identifier })
+        let keys = Arc::default();
+        Some(Self { service: Arc::clone(service), asked, model, relational, identifier, keys })
     }
 
     /// Finds the instances within a time limit. Their memory is counted.
@@ -77,13 +82,15 @@ impl RetrieveReceiving {
         peer: &CountedPeer,
         time_limit: Duration,
     ) -> (Arc<Retrieve>, Asked, Result<(Instances, Share), RetrieveError>) {
-        let Self { service, asked, model, relational, identifier } = self;
+        let Self { service, asked, model, relational, identifier, keys } = self;
         let (retrieve, encoding) = (Arc::clone(&service), asked.encoding);
         let question = move || {
             let options = retrieve.options();
             let bytes = identifier.finish()?;
             let identifier = Identifier::decode(bytes.as_slice(), encoding, &options.assumed_character_set)
                 .map_err(FindError::Identifier)?;
+            // It is set once.
+            let _first = keys.set(audited::keys(&identifier));
             qr::parse_retrieval(model, &identifier, relational, options.hierarchy)
         };
         let instances = service.delivery().instances(peer, time_limit, question).await;
@@ -113,6 +120,7 @@ async fn retrieve(
 ) -> Result<Option<QueuedCommand>, End> {
     let begun = Instant::now();
     let peer = Arc::clone(session.memory.peer());
+    let keys = Arc::clone(&receiving.keys);
     let (service, asked, instances) = receiving.instances(&peer, session.node.options.query_time_limit).await;
     let (instances, listed) = match instances {
         Ok((instances, listed)) => (Arc::new(instances), listed),
@@ -120,16 +128,26 @@ async fn retrieve(
             metrics::RETRIEVALS_REFUSED.increment();
             let response = asked.refusal(&error);
             session.log(&error, error.is_ours());
+            note(session, &asked, &keys, Err((error.to_string(), error.is_ours())));
             return session.send(asked.context_id, &response).await.map(|()| None);
         }
     };
     let tally = RetrievalTally::new(instances.len());
     let mut retrieval = Retrieval { service, asked, instances, _listed: listed, tally, cancelled: false, queued: None };
     match retrieval.asked.request.field {
-        CommandField::C_GET_RQ => get::run(&mut retrieval, session, reader).await?,
+        CommandField::C_GET_RQ => {
+            let ran = get::run(&mut retrieval, session, reader).await;
+            note(session, &retrieval.asked, &keys, Ok(&retrieval.tally));
+            ran?;
+        }
         _ => match destination(&retrieval.asked, session) {
-            Some(destination) => move_to::run(&mut retrieval, session, reader, destination).await?,
+            Some(destination) => {
+                let ran = move_to::run(&mut retrieval, session, reader, destination).await;
+                note(session, &retrieval.asked, &keys, Ok(&retrieval.tally));
+                ran?;
+            }
             None => {
+                note(session, &retrieval.asked, &keys, Err(("unknown Move Destination".to_owned(), false)));
                 metrics::RETRIEVALS_REFUSED.increment();
                 let response = retrieval.asked.response(Status::MOVE_DESTINATION_UNKNOWN);
                 let response = response.with_comment("unknown Move Destination");
@@ -140,6 +158,54 @@ async fn retrieve(
     respond_last(&retrieval, session).await?;
     metrics::RETRIEVE_SECONDS.observe(begun.elapsed());
     Ok(retrieval.queued)
+}
+
+/// Tells the audit trail of a retrieval: what became of it, or why it was refused and whether that
+/// is the fault of this node.
+fn note(
+    session: &Session,
+    asked: &Asked,
+    keys: &OnceLock<Vec<String>>,
+    ended: Result<&RetrievalTally, (String, bool)>,
+) {
+    let audit = &session.node.audit;
+    if !audit.is_on() {
+        return;
+    }
+    let is_move = asked.request.field == CommandField::C_MOVE_RQ;
+    let mut record = AuditRecord::new(AuditEvent::Retrieved, if is_move { "C-MOVE" } else { "C-GET" });
+    record.by = Some(audited::peer(&session.sender));
+    if let Some(title) = &asked.request.move_destination {
+        record.to = Some(Participant { name: title.trim().to_owned(), address: String::new() });
+    }
+    let keys = keys.get().cloned().unwrap_or_default();
+    let values = |name: &str| keys.iter().find_map(|key| key.strip_prefix(name)?.strip_prefix('=')).unwrap_or_default();
+    let patient_id = values("PatientID").to_owned();
+    let studies = values("StudyInstanceUID").split('\\').filter(|uid| !uid.is_empty());
+    record.studies = studies
+        .map(|uid| AuditedStudy {
+            study_instance_uid: uid.to_owned(),
+            patient_id: patient_id.clone(),
+            ..AuditedStudy::default()
+        })
+        .collect();
+    let arrived = match ended {
+        Ok(tally) => {
+            if tally.arrived() < tally.total() {
+                record.outcome = AuditOutcome::MinorFailure;
+                record.reason = format!("{} of {} objects arrived", tally.arrived(), tally.total());
+            }
+            Some(tally.arrived() as u64)
+        }
+        Err((reason, is_ours)) => {
+            record.outcome = if is_ours { AuditOutcome::SeriousFailure } else { AuditOutcome::MinorFailure };
+            record.reason = reason;
+            None
+        }
+    };
+    let sop_class_uid = asked.request.affected_sop_class_uid.clone();
+    record.query = Some(AuditedQuery { sop_class_uid, keys, arrived });
+    audit.note(record);
 }
 
 /// Returns the destination of a C-MOVE. `None` if this node does not know it (PS3.4 table C.4-2,

@@ -54,6 +54,11 @@ impl RetrievalTally {
         }
     }
 
+    /// Returns the number of sub-operations.
+    pub(super) fn total(&self) -> usize {
+        self.total
+    }
+
     /// Returns the number of sub-operations that are over.
     pub(super) fn over(&self) -> usize {
         self.completed + self.warning + self.failed.len()
