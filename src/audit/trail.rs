@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::record::AuditRecord;
 use super::sender::AuditSender;
@@ -206,10 +206,7 @@ impl LineWriter {
         }
         let first = match is_ending {
             true => events.try_recv().ok(),
-            false => match events.recv_timeout(SYNC / 4) {
-                Ok(event) => Some(event),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-            },
+            false => events.recv_timeout(SYNC / 4).ok(),
         };
         let mut count = 0;
         for event in first.into_iter().chain(events.try_iter()).take(BATCH) {

@@ -1,6 +1,7 @@
 //! Whether all is well with a node, as far as its index and its disks show: for `status --check` and
 //! for the port for supervisors.
 
+use std::cmp::Reverse;
 use std::fmt;
 use std::path::Path;
 
@@ -104,7 +105,7 @@ impl Health {
             let hours = u64::try_from((now_ms - made_ms) / HOUR_MS).unwrap_or(0);
             this.problems.push((Grade::Warning, format!("the last backup is {hours} hours old")));
         }
-        this.problems.sort_by(|one, other| other.0.cmp(&one.0));
+        this.problems.sort_by_key(|(grade, _)| Reverse(*grade));
         this
     }
 
