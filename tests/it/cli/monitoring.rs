@@ -95,7 +95,7 @@ fn a_check_is_one_line_with_the_exit_code_of_supervisors() {
 
     fs::write(place.path("dcmdex.toml"), "[store]\nmin_free_mib = 1073741824\n").unwrap();
     // A twentieth of the disk stays free at most, and five times that is little.
-    let space = rustix::fs::statvfs(&place.path("")).unwrap();
+    let space = rustix::fs::statvfs(place.path("")).unwrap();
     let (free, part) = (space.f_bavail, space.f_blocks / 20);
     let (code, word) = if free <= part {
         (2, "CRITICAL")
