@@ -27,7 +27,7 @@ pub(super) struct PeerArgs {
 
 #[derive(Debug, Subcommand)]
 enum PeerAction {
-    /// Add a [[peer]] to the settings file, and keep its comments
+    /// Add a `[[peer]]` to the settings file, and keep its comments
     Add(PeerAddArgs),
     /// List the peers: what each may ask, from where, and where C-MOVE sends
     List,

@@ -31,7 +31,7 @@ pub(super) struct StatusArgs {
     #[arg(long)]
     json: bool,
     /// Write one line for a supervisor such as Nagios or Icinga. The exit code is 0 if all is well, 1
-    /// for a warning, 2 for a critical state, and 3 if the state cannot be found out
+    /// for a warning and 2 for a critical state. It is 3 if the state cannot be found out
     #[arg(long, conflicts_with = "json")]
     check: bool,
 }

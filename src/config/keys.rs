@@ -548,8 +548,8 @@ keys! {
         unit: "true or false",
     }
     WORKLIST_HL7_MAP: Texts = "worklist.hl7_map" = "[]" {
-        "Lines of the mapping that differ from that of IHE, as \"modality = IPC-5, OBR-24\": the name of a line, and \
-         the fields of its value, the first that is there. docs/worklist.md has all lines.",
+        "Lines of the mapping that differ from that of IHE, as \"modality = IPC-5, OBR-24\". The first of the \
+         fields that has a value counts. docs/worklist.md has all lines.",
         unit: "list of lines",
     }
     WORKLIST_QUIET_MINUTES: Integer(1, 100_000) = "worklist.quiet_minutes" = "30" {

@@ -509,7 +509,7 @@ mod tests {
             proposed(5, "1.3.12.2.1107.5.9.1", &[GE_PRIVATE]),
             proposed(7, STUDY_FIND, &[JPEG, IMPLICIT, EXPLICIT]),
             proposed(9, STUDY_FIND, &[uids::DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN]),
-            proposed(11, uids::MODALITY_PERFORMED_PROCEDURE_STEP, &[IMPLICIT]),
+            proposed(11, uids::BASIC_GRAYSCALE_PRINT_MANAGEMENT_META, &[IMPLICIT]),
             proposed(13, uids::CT_IMAGE_STORAGE, &[]),
             proposed(14, uids::CT_IMAGE_STORAGE, &[IMPLICIT]),
         ];

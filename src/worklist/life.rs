@@ -1,5 +1,5 @@
-//! The life of items: started when the first object of the study arrives, done when the study has been
-//! quiet for a while, forgotten some weeks later.
+//! The life of items. An item is started when the first object of its study arrives, and done when the
+//! study has been quiet for a while. Some weeks later it is forgotten.
 
 use std::time::Duration;
 
