@@ -50,10 +50,13 @@ class Ended(SystemExit):
 class Listener:
     """A server process that listens on a port of 127.0.0.1; ends with the `with` block."""
 
+    # What each command line begins with.
+    prefix = []
+
     def __init__(self, command, port, log, cpus=None):
         """`cpus`: the processors that it may use, as taskset takes them; all of them unless told."""
         self.port, self.log = port, log
-        command = (["taskset", "-c", cpus] if cpus else []) + [str(part) for part in command]
+        command = self.prefix + (["taskset", "-c", cpus] if cpus else []) + [str(part) for part in command]
         self.process = subprocess.Popen(command, stdout=log, stderr=log)
         while True:
             if self.process.poll() is not None:

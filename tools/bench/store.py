@@ -121,7 +121,7 @@ class Bound:
         self.name, self.flags = name, flags
 
     def run(self, folder, size, _parallel, count):
-        command = [RELEASE / "syncload", *self.flags, "--count", count, "--size", size, folder / "bound"]
+        command = [*Listener.prefix, RELEASE / "syncload", *self.flags, "--count", count, "--size", size, folder / "bound"]
         done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True)
         got = re.search(r": (\d+) pieces/s, ([\d.]+) MB/s", done.stdout)
         return {"rate": float(got[1]), "mb": float(got[2])}

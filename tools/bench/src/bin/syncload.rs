@@ -1,11 +1,13 @@
 //! Measures the bound of receiving: what the disk alone makes durable.
 //!
 //! Network, index and lasting names are left out. The first command writes a file for each piece and
-//! calls fdatasync on each. The second writes all pieces to one file and calls fdatasync once.
+//! calls fdatasync on each. The second writes all pieces to one file and calls fdatasync once. The
+//! third overwrites one file and calls fdatasync after each group of pieces.
 //!
 //! ```text
 //! cargo run --release -p dcmdex-bench --bin syncload -- --threads 16 --count 4000 --size 16384 DIR
 //! cargo run --release -p dcmdex-bench --bin syncload -- --sequential --count 400 --size 524288 DIR
+//! cargo run --release -p dcmdex-bench --bin syncload -- --group 16 --count 4000 --size 16384 DIR
 //! ```
 
 #![allow(
@@ -16,6 +18,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Barrier;
 use std::thread;
@@ -40,7 +43,13 @@ struct Options {
     /// All pieces into one file, made durable once at the end.
     #[arg(long, conflicts_with = "threads")]
     sequential: bool,
+    /// All pieces into one file that is there already, made durable after each so many.
+    #[arg(long, conflicts_with_all = ["threads", "sequential"])]
+    group: Option<u64>,
 }
+
+/// Bytes of the file that groups of pieces overwrite.
+const GROUPS_FILE: u64 = 64 << 20;
 
 fn main() {
     let options = Options::parse();
@@ -48,7 +57,11 @@ fn main() {
     // Not all the same, should the disk be clever.
     let piece: Vec<u8> =
         (0..options.size as u64).map(|at| (at.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8).collect();
-    let seconds = if options.sequential { sequential(&options, &piece) } else { parallel(&options, &piece) };
+    let seconds = match options.group {
+        Some(group) => grouped(&options, group, &piece),
+        None if options.sequential => sequential(&options, &piece),
+        None => parallel(&options, &piece),
+    };
     let rate = options.count as f64 / seconds;
     println!(
         "{} pieces of {} bytes, {seconds:.3} s: {rate:.0} pieces/s, {:.1} MB/s",
@@ -65,6 +78,28 @@ fn sequential(options: &Options, piece: &[u8]) -> f64 {
         file.write_all(piece).unwrap();
     }
     file.sync_data().unwrap();
+    begun.elapsed().as_secs_f64()
+}
+
+fn grouped(options: &Options, group: u64, piece: &[u8]) -> f64 {
+    let mut file = new_file(&options.folder, "groups");
+    let zeros = vec![0; 1 << 20];
+    for _ in 0..GROUPS_FILE >> 20 {
+        file.write_all(&zeros).unwrap();
+    }
+    file.sync_all().unwrap();
+    let begun = Instant::now();
+    let mut at = 0;
+    for number in 1..=options.count {
+        if at + piece.len() as u64 > GROUPS_FILE {
+            at = 0;
+        }
+        file.write_all_at(piece, at).unwrap();
+        at += piece.len() as u64;
+        if number % group == 0 || number == options.count {
+            file.sync_data().unwrap();
+        }
+    }
     begun.elapsed().as_secs_f64()
 }
 

@@ -1,0 +1,112 @@
+#!/usr/bin/env python3
+"""Times C-STORE where a flush of the disk takes a while, beside other nodes; prints a table.
+
+    tools/bench/flush.py --work DIR [--delays 0 2 5] [--seconds 6] [--runs 1]
+        [--cases 16384x1 16384x16 16384x64 524288x1 524288x16] [--binary PATH ...]
+
+strace makes each fsync, fdatasync and syncfs of a node longer by the delay, in milliseconds. That is
+a disk whose flushes are slow and otherwise do not disturb one another. A delay of 0 runs without
+strace. The bound is a program that overwrites one file and flushes once for each group, with as many
+objects in a group as there are associations. The contestants run in turn, each on an empty folder.
+The number of objects is chosen for each so that a run takes about --seconds.
+
+Peers as in store.py. --binary adds other builds of dcmdex. Needs strace. Standard library only.
+"""
+
+import argparse
+import shutil
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+import store
+from common import RELEASE, Listener, build, commit, fail, machine, serve
+
+FLUSHES = "fsync,fdatasync,syncfs"
+
+
+class Build(store.Dcmdex):
+    """dcmdex as it was built elsewhere, or with other settings."""
+
+    def __init__(self, binary=RELEASE / "dcmdex", name="dcmdex", settings="", **options):
+        super().__init__(**options)
+        self.binary, self.settings = binary, settings
+        if name != "dcmdex" or settings:
+            self.name = f"{name}, {self.name.split(', ', 1)[1]}"
+
+    def start(self, folder, log):
+        self.folder = folder
+        config = folder / "dcmdex.toml"
+        config.write_text(f'[store]\ndurability = "{self.durability}"\n{self.settings}')
+        flags = ["--config", config] + (["--metadata-only"] if self.metadata_only else [])
+        return serve(folder / "index.db", folder / "objects", log, *flags, binary=self.binary)
+
+
+def delayed(milliseconds):
+    """What a command line begins with whose flushes take so much longer."""
+    if not milliseconds:
+        return []
+    inject = f"inject={FLUSHES}:delay_exit={milliseconds * 1000}"
+    # -D: the node stays our child.
+    return ["strace", "-D", "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null", "-e", f"trace={FLUSHES}", "-e", inject]
+
+
+def contestants(binaries, parallel):
+    bound = store.Bound("bound: one flush for each group", "--group", parallel)
+    own = [Build(), Build(metadata_only=True), Build(durability="os")]
+    own += [Build(Path(binary), f"dcmdex at {binary}") for binary in binaries]
+    others = [found for found in (store.DicomRs(), store.Dcmtk(), store.Orthanc()) if shutil.which(found.program)]
+    return [bound, *own, *others]
+
+
+def one(contestant, folders, size, parallel, seconds):
+    """A run of about so many seconds: a short one says how many objects that needs."""
+    first = store.once(contestant, next(folders), size, parallel, max(2 * parallel, 20))
+    count = min(max(int(first["rate"] * seconds), 2 * parallel, 20), 60_000, (4 << 30) // size)
+    return store.once(contestant, next(folders), size, parallel, count)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", type=Path, required=True, help="folder on the disk to measure")
+    parser.add_argument("--delays", type=int, nargs="+", default=[0, 5], help="of each flush, in milliseconds")
+    cases = ["16384x1", "16384x16", "16384x64", "524288x1", "524288x16"]
+    parser.add_argument("--cases", nargs="+", default=cases, metavar="BYTESxASSOCIATIONS")
+    parser.add_argument("--seconds", type=float, default=6)
+    parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--binary", nargs="+", default=[], help="other builds of dcmdex")
+    parser.add_argument("--only", default="", help="only contestants whose name has this in it")
+    parser.add_argument("--no-build", action="store_true", help="measure what is built already")
+    options = parser.parse_args()
+    if any(options.delays) and not shutil.which("strace"):
+        fail("a delay needs strace")
+    if not options.no_build:
+        build("storeload", "syncload")
+    options.work.mkdir(parents=True, exist_ok=True)
+    print(f"- Machine: {machine()}; client and node on the same cores. Commit {commit()}; {options.runs} runs, the median.\n")
+    print("| flush, ms more | object, bytes | associations | node | instances/s | p50, ms | p99, ms |")
+    print("|---:|---:|---:|---|---:|---:|---:|", flush=True)
+    for delay in options.delays:
+        Listener.prefix = delayed(delay)
+        for case in options.cases:
+            size, parallel = (int(part) for part in case.split("x"))
+            scratch = Path(tempfile.mkdtemp(prefix="flush-bench-", dir=options.work))
+            folders = (scratch / str(number) for number in range(1_000_000))
+            try:
+                for contestant in contestants(options.binary, parallel):
+                    if options.only not in contestant.name:
+                        continue
+                    print(f"{delay} ms, {case}: {contestant.name}", file=sys.stderr)
+                    runs = [one(contestant, folders, size, parallel, options.seconds) for _ in range(options.runs)]
+                    median = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+                    times = f"{median['p50']:.2f} | {median['p99']:.2f}" if "p50" in median else " | "
+                    durable = "" if contestant.durable else " (not durable)"
+                    row = f"| {delay} | {size:,} | {parallel} | {contestant.name}{durable} | {median['rate']:,.0f} | {times} |"
+                    print(row, flush=True)
+            finally:
+                shutil.rmtree(scratch)
+
+
+if __name__ == "__main__":
+    main()
