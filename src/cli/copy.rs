@@ -13,6 +13,7 @@ use super::keys::query::{LevelParser, nothing_matched, query, refuse_what_was_no
 use super::keys::stream::each_batch;
 use super::output::{Grouped, Shown};
 use crate::cli::Exit;
+use crate::cli::audited::CommandAudit;
 use crate::cli::context::{Chattiness, Context, Flags, IndexArgs};
 use crate::cohort::Error;
 use crate::cohort::dicomdir::{KEYWORDS, MediaDirectory, MediaInstance, file_id};
@@ -158,6 +159,7 @@ pub(super) fn run(arguments: &CopyArgs, context: &mut Context) -> anyhow::Result
     };
     let located_by = query.request.return_keys.iter().position(|key| key.attribute == AttributeId::SOPInstanceUID);
     let reader = Reader::open(&config.index)?;
+    CommandAudit::open(&config, "copy")?.exported(&arguments.keys, &arguments.to.to_string_lossy())?;
     let mut target = target(arguments)?;
     let mut tally = CopyTally::default();
     let found = each_batch(reader, &query, located_by, |batch| {

@@ -3,6 +3,7 @@
 //! Results go to standard output, everything else to standard error. If a command fails, its
 //! message says what happened, and to which file or peer. Where possible it says what to do.
 
+mod audited;
 mod backup;
 mod check;
 mod compare;

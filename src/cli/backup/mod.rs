@@ -18,6 +18,7 @@ use self::objects::ObjectsInBackup;
 use self::target::BackupTarget;
 use super::output::Shown;
 use crate::cli::Exit;
+use crate::cli::audited::CommandAudit;
 use crate::cli::context::{Chattiness, Context, Flags, IndexArgs};
 use crate::config::Config;
 use crate::db::open::copy_index;
@@ -76,6 +77,7 @@ pub(super) fn run(arguments: &BackupArgs, context: &mut Context) -> anyhow::Resu
     if arguments.keep.is_some() && !target.is_dated() {
         bail!("--keep removes older backups of a directory, and {} is a file", arguments.to.display());
     }
+    CommandAudit::open(&config, "backup")?.exported(&[], &target.database().to_string_lossy())?;
     let mut manifest = copy(&config, &target, now_ms)?;
     if arguments.objects != ObjectsInBackup::None {
         // After the index: the objects that it names are there, unless they have been removed since.

@@ -15,7 +15,10 @@ use crate::qr::{self, QueryStop};
 /// A study that loses instances.
 pub(super) struct ChosenStudy {
     date: String,
-    uid: String,
+    /// Study Instance UID.
+    pub(super) uid: String,
+    /// Patient ID of the study.
+    pub(super) patient_id: String,
     /// SOP Instance UIDs of those that match.
     pub(super) instances: Vec<String>,
     /// What removing them takes away.
@@ -52,9 +55,10 @@ pub(super) fn choose(keys: &[String], until_free: Option<u64>, config: &Config) 
         },
     };
     let mut studies = Vec::new();
-    let returned = [AttributeId::StudyInstanceUID, AttributeId::StudyDate];
-    for [uid, date] in values(&mut reader, QueryRetrieveLevel::Study, keys, returned, config)? {
-        studies.push(ChosenStudy { date, uid, instances: Vec::new(), counts: RemovedCounts::default() });
+    let returned = [AttributeId::StudyInstanceUID, AttributeId::StudyDate, AttributeId::PatientID];
+    for [uid, date, patient_id] in values(&mut reader, QueryRetrieveLevel::Study, keys, returned, config)? {
+        let counts = RemovedCounts::default();
+        studies.push(ChosenStudy { date, uid, patient_id, instances: Vec::new(), counts });
     }
     studies.sort_by(|one, other| (&one.date, &one.uid).cmp(&(&other.date, &other.uid)));
     let mut chosen = Vec::new();

@@ -12,7 +12,9 @@ use serde_json::json;
 
 use self::chosen::{ChosenStudy, choose};
 use super::output::Grouped;
+use crate::audit::AuditedStudy;
 use crate::cli::Exit;
+use crate::cli::audited::CommandAudit;
 use crate::cli::context::{Chattiness, Context, Flags, IndexArgs};
 use crate::config::Config;
 use crate::db::RemovedCounts;
@@ -137,6 +139,13 @@ fn remove(
     context: &mut Context,
 ) -> anyhow::Result<Exit> {
     let begun_ms = Clock::System.now_ms();
+    let audited = chosen.iter().map(|study| AuditedStudy {
+        study_instance_uid: study.uid.clone(),
+        patient_id: study.patient_id.clone(),
+        ..AuditedStudy::default()
+    });
+    // Before it is done. A removal that then fails is noted all the same.
+    CommandAudit::open(config, "remove")?.deleted(&audited.collect::<Vec<_>>())?;
     let writer = Writer::open(&config.index, config.node_writer_options())?;
     let handle = writer.handle();
     let removal = handle.begin_removal(begun_ms, arguments.objects)?;
@@ -154,7 +163,7 @@ fn remove(
         studies = chosen.len(),
         instances = counts.instances,
         objects = arguments.objects,
-        "audit: instances were removed"
+        "instances were removed"
     );
     let mut moved = None;
     if let Some(options) = config.store_options().filter(|options| options.directory.is_dir()) {

@@ -3,7 +3,9 @@
 use anyhow::{Context as _, bail};
 use serde_json::json;
 
+use crate::audit::AuditEvent;
 use crate::cli::Exit;
+use crate::cli::audited::CommandAudit;
 use crate::cli::context::Context;
 use crate::cli::output::{Grouped, Shown};
 use crate::config::Config;
@@ -77,14 +79,12 @@ pub(super) fn empty(config: &Config, days: u32, yes: bool, context: &mut Context
     let options = config.store_options().context("with `metadata_only` there is no trash")?;
     let storage = options.directory.canonicalize()?;
     let writer = Writer::open(&config.index, config.node_writer_options())?;
+    let audit = CommandAudit::open(config, "remove --empty")?;
     for removal in old {
+        audit.removal(AuditEvent::Deleted, removal.id)?;
         Trash::below(&storage).empty(removal.begun_ms).context("cannot empty the trash")?;
         writer.handle().emptied(removal.id, now_ms)?;
-        tracing::info!(
-            removal = removal.id,
-            objects = removal.in_trash,
-            "audit: removed objects were deleted for good"
-        );
+        tracing::info!(removal = removal.id, objects = removal.in_trash, "removed objects were deleted for good");
     }
     writer.close()?;
     context.output.line(format_args!("{} objects were deleted for good", Grouped(objects)))?;

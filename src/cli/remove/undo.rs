@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use super::trash::known_removal;
+use crate::audit::AuditEvent;
 use crate::cli::Exit;
+use crate::cli::audited::CommandAudit;
 use crate::cli::context::Context;
 use crate::cli::output::{Grouped, Shown};
 use crate::cli::reindex::{ReadObject, read, store};
@@ -52,6 +54,7 @@ pub(super) fn run(config: &Config, removal: i64, yes: bool, context: &mut Contex
         ))?;
         return Ok(Exit::Done);
     }
+    CommandAudit::open(config, "remove --undo")?.removal(AuditEvent::Stored, removal)?;
     let writer = Writer::open(&config.index, config.node_writer_options())?;
     let storage = config.store_options().and_then(|options| options.directory.canonicalize().ok());
     let mut undo = Undo {
@@ -75,7 +78,7 @@ pub(super) fn run(config: &Config, removal: i64, yes: bool, context: &mut Contex
     }
     drop(undo);
     writer.close()?;
-    tracing::info!(removal, objects = counts.objects, in_place = counts.in_place, "audit: a removal was undone");
+    tracing::info!(removal, objects = counts.objects, in_place = counts.in_place, "a removal was undone");
     context.output.line(format_args!(
         "{} received objects and {} files in place are in the index again; {} could not be brought back",
         Grouped(counts.objects),

@@ -74,8 +74,9 @@ impl DimseService for MppsService {
             sop_instance_uid: request.sop_instance_uid.clone(),
         };
         let refused = |status| Some(Begin::Respond(answer.response(status)));
-        let Some(worklist) = &self.0 else { return refused(Status::NO_SUCH_SOP_CLASS) };
-        if *command.context.class != MPPS || request.sop_class_uid != command.context.abstract_syntax {
+        // An operation that was not agreed on for the context is an unrecognized one (PS3.7, 0211H).
+        let worklist = self.0.as_ref().filter(|_| *command.context.class == MPPS)?;
+        if request.sop_class_uid != command.context.abstract_syntax {
             return refused(Status::NO_SUCH_SOP_CLASS);
         }
         if !is_valid_uid(&request.sop_instance_uid) {

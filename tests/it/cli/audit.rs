@@ -182,3 +182,34 @@ fn a_trail_that_cannot_be_kept_is_told_before_the_node_serves() {
     let why = refused("[audit]\ndirectory = \"a\"\n");
     assert!(why.contains("the directory of the audit trail") && why.contains("cannot be written"), "{why}");
 }
+
+#[test]
+fn what_commands_delete_and_give_away_is_in_the_trail_before_it_is_done() {
+    let place = Place::new();
+    fs::create_dir(place.path("archive")).unwrap();
+    objects::write(&place.path("archive/object"), 1, 1, 1);
+    place.run(["scan", "archive"]).expect(0);
+    configure(&place, "");
+    place.run(["export", "--level", "STUDY", "--out", "studies.csv"]).expect(0);
+    place.run(["copy", "Modality=*", "--to", "cohort"]).expect(0);
+    // What only says what it would do leaves no line.
+    place.run(["remove", "PatientID=*"]).expect(0);
+    place.run(["remove", "PatientID=*", "--yes"]).expect(0);
+    place.run(["remove", "--undo", "1", "--yes"]).expect(0);
+    let trail = trail(&place);
+    let services: Vec<_> = trail.iter().map(|line| line["service"].as_str().unwrap()).collect();
+    assert_eq!(services, ["export", "copy", "remove", "remove --undo"]);
+    let exported = of(&trail, "exported");
+    assert_eq!(exported[0]["to"]["name"], "studies.csv");
+    assert_eq!(exported[1]["query"]["keys"], serde_json::json!(["Modality=*"]));
+    let deleted = &of(&trail, "deleted")[0];
+    assert!(deleted["by"]["name"].as_str().unwrap().starts_with("uid "), "{deleted}");
+    let study = &deleted["studies"][0];
+    assert!(!study["study_instance_uid"].as_str().unwrap().is_empty() && study["patient_id"].is_string(), "{deleted}");
+
+    // A trail that cannot be written stops the command before it does anything.
+    fs::write(place.path("dcmdex.toml"), "[audit]\ndirectory = \"archive/object/audit\"\n").unwrap();
+    let refused = place.run(["remove", "PatientID=*", "--yes"]).expect(2);
+    assert!(refused.stderr.contains("audit trail"), "{}", refused.stderr);
+    assert_eq!(place.run(["find", "--level", "STUDY", "--count"]).expect(0).stdout.trim(), "1");
+}

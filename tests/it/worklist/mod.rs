@@ -88,12 +88,16 @@ fn node_with(items: &[Value], change: impl FnOnce(&mut Settings)) -> TestNode {
 /// Runs `dcmdex worklist` on the index of a node.
 fn worklist(node: &TestNode, arguments: &[&str], input: &[u8]) -> (i32, String, String) {
     let index = node.index();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_dcmdex"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dcmdex"));
+    // Those of the tests are no settings.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DCMDEX_")) {
+        command.env_remove(name);
+    }
+    let mut child = command
         .arg("worklist")
         .args(arguments)
         .args(["--index", index.to_str().unwrap()])
         .env("DCMDEX_WORKLIST__ENABLED", "true")
-        .env_remove("DCMDEX_BLESS")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
