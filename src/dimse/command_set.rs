@@ -1,6 +1,7 @@
 //! Command sets: the elements of group 0000, in implicit VR little endian (PS3.7 6.3.1, annex E).
 
 use std::fmt;
+use std::ops::Range;
 
 use dicom_core::Tag;
 
@@ -207,11 +208,22 @@ pub enum CommandSetError {
 }
 
 /// A command set: elements of group 0000 with their encoded values. Unknown elements are kept.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default)]
 pub struct CommandSet {
-    /// Element numbers and values, in ascending order.
-    elements: Vec<(u16, Vec<u8>)>,
+    /// Element numbers in ascending order, and where their values lie in `values`.
+    elements: Vec<(u16, Range<usize>)>,
+    /// One buffer for all values, because each message has a command set. It may also hold bytes that
+    /// belong to no element.
+    values: Vec<u8>,
 }
+
+impl PartialEq for CommandSet {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for CommandSet {}
 
 impl CommandSet {
     /// Creates a command set without elements.
@@ -229,7 +241,7 @@ impl CommandSet {
     /// # Errors
     /// When an element is cut short, repeated, of another group or of undefined length.
     pub fn decode(bytes: &[u8]) -> Result<Self, CommandSetError> {
-        let mut elements: Vec<(u16, Vec<u8>)> = Vec::with_capacity(12);
+        let mut elements: Vec<(u16, Range<usize>)> = Vec::with_capacity(12);
         let mut rest = bytes;
         while !rest.is_empty() {
             let offset = bytes.len() - rest.len();
@@ -247,7 +259,8 @@ impl CommandSet {
                 return Err(CommandSetError::BadLength { tag, length });
             };
             if tag != COMMAND_GROUP_LENGTH {
-                elements.push((tag.element(), value.to_vec()));
+                let end = bytes.len() - after.len();
+                elements.push((tag.element(), end - value.len()..end));
             }
             rest = after;
         }
@@ -255,16 +268,16 @@ impl CommandSet {
         if let Some(pair) = elements.windows(2).find(|pair| pair[0].0 == pair[1].0) {
             return Err(CommandSetError::Repeated { tag: Tag(0, pair[0].0) });
         }
-        Ok(Self { elements })
+        Ok(Self { elements, values: bytes.to_vec() })
     }
 
     /// Appends the encoding, group length first (PS3.7 E.1), to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let length: usize = self.elements.iter().map(|(_, value)| ELEMENT_HEADER_LENGTH + value.len()).sum();
+        let length: usize = self.iter().map(|(_, value)| ELEMENT_HEADER_LENGTH + value.len()).sum();
         put_header(out, COMMAND_GROUP_LENGTH.element(), 4);
         out.extend_from_slice(&length_field(length).to_le_bytes());
-        for (element, value) in &self.elements {
-            put_header(out, *element, value.len());
+        for (element, value) in self.iter() {
+            put_header(out, element, value.len());
             out.extend_from_slice(value);
         }
     }
@@ -274,7 +287,16 @@ impl CommandSet {
     pub fn value(&self, tag: Tag) -> Option<&[u8]> {
         debug_assert_eq!(tag.group(), 0);
         let index = self.elements.binary_search_by_key(&tag.element(), |(element, _)| *element).ok()?;
-        self.elements.get(index).map(|(_, value)| value.as_slice())
+        self.elements.get(index).map(|(_, place)| self.at(place))
+    }
+
+    fn at(&self, place: &Range<usize>) -> &[u8] {
+        self.values.get(place.clone()).unwrap_or_default()
+    }
+
+    /// The elements in ascending order.
+    fn iter(&self) -> impl Iterator<Item = (u16, &[u8])> {
+        self.elements.iter().map(|(element, place)| (*element, self.at(place)))
     }
 
     /// Returns a required element of VR US.
@@ -324,7 +346,7 @@ impl CommandSet {
 
     /// Sets an element of VR US.
     pub fn set_unsigned_short(&mut self, tag: Tag, value: u16) {
-        self.set(tag, value.to_le_bytes().to_vec());
+        self.set(tag, &value.to_le_bytes());
     }
 
     /// Sets an element of VR UI, padded to even length with NUL (PS3.5 6.2).
@@ -340,7 +362,8 @@ impl CommandSet {
     /// Sets an element of VR AT.
     pub fn set_tags(&mut self, tag: Tag, tags: &[Tag]) {
         let halves = tags.iter().flat_map(|tag| [tag.group(), tag.element()]);
-        self.set(tag, halves.flat_map(u16::to_le_bytes).collect());
+        let value: Vec<u8> = halves.flat_map(u16::to_le_bytes).collect();
+        self.set(tag, &value);
     }
 
     /// Whether a data set follows the command (PS3.7 E.1, Command Data Set Type).
@@ -352,18 +375,24 @@ impl CommandSet {
     }
 
     fn set_padded(&mut self, tag: Tag, text: &str, padding: u8) {
-        let mut value = text.as_bytes().to_vec();
-        if !value.len().is_multiple_of(2) {
-            value.push(padding);
+        self.set(tag, text.as_bytes());
+        if !text.len().is_multiple_of(2) {
+            // The value that was set last is the end of the buffer.
+            self.values.push(padding);
+            if let Some((_, place)) = self.elements.iter_mut().find(|(element, _)| *element == tag.element()) {
+                place.end = self.values.len();
+            }
         }
-        self.set(tag, value);
     }
 
-    fn set(&mut self, tag: Tag, value: Vec<u8>) {
+    fn set(&mut self, tag: Tag, value: &[u8]) {
         debug_assert_eq!(tag.group(), 0);
+        let begin = self.values.len();
+        self.values.extend_from_slice(value);
+        let place = begin..self.values.len();
         match self.elements.binary_search_by_key(&tag.element(), |(element, _)| *element) {
-            Ok(index) => self.elements[index].1 = value,
-            Err(index) => self.elements.insert(index, (tag.element(), value)),
+            Ok(index) => self.elements[index].1 = place,
+            Err(index) => self.elements.insert(index, (tag.element(), place)),
         }
     }
 }
@@ -372,7 +401,7 @@ impl CommandSet {
 /// a log at this level.
 impl fmt::Debug for CommandSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(self.elements.iter().map(|(element, value)| (Tag(0, *element), value.len()))).finish()
+        f.debug_map().entries(self.iter().map(|(element, value)| (Tag(0, element), value.len()))).finish()
     }
 }
 
@@ -467,7 +496,7 @@ mod tests {
         assert_eq!(command.unsigned_short(MESSAGE_ID), Err(CommandSetError::Missing { tag: MESSAGE_ID }));
         command.set_text(MESSAGE_ID, "1234");
         assert_eq!(command.unsigned_short(MESSAGE_ID), Err(CommandSetError::Mistyped { tag: MESSAGE_ID }));
-        command.set(AFFECTED_SOP_INSTANCE_UID, vec![0xC3, 0xA4]);
+        command.set(AFFECTED_SOP_INSTANCE_UID, &[0xC3, 0xA4]);
         assert_eq!(
             command.text(AFFECTED_SOP_INSTANCE_UID),
             Err(CommandSetError::Mistyped { tag: AFFECTED_SOP_INSTANCE_UID })
