@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout};
 use crate::dimse::Status;
 use crate::dimse::command_set::{CommandField, CommandSet};
 use crate::dimse::message::{EchoRequest, PeerResponse};
-use crate::dimse::pdata::{FragmentOutcome, MIN_PEER_MAX_LENGTH, MessageAssembler, put_message};
+use crate::dimse::pdata::{FragmentOutcome, MIN_PEER_MAX_LENGTH, MessageAssembler, Pdv, put_message};
 use crate::encoding::syntax;
 use crate::model::ae_title::AeTitle;
 use crate::model::implementation::{IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME};
@@ -190,17 +190,7 @@ impl ScuAssociation {
     pub(crate) async fn response(&mut self, field: CommandField, message_id: u16) -> Result<PeerResponse, ScuError> {
         let deadline = Instant::now() + self.waits.response;
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let patience = Timeouts { first_byte: Some(left), rest: self.waits.read };
-            let pdv = match self.reader.next(patience).await? {
-                IncomingPdu::Pdv(pdv) => pdv,
-                IncomingPdu::Abort { .. } => return Err(ScuError::Aborted),
-                IncomingPdu::AssociateRequest(_)
-                | IncomingPdu::AssociateAccept(_)
-                | IncomingPdu::AssociateReject(_)
-                | IncomingPdu::ReleaseRequest
-                | IncomingPdu::ReleaseResponse => return Err(ScuError::Unexpected),
-            };
+            let pdv = fragment_until(deadline, self.waits.read, &mut self.reader).await?;
             let arrival = self.assembler.accept(&pdv).map_err(|error| ScuError::Read(error.to_string()))?;
             // A data set may follow a response (PS3.7 10.1.1.1.8). It has nothing that this node
             // needs.
@@ -221,17 +211,7 @@ impl ScuAssociation {
         let deadline = Instant::now() + self.waits.response;
         let mut found: Option<(PeerResponse, Vec<u8>)> = None;
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let patience = Timeouts { first_byte: Some(left), rest: self.waits.read };
-            let pdv = match self.reader.next(patience).await? {
-                IncomingPdu::Pdv(pdv) => pdv,
-                IncomingPdu::Abort { .. } => return Err(ScuError::Aborted),
-                IncomingPdu::AssociateRequest(_)
-                | IncomingPdu::AssociateAccept(_)
-                | IncomingPdu::AssociateReject(_)
-                | IncomingPdu::ReleaseRequest
-                | IncomingPdu::ReleaseResponse => return Err(ScuError::Unexpected),
-            };
+            let pdv = fragment_until(deadline, self.waits.read, &mut self.reader).await?;
             match self.assembler.accept(&pdv).map_err(|error| ScuError::Read(error.to_string()))? {
                 FragmentOutcome::CommandFragment => {}
                 FragmentOutcome::Command { command, has_data_set, .. } => {
@@ -280,6 +260,20 @@ impl ScuAssociation {
         let _ =
             timeout(RELEASE_PATIENCE, self.writer.send_pdu(&Pdu::AbortRQ { source: AbortRQSource::ServiceUser })).await;
         self.writer.close().await;
+    }
+}
+
+/// Waits for the next fragment of a message. `rest` is the patience for the rest of its PDU.
+async fn fragment_until(deadline: Instant, rest: Duration, reader: &mut PduReader) -> Result<Pdv<'_>, ScuError> {
+    let first_byte = Some(deadline.saturating_duration_since(Instant::now()));
+    match reader.next(Timeouts { first_byte, rest }).await? {
+        IncomingPdu::Pdv(pdv) => Ok(pdv),
+        IncomingPdu::Abort { .. } => Err(ScuError::Aborted),
+        IncomingPdu::AssociateRequest(_)
+        | IncomingPdu::AssociateAccept(_)
+        | IncomingPdu::AssociateReject(_)
+        | IncomingPdu::ReleaseRequest
+        | IncomingPdu::ReleaseResponse => Err(ScuError::Unexpected),
     }
 }
 
