@@ -1,6 +1,6 @@
 //! Settings, output and logging that every command uses.
 
-use std::io::{self, IsTerminal as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -87,6 +87,14 @@ pub(super) struct Context {
 }
 
 impl Context {
+    /// Says something on standard error, unless the user wants only errors there.
+    pub(super) fn tell(&self, text: &str) {
+        if !self.global.quiet {
+            // If standard error is closed, nobody reads it.
+            let _ = writeln!(io::stderr().lock(), "{text}");
+        }
+    }
+
     /// Reads the settings and starts logging. The options of the command override the settings.
     pub(super) fn configure(&mut self, flags: Vec<Flag>, chattiness: Chattiness) -> anyhow::Result<Config> {
         let config = self.load(flags)?;

@@ -1,6 +1,5 @@
 //! `dcmdex copy` makes files of a cohort: links, copies, a zip or a tar, under names of a template.
 
-use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
@@ -147,7 +146,7 @@ pub(super) fn run(arguments: &CopyArgs, context: &mut Context) -> anyhow::Result
     query.request.arrival = asked.arrival.clone();
     query.request.wants_location = true;
     if let Some(warning) = refuse_what_was_not_read(&asked, &hidden, &config)? {
-        tell(context, &warning);
+        context.tell(&warning);
     }
     let find = |asked: &AskedColumn| {
         asked.column(&query, &config.declared).context("a key of the template has no value in the answers")
@@ -179,10 +178,10 @@ pub(super) fn run(arguments: &CopyArgs, context: &mut Context) -> anyhow::Result
         CohortTarget::Package(package) => package.finish()?,
     }
     if found == 0 {
-        tell(context, &nothing_matched(&asked, Reader::open(&config.index)?)?);
+        context.tell(&nothing_matched(&asked, Reader::open(&config.index)?)?);
         return Ok(Exit::Partly);
     }
-    tell(context, &summary(&tally, &arguments.to));
+    context.tell(&summary(&tally, &arguments.to));
     Ok(if tally.failed > 0 { Exit::Partly } else { Exit::Done })
 }
 
@@ -288,7 +287,7 @@ fn place_one(
         Err(Error::Object(problem)) => {
             tally.failed += 1;
             if tally.failed <= TOLD_FAILURES {
-                tell(context, &format!("{}: {problem}", Shown(&source)));
+                context.tell(&format!("{}: {problem}", Shown(&source)));
             }
             (Path::new(""), "failed", problem.clone())
         }
@@ -316,12 +315,4 @@ fn summary(tally: &CopyTally, to: &Path) -> String {
         text.push_str(&format!("; {MANIFEST} says which"));
     }
     text
-}
-
-/// Says something on standard error, unless the user wants only errors there.
-fn tell(context: &Context, text: &str) {
-    if !context.global.quiet {
-        // If standard error is closed, nobody reads it.
-        let _ = writeln!(io::stderr().lock(), "{text}");
-    }
 }

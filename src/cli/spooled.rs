@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::output::{Audience, Output};
 use crate::store::{FreeSpace, Spool};
 
 /// Maximum bytes that wait in memory.
@@ -88,6 +89,21 @@ impl OutputBuffer {
             }
             waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// Writes what waits to `output` until the query ends or nobody reads it.
+    pub(super) fn pass_on<W: Write>(&self, output: &mut Output<W>) -> io::Result<()> {
+        // The close below must also run after an error. Otherwise the query would wait for ever.
+        let passed_on = (|| {
+            while let Some(piece) = self.next()? {
+                if output.bytes(&piece)? == Audience::Gone || output.flush()? == Audience::Gone {
+                    break;
+                }
+            }
+            Ok(())
+        })();
+        self.close();
+        passed_on
     }
 
     /// Marks that the reader has gone.

@@ -3,7 +3,6 @@
 mod journal;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::io::{self, Write as _};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -130,7 +129,7 @@ fn compare(
     let done = journal.done_through();
     let mut waiting: VecDeque<DayRange> = ranges(days, DAYS_AT_ONCE).into();
     if let Some(done) = done {
-        tell(context, &format!("goes on after {done}"));
+        context.tell(&format!("goes on after {done}"));
         waiting = waiting
             .into_iter()
             .filter(|range| range.last > done)
@@ -291,19 +290,11 @@ fn with_list(
 /// Says how many differences there are.
 fn tell_end(found: &DifferenceCounts, context: &Context) -> Exit {
     if found.is_empty() {
-        tell(context, "no difference");
+        context.tell("no difference");
         return Exit::Done;
     }
     let kinds: Vec<String> =
         found.iter().map(|(kind, count)| format!("{} {}", Grouped(*count), kind.as_str())).collect();
-    tell(context, &kinds.join(", "));
+    context.tell(&kinds.join(", "));
     if found.contains_key(&DifferenceKind::Unanswered) { Exit::Failed } else { Exit::Partly }
-}
-
-/// Says something on standard error, unless the user wants only errors there.
-fn tell(context: &Context, text: &str) {
-    if !context.global.quiet {
-        // If standard error is closed, nobody reads it.
-        let _ = writeln!(io::stderr().lock(), "{text}");
-    }
 }

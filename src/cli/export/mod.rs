@@ -2,7 +2,6 @@
 
 mod shape;
 
-use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -14,7 +13,7 @@ use super::keys::asked::{AskedColumn, FindKeys, KeyReader};
 use super::keys::columns::{FoundRow, OwnColumn};
 use super::keys::query::{LevelParser, query, refuse_what_was_not_read};
 use super::keys::stream::each_batch;
-use super::output::{Audience, Grouped, Output, check_is_not_index};
+use super::output::{Grouped, check_is_not_index};
 use super::spooled::OutputBuffer;
 use crate::cli::Exit;
 use crate::cli::audited::CommandAudit;
@@ -153,25 +152,14 @@ pub(super) fn run(arguments: &ExportArgs, context: &mut Context) -> anyhow::Resu
     };
     let Some(outcome) = outcome else { return Ok(Exit::Done) };
     if let Some(warning) = warning {
-        tell(context, &warning);
+        context.tell(&warning);
     }
     let files = if outcome.files > 1 { format!(" in {} files", Grouped(outcome.files)) } else { String::new() };
-    tell(
-        context,
-        &format!(
-            "{} rows{files}; the last change is {last_change}: --since {last_change} exports what comes after it",
-            Grouped(outcome.rows)
-        ),
-    );
+    context.tell(&format!(
+        "{} rows{files}; the last change is {last_change}: --since {last_change} exports what comes after it",
+        Grouped(outcome.rows)
+    ));
     Ok(if outcome.rows == 0 { Exit::Partly } else { Exit::Done })
-}
-
-/// Says something on standard error, unless the user wants only errors there.
-fn tell(context: &Context, text: &str) {
-    if !context.global.quiet {
-        // If standard error is closed, nobody reads it.
-        let _ = writeln!(io::stderr().lock(), "{text}");
-    }
 }
 
 fn plan(arguments: &ExportArgs, config: &Config, last_change: u64) -> anyhow::Result<(ExportPlan, Option<String>)> {
@@ -310,27 +298,12 @@ fn write_output(
                 Err(error) => Err(error),
             }
         });
-        let passed_on = pass_on(&outlet, &mut context.output);
+        let passed_on = outlet.pass_on(&mut context.output);
         // A panic in the query continues here.
         (writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), passed_on)
     });
     passed_on.context("cannot write to standard output")?;
     written
-}
-
-/// Writes the waiting output until the query ends or nobody reads it.
-fn pass_on<W: io::Write>(outlet: &OutputBuffer, output: &mut Output<W>) -> io::Result<()> {
-    // The close below must also run after an error. Otherwise the query would wait for ever.
-    let passed_on = (|| {
-        while let Some(piece) = outlet.next()? {
-            if output.bytes(&piece)? == Audience::Gone || output.flush()? == Audience::Gone {
-                break;
-            }
-        }
-        Ok(())
-    })();
-    outlet.close();
-    passed_on
 }
 
 fn make_table<'o>(

@@ -2,7 +2,7 @@
 
 mod answers;
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::thread;
@@ -136,36 +136,33 @@ pub(super) fn run(arguments: &FindArgs, context: &mut Context) -> anyhow::Result
             let found = answer_all(reader, &mut plan, terminal, &mut output);
             output.flush().context(CANNOT_BE_WRITTEN).and(found)
         });
-        let written = pass_on(&outlet, &mut context.output);
+        let written = outlet.pass_on(&mut context.output);
         // A panic in the query continues here.
         (asking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), written)
     });
     written.context(CANNOT_BE_WRITTEN)?;
     let (found, without_path) = asked_index?;
     if without_path > 0 {
-        tell(
-            context,
-            &format!(
-                "{without_path} instances have no file of their own: they are members of archive files, or were not kept"
-            ),
-        );
+        context.tell(&format!(
+            "{without_path} instances have no file of their own: they are members of archive files, or were not kept"
+        ));
     }
     if let (Some(tracker), Some(path)) = (&plan.tracker, &arguments.missing) {
         let missing = tracker.write_missing(path)?;
-        tell(context, &missing);
+        context.tell(&missing);
     }
     if let Some(warning) = warning {
-        tell(context, &warning);
+        context.tell(&warning);
     }
     Ok(match found {
         FoundAny::Nothing => {
-            tell(context, &nothing_matched(&asked, Reader::open(&config.index)?)?);
+            context.tell(&nothing_matched(&asked, Reader::open(&config.index)?)?);
             Exit::Partly
         }
         FoundAny::Some => Exit::Done,
         FoundAny::More => {
             let limit = plan.limit.unwrap_or_default();
-            tell(context, &format!("there are more than {limit}; a larger --limit shows them"));
+            context.tell(&format!("there are more than {limit}; a larger --limit shows them"));
             Exit::Done
         }
     })
@@ -286,14 +283,6 @@ fn position(request: &FindRequest, id: AttributeId) -> Option<usize> {
     request.return_keys.iter().position(|key| key.attribute == id)
 }
 
-/// Says something on standard error, unless the user wants only errors there.
-fn tell(context: &Context, text: &str) {
-    if !context.global.quiet {
-        // If standard error is closed, nobody reads it.
-        let _ = writeln!(io::stderr().lock(), "{text}");
-    }
-}
-
 /// The terminal that the output goes to, if it goes to one.
 fn terminal(context: &Context) -> Option<Terminal> {
     let stdout = io::stdout();
@@ -378,19 +367,4 @@ fn answer_all<W: io::Write>(
         _ => FoundAny::Some,
     };
     Ok((found, without_path))
-}
-
-/// Writes the waiting output until the query ends or nobody reads it.
-fn pass_on<W: io::Write>(outlet: &OutputBuffer, output: &mut Output<W>) -> io::Result<()> {
-    // The close below must also run after an error. Otherwise the query would wait for ever.
-    let passed_on = (|| {
-        while let Some(piece) = outlet.next()? {
-            if output.bytes(&piece)? == Audience::Gone || output.flush()? == Audience::Gone {
-                break;
-            }
-        }
-        Ok(())
-    })();
-    outlet.close();
-    passed_on
 }
