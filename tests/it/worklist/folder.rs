@@ -7,8 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use dcmdex::db::open::{Reader, Writer, WriterOptions};
 use dcmdex::db::{
-    Arrivals, FileOutcome, ScannedDirectory, ScannedFile, WorklistColumn, WorklistRequest, WorklistRow, WorklistSearch,
-    WorklistState,
+    Arrivals, FileOutcome, ScannedDirectory, ScannedFile, WorklistColumn, WorklistRow, WorklistSearch, WorklistState,
 };
 use dcmdex::model::attribute::AttributeId;
 use dcmdex::model::clock::Clock;
@@ -41,14 +40,7 @@ impl Site {
     }
 
     fn rows(&self) -> Vec<WorklistRow> {
-        let mut rows = Vec::new();
-        let mut reader = self.reader();
-        let all = reader.worklist(&WorklistRequest::default(), &mut |row| {
-            rows.push(row);
-            std::ops::ControlFlow::Continue(())
-        });
-        all.unwrap();
-        rows
+        super::rows_of(&mut self.reader())
     }
 
     fn accessions(&self) -> Vec<String> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dcmdex::db::open::{Reader, Writer, WriterOptions};
-use dcmdex::db::{WorklistColumn, WorklistRequest, WorklistRow, WorklistSearch, WorklistState};
+use dcmdex::db::{WorklistColumn, WorklistRow, WorklistSearch, WorklistState};
 use dcmdex::mllp::{MllpListener, Options};
 use dcmdex::model::clock::Clock;
 use dcmdex::worklist::{AckCode, Hl7Intake, Hl7Map, Intake, IntakeOptions};
@@ -49,14 +49,7 @@ impl Ris {
     }
 
     fn rows(&self) -> Vec<WorklistRow> {
-        let mut rows = Vec::new();
-        let mut reader = self.reader();
-        let all = reader.worklist(&WorklistRequest::default(), &mut |row| {
-            rows.push(row);
-            std::ops::ControlFlow::Continue(())
-        });
-        all.unwrap();
-        rows
+        super::rows_of(&mut self.reader())
     }
 
     fn open(&self) -> Vec<WorklistRow> {

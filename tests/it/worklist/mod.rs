@@ -12,8 +12,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use dcmdex::db::open::{Writer, WriterOptions};
-use dcmdex::db::{Durability, WorklistSource};
+use dcmdex::db::open::{Reader, Writer, WriterOptions};
+use dcmdex::db::{Durability, WorklistRequest, WorklistRow, WorklistSearch as _, WorklistSource};
 use dcmdex::dimse::command_set::CommandField;
 use dcmdex::encoding::syntax::Encoding;
 use dcmdex::model::clock::Clock;
@@ -83,6 +83,17 @@ fn node_with(items: &[Value], change: impl FnOnce(&mut Settings)) -> TestNode {
         settings.directory = directory;
         change(settings);
     })
+}
+
+/// All rows of the worklist.
+fn rows_of(reader: &mut Reader) -> Vec<WorklistRow> {
+    let mut rows = Vec::new();
+    let all = reader.worklist(&WorklistRequest::default(), &mut |row| {
+        rows.push(row);
+        std::ops::ControlFlow::Continue(())
+    });
+    all.unwrap();
+    rows
 }
 
 /// Runs `dcmdex worklist` on the index of a node.
