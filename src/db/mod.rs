@@ -1,8 +1,24 @@
-//! The index: what is known of every instance, behind four traits.
+//! The index: what is known of every instance, behind traits.
 //!
-//! [`Search`], [`ScanLedger`] and [`Admin`] ask an index, and [`Arrivals`] is the way into it. An
-//! engine implements all four. `sqlite` is the engine of the program, and `memory` is the slow and
-//! obvious one that the tests compare it with. [`open`] names the engine that the program uses.
+//! An engine implements seven traits:
+//!
+//! - [`Search`], [`ScanLedger`] and [`Admin`] ask an index. [`Arrivals`] takes what was received and
+//!   what scans found.
+//! - [`WorklistSearch`] asks for the worklist. [`WorklistChanges`] changes it, and hands out the
+//!   tables of a transaction as [`WorklistTables`].
+//!
+//! `sqlite` is the engine of the program. `memory` is slow and obvious: the tests compare the other
+//! engine with it. It has the first four traits and no worklist. [`open`] names the engine that the
+//! program uses.
+//!
+//! No trait has what an operator does to a whole index. These are functions of the types in [`open`],
+//! so only SQLite has them:
+//!
+//! - removals: `begin_removal` and what follows it on the writer, `removals` on the reader;
+//! - relocations: `plan_relocation` and `scan_roots` on the reader, `relocate` on the writer;
+//! - copies: `copy_index` makes one, `Reader::open_copy` opens it, and `IndexHold` replaces the index;
+//! - files: `IndexFiles` names and checks those of the index;
+//! - `Reader::explain`, which tells how SQLite runs a query.
 //!
 //! The traits promise the same for each engine:
 //!
