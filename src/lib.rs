@@ -61,11 +61,14 @@
 //! 5. [`db`] is the index. It holds all SQL: the schema, the one writer, the readers.
 //! 6. [`scanner`] brings the index up to date with a folder and accounts for every entry.
 //!    [`watch`] does that again and again.
-//! 7. [`qr`] turns an Identifier into a query, and answers into response Identifiers.
+//! 7. [`qr`] turns an Identifier into a query, and answers into response Identifiers. [`worklist`]
+//!    completes orders, and matches the questions of modalities. [`mllp`] receives orders as HL7
+//!    messages.
 //! 8. [`receive`] takes an object that arrives: file, place, row. [`deliver`] reads the objects that
 //!    are sent.
 //! 9. [`dimse`] holds DIMSE messages: command sets, status codes, fragments. It has no sockets.
-//!    [`ul`] holds PDUs, TLS and requested associations, [`access`] the table of peers.
+//!    [`ul`] holds PDUs, TLS and requested associations, [`access`] the table of peers. `shares`
+//!    counts memory, threads and places for each peer.
 //! 10. [`scp`] is the network node: listener, associations, the DIMSE services.
 //! 11. [`web`] is the HTTP side: DICOMweb, access, health and metrics.
 //!     [`audit`] keeps who asked for what.
@@ -81,8 +84,8 @@
 //!
 //! - Files and peers are not trusted. Every length from outside meets a limit before memory is
 //!   taken.
-//! - tokio is in [`ul`], [`scp`], [`web`], [`receive`], [`deliver`] and the command `serve` only. All
-//!   other modules are plain synchronous code.
+//! - tokio is in [`ul`], [`scp`], [`web`], [`mllp`], [`receive`], [`deliver`], `shares` and the command
+//!   `serve` only. All other modules are plain synchronous code.
 //! - Only [`db`] writes the index. Several processes may use one index at the same time.
 //! - Errors, logs and metrics hold no patient data.
 //!

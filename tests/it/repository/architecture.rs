@@ -264,6 +264,35 @@ fn modules_import_only_what_the_table_allows() {
 }
 
 #[test]
+fn the_table_allows_only_what_is_used() {
+    let sources = Sources::of_library();
+    let mut used = BTreeSet::new();
+    for source in sources.0.values() {
+        let imported = sources.imports(source).filter_map(|to| to.module.first());
+        used.extend(imported.filter_map(|to| Some((source.module.first()?.as_str(), to.as_str()))));
+    }
+    let mut unused = Vec::new();
+    for (modules, may) in table() {
+        for import in &may {
+            if !modules.iter().any(|module| used.contains(&(module.as_str(), import.as_str()))) {
+                unused.push(format!("{modules:?} need not import `{import}`"));
+            }
+        }
+    }
+    assert!(unused.is_empty(), "{unused:#?}");
+}
+
+#[test]
+fn the_library_page_names_every_module() {
+    let text = fs::read_to_string(root().join("src/lib.rs")).unwrap();
+    let list: String = text.lines().skip_while(|line| !line.contains("# The modules, in reading order")).collect();
+    let modules =
+        text.lines().filter_map(|line| line.trim_start_matches("pub ").strip_prefix("mod ")?.strip_suffix(';'));
+    let missing: Vec<_> = modules.filter(|module| !list.contains(&format!("`{module}`"))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
 fn the_table_runs_downwards() {
     let mut above = BTreeSet::new();
     for (modules, may) in table() {
