@@ -323,7 +323,6 @@ fn inflated<'s>(source: impl Read + Send + 's) -> io::Result<Box<dyn Read + Send
 
 /// Rewrites a data set to its end and keeps nothing of it. `pass` skips up to the requested number
 /// of bytes, and returns how many.
-/// by how many.
 fn check<R: Read>(
     source: &mut R,
     pass: impl Fn(&mut R, u64) -> io::Result<u64>,

@@ -4,7 +4,6 @@
 //! thread. The next step begins when the peer has taken pieces. A peer that takes nothing holds no
 //! thread, no reader of the index, and no more memory than its pieces. A peer without memory gets
 //! one small piece at a time.
-//! memory than its pieces have. Where it may not have more, there is one small piece at a time.
 
 use std::pin::Pin;
 use std::sync::Arc;

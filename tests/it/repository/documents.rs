@@ -142,6 +142,54 @@ fn quoted(text: &str) -> Vec<String> {
 }
 
 #[test]
+fn the_manual_names_every_service_that_peers_are_granted() {
+    let text = fs::read_to_string(root().join("docs/operations.md")).unwrap();
+    let line = text.lines().find(|line| line.starts_with("The services are ")).unwrap();
+    let granted: Vec<_> = dcmdex::scp::service_classes().iter().map(|class| class.grant).collect();
+    let named = quoted(line);
+    assert_eq!(named.iter().map(String::as_str).collect::<BTreeSet<_>>(), granted.into_iter().collect());
+}
+
+#[test]
+fn no_sentence_of_a_comment_begins_in_the_middle() {
+    let mut directories = vec![root().join("src")];
+    let mut found = Vec::new();
+    while let Some(directory) = directories.pop() {
+        for path in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                found.extend(residues(&text).into_iter().map(|line| format!("{}:{line}", path.display())));
+            }
+        }
+    }
+    assert!(found.is_empty(), "a line after a full stop begins in lower case: {found:#?}");
+}
+
+/// Returns the numbers of comment lines that begin in lower case after a line that ends with a full
+/// stop. They remain where half of a sentence was removed.
+fn residues(text: &str) -> Vec<usize> {
+    let comment = |line: &str| {
+        let line = line.trim_start();
+        ["///", "//!", "//"].iter().find_map(|mark| Some((*mark, line.strip_prefix(mark)?.trim().to_owned())))
+    };
+    let lines: Vec<_> = text.lines().map(comment).collect();
+    let is_residue = |pair: &[Option<(&str, String)>]| match pair {
+        [Some((mark, before)), Some((same, after))] if mark == same => {
+            before.ends_with('.') && !before.ends_with("..") && after.starts_with(|c: char| c.is_ascii_lowercase())
+        }
+        _ => false,
+    };
+    lines.windows(2).enumerate().filter(|(_, pair)| is_residue(pair)).map(|(at, _)| at + 2).collect()
+}
+
+#[test]
+fn halves_of_sentences_are_seen() {
+    assert_eq!(residues("/// One.\n/// by two.\nfn f() {}\n// Three\n// four. Five.\n// Six.\n"), [2]);
+}
+
+#[test]
 fn every_setting_that_a_document_names_exists() {
     use dcmdex::config::{KEYS, Key};
 
