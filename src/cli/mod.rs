@@ -71,7 +71,7 @@ const STYLES: Styles = Styles::styled()
 #[command(name = "dcmdex", version, propagate_version = true, max_term_width = 110, arg_required_else_help = true)]
 #[command(styles = STYLES)]
 #[command(
-    after_help = "Every option can also be set in dcmdex.toml or in a variable DCMDEX_*: see `dcmdex config init`.\n\
+    after_help = "Options that are settings can also be set in dcmdex.toml or in a variable DCMDEX_*: see `dcmdex config init`.\n\
     Exit codes: 0 done; 1 done, but some files failed or nothing matched; 2 failed; 130 interrupted, progress \
     kept."
 )]

@@ -303,7 +303,7 @@ keys! {
                relative to the current directory",
     }
     STORAGE: Text = "storage" = "\"dcmdex-data/objects\"" {
-        "Directory for the objects that arrive by C-STORE. No other program may write there.",
+        "Directory for objects that are received (C-STORE, STOW-RS). No other program may write there.",
         unit: "path, as for index",
         flag: "serve" "--storage" "DIR" "Directory for received objects [default: dcmdex-data/objects]",
     }
@@ -334,7 +334,7 @@ keys! {
         flag: "serve" "--port" "N" "TCP port to listen on. 0 takes a free port [default: 11112]",
     }
     METADATA_ONLY: Boolean = "metadata_only" = "false" {
-        "Index the objects that arrive by C-STORE, but keep no object. Their pixel data are \
+        "Index objects that are received (C-STORE, STOW-RS), but keep none. Their pixel data are \
          discarded.",
         unit: "true or false",
         low: "false: every object needs disk space",
@@ -446,7 +446,7 @@ keys! {
         unit: "list of UIDs",
     }
     STORE_DURABILITY: Choice["full", "os"] = "store.durability" = "\"full\"" {
-        "What a C-STORE success promises.",
+        "What a success promises for objects that are received (C-STORE, STOW-RS).",
         unit: "\"full\" or \"os\"",
         low: "full: the object survives a power cut, but a single sender waits for the disk",
         high: "os: a power cut loses acknowledged objects that the operating system had not yet \

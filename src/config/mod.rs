@@ -149,7 +149,7 @@ pub enum Keep {
     MetadataOnly,
 }
 
-/// Guarantee of a C-STORE success.
+/// Guarantee of a success for objects that are received (C-STORE, STOW-RS).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreDurability {
     /// The object survives a power cut.
@@ -201,7 +201,7 @@ pub struct Network {
     pub read_timeout: Duration,
     /// Time for the peer to accept data.
     pub write_timeout: Duration,
-    /// Time that the index may take for the next answer to a query.
+    /// Time that the index may work on a query, for all of its answers.
     pub query_time_limit: Duration,
     /// Time for messages in flight after the order to stop.
     pub drain_timeout: Duration,
@@ -258,7 +258,7 @@ pub struct Config {
     pub audit: Option<AuditSettings>,
     /// Address and port for supervisors. `None`: there is none.
     pub monitoring: Option<SocketAddr>,
-    /// Guarantee of a C-STORE success.
+    /// Guarantee of a success for objects that are received.
     pub durability: StoreDurability,
     /// Which of two different objects with the same UID is kept.
     pub duplicates: Duplicates,
