@@ -51,7 +51,8 @@ pub struct FindRequest {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ArrivalKeys {
     /// Time of arrival in milliseconds since 1970 UTC. The first bound is included, the second is
-    /// not. The index knows the hour of arrival, and it knows the day exactly.
+    /// not. Midnight UTC is an exact bound. Within a day an instance counts with the time at which
+    /// its peer began to send, which is up to an hour earlier (docs/adr/0015).
     pub received_ms: Option<(i64, i64)>,
     /// Change number. The entity must have come or changed after it.
     pub since: Option<i64>,

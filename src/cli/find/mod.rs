@@ -84,7 +84,8 @@ Values:
   AccessionNumber=@list.csv       any value of a file: one in each line, or the column of that name.
                                   @list.csv:COLUMN names the column; @@x is the value @x
   received=today                  when it came into the index (UTC): also 24h, 7d, 2026-11-01,
-                                  2026-11-01T08:00..2026-11-01T12:00
+                                  2026-11-01T08:00..2026-11-01T12:00. Days are exact,
+                                  times within a day to an hour
   sender='CT*'                    the calling AE title that sent it
   since=4711                      what has changed after this change (`dcmdex status`)
 

@@ -18,7 +18,8 @@ pub(super) fn take(keys: &[String], now_ms: i64) -> anyhow::Result<(ArrivalKeys,
                 let range = received(value, now_ms).with_context(|| {
                     format!(
                         "cannot parse `received={value}`; hint: use today, yesterday, 24h, 7d, 2026-11-01, \
-                         2026-11-01..2026-11-30, 2026-11-01T08:00.. (UTC)"
+                         2026-11-01..2026-11-30, 2026-11-01T08:00.. (UTC; days are exact, times within a day to an \
+                         hour)"
                     )
                 });
                 arrival.received_ms = Some(range?);
@@ -70,6 +71,7 @@ fn received(text: &str, now_ms: i64) -> anyhow::Result<(i64, i64)> {
 }
 
 /// Start and end of a day `2026-11-01`, or of a minute or second of it, such as `2026-11-01T08:00`.
+/// A time within a day finds what [`ArrivalKeys::received_ms`] says.
 fn moment(text: &str) -> anyhow::Result<(i64, i64)> {
     let (date, time) = match text.split_once('T') {
         Some((date, time)) => (date, Some(time.trim_end_matches('Z'))),
