@@ -1,12 +1,14 @@
-//! Shares of what peers have in common, so that no peer and no group of peers starves another (ADR 0021).
+//! Shares of what peers have in common, so that no peer and no group of peers starves another (ADR
+//! 0021).
 //!
-//! One rule holds for all of it: a peer gets more as long as it then has no more than is left over. A peer alone gets
-//! half. Two that take all they can get a third each, and `k` of them leave one part in `k + 1` to whoever comes next.
-//! Nothing has to be set for that, and what nobody else wants is not kept from those who do.
+//! One rule holds for all of it: a peer gets a unit if it then holds at most what is left. One
+//! greedy peer gets half. `k` greedy peers leave one part in `k + 1` to whoever comes next. Nothing
+//! has to be set for that.
 //!
-//! [`Shares`] counts things that are refused when there are none: associations, bytes, instances. [`Turns`] counts things
-//! that are waited for: threads, and readers of the index. Peers that wait get their turns one after the other. So a
-//! hundred requests of one peer delay a single request of another by one turn.
+//! [`Shares`] counts things that are refused when there are none: associations, bytes, instances.
+//! [`Turns`] counts things that are waited for: threads, and readers of the index. Peers that wait
+//! get their turns one after the other. So a hundred requests of one peer delay a single request of
+//! another by one turn.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -20,8 +22,9 @@ use crate::telemetry::metrics::Counter;
 /// The peer that something is counted for.
 pub(crate) type CountedPeer = Arc<CountedAs>;
 
-/// Maximum memory of all peers together for arriving and outgoing objects, in bytes. The few kilobytes that each association
-/// always has are not counted. Larger: busy senders and retrievals keep large buffers. Smaller: they work with small ones.
+/// Maximum memory of all peers together for arriving and outgoing objects, in bytes. The few
+/// kilobytes that each association always has are not counted. Larger: busy senders and retrievals
+/// keep large buffers. Smaller: they work with small ones.
 pub(crate) const MEMORY_BYTES: usize = 64 << 20;
 
 /// The memory of the node for messages, as one peer sees it.
@@ -51,7 +54,7 @@ impl PeerMemory {
 /// Things that are taken and given back, each for a peer.
 #[derive(Debug)]
 pub(crate) struct Shares {
-    /// What a peer may have of the last of them.
+    /// Units that a peer may hold in any case, while some are free.
     least: usize,
     refused: &'static Counter,
     held: Mutex<HeldCount>,
@@ -100,7 +103,8 @@ impl HeldCount {
 }
 
 impl Shares {
-    /// So many of them. Each peer may have `least` as long as there are any. `refused` counts what was asked for in vain.
+    /// A pool of `total` units. Each peer may hold `least` of them while any are free. `refused`
+    /// counts refusals.
     pub(crate) fn new(total: usize, least: usize, refused: &'static Counter) -> Arc<Self> {
         let held = Mutex::new(HeldCount { total, free: total, by_peer: HashMap::new() });
         Arc::new(Self { least, refused, held })
@@ -214,7 +218,7 @@ impl Turns {
             self.wanted.notify_waiters();
             // One may have been given back in between.
             self.hand_out();
-            // Never closed without a turn, but by whoever ends the process.
+            // The channel closes without a turn only when the process ends.
             if let Ok(turn) = turn.await {
                 return turn;
             }

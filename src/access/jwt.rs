@@ -1,5 +1,5 @@
-//! Access tokens of an identity provider (OpenID Connect): signed JWTs (RFC 7519), checked against a file of
-//! the provider's public keys (RFC 7517).
+//! Access tokens of an identity provider (OpenID Connect): signed JWTs (RFC 7519), checked against
+//! a file of the provider's public keys (RFC 7517).
 //!
 //! The keys come from a file and not from a URL. So the node opens no connection of its own, and an
 //! operator sees which keys it trusts. A changed file is read again at the next token.
@@ -63,8 +63,8 @@ pub struct Issuer {
     pub read_roles: BTreeSet<String>,
     /// Roles that may store.
     pub store_roles: BTreeSet<String>,
-    /// By how much the clocks of issuer and node may differ. Larger: an expired token is accepted longer. Smaller:
-    /// a new token is refused where the node's clock is behind.
+    /// By how much the clocks of issuer and node may differ. Larger: an expired token is accepted
+    /// longer. Smaller: a new token is refused where the node's clock is behind.
     pub leeway: Duration,
 }
 
@@ -124,7 +124,8 @@ struct VerifyingKey {
 }
 
 impl TokenCheck {
-    /// Reads the keys.
+    /// Reads the keys of the provider from its file. [`TokenCheck::rights`] reads the file again
+    /// when it has changed. After an error the keys stay as they were.
     ///
     /// # Errors
     /// See [`KeysError`].
@@ -254,7 +255,8 @@ impl VerifyingKey {
             AlgorithmParameters::OctetKeyPair(key) => {
                 *algorithm == Algorithm::EdDSA && key.curve == EllipticCurve::Ed25519
             }
-            // A shared secret has no place in a file of public keys. The library may learn of more kinds.
+            // A shared secret has no place in a file of public keys. The library may learn of more
+            // kinds.
             _ => false,
         };
         // A key that names another kind of algorithm, as for encryption, is for none of ours.

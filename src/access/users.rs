@@ -165,8 +165,8 @@ impl Users {
         of_proxy.find(|user| user.name == name).or(everyone).map(|user| user.rights)
     }
 
-    /// The rights of a name and a password with a colon between. It takes some milliseconds, and as long where there
-    /// is no such user.
+    /// The rights of a name and a password with a colon between. It takes some milliseconds, and as
+    /// long where there is no such user.
     #[must_use]
     pub fn rights_of_password(&self, credentials: &str) -> Option<Rights> {
         let (name, password) = credentials.split_once(':')?;
@@ -237,7 +237,8 @@ impl User {
     }
 }
 
-/// What is verified where no such user exists, so that a name cannot be guessed by the time that the answer takes.
+/// Hash for unknown users. It makes their answer as slow as that of known ones, so that nobody can
+/// find out names by time.
 static NOBODY: LazyLock<Option<PasswordHash>> = LazyLock::new(|| Argon2::default().hash_password(b"nobody").ok());
 
 const TOKEN_PREFIX: &str = "sha256:";

@@ -72,7 +72,8 @@ impl std::fmt::Debug for Object {
 /// several members of one archive, use [`Archives`].
 ///
 /// # Errors
-/// [`ArchiveProblem::Missing`] if the archive has no such member, or the reason why it cannot be read.
+/// [`ArchiveProblem::Missing`] if the archive has no such member, or the reason why it cannot be
+/// read.
 pub fn open(file: File, member: &OsStr) -> Result<Object, ArchiveProblem> {
     Archives::default().open(file, member)
 }
@@ -114,7 +115,8 @@ impl Archives {
     /// Opens one member of an archive file. `member` is its path from [`walk`](super::walk()).
     ///
     /// # Errors
-    /// [`ArchiveProblem::Missing`] if the archive has no such member, or the reason why it cannot be read.
+    /// [`ArchiveProblem::Missing`] if the archive has no such member, or the reason why it cannot
+    /// be read.
     pub fn open(&self, file: File, member: &OsStr) -> Result<Object, ArchiveProblem> {
         let steps = name::steps(member.as_bytes());
         if steps.len() > MAX_NESTING {
@@ -182,7 +184,8 @@ pub struct WantedMembers {
 }
 
 impl WantedMembers {
-    /// Adds a member.
+    /// Adds a member by its path in the archive file (`archive/name.rs`). To add it again changes
+    /// nothing.
     pub fn add(&mut self, member: &OsStr) {
         if !self.members.insert(member.as_bytes().to_vec()) {
             return;
@@ -192,7 +195,7 @@ impl WantedMembers {
         }
     }
 
-    /// Removes a member.
+    /// Removes a member. Nothing changes if it is not wanted.
     pub fn remove(&mut self, member: &OsStr) {
         if !self.members.remove(member.as_bytes()) {
             return;

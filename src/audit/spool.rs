@@ -105,7 +105,7 @@ impl AuditSpool {
         file.sync_data()
     }
 
-    /// Where sending goes on.
+    /// Position of the next event to send.
     pub(super) fn position(&self) -> io::Result<TrailPosition> {
         match std::fs::read_to_string(self.directory.join(POSITION_FILE)) {
             Ok(text) => serde_json::from_str(&text).map_err(io::Error::other),
@@ -123,8 +123,8 @@ impl AuditSpool {
         std::fs::rename(&new, self.directory.join(POSITION_FILE))
     }
 
-    /// Reads lines from a position on, at most so many. Returns them, each with the position after it.
-    /// A line that is no event gives `None` in its place.
+    /// Reads lines from a position on, at most so many. Returns them, each with the position after
+    /// it. A line that is no event gives `None` in its place.
     pub(super) fn lines(
         &self,
         from: TrailPosition,

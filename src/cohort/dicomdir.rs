@@ -28,7 +28,7 @@ const MAX_BYTES: usize = 1 << 30;
 /// Values of an instance that a directory has (PS3.3 F.5).
 #[derive(Clone, Debug, Default)]
 pub struct MediaInstance {
-    /// Values by keyword: see [`KEYWORDS`].
+    /// Values in the order of [`KEYWORDS`].
     pub values: Vec<String>,
     /// Path in the folder.
     pub file: PathBuf,
@@ -54,8 +54,8 @@ pub const KEYWORDS: [&str; 16] = [
     "NumberOfFrames",
 ];
 
-/// A File ID (PS3.10 8.2) for an instance: four parts of eight characters. `number` tells files apart
-/// whose other parts are the same.
+/// A File ID (PS3.10 8.2) for an instance: four parts of eight characters. `number` tells files
+/// apart whose other parts are the same.
 #[must_use]
 pub fn file_id(patient: &str, study: &str, series: &str, instance: &str, number: u32) -> PathBuf {
     let part = |prefix: &str, text: &str| {
@@ -86,7 +86,11 @@ struct StudyRecord {
 }
 
 impl MediaDirectory {
-    /// Adds an instance.
+    /// Adds an instance. Its values stand in the order of [`KEYWORDS`].
+    ///
+    /// Patient ID, Study, Series and SOP Instance UID choose its place among the directory records
+    /// (PS3.3 F.4). The first instance of a patient or a study gives the values of that record. An
+    /// instance that was added before is replaced.
     pub fn add(&mut self, instance: MediaInstance) {
         let value = |at: usize| instance.values.get(at).cloned().unwrap_or_default();
         let patient = self.patients.entry(value(0)).or_default();
@@ -177,16 +181,16 @@ impl MediaDirectory {
     }
 }
 
-/// Writes directory records, and links each with the one before it on its level and with the first one
-/// below it (PS3.3 F.2.2.2).
+/// Writes directory records, and links each with the one before it on its level and with the first
+/// one below it (PS3.3 F.2.2.2).
 struct RecordWriter {
     out: Vec<u8>,
     /// Of each level that is open: where the last record begins.
     last_of_level: Vec<usize>,
 }
 
-/// Bytes of an item from its beginning to the value of its offset to the next record, and to that of the
-/// first record below.
+/// Bytes of an item from its beginning to the value of its offset to the next record, and to that
+/// of the first record below.
 const NEXT_VALUE: usize = 8 + 8;
 const LOWER_VALUE: usize = NEXT_VALUE + 4 + 10 + 8;
 
@@ -377,7 +381,8 @@ mod tests {
             kinds,
             ["PATIENT", "STUDY", "SERIES", "IMAGE", "IMAGE", "SERIES", "IMAGE", "PATIENT", "STUDY", "SERIES", "IMAGE"]
         );
-        // Each offset leads to an item, the roots are linked, and the last of a level leads nowhere.
+        // Each offset leads to an item, the roots are linked, and the last of a level leads
+        // nowhere.
         let offset = |record: usize, tag| records[record].element(tag).unwrap().to_int::<u32>().unwrap() as usize;
         let is_item = |at: usize| bytes[at..at + 4] == [0xFE, 0xFF, 0x00, 0xE0];
         for record in 0..records.len() {

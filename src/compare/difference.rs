@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{COMPARED, ComparedStudy};
 use crate::model::person_name;
 
-/// What differs.
+/// Kind of a difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DifferenceKind {
     /// It is here and not there.
@@ -40,9 +40,10 @@ impl DifferenceKind {
 /// One difference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArchiveDifference {
-    /// What differs.
+    /// Its kind.
     pub kind: DifferenceKind,
-    /// Study, Series and SOP Instance UID, down to what differs.
+    /// One UID where a study differs, two where a series does, three where an instance does: Study,
+    /// Series and SOP Instance UID. [`ArchiveDifference::level`] counts them.
     pub uids: Vec<String>,
     /// Keyword of what differs, or empty.
     pub what: &'static str,
@@ -80,8 +81,8 @@ fn describe(study: &ComparedStudy) -> String {
     format!("{} {}{instances}", value("PatientID"), value("StudyDate"))
 }
 
-/// The values that differ. A value that one side does not have at all is not compared: many peers leave
-/// optional keys out.
+/// The values that differ. A value that one side does not have at all is not compared: many peers
+/// leave optional keys out.
 #[must_use]
 pub fn differing_values(uid: &str, here: &ComparedStudy, there: &ComparedStudy) -> Vec<ArchiveDifference> {
     let mut found = Vec::new();
@@ -102,7 +103,7 @@ pub fn differing_values(uid: &str, here: &ComparedStudy, there: &ComparedStudy) 
     found
 }
 
-/// A value without what has no meaning: padding, and empty components of a name.
+/// A value without padding and without empty components of a name.
 fn normal(keyword: &str, value: &str) -> String {
     let value = value.trim();
     if keyword != "PatientName" {

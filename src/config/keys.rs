@@ -531,7 +531,7 @@ keys! {
     }
     WORKLIST_FOLDER: Text = "worklist.folder" = "\"\"" {
         "Folder of items: *.wl and *.dcm (Part 10 or a bare data set) and *.json. It is read every two seconds. A \
-         file that goes is an item that goes. Folders in it are read too. Empty means no folder.",
+         deleted file removes its item. Folders in it are read too. Empty means no folder.",
         unit: "path, as for index",
     }
     WORKLIST_HL7: Text = "worklist.hl7" = "\"\"" {

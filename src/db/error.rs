@@ -117,7 +117,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A statement failed.
-    #[error("the index did not take a statement")]
+    #[error("an SQL statement failed")]
     Statement(#[source] DriverError),
     /// The engine met damage in the middle of its work.
     #[error("the index is damaged ({0}): keep the file, and restore it from a backup; `dcmdex check` may say more")]

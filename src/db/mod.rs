@@ -2,8 +2,8 @@
 //!
 //! An engine implements seven traits:
 //!
-//! - [`Search`], [`ScanLedger`] and [`Admin`] ask an index. [`Arrivals`] takes what was received and
-//!   what scans found.
+//! - [`Search`], [`ScanLedger`] and [`Admin`] ask an index. [`Arrivals`] takes what was received
+//!   and what scans found.
 //! - [`WorklistSearch`] asks for the worklist. [`WorklistChanges`] changes it, and hands out the
 //!   tables of a transaction as [`WorklistTables`].
 //!
@@ -11,12 +11,13 @@
 //! engine with it. It has the first four traits and no worklist. [`open`] names the engine that the
 //! program uses.
 //!
-//! No trait has what an operator does to a whole index. These are functions of the types in [`open`],
-//! so only SQLite has them:
+//! No trait has what an operator does to a whole index. These are functions of the types in
+//! [`open`], so only SQLite has them:
 //!
 //! - removals: `begin_removal` and what follows it on the writer, `removals` on the reader;
 //! - relocations: `plan_relocation` and `scan_roots` on the reader, `relocate` on the writer;
-//! - copies: `copy_index` makes one, `Reader::open_copy` opens it, and `IndexHold` replaces the index;
+//! - copies: `copy_index` makes one, `Reader::open_copy` opens it, and `IndexHold` replaces the
+//!   index;
 //! - files: `IndexFiles` names and checks those of the index;
 //! - `Reader::explain`, which tells how SQLite runs a query.
 //!
@@ -31,6 +32,16 @@
 //!   states.
 //! - *Cancellation*: a question can be interrupted from another thread. A change cannot, and is
 //!   made whole or not at all.
+//!
+//! Each method may fail with an *error of the engine*:
+//!
+//! - [`Error::Damaged`] or [`Error::Malformed`]: the index is damaged;
+//! - [`Error::Locked`] or [`Error::Replaced`]: another process keeps the index locked, or has put
+//!   another one in its place;
+//! - [`Error::Io`] or [`Error::Statement`]: the file system or the engine reports an error.
+//!
+//! The *error of a transaction* is one of these, [`Error::Full`], or [`Error::InDoubt`]. After
+//! `InDoubt` the change may be in the index or not. After the others nothing was changed.
 //!
 //! Decisions that do not depend on an engine are pure functions in `rules` and `plan`.
 
@@ -164,28 +175,30 @@ pub trait Arrivals: Send + Sync {
     /// [`Arrivals::flush`].
     fn scanned(&self, directory: ScannedDirectory) -> Result<(), Error>;
 
-    /// Notes the beginning of a scan over these absolute paths (a JSON array), and returns its
-    /// number.
+    /// Notes the beginning of a scan over these absolute paths, and returns its number. `roots` is
+    /// a JSON array of texts.
     ///
     /// # Errors
     /// Fails with [`Error::WriterStopped`], or with the error of the transaction.
     fn begin_scan(&self, roots: String) -> Result<i64, Error>;
 
     /// Notes the beginning of a further pass over the paths of a scan, and returns the number of
-    /// the scan. A look that repeats every minute would otherwise add half a million scans a year.
+    /// the scan. A pass each minute would otherwise add 500,000 rows of scans a year.
     /// A new scan begins where `scan` is `None` or is not known.
     ///
     /// # Errors
     /// Fails with [`Error::WriterStopped`], or with the error of the transaction.
     fn begin_pass(&self, roots: String, scan: Option<i64>) -> Result<i64, Error>;
 
-    /// Keeps the state of watched paths (a JSON object), or forgets them.
+    /// Keeps the state of watched paths, or forgets them. `state` is a JSON object that only the
+    /// caller reads (`watch::WatchState`).
     ///
     /// # Errors
     /// Fails with [`Error::WriterStopped`], or with the error of the transaction.
     fn note_watch(&self, roots: String, state: Option<String>) -> Result<(), Error>;
 
-    /// Notes the end of a scan with its summary (a JSON object).
+    /// Notes the end of a scan with its summary, a JSON object that an engine does not read. Its
+    /// keys are those of `dcmdex scan --json` (docs/json.md).
     ///
     /// # Errors
     /// Fails with [`Error::WriterStopped`], or with the error of the transaction.
@@ -220,8 +233,9 @@ pub trait Arrivals: Send + Sync {
     /// Fails with [`Error::WriterStopped`], or with the error of the transaction.
     fn name_index(&self, id: Option<String>) -> Result<String, Error>;
 
-    /// Gives the directories of the node's own storage at or below `from` the same paths at or below `to`. Returns how many
-    /// there were. A directory that the index already knows at its new path stays where it is.
+    /// Gives the directories of the node's own storage at or below `from` the same paths at or
+    /// below `to`. Returns how many there were. A directory that the index already knows at its new
+    /// path stays where it is.
     ///
     /// *Durability*: the change is committed when this returns.
     ///
@@ -365,8 +379,8 @@ pub trait Admin: Sized {
     /// Fails with an error of the engine.
     fn watches(&mut self) -> Result<Vec<WatchEntry>, Error>;
 
-    /// Calls `on_study` for each study with what is wrong with it, the newest first, until there are
-    /// no more or it says to stop.
+    /// Calls `on_study` for each study with what is wrong with it, the newest first, until there
+    /// are no more or it says to stop.
     ///
     /// # Errors
     /// [`Error::Unsupported`], or that of the engine.

@@ -230,7 +230,7 @@ pub enum FileOutcome {
     Instance(Box<InstanceRecord>),
     /// Nothing for the index.
     NotIndexed {
-        /// Whether that is a failure or intended.
+        /// Why it is not indexed: failed, skipped, an archive file, or not in the DICOMDIR.
         kind: NotIndexed,
         /// A stable word for counting, such as `not-dicom`.
         reason: &'static str,
@@ -280,16 +280,16 @@ pub enum Mounted {
     NoLonger,
 }
 
-/// What scans changed in the index, in numbers of files.
+/// Numbers of what scans changed in the index.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// New instances.
+    /// Instances that are new.
     pub indexed: u64,
     /// Known files that have changed and were read again.
     pub updated: u64,
     /// Further files of instances that are known from another place.
     pub copies: u64,
-    /// Newly recorded conflicts.
+    /// Conflicts that were recorded. One file may be in several.
     pub conflicts: u64,
     /// Files dropped from the index because they are gone.
     pub removed: u64,
@@ -301,7 +301,7 @@ pub struct Tally {
     pub faulty: u64,
     /// New files that were not indexed, because an operator removed their instances.
     pub withheld: u64,
-    /// The same of files that were indexed until now.
+    /// Indexed files that were dropped, because an operator removed their instances.
     pub withheld_updated: u64,
 }
 
@@ -480,7 +480,7 @@ pub struct DeclaredCoverage {
 /// Why a known file is not indexed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Note {
-    /// Whether that is a failure or intended.
+    /// Why it is not indexed: failed, skipped, an archive file, or not in the DICOMDIR.
     pub kind: NotIndexed,
     /// A stable word for counting.
     pub reason: String,
@@ -523,7 +523,7 @@ pub struct IndexStatus {
     pub scans: Vec<ScanEntry>,
 }
 
-/// A scan.
+/// A scan in the ledger, the running one included.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScanEntry {
     /// Its number.
@@ -585,10 +585,10 @@ pub struct CheckReport {
     pub findings: Vec<Finding>,
 }
 
-/// A disagreement.
+/// A disagreement of what the index says of itself with its rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// The rule that was checked.
+    /// The rule that was checked, as `dcmdex check` prints it. `db/sqlite/check.rs` has the list.
     pub check: &'static str,
     /// The disagreement, with row numbers and without patient data.
     pub detail: String,

@@ -92,7 +92,7 @@ pub struct WorklistRow {
     pub origin: String,
     /// Keywords of the values that were made at intake.
     pub generated: Vec<String>,
-    /// What was wrong with it and is not any more.
+    /// Corrections that intake made, as texts.
     pub warnings: Vec<String>,
     /// What became of it.
     pub state: WorklistState,
@@ -260,7 +260,7 @@ pub trait WorklistSearch {
         on_row: &mut dyn FnMut(WorklistRow) -> ControlFlow<()>,
     ) -> Result<(), Error>;
 
-    /// Returns the rows with these numbers that are there.
+    /// Returns the row with this number, if there is one.
     ///
     /// # Errors
     /// Fails with an error of the engine.

@@ -69,7 +69,7 @@ impl Sending {
     ) -> Result<(Buffer, Option<Unfinished>), DeliverError> {
         let form = self.framing.choose(instance.kind)?;
         let known = reader.ok_or(DeliverError::Index)?.known_locations(instance.sop_instance_uid).map_err(|error| {
-            warn!(%error, "the index does not say where an instance lies");
+            warn!(%error, "the index cannot be asked for the locations of an instance");
             DeliverError::Index
         })?;
         let mut bytes = spares.buffer();

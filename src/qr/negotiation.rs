@@ -45,7 +45,8 @@ impl NegotiatedOptions {
         }
     }
 
-    /// Returns all bytes.
+    /// Returns the Service-class-application-information of these options (PS3.4 table C.5-3).
+    /// Bytes 4 and 5 are 0: neither option is supported.
     #[must_use]
     pub fn to_bytes(self) -> [u8; LENGTH] {
         [

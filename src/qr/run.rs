@@ -86,8 +86,8 @@ pub fn run(
     run_by(stop, query.limit, |each| reader.find(&query.request, each).map(drop), on_answer)
 }
 
-/// Works as [`run`], for a question that `ask` puts to the index. `ask` calls what it is given with
-/// each answer, until there are no more or it is told to stop.
+/// Works as [`run`], for a question that `ask` puts to the index. `ask` gets a callback. It calls
+/// it once for each answer, until the callback returns `Break`.
 ///
 /// # Errors
 /// Fails as [`run`] does.

@@ -51,7 +51,7 @@ pub struct Announced {
     pub study_instance_uid: Option<String>,
 }
 
-/// A stored object.
+/// A stored object: its row is committed, and its bytes are as durable as the settings say.
 #[derive(Debug)]
 pub struct Arrived {
     /// Proof that its row is durable.
@@ -60,7 +60,7 @@ pub struct Arrived {
     pub study_instance_uid: String,
     /// Series Instance UID.
     pub series_instance_uid: String,
-    /// Patient ID, for the audit trail.
+    /// Patient ID, for the audit trail. Empty if the object has none.
     pub patient_id: String,
 }
 

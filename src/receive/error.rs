@@ -49,7 +49,7 @@ pub enum ReceiveError {
     TooMuchAtOnce,
 }
 
-/// Who can mend it that an object is not stored.
+/// Whose fault a refusal is. It decides the status of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReceiveErrorKind {
     /// This node. The sender may try again.

@@ -6,7 +6,7 @@ use crate::deliver::object::{Identity, ObjectError, StoredObject};
 use crate::model::location::Place;
 use crate::store;
 
-/// How closely that object is examined.
+/// How thoroughly the object at the first location is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FirstLook {
     /// It has the same content. The whole object is compared, because the new one will be removed.

@@ -238,7 +238,10 @@ fn make_room_for_open_files(options: &Options) -> (usize, usize) {
     if raised < wanted {
         warn!(
             limit = raised,
-            wanted, associations, connections, "fewer open files allowed than this many connections may need"
+            wanted,
+            associations,
+            connections,
+            "the limit on open files is too low for network.max_associations; hint: raise LimitNOFILE or ulimit -n"
         );
     }
     (associations, connections)

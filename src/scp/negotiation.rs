@@ -1,9 +1,9 @@
 //! Association negotiation (PS3.8 7.1 and 9.3.2 to 9.3.4; PS3.7 annex D). It makes the bytes of the
 //! answer from those of an A-ASSOCIATE-RQ, without a socket.
 //!
-//! The PDU types are those of dicom-ul. The negotiation is our own. That of dicom-ul picks the first
-//! transfer syntax that it has a codec for, and refuses private ones. An archive that keeps objects
-//! as they are sent wants neither.
+//! The PDU types are those of dicom-ul. The negotiation is our own. That of dicom-ul picks the
+//! first transfer syntax that it has a codec for, and refuses private ones. An archive that keeps
+//! objects as they are sent wants neither.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -87,7 +87,8 @@ pub struct HeldSyntaxes(Arc<ArcSwap<BySopClass>>);
 type BySopClass = HashMap<String, Vec<String>>;
 
 impl HeldSyntaxes {
-    /// Replaces them.
+    /// Replaces all of them, for associations that are negotiated from now on. The key is a SOP
+    /// Class UID. Its transfer syntaxes stand with the most frequent one first.
     pub fn replace(&self, held: HashMap<String, Vec<String>>) {
         self.0.store(Arc::new(held));
     }
@@ -126,7 +127,8 @@ pub struct Agreement {
 pub struct RefusedContexts {
     /// Services that the peer may not use, by their names in the table of peers.
     pub not_permitted: BTreeSet<&'static str>,
-    /// Number of contexts with a SOP Class that the node does not have, or without a transfer syntax that it takes.
+    /// Number of contexts with a SOP Class that the node does not have, or without a transfer
+    /// syntax that it takes.
     pub not_supported: usize,
 }
 

@@ -1,9 +1,8 @@
 //! The pace of requests that cost a peer nothing.
 //!
-//! A C-ECHO-RQ has no data set and is answered at once. Hundreds of associations that send one after
-//! the other take all processors, and whoever comes next waits behind each of them. A peer in earnest
-//! sends a few. So when there are many associations, each has only its part of what the node answers
-//! of such requests. With few associations nothing is paced.
+//! A C-ECHO-RQ has no data set and is answered at once. So hundreds of associations that send one
+//! after the other take all processors. Above 64 associations, each gets an equal part of 2,000
+//! responses a second. With fewer associations nothing is paced.
 
 use std::time::{Duration, Instant};
 
@@ -32,8 +31,8 @@ impl Pace {
         Self { left: AT_ONCE, at: now }
     }
 
-    /// Counts a request, and returns how long its response has to wait. `associations` are those that
-    /// are open now, this one among them.
+    /// Counts a request, and returns how long its response has to wait. `associations` are those
+    /// that are open now, this one among them.
     pub(super) fn wait(&mut self, now: Instant, associations: usize) -> Option<Duration> {
         let passed = now.saturating_duration_since(std::mem::replace(&mut self.at, now));
         if associations <= UNPACED_ASSOCIATIONS {

@@ -21,8 +21,8 @@ pub(super) fn make_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path)
 }
 
-/// Removes excess permissions from a file or directory of this user. An earlier version left them
-/// to the umask.
+/// Removes excess permissions from a directory or a lock file of this user. A file gets at most
+/// [`LOCK_MODE`]. An earlier version left permissions to the umask.
 pub(super) fn tighten(path: &Path) {
     let Ok(metadata) = fs::metadata(path) else { return };
     let mode = match metadata.is_dir() {
@@ -35,6 +35,6 @@ pub(super) fn tighten(path: &Path) {
         && has != may
         && let Err(error) = fs::set_permissions(path, Permissions::from_mode(may))
     {
-        tracing::warn!(%error, path = %path.display(), "other users can enter the storage directory, and its permissions cannot be changed");
+        tracing::warn!(%error, path = %path.display(), "cannot remove the permissions of other users from the storage directory or its lock file");
     }
 }

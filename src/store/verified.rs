@@ -18,7 +18,8 @@ const GENERATION: usize = 65_536;
 /// time.
 const TICK_MS: i64 = 2_000;
 
-/// Default time for which an object counts as sound.
+/// Default time for which an object counts as sound. Smaller: objects are read and compared more
+/// often. Larger: damage on the disk is found later.
 pub const DEFAULT_HOLDS: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Identifies a file in one state. It differs for another file and for a changed file.

@@ -111,14 +111,14 @@ impl LookFigures {
         !self.interrupted && self.error.is_none()
     }
 
-    /// What it cost.
+    /// What it cost. An interrupted look has a cost as well.
     #[must_use]
     pub const fn cost(&self) -> LookCost {
         LookCost { seconds: self.elapsed_seconds, found: self.found, read: self.indexed + self.updated }
     }
 }
 
-/// What a look cost.
+/// What a look cost, in time of the wall clock and in files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LookCost {

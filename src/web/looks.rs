@@ -1,5 +1,5 @@
-//! What an object says of how to show its pixels: Modality LUT, VOI LUT, windows and palette. See
-//! PS3.3 C.7.6.3, C.11.1, C.11.2 and the functional groups of C.7.6.16.
+//! Pixel transforms of an object: Modality LUT, VOI LUT, windows and palette. See PS3.3 C.7.6.3,
+//! C.11.1, C.11.2 and the functional groups of C.7.6.16.
 
 use super::objects::Bytes;
 use crate::encoding::walk::{Event, Walk, WalkError};

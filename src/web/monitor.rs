@@ -1,7 +1,8 @@
-//! The port for supervisors: `/metrics`, `/healthz`, `/readyz` and `/status`, on an address of its own.
+//! The port for supervisors: `/metrics`, `/healthz`, `/readyz` and `/status`, on an address of its
+//! own.
 //!
-//! It has no users, since monitoring has none, and nothing of a patient. It is apart from DICOMweb, so
-//! that it answers while all places there are taken, and that each can be reachable for others.
+//! It has no users, since monitoring has none, and nothing of a patient. It is apart from DICOMweb,
+//! so that it answers while all places there are taken, and that each can be reachable for others.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -43,7 +44,7 @@ const BACK_OFF: Duration = Duration::from_millis(100);
 /// Where the answers come from. The functions may block, and run on threads of their own.
 #[derive(Clone)]
 pub struct MonitorSources {
-    /// Sets the gauges whose values nobody else keeps.
+    /// Computes the gauges that are not counted as things happen.
     pub refresh: Arc<dyn Fn() + Send + Sync>,
     /// Why the node does not serve. Empty if it does.
     pub problems: Arc<dyn Fn() -> Vec<String> + Send + Sync>,

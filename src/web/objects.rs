@@ -26,7 +26,7 @@ pub(super) enum Bytes {
     Source(Source),
     /// A data set that is rewritten to Explicit VR Little Endian.
     DataSet(DataSet),
-    /// One of them, in a file for the next requests.
+    /// Bytes of either kind, kept in a spool file for the next requests.
     Kept { file: Arc<SpoolFile>, position: u64 },
 }
 
@@ -54,8 +54,7 @@ impl Bytes {
         }
     }
 
-    /// Goes to a place of the walk. In a data set that was rewritten, this is only possible
-    /// forward.
+    /// Seeks from offset `from` to offset `to`. A rewritten data set only seeks forward.
     pub(super) fn go_to(&mut self, from: u64, to: u64) -> io::Result<()> {
         match self {
             Self::Source(source) => source.go_to(to),
@@ -103,7 +102,7 @@ impl OpenObject {
         archives: &Archives,
     ) -> Result<Self, ObjectError> {
         let known = reader.known_locations(instance.sop_instance_uid).map_err(|error| {
-            tracing::warn!(%error, "the index does not say where an instance lies");
+            tracing::warn!(%error, "the index cannot be asked for the locations of an instance");
             ObjectError::NotKept
         })?;
         let locations = known.into_iter().filter(|known| !known.differs).map(|known| known.location);

@@ -17,8 +17,9 @@ pub(super) enum Selected {
     },
 }
 
-/// What a Range header selects of so many bytes. Several ranges, other units and what cannot be read select all. RFC
-/// 9110 14.2 allows this, and lists of overlapping ranges have felled servers.
+/// Bytes of `length` that a Range header selects. Several ranges, other units and unreadable
+/// headers select all. RFC 9110 14.2 allows this, and lists of overlapping ranges have felled
+/// servers.
 pub(super) fn selected(header: Option<&str>, length: u64) -> Result<Selected, Problem> {
     let Some(spec) = header.and_then(|header| header.trim().strip_prefix("bytes=")) else { return Ok(Selected::All) };
     let Some((first, last)) = spec.split_once('-') else { return Ok(Selected::All) };

@@ -1,8 +1,8 @@
 //! Intake: an order becomes an item that has everything a modality needs.
 //!
 //! The Type 1 attributes of PS3.4 table K.6-1 always get a value, because devices do not show items
-//! without one. What the order lacks is made from what it has, so that the same order gives the same
-//! values again. The names of such values are kept with the item.
+//! without one. What the order lacks is made from what it has, so that the same order gives the
+//! same values again. The names of such values are kept with the item.
 
 use std::time::Duration;
 
@@ -86,7 +86,11 @@ impl std::fmt::Debug for Draft {
     }
 }
 
-/// Completes an item.
+/// Completes an item, so that it has the return keys of type 1 of PS3.4 table K.6-1.
+///
+/// UIDs and IDs that the order lacks are made of its other identifiers: the same for the same
+/// order. Start, modality and station come from `facts` and `options`. Values that break their VR
+/// are corrected. [`Draft::generated`] and [`Draft::warnings`] name what was made and corrected.
 ///
 /// # Errors
 /// Fails if the order names no patient, or has nothing that tells it apart from others.
@@ -113,7 +117,7 @@ impl Draft {
         self.generated.iter().map(|tag| keys::keyword(*tag)).collect()
     }
 
-    /// Returns what was wrong and is not any more.
+    /// Returns the corrections that intake made, as texts.
     #[must_use]
     pub fn warnings(&self) -> &[String] {
         &self.warnings

@@ -1,8 +1,8 @@
-//! The folder of items: files that lie in it are items, and a file that goes is an item that goes.
+//! The folder of items: files that lie in it are items, and a deleted file removes its item.
 //!
-//! The folder is read again and again. That works on every file system, and misses nothing. A file is
-//! taken when it has not changed between two looks, so that a half-written one waits. Folders in the
-//! folder are read too, as those that wlmscpfs has for each AE title.
+//! The folder is read again and again. That works on every file system, and misses nothing. A file
+//! is taken when it has not changed between two looks, so that a half-written one waits. Folders in
+//! the folder are read too, as those that wlmscpfs has for each AE title.
 
 use std::collections::HashMap;
 use std::fs;
@@ -67,7 +67,8 @@ pub struct WorklistFolder {
 }
 
 impl WorklistFolder {
-    /// Watches this folder.
+    /// Describes the folder at `path`. Nothing is read before [`WorklistFolder::look`].
+    /// `assumed_character_set` is that of items without a Specific Character Set (0008,0005).
     #[must_use]
     pub fn new(path: PathBuf, intake: Arc<Intake>, assumed_character_set: String, clock: Clock) -> Self {
         let seen = HashMap::new();

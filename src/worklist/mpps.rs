@@ -34,7 +34,10 @@ pub enum StepRefusal {
     Status,
 }
 
-/// Makes a performed step (N-CREATE). Its items have started.
+/// Makes a performed step (N-CREATE, PS3.4 F.7.2.1). Its items have started.
+///
+/// The inner result is the answer to the peer. [`StepRefusal::Duplicate`] is status 0111H, and
+/// [`StepRefusal::Status`] is 0106H.
 ///
 /// # Errors
 /// That of the index.
@@ -68,7 +71,11 @@ pub fn create_step(
     Ok(Ok(()))
 }
 
-/// Changes a performed step (N-SET). If it is completed or discontinued, so are its items.
+/// Changes a performed step (N-SET, PS3.4 F.7.2.2). If it is completed or discontinued, so are its
+/// items.
+///
+/// The inner result is the answer to the peer. [`StepRefusal::Unknown`] is status 0112H,
+/// [`StepRefusal::Final`] is 0110H with Error ID A710H, and [`StepRefusal::Status`] is 0106H.
 ///
 /// # Errors
 /// That of the index.

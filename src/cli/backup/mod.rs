@@ -33,7 +33,7 @@ pub(super) struct BackupArgs {
     /// Directory with the received objects [default: dcmdex-data/objects]
     #[arg(long, value_name = "DIR")]
     storage: Option<PathBuf>,
-    /// What becomes of received objects
+    /// How to back up received objects
     #[arg(long, value_enum, value_name = "HOW", default_value_t = ObjectsInBackup::None)]
     objects: ObjectsInBackup,
     /// Keep the N newest backups of the directory, and remove older ones
@@ -80,7 +80,8 @@ pub(super) fn run(arguments: &BackupArgs, context: &mut Context) -> anyhow::Resu
     CommandAudit::open(&config, "backup")?.exported(&[], &target.database().to_string_lossy())?;
     let mut manifest = copy(&config, &target, now_ms)?;
     if arguments.objects != ObjectsInBackup::None {
-        // After the index: the objects that it names are there, unless they have been removed since.
+        // After the index: the objects that it names are there, unless they have been removed
+        // since.
         let Some(options) = config.store_options() else {
             bail!("with `metadata_only` no objects are kept; hint: leave out --objects");
         };
@@ -155,7 +156,8 @@ fn verify(arguments: &BackupArgs, context: &mut Context) -> anyhow::Result<Exit>
     Ok(exit)
 }
 
-/// The file beside an index that says when a backup last succeeded. A node reads it for its metrics.
+/// The file beside an index that says when a backup last succeeded. A node reads it for its
+/// metrics.
 pub(super) fn success_file(index: &Path) -> PathBuf {
     let mut name = index.as_os_str().to_owned();
     name.push("-backup");

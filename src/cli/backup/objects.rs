@@ -24,7 +24,7 @@ const FILE_MODE: u32 = 0o640;
 /// Beginning of the name of a file that is being copied.
 const PART: &str = ".part-";
 
-/// What becomes of received objects.
+/// How received objects are backed up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum ObjectsInBackup {
     /// Only the index is copied
@@ -205,7 +205,7 @@ fn back_up_missing(from: &Path, to: &Path) -> anyhow::Result<u64> {
         let below = series.strip_prefix(from).context("a directory outside of the backup")?;
         let to = to.join(below);
         for (name, object) in files_in(&series)? {
-            // What is there stays, whatever it is.
+            // An existing file is never replaced.
             if to.join(&name).exists() {
                 continue;
             }

@@ -52,13 +52,14 @@ pub(super) struct CompareArgs {
     /// Last study date [default: today, or that of the newest study here]
     #[arg(long, value_name = "DATE")]
     to: Option<String>,
-    /// File for the differences [default: standard output]. After an interruption, the same command goes on
+    /// File for the differences [default: standard output]. After an interruption, the same command
+    /// goes on
     #[arg(long, short, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Milliseconds to wait before each question to a peer
     #[arg(long, value_name = "MS", default_value_t = 0)]
     pause: u64,
-    /// The attribute that a list has
+    /// Attribute of the values in the list
     #[arg(long, value_name = "KEY", default_value = "StudyInstanceUID")]
     key: String,
     #[command(flatten)]

@@ -1,5 +1,5 @@
-//! `dcmdex remove` takes instances out of the index, and received objects to the trash. It says first
-//! what it would do, and what was removed can come back.
+//! `dcmdex remove` takes instances out of the index, and received objects to the trash. It says
+//! first what it would do, and what was removed can come back.
 
 mod chosen;
 mod trash;
@@ -23,8 +23,8 @@ use crate::model::calendar::moment_text;
 use crate::model::clock::Clock;
 use crate::store::Trash;
 
-/// Instances in one transaction, at least. A study is never divided. Larger: a node waits longer for its
-/// turn. Smaller: more transactions.
+/// Instances in one transaction, at least. A study is never divided. Larger: a node waits longer
+/// for its turn. Smaller: more transactions.
 const BATCH: usize = 2000;
 
 #[derive(Debug, Args)]
@@ -39,8 +39,8 @@ pub(super) struct RemovalArgs {
     /// Also move received objects to the trash of the storage directory
     #[arg(long, requires = "keys")]
     objects: bool,
-    /// Remove only studies, the oldest first, until so much is free on the disk of the received objects,
-    /// as in 200G. Needs --objects and --no-undo
+    /// Remove whole studies, the oldest first, until SIZE is free on the disk of the received
+    /// objects (200G is 200 GiB). Needs --objects and --no-undo
     #[arg(long, value_name = "SIZE", value_parser = chosen::size, requires = "objects", requires = "no_undo")]
     until_free: Option<u64>,
     /// Delete the objects for good, instead of keeping them in the trash
@@ -55,7 +55,7 @@ pub(super) struct RemovalArgs {
     /// Bring back what the removal with this number took away
     #[arg(long, value_name = "N")]
     undo: Option<i64>,
-    /// Delete the objects in the trash for good that were removed more than so many days ago
+    /// Delete objects in the trash for good if they were removed more than DAYS days ago
     #[arg(long, value_name = "DAYS")]
     empty: Option<u32>,
     /// Write one JSON object per line (docs/json.md)

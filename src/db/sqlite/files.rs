@@ -450,7 +450,7 @@ pub(super) fn tighten(index: &Path) {
             && has != may
             && let Err(error) = fs::set_permissions(&path, fs::Permissions::from_mode(may))
         {
-            tracing::warn!(%error, file = %path.display(), "others may read a file of the index, and that cannot be changed");
+            tracing::warn!(%error, file = %path.display(), "cannot remove the permissions of other users from a file of the index");
         }
     }
 }

@@ -218,7 +218,7 @@ pub(super) fn time_sql(own: &str, base: &str) -> String {
 pub(super) struct Naming {
     pub(super) prefix: String,
     pub(super) suffix: String,
-    /// What lies between: a number with at least so many digits, or the SOP Instance UID if `None`.
+    /// Minimum digits of the number in the middle. `None`: the SOP Instance UID stands there.
     pub(super) digits: Option<usize>,
 }
 

@@ -1,4 +1,15 @@
 //! What operators removed, as the index has it: asked by a [`Reader`], changed by the writer.
+//!
+//! The life of a removal (docs/adr/0032):
+//!
+//! 1. `begin_removal` gives it a number. `remove` takes its instances out, in any number of calls.
+//! 2. Who holds the storage directory asks for `files_for_trash`, moves them, and notes them as
+//!    `trashed`. A file that was received again meanwhile is left, and goes by `forget_removed`.
+//! 3. Either `lift_removed` lets the instances come back, and `end_removal` forgets the removal. Or
+//!    the trash is deleted, and `emptied` notes it: the instances stay removed.
+//!
+//! An index that is built anew learns removals from the trash: `removal_of` makes the row, and
+//! `note_removed` the instances.
 
 use std::path::PathBuf;
 
@@ -80,8 +91,8 @@ impl Reader {
         )
     }
 
-    /// A page of the files of a removal, those of instances after this UID. The files of an instance
-    /// come together, and the first of them is the one that was its first location.
+    /// A page of the files of a removal, those of instances after this UID. The files of an
+    /// instance come together, and the first of them is the one that was its first location.
     ///
     /// # Errors
     /// Fails with an error of the engine.
@@ -179,8 +190,8 @@ impl WriterHandle {
         })
     }
 
-    /// Notes instances as removed that the index does not know. The index was lost, and the trash says
-    /// what was removed.
+    /// Notes instances as removed that the index does not know. The index was lost, and the trash
+    /// says what was removed.
     ///
     /// # Errors
     /// [`Error::WriterStopped`], or that of the transaction.

@@ -54,8 +54,8 @@ const COUNTED: &[(StudyProblem, &str)] = &[
     (StudyProblem::NoModality, "SELECT study, count(*) FROM study_series WHERE modality = '' GROUP BY study"),
 ];
 
-/// Numbers of instances that a series lacks between its first and its last. A series of which more
-/// is lacking than is there is numbered in another way.
+/// Numbers of instances that a series lacks between its first and its last. A series with
+/// more gaps than instances is left out: its numbers do not count up.
 const GAPS: &str = "SELECT study, sum(lacking), count(*) FROM (SELECT e.study AS study, \
      max(i.instance_number) - min(i.instance_number) + 1 - count(DISTINCT i.instance_number) AS lacking, count(*) AS n \
      FROM study_series e CROSS JOIN instance_group h ON h.series = e.id CROSS JOIN instance i ON i.instance_group = h.id \

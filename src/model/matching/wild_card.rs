@@ -100,8 +100,8 @@ impl WildCard {
         }
     }
 
-    /// Returns the runs of characters between wild cards. Every matching text contains each of
-    /// them, and begins or ends with those that are marked so.
+    /// Returns the literal runs between wild cards. Every matching text contains each of them.
+    /// `starts` and `ends` mark runs that must begin or end the text.
     pub(super) fn literals(&self) -> Vec<CharacterRun> {
         let (first, middle, last) = match &self.shape {
             PatternShape::Whole(segment) => (segment, [].as_slice(), None),

@@ -495,7 +495,7 @@ impl Commitment {
     fn verify(&self, reader: Option<&mut Reader>, reference: &Reference, archives: &Archives) -> Result<(), Status> {
         let known = reader.ok_or(Status::PROCESSING_FAILURE)?.known_locations(&reference.sop_instance_uid);
         let known = known.map_err(|error| {
-            warn!(%error, "the index does not say where an instance lies");
+            warn!(%error, "the index cannot be asked for the locations of an instance");
             Status::PROCESSING_FAILURE
         })?;
         let mut reason = Status::NO_SUCH_SOP_INSTANCE;

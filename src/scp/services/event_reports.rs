@@ -1,8 +1,8 @@
 //! N-EVENT-REPORT requests of this node on an association that a peer opened (PS3.7 10.1.1).
 //!
 //! A report is made in the background. It goes out when no message is under way. One report at a
-//! time waits for its response. A report that the peer does not answer in time, or that is left when
-//! the association ends, finds its own way.
+//! time waits for its response. Some reports are not answered in time, or are left when the
+//! association ends. They are sent on associations of their own.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use crate::dimse::Status;
 use crate::dimse::message::EventReportRequest;
 use crate::scp::node_context::NodeContext;
 
-/// Maximum reports of one association that are being made. Larger: one peer keeps more threads busy.
-/// Smaller: it waits sooner.
+/// Maximum reports of one association that are being made. Larger: one peer keeps more threads
+/// busy. Smaller: it waits sooner.
 const MAX_IN_PREPARATION: usize = 16;
 
 /// A report that is ready.

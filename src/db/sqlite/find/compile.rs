@@ -471,7 +471,7 @@ impl Compiler<'_> {
     fn declared_answer(&mut self, key: &DeclaredKey, level: QueryRetrieveLevel) -> Result<String, Error> {
         let unit = &key.unit;
         if level == Patient && unit.level == Patient {
-            // Of the studies that match, what the most complete one says.
+            // A patient gets the most complete value of its matching studies.
             let matches = match &key.matching {
                 Some(matching) => format!("AND dcm_matches({}, w)", self.matcher(Matcher::One(matching.clone()))),
                 None => String::new(),
@@ -590,7 +590,7 @@ fn declared_value(unit: &Unit) -> String {
     }
 }
 
-/// Of what the objects of an entity say the most complete value counts (docs/adr/0008).
+/// SQL for the most complete value among the objects of an entity (docs/adr/0008).
 fn declared_above(unit: &Unit, from: &str, own: &str) -> String {
     format!(
         "ifnull((SELECT c.declared_above ->> '$.\"{}\"' AS v FROM {from} WHERE {own} AND v <> '' ORDER BY {} LIMIT 1), '')",
@@ -599,7 +599,7 @@ fn declared_above(unit: &Unit, from: &str, own: &str) -> String {
     )
 }
 
-/// What the objects of a study say that name the patient `p`: studies answer for themselves.
+/// SQL for an attribute of a patient. Only objects of this study that name the patient `p` count.
 fn declared_of_patient(unit: &Unit, study: &str) -> String {
     let own = format!("b.study = {study}.id AND ifnull(c.patient, {study}.patient) = p.id");
     declared_above(unit, "study_series b JOIN instance_group c ON c.series = b.id", &own)

@@ -153,8 +153,8 @@ impl<'c> Batch<'c> {
         Ok(value)
     }
 
-    /// Forgets what is out of date, because another process has written or because it is much.
-    /// Returns whether another process has written since the last transaction.
+    /// Clears the caches if another process has written, or if they are too large. Returns whether
+    /// another process has written since the last transaction.
     fn look_for_other_writers(&mut self) -> Result<bool> {
         let version: i64 = self.connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
         let before = self.data_version;

@@ -43,7 +43,7 @@ pub(super) struct CopyOf {
 }
 
 impl FurtherFile {
-    /// What it is compared by, if its object has this record.
+    /// Record, size and checksum by which it is compared. Its object must have this record.
     pub(super) fn content<'a>(&self, record: &'a InstanceRecord) -> ObjectContent<'a> {
         ObjectContent { record, place: self.place, size: to_u64(self.size), checksum: self.checksum }
     }

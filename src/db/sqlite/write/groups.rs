@@ -272,8 +272,8 @@ impl DeclaredTexts {
     }
 }
 
-/// What the SOP Instance UIDs of a new instance group are expected to begin with. That is what the
-/// UIDs of its unit have in common or, if more instances may follow, all up to the last component.
+/// The prefix that the SOP Instance UIDs of a new instance group probably share. For a complete
+/// unit it is the common prefix of its UIDs. Otherwise it is all but the last component.
 fn common_prefix<'r>(new: &NewInstance<'r>) -> &'r str {
     let uid = new.record.value(AttributeId::SOPInstanceUID);
     // An even length has suffixes sort as whole UIDs do: see `scans::scanned`.

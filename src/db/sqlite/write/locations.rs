@@ -65,7 +65,7 @@ impl Tables<'_> {
             || (sizes_comparable(place, file.place) && to_u64(existing.size) != file.size))
     }
 
-    /// Whether the index has a file as what it is.
+    /// Whether the row of a file equals what was just read.
     pub(super) fn is_as_indexed(
         &mut self,
         existing: &InstanceRow,

@@ -108,7 +108,8 @@ impl InstanceRow {
         self.instance_group.directory == directory && self.file_name == name
     }
 
-    /// What its first location is compared by, if it has this record and kind of place.
+    /// Record, size and checksum by which its first location is compared. That location must have
+    /// this record and this kind of place.
     pub(super) fn content<'a>(&self, record: &'a InstanceRecord, place: Place) -> ObjectContent<'a> {
         ObjectContent { record, place, size: to_u64(self.size), checksum: self.checksum }
     }

@@ -205,7 +205,7 @@ fn found_instance(
     tables.files.note_faults(record, file, &mut tables.changes.tally)
 }
 
-/// Whether the index has a file as what it is, its faults included.
+/// Whether the row of a file and its faults equal what was just read.
 fn is_as_indexed(tables: &mut Tables<'_>, record: &InstanceRecord, file: &File<'_>) -> Result<bool> {
     let Some(existing) = tables.find_instance(record.value(AttributeId::SOPInstanceUID))? else { return Ok(false) };
     Ok(tables.files.has_faults(record, file)? && tables.is_as_indexed(&existing, record, file)?)
@@ -251,7 +251,8 @@ fn enter(tables: &mut Tables<'_>, new: &NewInstance<'_>, is_known_file: bool) ->
             tables.changes.tally.updated += 1;
         }
         FoundDecision::Complete => {
-            // What was received without its object stays known for when the file goes.
+            // Metadata that were received alone stay as a further location. They count again if the
+            // file is deleted.
             let differs = tables.supersede(&existing, record, file, false)?;
             tables.changes.tally.conflicts += u64::from(differs);
             tables.changes.tally.indexed += 1;
