@@ -79,7 +79,7 @@ async fn secured(
             }
             turned_away(&shared.audit, peer, String::new(), format!("TLS handshake failed: {why}"));
         }
-        Err(_) => debug!("no association: the TLS handshake was not complete within the time allowed"),
+        Err(_) => debug!("no association: the TLS handshake was not complete in time"),
     }
     metrics::ASSOCIATIONS_FAILED.increment();
     None

@@ -103,10 +103,10 @@ pub(crate) enum ReadError {
     #[error("connection lost")]
     Connection(#[source] io::Error),
     /// Nothing arrived in time.
-    #[error("nothing received within the time allowed")]
+    #[error("nothing received in time")]
     Silence,
     /// A PDU began and did not end in time.
-    #[error("PDU not complete within the time allowed")]
+    #[error("PDU not complete in time")]
     SlowPdu,
     /// There is no memory for a PDU that must be complete: its peer has all that it may have.
     #[error("not enough memory for a PDU of this length at the moment")]

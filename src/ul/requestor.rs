@@ -81,7 +81,7 @@ pub enum ScuError {
     #[error("no TLS: {0}")]
     Tls(String),
     /// No connection, or no answer to the A-ASSOCIATE-RQ, in time.
-    #[error("no answer to the association request within the time allowed")]
+    #[error("no answer to the association request in time")]
     Slow,
     /// A-ASSOCIATE-RJ.
     #[error("association rejected: {0}")]
@@ -99,7 +99,7 @@ pub enum ScuError {
     #[error("connection lost while sending")]
     Write(#[source] io::Error),
     /// No response in time.
-    #[error("no response within the time allowed")]
+    #[error("no response in time")]
     NoResponse,
     /// Something other than the response arrived.
     #[error("the peer sent a message that is not the response")]

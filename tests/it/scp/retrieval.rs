@@ -802,7 +802,8 @@ fn a_destination_that_cannot_be_reached_or_refuses_fails_all() {
     assert!(all_failed(move_to(&mut peer, "DEST", &study("1.2.1"))).contains("context"));
     let listener = choosy.join().unwrap();
     // Says nothing.
-    assert!(all_failed(move_to(&mut peer, "DEST", &study("1.2.1"))).contains("time"));
+    let comment = all_failed(move_to(&mut peer, "DEST", &study("1.2.1")));
+    assert!(comment.contains("time"), "{comment}");
     // Is not there.
     drop(listener);
     assert!(all_failed(move_to(&mut peer, "DEST", &study("1.2.1"))).contains("no connection"));
