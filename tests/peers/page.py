@@ -227,14 +227,24 @@ def a_stack_is_scrolled(browser, base):
     browser.key("End")
     browser.wait(f"{DONE} && {POSITION} === 'Image 12 of 12'", "the slider goes to the end")
     # A screen reader hears where one is, from the slider and from the status.
-    tree = browser.call("Accessibility.getFullAXTree")["nodes"]
-    slider = next(node for node in tree if node.get("role", {}).get("value") == "slider")
-    text = {each["name"]: each["value"].get("value") for each in slider["properties"]}
-    assert text.get("valuetext") == "Image 12 of 12", text
-    assert any(node.get("role", {}).get("value") == "status" for node in tree)
+    # Chromium makes that tree a moment after the page has changed.
+    browser.wait_for(lambda: slider_says(browser) == "Image 12 of 12", "the slider says where it is")
+    assert of_role(browser, "status")
     # The place is in the address, so that it can be sent to somebody.
     browser.leave(lambda: browser.evaluate("location.reload()"))
     browser.wait(f"{DONE} && {POSITION} === 'Image 12 of 12'", "the same image again")
+
+
+def of_role(browser, role):
+    """The nodes with a role, as a screen reader gets them."""
+    tree = browser.call("Accessibility.getFullAXTree")["nodes"]
+    return [node for node in tree if node.get("role", {}).get("value") == role]
+
+
+def slider_says(browser):
+    """What a screen reader says of the only slider."""
+    [slider] = of_role(browser, "slider")
+    return {each["name"]: each["value"].get("value") for each in slider["properties"]}.get("valuetext")
 
 
 def a_drag_changes_the_window(browser, base):
