@@ -17,6 +17,18 @@ pub(crate) enum Form {
     Unknown,
 }
 
+/// Whether values of this VR are numbers in binary (PS3.5 6.2).
+#[must_use]
+pub(crate) const fn is_binary_number(vr: VR) -> bool {
+    matches!(vr, VR::US | VR::SS | VR::UL | VR::SL | VR::UV | VR::SV | VR::FL | VR::FD)
+}
+
+/// Whether values of this VR are numbers, in binary or as text (PS3.5 6.2).
+#[must_use]
+pub(crate) const fn is_number(vr: VR) -> bool {
+    is_binary_number(vr) || matches!(vr, VR::IS | VR::DS)
+}
+
 const LETTERS: usize = 26;
 
 /// The VRs with a 32-bit length.

@@ -341,7 +341,10 @@ fn decode_elements(raw: Vec<RawElement<'_>>, sets: &CharacterSets) -> Vec<KeyEle
                 IdentifierValue::Bytes(bytes, encoding) => {
                     let mut text = String::new();
                     value::push_text(&mut text, element.vr, encoding.is_big(), bytes, sets);
-                    if text.is_empty() && !bytes.is_empty() && is_binary_number(element.vr) {
+                    if text.is_empty()
+                        && !bytes.is_empty()
+                        && (vr::is_binary_number(element.vr) || element.vr == VR::AT)
+                    {
                         // The value has too few bytes for a number. An empty key would match
                         // everything, so this becomes a value that no number is equal to.
                         text.push('?');
@@ -351,10 +354,6 @@ fn decode_elements(raw: Vec<RawElement<'_>>, sets: &CharacterSets) -> Vec<KeyEle
             },
         })
         .collect()
-}
-
-fn is_binary_number(vr: VR) -> bool {
-    matches!(vr, VR::US | VR::SS | VR::UL | VR::SL | VR::UV | VR::SV | VR::FL | VR::FD | VR::AT)
 }
 
 fn decode_item(item: Vec<RawElement<'_>>, inherited: &CharacterSets) -> Vec<KeyElement> {

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::tags::{STEP_ATTRIBUTES, STEP_SEQUENCE};
 use crate::encoding::tag::tag_number;
-use crate::encoding::vr::is_binary;
+use crate::encoding::vr::{is_binary, is_binary_number};
 use crate::model::dicom_json::{push_key, push_text_value};
 use crate::model::matching::{KeyElement, KeyValue, joined_values, separates_values, trim};
 use crate::qr::keys;
@@ -301,12 +301,10 @@ fn push_values(out: &mut String, vr: VR, text: &str) {
     let push = |out: &mut String, value: &str| {
         let value = trim(vr, value);
         match vr {
-            VR::US | VR::SS | VR::UL | VR::SL | VR::UV | VR::SV | VR::FL | VR::FD => {
-                match value.parse::<serde_json::Number>() {
-                    Ok(number) => out.push_str(&number.to_string()),
-                    Err(_) => out.push_str("null"),
-                }
-            }
+            vr if is_binary_number(vr) => match value.parse::<serde_json::Number>() {
+                Ok(number) => out.push_str(&number.to_string()),
+                Err(_) => out.push_str("null"),
+            },
             _ => push_text_value(out, vr, value),
         }
     };

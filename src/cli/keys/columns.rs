@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use dicom_core::{Tag, VR};
 
+use crate::encoding::vr;
 use crate::model::calendar::moment_text;
 use crate::model::find::FindAnswer;
 use crate::model::level::QueryRetrieveLevel;
@@ -85,10 +86,7 @@ impl Column {
     pub(in crate::cli) fn is_number(&self) -> bool {
         match self.source {
             ColumnSource::Own(own) => own == OwnColumn::Size,
-            ColumnSource::Value { .. } => matches!(
-                self.vr,
-                VR::IS | VR::DS | VR::US | VR::SS | VR::UL | VR::SL | VR::UV | VR::SV | VR::FL | VR::FD
-            ),
+            ColumnSource::Value { .. } => vr::is_number(self.vr),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use dicom_core::VR;
 
+use crate::encoding::vr;
 use crate::model::attribute::LetterCase;
 use crate::model::datetime;
 
@@ -44,9 +45,7 @@ fn of_form(key: &MatchedKey) -> Option<String> {
         VR::AS if value.contains(['-', '<', '>']) || value.contains("..") => {
             Some(format!("{name} has no ranges: write an age as it is kept, such as 045Y"))
         }
-        VR::IS | VR::DS | VR::US | VR::SS | VR::UL | VR::SL | VR::UV | VR::SV | VR::FL | VR::FD
-            if !values().all(is_number) =>
-        {
+        vr if vr::is_number(*vr) && !values().all(is_number) => {
             Some(format!("{name} is a number and has no ranges or wild cards: write one number, such as {name}=3"))
         }
         _ => None,

@@ -17,7 +17,7 @@ use super::span::Span;
 use super::value::{BackslashMeaning, FoldedPattern, PatternKind, PreparedValue, SplitRules};
 use super::wild_card::WildCard;
 use super::{ItemCondition, ListOfUid, Matching, Pattern, RangeCondition, SequenceMatching, SingleValue};
-use crate::encoding::vr::is_binary;
+use crate::encoding::vr::{is_binary, is_number};
 use crate::model::attribute::{Attribute, KeyType, LetterCase, Multiplicity};
 use crate::model::person_name;
 use crate::model::uid::MAX_LENIENT_UID_LENGTH;
@@ -197,7 +197,7 @@ fn one_value(
     let is_pattern = wild_cards == WildCards::Special && key.contains(['*', '?']);
     match (comparison.vr, comparison.letter_case) {
         (VR::DA | VR::TM | VR::DT, _) => date_or_time(stored, key),
-        (VR::IS | VR::DS | VR::US | VR::SS | VR::UL | VR::SL | VR::UV | VR::SV | VR::FL | VR::FD, _) => {
+        (vr, _) if is_number(vr) => {
             single(Decimal::parse(key).map_or_else(|| PreparedValue::Text(key.to_owned()), PreparedValue::Number))
         }
         (VR::AT | VR::AS, _) => single(PreparedValue::Text(key.to_owned())),
