@@ -8,20 +8,20 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinSet, spawn_blocking};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, info};
 
 use super::frame::{FrameLimits, MllpFrame, framed, next};
+use crate::listening::Listened;
 use crate::model::peer::{AddressRange, CountedAs};
 use crate::shares::Shares;
 use crate::telemetry::metrics;
 use crate::worklist::{Hl7Intake, MAX_MESSAGE_LENGTH};
 
-/// Pause after a connection that could not be accepted, as when open files run out.
-const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
+const LISTENED: Listened = Listened { one: "a connection for HL7", many: "connections for HL7" };
 
 /// Bytes of the read buffer of a connection.
 const BUFFER: usize = 8 * 1024;
@@ -103,28 +103,16 @@ impl MllpListener {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
-                Some(ended) = tasks.join_next(), if !tasks.is_empty() => report(ended),
+                Some(ended) = tasks.join_next(), if !tasks.is_empty() => LISTENED.ended(ended),
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, peer)) => self.begin(stream, peer.ip().to_canonical(), &mut tasks, &shutdown),
-                    Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}
-                    Err(error) => {
-                        warn!(%error, "cannot accept a connection for HL7, trying again");
-                        sleep(ACCEPT_BACK_OFF).await;
-                    }
+                    Err(error) => LISTENED.failed(&error, &shutdown).await,
                 },
             }
         }
         let Self { listener, options, .. } = self;
         drop(listener);
-        let drain = async {
-            while let Some(ended) = tasks.join_next().await {
-                report(ended)
-            }
-        };
-        if timeout(options.drain_timeout, drain).await.is_err() {
-            warn!(connections = tasks.len(), "connections for HL7 cut off: not finished in time");
-            tasks.shutdown().await;
-        }
+        LISTENED.drain(&mut tasks, options.drain_timeout).await;
     }
 
     fn begin(&self, stream: TcpStream, address: IpAddr, tasks: &mut JoinSet<()>, shutdown: &CancellationToken) {
@@ -156,12 +144,6 @@ impl MllpListener {
             }
             drop(place);
         });
-    }
-}
-
-fn report(ended: Result<(), tokio::task::JoinError>) {
-    if ended.is_err_and(|error| error.is_panic()) {
-        error!("a connection for HL7 ended by a defect of this program; the others go on");
     }
 }
 

@@ -4,28 +4,26 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{JoinError, JoinSet};
-use tokio::time::{interval, sleep, timeout};
+use tokio::task::JoinSet;
+use tokio::time::{interval, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 use super::association;
 use super::negotiation::{HeldSyntaxes, Policy};
 use super::options::{Options, Plain};
 use super::services::{self, NodeServices};
 use crate::access::policy::AccessPolicy;
+use crate::listening::Listened;
 use crate::scp::shared::NodeShared;
 use crate::shares::{MEMORY_BYTES, Shares};
 use crate::telemetry::log_limit::{self, LogLimit};
 use crate::telemetry::metrics;
 use crate::ul::tls::SharedTls;
 
-/// Pause before accepting again when the process has no open files left. Other connections have to
-/// end first.
-const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
+const LISTENED: Listened = Listened { one: "an association", many: "associations" };
 
 /// The reason why a node cannot be created.
 #[derive(Debug, thiserror::Error)]
@@ -157,7 +155,7 @@ impl Node {
                         limit.tell();
                     }
                 }
-                Some(ended) = connections.join_next(), if !connections.is_empty() => report_panic(ended),
+                Some(ended) = connections.join_next(), if !connections.is_empty() => LISTENED.ended(ended),
                 accepted = accepted => match accepted {
                     Ok((stream, peer, tls)) => match shared.connection_of(peer.ip()) {
                         Some(place) => {
@@ -169,14 +167,7 @@ impl Node {
                         // addresses.
                         None => debug!("connection closed: its address has its maximum of connections without an association"),
                     },
-                    Err(error) if is_the_connections_fault(&error) => {}
-                    Err(error) => {
-                        warn!(%error, "cannot accept a connection, trying again");
-                        tokio::select! {
-                            () = shutdown.cancelled() => break,
-                            () = sleep(ACCEPT_BACK_OFF) => {}
-                        }
-                    }
+                    Err(error) => LISTENED.failed(&error, &shutdown).await,
                 },
             }
         }
@@ -189,15 +180,7 @@ impl Node {
 /// [`Options::drain_timeout`].
 async fn drain(connections: &mut JoinSet<()>, shared: &NodeShared) {
     info!(connections = connections.len(), "no more connections accepted, finishing");
-    let drain = async {
-        while let Some(ended) = connections.join_next().await {
-            report_panic(ended);
-        }
-    };
-    if timeout(shared.options.drain_timeout, drain).await.is_err() {
-        warn!(connections = connections.len(), "associations cut off: not finished in time");
-        connections.shutdown().await;
-    }
+    LISTENED.drain(connections, shared.options.drain_timeout).await;
     shared.log_limit.tell_all();
     for limit in shared.services.iter().filter_map(|service| service.log_limit()) {
         limit.tell_all();
@@ -271,24 +254,6 @@ fn fit_into_files(wanted: (usize, usize), limit: u64) -> (usize, usize) {
         usize::try_from(part).unwrap_or(count).max(count.min(1))
     };
     (part(wanted.0), part(wanted.1))
-}
-
-/// Errors of accept(2) that concern one connection that is already gone, and not the listener.
-fn is_the_connections_fault(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
-    )
-}
-
-fn report_panic(ended: Result<(), JoinError>) {
-    if let Err(error) = ended
-        && error.is_panic()
-    {
-        // The message of the panic went to stderr. It may hold anything, so it is not repeated
-        // here.
-        error!("an association ended by a defect of this program; the others go on");
-    }
 }
 
 #[cfg(test)]

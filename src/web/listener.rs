@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,20 +17,19 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info};
 
 use super::activity::{Activity, Left};
 use super::error::Error;
 use super::host::Arrival;
 use super::timed::Timed;
 use super::{Options, Services};
+use crate::listening::Listened;
 use crate::telemetry::metrics;
 use crate::web::answer::answer;
 use crate::web::call::Answering;
 
-/// Pause before the next accept if the process has no open files left. Some connections must end
-/// first.
-const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
+const LISTENED: Listened = Listened { one: "an HTTP connection", many: "HTTP connections" };
 
 /// Maximum length of the head of a request, in bytes.
 const MAX_HEAD_BYTES: usize = 64 << 10;
@@ -105,7 +103,7 @@ impl Web {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
-                Some(ended) = connections.join_next(), if !connections.is_empty() => report_panic(ended),
+                Some(ended) = connections.join_next(), if !connections.is_empty() => LISTENED.ended(ended),
                 accepted = listener.accept() => match accepted {
                     Ok((stream, peer)) => match Places::take(&places, peer.ip()) {
                         Some(place) => {
@@ -120,43 +118,13 @@ impl Web {
                             debug!("HTTP connection closed: its address, or all addresses together, have their maximum of connections");
                         }
                     },
-                    Err(error) if is_the_connections_fault(&error) => {}
-                    Err(error) => {
-                        warn!(%error, "cannot accept an HTTP connection, trying again");
-                        tokio::select! {
-                            () = shutdown.cancelled() => break,
-                            () = sleep(ACCEPT_BACK_OFF) => {}
-                        }
-                    }
+                    Err(error) => LISTENED.failed(&error, &shutdown).await,
                 },
             }
         }
         drop(listener);
         info!(connections = connections.len(), "no more HTTP connections accepted, finishing");
-        let drain = async {
-            while let Some(ended) = connections.join_next().await {
-                report_panic(ended);
-            }
-        };
-        if timeout(answering.options.drain_timeout, drain).await.is_err() {
-            warn!(connections = connections.len(), "HTTP connections cut off: not finished in time");
-            connections.shutdown().await;
-        }
-    }
-}
-
-fn is_the_connections_fault(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
-    )
-}
-
-fn report_panic(ended: Result<(), tokio::task::JoinError>) {
-    if ended.is_err_and(|error| error.is_panic()) {
-        // The message of the panic went to stderr. It may hold anything, so it is not repeated
-        // here.
-        error!("an HTTP connection ended by a defect of this program; the others go on");
+        LISTENED.drain(&mut connections, answering.options.drain_timeout).await;
     }
 }
 

@@ -20,11 +20,12 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, spawn_blocking};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::error::Error;
 use super::monitoring;
+use crate::listening::Listened;
 
 /// Connections at a time. Larger: more memory. Smaller: a supervisor has to wait for others.
 const MAX_CONNECTIONS: usize = 32;
@@ -38,8 +39,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(90);
 /// Longest life of a connection. After it a client connects again.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Time after a failed accept.
-const BACK_OFF: Duration = Duration::from_millis(100);
+const LISTENED: Listened = Listened { one: "a connection of a supervisor", many: "connections of supervisors" };
 
 /// Where the answers come from. The functions may block, and run on threads of their own.
 #[derive(Clone)]
@@ -96,7 +96,7 @@ impl Monitor {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
-                Some(_ended) = connections.join_next(), if !connections.is_empty() => {}
+                Some(ended) = connections.join_next(), if !connections.is_empty() => LISTENED.ended(ended),
                 (accepted, place) = accepted => match accepted {
                     Ok((stream, _)) => {
                         let sources = self.sources.clone();
@@ -105,7 +105,7 @@ impl Monitor {
                             drop(place);
                         });
                     }
-                    Err(_) => sleep(BACK_OFF).await,
+                    Err(error) => LISTENED.failed(&error, &shutdown).await,
                 },
             }
         }
