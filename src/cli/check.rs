@@ -23,7 +23,7 @@ use crate::db::{ConflictEntry, Finding, LocatedInstance};
 use crate::deliver::object::{Identity, ObjectError, StoredObject};
 use crate::model::clock::unix_ms;
 use crate::model::location::{Location, Place};
-use crate::store::Verified;
+use crate::store::{Verified, change_of};
 
 /// Directories of the index that one query returns.
 const PAGE_DIRECTORIES: usize = 1000;
@@ -449,7 +449,8 @@ fn problem(instance: &LocatedInstance, archives: &Archives, verified: Option<&Ar
 
 fn is_as_known(location: &Location) -> bool {
     let Some(metadata) = location.file().and_then(|file| file.metadata().ok()) else { return false };
+    // The node never writes a received object again. So another time shows that somebody else did.
     metadata.is_file()
-        && (location.place == Place::Archive || metadata.len() == location.size)
+        && change_of(location, &metadata).is_none()
         && metadata.modified().is_ok_and(|time| unix_ms(time) == location.mtime_ms)
 }

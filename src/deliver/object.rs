@@ -12,12 +12,13 @@ use flate2::read::{DeflateDecoder, ZlibDecoder};
 use crate::archive::Archives;
 use crate::deliver::rewrite::{RewriteError, Rewriter};
 use crate::encoding::syntax::NativeSyntax;
+use crate::files::FileMark;
 use crate::ingest::Wanted;
 use crate::ingest::parse_stream;
 use crate::ingest::{Parsed, Verdict};
 use crate::model::checksum::{Checksum, ChecksumBuilder};
 use crate::model::location::Location;
-use crate::store::{self, FileMark, Soundness, Source, Verified};
+use crate::store::{self, Soundness, Source, Verified};
 
 /// Bytes of a data set that are checked at a time. There are few, because the rest of a long value
 /// is skipped.

@@ -4,12 +4,13 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::FileExt;
 
+use super::known::change_of;
 use super::meta::{START_LENGTH, data_set_offset};
 use super::objects::{open_file, open_through};
 use crate::archive::{Archives, Object};
-use crate::model::clock::unix_ms;
+use crate::files::FileMark;
 use crate::model::location::{Location, Place};
-use crate::store::{Error, FileMark};
+use crate::store::Error;
 
 /// Maximum bytes to keep from the beginning of a member of an archive. Going back to them needs no
 /// new inflating from the start.
@@ -24,8 +25,8 @@ pub struct Source {
     location: Location,
     bytes: SourceBytes,
     position: u64,
-    /// Modification time of the file with the bytes.
-    mtime_ms: Option<i64>,
+    /// How the file differs from what the index knows.
+    change: Option<&'static str>,
 }
 
 #[derive(Debug)]
@@ -56,44 +57,30 @@ impl Source {
     /// # Errors
     /// If the object does not exist or cannot be read.
     pub fn open(location: &Location, archives: &Archives) -> Result<Option<Self>, Error> {
-        let modified;
+        let change;
         let bytes = match location.place {
             Place::MetadataOnly => return Ok(None),
             Place::InPlace | Place::Managed => {
                 let path = location.directory.join(&location.file_name);
                 let opened = open_file(&path).and_then(|file| Ok((file.metadata()?, file)));
                 let (metadata, file) = opened.map_err(Error::object("opened"))?;
-                modified = metadata.modified().ok();
+                change = change_of(location, &metadata);
                 SourceBytes::File { file, length: metadata.len(), mark: FileMark::of(&metadata) }
             }
             Place::Archive => {
                 let Some(object) = open_through(location, archives)? else { return Ok(None) };
-                modified = location.directory.metadata().and_then(|metadata| metadata.modified()).ok();
+                let metadata = location.directory.metadata();
+                change = metadata.map_or(Some("another modification time"), |metadata| change_of(location, &metadata));
                 SourceBytes::Member { object, read: 0, kept: Vec::new(), most: KEPT, archives: archives.clone() }
             }
         };
-        let mtime_ms = modified.map(unix_ms);
-        Ok(Some(Self { location: location.clone(), bytes, position: 0, mtime_ms }))
+        Ok(Some(Self { location: location.clone(), bytes, position: 0, change }))
     }
 
-    /// How the file differs from what the index knows. It does not read the bytes. For a managed
-    /// object it compares the length. For a file scanned in place it also compares the time. For an
-    /// archive file it compares only the time.
+    /// How the file differed from what the index knows when it was opened: see [`change_of`].
     #[must_use]
-    pub fn is_not_as_known(&self) -> Option<&'static str> {
-        let other_length = match &self.bytes {
-            SourceBytes::File { length, .. } => *length != self.location.size,
-            SourceBytes::Member { .. } => false,
-        };
-        let other_time = match self.location.place {
-            Place::InPlace | Place::Archive => self.mtime_ms != Some(self.location.mtime_ms),
-            Place::Managed | Place::MetadataOnly => false,
-        };
-        match (other_length, other_time) {
-            (true, _) => Some("another length"),
-            (false, true) => Some("another modification time"),
-            (false, false) => None,
-        }
+    pub const fn is_not_as_known(&self) -> Option<&'static str> {
+        self.change
     }
 
     /// The mark of the file. `None` for a member of an archive.

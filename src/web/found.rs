@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
 
-use super::objects::{Bytes, OpenObject, is_unchanged, lost};
+use super::objects::{Bytes, OpenObject, lost};
 use super::pixels::{Frame, PixelError, Pixels, PixelsKey, realigned};
 use super::problem::Problem;
 use crate::archive::Archives;
@@ -15,6 +15,7 @@ use crate::encoding::walk::WalkError;
 use crate::model::location::Location;
 use crate::qr::{FindError, Instances};
 use crate::shares::CountedPeer;
+use crate::store::is_unchanged;
 use crate::web::call::Answering;
 
 /// An instance whose pixels were found.

@@ -29,7 +29,7 @@ use super::multipart::Parts;
 use super::native_model;
 use super::negotiate::{Accept, MediaRange, not_acceptable};
 use super::object_json::ObjectJson;
-use super::objects::{OpenObject, is_unchanged};
+use super::objects::OpenObject;
 use super::problem::Problem;
 use super::query::{Scope, SearchQuery};
 use super::resource::SERVICE;
@@ -41,6 +41,7 @@ use crate::db::open::Reader;
 use crate::model::level::QueryRetrieveLevel;
 use crate::qr::{self, FindError, JsonWriter, QueryStop, RetrievedInstance, encoded_uid};
 use crate::shares::CountedPeer;
+use crate::store::is_unchanged;
 use crate::web::call::{Answering, Call};
 
 /// Media types of metadata, the default first.

@@ -14,8 +14,7 @@ use crate::deliver::object::{DataSet, Identity, ObjectError, StoredObject};
 use crate::encoding::syntax::NativeSyntax;
 use crate::encoding::walk::{self, Walk};
 use crate::ingest::limits::MAX_DEPTH;
-use crate::model::clock::unix_ms;
-use crate::model::location::{Location, Place};
+use crate::model::location::Location;
 use crate::model::uid::for_log;
 use crate::qr::RetrievedInstance;
 use crate::store::{Source, SpoolFile};
@@ -157,24 +156,6 @@ impl OpenObject {
             }
         };
         Ok(Self { walk, transfer_syntax, location, data_set_offset })
-    }
-}
-
-/// Whether the file at a location is still the one that the index knows. It opens nothing.
-pub(super) fn is_unchanged(location: &Location) -> bool {
-    let path = match location.place {
-        Place::MetadataOnly => return false,
-        Place::Archive => location.directory.clone(),
-        Place::InPlace | Place::Managed => location.directory.join(&location.file_name),
-    };
-    let Ok(metadata) = path.metadata() else { return false };
-    let has_time = || metadata.modified().is_ok_and(|modified| unix_ms(modified) == location.mtime_ms);
-    match location.place {
-        Place::MetadataOnly => false,
-        // Only the node writes there.
-        Place::Managed => metadata.len() == location.size,
-        Place::InPlace => metadata.len() == location.size && has_time(),
-        Place::Archive => has_time(),
     }
 }
 
