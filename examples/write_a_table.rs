@@ -10,7 +10,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use dcmdex::db::open::Reader;
 use dcmdex::export::csv_table::{CsvTable, Formulas};
-use dcmdex::export::destination::{TableDestination, UnfinishedFile};
+use dcmdex::export::destination::TableDestination;
 use dcmdex::export::table::{TableColumn, TableSchema, TableWriter as _};
 use dcmdex::export::value::{ColumnType, TableValue, typed};
 use dcmdex::model::attribute::Multiplicity;
@@ -51,7 +51,7 @@ pub(crate) fn write_a_table<'a>(
     let types: Vec<_> = columns.iter().map(|column| (column.kind, column.is_list)).collect();
 
     // The file gets its name when it is whole.
-    let destination = TableDestination::File(UnfinishedFile::create(file)?);
+    let destination = TableDestination::file(file)?;
     let schema = TableSchema::new(columns, false)?;
     let mut table = Box::new(CsvTable::new(schema, Formulas::Defuse, destination)?);
     let mut reader = Reader::open(index)?;

@@ -54,7 +54,8 @@
 //!
 //! 1. [`encoding`] holds what PS3.5 says about bytes: element headers, VRs, transfer syntaxes,
 //!    character sets. [`model`] holds the words of the domain: UIDs, AE titles, query levels, the
-//!    table of attributes, records, matching. Both are pure data.
+//!    table of attributes, records, matching. Both are pure data. [`files`] writes files that get
+//!    their name when they are whole.
 //! 2. [`archive`] reads the members of zip, tar and gzip files without unpacking them.
 //! 3. [`ingest`] reads one object (a file, a stream, an archive member) into an instance record.
 //! 4. [`store`] keeps the objects that the node receives, and opens any object of the index.
@@ -68,7 +69,7 @@
 //!    are sent.
 //! 9. [`dimse`] holds DIMSE messages: command sets, status codes, fragments. It has no sockets.
 //!    [`ul`] holds PDUs, TLS and requested associations, [`access`] the table of peers. `shares`
-//!    counts memory, threads and places for each peer.
+//!    counts memory, threads and places for each peer. `listening` is what all listeners do.
 //! 10. [`scp`] is the network node: listener, associations, the DIMSE services.
 //! 11. [`web`] is the HTTP side: DICOMweb, access, health and metrics.
 //!     [`audit`] keeps who asked for what.
@@ -84,7 +85,7 @@
 //!
 //! - Files and peers are not trusted. Every length from outside meets a limit before memory is
 //!   taken.
-//! - tokio is in [`ul`], [`scp`], [`web`], [`mllp`], [`receive`], [`deliver`], `shares` and the command
+//! - tokio is in [`ul`], [`scp`], [`web`], [`mllp`], [`receive`], [`deliver`], `shares`, `listening` and the command
 //!   `serve` only. All other modules are plain synchronous code.
 //! - Only [`db`] writes the index. Several processes may use one index at the same time.
 //! - Errors, logs and metrics hold no patient data.
@@ -103,7 +104,9 @@ pub mod deliver;
 pub mod dimse;
 pub mod encoding;
 pub mod export;
+pub mod files;
 pub mod ingest;
+mod listening;
 pub mod mllp;
 pub mod model;
 pub mod qr;

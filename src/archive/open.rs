@@ -7,7 +7,6 @@ use std::fs::File;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::os::unix::fs::MetadataExt as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use flate2::bufread::MultiGzDecoder;
@@ -21,6 +20,7 @@ use super::source::{
 use super::tar::{self, EntryKind};
 use super::zip::{self, CentralDirectory};
 use super::{ArchiveKind, LOOK};
+use crate::files::FileMark;
 
 const BUFFER: usize = 64 << 10;
 
@@ -122,7 +122,7 @@ impl Archives {
         if steps.len() > MAX_NESTING {
             return Err(ArchiveProblem::NestedTooDeep);
         }
-        let identity = FileIdentity::of(&file)?;
+        let identity = FileMark::of(&file.metadata()?);
         let window = FileRange::whole(file, Arc::clone(&self.on_read))?;
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         let archive = match remembered.as_mut() {
@@ -219,32 +219,9 @@ fn ways(member: &OsStr) -> impl Iterator<Item = Vec<u8>> {
     })
 }
 
-/// Identifies an archive file. It differs for another file and for a changed file.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct FileIdentity {
-    device: u64,
-    inode: u64,
-    length: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl FileIdentity {
-    fn of(file: &File) -> io::Result<Self> {
-        let metadata = file.metadata()?;
-        Ok(Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            length: metadata.len(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        })
-    }
-}
-
 /// An archive file, with the nested archives that the last member lay in.
 struct Remembered {
-    identity: FileIdentity,
+    identity: FileMark,
     window: FileRange,
     /// The nested archives, beginning with the file itself.
     levels: Vec<NestedArchive>,

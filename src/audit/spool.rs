@@ -13,6 +13,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::record::AuditRecord;
+use crate::files::{PRIVATE_MODE, replace};
 
 /// Bytes after which a new segment begins. Larger: less is deleted at a time, later. Smaller: more
 /// files.
@@ -74,7 +75,7 @@ impl AuditSpool {
 
     fn append_to(&self, segment: u64) -> io::Result<File> {
         let mut options = OpenOptions::new();
-        let file = options.append(true).read(true).create(true).mode(0o600).open(self.path(segment))?;
+        let file = options.append(true).read(true).create(true).mode(PRIVATE_MODE).open(self.path(segment))?;
         // A process that was killed, or a full disk, may have left half a line.
         let length = file.metadata()?.len();
         let mut last = [b'\n'];
@@ -116,11 +117,8 @@ impl AuditSpool {
 
     /// Keeps the position. A process that is killed meanwhile leaves the old one or the new one.
     pub(super) fn keep_position(&self, position: TrailPosition) -> io::Result<()> {
-        let new = self.directory.join(format!("{POSITION_FILE}.new"));
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all(serde_json::to_string(&position).map_err(io::Error::other)?.as_bytes())?;
-        file.sync_data()?;
-        std::fs::rename(&new, self.directory.join(POSITION_FILE))
+        let text = serde_json::to_string(&position).map_err(io::Error::other)?;
+        replace(&self.directory.join(POSITION_FILE), PRIVATE_MODE, text.as_bytes())
     }
 
     /// Reads lines from a position on, at most so many. Returns them, each with the position after

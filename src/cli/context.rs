@@ -1,7 +1,6 @@
 //! Settings, output and logging that every command uses.
 
 use std::io::{self, IsTerminal as _, Write as _};
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -10,6 +9,7 @@ use clap::Args;
 
 use super::output::Output;
 use crate::config::{Config, Flag, Sources};
+use crate::files::make_directory;
 use crate::telemetry;
 
 /// How a command ended.
@@ -181,12 +181,7 @@ const DEFAULT_DIRECTORY: &str = "dcmdex-data";
 pub(super) fn make_directory_of(file: &Path) -> anyhow::Result<Option<&Path>> {
     let Some(directory) = file.parent() else { return Ok(None) };
     let is_new = !directory.as_os_str().is_empty() && !directory.exists();
-    // It will hold patient data. Whatever the umask, other users may not read it.
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o750)
-        .create(directory)
-        .with_context(|| format!("cannot create {}", directory.display()))?;
+    make_directory(directory).with_context(|| format!("cannot create {}", directory.display()))?;
     let is_default = directory.file_name().is_some_and(|name| name == DEFAULT_DIRECTORY);
     Ok((is_new && !is_default).then_some(directory))
 }

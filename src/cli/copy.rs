@@ -1,6 +1,5 @@
 //! `dcmdex copy` makes files of a cohort: links, copies, a zip or a tar, under names of a template.
 
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -22,6 +21,7 @@ use crate::cohort::names::numbered;
 use crate::cohort::package::{CohortPackage, PackageKind};
 use crate::cohort::template::NameTemplate;
 use crate::db::open::Reader;
+use crate::files::make_directory;
 use crate::model::attribute::AttributeId;
 use crate::model::clock::Clock;
 use crate::model::level::QueryRetrieveLevel;
@@ -202,8 +202,7 @@ fn target(arguments: &CopyArgs) -> anyhow::Result<CohortTarget> {
         }
         return Ok(CohortTarget::Package(CohortPackage::create(&arguments.to, kind)?));
     }
-    // It will hold patient data. Whatever the umask, other users may not read it.
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o750).create(&arguments.to);
+    let made = make_directory(&arguments.to);
     made.with_context(|| format!("cannot create {}", arguments.to.display()))?;
     let mut manifest = CohortManifest::open(&arguments.to)?;
     let folder = CohortFolder::new(&arguments.to, arguments.by.into(), manifest.take_earlier());

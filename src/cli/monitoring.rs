@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::health::{DiskSpace, Health, directory_of_objects};
 use super::watched::WatchReport;
 use crate::config::Config;
-use crate::db::open::{Reader, WriterHandle};
+use crate::db::open::{IndexFiles, Reader, WriterHandle};
 use crate::db::{Admin as _, Arrivals as _, IndexStatus};
 use crate::model::clock::Clock;
 use crate::telemetry::metrics;
@@ -73,7 +73,7 @@ impl NodeReport {
         if let Some(space) = self.config.index.parent().and_then(|directory| DiskSpace::of(directory, &self.config)) {
             metrics::INDEX_FREE_BYTES.set(bytes(space.free));
         }
-        metrics::INDEX_BYTES.set(bytes(index_bytes(&self.config)));
+        metrics::INDEX_BYTES.set(bytes(IndexFiles::bytes(&self.config.index)));
         metrics::READY.set(i64::from(self.problems().is_empty()));
     }
 
@@ -122,7 +122,7 @@ impl NodeReport {
         let Some(Counted { at_ms, status, .. }) = counted.as_ref() else { return Ok(Value::Null) };
         Ok(json!({
             "counted_ms": at_ms,
-            "size_bytes": index_bytes(&self.config),
+            "size_bytes": IndexFiles::bytes(&self.config.index),
             "patients": status.patients,
             "studies": status.studies,
             "series": status.series,
@@ -133,12 +133,4 @@ impl NodeReport {
             "conflicts": status.conflicts.iter().map(|(_, count)| count).sum::<u64>(),
         }))
     }
-}
-
-/// Bytes of the index and its write-ahead log.
-fn index_bytes(config: &Config) -> u64 {
-    let mut log = config.index.as_os_str().to_owned();
-    log.push("-wal");
-    let length = |path: &std::path::Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
-    length(&config.index) + length(log.as_ref())
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ use super::output::Shown;
 use crate::cli::Exit;
 use crate::cli::context::{Chattiness, Context};
 use crate::config::Config;
+use crate::files::{UnfinishedFile, with_suffix};
 use crate::model::ae_title::AeTitle;
 use crate::ul::requestor::{self, Waits};
 use crate::ul::tls::{PeerRoute, Tls};
@@ -121,32 +122,24 @@ fn entry(arguments: &PeerAddArgs) -> Table {
 /// Replaces the settings file, if the new one is valid. The owner and the permissions stay.
 fn write(file: &Path, text: &str, context: &Context) -> anyhow::Result<()> {
     let file = &file.canonicalize().with_context(|| format!("cannot open {}", file.display()))?;
-    let mut name = file.as_os_str().to_owned();
-    name.push(".new");
-    let new = Path::new(&name);
-    let write = || -> std::io::Result<()> {
+    let new = with_suffix(file, ".new");
+    let write = || -> std::io::Result<UnfinishedFile> {
         let former = fs::metadata(file)?;
-        let mode = former.mode() & 0o7777;
-        let mut written = fs::OpenOptions::new().create(true).truncate(true).write(true).mode(mode).open(new)?;
+        let mut written = UnfinishedFile::under(new.clone(), file, former.mode() & 0o7777)?;
         if rustix::process::geteuid().is_root() {
-            std::os::unix::fs::fchown(&written, Some(former.uid()), Some(former.gid()))?;
+            std::os::unix::fs::fchown(written.file(), Some(former.uid()), Some(former.gid()))?;
         }
-        written.set_permissions(former.permissions())?;
+        written.file().set_permissions(former.permissions())?;
         written.write_all(text.as_bytes())?;
-        written.sync_all()
+        Ok(written)
     };
-    let replaced = write().with_context(|| format!("cannot write {}", new.display())).and_then(|()| {
-        let mut sources = context.sources.clone();
-        sources.file = Some(new.to_owned());
-        sources.flags = Vec::new();
-        let here = std::env::current_dir().context("cannot find the current directory")?;
-        Config::load(&sources, &here).context("the new peer is refused, and nothing was changed")?;
-        fs::rename(new, file).with_context(|| format!("cannot write {}", file.display()))
-    });
-    if replaced.is_err() {
-        let _renamed = fs::remove_file(new);
-    }
-    replaced
+    let written = write().with_context(|| format!("cannot write {}", new.display()))?;
+    let mut sources = context.sources.clone();
+    sources.file = Some(new);
+    sources.flags = Vec::new();
+    let here = std::env::current_dir().context("cannot find the current directory")?;
+    Config::load(&sources, &here).context("the new peer is refused, and nothing was changed")?;
+    written.finish().with_context(|| format!("cannot write {}", file.display()))
 }
 
 fn list(config: &Config, context: &mut Context) -> anyhow::Result<Exit> {

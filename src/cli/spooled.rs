@@ -8,6 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::output::{Audience, Output};
+use crate::files::parent_of;
 use crate::store::{FreeSpace, Spool};
 
 /// Maximum bytes that wait in memory.
@@ -44,7 +45,7 @@ struct BufferState {
 impl OutputBuffer {
     /// Creates a buffer. If it needs a file, the file lies beside this index.
     pub(super) fn beside(index: &Path, min_free_bytes: u64) -> Self {
-        let directory = index.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let directory = parent_of(index);
         let waiting = BufferState {
             pieces: VecDeque::new(),
             bytes: 0,

@@ -1,9 +1,7 @@
 //! The DICOMDIR of a cohort in a folder (PS3.3 F, PS3.10 8).
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use data_encoding::BASE32_NOPAD;
@@ -15,6 +13,7 @@ use super::Error;
 use crate::encoding::data_set::push_element;
 use crate::encoding::syntax::{self, Encoding};
 use crate::encoding::tag::ITEM;
+use crate::files::UnfinishedFile;
 use crate::store::FileMeta;
 
 /// Name of the file.
@@ -113,14 +112,8 @@ impl MediaDirectory {
         let path = folder.join(DICOMDIR);
         let failed = |source| Error::Write { path: path.clone(), source };
         let bytes = self.encode().ok_or_else(|| failed(io::Error::other("there are too many records")))?;
-        let temporary = folder.join("DICOMDIR.partial");
-        let written = (|| {
-            let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o640).open(&temporary)?;
-            file.write_all(&bytes)?;
-            file.sync_all()?;
-            fs::rename(&temporary, &path)
-        })();
-        written.map_err(failed)
+        let mut file = UnfinishedFile::create(&path).map_err(|error| Error::locked_or_write(&path, error))?;
+        file.write_all(&bytes).and_then(|()| file.finish()).map_err(failed)
     }
 
     fn encode(&self) -> Option<Vec<u8>> {

@@ -1,20 +1,20 @@
 //! Files of a cohort in a folder: links, clones and copies, made whole and never over another file.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, RenameFlags, ioctl_ficlone, renameat_with};
+use rustix::fs::ioctl_ficlone;
 
 use super::Error;
 use super::manifest::uid_key;
 use super::names::path_key;
 use crate::archive::Archives;
-use crate::model::clock::unix_ms;
+use crate::files::{FILE_MODE, UnfinishedFile, with_suffix};
 use crate::model::location::{Location, Place};
-use crate::store::Source;
+use crate::store::{Source, change_of};
 
 /// Directories that are known to exist. Each takes some 100 bytes.
 const REMEMBERED_DIRECTORIES: usize = 10_000;
@@ -185,16 +185,11 @@ impl CohortFolder {
             return Ok(self.has_the_bytes(file, location)?.then_some(placing));
         }
         let mut source = self.open(location)?;
-        let mut temporary = file.as_os_str().to_owned();
-        temporary.push(".partial");
-        let temporary = TemporaryFile(PathBuf::from(temporary));
-        let mut options = OpenOptions::new();
-        options.create(true).truncate(true).write(true).mode(0o640).custom_flags(NO_FOLLOW);
-        let mut into = options.open(&temporary.0).map_err(failed)?;
+        let mut into = UnfinishedFile::under(with_suffix(file, ".partial"), file, FILE_MODE).map_err(failed)?;
         let mut placed = Placing::Copy;
         if placing == Placing::Reflink && location.place != Place::Archive {
             let from = File::open(location.directory.join(&location.file_name)).map_err(gone)?;
-            ioctl_ficlone(&into, &from).map_err(|error| Error::Link {
+            ioctl_ficlone(into.file(), &from).map_err(|error| Error::Link {
                 path: file.to_owned(),
                 hint: "this file system has no reflinks between the two; hint: --by copy",
                 source: error.into(),
@@ -206,13 +201,11 @@ impl CohortFolder {
                 CopyError::Write(error) => failed(error),
             })?;
         }
-        drop(into);
-        match renameat_with(CWD, &temporary.0, CWD, file, RenameFlags::NOREPLACE) {
+        // The end of the manifest makes all files durable.
+        match into.finish_without_replacing() {
             Ok(()) => Ok(Some(placed)),
-            Err(rustix::io::Errno::EXIST) => Ok(None),
-            // Some network file systems do not know the flag. Nobody else writes the folder.
-            Err(rustix::io::Errno::INVAL) => fs::rename(&temporary.0, file).map(|()| Some(placed)).map_err(failed),
-            Err(error) => Err(failed(error.into())),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
+            Err(error) => Err(failed(error)),
         }
     }
 
@@ -250,24 +243,10 @@ impl CohortFolder {
 /// Refuses a file that is no longer the one that the index knows.
 fn check_unchanged(source: &Path, location: &Location) -> Result<(), Error> {
     let metadata = fs::metadata(source).map_err(gone)?;
-    let same_time = location.place != Place::InPlace
-        || metadata.modified().is_ok_and(|modified| unix_ms(modified) == location.mtime_ms);
-    if metadata.len() != location.size || !same_time {
+    if change_of(location, &metadata).is_some() {
         return Err(Error::Object("it has changed since it was indexed; hint: scan again".to_owned()));
     }
     Ok(())
-}
-
-const NO_FOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
-
-/// A file that goes if it was not renamed.
-struct TemporaryFile(PathBuf);
-
-impl Drop for TemporaryFile {
-    fn drop(&mut self) {
-        // It is gone if it was renamed.
-        let _ = fs::remove_file(&self.0);
-    }
 }
 
 fn gone(error: io::Error) -> Error {

@@ -1,16 +1,17 @@
 //! The manifest: a CSV file that says of each file of a cohort where it came from.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Read as _, Seek as _, SeekFrom};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, OFlags, flock};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Error;
 use super::names::path_key;
+use crate::files::{open_locked, publish};
 
 /// Name of the manifest in a folder.
 pub const MANIFEST: &str = "manifest.csv";
@@ -23,9 +24,6 @@ const ROWS_AT_ONCE: usize = 256;
 
 const HEADER: [&str; 8] =
     ["file", "source", "size", "how", "note", "study_instance_uid", "series_instance_uid", "sop_instance_uid"];
-
-/// Opens no symbolic link.
-const NO_FOLLOW: i32 = OFlags::NOFOLLOW.bits().cast_signed();
 
 /// One row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +40,26 @@ pub struct ManifestRow<'a> {
     pub note: &'a str,
     /// Study, Series and SOP Instance UID.
     pub uids: [&'a str; 3],
+}
+
+impl ManifestRow<'_> {
+    /// The values under [`HEADER`]. A carriage return of a source path becomes `?`: it would look like
+    /// the end of a row after a kill.
+    fn fields(&self) -> [Cow<'_, [u8]>; 8] {
+        let source = self.source.as_os_str().as_bytes();
+        let source = source.iter().map(|byte| if *byte == b'\r' { b'?' } else { *byte }).collect::<Vec<u8>>();
+        let [study, series, instance] = self.uids.map(|uid| Cow::Borrowed(uid.as_bytes()));
+        [
+            self.file.as_os_str().as_bytes().into(),
+            source.into(),
+            self.size.to_string().into_bytes().into(),
+            self.how.as_bytes().into(),
+            self.note.as_bytes().into(),
+            study,
+            series,
+            instance,
+        ]
+    }
 }
 
 /// A number for a SOP Instance UID.
@@ -71,13 +89,10 @@ impl CohortManifest {
         if finished.exists() && !unfinished.exists() {
             fs::rename(&finished, &unfinished).map_err(failed)?;
         }
-        // It names patients' files. Whatever the umask, other users may not read it.
-        let mut options = OpenOptions::new();
-        options.create(true).truncate(false).read(true).write(true).mode(0o640).custom_flags(NO_FOLLOW);
-        let mut file = options.open(&unfinished).map_err(failed)?;
-        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-            return Err(Error::Busy { path: directory.to_owned() });
-        }
+        let mut file = open_locked(&unfinished).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => Error::Busy { path: directory.to_owned() },
+            _ => failed(error),
+        })?;
         let mut text = Vec::new();
         file.read_to_end(&mut text).map_err(failed)?;
         // A row ends with CR LF, and a quoted value has no CR LF: see `row`.
@@ -103,23 +118,7 @@ impl CohortManifest {
     /// # Errors
     /// If it cannot be written.
     pub fn row(&mut self, row: &ManifestRow<'_>) -> Result<(), Error> {
-        use std::os::unix::ffi::OsStrExt as _;
-        let size = row.size.to_string();
-        // A line break of a source path would look like the end of a row after a kill.
-        let source = row.source.as_os_str().as_bytes().to_vec();
-        let source: Vec<u8> = source.into_iter().map(|byte| if byte == b'\r' { b'?' } else { byte }).collect();
-        let [study, series, instance] = row.uids.map(str::as_bytes);
-        let file = row.file.as_os_str().as_bytes();
-        self.record(&[
-            file,
-            &source,
-            size.as_bytes(),
-            row.how.as_bytes(),
-            row.note.as_bytes(),
-            study,
-            series,
-            instance,
-        ])?;
+        self.record(&row.fields().each_ref().map(|value| &**value))?;
         self.rows += 1;
         if self.rows.is_multiple_of(ROWS_AT_ONCE) { self.flush() } else { Ok(()) }
     }
@@ -140,10 +139,10 @@ impl CohortManifest {
         self.flush()?;
         let path = self.directory.join(MANIFEST);
         let synced = || -> io::Result<()> {
-            let file = File::open(self.directory.join(UNFINISHED))?;
-            file.sync_all()?;
-            fs::rename(self.directory.join(UNFINISHED), &path)?;
-            File::open(&self.directory)?.sync_all()
+            // The files that it lists, all at once.
+            rustix::fs::syncfs(File::open(&self.directory)?)?;
+            let unfinished = self.directory.join(UNFINISHED);
+            publish(&File::open(&unfinished)?, &unfinished, &path)
         };
         synced().map_err(|source| Error::Write { path: path.clone(), source })
     }
@@ -166,24 +165,12 @@ impl PackedManifest {
     /// # Errors
     /// If it cannot be encoded.
     pub fn row(&mut self, row: &ManifestRow<'_>) -> io::Result<()> {
-        use std::os::unix::ffi::OsStrExt as _;
         let is_first = self.bytes.is_empty();
         let mut writer = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(&mut self.bytes);
         if is_first {
             writer.write_record(HEADER)?;
         }
-        let size = row.size.to_string();
-        let [study, series, instance] = row.uids.map(str::as_bytes);
-        writer.write_record([
-            row.file.as_os_str().as_bytes(),
-            row.source.as_os_str().as_bytes(),
-            size.as_bytes(),
-            row.how.as_bytes(),
-            row.note.as_bytes(),
-            study,
-            series,
-            instance,
-        ])?;
+        writer.write_record(row.fields())?;
         writer.flush()
     }
 

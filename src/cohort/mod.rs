@@ -12,7 +12,7 @@ pub mod package;
 pub mod template;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why a cohort cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -66,4 +66,14 @@ pub enum Error {
     /// An object could not be read. Others may be.
     #[error("cannot read the object: {0}")]
     Object(String),
+}
+
+impl Error {
+    /// The error of opening a file that another process may have locked.
+    fn locked_or_write(path: &Path, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::WouldBlock => Self::Busy { path: path.to_owned() },
+            _ => Self::Write { path: path.to_owned(), source },
+        }
+    }
 }

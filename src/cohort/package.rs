@@ -1,20 +1,17 @@
 //! Files of a cohort in one zip or tar file, with the manifest as the last member.
 
 use std::collections::HashSet;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Read, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io::{self, BufWriter, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-use rustix::fs::{FlockOperation, OFlags, flock};
 
 use super::Error;
 use super::folder::{CopyError, copy_bytes, in_words};
 use super::manifest::{MANIFEST, ManifestRow, PackedManifest};
 use super::names::{numbered, path_key};
 use crate::archive::Archives;
+use crate::files::{FILE_MODE, UnfinishedFile, nameless_file, parent_of};
 use crate::model::location::Location;
 use crate::store::Source;
 
@@ -24,7 +21,7 @@ const MAX_NUMBER: u32 = 100_000;
 /// The file of a zip. The writer of a zip ends it when it is dropped, and complains on standard error
 /// if it cannot. After the package was given up, writes do nothing.
 struct ZipFile {
-    file: BufWriter<File>,
+    file: BufWriter<UnfinishedFile>,
     is_given_up: Arc<AtomicBool>,
 }
 
@@ -56,18 +53,16 @@ pub enum PackageKind {
 /// A package that is being written under a temporary name.
 pub struct CohortPackage {
     path: PathBuf,
-    temporary: PathBuf,
     writer: PackageWriter,
     taken: HashSet<u128>,
     archives: Archives,
     manifest: PackedManifest,
     is_given_up: Arc<AtomicBool>,
-    is_finished: bool,
 }
 
 enum PackageWriter {
     Zip(Box<zip::ZipWriter<ZipFile>>),
-    Tar(Box<tar::Builder<BufWriter<File>>>),
+    Tar(Box<tar::Builder<BufWriter<UnfinishedFile>>>),
     Closed,
 }
 
@@ -80,23 +75,7 @@ impl CohortPackage {
         if path.symlink_metadata().is_ok() {
             return Err(Error::Exists { path: path.to_owned() });
         }
-        let mut temporary = path.as_os_str().to_owned();
-        temporary.push(".partial");
-        let temporary = PathBuf::from(temporary);
-        let failed = |source| Error::Write { path: path.to_owned(), source };
-        let mut options = OpenOptions::new();
-        // A link under the temporary name would lead to a file of somebody else.
-        options
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o640)
-            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
-        let file = options.open(&temporary).map_err(failed)?;
-        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-            return Err(Error::Busy { path: path.to_owned() });
-        }
-        file.set_len(0).map_err(failed)?;
+        let file = UnfinishedFile::create(path).map_err(|error| Error::locked_or_write(path, error))?;
         let file = BufWriter::with_capacity(1 << 20, file);
         let is_given_up = Arc::new(AtomicBool::new(false));
         let writer = match kind {
@@ -108,13 +87,11 @@ impl CohortPackage {
         };
         Ok(Self {
             path: path.to_owned(),
-            temporary,
             writer,
             taken: HashSet::from([path_key(Path::new(MANIFEST))]),
             archives: Archives::default(),
             manifest: PackedManifest::default(),
             is_given_up,
-            is_finished: false,
         })
     }
 
@@ -133,7 +110,7 @@ impl CohortPackage {
         let length = match source.left() {
             Some(length) => length,
             None => {
-                let mut spooled = tempfile_beside(&self.path).map_err(|error| self.failed(error))?;
+                let mut spooled = nameless_file(parent_of(&self.path)).map_err(|error| self.failed(error))?;
                 let length = copy_bytes(&mut source, &mut spooled).map_err(|error| self.copy_failed(error))?;
                 io::Seek::rewind(&mut spooled).map_err(|error| self.failed(error))?;
                 return self.add_bytes(name, spooled, length, location);
@@ -164,7 +141,7 @@ impl CohortPackage {
                 let options = zip::write::SimpleFileOptions::default()
                     .compression_method(zip::CompressionMethod::Stored)
                     .large_file(length >= u64::from(u32::MAX))
-                    .unix_permissions(0o640);
+                    .unix_permissions(FILE_MODE);
                 let name = file.to_string_lossy();
                 writer
                     .start_file(name, options)
@@ -175,7 +152,7 @@ impl CohortPackage {
             PackageWriter::Tar(writer) => {
                 let mut header = tar::Header::new_gnu();
                 header.set_size(length);
-                header.set_mode(0o640);
+                header.set_mode(FILE_MODE);
                 header.set_mtime(u64::try_from(mtime).unwrap_or_default());
                 writer.append_data(&mut header, file, &mut bytes).map(|()| length).map_err(CopyError::Write)
             }
@@ -206,17 +183,12 @@ impl CohortPackage {
         let manifest = std::mem::take(&mut self.manifest).into_bytes();
         self.put(Path::new(MANIFEST), manifest.as_slice(), manifest.len() as u64, 0)?;
         let finished = (|| -> io::Result<()> {
-            let mut file = match std::mem::replace(&mut self.writer, PackageWriter::Closed) {
+            let file = match std::mem::replace(&mut self.writer, PackageWriter::Closed) {
                 PackageWriter::Zip(writer) => writer.finish().map_err(io::Error::from)?.file,
                 PackageWriter::Tar(writer) => writer.into_inner()?,
                 PackageWriter::Closed => return Ok(()),
             };
-            file.flush()?;
-            file.get_ref().sync_all()?;
-            fs::rename(&self.temporary, &self.path)?;
-            self.is_finished = true;
-            let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            File::open(parent)?.sync_all()
+            file.into_inner().map_err(io::IntoInnerError::into_error)?.finish()
         })();
         finished.map_err(|error| self.failed(error))
     }
@@ -235,20 +207,6 @@ impl CohortPackage {
 
 impl Drop for CohortPackage {
     fn drop(&mut self) {
-        if !self.is_finished {
-            self.is_given_up.store(true, Ordering::Relaxed);
-            // The error that ended the package is the one to tell.
-            let _ = fs::remove_file(&self.temporary);
-        }
+        self.is_given_up.store(true, Ordering::Relaxed);
     }
-}
-
-/// A file without a name in the directory of a path.
-fn tempfile_beside(path: &Path) -> io::Result<File> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".member.partial");
-    let temporary = PathBuf::from(temporary);
-    let file = OpenOptions::new().create(true).truncate(true).read(true).write(true).mode(0o600).open(&temporary)?;
-    fs::remove_file(&temporary)?;
-    Ok(file)
 }

@@ -5,9 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::Error;
-use super::destination::{TableDestination, UnfinishedFile, sync_directory_of};
+use super::destination::TableDestination;
 use super::table::TableWriter;
 use super::value::TableValue;
+use crate::files::{parent_of, sync_directory, with_suffix};
 
 /// Tables that are open at one time. Each may hold a row group in memory. The one that got no row
 /// for the longest time is closed, and its partition goes on in a further file.
@@ -60,9 +61,7 @@ impl<'o> PartitionedTable<'o> {
         if !is_empty {
             return Err(Error::NotEmpty { path: directory.to_owned() });
         }
-        let mut temporary = directory.as_os_str().to_owned();
-        temporary.push(".partial");
-        let temporary = PathBuf::from(temporary);
+        let temporary = with_suffix(directory, ".partial");
         // A killed export left it.
         match fs::remove_dir_all(&temporary) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
@@ -113,7 +112,7 @@ impl<'o> PartitionedTable<'o> {
         let part = self.parts.entry(partition.to_owned()).or_default();
         let file = directory.join(format!("part-{part}.{}", self.extension));
         *part += 1;
-        (self.make)(TableDestination::File(UnfinishedFile::create(&file)?))
+        (self.make)(TableDestination::file(&file)?)
     }
 
     /// Ends all files, and gives the directory its name. Returns the number of files.
@@ -127,7 +126,7 @@ impl<'o> PartitionedTable<'o> {
         fs::rename(&self.temporary, &self.directory)
             .and_then(|()| {
                 self.is_finished = true;
-                sync_directory_of(&self.directory)
+                sync_directory(parent_of(&self.directory))
             })
             .map_err(|source| Error::Write { path: self.directory.clone(), source })?;
         Ok(self.parts.values().copied().map(u64::from).sum())

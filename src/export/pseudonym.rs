@@ -14,7 +14,7 @@ use ring::hmac;
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use super::Error;
-use super::destination::sync_directory_of;
+use crate::files::{PRIVATE_MODE, parent_of, sync_directory};
 use crate::model::attribute::AttributeId::{self, *};
 
 /// First word of a key file.
@@ -169,10 +169,10 @@ fn make_key(path: &Path) -> std::io::Result<String> {
     let mut key = [0; KEY_BYTES];
     SystemRandom::new().fill(&mut key).map_err(|_| std::io::Error::other("there is no source of random numbers"))?;
     let text = format!("{KEY_FILE_MARK} {}\n", HEXLOWER.encode(&key));
-    let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(path)?;
+    let mut file = OpenOptions::new().create_new(true).write(true).mode(PRIVATE_MODE).open(path)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
-    sync_directory_of(path)?;
+    sync_directory(parent_of(path))?;
     Ok(text)
 }
 

@@ -10,6 +10,7 @@
 //! [`Spool`] holds answers that wait for a slow peer, and [`Trash`] objects that were removed.
 
 mod directories;
+mod known;
 mod meta;
 mod modes;
 mod objects;
@@ -23,6 +24,7 @@ mod verified;
 use std::io;
 use std::path::PathBuf;
 
+pub use known::{change_of, is_unchanged};
 pub use meta::FileMeta;
 pub use objects::{
     Incoming, NameOutcome, Objects, Options, Placed, Recovered, Sync, checksum, make_durable, open, remove,
@@ -32,7 +34,7 @@ pub use source::Source;
 pub use space::FreeSpace;
 pub use spool::{Spool, SpoolFile};
 pub use trash::Trash;
-pub use verified::{DEFAULT_HOLDS, FileMark, Soundness, Verified};
+pub use verified::{DEFAULT_HOLDS, Soundness, Verified};
 
 /// Errors of the storage directory and of objects.
 #[derive(Debug, thiserror::Error)]

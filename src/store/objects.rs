@@ -15,11 +15,12 @@ use super::directories::Directories;
 use super::meta::{START_LENGTH, data_set_offset};
 use crate::archive::Object;
 use crate::archive::{ArchiveProblem, Archives};
+use crate::files::{FILE_MODE, PRIVATE_MODE, make_directory, rename_without_replacing};
 use crate::model::checksum::{Checksum, ChecksumBuilder};
 use crate::model::clock::unix_ms;
 use crate::model::location::{Location, Place};
 use crate::model::uid::is_valid_uid;
-use crate::store::modes::{FILE_MODE, LOCK_MODE, make_directory, tighten};
+use crate::store::modes::tighten;
 use crate::store::{Error, FreeSpace};
 
 /// Directory for objects that are still arriving, below the storage directory.
@@ -284,7 +285,7 @@ impl Objects {
         // directory.
         let root = options.directory.canonicalize().map_err(unusable(&options.directory))?;
         let lock_path = root.join(LOCK);
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(LOCK_MODE).open(&lock_path);
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(PRIVATE_MODE).open(&lock_path);
         let lock = lock.map_err(unusable(&lock_path))?;
         let incoming = root.join(INCOMING);
         [&root, &lock_path, &incoming].into_iter().for_each(|path| tighten(path));
@@ -692,7 +693,7 @@ impl Temporary {
     /// Renames the file. It fails if the name exists.
     fn rename(&mut self, to: &Path) -> io::Result<()> {
         let Some(from) = &self.0 else { return Err(io::ErrorKind::NotFound.into()) };
-        match rename_no_replace(from, to) {
+        match rename_without_replacing(from, to) {
             Ok(()) => {
                 self.0 = None;
                 Ok(())
@@ -709,20 +710,6 @@ impl Drop for Temporary {
         {
             tracing::warn!(%error, "a half received object could not be removed; the next start will try again");
         }
-    }
-}
-
-fn rename_no_replace(from: &Path, to: &Path) -> io::Result<()> {
-    use rustix::fs::{CWD, RenameFlags, renameat_with};
-    use rustix::io::Errno;
-    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        // The file system (NFS) does not support this flag. Creating a hard link does not replace a
-        // file either.
-        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
-            fs::hard_link(from, to)?;
-            fs::remove_file(from)
-        }
-        result => result.map_err(Into::into),
     }
 }
 

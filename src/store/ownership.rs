@@ -1,13 +1,12 @@
 //! Links a storage directory to the index that knows its objects.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::path::Path;
 
 use super::{Error, Objects};
+use crate::files::{FILE_MODE, replace};
 use crate::model::uid::is_valid_uid;
-use crate::store::modes::FILE_MODE;
 
 /// The file that holds the id of the index.
 const INDEX_ID: &str = ".index";
@@ -66,13 +65,9 @@ impl Objects {
     /// If the file cannot be written.
     pub fn set_index_id(&self, id: &str) -> Result<(), Error> {
         let path = self.root().join(INDEX_ID);
-        let write = || {
-            let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(FILE_MODE).open(&path)?;
-            file.write_all(format!("{id}\n").as_bytes())?;
-            file.sync_all()?;
-            File::open(self.root())?.sync_all()
-        };
-        write().map_err(|source| Error::Unusable { path: path.clone(), source })
+        // A start that is killed leaves the old id or the new one, and never none.
+        replace(&path, FILE_MODE, format!("{id}\n").as_bytes())
+            .map_err(|source| Error::Unusable { path: path.clone(), source })
     }
 }
 

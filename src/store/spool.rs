@@ -1,17 +1,14 @@
 //! Files without a name: for bytes that are read again, and for results that wait for a slow reader.
 
 use std::collections::VecDeque;
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::FreeSpace;
-
-/// Makes the file name unique. Each spool has a name only for a moment.
-static NUMBER: AtomicU64 = AtomicU64::new(0);
+use crate::files::nameless_file;
 
 /// A file without a name. It goes away with its owner or with the process.
 ///
@@ -30,12 +27,7 @@ impl SpoolFile {
     /// # Errors
     /// If the file cannot be created.
     pub fn new(directory: &Path, space: &Arc<FreeSpace>) -> io::Result<Self> {
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = directory.join(format!(".dcmdex-{}-{number}.tmp", std::process::id()));
-        // The bytes may hold patient data, so only the owner may read the file.
-        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
-        fs::remove_file(&path)?;
-        Ok(Self { file, space: Arc::clone(space), length: 0 })
+        Ok(Self { file: nameless_file(directory)?, space: Arc::clone(space), length: 0 })
     }
 
     /// Appends bytes.
@@ -112,6 +104,8 @@ impl Spool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

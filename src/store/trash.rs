@@ -5,12 +5,11 @@
 //! they had. A file beside them lists what was removed, for an index that is built anew.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use super::modes::{FILE_MODE, make_directory};
+use crate::files::{FILE_MODE, UnfinishedFile, make_directory, rename_without_replacing};
 use crate::model::calendar::moment_text;
 
 /// Directory of the trash, below the storage directory.
@@ -126,14 +125,10 @@ impl Trash {
         let directory = self.directory(begun_ms);
         make_directory(&directory)?;
         let part = directory.join(format!(".{LIST}"));
-        let file = OpenOptions::new().create(true).truncate(true).write(true).mode(FILE_MODE).open(&part)?;
-        let mut list = BufWriter::new(file);
+        let mut list = BufWriter::new(UnfinishedFile::under(part, &directory.join(LIST), FILE_MODE)?);
         writeln!(list, "{begun_ms}")?;
         each(&mut |uid| writeln!(list, "{uid}"))?;
-        list.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-        fs::rename(&part, directory.join(LIST))?;
-        File::open(&directory)?.sync_all()?;
-        Ok(())
+        Ok(list.into_inner().map_err(io::IntoInnerError::into_error)?.finish()?)
     }
 
     /// Whether the list of a removal was written.
@@ -243,8 +238,8 @@ fn move_file(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 fn move_without_replacing(from: &Path, to: &Path) -> io::Result<()> {
-    match fs::hard_link(from, to) {
-        Ok(()) => fs::remove_file(from),
+    match rename_without_replacing(from, to) {
+        Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
         // Another file system, or one without hard links.
         Err(_) => {
@@ -260,15 +255,10 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
     name.push(to.file_name().unwrap_or_default());
     let part = to.with_file_name(name);
     let mut source = File::open(from)?;
-    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(FILE_MODE).open(&part)?;
-    let copied = io::copy(&mut source, &mut file)
-        .and_then(|_| file.set_modified(source.metadata()?.modified()?))
-        .and_then(|()| file.sync_all())
-        .and_then(|()| fs::rename(&part, to));
-    if copied.is_err() {
-        let _half_a_copy = fs::remove_file(&part);
-    }
-    copied
+    let mut file = UnfinishedFile::under(part, to, FILE_MODE)?;
+    io::copy(&mut source, &mut file)?;
+    file.file().set_modified(source.metadata()?.modified()?)?;
+    file.finish()
 }
 
 #[cfg(test)]

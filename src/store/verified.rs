@@ -1,11 +1,10 @@
 //! Remembers the results of verifying managed objects against their checksums.
 
 use std::collections::HashMap;
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::files::FileMark;
 use crate::model::checksum::Checksum;
 use crate::model::clock::Clock;
 use crate::telemetry::metrics;
@@ -21,32 +20,6 @@ const TICK_MS: i64 = 2_000;
 /// Default time for which an object counts as sound. Smaller: objects are read and compared more
 /// often. Larger: damage on the disk is found later.
 pub const DEFAULT_HOLDS: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// Identifies a file in one state. It differs for another file and for a changed file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FileMark {
-    device: u64,
-    inode: u64,
-    size: u64,
-    /// Seconds and nanoseconds.
-    modified: (i64, i64),
-    /// Time of the last change of data or inode. No program can set it.
-    changed: (i64, i64),
-}
-
-impl FileMark {
-    /// The mark of a file.
-    #[must_use]
-    pub fn of(metadata: &Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
-}
 
 /// The result of comparing a checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

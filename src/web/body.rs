@@ -19,6 +19,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::debug;
 
+use crate::files::parent_of;
 use crate::store::{FreeSpace, Spool, SpoolFile};
 use crate::web::activity::InFlight;
 
@@ -163,8 +164,7 @@ const PART_FREE: u64 = 10;
 impl SpoolPlace {
     /// Returns a place beside an index. It leaves twice the bytes free that objects have to leave.
     pub(super) fn beside(index: &std::path::Path, min_free_bytes: u64) -> Self {
-        let parent = index.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let directory = parent.unwrap_or(std::path::Path::new(".")).to_owned();
+        let directory = parent_of(index).to_owned();
         let space = Arc::new(FreeSpace::new(&directory, min_free_bytes.saturating_mul(2), PART_FREE));
         Self { directory, space }
     }

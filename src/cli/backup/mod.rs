@@ -22,6 +22,7 @@ use crate::cli::audited::CommandAudit;
 use crate::cli::context::{Chattiness, Context, Flags, IndexArgs};
 use crate::config::Config;
 use crate::db::open::copy_index;
+use crate::files::{replace, with_suffix};
 use crate::model::calendar::moment_text;
 use crate::model::clock::Clock;
 
@@ -159,18 +160,15 @@ fn verify(arguments: &BackupArgs, context: &mut Context) -> anyhow::Result<Exit>
 /// The file beside an index that says when a backup last succeeded. A node reads it for its
 /// metrics.
 pub(super) fn success_file(index: &Path) -> PathBuf {
-    let mut name = index.as_os_str().to_owned();
-    name.push("-backup");
-    name.into()
+    with_suffix(index, "-backup")
 }
 
 /// Notes the success for the metrics of a node. The backup is made, so a failure is only told.
 fn note_success(index: &Path, manifest: &Manifest) {
     let path = success_file(index);
     let text = json!({"made_ms": manifest.made_ms, "made": moment_text(manifest.made_ms)});
-    let mut new = path.as_os_str().to_owned();
-    new.push(".new");
-    let written = fs::write(&new, format!("{text}\n")).and_then(|()| fs::rename(&new, &path));
+    // The node may be another user. There is nothing of a patient in it.
+    let written = replace(&path, 0o644, format!("{text}\n").as_bytes());
     if let Err(error) = written {
         tracing::warn!(
             %error,

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -16,10 +16,7 @@ use crate::cli::stray::series_directories;
 use crate::config::Config;
 use crate::db::ScanLedger as _;
 use crate::db::open::Reader;
-
-/// The permissions of directories and files. They hold patient data.
-const DIRECTORY_MODE: u32 = 0o750;
-const FILE_MODE: u32 = 0o640;
+use crate::files::{FILE_MODE, make_directory};
 
 /// Beginning of the name of a file that is being copied.
 const PART: &str = ".part-";
@@ -39,7 +36,7 @@ pub(super) enum ObjectsInBackup {
 pub(super) fn back_up(storage: &Path, to: &Path, how: ObjectsInBackup) -> anyhow::Result<BackedUpObjects> {
     let storage = storage.canonicalize().with_context(|| format!("cannot open {}", storage.display()))?;
     let mut counts = BackedUpObjects { files: 0, added: 0, bytes: 0 };
-    make_directory(to)?;
+    make(to)?;
     let series = series_directories(&storage).with_context(|| format!("cannot list {}", storage.display()))?;
     for series in series {
         let below = series.strip_prefix(&storage).context("a directory outside of the storage directory")?;
@@ -49,7 +46,7 @@ pub(super) fn back_up(storage: &Path, to: &Path, how: ObjectsInBackup) -> anyhow
             let present = match &mut present {
                 Some(present) => present,
                 None => {
-                    make_directory(&to)?;
+                    make(&to)?;
                     present.insert(files_in(&to)?.into_iter().collect::<HashMap<_, _>>())
                 }
             };
@@ -71,9 +68,8 @@ pub(super) fn back_up(storage: &Path, to: &Path, how: ObjectsInBackup) -> anyhow
     Ok(counts)
 }
 
-fn make_directory(path: &Path) -> anyhow::Result<()> {
-    let made = DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path);
-    made.with_context(|| format!("cannot make {}", path.display()))
+fn make(directory: &Path) -> anyhow::Result<()> {
+    make_directory(directory).with_context(|| format!("cannot make {}", directory.display()))
 }
 
 /// The regular files in a directory. Names with a dot at the beginning are none of them.
@@ -194,7 +190,7 @@ pub(in crate::cli) fn bring_back(backup: &Path, storage: &Path) -> anyhow::Resul
     if !from.is_dir() {
         bail!("there is no directory {} with objects", from.display());
     }
-    make_directory(storage)?;
+    make(storage)?;
     let counts = back_up_missing(&from, storage)?;
     Ok(counts)
 }
@@ -209,7 +205,7 @@ fn back_up_missing(from: &Path, to: &Path) -> anyhow::Result<u64> {
             if to.join(&name).exists() {
                 continue;
             }
-            make_directory(&to)?;
+            make(&to)?;
             let copied = add(&series.join(&name), &object, &to, &name, ObjectsInBackup::Copy);
             added += u64::from(copied.with_context(|| format!("cannot write in {}", to.display()))?);
         }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 
 use super::manifest::{Manifest, path_beside};
+use crate::files::{FILE_MODE, PRIVATE_MODE, UnfinishedFile, parent_of, sync_directory};
 use crate::model::calendar::moment_text;
 
 /// Beginning of the names of backups in a directory.
@@ -19,9 +20,6 @@ const PART_PREFIX: &str = ".dcmdex-part-";
 
 /// File that one backup at a time holds a lock on.
 const LOCK: &str = ".dcmdex-backup.lock";
-
-/// The permissions of the files. They hold patient data.
-const FILE_MODE: u32 = 0o640;
 
 /// The files of a backup that is made.
 #[derive(Debug)]
@@ -50,7 +48,7 @@ impl BackupTarget {
             let name = format!("{PREFIX}{moment}.{:03}Z.db", now_ms.rem_euclid(1000));
             (to.to_owned(), name.into())
         } else if to.extension().is_some_and(|extension| extension == "db") {
-            let directory = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let directory = parent_of(to);
             (directory.to_owned(), to.file_name().unwrap_or_default().to_owned())
         } else {
             bail!(
@@ -102,21 +100,15 @@ impl BackupTarget {
         let text = format!("{:#}\n", manifest.to_json());
         let written = self.write_manifest(text.as_bytes());
         written.with_context(|| format!("cannot write {}", path_beside(&self.database).display()))?;
-        let named = fs::rename(&self.part, &self.database).and_then(|()| self.synchronise());
+        let named = fs::rename(&self.part, &self.database).and_then(|()| sync_directory(&self.directory));
         named.with_context(|| format!("cannot write {}", self.database.display()))
     }
 
     fn write_manifest(&self, text: &[u8]) -> io::Result<()> {
         let part = self.directory.join(format!("{PART_PREFIX}manifest"));
-        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(FILE_MODE).open(&part)?;
+        let mut file = UnfinishedFile::under(part, &path_beside(&self.database), FILE_MODE)?;
         file.write_all(text)?;
-        file.sync_all()?;
-        fs::rename(&part, path_beside(&self.database))?;
-        self.synchronise()
-    }
-
-    fn synchronise(&self) -> io::Result<()> {
-        File::open(&self.directory)?.sync_all()
+        file.finish()
     }
 
     /// Removes the oldest backups of the directory, until so many are left.
@@ -149,7 +141,7 @@ impl Drop for BackupTarget {
 
 fn lock(directory: &Path) -> anyhow::Result<File> {
     let path = directory.join(LOCK);
-    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(PRIVATE_MODE).open(&path);
     let file = file.with_context(|| format!("cannot write in {}", directory.display()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),

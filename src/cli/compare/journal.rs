@@ -1,9 +1,8 @@
 //! The differences as CSV, on standard output or in a file that an interrupted comparison goes on with.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -11,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::cli::output::{Audience, Output};
 use crate::compare::difference::{ArchiveDifference, DifferenceKind};
+use crate::files::{FILE_MODE, open_locked, publish, replace, with_suffix};
 use crate::model::datetime::Day;
 
 const HEADER: [&str; 8] =
@@ -36,22 +36,19 @@ impl DifferenceJournal {
     /// Opens the file, and goes on with it if an interrupted comparison asked the same question.
     pub(super) fn open(path: Option<&Path>, question: &str) -> anyhow::Result<Self> {
         let Some(path) = path else { return Ok(Self { file: None, found: BTreeMap::new(), has_header: false }) };
-        let with = |end: &str| {
-            let mut name = path.as_os_str().to_owned();
-            name.push(end);
-            PathBuf::from(name)
-        };
-        let (partial, state) = (with(".partial"), with(".state"));
+        let (partial, state) = (with_suffix(path, ".partial"), with_suffix(path, ".state"));
         if path.is_dir() {
             bail!("{} is a directory", path.display());
         }
         let known = fs::read(&state).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
         let known = known.filter(|known| known["question"] == question && !question.is_empty());
-        // It has patient data. Whatever the umask, other users may not read it.
-        let opened = OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o640).open(&partial);
-        let mut file = opened.with_context(|| format!("cannot write {}", partial.display()))?;
-        rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-            .with_context(|| format!("another comparison writes {}", path.display()))?;
+        let mut file = open_locked(&partial).map_err(|error| {
+            let told = match error.kind() {
+                io::ErrorKind::WouldBlock => format!("another comparison writes {}", path.display()),
+                _ => format!("cannot write {}", partial.display()),
+            };
+            anyhow::Error::new(error).context(told)
+        })?;
         let length = known.as_ref().and_then(|known| known["bytes"].as_u64()).unwrap_or(0);
         let length = if file.metadata()?.len() >= length { length } else { 0 };
         file.set_len(length)?;
@@ -138,8 +135,8 @@ impl DifferenceJournal {
             self.write(&[], None, output)?;
         }
         if let Some(file) = self.file {
-            file.file.sync_all()?;
-            fs::rename(&file.partial, &file.path).with_context(|| format!("cannot write {}", file.path.display()))?;
+            let published = publish(&file.file, &file.partial, &file.path);
+            published.with_context(|| format!("cannot write {}", file.path.display()))?;
             // Without differences of one day there is none.
             let _ = fs::remove_file(&file.state);
         }
@@ -148,13 +145,11 @@ impl DifferenceJournal {
 }
 
 impl JournalFile {
-    /// Notes how far the comparison is. The state is written anew under another name and renamed.
+    /// Notes how far the comparison is.
     fn note(&mut self, done_through: Option<Day>) -> anyhow::Result<()> {
         let Some(day) = done_through else { return Ok(()) };
         let state = json!({ "question": self.question, "done": day, "bytes": self.file.stream_position()? });
-        let mut temporary = self.state.as_os_str().to_owned();
-        temporary.push(".new");
-        let written = fs::write(&temporary, state.to_string()).and_then(|()| fs::rename(&temporary, &self.state));
+        let written = replace(&self.state, FILE_MODE, state.to_string().as_bytes());
         written.with_context(|| format!("cannot write {}", self.state.display()))
     }
 }

@@ -23,7 +23,7 @@ use crate::db::Admin;
 use crate::db::open::Reader;
 use crate::export;
 use crate::export::csv_table::{CsvTable, Formulas};
-use crate::export::destination::{TableDestination, UnfinishedFile};
+use crate::export::destination::TableDestination;
 use crate::export::ndjson::NdjsonTable;
 use crate::export::partition::PartitionedTable;
 use crate::export::pseudonym::{Pseudonyms, treatment};
@@ -263,7 +263,7 @@ struct Written {
 /// Writes into a file, or into a directory with a file for each partition.
 fn write_files(reader: Reader, plan: &ExportPlan, out: &Path) -> anyhow::Result<Option<Written>> {
     let Some(partition) = &plan.partition else {
-        let destination = TableDestination::File(UnfinishedFile::create(out)?);
+        let destination = TableDestination::file(out)?;
         let mut table = make_table(plan, destination)?;
         let rows = write_rows(reader, plan, |_, values| table.row(values))?;
         table.finish()?;

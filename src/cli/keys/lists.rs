@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use dicom_core::VR;
 
 use super::columns::{CellValue, Column, FoundRow};
-use crate::export::destination::{TableDestination, UnfinishedFile};
+use crate::export::destination::TableDestination;
 use crate::model::attribute::{LetterCase, Multiplicity};
 use crate::model::matching::{Comparison, MatchPolicy, Matching};
 
@@ -160,7 +160,7 @@ impl ListTracker {
     /// # Errors
     /// If the file cannot be written.
     pub(in crate::cli) fn write_missing(&self, path: &Path) -> anyhow::Result<String> {
-        let mut destination = TableDestination::File(UnfinishedFile::create(path)?);
+        let mut destination = TableDestination::file(path)?;
         let missing: Vec<&String> = self
             .values
             .iter()

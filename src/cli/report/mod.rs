@@ -17,7 +17,7 @@ use crate::cli::context::{Chattiness, Context, Flags, IndexArgs};
 use crate::db::open::Reader;
 use crate::db::{Admin, StudyProblem, StudyReport};
 use crate::export::csv_table::{CsvTable, Formulas};
-use crate::export::destination::{TableDestination, UnfinishedFile};
+use crate::export::destination::TableDestination;
 use crate::export::table::{TableColumn, TableSchema, TableWriter};
 use crate::export::value::{ColumnType, TableValue, typed};
 
@@ -149,7 +149,7 @@ fn csv_table(path: &std::path::Path, defuse: bool) -> anyhow::Result<CsvTable<'s
         StudyProblem::ALL.iter().map(|problem| column(&problem.as_str().replace('-', "_"), ColumnType::Integer, false));
     let schema = TableSchema::new(columns.chain(problems).collect(), false)?;
     let formulas = if defuse { Formulas::Defuse } else { Formulas::Keep };
-    Ok(CsvTable::new(schema, formulas, TableDestination::File(UnfinishedFile::create(path)?))?)
+    Ok(CsvTable::new(schema, formulas, TableDestination::file(path)?)?)
 }
 
 fn csv_row(study: &StudyReport) -> Vec<TableValue<'_>> {

@@ -1,15 +1,15 @@
 //! The page of a report: one HTML file without script and without anything from elsewhere.
 
 use std::fmt::{self, Write as _};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufWriter, Seek as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use super::totals::ReportTotals;
 use crate::cli::output::Grouped;
 use crate::db::{IndexStatus, StudyProblem, StudyReport};
-use crate::export::destination::{TableDestination, UnfinishedFile};
+use crate::export::destination::TableDestination;
+use crate::files::{nameless_file, parent_of};
 use crate::model::calendar::moment_text;
 use crate::model::clock::Clock;
 
@@ -44,12 +44,9 @@ pub(super) struct ReportPage {
 
 impl ReportPage {
     pub(super) fn begin(path: &Path) -> anyhow::Result<Self> {
-        let destination = TableDestination::File(UnfinishedFile::create(path)?);
-        let mut waiting = path.as_os_str().to_owned();
-        waiting.push(".rows.partial");
-        let file = OpenOptions::new().create(true).truncate(true).read(true).write(true).mode(0o600).open(&waiting)?;
-        std::fs::remove_file(&waiting)?;
-        Ok(Self { destination, rows: BufWriter::with_capacity(256 * 1024, file) })
+        let destination = TableDestination::file(path)?;
+        let rows = BufWriter::with_capacity(256 * 1024, nameless_file(parent_of(path))?);
+        Ok(Self { destination, rows })
     }
 
     /// Adds a study.

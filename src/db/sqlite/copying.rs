@@ -1,7 +1,6 @@
 //! Whole copies of an index: how one is made while a node writes, and how one takes the place of an
 //! index.
 
-use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,6 +12,7 @@ use rustix::fs::FlockOperation;
 use super::files::{self, Log, LogRecord};
 use super::open::{self, ReadConnection};
 use crate::db::Error;
+use crate::files::{parent_of, sync_directory, with_suffix};
 
 /// Memory for pages of the index while it is copied, in bytes. Every page is read once.
 const CACHE_BYTES: u64 = 1024 * 1024;
@@ -108,8 +108,8 @@ impl IndexHold {
         }
         fs::rename(new, &self.index).map_err(failed(&self.index))?;
         rename_if_there(&with_suffix(&self.index, "-turn"), &with_suffix(&aside, "-turn"))?;
-        let directory = self.index.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed(directory))?;
+        let directory = parent_of(&self.index);
+        sync_directory(directory).map_err(failed(directory))?;
         Ok(self.database.is_some().then_some(aside))
     }
 }
@@ -165,12 +165,6 @@ fn free_name(index: &Path, suffix: &str) -> PathBuf {
         number += 1;
     }
     aside
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(suffix);
-    name.into()
 }
 
 fn rename_if_there(from: &Path, to: &Path) -> Result<(), Error> {

@@ -6,26 +6,16 @@
 //! holds a [`LogRecord`], which says whose log it is. Every opening reads it first.
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 
 use crate::db::Error;
-
-/// Most permissions of the files of an index. They hold patient data, and whoever can open a file
-/// can lock it.
-const FILE_MODE: u32 = 0o640;
-
-/// Most permissions of a directory that is made for an index.
-const DIRECTORY_MODE: u32 = 0o750;
-
-/// Most permissions of the lock file. A file descriptor is enough to lock it, so nobody else may
-/// have one.
-const LOCK_MODE: u32 = 0o600;
+use crate::files::{FILE_MODE, PRIVATE_MODE};
 
 /// Attempts before a log counts as missing, with the pause between them. Another process that
 /// closes the index empties the log a moment before it notes that.
@@ -164,6 +154,12 @@ pub(super) enum Difference {
 }
 
 impl IndexFiles {
+    /// Bytes of an index and its write-ahead log. A file that is missing counts as empty.
+    #[must_use]
+    pub fn bytes(index: &Path) -> u64 {
+        fs::metadata(index).map_or(0, |metadata| metadata.len()) + log_bytes(index)
+    }
+
     /// Identifies the files of this index as they are now.
     #[must_use]
     pub fn of(index: &Path) -> Self {
@@ -431,17 +427,13 @@ pub(super) fn make(index: &Path) -> Result<(), Error> {
 
 /// Makes a directory and all above it, which only this user and group can enter.
 pub(super) fn make_directory(path: &Path) -> Result<(), Error> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(DIRECTORY_MODE)
-        .create(path)
-        .map_err(|source| Error::Io { path: path.to_owned(), source })
+    crate::files::make_directory(path).map_err(|source| Error::Io { path: path.to_owned(), source })
 }
 
 /// Removes the permissions of others from the files of an index that are ours. An earlier version
 /// left them to the umask.
 pub(super) fn tighten(index: &Path) {
-    let modes = [("", FILE_MODE), ("-wal", FILE_MODE), ("-shm", FILE_MODE), ("-turn", LOCK_MODE)];
+    let modes = [("", FILE_MODE), ("-wal", FILE_MODE), ("-shm", FILE_MODE), ("-turn", PRIVATE_MODE)];
     for (suffix, mode) in modes {
         let path = beside(index, suffix);
         let Ok(metadata) = fs::metadata(&path) else { continue };
@@ -459,7 +451,7 @@ pub(super) fn tighten(index: &Path) {
 /// owner of the index.
 pub(super) fn open_lock_file(index: &Path) -> io::Result<File> {
     let path = lock_file(index);
-    let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(LOCK_MODE).open(path)?;
+    let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(PRIVATE_MODE).open(path)?;
     if let (Ok(database), Ok(lock)) = (fs::metadata(index), file.metadata())
         && rustix::process::geteuid().is_root()
         && lock.uid() != database.uid()
@@ -576,6 +568,16 @@ mod tests {
         record.note(Log::Needed).unwrap();
         assert_eq!(read_record(&index), None);
         refuse_misfits(&index).unwrap();
+    }
+
+    #[test]
+    fn an_index_behind_a_link_counts_with_its_log() {
+        let (directory, index) = index();
+        fs::write(&index, "index").unwrap();
+        fs::write(beside(&index, "-wal"), "log").unwrap();
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink(&index, &link).unwrap();
+        assert_eq!((IndexFiles::bytes(&index), IndexFiles::bytes(&link)), (8, 8));
     }
 
     #[test]

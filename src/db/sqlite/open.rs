@@ -14,6 +14,7 @@ use super::files::{self, LogRecord};
 use super::limits::{BUSY_TIMEOUT, WAL_AUTOCHECKPOINT_PAGES};
 use super::{functions, schema};
 use crate::db::{Durability, Error, Permission};
+use crate::files::parent_of;
 
 /// Pause between attempts, in cases where SQLite itself does not wait.
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
@@ -59,7 +60,7 @@ pub(super) fn open(path: &Path, access: Access) -> Result<Connection, Error> {
     }
     let way = match access {
         Access::Writer { .. } => {
-            let directory = directory_of(path);
+            let directory = parent_of(path);
             let is_refused = |path: &&Path| path.exists() && !is_permitted(path, Permission::Write);
             if let Some(path) = [directory, path].into_iter().find(is_refused) {
                 return Err(not_permitted(path, Permission::Write));
@@ -147,10 +148,6 @@ impl OpeningWay {
     }
 }
 
-fn directory_of(index: &Path) -> &Path {
-    index.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
 /// How a reader opens an index that exists.
 fn way_to_read(path: &Path) -> Result<OpeningWay, Error> {
     if !is_permitted(path, Permission::Read) {
@@ -158,7 +155,7 @@ fn way_to_read(path: &Path) -> Result<OpeningWay, Error> {
     }
     // SQLite follows a link to the database, and puts its files beside that.
     let database = path.canonicalize().map_err(|source| Error::Io { path: path.to_owned(), source })?;
-    Ok(match [&database, directory_of(&database)].iter().all(|path| is_permitted(path, Permission::Write)) {
+    Ok(match [&database, parent_of(&database)].iter().all(|path| is_permitted(path, Permission::Write)) {
         true => OpeningWay::ReadWrite,
         false if files::log_bytes(&database) > 0 => OpeningWay::ReadOnly,
         false => OpeningWay::Immutable,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, params};
 
+use super::files::IndexFiles;
 use super::packing::{UidSuffix, naming};
 use super::sql_values::{path_from_sql, place_from_number};
 use super::write::last_change;
@@ -113,7 +114,7 @@ pub(super) fn read(connection: &Connection, path: &Path) -> rusqlite::Result<Ind
         )?,
         files_with_faults: number("SELECT count(*) FROM file_fault")?,
         last_change: u64::try_from(last_change(connection)?).unwrap_or(0),
-        size_bytes: size_of(path),
+        size_bytes: IndexFiles::bytes(path),
         failed: by_word(
             "SELECT reason, count(*) FROM unindexed_file WHERE kind = 'failed' GROUP BY reason ORDER BY count(*) DESC, reason",
         )?,
@@ -148,12 +149,6 @@ pub(super) fn watches(connection: &Connection) -> rusqlite::Result<Vec<WatchEntr
     let mut statement = connection.prepare_cached("SELECT roots, state FROM watch ORDER BY roots")?;
     let rows = statement.query_map([], |row| Ok(WatchEntry { roots: row.get(0)?, state: row.get(1)? }))?;
     rows.collect()
-}
-
-fn size_of(path: &Path) -> u64 {
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    [path.as_os_str(), &log].into_iter().filter_map(|file| std::fs::metadata(file).ok()).map(|file| file.len()).sum()
 }
 
 /// Calls `on_failure` for each file that could not be read, until it says to stop.

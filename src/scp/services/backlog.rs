@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::debug;
 
+use crate::files::parent_of;
 use crate::shares::{CountedPeer, Share, Shares, Turns};
 use crate::store::{FreeSpace, Spool};
 use crate::telemetry::metrics;
@@ -46,7 +47,7 @@ impl AnswerSpoolPlace {
     /// Creates the files beside an index. They leave twice as many bytes free as received objects
     /// do.
     pub(super) fn leaving(index: &Path, min_free_bytes: u64) -> Self {
-        let directory = index.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let directory = parent_of(index);
         Self {
             directory: directory.to_owned(),
             space: Arc::new(FreeSpace::new(directory, min_free_bytes.saturating_mul(2), PART_FREE)),

@@ -6,9 +6,9 @@
 //! the peer has its report. It names UIDs and the AE title, but no result. After a start, the
 //! objects of each remaining request are verified again.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,6 +17,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tracing::warn;
 
+use crate::files::{PRIVATE_MODE, UnfinishedFile, parent_of, sync_directory};
 use crate::model::ae_title::AeTitle;
 use crate::model::clock::Clock;
 use crate::model::uid::is_acceptable_uid;
@@ -107,7 +108,7 @@ impl Outbox {
     /// Keeps a request. It is durable when this returns.
     pub(super) fn keep(&self, request: &Request) -> io::Result<KeptRequest> {
         match DirBuilder::new().mode(0o700).create(&self.directory) {
-            Ok(()) => synchronise(self.directory.parent().filter(|it| !it.as_os_str().is_empty()))?,
+            Ok(()) => sync_directory(parent_of(&self.directory))?,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }
@@ -122,17 +123,13 @@ impl Outbox {
         .to_string();
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let path = self.directory.join(format!("{asked_ms}-{}-{number}.json", std::process::id()));
-        let temporary = path.with_extension("tmp");
         let written = (|| {
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+            let mut file = UnfinishedFile::under(path.with_extension("tmp"), &path, PRIVATE_MODE)?;
             file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&temporary, &path)?;
-            synchronise(Some(&self.directory))
+            file.finish()
         })();
         if let Err(error) = written {
-            // Otherwise the rest of the file would be answered, although its request is refused.
-            let _ = fs::remove_file(&temporary);
+            // Otherwise the file would be answered, although its request is refused.
             let _ = fs::remove_file(&path);
             return Err(error);
         }
@@ -159,10 +156,6 @@ impl Outbox {
         left_over.sort_by_key(|(kept, _)| kept.asked_ms);
         left_over
     }
-}
-
-fn synchronise(directory: Option<&Path>) -> io::Result<()> {
-    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 fn read(path: &Path) -> Option<(i64, Request)> {

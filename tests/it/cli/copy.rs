@@ -196,6 +196,17 @@ fn a_template_that_leads_out_is_refused() {
 }
 
 #[test]
+fn a_link_where_a_dicomdir_is_written_is_not_followed() {
+    let place = place();
+    fs::create_dir(place.path("cd")).unwrap();
+    fs::write(place.path("other"), "of somebody else").unwrap();
+    std::os::unix::fs::symlink(place.path("other"), place.path("cd/DICOMDIR.partial")).unwrap();
+    let refused = copy(&place, ["--to", "cd", "--dicomdir", "--by", "hard-link"]).expect(2).stderr;
+    assert!(refused.contains("cannot write"), "{refused}");
+    assert_eq!(fs::read_to_string(place.path("other")).unwrap(), "of somebody else");
+}
+
+#[test]
 fn a_dicomdir_lists_every_file() {
     let place = place();
     let told = copy(&place, ["--to", "cd", "--dicomdir", "--by", "hard-link"]).expect(0).stderr;
