@@ -9,15 +9,18 @@
 //! from text that a peer chose. [`open`] opens any location of the index, also members of archives.
 //! [`Spool`] holds answers that wait for a slow peer, and [`Trash`] objects that were removed.
 
+mod compare;
 mod directories;
 mod known;
 mod meta;
 mod modes;
+mod names;
 mod objects;
 mod ownership;
 mod source;
 mod space;
 mod spool;
+mod temporary;
 mod trash;
 mod verified;
 

@@ -3,23 +3,22 @@
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use xxhash_rust::xxh3::xxh3_128;
-
+use super::compare::{COMPARED_AT_A_TIME, DataSetReader, FromStart, same_data_set};
 use super::directories::Directories;
-use super::meta::{START_LENGTH, data_set_offset};
+use super::names::{LeftOver, MAX_NAMES, component, file_name, incoming_name, left_over};
+use super::temporary::Temporary;
 use crate::archive::Object;
 use crate::archive::{ArchiveProblem, Archives};
-use crate::files::{FILE_MODE, PRIVATE_MODE, make_directory, rename_without_replacing};
+use crate::files::{FILE_MODE, PRIVATE_MODE, make_directory};
 use crate::model::checksum::{Checksum, ChecksumBuilder};
 use crate::model::clock::unix_ms;
 use crate::model::location::{Location, Place};
-use crate::model::uid::is_valid_uid;
 use crate::store::modes::tighten;
 use crate::store::{Error, FreeSpace};
 
@@ -35,15 +34,8 @@ const PART_FREE: u64 = 20;
 /// Maximum series directories that are remembered as durable. Each takes some 200 bytes.
 const REMEMBERED_DIRECTORIES: usize = 4096;
 
-/// Maximum file names to try for one instance. If it has so many different data sets, something is
-/// wrong elsewhere.
-const MAX_NAMES: u32 = 100;
-
 /// Without this, opening a FIFO would block until a writer comes. It does not affect regular files.
 const O_NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-
-/// Bytes to compare at a time.
-const COMPARED_AT_A_TIME: usize = 64 * 1024;
 
 /// What must be durable before an object counts as stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,16 +110,6 @@ pub enum NameOutcome {
     Same,
     /// The data set differs. The new object lies beside the old one, under another name.
     Other,
-}
-
-/// A file of `.incoming/` that also has its final link. The process ended before it removed the
-/// incoming link. Only the index knows whether the sender was told that the object is stored.
-#[derive(Debug)]
-struct LeftOver {
-    temporary: PathBuf,
-    placed: PathBuf,
-    /// All names that objects of this instance may have.
-    names: Vec<PathBuf>,
 }
 
 /// The counts of [`Objects::recover`].
@@ -595,190 +577,10 @@ impl Incoming {
     }
 }
 
-/// Whether two objects hold the same data set, byte for byte. `None` if one does not begin with our
-/// File Meta Information, so that the start of its data set is unknown. The File Meta Information
-/// may differ, since it holds the sender and our version.
-fn same_data_set<R: Read>(one: Option<DataSetReader<R>>, other: Object) -> io::Result<Option<bool>> {
-    let length = other.length();
-    let (Some(mut one), Some(mut other)) = (one, DataSetReader::of(other, length)?) else { return Ok(None) };
-    if let (Some(one), Some(other)) = (one.length, other.length)
-        && one != other
-    {
-        return Ok(Some(false));
-    }
-    let (mut a, mut b) = (vec![0; COMPARED_AT_A_TIME], vec![0; COMPARED_AT_A_TIME]);
-    loop {
-        match (one.read(&mut a)?, other.read(&mut b)?) {
-            ([], []) => return Ok(Some(true)),
-            (one, other) if one == other => {}
-            _ => return Ok(Some(false)),
-        }
-    }
-}
-
-/// A reader of the data set of an object.
-struct DataSetReader<R> {
-    reader: R,
-    length: Option<u64>,
-}
-
-impl<R: Read> DataSetReader<R> {
-    /// `None` if the object does not begin with our File Meta Information.
-    fn of(mut reader: R, length: Option<u64>) -> io::Result<Option<Self>> {
-        let mut start = [0; START_LENGTH];
-        match reader.read_exact(&mut start) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-            Err(error) => return Err(error),
-        }
-        let Some(offset) = data_set_offset(&start) else { return Ok(None) };
-        let Some(meta) = offset.checked_sub(START_LENGTH as u64) else { return Ok(None) };
-        if io::copy(&mut reader.by_ref().take(meta), &mut io::sink())? < meta {
-            return Ok(None);
-        }
-        Ok(Some(Self { reader, length: length.and_then(|length| length.checked_sub(offset)) }))
-    }
-
-    /// Reads until the buffer is full or the data set ends.
-    fn read<'b>(&mut self, buffer: &'b mut [u8]) -> io::Result<&'b [u8]> {
-        let mut done = 0;
-        while done < buffer.len() {
-            match self.reader.read(&mut buffer[done..]) {
-                Ok(0) => break,
-                Ok(read) => done += read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(&buffer[..done])
-    }
-}
-
-/// Reads a file from its start. The write position of the file does not move.
-struct FromStart<'f> {
-    file: &'f File,
-    offset: u64,
-}
-
-impl Read for FromStart<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.file.read_at(buffer, self.offset)?;
-        self.offset += read as u64;
-        Ok(read)
-    }
-}
-
 fn location(file: &File, directory: &Path, file_name: OsString) -> Result<Location, Error> {
     let metadata = file.metadata().map_err(Error::object("inspected"))?;
     let mtime_ms = metadata.modified().map(unix_ms).map_err(Error::object("inspected"))?;
     Ok(Location { place: Place::Managed, directory: directory.to_owned(), file_name, size: metadata.len(), mtime_ms })
-}
-
-/// A link in `.incoming/`. It is removed on drop, unless the file has been renamed.
-#[derive(Debug)]
-struct Temporary(Option<PathBuf>);
-
-impl Temporary {
-    /// Renames the file to its [`incoming_name`], which says where its final link will be.
-    fn say_where(&mut self, name: &str) -> io::Result<()> {
-        let Some(from) = &self.0 else { return Err(io::ErrorKind::NotFound.into()) };
-        let to = from.with_file_name(name);
-        if *from != to {
-            fs::rename(from, &to)?;
-            self.0 = Some(to);
-        }
-        Ok(())
-    }
-
-    /// Renames the file. It fails if the name exists.
-    fn rename(&mut self, to: &Path) -> io::Result<()> {
-        let Some(from) = &self.0 else { return Err(io::ErrorKind::NotFound.into()) };
-        match rename_without_replacing(from, to) {
-            Ok(()) => {
-                self.0 = None;
-                Ok(())
-            }
-            Err(error) => Err(error),
-        }
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        if let Some(path) = self.0.take()
-            && let Err(error) = fs::remove_file(&path)
-        {
-            tracing::warn!(%error, "a half received object could not be removed; the next start will try again");
-        }
-    }
-}
-
-/// The name in `.incoming/` of an object that is about to get its place. [`placed_name`] parses it.
-/// Each part has at most 64 characters.
-fn incoming_name(number: u64, study: &str, series: &str, stem: &str) -> String {
-    format!("{number},{study},{series},{stem}")
-}
-
-/// Lists what a killed process left in `.incoming/`. It removes files that have no other link. It
-/// skips what it cannot remove, such as a directory that somebody created there.
-fn left_over(root: &Path, incoming: &Path) -> Result<Vec<LeftOver>, Error> {
-    let unusable = |source| Error::Unusable { path: incoming.to_owned(), source };
-    let (mut left_over, mut stuck) = (Vec::new(), 0_u64);
-    for entry in fs::read_dir(incoming).map_err(unusable)? {
-        let path = entry.map_err(unusable)?.path();
-        match placed_name(root, &path).map_err(unusable)? {
-            Some((placed, names)) => left_over.push(LeftOver { temporary: path, placed, names }),
-            None => stuck += u64::from(fs::remove_file(&path).is_err()),
-        }
-    }
-    if stuck > 0 {
-        tracing::warn!(
-            entries = stuck,
-            directory = %incoming.display(),
-            "the node skips entries that are not half received objects or cannot be removed"
-        );
-    }
-    Ok(left_over)
-}
-
-/// The final path of a file of `.incoming/`, if it has one, and all paths that the instance may
-/// have. It parses the [`incoming_name`] and compares the inodes.
-fn placed_name(root: &Path, temporary: &Path) -> io::Result<Option<(PathBuf, Vec<PathBuf>)>> {
-    let metadata = fs::symlink_metadata(temporary)?;
-    if metadata.nlink() < 2 {
-        return Ok(None);
-    }
-    let name = temporary.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let [_, study, series, stem] = name.split(',').collect::<Vec<_>>()[..] else { return Ok(None) };
-    let directory = root.join(study).join(series);
-    // There may be gaps, left by objects that were discarded or replaced.
-    let names: Vec<_> = (0..MAX_NAMES).map(|number| directory.join(file_name(stem, number))).collect();
-    for path in &names {
-        match fs::symlink_metadata(path) {
-            Ok(other) if (other.dev(), other.ino()) == (metadata.dev(), metadata.ino()) => {
-                return Ok(Some((path.clone(), names)));
-            }
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(None)
-}
-
-/// The file or directory name for a UID. A UID that follows PS3.5 9.1 is its own name, since it
-/// holds only digits and single full stops between them. For any other UID the name is a hash.
-fn component(uid: &str) -> String {
-    if is_valid_uid(uid) { uid.to_owned() } else { format!("x{:032x}", xxh3_128(uid.as_bytes())) }
-}
-
-/// The name of the file. Further data sets of an instance get a number after a hyphen, which no UID
-/// has.
-fn file_name(stem: &str, number: u32) -> OsString {
-    match number {
-        0 => format!("{stem}.dcm").into(),
-        number => format!("{stem}-{number}.dcm").into(),
-    }
 }
 
 #[cfg(test)]
