@@ -10,21 +10,29 @@
 //! The name of a member is never used as a path on the disk. Every length and count in an archive
 //! meets one of the [`limits`]. The reader checks what an archive states against its bytes.
 
+mod found;
+mod leavable;
 pub mod limits;
+mod look_up;
 mod name;
+mod object;
 mod open;
 mod problem;
 mod source;
+mod stream;
 mod tar;
 mod walk;
+mod wanted;
 mod zip;
 
 use std::io::{self, Read};
 
-pub use open::{Archives, Object, WantedMembers, open};
+pub use object::Object;
+pub use open::{Archives, open};
 pub use problem::ArchiveProblem;
 pub use source::OnRead;
 pub use walk::{Member, MemberAction, MemberKind, MemberSink, ReadMember, walk};
+pub use wanted::WantedMembers;
 
 /// Bytes needed to detect an archive. A tar header has 512.
 pub const LOOK: usize = tar::BLOCK;

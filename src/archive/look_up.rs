@@ -1,0 +1,109 @@
+//! Finds members where an archive lies uncompressed in its file: by the central directory of a zip, or
+//! by the headers of a tar.
+
+use super::found::{FoundMember, MemberData, Passed, Reached, inflated};
+use super::name::PathStep;
+use super::problem::ArchiveProblem;
+use super::source::{Budget, Limited, SkipRead as _, WindowReader};
+use super::tar::{self, EntryKind};
+use super::zip::{self, CentralDirectory};
+
+pub(super) fn in_zip(
+    directory: &mut CentralDirectory,
+    passed: &mut Passed,
+    step: &PathStep,
+    limit: u64,
+) -> Result<Reached, ArchiveProblem> {
+    if !passed.is_whole() {
+        return Ok(Reached::Unknown);
+    }
+    if let Some(place) = passed.place(step) {
+        let entry = directory.at(place)?;
+        // Another name may have the same hash.
+        return Ok(if entry.name == step.name {
+            member_of_zip(directory, &entry, limit).into()
+        } else {
+            Reached::Unknown
+        });
+    }
+    let mut met = passed.met(&step.name);
+    while passed.goes_on() {
+        let place = directory.position();
+        let Some(entry) = directory.next()? else {
+            passed.ended = true;
+            break;
+        };
+        passed.pass(&entry.name, place);
+        met += u32::from(entry.name == step.name);
+        if entry.name == step.name && met == step.occurrence {
+            return Ok(member_of_zip(directory, &entry, limit).into());
+        }
+    }
+    Ok(passed.not_met())
+}
+
+fn member_of_zip(
+    directory: &CentralDirectory,
+    entry: &zip::ZipEntry,
+    limit: u64,
+) -> Result<FoundMember, ArchiveProblem> {
+    entry.check()?;
+    let mut header = [0; zip::LOCAL_HEADER];
+    let (window, ..) = directory.data(entry, &mut header)?;
+    let budget = Budget::new(limit);
+    let bytes = match entry.method {
+        zip::STORED => MemberData::Window(window),
+        _ => MemberData::Stream(Box::new(inflated(WindowReader::new(window), &budget))),
+    };
+    Ok(FoundMember { bytes, length: Some(entry.size), checksum: Some(entry.checksum), budget })
+}
+
+pub(super) fn in_tar(
+    headers: &mut WindowReader,
+    data: &mut u64,
+    passed: &mut Passed,
+    step: &PathStep,
+    limit: u64,
+) -> Result<Reached, ArchiveProblem> {
+    if !passed.is_whole() {
+        return Ok(Reached::Unknown);
+    }
+    if let Some(place) = passed.place(step) {
+        let mut header = WindowReader::at(headers.whole(), place, 2 * tar::BLOCK)?;
+        let entry = tar::next(&mut header)?;
+        return Ok(match entry.filter(|entry| entry.kind == EntryKind::File && entry.name == step.name) {
+            Some(entry) => Reached::Member(member_of_tar(header, &entry, limit)),
+            // Another name may have the same hash.
+            None => Reached::Unknown,
+        });
+    }
+    let mut met = passed.met(&step.name);
+    while passed.goes_on() {
+        if headers.pass(*data)? < *data {
+            return Err(ArchiveProblem::Truncated);
+        }
+        *data = 0;
+        let place = headers.position();
+        let Some(entry) = tar::next(headers)? else {
+            passed.ended = true;
+            break;
+        };
+        *data = entry.padded();
+        passed.pass(&entry.name, place);
+        met += u32::from(entry.name == step.name);
+        if entry.kind == EntryKind::File && entry.name == step.name && met == step.occurrence {
+            let at = WindowReader::at(headers.whole(), headers.position(), 0)?;
+            return Ok(Reached::Member(member_of_tar(at, &entry, limit)));
+        }
+    }
+    Ok(passed.not_met())
+}
+
+fn member_of_tar(source: WindowReader, entry: &tar::TarEntry, limit: u64) -> FoundMember {
+    let bytes = match source.window(entry.size) {
+        Some(window) => MemberData::Window(window),
+        // The member is cut off. The reader gets the bytes that exist, then an error.
+        None => MemberData::Stream(Box::new(Limited::new(source, entry.size))),
+    };
+    FoundMember { bytes, length: Some(entry.size), checksum: None, budget: Budget::new(limit) }
+}
