@@ -8,12 +8,15 @@
 //! - `tag`: items and delimiters.
 //! - `header`: element headers.
 //! - [`data_set`]: small data sets that this program writes.
-//! - [`charset`]: Specific Character Set.
+//! - [`charset`]: Specific Character Set. `code_sets` has the sets that it names, and `runs` decodes
+//!   bytes of one set.
 //! - `walk`: all elements of a data set, one after the other.
 
 pub mod charset;
+mod code_sets;
 pub mod data_set;
 pub(crate) mod header;
+mod runs;
 pub mod syntax;
 pub(crate) mod tag;
 pub(crate) mod vr;
