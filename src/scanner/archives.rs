@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use super::dicomdir::{self, DicomdirFinding};
 use super::known_members::KnownMembers;
 use super::settings::ReadSettings;
-use super::watch::{ReaderSlot, ReaderState, UpTo};
+use super::watchdog::{ReaderSlot, ReaderState, UpTo};
 use super::work::{
     DICOMDIR, EntryReport, KnownAs, MAY_PASS, Marks, MemberCount, RESULT_TEXT_BYTES, UnitResult, WorkDirectory, failed,
     note, to_outcome,

@@ -37,7 +37,7 @@ mod skip;
 mod stop;
 mod throttle;
 mod walk;
-mod watch;
+mod watchdog;
 mod work;
 
 use std::collections::HashSet;
@@ -70,7 +70,7 @@ pub use report::{PROGRESS_INTERVAL, Reasons, ScanEvent, Summary, to_milliseconds
 pub use settling::Settling;
 pub use stop::Stop;
 pub use throttle::{Rate, RateError};
-pub use watch::{Hang, MAX_GIVEN_UP};
+pub use watchdog::{Hang, MAX_GIVEN_UP};
 
 use known_members::KnownMembers;
 use read::Pool;
@@ -78,7 +78,7 @@ use scan_roots::ScanRoots;
 use settings::ReadSettings;
 use throttle::Throttle;
 use walk::Walked;
-use watch::{Limit, TimedFs, Watchdog};
+use watchdog::{Limit, TimedFs, Watchdog};
 pub use work::UNIT_FILES;
 use work::{UnitResult, WorkDirectory, WorkUnit};
 

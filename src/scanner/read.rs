@@ -16,7 +16,7 @@ use rustix::fs::{Advice, AtFlags, FileType, Mode, OFlags, Stat, fadvise, fstat, 
 use super::archives::{self, Out};
 use super::offline::TapeFiles;
 use super::settings::ReadSettings;
-use super::watch::{First, ReaderPool, ReaderSlot, ReaderState, UpTo};
+use super::watchdog::{First, ReaderPool, ReaderSlot, ReaderState, UpTo};
 use super::work::{
     DICOMDIR, EntryReport, MAY_PASS, Marks, OFFLINE, RESULT_TEXT_BYTES, TIMED_OUT, UnitResult, WorkDirectory,
     WorkEntry, WorkUnit, failed, note, to_outcome,

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Stop, watch};
+use super::{Stop, watchdog};
 
 /// Longest sleep between two checks for a stop request.
 const NAP: Duration = Duration::from_millis(50);
@@ -109,7 +109,7 @@ fn wait(mut time: Duration, stop: &Stop) {
     if time.is_zero() {
         return;
     }
-    watch::while_resting(|| {
+    watchdog::while_resting(|| {
         while !time.is_zero() && !stop.is_asked() {
             let nap = time.min(NAP);
             std::thread::sleep(nap);

@@ -16,7 +16,7 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat};
 use super::filter::FilterState;
 use super::prune::{self, DirectoryLook, Guard, Suspect};
 use super::scan_roots::ScanRoots;
-use super::watch::TimedFs;
+use super::watchdog::TimedFs;
 use super::work::{EntryReport, KnownAs, WorkDirectory, WorkEntry, WorkUnit};
 use super::{BeforeListing, Error, Options, Stop, UNIT_FILES, WalkOrder, skip};
 use crate::db::{self, KnownFile, Mounted, NotIndexed, ScanLedger};

@@ -19,8 +19,8 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::arriving::ArrivingIdentifier;
 use super::event_reports::EventReport;
+use super::incoming_identifier::ArrivingIdentifier;
 use super::outbox::{KeptRequest, Outbox, Request};
 use super::retrieve::retriever::Retrieve;
 use super::service::{ArrivedCommand, Begin, Boxed, DimseService, End, Operation, QueuedCommand, Session};

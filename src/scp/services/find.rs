@@ -7,9 +7,9 @@ use std::sync::Arc;
 use dicom_dictionary_std::uids;
 
 use super::answering::{AskedFind, Control, Outgoing, Question, response};
-use super::arriving::ArrivingIdentifier;
 use super::audited;
 use super::backlog::AnswerSpoolPlace;
+use super::incoming_identifier::ArrivingIdentifier;
 use super::service::{
     ArrivedCommand, Begin, Boxed, DimseService, End, Operation, QueuedCommand, Session, sop_class_not_supported,
 };

@@ -1,13 +1,13 @@
 //! The DIMSE services. A new service is one file here and one line in [`list`].
 
 mod answering;
-mod arriving;
 pub(in crate::scp) mod audited;
 mod backlog;
 pub(super) mod commit;
 mod echo;
 pub(super) mod event_reports;
 pub(super) mod find;
+mod incoming_identifier;
 mod mpps;
 pub(super) mod outbox;
 pub(super) mod retrieve;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use dicom_dictionary_std::uids;
 use tokio::task::spawn_blocking;
 
-use super::arriving::ArrivingIdentifier;
+use super::incoming_identifier::ArrivingIdentifier;
 use super::service::{ArrivedCommand, Begin, Boxed, DimseService, End, Operation, QueuedCommand, Session};
 use super::worklist::Worklist;
 use crate::dimse::command_set::CommandField;

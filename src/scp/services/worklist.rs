@@ -13,9 +13,9 @@ use tokio::time::sleep;
 use tracing::{error, warn};
 
 use super::answering::{AskedFind, Control, Outgoing, Question, response};
-use super::arriving::ArrivingIdentifier;
 use super::audited;
 use super::backlog::AnswerSpoolPlace;
+use super::incoming_identifier::ArrivingIdentifier;
 use super::service::{
     ArrivedCommand, Begin, Boxed, DimseService, End, Operation, QueuedCommand, Session, sop_class_not_supported,
 };

@@ -18,8 +18,8 @@ use crate::dimse::message::RetrieveRequest;
 use crate::model::ae_title::AeTitle;
 use crate::model::level::InformationModel;
 use crate::qr::{self, FindError, Identifier, Instances, RetrieveError};
-use crate::scp::services::arriving::ArrivingIdentifier;
 use crate::scp::services::audited;
+use crate::scp::services::incoming_identifier::ArrivingIdentifier;
 use crate::scp::services::service::{
     ArrivedCommand, Begin, Boxed, End, Operation, QueuedCommand, Session, sop_class_not_supported,
 };
