@@ -1,4 +1,16 @@
-//! The command line. Each command has one file.
+//! The command line. A command has the file or the directory of its name; `dcmdex config` is in
+//! `configuration`.
+//!
+//! The other modules belong to several commands:
+//!
+//! - `serve` starts threads of `feeding` (worklist), `trashing` (trash) and `watching` (watched
+//!   directories). Before, it checks index and storage by `places` and `fit`. `notify` tells the
+//!   service manager, and `monitoring` serves the port for supervisors.
+//! - `status` shares `health` and `watched` with `serve`. `rebuild` shares `reindex` with `remove`.
+//!   `stray` finds objects that the index lacks.
+//! - All commands use `context`, `output`, `spooled`, `setting_args` and `suspend`. `keys` reads
+//!   keys of queries, `http` the access over HTTP, `import` other nodes' settings, and `audited`
+//!   writes the audit trail.
 //!
 //! Results go to standard output, everything else to standard error. If a command fails, its
 //! message says what happened, and to which file or peer. Where possible it says what to do.
@@ -59,7 +71,8 @@ pub use context::Exit;
 use context::{Context, Global, in_one_line};
 use output::Output;
 
-/// Colours of help texts and usage errors on a terminal. clap leaves them out elsewhere, and with NO_COLOR.
+/// Colours of help texts and usage errors on a terminal. clap leaves them out elsewhere, and with
+/// NO_COLOR.
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
     .usage(AnsiColor::Green.on_default().bold())

@@ -178,7 +178,8 @@ pub enum KeepKnown {
     TrustArchive,
 }
 
-/// Limits and timeouts of the network.
+/// Limits and timeouts of the network. Their rows in [`KEYS`] say what a value costs that is too low
+/// or too high.
 #[derive(Clone, Debug)]
 pub struct Network {
     /// Address and port to listen on.
