@@ -56,8 +56,7 @@ pub(crate) fn write_a_table<'a>(
     let mut table = Box::new(CsvTable::new(schema, Formulas::Defuse, destination)?);
     let mut reader = Reader::open(index)?;
     let stop = qr::QueryStop::new(&reader);
-    let mut failure = None;
-    let rows = qr::run(&mut reader, &query, &stop, |answer| {
+    let rows = qr::try_run::<anyhow::Error>(&mut reader, &query, &stop, |answer| {
         let values = answer.values.iter().zip(&types);
         let mut row: Vec<TableValue<'_>> =
             values.map(|(text, (kind, is_list))| typed(*kind, *is_list, text).0).collect();
@@ -66,17 +65,9 @@ pub(crate) fn write_a_table<'a>(
             Some(path) => TableValue::Text(path.to_string_lossy().into_owned().into()),
             None => TableValue::Null,
         });
-        match table.row(&row) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => {
-                failure = Some(error);
-                ControlFlow::Break(())
-            }
-        }
-    });
-    if let Some(error) = failure {
-        return Err(error.into());
-    }
+        table.row(&row)?;
+        Ok(ControlFlow::Continue(()))
+    })?;
     table.finish()?;
-    Ok(rows?)
+    Ok(rows.unwrap_or(0))
 }

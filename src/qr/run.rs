@@ -86,6 +86,31 @@ pub fn run(
     run_by(stop, query.limit, |each| reader.find(&query.request, each).map(drop), on_answer)
 }
 
+/// Works as [`run`], for an `on_answer` that may fail. Its error ends the query, and is returned.
+/// `None` if the query was cancelled, by `stop` or since `on_answer` wanted no more.
+///
+/// # Errors
+/// Fails with the error of `on_answer`, and otherwise as [`run`] does.
+pub fn try_run<E: From<FindError>>(
+    reader: &mut impl Search,
+    query: &Query,
+    stop: &QueryStop,
+    mut on_answer: impl FnMut(FindAnswer) -> Result<ControlFlow<()>, E>,
+) -> Result<Option<u64>, E> {
+    let mut failure = None;
+    let found = run(reader, query, stop, |answer| {
+        on_answer(answer).unwrap_or_else(|error| {
+            failure = Some(error);
+            ControlFlow::Break(())
+        })
+    });
+    match (failure, found) {
+        (Some(error), _) => Err(error),
+        (None, Err(FindError::Cancelled)) => Ok(None),
+        (None, found) => Ok(Some(found?)),
+    }
+}
+
 /// Works as [`run`], for a question that `ask` puts to the index. `ask` gets a callback. It calls
 /// it once for each answer, until the callback returns `Break`.
 ///

@@ -27,7 +27,7 @@ use crate::model::attribute::AttributeId;
 use crate::model::clock::Clock;
 use crate::model::find::FindRequest;
 use crate::model::level::QueryRetrieveLevel;
-use crate::qr::{self, FindError, JsonWriter};
+use crate::qr::{self, JsonWriter};
 
 #[derive(Debug, Args)]
 #[command(after_long_help = KEYS_AND_EXAMPLES)]
@@ -319,41 +319,28 @@ fn answer_all<W: io::Write>(
     let mut writer = AnswerWriter::new(plan.format, &plan.columns, &dicom_json, terminal, output);
     let mut sorter = answers::Sorter::new(&plan.order, plan.limit);
     writer.begin().context(CANNOT_BE_WRITTEN)?;
-    let mut failure = None;
     let mut answers = 0_u64;
     let stop = qr::QueryStop::new(&reader);
-    let found = qr::run(&mut reader, &plan.query, &stop, |mut answer| {
+    let found = qr::try_run::<anyhow::Error>(&mut reader, &plan.query, &stop, |mut answer| {
         answers += 1;
-        let take = || {
-            let location = locate(locator.as_mut(), plan.located_by, &mut answer)?;
-            let row = FoundRow { answer, location };
-            if let Some(tracker) = &mut tracker {
-                tracker.see(&row);
-            }
-            if !plan.order.is_empty() {
-                sorter.add(row);
-            } else if plan.limit.is_none_or(|limit| answers <= limit) {
-                return writer.answer(&row).context(CANNOT_BE_WRITTEN);
-            }
-            Ok(Audience::Listening)
-        };
-        match take() {
-            Ok(Audience::Listening) => ControlFlow::Continue(()),
-            Ok(Audience::Gone) => ControlFlow::Break(()),
-            Err(error) => {
-                failure = Some(error);
-                ControlFlow::Break(())
-            }
+        let location = locate(locator.as_mut(), plan.located_by, &mut answer)?;
+        let row = FoundRow { answer, location };
+        if let Some(tracker) = &mut tracker {
+            tracker.see(&row);
         }
+        if !plan.order.is_empty() {
+            sorter.add(row);
+        } else if plan.limit.is_none_or(|limit| answers <= limit)
+            && writer.answer(&row).context(CANNOT_BE_WRITTEN)? == Audience::Gone
+        {
+            return Ok(ControlFlow::Break(()));
+        }
+        Ok(ControlFlow::Continue(()))
     });
-    if let Some(error) = failure {
-        return Err(error);
-    }
-    match found {
+    if found?.is_none() {
         // The reader of the output has closed it.
-        Err(FindError::Cancelled) => return Ok((FoundAny::Some, 0)),
-        found => found?,
-    };
+        return Ok((FoundAny::Some, 0));
+    }
     for row in sorter.into_rows() {
         if writer.answer(&row).context(CANNOT_BE_WRITTEN)? == Audience::Gone {
             return Ok((FoundAny::Some, 0));

@@ -59,32 +59,21 @@ fn ask(
     let mut locator = located_by.map(|_| reader.another()).transpose()?;
     let stop = qr::QueryStop::new(&reader);
     let mut batch = Vec::with_capacity(BATCH);
-    let mut failure = None;
-    let found = qr::run(&mut reader, query, &stop, |mut answer| {
-        match locate(locator.as_mut(), located_by, &mut answer) {
-            Ok(location) => batch.push(FoundRow { answer, location }),
-            Err(error) => {
-                failure = Some(error);
-                return ControlFlow::Break(());
-            }
-        }
+    let found = qr::try_run::<anyhow::Error>(&mut reader, query, &stop, |mut answer| {
+        let location = locate(locator.as_mut(), located_by, &mut answer)?;
+        batch.push(FoundRow { answer, location });
         if batch.len() < BATCH {
-            return ControlFlow::Continue(());
+            return Ok(ControlFlow::Continue(()));
         }
-        match batches.send(std::mem::replace(&mut batch, Vec::with_capacity(BATCH))) {
+        Ok(match batches.send(std::mem::replace(&mut batch, Vec::with_capacity(BATCH))) {
             Ok(()) => ControlFlow::Continue(()),
             Err(_nobody) => ControlFlow::Break(()),
-        }
+        })
     });
-    if let Some(error) = failure {
-        return Err(error);
+    // Otherwise the one who takes the rows has failed, and says why.
+    if found?.is_some() {
+        // Nobody takes the last rows if the other thread has failed.
+        let _ = batches.send(batch);
     }
-    match found {
-        // The one who takes the rows has failed, and says why.
-        Err(qr::FindError::Cancelled) => return Ok(()),
-        found => found?,
-    };
-    // Nobody takes the last rows if the other thread has failed.
-    let _ = batches.send(batch);
     Ok(())
 }
