@@ -15,6 +15,7 @@ use crate::cli::backup;
 use crate::cli::context::{Chattiness, Context, Flags, IndexArgs, make_directory_of};
 use crate::db::open::{IndexHold, Reader};
 use crate::db::{Admin as _, IndexStatus};
+use crate::files::{FILE_MODE, parent_of, with_suffix};
 use crate::model::calendar::moment_text;
 use crate::model::clock::Clock;
 
@@ -116,20 +117,18 @@ impl Drop for NewIndex {
 /// Copies the backup beside the index, and checks the copy as it will be used.
 fn copy_beside(index: &Path, backup: &Path, manifest: &Manifest) -> anyhow::Result<NewIndex> {
     let index = index.canonicalize().unwrap_or_else(|_| index.to_owned());
-    let mut name = index.as_os_str().to_owned();
-    name.push(".restoring");
-    let new = NewIndex(name.into());
+    let new = NewIndex(with_suffix(&index, ".restoring"));
     let copy = || -> io::Result<()> {
         // A killed restore may have left it.
         match fs::remove_file(&new.0) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let mut file = OpenOptions::new().create_new(true).write(true).mode(0o640).open(&new.0)?;
+        let mut file = OpenOptions::new().create_new(true).write(true).mode(FILE_MODE).open(&new.0)?;
         io::copy(&mut File::open(backup)?, &mut file)?;
         if rustix::process::geteuid().is_root() {
             // The node must be able to write it.
-            let like = fs::metadata(&index).or_else(|_| fs::metadata(index.parent().unwrap_or(Path::new("."))))?;
+            let like = fs::metadata(&index).or_else(|_| fs::metadata(parent_of(&index)))?;
             std::os::unix::fs::fchown(&file, Some(like.uid()), Some(like.gid()))?;
         }
         file.sync_all()

@@ -17,7 +17,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tracing::warn;
 
-use crate::files::{PRIVATE_MODE, UnfinishedFile, parent_of, sync_directory};
+use crate::files::{PRIVATE_MODE, UnfinishedFile, parent_of, sync_directory, with_suffix};
 use crate::model::ae_title::AeTitle;
 use crate::model::clock::Clock;
 use crate::model::uid::is_acceptable_uid;
@@ -32,9 +32,7 @@ const MAX_FILE_LENGTH: u64 = 16 << 20;
 
 /// The directory for the requests, beside an index.
 fn directory_beside(index: &Path) -> PathBuf {
-    let mut name = index.as_os_str().to_owned();
-    name.push("-commitments");
-    name.into()
+    with_suffix(index, "-commitments")
 }
 
 /// Returns how many storage commitment requests of the index at this path wait for the delivery of
