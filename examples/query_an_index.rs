@@ -24,7 +24,8 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Returns the matching studies, for each the values of the keys in the order of the index's attributes.
+/// Returns the matching studies, for each the values of the keys in the order of the index's
+/// attributes.
 pub(crate) fn query_an_index<'a>(
     index: &Path,
     keys: impl IntoIterator<Item = &'a str>,

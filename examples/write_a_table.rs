@@ -26,7 +26,8 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes the values of the keys and the path of each matching instance. Returns the number of rows.
+/// Writes the values of the keys and the path of each matching instance. Returns the number of
+/// rows.
 pub(crate) fn write_a_table<'a>(
     index: &Path,
     file: &Path,

@@ -1,5 +1,5 @@
-//! What is done with the bytes of a fuzzer, and what has to hold whatever they are. The test suite runs the same functions
-//! over the regression corpus.
+//! What is done with the bytes of a fuzzer, and what has to hold whatever they are. The test suite
+//! runs the same functions over the regression corpus.
 
 #![allow(dead_code, reason = "each target uses one of these")]
 
@@ -53,7 +53,8 @@ use dcmdex::web::query::{Scope, SearchQuery, pairs};
 use dcmdex::worklist::{Hl7Intake, Hl7Map, Intake, IntakeOptions, Message};
 use dicom_ul::pdu::{Pdu, PresentationContextResultReason as ContextResult, read_pdu};
 
-/// PDUs one after the other: requests for associations are answered, messages put together, commands understood.
+/// PDUs one after the other: requests for associations are answered, messages put together,
+/// commands understood.
 pub(crate) fn pdu(bytes: &[u8]) {
     let policy = Policy {
         access: AccessPolicy {
@@ -161,8 +162,8 @@ const TRANSFER_SYNTAXES: [&str; 6] = [
     "1.2.840.113619.5.2",
 ];
 
-/// The data set of a C-STORE. The first byte is the transfer syntax, the second how long fragments are: however it is cut, the same
-/// comes out.
+/// The data set of a C-STORE. The first byte is the transfer syntax, the second how long fragments
+/// are: however it is cut, the same comes out.
 pub(crate) fn stream(bytes: &[u8]) {
     let [syntax, step, data_set @ ..] = bytes else { return };
     let syntax = TRANSFER_SYNTAXES[usize::from(*syntax) % TRANSFER_SYNTAXES.len()];
@@ -199,8 +200,8 @@ fn kept(data_set: &[u8], transfer_syntax: &str) {
     }
 }
 
-/// The Identifier of a C-FIND. The first byte is model, transfer syntax and what was negotiated; the query is run against a small
-/// index.
+/// The Identifier of a C-FIND. The first byte is model, transfer syntax and what was negotiated;
+/// the query is run against a small index.
 pub(crate) fn identifier(bytes: &[u8]) {
     let [how, data_set @ ..] = bytes else { return };
     let encodings = ["1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"];
@@ -284,13 +285,15 @@ pub(crate) fn archive(bytes: &[u8]) {
                 assert!(paths.insert(path), "{path:?} twice");
             }
         }
-        // Each on its own begins from the start: not more of them than a fuzzer has time for, and not always the same.
+        // Each on its own begins from the start: not more of them than a fuzzer has time for, and
+        // not always the same.
         let read: Vec<_> = members.iter().filter_map(|it| Some((it.path.as_slice(), it.outcome.as_deref()?))).collect();
         let step = read.len().div_ceil(MOST_OPENED).max(1);
         for (path, outcome) in read.iter().skip(bytes.len() % step).step_by(step) {
             opens(&Archives::default(), file, path, outcome);
         }
-        // All of them along one way through the archive, in the order in which they lie where there is one.
+        // All of them along one way through the archive, in the order in which they lie where there
+        // is one.
         let archives = Archives::default();
         let mut wanted = archive::WantedMembers::default();
         read.iter().for_each(|(path, _)| wanted.add(OsStr::from_bytes(path)));
@@ -389,7 +392,8 @@ fn members_of(file: &File, kind: ArchiveKind, threads: usize, length: usize) -> 
     let file = file.try_clone().expect("a file has handles enough");
     // Whether it is sound to its end does not matter here.
     let _ended = archive::walk(file, OsStr::new("archive.gz"), kind, threads, on_read, &read, &mut members);
-    // However members overlap and archives lie in each other: no more work than a few times what there is.
+    // However members overlap and archives lie in each other: no more work than a few times what
+    // there is.
     let most = 32 * length as u64 + (1 << 20);
     assert!(bytes_read.load(Relaxed) <= most, "{} bytes read of {length}", bytes_read.load(Relaxed));
     members.found
@@ -432,7 +436,8 @@ const INSTANCES: [&str; 3] = ["IM1", "IMAGES/IM2", "IMAGES/im3.dcm"];
 fn small_folder() -> PathBuf {
     let parent = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a folder").keep();
     let folder = parent.join("disc");
-    // With a preamble, Implicit VR Little Endian for want of a transfer syntax, and the UIDs that make an instance.
+    // With a preamble, Implicit VR Little Endian for want of a transfer syntax, and the UIDs that
+    // make an instance.
     let mut instance = [&[0; 128], b"DICM".as_slice()].concat();
     for (group, element, uid) in
         [(8_u16, 0x16_u16, b"1.2\0"), (8, 0x18, b"1.3\0"), (0x20, 0xD, b"1.4\0"), (0x20, 0xE, b"1.5\0")]
@@ -449,7 +454,8 @@ fn small_folder() -> PathBuf {
     folder
 }
 
-/// The query of a DICOMweb search, at each level: an error that repeats no value, or a question with all that every answer has.
+/// The query of a DICOMweb search, at each level: an error that repeats no value, or a question
+/// with all that every answer has.
 pub(crate) fn query(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let options = qr::Options::default();
@@ -671,8 +677,8 @@ impl WorklistTables for WorklistInMemory {
     }
 }
 
-/// An HL7 message. Whatever it is, the acknowledgment is a message, and each item that is open has a
-/// value in each attribute of type 1.
+/// An HL7 message. Whatever it is, the acknowledgment is a message, and each item that is open has
+/// a value in each attribute of type 1.
 pub(crate) fn hl7(bytes: &[u8]) {
     let memory = WorklistInMemory::default();
     let intake = Arc::new(Intake::new(Box::new(memory.clone()), IntakeOptions::default()));

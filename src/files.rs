@@ -105,8 +105,8 @@ pub fn rename_without_replacing(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-/// Opens a file for the next run to go on with, and makes it if it is missing. It stays locked while
-/// it is open.
+/// Opens a file for the next run to go on with, and makes it if it is missing. It stays locked
+/// while it is open.
 ///
 /// # Errors
 /// [`io::ErrorKind::WouldBlock`] if another process has it locked.
@@ -142,8 +142,8 @@ pub fn nameless_file(directory: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Writes a small file anew. A reader finds the old bytes or the new ones. If the superuser does it,
-/// the file stays that of its owner.
+/// Writes a small file anew. A reader finds the old bytes or the new ones. If the superuser does
+/// it, the file stays that of its owner.
 ///
 /// # Errors
 /// If the file cannot be written. The old one stays then.
@@ -168,8 +168,8 @@ pub struct UnfinishedFile {
 }
 
 impl UnfinishedFile {
-    /// Begins a file. Its temporary name is its own with `.partial` at the end. What a killed process
-    /// left there is overwritten.
+    /// Begins a file. Its temporary name is its own with `.partial` at the end. What a killed
+    /// process left there is overwritten.
     ///
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] if another process writes it now.

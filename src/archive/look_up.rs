@@ -1,5 +1,5 @@
-//! Finds members where an archive lies uncompressed in its file: by the central directory of a zip, or
-//! by the headers of a tar.
+//! Finds members where an archive lies uncompressed in its file: by the central directory of a zip,
+//! or by the headers of a tar.
 
 use super::found::{FoundMember, MemberData, Passed, Reached, inflated};
 use super::name::PathStep;

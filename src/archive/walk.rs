@@ -40,8 +40,8 @@ pub struct Member {
     /// Its number among the members of its name, from 1. The last of them is the file that
     /// unpacking would leave.
     pub occurrence: u32,
-    /// Its size as the archive states it. In [`MemberSink::action_for`] it is `None` if the size follows
-    /// the data. In [`MemberSink::read`] it is 0 if it is still unknown.
+    /// Its size as the archive states it. In [`MemberSink::action_for`] it is `None` if the size
+    /// follows the data. In [`MemberSink::read`] it is 0 if it is still unknown.
     pub size: Option<u64>,
     /// Its type.
     pub kind: MemberKind,

@@ -1,8 +1,8 @@
 //! The thread that sends the trail to a collector.
 //!
 //! A collector does not acknowledge. What was sent counts as received only when the connection has
-//! stood for longer than the kernel waits for the other end. If it breaks before, all of that is sent
-//! again. So an event may come twice, and none is lost.
+//! stood for longer than the kernel waits for the other end. If it breaks before, all of that is
+//! sent again. So an event may come twice, and none is lost.
 
 use std::collections::VecDeque;
 use std::io;

@@ -45,8 +45,8 @@ enum Action {
         #[arg(default_value = DEFAULT_FILE, value_name = "FILE")]
         file: PathBuf,
     },
-    /// Make a settings file from that of another node: a configuration of Orthanc, or a dcmqrscp.cfg of
-    /// DCMTK. Exit code 1 if something needs the eyes of a person
+    /// Make a settings file from that of another node: a configuration of Orthanc, or a
+    /// dcmqrscp.cfg of DCMTK. Exit code 1 if something needs the eyes of a person
     Import {
         /// The file of the other node
         #[arg(value_name = "FROM")]

@@ -1,4 +1,5 @@
-//! What feeds the worklist of `dcmdex serve`: its folder, and the life of its items. Each has a thread.
+//! What feeds the worklist of `dcmdex serve`: its folder, and the life of its items. Each has a
+//! thread.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Whether all is well with a node, as far as its index and its disks show: for `status --check` and
-//! for the port for supervisors.
+//! Whether all is well with a node, as far as its index and its disks show: for `status --check`
+//! and for the port for supervisors.
 
 use std::cmp::Reverse;
 use std::fmt;

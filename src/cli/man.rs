@@ -120,7 +120,8 @@ fn entry(text: &mut String, term: &str, what: &str) {
     let _ = writeln!(text, ".TP\n\\fB{}\\fR\n{}", escaped(term), escaped(what));
 }
 
-/// Escapes text for roff: a hyphen that may be copied, and a line that is no request (groff_char(7)).
+/// Escapes text for roff: a hyphen that may be copied, and a line that is no request
+/// (groff_char(7)).
 fn escaped(text: &str) -> String {
     let text = text.replace('\\', "\\e").replace('-', "\\-");
     if text.starts_with(['.', '\'']) { format!("\\&{text}") } else { text }

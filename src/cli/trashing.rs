@@ -14,8 +14,8 @@ use crate::receive::trash;
 /// Pause between two looks for removed objects. A look that finds none is one query.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// The thread that moves removed objects to the trash. `dcmdex remove` leaves that to the node, which
-/// may receive the same instances meanwhile.
+/// The thread that moves removed objects to the trash. `dcmdex remove` leaves that to the node,
+/// which may receive the same instances meanwhile.
 pub(super) struct Trashing {
     /// Dropping it ends the thread.
     go_on: mpsc::Sender<()>,

@@ -1,8 +1,8 @@
-//! A cohort as files: objects of the index under names that a template makes, in a folder, a zip or a
-//! tar.
+//! A cohort as files: objects of the index under names that a template makes, in a folder, a zip or
+//! a tar.
 //!
-//! A name never leaves the folder. No file is overwritten. A manifest says what came from where, and
-//! a run that was killed goes on from it (ADR 0035).
+//! A name never leaves the folder. No file is overwritten. A manifest says what came from where,
+//! and a run that was killed goes on from it (ADR 0035).
 
 pub mod dicomdir;
 pub mod folder;

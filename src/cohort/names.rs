@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use unicode_normalization::UnicodeNormalization as _;
 use xxhash_rust::xxh3::xxh3_128;
 
-/// Bytes of a part of a path. A number and `.partial` still fit into the 255 bytes of a file system.
+/// Bytes of a part of a path. A number and `.partial` still fit into the 255 bytes of a file
+/// system.
 const MAX_COMPONENT: usize = 235;
 
 /// Names that Windows keeps for devices, whatever follows after a dot.
@@ -13,8 +14,9 @@ const DEVICES: &[&str] = &["con", "prn", "aux", "nul", "conin$", "conout$"];
 
 /// A text as one part of a path that every common file system takes.
 ///
-/// Separators, control characters, characters that Windows forbids and those that change the direction
-/// of text become `_`. A dot or space at an end becomes `_` too. An empty text becomes `_`.
+/// Separators, control characters, characters that Windows forbids and those that change the
+/// direction of text become `_`. A dot or space at an end becomes `_` too. An empty text becomes
+/// `_`.
 #[must_use]
 pub fn component(text: &str) -> String {
     // macOS compares the composed form with the decomposed one.

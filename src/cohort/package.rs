@@ -18,8 +18,8 @@ use crate::store::Source;
 /// Numbers that are tried for one name.
 const MAX_NUMBER: u32 = 100_000;
 
-/// The file of a zip. The writer of a zip ends it when it is dropped, and complains on standard error
-/// if it cannot. After the package was given up, writes do nothing.
+/// The file of a zip. The writer of a zip ends it when it is dropped, and complains on standard
+/// error if it cannot. After the package was given up, writes do nothing.
 struct ZipFile {
     file: BufWriter<UnfinishedFile>,
     is_given_up: Arc<AtomicBool>,
@@ -105,8 +105,8 @@ impl CohortPackage {
             Ok(None) => return Err(Error::Object("only its metadata are kept".to_owned())),
             Err(error) => return Err(Error::Object(in_words(&error))),
         };
-        // The length stands in front of the bytes. An object that cannot be read whole is left out, so
-        // a member is read into a file without a name first.
+        // The length stands in front of the bytes. An object that cannot be read whole is left out,
+        // so a member is read into a file without a name first.
         let length = match source.left() {
             Some(length) => length,
             None => {

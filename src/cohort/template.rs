@@ -1,4 +1,5 @@
-//! Name templates: `{PatientID}/{StudyDate}_{StudyDescription}/{SeriesNumber:04}/{InstanceNumber:05}.dcm`.
+//! Name templates:
+//! `{PatientID}/{StudyDate}_{StudyDescription}/{SeriesNumber:04}/{InstanceNumber:05}.dcm`.
 
 use std::path::PathBuf;
 
@@ -8,8 +9,8 @@ use super::names::component;
 /// Digits that a number may be filled up to.
 const MAX_DIGITS: usize = 20;
 
-/// A template for relative paths. Each `/` in it begins a new part of the path. A `/` in a value does
-/// not.
+/// A template for relative paths. Each `/` in it begins a new part of the path. A `/` in a value
+/// does not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NameTemplate {
     parts: Vec<Vec<TemplatePiece>>,

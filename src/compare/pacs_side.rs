@@ -16,7 +16,8 @@ use crate::qr::Identifier;
 use crate::ul::query_scu::QueryScu;
 use crate::ul::requestor::ScuError;
 
-/// Attempts to ask one question. A peer that restarts, or closes an idle association, gets another one.
+/// Attempts to ask one question. A peer that restarts, or closes an idle association, gets another
+/// one.
 const ATTEMPTS: u32 = 3;
 
 /// Pause before the second attempt. Each further one is twice as long.

@@ -37,8 +37,8 @@ pub fn compare_days(
     Ok(None)
 }
 
-/// Compares the studies without a date. A peer is asked for each of them: C-FIND has no question for
-/// all.
+/// Compares the studies without a date. A peer is asked for each of them: C-FIND has no question
+/// for all.
 ///
 /// # Errors
 /// If a side does not answer.

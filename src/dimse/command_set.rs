@@ -212,8 +212,8 @@ pub enum CommandSetError {
 pub struct CommandSet {
     /// Element numbers in ascending order, and where their values lie in `values`.
     elements: Vec<(u16, Range<usize>)>,
-    /// One buffer for all values, because each message has a command set. It may also hold bytes that
-    /// belong to no element.
+    /// One buffer for all values, because each message has a command set. It may also hold bytes
+    /// that belong to no element.
     values: Vec<u8>,
 }
 

@@ -12,8 +12,8 @@
 //!   their own.
 //! - PS3.8 annex E: a message is cut into fragments, "the command information and the data set
 //!   information are not in the same fragment". A Message Control Header marks each fragment, with
-//!   "last fragment" in bit 1. PS3.7 6.3 and annex F: fragments of two messages are not interleaved:
-//!   [`pdata`].
+//!   "last fragment" in bit 1. PS3.7 6.3 and annex F: fragments of two messages are not
+//!   interleaved: [`pdata`].
 //!
 //! A command set is gathered up to [`pdata::MAX_COMMAND_SET_LENGTH`]. A data set is never gathered
 //! here. Its fragments are handed on as they come.

@@ -28,7 +28,8 @@ impl Status {
     pub const CANCEL: Self = Self(0xFE00);
     /// Pending: matches are continuing, and every optional key is supported (PS3.4 table C.4-1).
     pub const PENDING: Self = Self(0xFF00);
-    /// Pending: matches are continuing, "one or more Optional Keys were not supported" (PS3.4 table C.4-1).
+    /// Pending: matches are continuing, "one or more Optional Keys were not supported" (PS3.4 table
+    /// C.4-1).
     pub const PENDING_WITHOUT_OPTIONAL_KEYS: Self = Self(0xFF01);
 
     /// Invalid attribute value (PS3.7 C.5).
@@ -61,7 +62,8 @@ impl Status {
     pub const DUPLICATE_INVOCATION: Self = Self(0x0210);
     /// Unrecognized operation (PS3.7 C.5).
     pub const UNRECOGNIZED_OPERATION: Self = Self(0x0211);
-    /// Mistyped argument: "one of the parameters supplied has not been agreed for use on the Association" (PS3.7 C.5).
+    /// Mistyped argument: "one of the parameters supplied has not been agreed for use on the
+    /// Association" (PS3.7 C.5).
     pub const MISTYPED_ARGUMENT: Self = Self(0x0212);
     /// Resource limitation (PS3.7 C.5).
     pub const RESOURCE_LIMITATION: Self = Self(0x0213);
@@ -69,13 +71,16 @@ impl Status {
     /// C-STORE and C-FIND refused: out of resources (PS3.4 tables B.2-1 and C.4-1). The peer may
     /// try again later.
     pub const OUT_OF_RESOURCES: Self = Self(0xA700);
-    /// C-MOVE and C-GET refused: out of resources, unable to calculate number of matches (PS3.4 tables C.4-2 and C.4-3).
+    /// C-MOVE and C-GET refused: out of resources, unable to calculate number of matches (PS3.4
+    /// tables C.4-2 and C.4-3).
     pub const UNABLE_TO_CALCULATE_MATCHES: Self = Self(0xA701);
-    /// C-MOVE and C-GET refused: out of resources, unable to perform sub-operations (PS3.4 tables C.4-2 and C.4-3).
+    /// C-MOVE and C-GET refused: out of resources, unable to perform sub-operations (PS3.4 tables
+    /// C.4-2 and C.4-3).
     pub const UNABLE_TO_PERFORM_SUB_OPERATIONS: Self = Self(0xA702);
     /// C-MOVE refused: Move Destination unknown (PS3.4 table C.4-2).
     pub const MOVE_DESTINATION_UNKNOWN: Self = Self(0xA801);
-    /// C-MOVE and C-GET: sub-operations complete, one or more failures or warnings (PS3.4 tables C.4-2 and C.4-3).
+    /// C-MOVE and C-GET: sub-operations complete, one or more failures or warnings (PS3.4 tables
+    /// C.4-2 and C.4-3).
     pub const SUB_OPERATIONS_WITH_FAILURES: Self = Self(0xB000);
     /// C-STORE: data set does not match SOP Class (PS3.4 table B.2-1).
     pub const DATA_SET_DOES_NOT_MATCH_SOP_CLASS: Self = Self(0xA900);
@@ -84,7 +89,8 @@ impl Status {
     pub const IDENTIFIER_DOES_NOT_MATCH_SOP_CLASS: Self = Self(0xA900);
     /// C-STORE: cannot understand (PS3.4 table B.2-1: `Cxxx`).
     pub const CANNOT_UNDERSTAND: Self = Self(0xC000);
-    /// C-FIND: unable to process (PS3.4 table C.4-1: `Cxxx`). The same number as [`Self::CANNOT_UNDERSTAND`].
+    /// C-FIND: unable to process (PS3.4 table C.4-1: `Cxxx`). The same number as
+    /// [`Self::CANNOT_UNDERSTAND`].
     pub const UNABLE_TO_PROCESS: Self = Self(0xC000);
 
     /// Returns the class of this status (PS3.7 annex C). Numbers that annex C does not define are

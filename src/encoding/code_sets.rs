@@ -1,5 +1,5 @@
-//! The graphic character sets of PS3.3 tables C.12-2 to C.12-4: their escape sequences, and the codes
-//! of their characters.
+//! The graphic character sets of PS3.3 tables C.12-2 to C.12-4: their escape sequences, and the
+//! codes of their characters.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;

@@ -22,8 +22,8 @@ pub fn uid_list_data_set<'a>(encoding: Encoding, tag: Tag, uids: impl Iterator<I
     out
 }
 
-/// Appends an element. Its value is padded to even length (PS3.5 6.2). If it is too long for its VR,
-/// the VR becomes UN (PS3.5 6.2.2, note 2).
+/// Appends an element. Its value is padded to even length (PS3.5 6.2). If it is too long for its
+/// VR, the VR becomes UN (PS3.5 6.2.2, note 2).
 pub(crate) fn push_element(encoding: Encoding, out: &mut Vec<u8>, tag: Tag, vr: VR, value: &[u8]) {
     let padded = value.len().next_multiple_of(2);
     let letters = if has_long_length(vr) || padded <= usize::from(u16::MAX) { vr.to_bytes() } else { *b"UN" };

@@ -132,7 +132,8 @@ impl Encoding {
         self.push_u16(out, tag as u16);
     }
 
-    /// Appends an item, an item delimiter or a sequence delimiter. These never have a VR (PS3.5 7.5).
+    /// Appends an item, an item delimiter or a sequence delimiter. These never have a VR (PS3.5
+    /// 7.5).
     pub(crate) fn push_marker(self, out: &mut Vec<u8>, tag: u32, length: u32) {
         self.push_tag(out, tag);
         self.push_u32(out, length);

@@ -8,8 +8,8 @@
 //! - `tag`: items and delimiters.
 //! - `header`: element headers.
 //! - [`data_set`]: small data sets that this program writes.
-//! - [`charset`]: Specific Character Set. `code_sets` has the sets that it names, and `runs` decodes
-//!   bytes of one set.
+//! - [`charset`]: Specific Character Set. `code_sets` has the sets that it names, and `runs`
+//!   decodes bytes of one set.
 //! - `walk`: all elements of a data set, one after the other.
 
 pub mod charset;

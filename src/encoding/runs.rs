@@ -4,9 +4,9 @@ use encoding_rs::{DecoderResult, Encoding};
 
 use super::code_sets::Set;
 
-/// Decodes the run of two-byte characters in G0 at the start of `rest`. Bytes 05/12, 05/14 and 03/13
-/// are halves of characters here, not delimiters. Returns the length of the run, and whether it was
-/// decoded faithfully. `pairs` is scratch memory.
+/// Decodes the run of two-byte characters in G0 at the start of `rest`. Bytes 05/12, 05/14 and
+/// 03/13 are halves of characters here, not delimiters. Returns the length of the run, and whether
+/// it was decoded faithfully. `pairs` is scratch memory.
 pub(super) fn decode_two_byte_run(g0: Set, rest: &[u8], pairs: &mut Vec<u8>, out: &mut String) -> (usize, bool) {
     pairs.clear();
     let mut length = 0;

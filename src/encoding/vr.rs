@@ -123,8 +123,8 @@ pub(crate) fn is_binary(vr: VR) -> bool {
     matches!(vr, VR::OB | VR::OD | VR::OF | VR::OL | VR::OV | VR::OW | VR::UN)
 }
 
-/// Returns the maximum length of a value in characters (PS3.5 table 6.2-1), for each component group
-/// of PN. `None` for VRs without such a limit.
+/// Returns the maximum length of a value in characters (PS3.5 table 6.2-1), for each component
+/// group of PN. `None` for VRs without such a limit.
 pub(crate) fn max_characters(vr: VR) -> Option<usize> {
     match vr {
         VR::AS => Some(4),

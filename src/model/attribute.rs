@@ -27,8 +27,8 @@ pub enum KeyType {
 pub enum ValueSource {
     /// Read from the data set and kept in the column named by [`Attribute::column`].
     DataSet,
-    /// Kept like [`ValueSource::DataSet`], but taken from the File Meta Information or the presentation
-    /// context.
+    /// Kept like [`ValueSource::DataSet`], but taken from the File Meta Information or the
+    /// presentation context.
     TransferSyntax,
     /// Computed from the index or from the configuration.
     Computed,
@@ -164,8 +164,8 @@ macro_rules! attributes {
 }
 
 attributes! {
-    // keyword                        column                             tag               VR VM   level   key      source         case
-    // PS3.4 table C.6-1
+    // keyword                        column                             tag               VR VM
+    // level   key      source         case PS3.4 table C.6-1
     PatientName                       "patient_name"                     (0x0010, 0x0010) PN One  Patient Required DataSet        Folded;
     PatientID                         "patient_id"                       (0x0010, 0x0020) LO One  Patient Unique   DataSet        Sensitive;
     IssuerOfPatientID                 "issuer_of_patient_id"             (0x0010, 0x0021) LO One  Patient Optional DataSet        Sensitive;

@@ -125,8 +125,8 @@ pub struct FindAnswer {
     pub character_set: String,
     /// Sort key and UIDs of the answer, if [`FindRequest::wants_key`] asks for them.
     pub key: Option<Box<AnswerKey>>,
-    /// First location of the instance, if [`FindRequest::wants_location`] asks for it. `None` if its
-    /// file was gone when a scan looked. `Search::locations` then has the others.
+    /// First location of the instance, if [`FindRequest::wants_location`] asks for it. `None` if
+    /// its file was gone when a scan looked. `Search::locations` then has the others.
     pub location: Option<Box<Location>>,
     /// Key of the record, if [`FindRequest::record`] asks for it.
     pub record: Option<Box<RecordKey>>,

@@ -2,18 +2,19 @@
 
 use chrono::{DateTime, Local, LocalResult, NaiveDate, TimeZone as _};
 
-/// Returns the local date (`YYYYMMDD`) and time (`HHMMSS`) of a moment in milliseconds since 1970 UTC.
+/// Returns the local date (`YYYYMMDD`) and time (`HHMMSS`) of a moment in milliseconds since 1970
+/// UTC.
 #[must_use]
 pub fn local_date_and_time(ms: i64) -> (String, String) {
     let moment = DateTime::from_timestamp_millis(ms).unwrap_or_default().with_timezone(&Local);
     (moment.format("%Y%m%d").to_string(), moment.format("%H%M%S").to_string())
 }
 
-/// Returns the moment of a local date (`YYYYMMDD`) and time (`HH`, `HHMM` or `HHMMSS`, further digits
-/// are ignored), in milliseconds since 1970 UTC.
+/// Returns the moment of a local date (`YYYYMMDD`) and time (`HH`, `HHMM` or `HHMMSS`, further
+/// digits are ignored), in milliseconds since 1970 UTC.
 ///
-/// A time that a change of the clocks skips is the moment an hour later. Of one that occurs twice it
-/// is the first. `None` if the texts are no date and time.
+/// A time that a change of the clocks skips is the moment an hour later. Of one that occurs twice
+/// it is the first. `None` if the texts are no date and time.
 #[must_use]
 pub fn local_ms(date: &str, time: &str) -> Option<i64> {
     if date.len() != 8 || !date.is_ascii() || !time.is_ascii() {

@@ -15,8 +15,8 @@ pub struct RecordOrder {
     pub after: Option<RecordKey>,
 }
 
-/// Key of the record of a study, a series or an instance. An engine gives it a meaning, and keeps it
-/// as long as the record is there.
+/// Key of the record of a study, a series or an instance. An engine gives it a meaning, and keeps
+/// it as long as the record is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordKey {
     /// Level of the entity.

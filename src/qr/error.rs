@@ -110,7 +110,8 @@ impl FindError {
         let (status, offending_elements) = match self {
             // PS3.4 table C.4-1, Cxxx: "Unable to process".
             Self::Identifier(error) => (STATUS_UNREADABLE_IDENTIFIER, error.offending_element().into_iter().collect()),
-            // PS3.4 table C.4-1, A900: "Identifier does not match SOP Class", with Offending Element.
+            // PS3.4 table C.4-1, A900: "Identifier does not match SOP Class", with Offending
+            // Element.
             Self::MissingLevel | Self::UnknownLevel | Self::LevelNotInModel { .. } => {
                 (STATUS_IDENTIFIER_DOES_NOT_MATCH, vec![QUERY_RETRIEVE_LEVEL])
             }

@@ -1,5 +1,5 @@
-//! Repository Query (PS3.4 C.6.4). It is the Study Root Information Model with record keys and with the
-//! places of the files. By a record key, a query goes on after an earlier one.
+//! Repository Query (PS3.4 C.6.4). It is the Study Root Information Model with record keys and with
+//! the places of the files. By a record key, a query goes on after an earlier one.
 
 use dicom_core::{Tag, VR};
 use dicom_dictionary_std::tags;

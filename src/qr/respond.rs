@@ -216,8 +216,8 @@ impl ResponseWriter {
     }
 }
 
-/// Writes items of the DICOM JSON Model as whole data sets, in the transfer syntax of a presentation
-/// context.
+/// Writes items of the DICOM JSON Model as whole data sets, in the transfer syntax of a
+/// presentation context.
 #[derive(Debug)]
 pub struct ItemWriter {
     encoding: Encoding,

@@ -1,7 +1,7 @@
 //! Lines of the log about objects that are not stored, or that contradict what is kept.
 //!
-//! A line says who sent the object and why it is told. The SOP Instance UID stands in a line of its own, at debug:
-//! UIDs lead to a patient. `dcmdex check` lists conflicts with their UIDs.
+//! A line says who sent the object and why it is told. The SOP Instance UID stands in a line of its
+//! own, at debug: UIDs lead to a patient. `dcmdex check` lists conflicts with their UIDs.
 
 use tracing::{debug, info, warn};
 
@@ -16,8 +16,8 @@ impl Storage {
         self.under_way.log_limit()
     }
 
-    /// Logs an object that is not stored, unless the log has enough of its sender. Our own failures are told where they
-    /// are met.
+    /// Logs an object that is not stored, unless the log has enough of its sender. Our own failures
+    /// are told where they are met.
     pub(crate) fn log_refused(&self, sender: &ReceivedFrom, sop_instance_uid: &str, why: &str) {
         if self.may_log(sender, why) {
             info!(sender = %sender, "an object was refused: {why}");
@@ -42,7 +42,8 @@ impl Storage {
     }
 }
 
-/// A SOP Instance UID as it may stand in the log. A text that is no UID may be anything, also a name.
+/// A SOP Instance UID as it may stand in the log. A text that is no UID may be anything, also a
+/// name.
 fn uid(text: &str) -> &str {
     if is_uid_shaped(text) { text } else { "(not a UID)" }
 }

@@ -195,8 +195,8 @@ impl ScanThreads {
     /// Starts all threads.
     ///
     /// They are not scoped: the scan does not wait for a thread that hangs in the file system. The
-    /// walk ends when the receivers have gone. Readers and watchdog end after the walk and the scan.
-    /// So an error of the scan ends all threads, and nothing waits for them.
+    /// walk ends when the receivers have gone. Readers and watchdog end after the walk and the
+    /// scan. So an error of the scan ends all threads, and nothing waits for them.
     fn start(roots: &Roots, options: &Options, known: Option<db::open::Reader>, stop: &Stop) -> Result<Self, Error> {
         let jobs = options.jobs.max(1);
         let backlog = Arc::new(Backlog::new(jobs * UNIT_FILES + WAITING_FILES));

@@ -43,8 +43,8 @@ pub enum ScanEvent<'a> {
         /// The faults. Each is a stable name, a colon and the fault in words.
         faults: &'a [String],
     },
-    /// A file or directory does not answer, and the scan gave it up. Its [`ScanEvent::Failed`] follows
-    /// later.
+    /// A file or directory does not answer, and the scan gave it up. Its [`ScanEvent::Failed`]
+    /// follows later.
     Hangs(&'a Hang),
     /// Files are missing below a directory, and the scan kept their entries because the disk may
     /// not be mounted.

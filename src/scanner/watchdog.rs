@@ -1,11 +1,12 @@
 //! The watchdog. If a file or directory does not answer (its server is gone), it costs one failure
 //! and not the scan.
 //!
-//! Each reader writes its current entry into its [`ReaderSlot`]. That is one atomic store, without a
-//! clock. The watchdog checks the slots at intervals. If an entry stays the same for too long, the
-//! watchdog gives the reader up. A new reader reports the entry as failed and does the rest of the
-//! unit. If the old thread comes back, it finds its unit gone and ends. The system cannot interrupt
-//! a thread that hangs in a call. So the number of such threads is limited ([`MAX_GIVEN_UP`]).
+//! Each reader writes its current entry into its [`ReaderSlot`]. That is one atomic store, without
+//! a clock. The watchdog checks the slots at intervals. If an entry stays the same for too long,
+//! the watchdog gives the reader up. A new reader reports the entry as failed and does the rest of
+//! the unit. If the old thread comes back, it finds its unit gone and ends. The system cannot
+//! interrupt a thread that hangs in a call. So the number of such threads is limited
+//! ([`MAX_GIVEN_UP`]).
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};

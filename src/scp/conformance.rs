@@ -1,5 +1,5 @@
-//! Tables of the conformance statement (PS3.2) about the Application Entity. They are generated from
-//! what the services say of themselves, and from the constants that negotiation uses.
+//! Tables of the conformance statement (PS3.2) about the Application Entity. They are generated
+//! from what the services say of themselves, and from the constants that negotiation uses.
 
 use std::fmt::Write as _;
 

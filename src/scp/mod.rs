@@ -3,14 +3,15 @@
 //! In reading order:
 //!
 //! - [`Options`] are the settings.
-//! - [`Node`] is the listener. Each association has a task of its own, so that none affects another.
+//! - [`Node`] is the listener. Each association has a task of its own, so that none affects
+//!   another.
 //! - [`negotiation`] decides which presentation contexts are accepted.
 //! - `association` is the state machine of PS3.8 9.2, as far as an acceptor needs it.
 //! - `services` has C-ECHO, C-STORE, C-FIND, C-GET, C-MOVE and Storage Commitment.
 //!
-//! A new service is one file in `services/` and one line in `services::list`. Its
-//! [`ServiceClass`] brings its SOP Classes, its answers in negotiation, the name that grants it, and
-//! its rows in the conformance statement. The service itself is a `DimseService`.
+//! A new service is one file in `services/` and one line in `services::list`. Its [`ServiceClass`]
+//! brings its SOP Classes, its answers in negotiation, the name that grants it, and its rows in the
+//! conformance statement. The service itself is a `DimseService`.
 
 mod association;
 pub mod conformance;

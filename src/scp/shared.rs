@@ -51,7 +51,8 @@ impl NodeShared {
         }
     }
 
-    /// Takes a place for a connection without an association. `None` if the address has all that it may have.
+    /// Takes a place for a connection without an association. `None` if the address has all that it
+    /// may have.
     pub(super) fn connection_of(&self, address: IpAddr) -> Option<Share> {
         self.connections.take(&Arc::new(CountedAs::address(address)), 1)
     }

@@ -1,7 +1,8 @@
-//! The storage SOP Classes of PS3.6 table A-1, for the conformance statement. Negotiation has no list:
-//! it takes each SOP Class that is not known to be something else.
+//! The storage SOP Classes of PS3.6 table A-1, for the conformance statement. Negotiation has no
+//! list: it takes each SOP Class that is not known to be something else.
 
-/// The UIDs, in the order of their components. The dictionary knows their names, and cannot be listed.
+/// The UIDs, in the order of their components. The dictionary knows their names, and cannot be
+/// listed.
 pub(super) const STORAGE_CLASSES: &[&str] = &[
     "1.2.840.10008.5.1.1.29",
     "1.2.840.10008.5.1.1.30",

@@ -27,8 +27,8 @@ pub fn change_of(location: &Location, metadata: &Metadata) -> Option<&'static st
     }
 }
 
-/// Whether the file at a location is still the one that the index knows. An instance whose object is
-/// not kept has no file.
+/// Whether the file at a location is still the one that the index knows. An instance whose object
+/// is not kept has no file.
 #[must_use]
 pub fn is_unchanged(location: &Location) -> bool {
     let metadata = location.file().and_then(|file| file.metadata().ok());

@@ -1,4 +1,5 @@
-//! Files without a name: for bytes that are read again, and for results that wait for a slow reader.
+//! Files without a name: for bytes that are read again, and for results that wait for a slow
+//! reader.
 
 use std::collections::VecDeque;
 use std::fs::File;

@@ -11,7 +11,8 @@ use crate::files::rename_without_replacing;
 pub(super) struct Temporary(pub(super) Option<PathBuf>);
 
 impl Temporary {
-    /// Renames the file to its [`incoming_name`](super::names::incoming_name), which says where its final link will be.
+    /// Renames the file to its [`incoming_name`](super::names::incoming_name), which says where its
+    /// final link will be.
     pub(super) fn say_where(&mut self, name: &str) -> io::Result<()> {
         let Some(from) = &self.0 else { return Err(io::ErrorKind::NotFound.into()) };
         let to = from.with_file_name(name);

@@ -1,5 +1,5 @@
-//! Removed objects, which wait in the storage directory until somebody wants them back or nobody can
-//! any more.
+//! Removed objects, which wait in the storage directory until somebody wants them back or nobody
+//! can any more.
 //!
 //! The objects of a removal lie in a directory of their own, named by its time, with the paths that
 //! they had. A file beside them lists what was removed, for an index that is built anew.
@@ -48,8 +48,8 @@ impl Trash {
         self.root.join(TRASH).join(format!("{moment}.{:03}Z", begun_ms.rem_euclid(1000)))
     }
 
-    /// The directory with the objects of a removal. They have the paths there that they had below the
-    /// storage directory.
+    /// The directory with the objects of a removal. They have the paths there that they had below
+    /// the storage directory.
     #[must_use]
     pub fn objects(&self, begun_ms: i64) -> PathBuf {
         self.directory(begun_ms).join(OBJECTS)
@@ -78,8 +78,8 @@ impl Trash {
         move_file(object, &to)
     }
 
-    /// Moves an object back to its place. Returns whether there is an object there now. What has the
-    /// place already stays.
+    /// Moves an object back to its place. Returns whether there is an object there now. What has
+    /// the place already stays.
     ///
     /// # Errors
     /// If it cannot be moved.

@@ -148,8 +148,8 @@ pub fn start(options: &Options) -> Result<Logging, Error> {
     Ok(Logging { _writer: guard })
 }
 
-/// h2 writes what a client sent into its messages: a malformed target with its query, for example. So
-/// it never writes into the log.
+/// h2 writes what a client sent into its messages: a malformed target with its query, for example.
+/// So it never writes into the log.
 const SILENT: &str = "h2=off";
 
 fn parse_filter(filter: &str) -> Result<EnvFilter, Error> {

@@ -1,4 +1,5 @@
-//! The DICOM Upper Layer (PS3.8): PDUs over TCP and TLS, with a limit on every length and every wait.
+//! The DICOM Upper Layer (PS3.8): PDUs over TCP and TLS, with a limit on every length and every
+//! wait.
 //!
 //! In reading order:
 //!

@@ -10,7 +10,8 @@ use crate::dimse::command_set::{self, CommandField, CommandSet};
 use crate::encoding::syntax::{self, Encoding};
 use crate::model::ae_title::AeTitle;
 
-/// Asks a peer by C-FIND of the Study Root Information Model. Several questions share one association.
+/// Asks a peer by C-FIND of the Study Root Information Model. Several questions share one
+/// association.
 pub struct QueryScu {
     runtime: Runtime,
     own: AeTitle,
@@ -37,8 +38,8 @@ impl QueryScu {
     /// peer accepted.
     ///
     /// # Errors
-    /// Why there is no last response. The association is gone then, and the next question makes a new
-    /// one.
+    /// Why there is no last response. The association is gone then, and the next question makes a
+    /// new one.
     pub fn find(
         &mut self,
         identifier: impl Fn(Encoding) -> Vec<u8>,

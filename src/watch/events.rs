@@ -1,7 +1,8 @@
-//! Changes as the kernel tells them (inotify). They are a hint: a look at everything finds the rest.
+//! Changes as the kernel tells them (inotify). They are a hint: a look at everything finds the
+//! rest.
 //!
-//! inotify watches single directories, and their number is limited. An archive changes at its newest
-//! end. So the directories that changed last are watched, with the directories above them.
+//! inotify watches single directories, and their number is limited. An archive changes at its
+//! newest end. So the directories that changed last are watched, with the directories above them.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;

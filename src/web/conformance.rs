@@ -1,4 +1,5 @@
-//! The tables of the conformance statement (PS3.2, PS3.18) for DICOMweb, made from the code that answers.
+//! The tables of the conformance statement (PS3.2, PS3.18) for DICOMweb, made from the code that
+//! answers.
 
 use std::fmt::Write as _;
 

@@ -2,8 +2,8 @@
 //! for this place.
 //!
 //! The build is made for the root of a host. The start rewrites its base in `index.html`, in the
-//! bundles and in the style sheets. `app-config.js` is replaced by ours. The start also lists all files, so no path is ever
-//! made of a request.
+//! bundles and in the style sheets. `app-config.js` is replaced by ours. The start also lists all
+//! files, so no path is ever made of a request.
 
 use std::collections::HashMap;
 use std::fs;
@@ -159,8 +159,8 @@ fn rebased(index: &str) -> String {
     text
 }
 
-/// The Content-Security-Policy of the page. Scripts in the page are named by their hashes. OHIF sets styles in place, works
-/// in threads made of blobs, and compiles its decoders to WebAssembly.
+/// The Content-Security-Policy of the page. Scripts in the page are named by their hashes. OHIF
+/// sets styles in place, works in threads made of blobs, and compiles its decoders to WebAssembly.
 fn policy(index: &str) -> HeaderValue {
     let mut hashes = String::new();
     let mut rest = index;

@@ -209,8 +209,8 @@ impl Pixels {
     }
 }
 
-/// Moves packed bits so that the first one of a frame is the lowest of its first byte (PS3.5 8.1.1). The bits of the next
-/// frame are cleared.
+/// Moves packed bits so that the first one of a frame is the lowest of its first byte (PS3.5
+/// 8.1.1). The bits of the next frame are cleared.
 pub(super) fn realigned(bytes: &[u8], shift: u8, bits: u64) -> Vec<u8> {
     let mut out: Vec<u8> = bytes
         .iter()

@@ -348,14 +348,14 @@ fn hex(tag: Tag) -> String {
     format!("{:04X}{:04X}", tag.0, tag.1)
 }
 
-/// Whether a value of this VR cannot have a comma, so that a comma separates values. PS3.18 8.3.4.1 has this for UIDs. OHIF
-/// also sends it for Modalities in Study.
+/// Whether a value of this VR cannot have a comma, so that a comma separates values. PS3.18 8.3.4.1
+/// has this for UIDs. OHIF also sends it for Modalities in Study.
 fn has_no_comma(vr: VR) -> bool {
     matches!(vr, VR::UI | VR::CS | VR::IS | VR::DS | VR::US | VR::SS | VR::UL | VR::SL)
 }
 
-/// Default attributes of the answers of a search (PS3.18 10.6.3.3). These are the attributes of the level, and of the levels
-/// above that the path does not name.
+/// Default attributes of the answers of a search (PS3.18 10.6.3.3). These are the attributes of the
+/// level, and of the levels above that the path does not name.
 fn defaults(level: QueryRetrieveLevel, has_study: bool, has_series: bool) -> impl Iterator<Item = &'static str> {
     use QueryRetrieveLevel::{Image, Series, Study};
     let of = move |wanted: QueryRetrieveLevel, is_wanted: bool| is_wanted.then(|| default_attributes(wanted));

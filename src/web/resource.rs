@@ -1,6 +1,7 @@
 //! The one table of resources: their paths, methods and meaning, and who may use them.
 //!
-//! The router, `Allow`, the capabilities answer, log lines and the conformance statement derive from it.
+//! The router, `Allow`, the capabilities answer, log lines and the conformance statement derive
+//! from it.
 
 use std::sync::LazyLock;
 

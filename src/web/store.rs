@@ -165,7 +165,8 @@ struct Refused {
 }
 
 impl Refused {
-    /// No `_` arm: a new error has to be given its reason here (PS3.18 table 10.5.3-2, PS3.4 table B.2-1).
+    /// No `_` arm: a new error has to be given its reason here (PS3.18 table 10.5.3-2, PS3.4 table
+    /// B.2-1).
     fn of(error: &ReceiveError) -> Self {
         let reason = match error {
             ReceiveError::InvalidInstanceUid => INVALID_INSTANCE,
@@ -410,7 +411,8 @@ async fn finish(at: usize, arriving: Arriving, announced: Arc<Announced>) -> Par
     PartOutcome { at, sop_class_uid, sop_instance_uid, result }
 }
 
-/// Whether the first bytes of a file hold its File Meta Information (PS3.10 7.1) and some of its data set.
+/// Whether the first bytes of a file hold its File Meta Information (PS3.10 7.1) and some of its
+/// data set.
 fn is_enough(beginning: &[u8]) -> bool {
     const GROUP_LENGTH: &[u8] = b"\x02\0\0\0UL\x04\0";
     let meta = match beginning.get(128..) {

@@ -99,8 +99,8 @@ impl WorklistItem {
         }
     }
 
-    /// Moves attributes of the scheduled procedure step that stand at the root into it. Some writers
-    /// of JSON leave the sequence out.
+    /// Moves attributes of the scheduled procedure step that stand at the root into it. Some
+    /// writers of JSON leave the sequence out.
     pub(super) fn gather_step(&mut self) {
         for tag in STEP_ATTRIBUTES {
             let text = self.text(*tag).to_owned();
@@ -114,8 +114,8 @@ impl WorklistItem {
         }
     }
 
-    /// Returns one item for each item of Scheduled Procedure Step Sequence, which "shall contain only
-    /// a single Item" (PS3.4 table K.6-1).
+    /// Returns one item for each item of Scheduled Procedure Step Sequence, which "shall contain
+    /// only a single Item" (PS3.4 table K.6-1).
     pub(super) fn by_step(self) -> Vec<Self> {
         let steps = items_in(&self.elements, STEP_SEQUENCE).to_vec();
         if steps.len() < 2 {
@@ -144,8 +144,8 @@ impl WorklistItem {
 
     /// Reads an item from a JSON object.
     ///
-    /// Its names are keywords or tags. Its values are those of the DICOM JSON Model, texts, numbers,
-    /// or lists of these. A sequence is a list of objects.
+    /// Its names are keywords or tags. Its values are those of the DICOM JSON Model, texts,
+    /// numbers, or lists of these. A sequence is a list of objects.
     ///
     /// # Errors
     /// Says which name cannot be used, without its value.
@@ -268,7 +268,8 @@ fn sort(elements: &mut Vec<KeyElement>) {
     }
 }
 
-/// Appends elements as an object of the DICOM JSON Model. Bytes without a meaning here are left out.
+/// Appends elements as an object of the DICOM JSON Model. Bytes without a meaning here are left
+/// out.
 fn push_elements(out: &mut String, elements: &[KeyElement]) {
     out.push('{');
     let start = out.len();

@@ -1,5 +1,5 @@
-//! The life of items. An item is started when the first object of its study arrives, and done when the
-//! study has been quiet for a while. Some weeks later it is forgotten.
+//! The life of items. An item is started when the first object of its study arrives, and done when
+//! the study has been quiet for a while. Some weeks later it is forgotten.
 
 use std::time::Duration;
 

@@ -3,9 +3,9 @@
 //! Every attribute of an item can be matched, whether it is a required key or not. The index finds
 //! candidates by a few columns. Each candidate is then matched as a whole, in the DICOM JSON Model.
 //!
-//! Three things differ from Query/Retrieve. An attribute without a value matches no key with a value
-//! (K.2.2.1.1.1). A range of dates and a range of times together are one range, without negotiation
-//! (table K.6-1). There are no levels.
+//! Three things differ from Query/Retrieve. An attribute without a value matches no key with a
+//! value (K.2.2.1.1.1). A range of dates and a range of times together are one range, without
+//! negotiation (table K.6-1). There are no levels.
 
 use dicom_core::{Tag, VR};
 use serde_json::{Value, json};
@@ -107,7 +107,8 @@ impl WorklistQuery {
     /// Checks an Identifier and makes a question of it, for items that are open at this moment.
     ///
     /// # Errors
-    /// Fails if a key has no valid value, or if Scheduled Procedure Step Sequence has several items.
+    /// Fails if a key has no valid value, or if Scheduled Procedure Step Sequence has several
+    /// items.
     pub fn parse(
         identifier: &Identifier,
         names: NameMatching,
@@ -118,8 +119,8 @@ impl WorklistQuery {
         let mut elements = identifier.elements.clone();
         elements.retain(|element| is_key(element.tag));
         let ItemRequest { mut keys, mut wanted, unsupported } = ItemRequest::new(&elements);
-        // PS3.4 C.2.2.2: it says how times are read, and is never matched. It is not among the answers
-        // without a value either (K.4.1.1.3.2).
+        // PS3.4 C.2.2.2: it says how times are read, and is never matched. It is not among the
+        // answers without a value either (K.4.1.1.3.2).
         keys.retain(|element| element.tag != TIMEZONE_OFFSET_FROM_UTC);
         wanted.retain(|key| key.tag != TIMEZONE_OFFSET_FROM_UTC);
         let policy = MatchPolicy { names, ..MatchPolicy::default() };

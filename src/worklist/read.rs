@@ -131,8 +131,8 @@ fn meta_information(bytes: &[u8], mut at: usize) -> Result<(Option<String>, usiz
     Ok((syntax, at))
 }
 
-/// Recognises the encoding of a bare data set by its first element. The groups of an item are small,
-/// so one byte of the number is zero.
+/// Recognises the encoding of a bare data set by its first element. The groups of an item are
+/// small, so one byte of the number is zero.
 fn sniffed(bytes: &[u8]) -> Option<Encoding> {
     let [g0, g1, _, _, v0, v1, ..] = *bytes.first_chunk::<8>()?;
     let is_explicit = vr::of([v0, v1]).is_some();

@@ -1,4 +1,5 @@
-//! The differences as CSV, on standard output or in a file that an interrupted comparison goes on with.
+//! The differences as CSV, on standard output or in a file that an interrupted comparison goes on
+//! with.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

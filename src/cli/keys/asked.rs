@@ -180,7 +180,8 @@ impl KeyReader<'_> {
             .filter(|attribute| attribute.path.first() == Some(&SelectorStep::Public(tag)))
             .map(|attribute| attribute.name.as_str())
             .collect();
-        // TransferSyntaxUID stands in the File Meta Information, and the index keeps it for answers.
+        // TransferSyntaxUID stands in the File Meta Information, and the index keeps it for
+        // answers.
         if tag == tags::TRANSFER_SYNTAX_UID {
             return "the index keeps it as AvailableTransferSyntaxUID; hint: --level IMAGE AvailableTransferSyntaxUID"
                 .to_owned();

@@ -1,4 +1,5 @@
-//! Dates as people write them: `2024-01-01`, `2024-01`, `2024`, `today-7d`, `2024-01-01..2024-06-30`.
+//! Dates as people write them: `2024-01-01`, `2024-01`, `2024`, `today-7d`,
+//! `2024-01-01..2024-06-30`.
 
 use dicom_core::VR;
 

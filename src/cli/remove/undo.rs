@@ -160,8 +160,8 @@ impl Undo {
         Ok(())
     }
 
-    /// Stores objects. A node may have moved one to the trash since it was read, as long as the index
-    /// did not name it.
+    /// Stores objects. A node may have moved one to the trash since it was read, as long as the
+    /// index did not name it.
     fn store(&self, found: Vec<ReadObject>, counts: &mut UndoCounts) -> anyhow::Result<()> {
         counts.objects += found.len() as u64;
         let paths: Vec<PathBuf> = found.iter().filter_map(|object| object.location.path()).collect();

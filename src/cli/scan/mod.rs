@@ -53,7 +53,8 @@ pub(super) struct ScanArgs {
     /// Read and report, but write nothing
     #[arg(long)]
     dry_run: bool,
-    /// Go on after the scan: look again at intervals, and early at what the system reports as changed
+    /// Go on after the scan: look again at intervals, and early at what the system reports as
+    /// changed
     #[arg(long, conflicts_with = "dry_run")]
     follow: bool,
     /// With --follow: time between two looks, as in 30s, 15m, 2h or 1d

@@ -3,9 +3,9 @@
 //! The thread hands over its answers whenever the channel is free, and gathers answers otherwise.
 //! So the first answer goes out at once, and a fast query fills whole writes. A peer that reads
 //! slowly fills no memory, and delays neither the index nor other queries. After a while, or when
-//! others wait for their turn, its answers go to a file ([`AnswerBacklog`]). The query then runs to its
-//! end and releases its turn, its thread and its reader. The answers in the file go out as the peer
-//! takes them.
+//! others wait for their turn, its answers go to a file ([`AnswerBacklog`]). The query then runs to
+//! its end and releases its turn, its thread and its reader. The answers in the file go out as the
+//! peer takes them.
 
 use std::io;
 use std::ops::ControlFlow;

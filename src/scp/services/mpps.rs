@@ -74,7 +74,8 @@ impl DimseService for MppsService {
             sop_instance_uid: request.sop_instance_uid.clone(),
         };
         let refused = |status| Some(Begin::Respond(answer.response(status)));
-        // An operation that was not agreed on for the context is an unrecognized one (PS3.7, 0211H).
+        // An operation that was not agreed on for the context is an unrecognized one (PS3.7,
+        // 0211H).
         let worklist = self.0.as_ref().filter(|_| *command.context.class == MPPS)?;
         if request.sop_class_uid != command.context.abstract_syntax {
             return refused(Status::NO_SUCH_SOP_CLASS);

@@ -1,5 +1,6 @@
-//! Query/Retrieve, C-GET and C-MOVE (PS3.4 C.4.2, C.4.3): an Identifier becomes a list of instances,
-//! and these become C-STORE-RQs. [`crate::deliver`] reads the objects. `framing` makes PDUs of them.
+//! Query/Retrieve, C-GET and C-MOVE (PS3.4 C.4.2, C.4.3): an Identifier becomes a list of
+//! instances, and these become C-STORE-RQs. [`crate::deliver`] reads the objects. `framing` makes
+//! PDUs of them.
 
 mod answering;
 mod asked;

@@ -1,9 +1,9 @@
 //! The trait of a DIMSE service, and what a service sees of its association.
 //!
-//! A service is one file beside this one and one line in [`super::list`]. It takes the commands that
-//! are its own ([`DimseService::begin`]). If a data set follows, the service gives an [`Operation`]
-//! that reads it and answers. While it answers, the [`Session`] is its own: it sends, and it listens
-//! for C-CANCEL and for the end of the association.
+//! A service is one file beside this one and one line in [`super::list`]. It takes the commands
+//! that are its own ([`DimseService::begin`]). If a data set follows, the service gives an
+//! [`Operation`] that reads it and answers. While it answers, the [`Session`] is its own: it sends,
+//! and it listens for C-CANCEL and for the end of the association.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,5 +1,5 @@
-//! Storage (PS3.4 annex B): a C-STORE-RQ and its data set. [`crate::receive`] makes an object and a row
-//! of the index of them. Only then is there a Success.
+//! Storage (PS3.4 annex B): a C-STORE-RQ and its data set. [`crate::receive`] makes an object and a
+//! row of the index of them. Only then is there a Success.
 
 use std::sync::Arc;
 
@@ -124,7 +124,8 @@ impl StoreError {
             ReceiveError::OtherInstance | ReceiveError::OtherClass | ReceiveError::OtherStudy => {
                 Status::DATA_SET_DOES_NOT_MATCH_SOP_CLASS
             }
-            // PS3.7 C.5.5: another object has the UID. The sender must not believe that this one is kept.
+            // PS3.7 C.5.5: another object has the UID. The sender must not believe that this one is
+            // kept.
             ReceiveError::Duplicate => Status::DUPLICATE_SOP_INSTANCE,
             // The failure is ours. The sender may try again.
             ReceiveError::Object(_)

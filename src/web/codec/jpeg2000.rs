@@ -8,7 +8,8 @@ use super::frame::{CodecError, FrameShape};
 /// Start of codestream, and the marker that has to follow it (T.800 A.4.1, A.5.1).
 const START: [u8; 4] = [0xFF, 0x4F, 0xFF, 0x51];
 
-/// Bytes before the codestream. DICOM has none (PS3.5 A.4.4), and some writers put a JP2 header there.
+/// Bytes before the codestream. DICOM has none (PS3.5 A.4.4), and some writers put a JP2 header
+/// there.
 const MAX_BEFORE: usize = 4 << 10;
 
 /// Precincts and code-blocks of one frame. Each takes some hundred bytes in the library.
@@ -142,7 +143,8 @@ impl CodingStyle {
     }
 }
 
-/// All coding styles, of the main header and of the headers of tile-parts. `None` for a damaged one.
+/// All coding styles, of the main header and of the headers of tile-parts. `None` for a damaged
+/// one.
 fn coding_styles(codestream: &[u8]) -> impl Iterator<Item = Option<CodingStyle>> {
     headers(codestream).map(|(marker, segment)| {
         if marker == 0x52 {

@@ -31,7 +31,8 @@ pub(super) struct Part {
 }
 
 impl Asking<'_> {
-    /// Results of a search of QIDO-RS with the attributes of `shown`, as far as the query returns them.
+    /// Results of a search of QIDO-RS with the attributes of `shown`, as far as the query returns
+    /// them.
     pub(super) fn search(
         &mut self,
         scope: &Scope<'_>,

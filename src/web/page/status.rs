@@ -1,4 +1,5 @@
-//! The state of the index: counts, scans, and lists of what could not be indexed or contradicts itself.
+//! The state of the index: counts, scans, and lists of what could not be indexed or contradicts
+//! itself.
 //!
 //! The lists come from the index alone. No file of the host is opened.
 

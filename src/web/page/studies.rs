@@ -73,8 +73,9 @@ impl Typed {
 
     /// The searches that find it: by words of a name, by a Patient ID, by an accession number.
     ///
-    /// An index has no query for one of several attributes, so there is one for each. Fuzzy matching
-    /// finds each name that begins with the text, and those with its words in another order.
+    /// An index has no query for one of several attributes, so there is one for each. Fuzzy
+    /// matching finds each name that begins with the text, and those with its words in another
+    /// order.
     fn queries(&self) -> Vec<String> {
         let date = |text: &str| text.chars().filter(char::is_ascii_digit).collect::<String>();
         let mut common = String::from("includefield=StudyDescription");
@@ -242,7 +243,8 @@ mod tests {
         let typed = Typed { text: evil.into(), from: evil.into(), to: evil.into(), modality: evil.into(), page: 1 };
         let page = StudiesPage::new(typed, &[study]).render().unwrap();
         assert!(!page.contains("<script>") && !page.contains(evil), "{page}");
-        // Four fields of the form, and all of the row but two numbers, the time and the UID, which is in a link.
+        // Four fields of the form, and all of the row but two numbers, the time and the UID, which
+        // is in a link.
         assert_eq!(page.matches("alert(1)").count(), 4 + 7, "{page}");
     }
 }

@@ -47,7 +47,8 @@ const OF_SERIES: [AttributeId; 7] = [
     AttributeId::NumberOfSeriesRelatedInstances,
 ];
 
-/// What objects of a modality are mostly (PS3.3 C.7.3.1.1.1), for the icon where there is no thumbnail.
+/// What objects of a modality are mostly (PS3.3 C.7.3.1.1.1), for the icon where there is no
+/// thumbnail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StudyContent {
     Images,

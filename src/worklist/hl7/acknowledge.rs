@@ -64,7 +64,8 @@ impl Acknowledgment {
         }
         out.push('\r');
         if code != AckCode::Accept {
-            // HL7 table 0357: 207 is an application internal error, 200 an unsupported message type.
+            // HL7 table 0357: 207 is an application internal error, 200 an unsupported message
+            // type.
             let number = if code == AckCode::Reject { "200" } else { "207" };
             out.push_str(&format!("ERR|||{number}^Application error^HL70357|E||||{text}\r"));
         }

@@ -97,8 +97,8 @@ fn specific_character_set(named: &[String]) -> Result<String, MessageError> {
     if terms.len() == 1 && terms.iter().all(|term| !term.starts_with("ISO 2022")) {
         return Ok(terms.concat());
     }
-    // Several sets are those with code extensions. In place of the first, the default repertoire may
-    // stand (PS3.3 C.12.1.1.2).
+    // Several sets are those with code extensions. In place of the first, the default repertoire
+    // may stand (PS3.3 C.12.1.1.2).
     let mut extended: Vec<_> = terms.iter().map(|term| term.replace("ISO_IR", "ISO 2022 IR")).collect();
     if extended.len() == 1 {
         extended.insert(0, String::new());

@@ -1,7 +1,7 @@
 //! Orders as HL7 version 2 messages (ORM^O01, OMI^O23, OMG^O19, ADT^A08, ADT^A31 and ADT^A40).
 //!
-//! [`Hl7Intake`] takes a message and gives its acknowledgment. All that a message wants is done in one
-//! transaction, and the acknowledgment comes after its commit.
+//! [`Hl7Intake`] takes a message and gives its acknowledgment. All that a message wants is done in
+//! one transaction, and the acknowledgment comes after its commit.
 
 mod acknowledge;
 mod character_set;

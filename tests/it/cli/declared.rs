@@ -203,7 +203,8 @@ fn what_was_indexed_before_is_filled_by_the_next_scan_which_says_how_long_that_t
     for number in 1..=3 {
         write_file(&place, &format!("{number}/a.dcm"), &object(number));
     }
-    // Beside: one study whose files disagree. Reading them again must not change whose value counts.
+    // Beside: one study whose files disagree. Reading them again must not change whose value
+    // counts.
     let disagreeing = |number: u8, description: &str| {
         DataSet::default()
             .uid(0x0008, 0x0016, CT)
@@ -289,7 +290,8 @@ fn declared_attributes_are_received_matched_and_answered_over_the_network() {
     for number in 1..=3 {
         store(&node, number);
     }
-    // The block of the request is not that of any object; a number in implicit VR is read by its declared VR.
+    // The block of the request is not that of any object; a number in implicit VR is read by its
+    // declared VR.
     let series = DataSet::default()
         .text(0x0008, 0x0052, "SERIES")
         .text(0x0019, 0x0042, "ACME 1.1")
@@ -316,7 +318,8 @@ fn declared_attributes_are_received_matched_and_answered_over_the_network() {
     let answers = ask(&node, &other);
     assert_eq!(answers.len(), 3);
     assert!(answers.iter().all(|(status, answer)| *status == 0xFF01 && answer.text(Tag(0x0019, 0x1010)).is_none()));
-    // A private element in the items of a private sequence; the answer names the creator in the item as well.
+    // A private element in the items of a private sequence; the answer names the creator in the
+    // item as well.
     let item = DataSet::default().text(0x0021, 0x0030, "ACME NUMBERS").text(0x0021, 0x3002, "STEP 3");
     let step = DataSet::default()
         .text(0x0008, 0x0052, "SERIES")
@@ -347,7 +350,8 @@ fn declared_attributes_are_received_matched_and_answered_over_the_network() {
     assert_eq!((status, answer.text(Tag(0x0008, 0x0018))), (0xFF00, Some("1.2.2.1.1")));
 
     let said = dcmtk("findscu").map(|mut findscu| {
-        // The dictionary of findscu has not the private element, so it wants the bytes of its value: 1.5 and a space.
+        // The dictionary of findscu has not the private element, so it wants the bytes of its
+        // value: 1.5 and a space.
         findscu.args(["-v", "-S", "-aec", "DCMDEX", "-k", "QueryRetrieveLevel=SERIES", "-k", "SeriesInstanceUID"]);
         findscu.args(["-k", "(0019,0010)=ACME 1.1", "-k", r"(0019,1010)=31\2e\35\20", "127.0.0.1", &node.port()]);
         peers::run(&mut findscu).expect_success()

@@ -202,7 +202,8 @@ const FAULTS: [Fault; 9] = [
 
 #[test]
 fn while_writing_or_synchronising_fails_nothing_is_acknowledged() {
-    // Not that it is lost: after a kill the pages of the system are still there. That nobody is told it were safe.
+    // Not that it is lost: after a kill the pages of the system are still there. That nobody is
+    // told it were safe.
     for (calls, error, paths) in FAULTS {
         let Some((failed, answers)) = under_faults(&format!("{calls}:error={error}:when=1+"), paths) else { return };
         assert!(failed >= DURING, "{calls} {error}: {failed} calls failed");
@@ -390,7 +391,8 @@ fn with_failing_syncs(place: &Place, when: &str, file: &str) -> Option<(Node, Sc
     assert_eq!(node.stop(Signal::TERM).0, Some(0));
     let node = Node::start(place, &[]);
     let mut peer = associated(&node);
-    // The log begins with a header, which is synchronised before what is written behind it. And whose log it is, is noted once.
+    // The log begins with a header, which is synchronised before what is written behind it. And
+    // whose log it is, is noted once.
     if file == "index.db-wal" {
         assert_eq!(store(&mut peer, 2, 1000), SUCCESS);
     }
@@ -401,7 +403,8 @@ fn with_failing_syncs(place: &Place, when: &str, file: &str) -> Option<(Node, Sc
 
 #[test]
 fn an_instance_that_a_failed_commit_left_in_the_index_has_its_object() {
-    // SQLite had written all of it when the sync failed, and so had the index when that could not be noted.
+    // SQLite had written all of it when the sync failed, and so had the index when that could not
+    // be noted.
     for file in ["index.db-wal", "index.db-turn"] {
         // A new instance, and other content of one that was acknowledged.
         for (policy, number) in [("keep-both", 1), ("replace", 0)] {

@@ -104,7 +104,8 @@ fn change(place: &Place, random: &mut Random) {
             1 => {
                 let to =
                     place.path(inside(u32::try_from(random.below(u64::from(FILES))).unwrap())).with_extension("moved");
-                // Not over another one: files that were written in one millisecond look the same where they are of one size.
+                // Not over another one: files that were written in one millisecond look the same
+                // where they are of one size.
                 if !to.exists() {
                     let _gone = fs::rename(&path, to);
                 }

@@ -171,7 +171,8 @@ fn statuses(filter: &str) -> (String, Comments) {
         while matches!(comments.receive(&mut peer).status(), 0xFF00 | 0xFF01) {}
     }
     peer.send_message(5, &cancel_command(1), None);
-    // A response from a peer, an unknown command, a text as a UID of a class: each ends or refuses with a text of ours.
+    // A response from a peer, an unknown command, a text as a UID of a class: each ends or refuses
+    // with a text of ours.
     peer.send_message(3, &store_command(1, "PLANTEDNAME", "PLANTEDID"), Some(&whole("1.9").0));
     comments.receive(&mut peer);
     peer.send(b"PLANTEDNAME");

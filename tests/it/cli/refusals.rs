@@ -1,4 +1,5 @@
-//! The log names what was refused: who sent it, from where, and why. It names instances at debug only.
+//! The log names what was refused: who sent it, from where, and why. It names instances at debug
+//! only.
 
 use std::fs;
 

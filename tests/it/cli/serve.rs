@@ -92,7 +92,8 @@ impl Node {
 
     /// Kills the node as a crash does, together with the program that runs it.
     pub(super) fn kill(mut self) {
-        // Of a program around it, too: strace lets go of a node that it is killed over, so the node goes first.
+        // Of a program around it, too: strace lets go of a node that it is killed over, so the node
+        // goes first.
         let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.id())).unwrap();
         for child in children.split_whitespace().filter_map(|child| child.parse().ok()) {
             let child = rustix::process::Pid::from_raw(child).unwrap();

@@ -100,7 +100,8 @@ fn what_another_writer_keeps_from_being_stored_is_refused_together_and_taken_lat
     let node = Node::start(&place, &[]);
     assert_eq!(store(&mut associated(&node), 0, 10), SUCCESS);
     let locked = Locked::begin(&place.path("dcmdex-data/index.db"));
-    // The peers wait for two minutes at most: a minute for the group, and one for each instance of it alone, would take longer.
+    // The peers wait for two minutes at most: a minute for the group, and one for each instance of
+    // it alone, would take longer.
     let mut peers: Vec<_> = (0..8).map(|_| associated(&node)).collect();
     let statuses: Vec<_> = std::thread::scope(|scope| {
         let stores: Vec<_> =

@@ -84,7 +84,8 @@ fn two_people_with_one_patient_id_are_each_answered_as_their_own_objects_say() {
             both.sort();
             assert_eq!(both, [anne, bob], "{level}");
         }
-        // A patient is one Patient ID, found by what any of its studies says, and answered with what was said together.
+        // A patient is one Patient ID, found by what any of its studies says, and answered with
+        // what was said together.
         let returned = [PatientName, PatientSex, PatientBirthDate, NumberOfPatientRelatedStudies];
         let as_anne = ["SMITH^ANNE", "F", "19800101", "2"];
         let as_bob = ["MILLER^BOB", "M", "19500101", "2"];
@@ -108,7 +109,8 @@ fn a_patient_id_of_two_people_is_listed_with_both_studies_and_counted_once_by_th
         vec![file("1", record("1.9.1", "1.8.1", "1.2.1", ANNE)), file("2", record("1.9.2", "1.8.2", "1.2.2", BOB))];
     writer.handle().scanned(scanned("/a", files)).unwrap();
     assert_eq!(writer.handle().flush().unwrap().conflicts, 1);
-    // A third study of the one, and a third person, are no further contradiction of this Patient ID.
+    // A third study of the one, and a third person, are no further contradiction of this Patient
+    // ID.
     let third = [(PatientID, "1"), (PatientName, "JONES^C"), (PatientBirthDate, "19700101")];
     let files =
         vec![file("3", record("1.9.3", "1.8.3", "1.2.3", ANNE)), file("4", record("1.9.4", "1.8.4", "1.2.4", &third))];

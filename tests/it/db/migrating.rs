@@ -19,7 +19,8 @@ pub(super) const OBJECTS: &[(u8, u8, u8, u8, Values)] = &[
     (3, 3, 3, 0, &[(PatientID, ""), (PatientName, "Anonymized")]),
     (4, 4, 4, 0, &[(PatientID, ""), (PatientName, "Anonymized"), (PatientSex, "M")]),
     (5, 5, 5, 1, &[(PatientID, ""), (PatientName, "Anonymized")]),
-    // One patient whose studies say more and less; the objects of the second study complete each other.
+    // One patient whose studies say more and less; the objects of the second study complete each
+    // other.
     (6, 6, 6, 0, &[(PatientID, "P"), (PatientName, "JONES"), (PatientComments, "left-handed, and more")]),
     (7, 7, 7, 0, &[(PatientID, "P"), (PatientName, "JONES^MARY"), (PatientComments, "left-handed")]),
     (7, 8, 8, 0, &[(PatientID, "P"), (PatientName, "JONES"), (PatientBirthDate, "19700101")]),

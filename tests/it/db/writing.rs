@@ -83,7 +83,8 @@ fn times_and_sizes_come_back_however_they_stand_to_those_of_the_first() {
     let dir = tempfile::tempdir().unwrap();
     let index = dir.path().join("index.db");
     let writer = writer(&index);
-    // Acquisition, content and creation time: as many seconds later, otherwise later, of another form, absent, no times.
+    // Acquisition, content and creation time: as many seconds later, otherwise later, of another
+    // form, absent, no times.
     let times = [
         ["101112", "101113", "101114"],
         ["101113", "101114", "101115"],
@@ -224,7 +225,8 @@ fn a_changed_file_replaces_its_former_content_everywhere() {
     let handle = writer.handle();
     let files = vec![file("x", record("1", "2", "3", &[])), file("y", record("1", "2", "4", &[]))];
     handle.scanned(scanned("/a", files)).unwrap();
-    // Another instance of another study and modality under the same name, and a corrected patient name.
+    // Another instance of another study and modality under the same name, and a corrected patient
+    // name.
     let moved = record("7", "8", "9", &[(Modality, "MR"), (PatientName, "Corrected^Name")]);
     let changed = ScannedFile { known: true, size: 2000, ..file("x", moved) };
     handle.scanned(scanned("/a", vec![changed])).unwrap();

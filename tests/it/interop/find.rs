@@ -343,7 +343,8 @@ fn pynetdicom_gets_what_it_negotiates() {
     assert_eq!(ask(&all, empty).unwrap().1, ["202", "117", "117", "117"]);
 }
 
-// PS3.4 C.4.1.2.2.1, C.5.2.1.1: where queries have to be hierarchical, byte 1 makes them relational.
+// PS3.4 C.4.1.2.2.1, C.5.2.1.1: where queries have to be hierarchical, byte 1 makes them
+// relational.
 #[test]
 fn pynetdicom_negotiates_relational_queries_at_every_level() {
     let node = archive_node_with(|settings| settings.query.hierarchy = Hierarchy::Strict);

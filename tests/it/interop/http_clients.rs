@@ -59,7 +59,8 @@ fn dicomweb_client_searches_retrieves_and_stores() {
     let said: serde_json::Value =
         serde_json::from_str(said.lines().find(|line| line.starts_with('{')).unwrap()).unwrap();
     if said["missing"] == true {
-        // An environment from before it was needed: `scripts/peers` makes it anew. Missing peers are told there.
+        // An environment from before it was needed: `scripts/peers` makes it anew. Missing peers
+        // are told there.
         assert!(peers::program("/dicomweb-client").is_none());
         return;
     }

@@ -1,5 +1,5 @@
-//! The node and the library beside software of others: DCMTK, pynetdicom, Orthanc, GDCM, vtk-dicom. A
-//! peer that is not installed is reported as skipped.
+//! The node and the library beside software of others: DCMTK, pynetdicom, Orthanc, GDCM, vtk-dicom.
+//! A peer that is not installed is reported as skipped.
 
 mod access;
 mod browser;

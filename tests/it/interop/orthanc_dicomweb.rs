@@ -1,7 +1,7 @@
 //! The DICOMweb plugin of Orthanc: as a client of dcmdex, and beside it on the same questions.
 //!
-//! Every difference in the answers is in a list, with the clause of PS3.18 that explains it. Any other
-//! difference fails the test. A listed difference that no longer occurs fails it too.
+//! Every difference in the answers is in a list, with the clause of PS3.18 that explains it. Any
+//! other difference fails the test. A listed difference that no longer occurs fails it too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -115,12 +115,14 @@ fn orthanc_stores_searches_and_retrieves() {
     assert_eq!(orthanc.count(), held);
 }
 
-/// A question: its name, its path, the differences, and the clause of PS3.18 and our reason for them.
+/// A question: its name, its path, the differences, and the clause of PS3.18 and our reason for
+/// them.
 type Question = (&'static str, String, &'static [&'static str], &'static str);
 
-/// Attributes that differ in each answer. Ours are in UTF-8 (F.2: (0008,0005) is `ISO_IR 192`), theirs in the character set
-/// of their configuration. Retrieve URLs are those of each node. Instance Availability and Timezone Offset From UTC are in
-/// Tables 10.6.3-3 to 5; Orthanc leaves them out.
+/// Attributes that differ in each answer. Ours are in UTF-8 (F.2: (0008,0005) is `ISO_IR 192`),
+/// theirs in the character set of their configuration. Retrieve URLs are those of each node.
+/// Instance Availability and Timezone Offset From UTC are in Tables 10.6.3-3 to 5; Orthanc leaves
+/// them out.
 const EVERYWHERE: [&str; 4] = ["00080005", "00080056", "00080201", "00081190"];
 
 const NOT_DECODED: &str = "8.3.4.1: values are percent-encoded, and Orthanc does not decode them";

@@ -266,8 +266,8 @@ fn pynetdicom_gets_a_commitment_on_the_same_association_and_on_a_new_one() {
         let Some(mut peer) = python_peer("commit.py") else { return };
         let peer = peer.args(["127.0.0.1", &node.port(), "DCMDEX", &port.to_string(), place]).args(&references);
         let said = peers::run(peer).expect_success();
-        // Two lines. What may follow is pynetdicom complaining of a report that crossed its A-RELEASE-RQ; it then comes again, on
-        // an association of its own.
+        // Two lines. What may follow is pynetdicom complaining of a report that crossed its
+        // A-RELEASE-RQ; it then comes again, on an association of its own.
         let mut lines = said.lines();
         assert_eq!(lines.next(), Some("0000"));
         let report: Value = serde_json::from_str(lines.next().unwrap()).unwrap();

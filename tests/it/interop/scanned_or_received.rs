@@ -20,7 +20,8 @@ fn content(index: &Path) -> Vec<String> {
     let mut reader = Reader::open(index).unwrap();
     let mut lines = Vec::new();
     for level in QueryRetrieveLevel::ALL {
-        // Not the transfer syntax: dcmsend proposes all uncompressed ones at once and writes big endian objects in another.
+        // Not the transfer syntax: dcmsend proposes all uncompressed ones at once and writes big
+        // endian objects in another.
         let left_out = [AttributeId::RetrieveAETitle, AttributeId::AvailableTransferSyntaxUID];
         let attributes = ATTRIBUTES
             .iter()

@@ -64,7 +64,8 @@ fn keys_of(values: &[String]) -> Vec<String> {
 #[test]
 fn the_unique_keys_of_an_answer_find_the_entity_at_every_level_below() {
     let (_directory, mut reader) = index();
-    // One value for each unique key is what strict hierarchical queries have: no list of UIDs, and no wild card.
+    // One value for each unique key is what strict hierarchical queries have: no list of UIDs, and
+    // no wild card.
     let strict = Options { hierarchy: Hierarchy::Strict, ..Options::default() };
     for (options, is_strict) in [(Options::default(), false), (strict, true)] {
         let has_one = |(uid, values): &&(&str, &[(AttributeId, &str)])| {

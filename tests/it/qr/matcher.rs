@@ -270,8 +270,8 @@ fn name_by(key: &str, stored: &str, rules: Rules) -> bool {
     if !rules.fuzzy {
         return name(key, stored);
     }
-    // What the conformance statement says of fuzzy semantic matching: each word begins a word of the name, or sounds like it, or
-    // fits it. What the key finds otherwise, it finds here.
+    // What the conformance statement says of fuzzy semantic matching: each word begins a word of
+    // the name, or sounds like it, or fits it. What the key finds otherwise, it finds here.
     let words = |name: &str| -> Vec<Vec<Part>> {
         let words = name.split([' ', '^', '=', ',', '.', '-']).map(folded);
         words.filter(|w: &Vec<_>| !w.iter().all(|part| *part == Part::Any)).collect()

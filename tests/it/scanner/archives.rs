@@ -699,7 +699,8 @@ proptest! {
             for (name, number, keep) in &members {
                 zip.add(format!("{name}.dcm").as_bytes(), &object(*number, 500), *keep);
             }
-            // With something before the archive and something before its end nothing says where the directory is.
+            // With something before the archive and something before its end nothing says where the
+            // directory is.
             let end = if program > 0 { End { gap: 0, ..end } } else { end };
             archive.put("x.zip", &[vec![b'M'; program], zip.finish_as(&end)].concat());
         } else {

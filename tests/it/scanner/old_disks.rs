@@ -121,7 +121,8 @@ fn what_the_index_has_of_a_file_that_cannot_be_read_for_now_stays() {
     link(&object);
     archive.scan();
     assert_eq!(archive.instances().len(), 2);
-    // A link to itself: neither there nor gone (ELOOP), as with a server that answers with an I/O error.
+    // A link to itself: neither there nor gone (ELOOP), as with a server that answers with an I/O
+    // error.
     fs::remove_file(archive.path("b")).unwrap();
     link(&archive.path("b"));
     let told = archive.scan();

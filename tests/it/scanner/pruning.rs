@@ -104,7 +104,8 @@ fn another_disk_in_the_place_of_the_root_is_no_reason_to_drop_the_first() {
     let told = archive.scan();
     assert_eq!(not_pruned(&told), ["not-pruned  nothing-known 3"]);
     assert_eq!(archive.instances().len(), 4);
-    // Once something of it is known, the next scan cannot tell any more, so the first one said it: what is there is the archive.
+    // Once something of it is known, the next scan cannot tell any more, so the first one said it:
+    // what is there is the archive.
     let told = archive.scan();
     assert_eq!((not_pruned(&told).len(), told.summary.removed), (0, 3));
 }

@@ -254,7 +254,8 @@ fn answers_have_what_was_asked_for_and_statuses_say_why() {
     }
     let tags =
         |response: &Received| identifier(response).elements.iter().map(|element| element.tag).collect::<Vec<_>>();
-    // C.4.1.1.3.2: the keys, the level, the unique keys above, who can be asked for it; nothing else.
+    // C.4.1.1.3.2: the keys, the level, the unique keys above, who can be asked for it; nothing
+    // else.
     let series = DataSet::default()
         .text(0x0008, 0x0052, "SERIES")
         .text(0x0008, 0x103E, "")

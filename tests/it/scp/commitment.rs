@@ -286,7 +286,8 @@ fn a_transaction_that_is_reported_makes_room_for_the_next() {
     let two = transaction(&[(SECONDARY_CAPTURE, "1.2.3.4.1"), (SECONDARY_CAPTURE, "1.2.3.4.2")]);
     peer.send_message(1, &action(WELL_KNOWN_INSTANCE, 1), Some(&two.0));
     assert_eq!(peer.receive_message().status(), 0x0213);
-    // That of an association that is gone is given up where nobody is known to report to: then there is room, too.
+    // That of an association that is gone is given up where nobody is known to report to: then
+    // there is room, too.
     peer.send_message(1, &action(WELL_KNOWN_INSTANCE, 1), Some(&transaction(&one).0));
     assert_eq!(peer.receive_message().status(), 0);
     peer.reset();

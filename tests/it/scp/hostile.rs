@@ -48,7 +48,8 @@ fn two_million_sub_items_are_refused_by_their_length() {
     bytes.extend([0x77, 0, 0, 0].repeat(items as usize));
     let mut peer = ScriptedPeer::connect(node.address());
     peer.send(&bytes);
-    // Refused by the header alone; the connection may be closed before all of it is sent, so the A-ABORT may be lost.
+    // Refused by the header alone; the connection may be closed before all of it is sent, so the
+    // A-ABORT may be lost.
     if let Some(answer) = peer.receive_bytes() {
         assert_eq!(answer, ABORT);
     }

@@ -252,7 +252,8 @@ fn a_slow_peer_gets_every_answer_and_does_not_hold_up_the_index() {
     let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
     ask(&mut peer, 1, &all_instances());
     assert_eq!(peer.receive_message().status(), PENDING);
-    // The peer takes nothing more for now. What others write meanwhile gets out of the log all the same.
+    // The peer takes nothing more for now. What others write meanwhile gets out of the log all the
+    // same.
     let writer = Writer::open(&node.index(), WriterOptions::default()).unwrap();
     writer.handle().begin_scan("[]".to_owned()).unwrap();
     drop(writer);

@@ -141,7 +141,8 @@ fn one_address_does_not_hold_all_places_of_connections_without_an_association() 
 #[test]
 fn unfinished_messages_of_one_peer_do_not_take_the_memory_of_another() {
     let node = TestNode::with(|settings| settings.peers = table(&["GREEDY", "HONEST"]));
-    // More than the node has for what arrives: Identifiers, heads of objects and objects that do not end.
+    // More than the node has for what arrives: Identifiers, heads of objects and objects that do
+    // not end.
     let identifier = DataSet::default().text(0x0008, 0x0018, &"1.2.3\\".repeat(240_000)).0;
     let head = DataSet::default().text(0x0008, 0x0016, SECONDARY_CAPTURE).bytes(0x0010, 0x4000, &vec![b'x'; 60_000]).0;
     let mut greedy: Vec<ScriptedPeer> = std::iter::from_fn(|| associate(&node, "GREEDY")).collect();
@@ -162,7 +163,8 @@ fn unfinished_messages_of_one_peer_do_not_take_the_memory_of_another() {
         gone.shut_down_sending();
         while gone.receive_bytes().is_some() {}
     }
-    // Each has lost its connection. The node gives its place back in the same moment, or soon after.
+    // Each has lost its connection. The node gives its place back in the same moment, or soon
+    // after.
     while associate(&node, "GREEDY").is_none() {}
     is_served(&node, "GREEDY", "1.2.3.4.2");
 }

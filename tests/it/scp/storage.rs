@@ -182,7 +182,8 @@ fn other_content_under_a_known_uid_is_kept_beside_the_first() {
     let node = TestNode::start();
     let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
     let sent = |value| with_pixels("1.2.3.4.5", value, 1000);
-    // Only the pixels differ, which the index does not hold. What has come before is not kept again.
+    // Only the pixels differ, which the index does not hold. What has come before is not kept
+    // again.
     for (number, value) in [1, 2, 1, 3, 2, 3].into_iter().enumerate() {
         assert_eq!(store(&mut peer, "1.2.3.4.5", &sent(value)).status(), 0, "number {number}");
     }
@@ -486,14 +487,16 @@ fn a_sender_that_stalls_in_a_message_is_cut_off_and_leaves_nothing_behind() {
     let data_set = with_pixels(uid, 1, 700_000);
     put_message(&mut message, 1, &store_command(1, SECONDARY_CAPTURE, uid), Some(&data_set.0), 16_384);
     let boundaries = pdu_boundaries(&message);
-    // After the command, between two fragments with and without a file, in the middle of one, before the last byte.
+    // After the command, between two fragments with and without a file, in the middle of one,
+    // before the last byte.
     for stall in [boundaries[1], boundaries[2], boundaries[40], boundaries[40] + 3, 600_000, message.len() - 1] {
         let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
         peer.send(&message[..stall]);
         let reason = AbortRQServiceProviderReason::ReasonNotSpecified;
         let abort = Pdu::AbortRQ { source: AbortRQSource::ServiceProvider(reason) };
         assert_eq!(peer.receive(), Some(abort), "{stall}");
-        // The node waits for the peer to close the connection (PS3.8 9.2.3, Sta13), as long as ARTIM runs.
+        // The node waits for the peer to close the connection (PS3.8 9.2.3, Sta13), as long as
+        // ARTIM runs.
         drop(peer);
         wait_until_no_file(&node);
     }

@@ -67,7 +67,8 @@ impl Connection {
         self.0.write_all(bytes)
     }
 
-    /// Receives the next frame; `None` at the end of the connection. Panics if nothing comes for long.
+    /// Receives the next frame; `None` at the end of the connection. Panics if nothing comes for
+    /// long.
     #[track_caller]
     pub(crate) fn receive(&mut self) -> Option<Frame> {
         let mut head = [0; 9];

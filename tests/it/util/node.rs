@@ -174,7 +174,8 @@ impl TestNode {
         self.directory.path().join("index.db")
     }
 
-    /// Waits until the incoming links of stored objects are gone, which is soon after the responses.
+    /// Waits until the incoming links of stored objects are gone, which is soon after the
+    /// responses.
     pub(crate) fn wait_for_incoming_links(&self) {
         let is_incoming_link = |entry: &std::fs::DirEntry| entry.file_name().to_string_lossy().contains(',');
         while std::fs::read_dir(self.storage().join(".incoming"))

@@ -124,7 +124,8 @@ fn a_client_that_is_slow_and_goes_on_is_not_idle() {
             0 => break,
             bytes => taken += bytes,
         }
-        // The line of this client, which is what is tested: the whole takes longer than the node waits for a request.
+        // The line of this client, which is what is tested: the whole takes longer than the node
+        // waits for a request.
         thread::sleep(Duration::from_millis(2));
     }
     assert!(taken > bundle.len(), "{taken}");

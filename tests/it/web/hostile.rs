@@ -48,8 +48,8 @@ fn paths_lead_nowhere_but_to_resources() {
     }
 }
 
-// DNS rebinding and forged requests: `web/access.rs` has those with a wrong Host or Origin. Old browsers send no Origin
-// with a form.
+// DNS rebinding and forged requests: `web/access.rs` has those with a wrong Host or Origin. Old
+// browsers send no Origin with a form.
 #[test]
 fn a_form_stores_nothing() {
     let web = TestWeb::storing(|_| {}, None);
@@ -274,7 +274,8 @@ fn a_client_that_takes_nothing_is_cut_off() {
     let idle: Vec<_> = (0..20)
         .map(|_| {
             let mut stream = http::connect(web.address);
-            // Many answers on one connection, so that the buffers of the system do not hold them all.
+            // Many answers on one connection, so that the buffers of the system do not hold them
+            // all.
             let ask = b"GET /dicom-web/instances?includefield=all HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(20);
             stream.write_all(&ask).unwrap();
             stream

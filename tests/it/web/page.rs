@@ -1,4 +1,5 @@
-//! The page and OHIF's files, as a browser gets them. `interop::browser` has the tests of the script.
+//! The page and OHIF's files, as a browser gets them. `interop::browser` has the tests of the
+//! script.
 
 use std::fs;
 

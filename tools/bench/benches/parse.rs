@@ -5,8 +5,9 @@
 //! cargo bench -p dcmdex-bench --bench parse -- own     # alone, for a profiler
 //! ```
 //!
-//! The headers are those of the benchmark corpus, each in 8 KiB as a scan reads them. No file system is
-//! involved. Results must be equal before they are timed. The best of several rounds counts.
+//! The headers are those of the benchmark corpus, each in 8 KiB as a scan reads them. No file
+//! system is involved. Results must be equal before they are timed. The best of several rounds
+//! counts.
 
 #![allow(
     clippy::print_stdout,

@@ -1,7 +1,7 @@
 //! A DIMSE client that costs little beside the node that it measures.
 //!
-//! dicom-ul opens the association. Whole messages are encoded beforehand and go out in one write. Of a
-//! response the client reads the status and nothing else.
+//! dicom-ul opens the association. Whole messages are encoded beforehand and go out in one write.
+//! Of a response the client reads the status and nothing else.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

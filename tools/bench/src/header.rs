@@ -1,8 +1,8 @@
 //! Headers as a CT or MR scanner writes them: encoded once per series, completed per instance.
 //!
-//! `corpus` writes them to files and `storeload` sends them in C-STORE messages. The encoder is our own
-//! for two reasons. It costs little beside what is measured, and the program under test has no part in
-//! making its own input.
+//! `corpus` writes them to files and `storeload` sends them in C-STORE messages. The encoder is our
+//! own for two reasons. It costs little beside what is measured, and the program under test has no
+//! part in making its own input.
 
 use std::fmt::Write as _;
 

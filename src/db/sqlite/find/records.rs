@@ -1,5 +1,5 @@
-//! Order of answers by the keys of their records (PS3.4 C.6.4): row numbers, which stay as long as the
-//! rows.
+//! Order of answers by the keys of their records (PS3.4 C.6.4): row numbers, which stay as long as
+//! the rows.
 
 use rusqlite::Row;
 use rusqlite::types::{Value, ValueRef};

@@ -98,8 +98,8 @@ impl<'c> Removals<'c> {
 
     /// Lets an instance come back, because it was received or an operator asks for it.
     ///
-    /// The next scan finds its files in place again. The file that was received, if it is known, gets
-    /// its row from the caller. Other files of the node stay removed.
+    /// The next scan finds its files in place again. The file that was received, if it is known,
+    /// gets its row from the caller. Other files of the node stay removed.
     pub(super) fn lift(&self, uid: &str, received: Option<(i64, &OsStr)>) -> Result<()> {
         let files: Vec<(i64, std::ffi::OsString, Place)> = self
             .connection

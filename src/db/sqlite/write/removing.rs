@@ -8,8 +8,8 @@ use crate::db::{NotIndexed, REMOVED, RemovedCounts};
 use crate::model::location::Place;
 
 impl Tables<'_> {
-    /// Removes an instance with all its locations. Returns what was removed, or nothing if the index
-    /// does not know the instance.
+    /// Removes an instance with all its locations. Returns what was removed, or nothing if the
+    /// index does not know the instance.
     pub(super) fn remove_instance(&mut self, uid: &str, removal: i64, takes_objects: bool) -> Result<RemovedCounts> {
         let mut counts = RemovedCounts::default();
         let Some(existing) = self.find_instance(uid)? else { return Ok(counts) };

@@ -1,4 +1,5 @@
-//! C-GET and C-MOVE on an association, from the Identifier to the last response (PS3.4 C.4.2, C.4.3).
+//! C-GET and C-MOVE on an association, from the Identifier to the last response (PS3.4 C.4.2,
+//! C.4.3).
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! A C-MOVE on the association of the peer that asked: progress out, C-CANCEL in. [`Mover`] sends the
-//! objects on associations of its own.
+//! A C-MOVE on the association of the peer that asked: progress out, C-CANCEL in. [`Mover`] sends
+//! the objects on associations of its own.
 
 use std::pin::pin;
 use std::sync::Arc;

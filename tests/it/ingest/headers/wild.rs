@@ -68,7 +68,8 @@ fn file_meta_information_that_is_missing_or_wrong() {
         let faults = assert_read(&[prefix(), meta, data_set.clone()].concat());
         assert_eq!(faults, ["file meta information is not explicit little endian"]);
     }
-    // The deflated data set may begin with the bytes of group 0002; then only the group length tells.
+    // The deflated data set may begin with the bytes of group 0002; then only the group length
+    // tells.
     assert_eq!(assert_read(&file(DEFLATED, &zlib(&data_set))), NONE, "zlib stream");
 }
 
@@ -216,8 +217,8 @@ fn the_group_length_says_where_file_meta_information_ends() {
             assert_eq!(instance(whole(&bytes)).value(AttributeId::AvailableTransferSyntaxUID), syntax);
         }
     }
-    // Without a length, and with one that is too small: the first transfer syntax counts, and the group ends where
-    // its elements end.
+    // Without a length, and with one that is too small: the first transfer syntax counts, and the
+    // group ends where its elements end.
     let first = ELE.element(0x0002_0010, "UI", b"1.2.840.10008.1.2\0");
     let second = ELE.element(0x0002_0010, "UI", b"1.2.840.10008.1.2.4.70");
     let bytes = [prefix(), first.clone(), second.clone(), ILE.data_set()].concat();

@@ -4,8 +4,8 @@
 //! cargo run --release -p dcmdex-bench --bin beside -- INDEX SECONDS PER_SECOND
 //! ```
 //!
-//! Run `dcmdex scan` or the generator `indexload` on the same index meanwhile. Each commit survives a
-//! power cut, as in `dcmdex serve`. Neither network nor objects are involved.
+//! Run `dcmdex scan` or the generator `indexload` on the same index meanwhile. Each commit survives
+//! a power cut, as in `dcmdex serve`. Neither network nor objects are involved.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a program for measuring")]
 

@@ -9,10 +9,10 @@
 //! - Series: 70 % are explicit little endian, 10 % implicit little endian, 20 % encapsulated.
 //! - SOP Instance UIDs: 40 % hold a time stamp, 30 % count, 30 % are random digits.
 //! - File names: 60 % are UID.dcm, 20 % are like IM0001, 20 % like 00000001 without an extension.
-//! - Instance number, position and three times differ from slice to slice. The times have six digits
-//!   after the point in series whose UIDs hold a time stamp.
-//! - Pixel data is a hole in the file, `--sparse` bytes long. A million files take the room of their
-//!   headers.
+//! - Instance number, position and three times differ from slice to slice. The times have six
+//!   digits after the point in series whose UIDs hold a time stamp.
+//! - Pixel data is a hole in the file, `--sparse` bytes long. A million files take the room of
+//!   their headers.
 //!
 //! The manifest lists every SOP Instance UID, one per line.
 

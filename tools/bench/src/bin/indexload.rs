@@ -7,10 +7,10 @@
 //!     [PER_SERIES [SERIES_PER_STUDY [STUDIES_PER_PATIENT]]]
 //! ```
 //!
-//! - Each series has a directory of its own. Defaults: 76 instances in a series, 5 series in a study,
-//!   3 studies for a patient. `1000000 1 1 1` makes a million patients.
-//! - SOP Instance UIDs: 40 % count at the end, 30 % hold a time as Siemens writes them, 30 % are random
-//!   digits.
+//! - Each series has a directory of its own. Defaults: 76 instances in a series, 5 series in a
+//!   study, 3 studies for a patient. `1000000 1 1 1` makes a million patients.
+//! - SOP Instance UIDs: 40 % count at the end, 30 % hold a time as Siemens writes them, 30 % are
+//!   random digits.
 //! - 60 % of the file names follow from the UID.
 //! - Content and acquisition times differ from slice to slice.
 

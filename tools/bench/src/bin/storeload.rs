@@ -5,8 +5,9 @@
 //!     --associations 16 --count 20000 --size 16384
 //! ```
 //!
-//! One request is outstanding per association, as with every common sender. Messages consist of a header
-//! from a template and of pixel data from one shared buffer, so that the client costs little.
+//! One request is outstanding per association, as with every common sender. Messages consist of a
+//! header from a template and of pixel data from one shared buffer, so that the client costs
+//! little.
 
 #![allow(
     clippy::print_stdout,

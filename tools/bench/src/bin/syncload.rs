@@ -1,8 +1,8 @@
 //! Measures the bound of receiving: what the disk alone makes durable.
 //!
-//! Network, index and lasting names are left out. The first command writes a file for each piece and
-//! calls fdatasync on each. The second writes all pieces to one file and calls fdatasync once. The
-//! third overwrites one file and calls fdatasync after each group of pieces.
+//! Network, index and lasting names are left out. The first command writes a file for each piece
+//! and calls fdatasync on each. The second writes all pieces to one file and calls fdatasync once.
+//! The third overwrites one file and calls fdatasync after each group of pieces.
 //!
 //! ```text
 //! cargo run --release -p dcmdex-bench --bin syncload -- --threads 16 --count 4000 --size 16384 DIR
