@@ -8,7 +8,7 @@
 //! References are only compared with names that listing the folder returned. The scan never opens a
 //! path from a reference.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, BufReader};
@@ -55,6 +55,11 @@ pub(super) fn is_named_so(name: &OsStr) -> bool {
     })
 }
 
+/// Whether a file name begins as that of a DICOMDIR, as that of a copy does.
+fn begins_so(name: &OsStr) -> bool {
+    name.as_bytes().get(..NAME.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(NAME.as_bytes()))
+}
+
 /// Compares a DICOMDIR with its folder. The key of a finding is the path of the file in the folder,
 /// or the reference as the DICOMDIR has it. The key `(records)` is for the DICOMDIR itself.
 ///
@@ -65,8 +70,7 @@ pub fn check(path: &Path) -> io::Result<BTreeMap<OsString, DicomdirFinding>> {
     let mut failed = |name: OsString, reason, detail: &str| {
         findings.insert(name, DicomdirFinding { kind: NotIndexed::Failed, reason, detail: detail.to_owned() });
     };
-    let file = fs::OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path)?;
-    let References { file_ids, damage } = ingest::read_references(BufReader::with_capacity(64 << 10, file))?;
+    let References { file_ids, damage } = references(path)?;
     if let Some(damage) = damage {
         failed("(records)".into(), "dicomdir-damaged", damage);
     }
@@ -75,6 +79,7 @@ pub fn check(path: &Path) -> io::Result<BTreeMap<OsString, DicomdirFinding>> {
     let is_whole = there.list(folder, path);
     let mut listed = vec![false; there.files.len()];
     let mut not_found = Vec::new();
+    let others = OtherDicomdirs::read(folder, path.file_name().unwrap_or_default());
     let own_name = folded(path.file_name().unwrap_or_default().as_bytes());
     for file_id in &file_ids {
         let reference = confined(file_id).and_then(|reference| match folded(reference.as_bytes()) == own_name {
@@ -96,11 +101,12 @@ pub fn check(path: &Path) -> io::Result<BTreeMap<OsString, DicomdirFinding>> {
     }
     // Exact names come first: a file that one reference names cannot match another reference.
     let not_found = there.find_extended(folder, not_found, &mut listed);
-    for reference in not_found.into_iter().filter(|_| is_whole) {
+    others.mark_listed(&there, folder, &mut listed);
+    for reference in not_found.into_iter().filter(|reference| is_whole && !others.earlier.contains(reference)) {
         failed(reference.into(), "dicomdir-file-missing", "the DICOMDIR lists a file that does not exist");
     }
     // The unreadable records of a damaged DICOMDIR may list any file.
-    if damage.is_none() {
+    if damage.is_none() && others.leave_unlisted_to_this_one() {
         let unlisted = there.files.iter().zip(listed).filter(|(_, listed)| !listed);
         for (name, _) in unlisted.filter(|(name, _)| is_instance(&folder.join(name))) {
             let detail = "a file that the DICOMDIR of its folder does not list".to_owned();
@@ -109,6 +115,72 @@ pub fn check(path: &Path) -> io::Result<BTreeMap<OsString, DicomdirFinding>> {
         }
     }
     Ok(findings)
+}
+
+/// Maximum number of DICOMDIRs in one folder that are compared together.
+const MAX_BESIDE: usize = 8;
+
+/// The other DICOMDIRs of a folder, as `DICOMDIR` and `DICOMDIR;1` or `DICOMDIR.bak` of a copied CD. What one lists is
+/// listed, and what several say is said once, by the first by name.
+#[derive(Default)]
+struct OtherDicomdirs {
+    /// What they list, in the folder.
+    references: Vec<String>,
+    /// What those before this one list.
+    earlier: HashSet<String>,
+    /// Whether there are some before this one.
+    is_later: bool,
+    /// Whether one of them is damaged.
+    is_damaged: bool,
+}
+
+impl OtherDicomdirs {
+    fn read(folder: &Path, own_name: &OsStr) -> Self {
+        let mut others = Self::default();
+        let entries = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.file_name()).filter(|name| name != own_name && begins_so(name)).collect();
+        names.sort();
+        for name in names.into_iter().take(MAX_BESIDE) {
+            let path = folder.join(&name);
+            if !matches!(outcome(&path), Some(Outcome::Dicomdir)) {
+                continue;
+            }
+            let is_earlier = name.as_os_str() < own_name;
+            others.is_later |= is_earlier;
+            let Ok(References { file_ids, damage }) = references(&path) else { continue };
+            others.is_damaged |= damage.is_some();
+            for reference in file_ids.iter().filter_map(|file_id| confined(file_id).ok()) {
+                if is_earlier {
+                    others.earlier.insert(reference.clone());
+                }
+                others.references.push(reference);
+            }
+        }
+        others
+    }
+
+    fn mark_listed(&self, there: &Folder, folder: &Path, listed: &mut [bool]) {
+        let mut not_found = Vec::new();
+        for reference in &self.references {
+            match there.find(reference) {
+                Some(at) => listed[at] = true,
+                None => not_found.push(reference.clone()),
+            }
+        }
+        there.find_extended(folder, not_found, listed);
+    }
+
+    /// Whether this DICOMDIR says which files none of them lists.
+    fn leave_unlisted_to_this_one(&self) -> bool {
+        !self.is_later && !self.is_damaged
+    }
+}
+
+/// Reads the references of a DICOMDIR.
+fn references(path: &Path) -> io::Result<References> {
+    let file = fs::OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path)?;
+    ingest::read_references(BufReader::with_capacity(64 << 10, file))
 }
 
 /// The path that a Referenced File ID names, with `/` between its components. An error says why it
@@ -256,10 +328,15 @@ fn folded(path: &[u8]) -> Vec<u8> {
 
 /// Whether a file is an instance.
 fn is_instance(path: &Path) -> bool {
-    let Ok(file) = File::options().read(true).custom_flags(O_NONBLOCK).open(path) else { return false };
-    let read = || matches!(ingest::read_file(&file, ingest::Wanted::index()), Outcome::Instance(_));
+    matches!(outcome(path), Some(Outcome::Instance(_)))
+}
+
+/// What a file is. `None` if it cannot be read.
+fn outcome(path: &Path) -> Option<Outcome> {
+    let file = File::options().read(true).custom_flags(O_NONBLOCK).open(path).ok()?;
+    let read = || ingest::read_file(&file, ingest::Wanted::index());
     // If the parser panics, the scan loses this file and goes on.
-    file.metadata().is_ok_and(|metadata| metadata.is_file()) && catch_unwind(AssertUnwindSafe(read)).unwrap_or(false)
+    file.metadata().ok()?.is_file().then(|| catch_unwind(AssertUnwindSafe(read)).ok()).flatten()
 }
 
 #[cfg(test)]

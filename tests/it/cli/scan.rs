@@ -139,7 +139,11 @@ fn the_archive_gives_the_figures_of_its_description() {
 #[test]
 fn json_is_what_its_documentation_says() {
     let place = Place::new();
-    let arguments = ["scan", "--json", "--index", "x.db", &fixtures("archive"), &fixtures("real")];
+    // A file that no DICOMDIR of its folder lists.
+    fs::create_dir(place.path("cd")).unwrap();
+    fs::copy(fixtures("real/fileset/DICOMDIR-empty.dcm"), place.path("cd/DICOMDIR")).unwrap();
+    fs::copy(fixtures("real/modalities/CT_small.dcm"), place.path("cd/1")).unwrap();
+    let arguments = ["scan", "--json", "--index", "x.db", &fixtures("archive"), &fixtures("real"), "cd"];
     let run = place.run(arguments).expect(1);
     let mut seen = BTreeSet::new();
     for event in run.json() {
