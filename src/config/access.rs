@@ -75,6 +75,17 @@ impl Config {
         };
         Err(Error::Invalid(vec![SettingProblem { origin, message }]))
     }
+
+    /// Says who may associate, for the log.
+    ///
+    /// # Errors
+    /// That of [`Self::admitted`].
+    pub fn admitted_in_words(&self) -> Result<&'static str, Error> {
+        Ok(match self.admitted()? {
+            Admitted::Anyone if !self.is_reachable_from_outside() => "anyone on this machine",
+            admitted => admitted.as_str(),
+        })
+    }
 }
 
 /// Records who was let in since the start of the node, and what each AE title was bound to.
