@@ -1,4 +1,4 @@
-"""A C-STORE sender in the standard library only: it associates, sends and tells what was acknowledged.
+"""A peer in the standard library only: it associates, sends or asks, and tells what was answered.
 
 Tests use it that cut the connection, or the node, off in the middle.
 """
@@ -15,8 +15,8 @@ def _item(kind, body):
     return struct.pack(">BBH", kind, 0, len(body)) + body
 
 
-def associate_rq(called, calling=b"RELIABLE"):
-    context = struct.pack(">BBBB", 1, 0, 0, 0) + _item(0x30, SECONDARY_CAPTURE) + _item(0x40, EXPLICIT_LE)
+def associate_rq(called, calling=b"RELIABLE", sop_class=SECONDARY_CAPTURE):
+    context = struct.pack(">BBBB", 1, 0, 0, 0) + _item(0x30, sop_class) + _item(0x40, EXPLICIT_LE)
     user = _item(0x51, struct.pack(">I", MAX_PDU)) + _item(0x52, b"1.2.3")
     items = _item(0x10, b"1.2.840.10008.3.1.1.1") + _item(0x20, context) + _item(0x50, user)
     body = struct.pack(">HH", 1, 0) + called.ljust(16) + calling.ljust(16) + bytes(32) + items
@@ -62,28 +62,44 @@ def _pdata(kind, data):
     return b"".join(out)
 
 
-def store_rq(message_id, instance, data):
+def _request(kind, sop_class, message_id, data, more=b""):
     command = b"".join(
         [
-            _implicit(0x0002, SECONDARY_CAPTURE),
-            _implicit(0x0100, struct.pack("<H", 1)),
+            _implicit(0x0002, sop_class),
+            _implicit(0x0100, struct.pack("<H", kind)),
             _implicit(0x0110, struct.pack("<H", message_id)),
             _implicit(0x0700, struct.pack("<H", 0)),
             _implicit(0x0800, struct.pack("<H", 1)),
-            _implicit(0x1000, instance),
+            more,
         ]
     )
     command = _implicit(0x0000, struct.pack("<I", len(command))) + command
     return _pdata(1, command) + _pdata(0, data)
 
 
+def store_rq(message_id, instance, data):
+    return _request(0x0001, SECONDARY_CAPTURE, message_id, data, _implicit(0x1000, instance))
+
+
+def sequence(group, element, item):
+    """A sequence of one item, in the transfer syntax of the association."""
+    item = struct.pack("<HHI", 0xFFFE, 0xE000, len(item)) + item
+    return struct.pack("<HH2sHI", group, element, b"SQ", 0, len(item)) + item
+
+
+def key(group, element, vr, value=b""):
+    """A key of an Identifier."""
+    return _explicit(group, element, vr, value)
+
+
 class Sender:
     """One association. Raises OSError when it ends before its time."""
 
-    def __init__(self, port, called):
+    def __init__(self, port, called, sop_class=SECONDARY_CAPTURE):
+        self.sop_class = sop_class
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=60)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.socket.sendall(associate_rq(called))
+        self.socket.sendall(associate_rq(called, sop_class=sop_class))
         kind, _ = self._pdu()
         if kind != 2:
             raise ConnectionError(f"no association: PDU {kind}")
@@ -91,6 +107,22 @@ class Sender:
     def store(self, message_id, instance, data):
         """The status of the response."""
         self.socket.sendall(store_rq(message_id, instance, data))
+        return next(self._statuses())
+
+    def find(self, message_id, identifier):
+        """The number of answers to a C-FIND-RQ."""
+        self.socket.sendall(_request(0x0020, self.sop_class, message_id, identifier))
+        answers = 0
+        for status in self._statuses():
+            if status not in (0xFF00, 0xFF01):
+                break
+            answers += 1
+        if status != 0:
+            raise ConnectionError(f"status {status:04X}")
+        return answers
+
+    def _statuses(self):
+        """The status of each response. Data sets are passed over."""
         command = b""
         while True:
             kind, body = self._pdu()
@@ -100,9 +132,11 @@ class Sender:
                 (length,) = struct.unpack_from(">I", body)
                 control, piece = body[5], body[6 : 4 + length]
                 body = body[4 + length :]
-                command += piece
-                if control & 2:
-                    return self._status(command)
+                if control & 1:
+                    command += piece
+                    if control & 2:
+                        yield self._status(command)
+                        command = b""
 
     @staticmethod
     def _status(command):
