@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::db::ScanLedger;
 use crate::db::open::Reader;
 use crate::db::{self, Admin};
-use crate::db::{ConflictEntry, Finding, LocatedInstance};
+use crate::db::{ConflictEntry, Finding, LocatedInstance, WorklistSearch, WorklistState};
 use crate::deliver::object::{Identity, ObjectError, StoredObject};
 use crate::model::clock::unix_ms;
 use crate::model::location::{Location, Place};
@@ -89,6 +89,7 @@ fn check(arguments: &CheckArgs, config: &Config, context: &mut Context) -> anyho
         printer.finding(finding)?;
     }
     let by_kind = reader.status()?.conflicts;
+    let worklist = reader.worklist_counts()?;
     let conflicts: u64 = by_kind.iter().map(|(_, count)| count).sum();
     let mut listed = 0;
     let mut written = Ok(Audience::Listening);
@@ -117,7 +118,8 @@ fn check(arguments: &CheckArgs, config: &Config, context: &mut Context) -> anyho
     let orphans = if arguments.orphans { Some(list_orphans(config, &mut reader, &mut printer)?) } else { None };
     let differing = files.changed + files.gone + files.not_accessible + orphans.unwrap_or(0);
     let sound = report.findings.is_empty() && differing == 0;
-    let summary = CheckSummary { findings: report.findings.len(), sound, conflicts, listed, by_kind, orphans };
+    let findings = report.findings.len();
+    let summary = CheckSummary { findings, sound, conflicts, listed, by_kind, worklist, orphans };
     let files = arguments.files.then_some(&files);
     if arguments.json {
         summary.write_json(files, config, printer.context)?;
@@ -167,6 +169,8 @@ struct CheckSummary {
     /// Conflicts that were printed.
     listed: u64,
     by_kind: Vec<(String, u64)>,
+    /// Items of the worklist in each state.
+    worklist: Vec<(WorklistState, u64)>,
     /// Objects that the index lacks, if they were looked for.
     orphans: Option<u64>,
 }
@@ -176,6 +180,8 @@ impl CheckSummary {
     fn write_json(&self, files: Option<&FileCounts>, config: &Config, context: &mut Context) -> io::Result<()> {
         let by_kind: Map<_, _> = self.by_kind.iter().map(|(kind, count)| (kind.clone(), Value::from(*count))).collect();
         let count = |of: fn(&FileCounts) -> u64| files.map_or(Value::Null, |files| of(files).into());
+        let worklist: Map<_, _> =
+            self.worklist.iter().map(|(state, count)| (state.as_str().to_owned(), Value::from(*count))).collect();
         context.output.line(json!({
             "event": "summary",
             "index": config.index.to_string_lossy(),
@@ -184,6 +190,7 @@ impl CheckSummary {
             "conflicts": self.conflicts,
             "conflicts_by_kind": by_kind,
             "conflicts_listed": self.listed,
+            "worklist": worklist,
             "files_sound": count(|files| files.sound),
             "files_changed": count(|files| files.changed),
             "files_gone": count(|files| files.gone),
@@ -208,6 +215,11 @@ impl CheckSummary {
         context.output.line(format_args!("the index {verb} itself; conflicts in the archive: {conflicts}{kinds}"))?;
         if self.listed < self.conflicts {
             context.output.line(format_args!("{} of them are listed", Grouped(self.listed)))?;
+        }
+        if !self.worklist.is_empty() {
+            let counts: Vec<_> =
+                self.worklist.iter().map(|(state, count)| format!("{} {}", Grouped(*count), state.as_str())).collect();
+            context.output.line(format_args!("worklist: {}", counts.join(", ")))?;
         }
         if let Some(files) = files {
             context.output.line(format_args!(

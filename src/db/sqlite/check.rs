@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, ErrorCode};
 
+use super::worklist::has_worklist;
 use crate::db::{CheckReport, Finding};
 
 /// Most findings of one kind that are listed. A damaged file can have millions.
@@ -109,10 +110,41 @@ const CHECKS: &[(&str, &str)] = &[
     ),
 ];
 
+/// Rules of the worklist. An index that no writer of this version has opened lacks its tables.
+const WORKLIST_CHECKS: &[(&str, &str)] = &[
+    (
+        "worklist items",
+        "SELECT printf('item %d: %s', id, iif(NOT json_valid(item), 'it is no JSON', 'it has an unknown state or source')) \
+         FROM worklist_item WHERE NOT json_valid(item) OR NOT json_valid(generated) OR NOT json_valid(warnings) \
+         OR state NOT BETWEEN 0 AND 4 OR source NOT BETWEEN 0 AND 2",
+    ),
+    (
+        // A row without attributes says that an order was cancelled before it came.
+        "columns of worklist items",
+        "SELECT printf('item %d', id) FROM worklist_item WHERE json_valid(item) AND item <> '{}' AND ( \
+         study_instance_uid IS NOT json_extract(item, '$.0020000D.Value[0]') \
+         OR patient_id IS NOT json_extract(item, '$.00100020.Value[0]') \
+         OR step_id IS NOT json_extract(item, '$.00400100.Value[0].00400009.Value[0]') \
+         OR modality IS NOT json_extract(item, '$.00400100.Value[0].00080060.Value[0]') \
+         OR start_date IS NOT json_extract(item, '$.00400100.Value[0].00400002.Value[0]'))",
+    ),
+    (
+        "references of the worklist",
+        "SELECT printf('who asked for item %d, which is not there', item) FROM worklist_asked a WHERE NOT EXISTS \
+         (SELECT 1 FROM worklist_item WHERE id = a.item)",
+    ),
+    (
+        "performed procedure steps",
+        "SELECT printf('step %s', sop_instance_uid) FROM performed_step WHERE NOT json_valid(attributes) \
+         OR status NOT IN ('IN PROGRESS', 'COMPLETED', 'DISCONTINUED')",
+    ),
+];
+
 pub(super) fn run(connection: &Connection) -> rusqlite::Result<CheckReport> {
     let transaction = connection.unchecked_transaction()?;
     let mut report = CheckReport::default();
-    for &(check, sql) in CHECKS {
+    let worklist = if has_worklist(connection)? { WORKLIST_CHECKS } else { &[] };
+    for &(check, sql) in CHECKS.iter().chain(worklist) {
         match look(connection, check, sql, &mut report) {
             // A check that meets damage cannot go on, but the others can.
             Err(error) if is_damage(&error) => {

@@ -4,4 +4,5 @@ mod rows;
 mod search;
 mod tables;
 
+pub(super) use search::has_worklist;
 pub(super) use tables::WorklistTransaction;

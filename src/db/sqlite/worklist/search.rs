@@ -83,7 +83,7 @@ impl WorklistSearch for Reader {
     }
 
     fn worklist_counts(&mut self) -> Result<Vec<(WorklistState, u64)>, Error> {
-        let sql = "SELECT state, count(*) FROM worklist_item GROUP BY state ORDER BY state";
+        let sql = "SELECT state, count(*) FROM worklist_item WHERE state BETWEEN 0 AND 4 GROUP BY state ORDER BY state";
         self.list(sql, params![], |row| Ok((state(row.get(0)?)?, to_u64(row.get(1)?))))
     }
 }
@@ -105,7 +105,7 @@ impl Reader {
 }
 
 /// Whether the index has the tables. One that no writer of this program has opened lacks them.
-pub(super) fn has_worklist(connection: &Connection) -> rusqlite::Result<bool> {
+pub(in super::super) fn has_worklist(connection: &Connection) -> rusqlite::Result<bool> {
     let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'worklist_item')";
     connection.prepare_cached(sql)?.query_row([], |row| row.get(0))
 }
