@@ -29,6 +29,7 @@ mod feeding;
 mod find;
 mod fit;
 mod health;
+mod hl7;
 mod http;
 mod import;
 mod keys;

@@ -29,6 +29,7 @@ use crate::access::peers::{Grant, Security};
 use crate::audit::{AuditEvent, AuditRecord, AuditTrail, Auditor};
 use crate::cli::context::{Chattiness, Context, Flags, IndexArgs, in_one_line, make_directory_of};
 use crate::cli::feeding::Feeding;
+use crate::cli::hl7::{Hl7Start, WorklistControl};
 use crate::cli::http::{Callers, read_users};
 use crate::cli::watching::Watching;
 use crate::cli::{Exit, backup, fit, monitoring, places, stray, suspend};
@@ -41,7 +42,6 @@ use crate::db::open::{Reader, Writer, WriterHandle};
 use crate::deliver::delivery::Delivery;
 use crate::deliver::scrub::{Scrub, ScrubTally};
 use crate::ingest::{Outcome, Wanted, read_file};
-use crate::mllp::{self, MllpListener};
 use crate::model::attribute::AttributeId;
 use crate::model::clock::Clock;
 use crate::model::location::Place;
@@ -55,7 +55,7 @@ use crate::ul::tls::{SharedTls, Tls};
 use crate::ul::tls_check;
 use crate::watch::WatchControl;
 use crate::web::{self, Monitor, MonitorSources, SharedUsers, Web};
-use crate::worklist::{Hl7Intake, Intake};
+use crate::worklist::Intake;
 
 /// Pause between two looks at the note of the last backup.
 const BACKUP_LOOK: Duration = Duration::from_secs(10);
@@ -78,7 +78,7 @@ Examples:
   dcmdex serve --bind 0.0.0.0                               with a [[peer]] for each caller in dcmdex.toml
   dcmdex serve --index archive.db --peer PACS=10.1.2.3:104  with a destination of C-MOVE
 
-SIGHUP reads peers and certificates again. SIGTERM stops the node in order.";
+SIGHUP reads peers, certificates and orders' settings again. SIGTERM stops the node in order.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -130,7 +130,7 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
     let audit = trail.as_ref().map(AuditTrail::auditor).unwrap_or_default();
     let intake = Arc::new(Intake::new(Box::new(writer.handle()), config.worklist.intake.clone()));
     let feeding = Feeding::start(&config, &intake)?;
-    let offers = offers(&config, objects, (writer.handle(), intake), retrieve, (tls, &audit))?;
+    let offers = offers(&config, objects, (writer.handle(), Arc::clone(&intake)), retrieve, (tls, &audit))?;
     let trashing = offers.0.storage.as_ref().map(|storage| Trashing::start(&config, storage)).transpose()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("node")
@@ -139,7 +139,7 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
         .context("cannot start the network runtime")?;
     let manager = ServiceManager::at(context.sources.variable(NOTIFY_SOCKET).map(OsString::as_os_str));
     let again = Arc::new(context.reader_of_settings(&config)?);
-    let beside = (watching.control(), again);
+    let beside = (watching.control(), WorklistControl::new(intake, offers.2.as_ref()), again);
     audit.note(AuditRecord::new(AuditEvent::Start, ""));
     let served = runtime.block_on(serve(config, history, (offers, monitor), beside, &manager));
     watching.stop();
@@ -197,33 +197,6 @@ fn offers(
 
 /// What the node offers: DIMSE, HTTP, and a port for HL7 messages.
 type Offers = (NodeServices, Option<HttpStart>, Option<Hl7Start>);
-
-/// What the listener for HL7 messages needs to start.
-struct Hl7Start {
-    options: mllp::Options,
-    intake: Arc<Hl7Intake>,
-    tls: Option<mllp::TlsConfigSource>,
-}
-
-impl Hl7Start {
-    /// `None` if there is no port for HL7.
-    fn of(config: &Config, intake: Arc<Intake>, tls: Option<&SharedTls>) -> Option<Self> {
-        let options = config.mllp_options()?;
-        let tls = tls.filter(|_| config.worklist.hl7_tls).map(|tls| {
-            let tls = tls.clone();
-            let source: mllp::TlsConfigSource = Arc::new(move || tls.current().http());
-            source
-        });
-        let intake = Arc::new(Hl7Intake::new(intake, config.worklist.hl7_map.clone(), Clock::System));
-        Some(Self { options, intake, tls })
-    }
-
-    async fn bind(self) -> anyhow::Result<MllpListener> {
-        let listener = MllpListener::bind(self.options, self.intake, self.tls).await.map_err(with_port_hint)?;
-        tracing::info!(address = %listener.local_addr(), "taking HL7 messages");
-        Ok(listener)
-    }
-}
 
 /// The worklist, if peers can ask for it.
 fn worklist_of(config: &Config, intake: &Arc<Intake>) -> Option<Arc<Worklist>> {
@@ -472,7 +445,7 @@ async fn serve<F>(
     config: Config,
     history: AccessHistory,
     ((services, http, hl7), monitor): (Offers, Option<(SocketAddr, MonitorSources)>),
-    (watch, again): (WatchControl, Arc<F>),
+    (watch, worklist, again): (WatchControl, WorklistControl, Arc<F>),
     manager: &ServiceManager,
 ) -> anyhow::Result<()>
 where
@@ -490,7 +463,7 @@ where
         None => None,
     };
     let hl7 = match hl7 {
-        Some(hl7) => Some(hl7.bind().await?),
+        Some(hl7) => Some(hl7.bind().await.map_err(with_port_hint)?),
         None => None,
     };
     let monitor = match monitor {
@@ -525,7 +498,7 @@ where
     let both = async {
         tokio::join!(node.run(shutdown.clone()), web, hl7, monitor);
     };
-    let mut settings = InForce { config, history, peers, users, tokens, watch };
+    let mut settings = InForce { config, history, peers, users, tokens, watch, worklist };
     run_and_reload(both, &shutdown, &mut settings, &mut hang_ups, again, manager).await;
     Ok(())
 }
@@ -620,6 +593,7 @@ struct InForce {
     /// The tokens of an identity provider, if the HTTP server takes them.
     tokens: Option<TokenCheck>,
     watch: WatchControl,
+    worklist: WorklistControl,
 }
 
 impl InForce {
@@ -635,6 +609,7 @@ impl InForce {
         }
         take(&new, certificates, &self.peers);
         self.watch.replace(new.watched());
+        self.worklist.replace(&new);
         tracing::info!(
             access = admitted.as_str(),
             peers = new.peers.table.as_ref().map(BTreeMap::len),
@@ -681,7 +656,10 @@ fn warn_of_restart(old: &Config, new: &Config, has_tls: bool) {
     let changed = new.settings().filter(|(path, setting)| before.get(path) != Some(&&setting.value));
     let is_taken = |path: &str| {
         // `AccessHistory::take` has already decided who may associate.
-        path == "access" || path.starts_with("peers.") || certificates_taken && CERTIFICATES.contains(&path)
+        path == "access"
+            || path.starts_with("peers.")
+            || WorklistControl::SETTINGS.contains(&path)
+            || certificates_taken && CERTIFICATES.contains(&path)
     };
     let later: Vec<_> = changed.map(|(path, _)| path).filter(|path| !is_taken(path)).collect();
     if !later.is_empty() {
@@ -703,7 +681,7 @@ fn log_listening(config: &Config, node: &Node, (web, monitor): (Option<&Web>, Op
         http_address = web.map(Web::local_addr).map(tracing::field::display),
         monitoring_address = monitor.map(Monitor::local_addr).map(tracing::field::display),
         ae_title = %config.ae_title,
-        access = config.admitted()?.as_str(),
+        access = config.admitted_in_words()?,
         index = %config.index.display(),
         keeps,
         peers = config.peers.table.as_ref().map(BTreeMap::len),

@@ -140,7 +140,7 @@ fn add_file(file: &Path, intake: &Intake, config: &Config, context: &mut Context
         now_ms,
     };
     let drafts: Vec<_> =
-        items.into_iter().map(|item| complete(item, facts.clone(), intake.options())).collect::<Result<_, _>>()?;
+        items.into_iter().map(|item| complete(item, facts.clone(), &intake.options())).collect::<Result<_, _>>()?;
     let notes: Vec<_> = drafts.iter().map(|draft| (draft.generated(), draft.warnings().to_vec())).collect();
     let outcomes = intake.put(drafts)?;
     for (outcome, (generated, warnings)) in outcomes.into_iter().zip(notes) {

@@ -544,13 +544,19 @@ keys! {
         unit: "list of addresses and networks",
     }
     WORKLIST_HL7_TLS: Boolean = "worklist.hl7_tls" = "false" {
-        "Whether HL7 messages come over TLS only, with the certificate of [tls].",
+        "Whether HL7 messages come over TLS only, with the certificate of [tls]. Senders need certificates as \
+         tls.client_certificates says.",
         unit: "true or false",
     }
     WORKLIST_HL7_MAP: Texts = "worklist.hl7_map" = "[]" {
         "Lines of the mapping that differ from that of IHE, as \"modality = IPC-5, OBR-24\". The first of the \
          fields that has a value counts. docs/worklist.md has all lines.",
         unit: "list of lines",
+    }
+    WORKLIST_PATIENT_AUTHORITY: Text = "worklist.patient_authority" = "\"\"" {
+        "Assigning authority whose identifier counts if an HL7 message gives a patient several: its name or universal ID \
+         (PID-3.4). Without it, or without one of it, a medical record number (type MR) counts, then type PI, then the first.",
+        unit: "text",
     }
     WORKLIST_QUIET_MINUTES: Integer(1, 100_000) = "worklist.quiet_minutes" = "30" {
         "How long no object of a study must arrive until its item is done.",

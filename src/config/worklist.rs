@@ -85,6 +85,7 @@ impl Check<'_> {
 
     fn hl7_map(&mut self) -> Hl7Map {
         let mut map = Hl7Map::default();
+        map.set_patient_authority(self.text(settings::WORKLIST_PATIENT_AUTHORITY).trim());
         for text in self.texts(settings::WORKLIST_HL7_MAP) {
             if let Err(error) = map.replace(&text) {
                 self.refuse(settings::WORKLIST_HL7_MAP.path(), error.to_string());
@@ -134,7 +135,7 @@ impl Config {
         let network = &self.network;
         Some(mllp::Options {
             bind: self.worklist.hl7.filter(|_| self.worklist.enabled)?,
-            senders: self.worklist.hl7_senders.clone(),
+            senders: self.worklist.hl7_senders.clone().into(),
             max_connections: HL7_CONNECTIONS,
             max_connections_of_one: HL7_CONNECTIONS_OF_ONE,
             idle_timeout: HL7_IDLE,

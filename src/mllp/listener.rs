@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinSet, spawn_blocking};
@@ -37,8 +38,8 @@ pub type TlsConfigSource = Arc<dyn Fn() -> Arc<ServerConfig> + Send + Sync>;
 pub struct Options {
     /// Address and port. Port 0 takes a free one.
     pub bind: SocketAddr,
-    /// Who may send. Without any, everybody who reaches the port.
-    pub senders: Vec<AddressRange>,
+    /// Who may send.
+    pub senders: SharedSenders,
     /// Maximum number of connections.
     pub max_connections: usize,
     /// Maximum number of connections of one address.
@@ -51,6 +52,28 @@ pub struct Options {
     pub write_timeout: Duration,
     /// Time for messages in flight after the order to stop.
     pub drain_timeout: Duration,
+}
+
+/// Who may send at present. Without any, everybody who reaches the port.
+#[derive(Clone, Debug, Default)]
+pub struct SharedSenders(Arc<ArcSwap<Vec<AddressRange>>>);
+
+impl From<Vec<AddressRange>> for SharedSenders {
+    fn from(senders: Vec<AddressRange>) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(senders)))
+    }
+}
+
+impl SharedSenders {
+    /// Replaces them, for the connections to come.
+    pub fn replace(&self, senders: Vec<AddressRange>) {
+        self.0.store(Arc::new(senders));
+    }
+
+    fn admit(&self, address: IpAddr) -> bool {
+        let senders = self.0.load();
+        senders.is_empty() || senders.iter().any(|range| range.contains(address))
+    }
 }
 
 /// The port cannot be had.
@@ -117,7 +140,7 @@ impl MllpListener {
 
     fn begin(&self, stream: TcpStream, address: IpAddr, tasks: &mut JoinSet<()>, shutdown: &CancellationToken) {
         let options = &self.options;
-        if !options.senders.is_empty() && !options.senders.iter().any(|range| range.contains(address)) {
+        if !options.senders.admit(address) {
             metrics::HL7_CONNECTIONS_REFUSED.increment();
             info!(peer.addr = %address, "connection for HL7 refused: the address is not one of `worklist.hl7_senders`");
             return;

@@ -179,6 +179,12 @@ impl Tls {
             .map_err(Error::Identity)
     }
 
+    /// Returns the settings for peers that call. They need certificates as the options say.
+    #[must_use]
+    pub fn server(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.server)
+    }
+
     /// Returns the settings for HTTP: the same certificate, HTTP/2 or HTTP/1.1, and no certificate
     /// from the client.
     #[must_use]
@@ -188,7 +194,7 @@ impl Tls {
 
     /// Does the handshake with a calling peer. The caller limits the time.
     pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<(Stream, Option<PeerCertificate>)> {
-        let acceptor = TlsAcceptor::from(Arc::clone(&self.server));
+        let acceptor = TlsAcceptor::from(self.server());
         let stream = acceptor.accept(AcknowledgesAtOnce(stream)).await?;
         let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let certificate = shown.split_first().map(|(own, others)| self.trust.shown(own, others)).transpose();

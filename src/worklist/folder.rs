@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 use super::complete::{Draft, IntakeError, OrderFacts, complete};
 use super::intake::{Intake, put, remove_origin};
 use super::read::{MAX_ITEM_LENGTH, ReadItemError, read_items};
-use crate::db::{self, WorklistBy, WorklistProblem, WorklistSource, WorklistTables};
+use crate::db::{self, WorklistProblem, WorklistSource, WorklistTables};
 use crate::model::clock::Clock;
 
 /// Pause between two looks.
@@ -147,14 +147,11 @@ impl WorklistFolder {
         let (origin, now_ms) = (origin(path), self.clock.now_ms());
         match self.drafts(path, &origin, now_ms) {
             Ok(drafts) => {
-                let options = self.intake.options().clone();
+                let options = self.intake.options();
                 self.intake.change(move |tables: &mut dyn WorklistTables| {
                     let mut kept = Vec::new();
                     for draft in drafts {
-                        let (study, step) = draft.step();
-                        let (study, step) = (study.to_owned(), step.to_owned());
-                        put(tables, draft, &options)?;
-                        kept.extend(tables.find(WorklistBy::Step(&study, &step))?.into_iter().map(|row| row.id));
+                        kept.push(put(tables, draft, &options)?.1);
                     }
                     // What the file had before and has no more.
                     remove_origin(tables, WorklistSource::File, &origin, &kept)?;
@@ -189,7 +186,8 @@ impl WorklistFolder {
             now_ms,
         };
         let items = read_items(&bytes, &self.assumed_character_set)?;
-        let drafts = items.into_iter().map(|item| complete(item, facts.clone(), self.intake.options()));
+        let options = self.intake.options();
+        let drafts = items.into_iter().map(|item| complete(item, facts.clone(), &options));
         Ok(drafts.collect::<Result<_, _>>()?)
     }
 }

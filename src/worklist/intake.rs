@@ -1,7 +1,10 @@
 //! Drafts become rows, in one transaction. The same order is one row, whoever sends it and however
 //! often.
 
-use std::sync::mpsc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, mpsc};
+
+use arc_swap::ArcSwap;
 
 use super::complete::{Draft, IntakeOptions, OrderFacts, study_uid};
 use super::tags::{START_DATE, START_TIME};
@@ -24,15 +27,34 @@ pub enum PutOutcome {
     StaysCancelled,
 }
 
+/// Which steps of an order a cancellation ends (IHE RAD TF-2, 4.13).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CancelScope {
+    /// Those that are not done. The order is cancelled.
+    NotDone,
+    /// Those that have not started. The order is discontinued: "all remaining SPS".
+    NotStarted,
+}
+
+impl CancelScope {
+    fn ends(self, state: WorklistState) -> bool {
+        match state {
+            WorklistState::Scheduled | WorklistState::Cancelled => true,
+            WorklistState::Started => self == Self::NotDone,
+            WorklistState::Done | WorklistState::Discontinued => false,
+        }
+    }
+}
+
 /// The way into the worklist: the writer of the index, and the settings.
 pub struct Intake {
     changes: Box<dyn WorklistChanges>,
-    options: IntakeOptions,
+    options: ArcSwap<IntakeOptions>,
 }
 
 impl std::fmt::Debug for Intake {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Intake").field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("Intake").field("options", &self.options()).finish_non_exhaustive()
     }
 }
 
@@ -40,13 +62,18 @@ impl Intake {
     /// Creates the way into this index.
     #[must_use]
     pub fn new(changes: Box<dyn WorklistChanges>, options: IntakeOptions) -> Self {
-        Self { changes, options }
+        Self { changes, options: ArcSwap::from_pointee(options) }
     }
 
-    /// Returns the settings.
+    /// Returns the present settings.
     #[must_use]
-    pub fn options(&self) -> &IntakeOptions {
-        &self.options
+    pub fn options(&self) -> Arc<IntakeOptions> {
+        self.options.load_full()
+    }
+
+    /// Replaces the settings. What is under way ends with the former ones.
+    pub fn replace_options(&self, options: IntakeOptions) {
+        self.options.store(Arc::new(options));
     }
 
     /// Does this work in one transaction, and waits for its commit. Returns its result.
@@ -73,8 +100,8 @@ impl Intake {
     /// # Errors
     /// That of the index.
     pub fn put(&self, drafts: Vec<Draft>) -> Result<Vec<PutOutcome>, Error> {
-        let options = self.options.clone();
-        self.change(move |tables| drafts.into_iter().map(|draft| put(tables, draft, &options)).collect())
+        let options = self.options();
+        self.change(move |tables| drafts.into_iter().map(|draft| Ok(put(tables, draft, &options)?.0)).collect())
     }
 
     /// Notes what could not become an item.
@@ -86,17 +113,20 @@ impl Intake {
     }
 }
 
-/// Puts a draft: makes a row, or changes the row of the same order.
+/// Puts a draft: makes a row, or changes the row of the same order. Returns also the number of the row.
 ///
 /// # Errors
 /// That of the index.
-pub fn put(tables: &mut dyn WorklistTables, mut draft: Draft, options: &IntakeOptions) -> Result<PutOutcome, Error> {
+pub fn put(
+    tables: &mut dyn WorklistTables,
+    mut draft: Draft,
+    options: &IntakeOptions,
+) -> Result<(PutOutcome, i64), Error> {
     let Some(known) = find(tables, &draft)? else {
-        tables.put(&draft.row(options))?;
-        return Ok(PutOutcome::New);
+        return Ok((PutOutcome::New, tables.put(&draft.row(options))?));
     };
     if known.state == WorklistState::Cancelled && is_older(&draft.facts.message_time, &known.message_time) {
-        return Ok(PutOutcome::StaysCancelled);
+        return Ok((PutOutcome::StaysCancelled, known.id));
     }
     keep_known_values(&mut draft, &known);
     let mut row = draft.row(options);
@@ -111,26 +141,26 @@ pub fn put(tables: &mut dyn WorklistTables, mut draft: Draft, options: &IntakeOp
         row.order_key.clone_from(&known.order_key);
     }
     if is_same(&row, &known) {
-        return Ok(PutOutcome::Unchanged);
+        return Ok((PutOutcome::Unchanged, known.id));
     }
     // The order may have got the identifiers of another row. Both are the same step then.
     let (study, step) = (row.value(WorklistColumn::StudyInstanceUid), row.value(WorklistColumn::StepId));
     for other in tables.find(WorklistBy::Step(study, step))?.into_iter().filter(|other| other.id != row.id) {
         tables.remove(other.id)?;
     }
-    tables.put(&row)?;
-    Ok(PutOutcome::Changed)
+    Ok((PutOutcome::Changed, tables.put(&row)?))
 }
 
 /// Cancels an order. Returns how many items it had.
 ///
-/// An order that is not known is remembered, because messages may overtake each other.
+/// An order that is not known is remembered, because messages may overtake each other. Items that the
+/// scope leaves out stay as they are.
 ///
 /// # Errors
 /// That of the index.
 pub fn cancel(
     tables: &mut dyn WorklistTables,
-    facts: &OrderFacts,
+    (facts, scope): (&OrderFacts, CancelScope),
     accession_number: &str,
     step_id: &str,
     options: &IntakeOptions,
@@ -148,11 +178,8 @@ pub fn cancel(
         rows.retain(|row| row.value(WorklistColumn::StepId) == step_id);
     }
     let count = rows.len();
-    for mut row in rows {
-        row.state = WorklistState::Cancelled;
-        row.changed_ms = facts.now_ms;
-        row.message_time.clone_from(&facts.message_time);
-        tables.put(&row)?;
+    for row in rows.into_iter().filter(|row| scope.ends(row.state)) {
+        cancel_row(tables, row, facts)?;
     }
     if count == 0
         && let Some(key) = facts.order_keys.first()
@@ -160,6 +187,41 @@ pub fn cancel(
         tables.put(&tombstone(facts, key, options))?;
     }
     Ok(count)
+}
+
+/// Cancels steps that a message no longer names. It names `items`, and those of them that are `replacing`
+/// are all steps of their studies. A step that has started stays.
+///
+/// # Errors
+/// That of the index.
+pub fn cancel_dropped(
+    tables: &mut dyn WorklistTables,
+    replacing: &[i64],
+    items: &[i64],
+    facts: &OrderFacts,
+) -> Result<(), Error> {
+    let mut studies = BTreeSet::new();
+    for item in replacing {
+        let rows = tables.find(WorklistBy::Id(*item))?;
+        studies.extend(rows.iter().map(|row| row.value(WorklistColumn::StudyInstanceUid).to_owned()));
+    }
+    for study in studies {
+        // Files and the command line are no part of what the sender knows.
+        let is_dropped = |row: &WorklistRow| {
+            row.state == WorklistState::Scheduled && row.source == facts.source && !items.contains(&row.id)
+        };
+        for row in tables.find(WorklistBy::Study(&study))?.into_iter().filter(is_dropped) {
+            cancel_row(tables, row, facts)?;
+        }
+    }
+    Ok(())
+}
+
+fn cancel_row(tables: &mut dyn WorklistTables, mut row: WorklistRow, facts: &OrderFacts) -> Result<(), Error> {
+    row.state = WorklistState::Cancelled;
+    row.changed_ms = facts.now_ms;
+    row.message_time.clone_from(&facts.message_time);
+    tables.put(&row).map(drop)
 }
 
 /// Removes the items that came from here, except those with these numbers. Returns how many there

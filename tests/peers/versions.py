@@ -2,5 +2,5 @@
 
 from importlib.metadata import version
 
-for name in ("pydicom", "pynetdicom", "duckdb", "duckdb-extension-sqlite-scanner"):
+for name in ("pydicom", "pynetdicom", "duckdb", "duckdb-extension-sqlite-scanner", "hl7"):
     print(f"{name}=={version(name)}")

@@ -22,6 +22,12 @@ enum LineKind {
     Person,
     /// A code (CE): value, meaning, scheme.
     Code,
+    /// A code, if it names its scheme. Otherwise the field is a text.
+    CodeWithScheme,
+    /// An authority in one component (HD).
+    Authority,
+    /// The authority of an order number (EI): the components after the number.
+    OrderAuthority,
     /// A date.
     Date,
     /// Date and time of the start.
@@ -64,6 +70,12 @@ const LINES: &[MapLine] = &[
     line("patient_birth_date", LineKind::Date, LineTarget::Root(PATIENT_BIRTH_DATE), "PID-7.1"),
     line("patient_sex", LineKind::Sex, LineTarget::Root(PATIENT_SEX), "PID-8.1"),
     line("admission_id", LineKind::Text, LineTarget::Root(ADMISSION_ID), "PV1-19.1, PID-18.1"),
+    line(
+        "issuer_of_admission_id",
+        LineKind::Authority,
+        LineTarget::Root(ISSUER_OF_ADMISSION_ID_SEQUENCE),
+        "PV1-19.4, PID-18.4",
+    ),
     line("patient_location", LineKind::Text, LineTarget::Root(CURRENT_PATIENT_LOCATION), "PV1-3"),
     line("pregnancy_status", LineKind::Pregnancy, LineTarget::Root(PREGNANCY_STATUS), "PV1-15.1"),
     line("confidentiality", LineKind::Text, LineTarget::Root(CONFIDENTIALITY_CONSTRAINT), ""),
@@ -71,6 +83,18 @@ const LINES: &[MapLine] = &[
     line("requesting_physician", LineKind::Person, LineTarget::Root(REQUESTING_PHYSICIAN), "OBR-16, ORC-12"),
     line("placer_order_number", LineKind::Text, LineTarget::Root(PLACER_ORDER_NUMBER), "ORC-2.1, OBR-2.1"),
     line("filler_order_number", LineKind::Text, LineTarget::Root(FILLER_ORDER_NUMBER), "ORC-3.1, OBR-3.1"),
+    line(
+        "placer_order_issuer",
+        LineKind::OrderAuthority,
+        LineTarget::Root(ORDER_PLACER_IDENTIFIER_SEQUENCE),
+        "ORC-2.2, OBR-2.2",
+    ),
+    line(
+        "filler_order_issuer",
+        LineKind::OrderAuthority,
+        LineTarget::Root(ORDER_FILLER_IDENTIFIER_SEQUENCE),
+        "ORC-3.2, OBR-3.2",
+    ),
     line("accession_number", LineKind::Text, LineTarget::Root(ACCESSION_NUMBER), "IPC-1.1, OBR-18.1"),
     line("requested_procedure_id", LineKind::Text, LineTarget::Root(REQUESTED_PROCEDURE_ID), "IPC-2.1, OBR-19.1"),
     line("study_instance_uid", LineKind::Text, LineTarget::Root(STUDY_INSTANCE_UID), "IPC-3.1, ZDS-1.1"),
@@ -92,6 +116,12 @@ const LINES: &[MapLine] = &[
     line("allergies", LineKind::Text, LineTarget::Root(ALLERGIES), "AL1-3.2, AL1-3.1"),
     line("patient_transport", LineKind::Text, LineTarget::Root(PATIENT_TRANSPORT_ARRANGEMENTS), "OBR-30.1"),
     line("reason", LineKind::Text, LineTarget::Root(REASON_FOR_REQUESTED_PROCEDURE), "OBR-31.2, OBR-31.1"),
+    line(
+        "reason_code",
+        LineKind::CodeWithScheme,
+        LineTarget::Root(REASON_FOR_REQUESTED_PROCEDURE_CODE_SEQUENCE),
+        "OBR-31",
+    ),
     line("step_id", LineKind::Text, LineTarget::Step(STEP_ID), "IPC-4.1, OBR-20.1"),
     line("modality", LineKind::Text, LineTarget::Step(MODALITY), "IPC-5.1, OBR-24.1"),
     line("protocol_code", LineKind::Code, LineTarget::Step(PROTOCOL_CODE_SEQUENCE), "IPC-6, OBR-4.4"),
@@ -108,6 +138,8 @@ const LINES: &[MapLine] = &[
 pub struct Hl7Map {
     /// Fields of each line, in the order of [`LINES`].
     fields: Vec<Vec<FieldPath>>,
+    /// Assigning authority whose identifier of a patient counts. Empty if none is preferred.
+    patient_authority: String,
 }
 
 /// Reason why a line of the settings cannot be used.
@@ -131,7 +163,7 @@ fn names() -> String {
 impl Default for Hl7Map {
     fn default() -> Self {
         let fields = LINES.iter().map(|line| paths(line.fields).expect("the defaults are fields; a test reads them"));
-        Self { fields: fields.collect() }
+        Self { fields: fields.collect(), patient_authority: String::new() }
     }
 }
 
@@ -154,6 +186,17 @@ impl Hl7Map {
             *place = fields;
         }
         Ok(())
+    }
+
+    /// Sets the assigning authority whose identifier counts if a patient has several. Its name or its
+    /// universal ID. Empty for none.
+    pub fn set_patient_authority(&mut self, authority: &str) {
+        authority.clone_into(&mut self.patient_authority);
+    }
+
+    /// Returns the assigning authority whose identifier counts.
+    pub(super) fn patient_authority(&self) -> &str {
+        &self.patient_authority
     }
 
     /// Returns all lines and their default fields, for documents.
@@ -223,7 +266,14 @@ fn apply(
         }
         LineKind::Name => name(&[1, 2, 3, 4, 5].map(part)),
         LineKind::Person => person(segment, field.field, delimiters),
-        LineKind::Code => return code(line, &part(1), &part(2), &part(3), item),
+        LineKind::CodeWithScheme if part(3).is_empty() => return false,
+        LineKind::Code | LineKind::CodeWithScheme => return code(line, &part(1), &part(2), &part(3), item),
+        LineKind::Authority => {
+            let sub =
+                |number| unescaped(segment.part(field.field, first_component, Some(number), delimiters), delimiters);
+            return authority(line, &[1, 2, 3].map(sub), item);
+        }
+        LineKind::OrderAuthority => return authority(line, &[1, 2, 3].map(part), item),
         LineKind::Start => return start(&text, item),
     };
     if value.is_empty() {
@@ -281,11 +331,31 @@ fn code(line: &MapLine, value: &str, meaning: &str, scheme: &str, item: &mut Wor
     set_in(&mut code, CODING_SCHEME_DESIGNATOR, if scheme.is_empty() { "L" } else { scheme });
     set_in(&mut code, CODE_MEANING, if meaning.is_empty() { value } else { meaning });
     debug_assert!(code.iter().all(|element| element.vr != VR::SQ && element.value != KeyValue::Items(Vec::new())));
-    match line.target {
-        LineTarget::Root(tag) => item.set_items(tag, vec![code]),
-        LineTarget::Step(tag) => item.set_step_items(tag, vec![code]),
-    }
+    set_sequence(line, code, item);
     true
+}
+
+/// Sets an authority: name, universal ID and its type (PS3.3 table 10-17).
+fn authority(line: &MapLine, [name, id, id_type]: &[String; 3], item: &mut WorklistItem) -> bool {
+    let mut authority: Vec<KeyElement> = Vec::new();
+    set_in(&mut authority, LOCAL_NAMESPACE_ENTITY_ID, name);
+    if !id.is_empty() && !id_type.is_empty() {
+        set_in(&mut authority, UNIVERSAL_ENTITY_ID, id);
+        set_in(&mut authority, UNIVERSAL_ENTITY_ID_TYPE, id_type);
+    }
+    let has_any = !authority.is_empty();
+    if has_any {
+        set_sequence(line, authority, item);
+    }
+    has_any
+}
+
+/// Sets the only item of the sequence of a line.
+fn set_sequence(line: &MapLine, content: Vec<KeyElement>, item: &mut WorklistItem) {
+    match line.target {
+        LineTarget::Root(tag) => item.set_items(tag, vec![content]),
+        LineTarget::Step(tag) => item.set_step_items(tag, vec![content]),
+    }
 }
 
 /// Sets start date and time of a time stamp, `YYYYMMDD[HHMM[SS[.S]]][+ZZZZ]`.

@@ -122,11 +122,45 @@ impl Message {
         self.segments.iter().find(|segment| segment.name == name)
     }
 
+    /// Moves the identifier of the patient that counts to the front of its field, where the mapping
+    /// looks. PID-3 and MRG-1 may hold several.
+    ///
+    /// `authority` is the assigning authority of the settings, or empty. After it counts the type: a
+    /// medical record number (MR), then an internal identifier (PI).
+    pub(super) fn put_patient_identifier_first(&mut self, authority: &str) {
+        let delimiters = self.delimiters;
+        for segment in &mut self.segments {
+            let field = match segment.name.as_str() {
+                "PID" => 3,
+                "MRG" => 1,
+                _ => continue,
+            };
+            segment.put_first(field, delimiters.repetition, |identifier| {
+                identifier_rank(identifier, authority, delimiters)
+            });
+        }
+    }
+
     /// Returns a value of the header, with its escape sequences resolved.
     pub(super) fn header(&self, field: usize, component: usize) -> String {
         self.segment("MSH")
             .map_or_else(String::new, |header| header.text(field, Some(component), None, self.delimiters))
     }
+}
+
+/// Ranks an identifier of a patient (CX, HL7 2.5.1, 2.A.14). The least rank counts most.
+fn identifier_rank(identifier: &str, authority: &str, delimiters: Delimiters) -> (bool, bool, u8) {
+    let component = |number| nth(identifier, Some(delimiters.component), number);
+    // An authority has a name (HD-1) and a universal ID (HD-2).
+    let names = [1, 2].map(|number| unescaped(nth(component(4), delimiters.subcomponent, number), delimiters));
+    let is_of_authority = !authority.is_empty() && names.iter().any(|name| name == authority);
+    // HL7 table 0203.
+    let kind = match component(5) {
+        "MR" => 0,
+        "PI" => 1,
+        _ => 2,
+    };
+    (component(1).is_empty(), !is_of_authority, kind)
 }
 
 impl Delimiters {
@@ -166,6 +200,16 @@ impl Hl7Segment {
     pub(super) fn raw(&self, field: usize) -> &str {
         let text = field.checked_sub(1).and_then(|at| self.fields.get(at)).map_or("", String::as_str);
         if text == "\"\"" { "" } else { text }
+    }
+
+    /// Moves the repetition of a field with the least rank to its front. Of equal ones it is the first.
+    fn put_first<R: Ord>(&mut self, field: usize, delimiter: char, rank: impl Fn(&str) -> R) {
+        let Some(text) = field.checked_sub(1).and_then(|at| self.fields.get_mut(at)) else { return };
+        let mut repetitions: Vec<&str> = text.split(delimiter).collect();
+        if let Some((at, _)) = repetitions.iter().enumerate().min_by_key(|(_, repetition)| rank(repetition)) {
+            repetitions[..=at].rotate_right(1);
+        }
+        *text = repetitions.join(&delimiter.to_string());
     }
 
     /// Returns the first repetition of a field.

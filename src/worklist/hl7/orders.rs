@@ -2,6 +2,7 @@
 
 use super::map::{Hl7Map, OrderSegments, date_and_time};
 use super::message::{Hl7Segment, Message};
+use crate::worklist::intake::CancelScope;
 use crate::worklist::item::WorklistItem;
 
 /// What a message wants.
@@ -24,6 +25,8 @@ pub(super) struct Hl7Order {
     pub(super) items: Vec<WorklistItem>,
     /// Its numbers, the strongest first.
     pub(super) keys: Vec<String>,
+    /// Whether its steps replace all former ones.
+    pub(super) replaces_steps: bool,
 }
 
 /// What becomes of an order.
@@ -32,7 +35,7 @@ pub(super) enum OrderAction {
     Put,
     Start,
     Complete,
-    Cancel,
+    Cancel(CancelScope),
 }
 
 /// Reason why a message cannot be used. The text has no value of the patient.
@@ -120,7 +123,8 @@ fn order(
         let segment = own.iter().find(|segment| segment.name == name);
         segment.map_or_else(String::new, |segment| segment.text(field, Some(1), None, message.delimiters))
     };
-    let action = action(&text("ORC", 1), &text("ORC", 5))?;
+    let control = text("ORC", 1);
+    let action = action(&control, &text("ORC", 5))?;
     // Numbers are unique with the application that gave them (EI).
     let key = |letter: char, segment: &str, field: usize| {
         let segment = own.iter().find(|known| known.name == segment)?;
@@ -139,18 +143,23 @@ fn order(
         let own = others.iter().copied().chain(step).collect::<Vec<_>>();
         map.item(&OrderSegments { common, own }, message)
     };
-    let items = if steps.is_empty() {
+    let has_steps = !steps.is_empty();
+    let items = if !has_steps {
         vec![map.item(&OrderSegments { common, own: others.clone() }, message)]
     } else {
         steps.into_iter().map(|step| item_of(Some(step))).collect()
     };
-    Ok(Hl7Order { action, items, keys })
+    // HL7 2.5.1, 2.10.4.1: segments that repeat replace all former ones (snapshot mode). A new order has
+    // nothing to replace, and some senders write one message for each step.
+    let is_change = action == OrderAction::Put && matches!(control.as_str(), "XO" | "XX" | "RP" | "RO");
+    Ok(Hl7Order { action, items, keys, replaces_steps: is_change && has_steps })
 }
 
 /// HL7 table 0119, and table 0038 for a status.
 fn action(control: &str, status: &str) -> Result<OrderAction, RefusedMessage> {
     let of_status = match status {
-        "CA" | "DC" => OrderAction::Cancel,
+        "CA" => OrderAction::Cancel(CancelScope::NotDone),
+        "DC" => OrderAction::Cancel(CancelScope::NotStarted),
         "CM" => OrderAction::Complete,
         "IP" => OrderAction::Start,
         _ => OrderAction::Put,
@@ -158,7 +167,8 @@ fn action(control: &str, status: &str) -> Result<OrderAction, RefusedMessage> {
     match control {
         "NW" | "SN" | "RP" | "RO" | "" => Ok(OrderAction::Put),
         "XO" | "XX" | "SC" => Ok(of_status),
-        "CA" | "DC" | "OC" | "OD" | "CR" | "DR" => Ok(OrderAction::Cancel),
+        "CA" | "OC" | "CR" => Ok(OrderAction::Cancel(CancelScope::NotDone)),
+        "DC" | "OD" | "DR" => Ok(OrderAction::Cancel(CancelScope::NotStarted)),
         other => Err(RefusedMessage::Control(other.chars().take(SHOWN).collect())),
     }
 }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+
 use super::acknowledge::{AckCode, Acknowledgment};
 use super::error::MessageError;
 use super::map::Hl7Map;
@@ -9,12 +11,11 @@ use super::message::Message;
 use super::orders::{Hl7Order, OrderAction, RefusedMessage, WantedChange, message_time, wanted};
 use crate::db::{
     self, WorklistBy, WorklistColumn, WorklistProblem, WorklistRow, WorklistSource, WorklistState, WorklistTables,
-    WorklistWork,
 };
 use crate::model::clock::Clock;
 use crate::telemetry::metrics;
 use crate::worklist::complete::{IntakeError, IntakeOptions, OrderFacts, complete};
-use crate::worklist::intake::{Intake, cancel, put};
+use crate::worklist::intake::{Intake, cancel, cancel_dropped, put};
 use crate::worklist::item::WorklistItem;
 use crate::worklist::tags::*;
 
@@ -22,7 +23,7 @@ use crate::worklist::tags::*;
 #[derive(Debug)]
 pub struct Hl7Intake {
     intake: Arc<Intake>,
-    map: Hl7Map,
+    map: ArcSwap<Hl7Map>,
     clock: Clock,
 }
 
@@ -57,7 +58,12 @@ impl Hl7Intake {
     /// Creates the way in for messages.
     #[must_use]
     pub fn new(intake: Arc<Intake>, map: Hl7Map, clock: Clock) -> Self {
-        Self { intake, map, clock }
+        Self { intake, map: ArcSwap::from_pointee(map), clock }
+    }
+
+    /// Replaces the mapping, for the messages to come.
+    pub fn replace_map(&self, map: Hl7Map) {
+        self.map.store(Arc::new(map));
     }
 
     /// Takes a message, and returns its acknowledgment. The message is committed by then.
@@ -66,11 +72,13 @@ impl Hl7Intake {
     #[must_use]
     pub fn take(&self, bytes: &[u8], sender: &str) -> Acknowledgment {
         let now_ms = self.clock.now_ms();
-        let message = match Message::parse(bytes) {
+        let map = self.map.load_full();
+        let mut message = match Message::parse(bytes) {
             Ok(message) => message,
             Err(error) => return self.refuse(None, &error.into(), sender, now_ms),
         };
-        match self.do_wanted(&message, now_ms) {
+        message.put_patient_identifier_first(map.patient_authority());
+        match self.do_wanted(&message, &map, now_ms) {
             Ok(()) => {
                 metrics::HL7_ACCEPTED.increment();
                 Acknowledgment::new(Some(&message), AckCode::Accept, "", now_ms)
@@ -106,7 +114,7 @@ impl Hl7Intake {
         }
     }
 
-    fn do_wanted(&self, message: &Message, now_ms: i64) -> Result<(), Hl7Error> {
+    fn do_wanted(&self, message: &Message, map: &Hl7Map, now_ms: i64) -> Result<(), Hl7Error> {
         let origin = format!("{} {}", message.header(3, 1), message.header(4, 1)).trim().to_owned();
         let facts = OrderFacts {
             source: WorklistSource::Hl7,
@@ -115,14 +123,14 @@ impl Hl7Intake {
             message_time: message_time(message),
             now_ms,
         };
-        match wanted(message, &self.map)? {
+        match wanted(message, map)? {
             WantedChange::Nothing => Ok(()),
             WantedChange::Orders(orders) => self.orders(orders, &facts),
             WantedChange::Patient(item, former) => {
                 if item.text(PATIENT_ID).is_empty() {
                     return Err(IntakeError::NoPatient.into());
                 }
-                let options = self.intake.options().clone();
+                let options = self.intake.options();
                 let work =
                     move |tables: &mut dyn WorklistTables| correct(tables, &item, former.as_deref(), &facts, &options);
                 self.intake.change(work).map_err(Hl7Error::Index)
@@ -132,43 +140,60 @@ impl Hl7Intake {
 
     /// Does what all orders want, or nothing.
     fn orders(&self, orders: Vec<Hl7Order>, facts: &OrderFacts) -> Result<(), Hl7Error> {
-        let options = self.intake.options().clone();
-        let mut works: Vec<WorklistWork> = Vec::new();
-        for Hl7Order { action, items, keys } in orders {
+        let options = self.intake.options();
+        let mut works = Vec::new();
+        for Hl7Order { action, items, keys, replaces_steps } in orders {
             let facts = OrderFacts { order_keys: keys, ..facts.clone() };
             for item in items {
-                let (facts, options) = (facts.clone(), options.clone());
-                match action {
-                    OrderAction::Put => {
-                        let draft = complete(item, facts, &options)?;
-                        works.push(Box::new(move |tables| put(tables, draft, &options).map(drop)));
-                    }
-                    OrderAction::Cancel => works.push(Box::new(move |tables| {
-                        let (accession, step) = (item.text(ACCESSION_NUMBER), item.step_text(STEP_ID));
-                        cancel(tables, &facts, accession, step, &options).map(drop)
-                    })),
-                    OrderAction::Start | OrderAction::Complete => {
-                        let draft = complete(item, facts.clone(), &options)?;
-                        let state = match action {
-                            OrderAction::Start => WorklistState::Started,
-                            _ => WorklistState::Done,
-                        };
-                        works.push(Box::new(move |tables| {
-                            let (study, step) = draft.step();
-                            let (study, step) = (study.to_owned(), step.to_owned());
-                            put(tables, draft, &options)?;
-                            for row in tables.find(WorklistBy::Step(&study, &step))? {
-                                tables.set_state(row.id, state, facts.now_ms)?;
-                            }
-                            Ok(())
-                        }));
-                    }
-                }
+                works.push((step_work(item, action, facts.clone(), &options)?, replaces_steps));
             }
         }
-        let all = move |tables: &mut dyn WorklistTables| works.into_iter().try_for_each(|work| work(tables));
+        let facts = facts.clone();
+        let all = move |tables: &mut dyn WorklistTables| {
+            let (mut items, mut replacing) = (Vec::new(), Vec::new());
+            for (work, replaces_steps) in works {
+                let item = work(tables)?;
+                items.extend(item);
+                replacing.extend(item.filter(|_| replaces_steps));
+            }
+            // A message may have several orders of one study.
+            cancel_dropped(tables, &replacing, &items, &facts)
+        };
         self.intake.change(all).map_err(Hl7Error::Index)
     }
+}
+
+/// Work on one step. It returns the number of its item, unless it cancels.
+type StepWork = Box<dyn FnOnce(&mut dyn WorklistTables) -> Result<Option<i64>, db::Error> + Send>;
+
+/// Makes the work that an order wants for one of its steps.
+fn step_work(
+    item: WorklistItem,
+    action: OrderAction,
+    facts: OrderFacts,
+    options: &Arc<IntakeOptions>,
+) -> Result<StepWork, IntakeError> {
+    let options = Arc::clone(options);
+    let now_ms = facts.now_ms;
+    let state = match action {
+        OrderAction::Cancel(scope) => {
+            return Ok(Box::new(move |tables| {
+                let (accession, step) = (item.text(ACCESSION_NUMBER), item.step_text(STEP_ID));
+                cancel(tables, (&facts, scope), accession, step, &options).map(|_| None)
+            }));
+        }
+        OrderAction::Put => None,
+        OrderAction::Start => Some(WorklistState::Started),
+        OrderAction::Complete => Some(WorklistState::Done),
+    };
+    let draft = complete(item, facts, &options)?;
+    Ok(Box::new(move |tables| {
+        let (_, id) = put(tables, draft, &options)?;
+        if let Some(state) = state {
+            tables.set_state(id, state, now_ms)?;
+        }
+        Ok(Some(id))
+    }))
 }
 
 /// The attributes of a patient that a correction sets.

@@ -33,6 +33,7 @@ mod serve;
 mod stopped;
 mod watching;
 mod worklist;
+mod worklist_peers;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -4,14 +4,16 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
+use rustix::process::Signal;
+
 use super::serve::Node;
 use super::*;
 use crate::util::peers;
 
-const SETTINGS: &str = "index = \"index.db\"\nstorage = \"objects\"\n[worklist]\nenabled = true\n\
+pub(super) const SETTINGS: &str = "index = \"index.db\"\nstorage = \"objects\"\n[worklist]\nenabled = true\n\
      hl7 = \"127.0.0.1:0\"\nfolder = \"wl\"\nstations = [\"CT=CT1\"]\n";
 
-fn start(place: &Place) -> (Node, String) {
+pub(super) fn start(place: &Place) -> (Node, String) {
     fs::create_dir_all(place.path("wl")).unwrap();
     fs::write(place.path("dcmdex.toml"), SETTINGS).unwrap();
     let node = Node::start(place, &[]);
@@ -20,14 +22,14 @@ fn start(place: &Place) -> (Node, String) {
     (node, hl7["address"].as_str().unwrap().to_owned())
 }
 
-fn order(number: u32) -> String {
+pub(super) fn order(number: u32) -> String {
     format!(
         "MSH|^~\\&|RIS|SITE|||20261129100000||ORM^O01|{number}|P|2.3.1\rPID|||P{number}||Doe^Jane\rORC|NW|{number}\r\
          OBR|1|||X^Head||||||||||||||A{number}||||||CT\r"
     )
 }
 
-fn send(address: &str, message: &str) -> String {
+pub(super) fn send(address: &str, message: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.write_all(&[b"\x0B", message.as_bytes(), b"\x1C\r"].concat()).unwrap();
     let mut answer = Vec::new();
@@ -50,7 +52,71 @@ fn an_order_that_was_acknowledged_is_there_after_a_kill() {
     let list = place.run(["worklist", "list", "--json"]).expect(0).stdout;
     assert_eq!(list.lines().count(), 5, "{list}");
     assert!(list.contains("\"accession_number\":\"A5\""), "{list}");
-    assert_eq!(place.run(["check"]).code, 0);
+    let checked = place.run(["check"]).expect(0).stdout;
+    assert!(checked.contains("worklist: 5 scheduled\n"), "{checked}");
+    let (node, _) = start(&place);
+    let Some(said) = asked(&node, "ScheduledProcedureStepSequence[0].Modality=CT") else { return };
+    assert!((1..=5).all(|number| said.contains(&format!("[A{number}"))), "{said}");
+}
+
+/// What findscu says of items that match this key.
+fn asked(node: &Node, key: &str) -> Option<String> {
+    let keys = ["-W", "-v", "-aec", "DCMDEX", "-k", "AccessionNumber", "-k", "StudyInstanceUID", "-k", "PatientName"];
+    let port = node.port.to_string();
+    let mut findscu = peers::dcmtk("findscu")?;
+    Some(peers::run(findscu.args(keys).args(["-k", key, "127.0.0.1", &port])).expect_success())
+}
+
+#[test]
+fn items_are_part_of_a_backup_and_of_the_check() {
+    let place = Place::new();
+    let (node, hl7) = start(&place);
+    assert!(send(&hl7, &order(1)).contains("MSA|AA"));
+    place.run(["backup", "saved.db"]).expect(0);
+    assert!(send(&hl7, &order(2)).contains("MSA|AA"));
+    assert_eq!(node.stop(Signal::TERM).0, Some(0));
+    place.run(["restore", "saved.db", "--yes"]).expect(0);
+    let list = place.run(["worklist", "list", "--json"]).expect(0).json();
+    assert_eq!(list.iter().map(|item| item["accession_number"].clone()).collect::<Vec<_>>(), ["A1"]);
+    let summary = place.run(["check", "--json"]).expect(0).json().remove(0);
+    super::scan::assert_documented("check summary", &summary);
+    assert_eq!(summary["worklist"], serde_json::json!({ "scheduled": 1 }));
+    let change = |sql: &str| {
+        let index = place.path("index.db").display().to_string();
+        let done = Command::new("sqlite3").args([&index, sql]).status();
+        assert!(done.expect("the sqlite3 shell is installed by scripts/peers").success());
+    };
+    change("UPDATE worklist_item SET patient_id = 'OTHER'; INSERT INTO worklist_asked VALUES (99, 'CT1', 0)");
+    let found = place.run(["check"]).expect(1).stdout;
+    assert!(found.contains("columns of worklist items: item 1\n"), "{found}");
+    assert!(found.contains("references of the worklist: who asked for item 99"), "{found}");
+    change("DELETE FROM worklist_asked; UPDATE worklist_item SET item = '{', source = 9");
+    let found = place.run(["check"]).expect(1).stdout;
+    assert!(found.contains("worklist items: item 1: it is no JSON\n"), "{found}");
+}
+
+#[test]
+fn a_reload_changes_senders_stations_and_mapping() {
+    let place = Place::new();
+    let (mut node, hl7) = start(&place);
+    assert!(send(&hl7, &order(1)).contains("MSA|AA"));
+    let mut reload = |more: &str| {
+        let settings = SETTINGS.replace("[\"CT=CT1\"]", "[\"US=US9\"]") + more;
+        fs::write(place.path("dcmdex.toml"), settings).unwrap();
+        node.signal(Signal::HUP);
+        node.wait_for("peers and certificates read again");
+    };
+    reload("hl7_map = [\"modality = OBR-21\"]\n");
+    assert!(send(&hl7, &order(2).replace("||||||CT", "|||US|||CT")).contains("MSA|AA"));
+    let list = place.run(["worklist", "list", "--json"]).expect(0).json();
+    let second = list.iter().find(|item| item["accession_number"] == "A2").unwrap();
+    assert_eq!((&second["modality"], &second["station_ae_title"]), (&"US".into(), &"US9".into()), "{second}");
+    reload("hl7_senders = [\"10.0.0.0/8\"]\n");
+    let mut stream = TcpStream::connect(&hl7).unwrap();
+    let _closed = stream.write_all(b"\x0BMSH|");
+    assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0, "the address may not send any more");
+    let log = node.stop(Signal::TERM).1;
+    assert!(!log.iter().any(|line| line.contains("does not take over")), "{log:?}");
 }
 
 /// A worklist file as users of wlmscpfs have them.
@@ -65,13 +131,7 @@ fn findscu_finds_orders_of_hl7_and_of_files_that_dump2dcm_wrote() {
     let place = Place::new();
     let (node, hl7) = start(&place);
     assert!(send(&hl7, &order(1)).contains("MSA|AA"));
-    let ask = |key: &str| {
-        let keys =
-            ["-W", "-v", "-aec", "DCMDEX", "-k", "AccessionNumber", "-k", "StudyInstanceUID", "-k", "PatientName"];
-        let port = node.port.to_string();
-        let mut findscu = peers::dcmtk("findscu").unwrap();
-        peers::run(findscu.args(keys).args(["-k", key, "127.0.0.1", &port])).expect_success()
-    };
+    let ask = |key: &str| asked(&node, key).unwrap();
     let said = ask("ScheduledProcedureStepSequence[0].Modality=CT");
     assert!(said.contains("[A1]") && said.contains("2.25."), "{said}");
     // It is written beside and moved in, as users of wlmscpfs do.

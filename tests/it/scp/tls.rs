@@ -1,7 +1,7 @@
 //! DICOM over TLS (PS3.15 B.12).
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -56,6 +56,21 @@ pub(crate) fn bound(title: &str, certificates: &[&str]) -> Peers {
 /// Returns the first byte that the node sends after the handshake: the PDU type of its response to
 /// an association request. `None` if TLS prevents the association.
 fn first_answer(node: &TestNode, authority: &Authority, identity: Option<&Identity>) -> Option<u8> {
+    let mut stream = tls_stream(node.tls_address(), authority, identity);
+    let mut bytes = Vec::new();
+    write_pdu(&mut bytes, &request(ECHO).into()).unwrap();
+    let mut first = [0];
+    // In TLS 1.3 the client learns that its certificate was refused when it reads.
+    stream.write_all(&bytes).and_then(|()| stream.read_exact(&mut first)).ok().map(|()| first[0])
+}
+
+/// Connects to a port that trusts this authority, with an identity of its own or without. The handshake
+/// comes with the first bytes.
+pub(crate) fn tls_stream(
+    address: SocketAddr,
+    authority: &Authority,
+    identity: Option<&Identity>,
+) -> StreamOwned<ClientConnection, TcpStream> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(authority.file()).unwrap()).unwrap();
     let config = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
@@ -73,14 +88,9 @@ fn first_answer(node: &TestNode, authority: &Authority, identity: Option<&Identi
         None => config.with_no_client_auth(),
     };
     let name = ServerName::try_from("127.0.0.1").unwrap();
-    let socket = TcpStream::connect(node.tls_address()).unwrap();
+    let socket = TcpStream::connect(address).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-    let mut stream = StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), socket);
-    let mut bytes = Vec::new();
-    write_pdu(&mut bytes, &request(ECHO).into()).unwrap();
-    let mut first = [0];
-    // In TLS 1.3 the client learns that its certificate was refused when it reads.
-    stream.write_all(&bytes).and_then(|()| stream.read_exact(&mut first)).ok().map(|()| first[0])
+    StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), socket)
 }
 
 const ACCEPTED: Option<u8> = Some(2);

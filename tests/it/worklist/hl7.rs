@@ -1,27 +1,36 @@
 //! HL7 messages: what they want is in the worklist before they are acknowledged.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
 use dcmdex::db::open::{Reader, Writer, WriterOptions};
 use dcmdex::db::{WorklistColumn, WorklistRow, WorklistSearch, WorklistState};
-use dcmdex::mllp::{MllpListener, Options};
+use dcmdex::mllp::{MllpListener, Options, SharedSenders, TlsConfigSource};
 use dcmdex::model::clock::Clock;
+use dcmdex::ul::tls::Tls;
 use dcmdex::worklist::{AckCode, Hl7Intake, Hl7Map, Intake, IntakeOptions};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
+use crate::scp::tls::tls_stream;
+use crate::util::certificates::{Authority, Identity};
+
 /// An index with a way in for messages.
-struct Ris {
+pub(super) struct Ris {
     directory: TempDir,
     hl7: Arc<Hl7Intake>,
     writer: Option<Writer>,
 }
 
 impl Ris {
-    fn new(lines: &[&str]) -> Self {
+    pub(super) fn new(lines: &[&str]) -> Self {
+        Self::with(lines, "")
+    }
+
+    /// Prefers the identifiers of this authority.
+    pub(super) fn with(lines: &[&str], authority: &str) -> Self {
         let directory = TempDir::new().unwrap();
         let writer = Writer::open(&directory.path().join("index.db"), WriterOptions::default()).unwrap();
         let stations = vec![("CT".to_owned(), "CT1".to_owned())];
@@ -29,13 +38,19 @@ impl Ris {
         let intake = Arc::new(Intake::new(Box::new(writer.handle()), options));
         let mut map = Hl7Map::default();
         lines.iter().for_each(|line| map.replace(line).unwrap());
+        map.set_patient_authority(authority);
         let hl7 = Arc::new(Hl7Intake::new(intake, map, Clock::System));
         Self { directory, hl7, writer: Some(writer) }
     }
 
     #[track_caller]
-    fn accept(&self, message: &str) {
-        let acknowledgment = self.hl7.take(message.as_bytes(), "test");
+    pub(super) fn accept(&self, message: &str) {
+        self.accept_bytes(message.as_bytes());
+    }
+
+    #[track_caller]
+    pub(super) fn accept_bytes(&self, message: &[u8]) {
+        let acknowledgment = self.hl7.take(message, "test");
         assert_eq!(acknowledgment.code, AckCode::Accept, "{}", acknowledgment.text);
     }
 
@@ -48,11 +63,11 @@ impl Ris {
         Reader::open(&self.directory.path().join("index.db")).unwrap()
     }
 
-    fn rows(&self) -> Vec<WorklistRow> {
+    pub(super) fn rows(&self) -> Vec<WorklistRow> {
         super::rows_of(&mut self.reader())
     }
 
-    fn open(&self) -> Vec<WorklistRow> {
+    pub(super) fn open(&self) -> Vec<WorklistRow> {
         self.rows().into_iter().filter(|row| row.state.is_open()).collect()
     }
 }
@@ -65,21 +80,21 @@ impl Drop for Ris {
     }
 }
 
-fn message(kind: &str, time: &str, segments: &[&str]) -> String {
+pub(super) fn message(kind: &str, time: &str, segments: &[&str]) -> String {
     format!("MSH|^~\\&|RIS|SITE|DCMDEX|X|{time}||{kind}|MSG1|P|2.5.1||||||UNICODE UTF-8\r{}\r", segments.join("\r"))
 }
 
-const PID: &str = "PID|1||P1^^^ISS||Müller^Jürgen^K^jr^Dr||19700131|M";
-const PV1: &str = "PV1|1|I|WARD^7|||||55^Referrer^Rita^^^Dr|||||||B6||||V99";
+pub(super) const PID: &str = "PID|1||P1^^^ISS||Müller^Jürgen^K^jr^Dr||19700131|M";
+const PV1: &str = "PV1|1|I|WARD^7|||||55^Referrer^Rita^^^Dr|||||||B6||||V99^^^HIS&1.2.276&ISO^VN";
 
 /// A segment with these fields.
-fn segment(name: &str, fields: &[(usize, &str)]) -> String {
+pub(super) fn segment(name: &str, fields: &[(usize, &str)]) -> String {
     let last = fields.iter().map(|(number, _)| *number).max().unwrap_or(0);
     let field = |number| fields.iter().find(|(known, _)| *known == number).map_or("", |(_, text)| *text);
     std::iter::once(name).chain((1..=last).map(field)).collect::<Vec<_>>().join("|")
 }
 
-fn orm(control: &str, time: &str) -> String {
+pub(super) fn orm(control: &str, time: &str) -> String {
     message(
         "ORM^O01^ORM_O01",
         time,
@@ -100,6 +115,7 @@ fn orm(control: &str, time: &str) -> String {
                     (20, "SPS1"),
                     (24, "CT"),
                     (27, "^^^209912311530"),
+                    (31, "W19^Fall^ICD"),
                     (34, "^Tech^Tina"),
                 ],
             ),
@@ -110,12 +126,12 @@ fn orm(control: &str, time: &str) -> String {
 
 /// The only row.
 #[track_caller]
-fn only(mut rows: Vec<WorklistRow>) -> WorklistRow {
+pub(super) fn only(mut rows: Vec<WorklistRow>) -> WorklistRow {
     assert_eq!(rows.len(), 1);
     rows.remove(0)
 }
 
-fn value(row: &WorklistRow, path: &str) -> String {
+pub(super) fn value(row: &WorklistRow, path: &str) -> String {
     let item: serde_json::Value = serde_json::from_str(&row.item).unwrap();
     let value = item.pointer(path).unwrap_or(&serde_json::Value::Null);
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
@@ -154,6 +170,12 @@ fn an_order_becomes_an_item_by_the_mapping_of_ihe() {
         ("/00380010/Value/0", "V99"),
         ("/00402016/Value/0", "PL1"),
         ("/00402017/Value/0", "FI1"),
+        ("/00400026/Value/0/00400031/Value/0", "RIS"),
+        ("/00400027/Value/0/00400031/Value/0", "RIS"),
+        ("/00380014/Value/0/00400031/Value/0", "HIS"),
+        ("/00380014/Value/0/00400032/Value/0", "1.2.276"),
+        ("/00401002/Value/0", "Fall"),
+        ("/0040100A/Value/0/00080102/Value/0", "ICD"),
         ("/00400100/Value/0/00400008/Value/0/00080104/Value/0", "Head routine"),
         ("/00400100/Value/0/00400007/Value/0", "Head routine"),
     ] {
@@ -297,10 +319,19 @@ fn any_line_of_the_mapping_can_be_replaced() {
 
 /// Starts a listener, runs `test` with its address, and stops it.
 fn listening(ris: &Ris, change: impl FnOnce(&mut Options), test: impl FnOnce(SocketAddr)) {
+    listening_with(ris, None, change, test);
+}
+
+fn listening_with(
+    ris: &Ris,
+    tls: Option<TlsConfigSource>,
+    change: impl FnOnce(&mut Options),
+    test: impl FnOnce(SocketAddr),
+) {
     let long = Duration::from_secs(300);
     let mut options = Options {
         bind: SocketAddr::from(([127, 0, 0, 1], 0)),
-        senders: Vec::new(),
+        senders: SharedSenders::default(),
         max_connections: 20,
         max_connections_of_one: 10,
         idle_timeout: long,
@@ -311,7 +342,7 @@ fn listening(ris: &Ris, change: impl FnOnce(&mut Options), test: impl FnOnce(Soc
     change(&mut options);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let shutdown = CancellationToken::new();
-    let listener = runtime.block_on(MllpListener::bind(options, Arc::clone(&ris.hl7), None)).unwrap();
+    let listener = runtime.block_on(MllpListener::bind(options, Arc::clone(&ris.hl7), tls)).unwrap();
     let address = listener.local_addr();
     let running = runtime.spawn(listener.run(shutdown.clone()));
     test(address);
@@ -319,11 +350,19 @@ fn listening(ris: &Ris, change: impl FnOnce(&mut Options), test: impl FnOnce(Soc
     runtime.block_on(running).unwrap();
 }
 
-fn send(stream: &mut TcpStream, message: &str) -> String {
-    stream.write_all(&[b"\x0B", message.as_bytes(), b"\x1C\r"].concat()).unwrap();
+fn send(stream: &mut (impl Read + Write), message: &str) -> String {
+    try_send(stream, message).unwrap()
+}
+
+fn try_send(stream: &mut (impl Read + Write), message: &str) -> std::io::Result<String> {
+    stream.write_all(&[b"\x0B", message.as_bytes(), b"\x1C\r"].concat())?;
     let mut answer = Vec::new();
-    BufReader::new(stream.try_clone().unwrap()).read_until(0x1C, &mut answer).unwrap();
-    String::from_utf8(answer).unwrap()
+    while !answer.ends_with(b"\x1C\r") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        answer.extend(byte);
+    }
+    Ok(String::from_utf8(answer).unwrap())
 }
 
 #[test]
@@ -400,7 +439,7 @@ fn only_senders_of_the_settings_may_send() {
     let ris = Ris::new(&[]);
     listening(
         &ris,
-        |options| options.senders = vec!["10.0.0.0/8".parse().unwrap()],
+        |options| options.senders = vec!["10.0.0.0/8".parse().unwrap()].into(),
         |address| {
             let mut stream = TcpStream::connect(address).unwrap();
             let _cut = stream.write_all(&[b"\x0B", orm("NW", "").as_bytes(), b"\x1C\r"].concat());
@@ -440,4 +479,31 @@ fn the_mapping_is_documented() {
         table.push_str(&format!("| `{name}` | {fields} |\n"));
     }
     crate::util::generated::assert_generated("docs/worklist.md", &[("Mapping", table)]);
+}
+
+#[test]
+fn over_tls_a_sender_shows_the_certificate_that_the_settings_demand() {
+    let (ours, other) = (Authority::new("ours"), Authority::new("other"));
+    let tls = Arc::new(Tls::load(&ours.options(&ours.identity("NODE"))).unwrap());
+    let source: TlsConfigSource = Arc::new(move || tls.server());
+    let ris = Ris::new(&[]);
+    listening_with(
+        &ris,
+        Some(source),
+        |_| {},
+        |address| {
+            let answer = |identity: Option<&Identity>| {
+                let mut stream = tls_stream(address, &ours, identity);
+                try_send(&mut stream, &orm("NW", "20261129100000")).ok()
+            };
+            assert_eq!(answer(None), None, "no certificate");
+            assert_eq!(answer(Some(&other.identity("RIS"))), None, "another authority");
+            assert!(ris.rows().is_empty());
+            assert!(answer(Some(&ours.identity("RIS"))).unwrap().contains("MSA|AA|MSG1"));
+            // Without TLS nothing is taken.
+            let mut plain = TcpStream::connect(address).unwrap();
+            assert!(try_send(&mut plain, &orm("NW", "20261129100000").replace("ACC1", "ACC2")).is_err());
+        },
+    );
+    assert_eq!(only(ris.open()).value(WorklistColumn::AccessionNumber), "ACC1");
 }

@@ -1,11 +1,13 @@
 //! The modality worklist: how items come in, live, and are found.
 
 mod adding;
+mod changes;
 mod folder;
 mod hl7;
 mod mpps;
 mod oracle;
 mod query;
+mod written;
 
 use std::io::Write as _;
 use std::path::Path;
@@ -58,7 +60,7 @@ fn fill(index: &Path, items: &[Value]) {
     let intake = Intake::new(Box::new(writer.handle()), IntakeOptions::default());
     let drafts = items.iter().map(|item| {
         let item = WorklistItem::from_json(item.as_object().unwrap()).unwrap();
-        complete(item, facts(), intake.options()).unwrap()
+        complete(item, facts(), &intake.options()).unwrap()
     });
     intake.put(drafts.collect()).unwrap();
     drop(intake);
