@@ -13,18 +13,24 @@ use crate::util::peers::{self, Server};
 const WORKLIST: &str = "1.2.840.10008.5.1.4.31";
 const EXPLICIT_VR_LITTLE_ENDIAN: &str = "1.2.840.10008.1.2.1";
 
-/// What pynetdicom gets for these keys: the last status, and the answers.
-fn found(port: u16, title: &str, keys: &Value) -> Option<(String, Vec<Value>)> {
-    let question = json!({"class": WORKLIST, "syntax": EXPLICIT_VR_LITTLE_ENDIAN, "extended": [], "keys": keys});
+/// What pynetdicom gets for each of these questions: the last status, and the answers.
+fn found(port: u16, title: &str, questions: &[Value]) -> Option<Vec<(String, Vec<Value>)>> {
+    let question = json!({"class": WORKLIST, "syntax": EXPLICIT_VR_LITTLE_ENDIAN, "extended": [], "keys": questions});
     let mut find = peers::python_peer("find.py")?;
     let said = peers::run(find.args(["127.0.0.1", &port.to_string(), title, &question.to_string()]));
     assert!(said.status.success(), "{}", said.stderr);
-    let mut responses: Vec<Value> =
-        said.stdout.lines().skip(1).map(|line| serde_json::from_str(line).unwrap()).collect();
-    let last = responses.pop().unwrap();
-    assert!(responses.iter().all(|response| response["status"].as_str().unwrap().starts_with("FF0")));
-    let values = responses.into_iter().map(|mut response| response["values"].take()).collect();
-    Some((last["status"].as_str().unwrap().to_owned(), values))
+    let (mut found, mut answers) = (Vec::new(), Vec::new());
+    for line in said.stdout.lines().skip(1) {
+        let mut response: Value = serde_json::from_str(line).unwrap();
+        let status = response["status"].as_str().unwrap().to_owned();
+        if status.starts_with("FF0") {
+            answers.push(response["values"].take());
+        } else {
+            found.push((status, std::mem::take(&mut answers)));
+        }
+    }
+    assert_eq!(found.len(), questions.len(), "{}", said.stdout);
+    Some(found)
 }
 
 #[test]
@@ -34,7 +40,9 @@ fn a_modality_of_pynetdicom_finds_its_item_and_reports_its_step() {
     assert!(super::worklist::send(&hl7, &order(1)).contains("MSA|AA"));
     let step = json!([{"Modality": "CT", "ScheduledStationAETitle": "CT1", "ScheduledProcedureStepID": ""}]);
     let keys = json!({"PatientName": "", "StudyInstanceUID": "", "ScheduledProcedureStepSequence": step});
-    let Some((status, answers)) = found(node.port, "DCMDEX", &keys) else { return };
+    let keys = [keys];
+    let Some(answered) = found(node.port, "DCMDEX", &keys) else { return };
+    let (status, answers) = &answered[0];
     assert_eq!((status.as_str(), answers.len(), &answers[0]["PatientName"]), ("0000", 1, &json!("Doe^Jane")));
     let study = answers[0]["StudyInstanceUID"].as_str().unwrap();
     let step = answers[0]["ScheduledProcedureStepSequence"][0]["ScheduledProcedureStepID"].as_str().unwrap();
@@ -65,7 +73,7 @@ fn a_modality_of_pynetdicom_finds_its_item_and_reports_its_step() {
     assert_eq!(list[0]["state"], "done");
     let steps = place.run(["worklist", "steps", "--json"]).expect(0).json();
     assert_eq!((&steps[0]["status"], &steps[0]["sender"]), (&json!("COMPLETED"), &json!("PYNETDICOM")));
-    assert_eq!(found(node.port, "DCMDEX", &keys).unwrap().1, [Value::Null; 0], "it is over");
+    assert!(found(node.port, "DCMDEX", &keys).unwrap()[0].1.is_empty(), "it is over");
 }
 
 #[test]
@@ -121,17 +129,24 @@ fn write_items(folder: &Path) -> Option<()> {
     Some(())
 }
 
-/// The last status and the numbers of the items that are found.
-fn numbers(port: u16, title: &str, root: &Value, step: &Value) -> Option<String> {
-    let mut keys = json!({"AccessionNumber": "", "ScheduledProcedureStepSequence": [step]});
-    for (keyword, value) in root.as_object().unwrap() {
+/// A question with these keys at the root and of the step, as JSON.
+fn keys(root: &str, step: &str) -> Value {
+    let json = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+    let mut keys = json!({"AccessionNumber": "", "ScheduledProcedureStepSequence": [json(step)]});
+    for (keyword, value) in json(root).as_object().unwrap() {
         keys[keyword] = value.clone();
     }
-    let (status, answers) = found(port, title, &keys)?;
-    let mut numbers: Vec<_> =
-        answers.iter().map(|values| values["AccessionNumber"].as_str().unwrap().to_owned()).collect();
-    numbers.sort();
-    Some(format!("{status} {}", numbers.join(" ")))
+    keys
+}
+
+/// For each question, the last status and the numbers of the items that are found.
+fn numbers(port: u16, title: &str, questions: &[Value]) -> Option<Vec<String>> {
+    let in_words = |(status, answers): (String, Vec<Value>)| {
+        let mut numbers: Vec<_> = answers.iter().map(|values| values["AccessionNumber"].as_str().unwrap()).collect();
+        numbers.sort_unstable();
+        format!("{status} {}", numbers.join(" "))
+    };
+    Some(found(port, title, questions)?.into_iter().map(in_words).collect())
 }
 
 /// Keys at the root and keys of the step, with what both answer.
@@ -183,20 +198,21 @@ fn dcmdex_and_wlmscpfs_answer_alike_on_the_same_items() {
     let port = peers::free_port();
     let _server = Server::start(wlmscpfs.arg("-dfp").arg(place.path("dcmtk")).arg(port.to_string()), &[port]);
     let (node, _) = start(&place);
-    let ours = |root: &Value, step: &Value| numbers(node.port, "DCMDEX", root, step);
-    let json = |text: &str| serde_json::from_str::<Value>(text).unwrap();
-    let all = loop {
-        match ours(&json("{}"), &json(SAME[0].1)) {
-            Some(found) if found == SAME[0].2 => break found,
-            Some(_) => {}
-            None => return,
+    // The folder is read every two seconds.
+    let all = keys(SAME[0].0, SAME[0].1);
+    loop {
+        let Some(found) = numbers(node.port, "DCMDEX", std::slice::from_ref(&all)) else { return };
+        if found == [SAME[0].2] {
+            break;
         }
-    };
-    assert_eq!(all, SAME[0].2);
+    }
     let same = SAME.map(|(root, step, expected)| (root, step, expected, expected));
-    for (root, step, expected, other) in same.into_iter().chain(DIFFERENT) {
-        let (root, step) = (json(root), json(step));
-        assert_eq!(ours(&root, &step).unwrap(), expected, "dcmdex: {root} {step}");
-        assert_eq!(numbers(port, "DCMTK", &root, &step).unwrap(), other, "wlmscpfs: {root} {step}");
+    let cases: Vec<_> = same.into_iter().chain(DIFFERENT).collect();
+    let questions: Vec<_> = cases.iter().map(|(root, step, ..)| keys(root, step)).collect();
+    let (ours, others) =
+        (numbers(node.port, "DCMDEX", &questions).unwrap(), numbers(port, "DCMTK", &questions).unwrap());
+    for ((found, theirs), (root, step, expected, other)) in ours.iter().zip(&others).zip(cases) {
+        assert_eq!(found, expected, "dcmdex: {root} {step}");
+        assert_eq!(theirs, other, "wlmscpfs: {root} {step}");
     }
 }

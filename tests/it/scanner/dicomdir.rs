@@ -202,9 +202,9 @@ fn several_dicomdirs_of_one_folder_tell_each_file_once() {
         told.events,
         [
             "skipped cd/DICOMDIR dicomdir",
+            "unlisted cd/DICOMDIR!/IM3",
             "failed cd/DICOMDIR!/IM8 dicomdir-file-missing",
             "failed cd/DICOMDIR!/IM9 dicomdir-file-missing",
-            "unlisted cd/DICOMDIR!/IM3",
             "skipped cd/DICOMDIR;1 dicomdir",
         ]
     );
