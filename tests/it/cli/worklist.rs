@@ -30,15 +30,7 @@ pub(super) fn order(number: u32) -> String {
 }
 
 pub(super) fn send(address: &str, message: &str) -> String {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.write_all(&[b"\x0B", message.as_bytes(), b"\x1C\r"].concat()).unwrap();
-    let mut answer = Vec::new();
-    while !answer.ends_with(b"\x1C\r") {
-        let mut byte = [0];
-        assert_eq!(stream.read(&mut byte).unwrap(), 1, "the connection ended");
-        answer.push(byte[0]);
-    }
-    String::from_utf8(answer).unwrap()
+    crate::worklist::hl7::send(&mut TcpStream::connect(address).unwrap(), message)
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! The worklist with software of others: pynetdicom as a modality, `mllp_send` of the hl7 package as a
-//! RIS, and wlmscpfs of DCMTK beside dcmdex on the same items.
+//! The worklist with software of others. pynetdicom is a modality, and `mllp_send` of the hl7 package a
+//! RIS. wlmscpfs of DCMTK answers beside dcmdex on the same items.
 
 use std::fs;
 use std::path::Path;

@@ -195,7 +195,7 @@ fn several_dicomdirs_of_one_folder_tell_each_file_once() {
     archive.put_dicomdir("cd/DICOMDIR", &["IM1", "IM8", "IM9"]);
     archive.put_dicomdir("cd/DICOMDIR;1", &["IM1", "IM2", "IM9"]);
     for number in 1..=3 {
-        archive.write(&format!("cd/IM{number}"), number);
+        archive.write(format!("cd/IM{number}"), number);
     }
     let told = archive.scan();
     assert_eq!(

@@ -350,7 +350,8 @@ fn listening_with(
     runtime.block_on(running).unwrap();
 }
 
-fn send(stream: &mut (impl Read + Write), message: &str) -> String {
+/// Sends a message, and returns its acknowledgment.
+pub(crate) fn send(stream: &mut (impl Read + Write), message: &str) -> String {
     try_send(stream, message).unwrap()
 }
 

@@ -3,7 +3,7 @@
 mod adding;
 mod changes;
 mod folder;
-mod hl7;
+pub(crate) mod hl7;
 mod mpps;
 mod oracle;
 mod query;
