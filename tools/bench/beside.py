@@ -9,44 +9,17 @@ index must agree with itself. It must hold each file of the archive, and each ob
 Success, exactly once. Standard library only; the client is the generator `storeload`.
 """
 
-import argparse
 import json
-import re
-import shutil
 import sqlite3
 import subprocess
-import sys
-import tempfile
 import threading
-from pathlib import Path
 
-from common import RELEASE, build, commit, fail, machine, serve
+from common import RELEASE, fail, run_beside, serve, start_storing, stored, storing_beside
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, required=True, help="folder on the disk to measure")
-    parser.add_argument("--archive", type=Path, required=True, help="what is scanned: made by the generator `corpus`")
-    parser.add_argument("--count", type=int, default=4_000, help="objects per run")
-    parser.add_argument("--associations", type=int, default=4)
-    parser.add_argument("--size", type=int, default=16 * 1024, help="bytes of an object")
-    parser.add_argument("--runs", type=int, default=3)
-    options = parser.parse_args()
-    build("storeload")
-    options.work.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix="beside-bench-", dir=options.work))
-    rows = []
-    try:
-        for number in range(options.runs):
-            for scanning in (True, False):
-                print(f"run {number + 1}, {'beside scans' if scanning else 'alone'}", file=sys.stderr)
-                folder = scratch / f"{number}-{scanning}"
-                folder.mkdir()
-                rows.append(once(options, folder, scanning))
-    finally:
-        shutil.rmtree(scratch)
-    print(f"- Machine: {machine()}; client, node and scan on the same cores.")
-    print(f"- Commit {commit()}; {options.count} objects of {options.size:,} bytes, {options.associations} associations.\n")
+    options = storing_beside(__doc__, "what is scanned: made by the generator `corpus`", 4_000, 4).parse_args()
+    rows = run_beside(options, "beside", once)
     print("| beside | instances/s | p50, ms | p99, ms | longest, ms | files scanned meanwhile | files/s |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     for row in rows:
@@ -72,7 +45,7 @@ class Scans(threading.Thread):
             again = ["--full"]
 
 
-def once(options, folder, scanning):
+def once(options, folder, scanning, _prepared):
     index, objects = folder / "index.db", folder / "objects"
     with open(folder / "log", "wb") as log, serve(index, objects, log) as node:
         scan = [RELEASE / "dcmdex", "scan", "--json", "--index", index, options.archive]
@@ -80,19 +53,10 @@ def once(options, folder, scanning):
         if scanning:
             scans.start()
             scans.begun.wait()
-        command = [RELEASE / "storeload", "--to", node.address, "--associations", options.associations]
-        command += ["--count", options.count, "--size", options.size]
-        done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+        got = stored(start_storing(options, node.address), options)
         scans.stop.set()
         if scanning:
             scans.join()
-    got = re.match(
-        r"(?P<success>\d+) Success of .*: (?P<rate>\d+) instances/s, .*; p50 (?P<p50>[\d.]+) ms, p99 (?P<p99>[\d.]+) ms, "
-        r"max (?P<longest>[\d.]+) ms",
-        done.stdout,
-    )
-    if got is None or int(got["success"]) != options.count:
-        fail(f"storeload said: {done.stdout} {done.stderr[-500:]}")
     found = scans.summaries[0]["indexed"] if scanning else 0
     rows = sqlite3.connect(f"file:{index}?mode=ro", uri=True).execute("SELECT count(*) FROM instances").fetchone()[0]
     if rows != found + options.count:
@@ -101,7 +65,7 @@ def once(options, folder, scanning):
     files = sum(summary["found"] for summary in scans.summaries)
     seconds = sum(summary["elapsed_seconds"] for summary in scans.summaries)
     beside = f"{len(scans.summaries)} scans" if scanning else "nothing"
-    return {**got.groupdict(), "beside": beside, "files": files, "speed": files / seconds if seconds else 0}
+    return {**got, "beside": beside, "files": files, "speed": files / seconds if seconds else 0}
 
 
 if __name__ == "__main__":

@@ -1,10 +1,14 @@
 """Paths, machine, build and servers that the benchmark scripts share."""
 
+import argparse
 import os
 import platform
+import re
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -99,3 +103,60 @@ def serve(index, storage, log, *flags, cpus=None, binary=RELEASE / "dcmdex"):
     port = free_port()
     command = [binary, "serve", "--index", index, "--storage", storage, "--ae-title", "DCMDEX"]
     return Listener([*command, "--bind", "127.0.0.1", "--port", port, *flags], port, log, cpus)
+
+
+# What `storeload` says at its end.
+STORED = re.compile(
+    r"(?P<success>\d+) Success of .*: (?P<rate>\d+) instances/s, .*; p50 (?P<p50>[\d.]+) ms, p99 (?P<p99>[\d.]+) ms, "
+    r"max (?P<longest>[\d.]+) ms"
+)
+
+
+def storing_beside(doc, archive_help, count, associations):
+    """The options of a benchmark that stores objects beside something else, and in every other run without it."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--work", type=Path, required=True, help="folder on the disk to measure")
+    parser.add_argument("--archive", type=Path, required=True, help=archive_help)
+    parser.add_argument("--count", type=int, default=count, help="objects per run")
+    parser.add_argument("--associations", type=int, default=associations)
+    parser.add_argument("--size", type=int, default=16 * 1024, help="bytes of an object")
+    parser.add_argument("--runs", type=int, default=3)
+    return parser
+
+
+def run_beside(options, name, once, prepare=lambda scratch: None):
+    """Runs `once(options, folder, is_beside, prepared)` with something beside it and without, in turn. Returns the rows."""
+    build("storeload")
+    options.work.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f"{name}-bench-", dir=options.work))
+    rows = []
+    try:
+        prepared = prepare(scratch)
+        for number in range(options.runs):
+            for is_beside in (True, False):
+                print(f"run {number + 1}, {'beside something' if is_beside else 'alone'}", file=sys.stderr)
+                folder = scratch / f"{number}-{is_beside}"
+                folder.mkdir()
+                rows.append(once(options, folder, is_beside, prepared))
+                shutil.rmtree(folder)
+    finally:
+        shutil.rmtree(scratch)
+    print(f"- Machine: {machine()}; all on the same cores.")
+    print(f"- Commit {commit()}; {options.count} objects of {options.size:,} bytes, {options.associations} associations.\n")
+    return rows
+
+
+def start_storing(options, address):
+    """Starts `storeload` with these options."""
+    command = [RELEASE / "storeload", "--to", address, "--associations", options.associations]
+    command += ["--count", options.count, "--size", options.size]
+    return subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def stored(process, options):
+    """What `storeload` measured. Ends the benchmark unless all objects were stored."""
+    said, errors = process.communicate()
+    got = STORED.match(said)
+    if got is None or int(got["success"]) != options.count:
+        fail(f"storeload said: {said} {errors[-500:]}")
+    return got.groupdict()
