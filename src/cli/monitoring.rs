@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::health::{DiskSpace, Health, directory_of_objects};
+use super::status::counts_as_json;
 use super::watched::WatchReport;
 use crate::config::Config;
 use crate::db::open::{IndexFiles, Reader, WriterHandle};
@@ -14,12 +15,9 @@ use crate::model::clock::Clock;
 use crate::telemetry::metrics;
 use crate::web::MonitorSources;
 
-/// How often the index may be counted: a count that takes a second is made again after two minutes.
-/// Larger: counts are older. Smaller: a supervisor keeps a processor busy.
-const REST_AFTER_COUNT: u32 = 120;
-
-/// Longest time for which counts are used again while the index changes.
-const COUNTS_HOLD: Duration = Duration::from_secs(10);
+/// How often the index may be counted: a count that takes a second is made again after a hundred
+/// seconds. Larger: counts are older. Smaller: a supervisor keeps a processor busy.
+const REST_AFTER_COUNT: u32 = 100;
 
 /// Makes the answers of the port.
 struct NodeReport {
@@ -112,7 +110,7 @@ impl NodeReport {
     /// The counts of the index. To make them reads whole tables, so they are used again for a while.
     fn counts(&self) -> Result<Value, crate::db::Error> {
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        let holds = |counted: &Counted| counted.at.elapsed() < (counted.took * REST_AFTER_COUNT).max(COUNTS_HOLD);
+        let holds = |counted: &Counted| counted.at.elapsed() < counted.took * REST_AFTER_COUNT;
         if !counted.as_ref().is_some_and(holds) {
             let begun = Instant::now();
             let status = Reader::open(&self.config.index)?.status()?;
@@ -120,17 +118,8 @@ impl NodeReport {
             *counted = Some(Counted { at: Instant::now(), at_ms: Clock::System.now_ms(), took, status });
         }
         let Some(Counted { at_ms, status, .. }) = counted.as_ref() else { return Ok(Value::Null) };
-        Ok(json!({
-            "counted_ms": at_ms,
-            "size_bytes": IndexFiles::bytes(&self.config.index),
-            "patients": status.patients,
-            "studies": status.studies,
-            "series": status.series,
-            "instances": status.instances,
-            "copies": status.copies,
-            "missing": status.missing,
-            "failed": status.failed.iter().map(|(_, count)| count).sum::<u64>(),
-            "conflicts": status.conflicts.iter().map(|(_, count)| count).sum::<u64>(),
-        }))
+        let mut counts = counts_as_json(status);
+        counts.insert("counted_ms".to_owned(), (*at_ms).into());
+        Ok(counts.into())
     }
 }

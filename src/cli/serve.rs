@@ -109,7 +109,11 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
     }
     // The sign of a wrong path, or of a disk that is not mounted.
     if !config.index.exists() {
-        tracing::info!(index = %config.index.display(), "there is no index; the node makes a new one");
+        tracing::warn!(
+            index = %config.index.display(),
+            "there is no index, so the node makes a new one that knows nothing. If there was one, its disk may not be \
+             mounted: end the node, mount it, and start again"
+        );
     }
     let options = config.node_writer_options();
     suspend::commit_before_stopping(&options.suspension)?;

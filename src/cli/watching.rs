@@ -44,6 +44,25 @@ fn shown(watch: &WatchedRoots) -> String {
     watch.paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
+/// Logs a look. The level of a line has to be known when the program is compiled.
+macro_rules! looked {
+    ($level:ident, $watch:ident, $kind:ident, $summary:ident, $elapsed_ms:ident) => {
+        tracing::$level!(
+            path = shown($watch),
+            found = $summary.found,
+            indexed = $summary.indexed,
+            updated = $summary.updated,
+            removed = $summary.removed,
+            failed = $summary.failed,
+            pending = $summary.pending,
+            elapsed_ms = $elapsed_ms,
+            interrupted = $summary.interrupted.then_some(true),
+            "{}",
+            if *$kind == LookKind::All { "looked at a watched directory" } else { "looked at changes" }
+        )
+    };
+}
+
 fn log(event: &WatchEvent<'_>) {
     match event {
         // A path may hold the name of a patient. `dcmdex scan` names it.
@@ -69,20 +88,12 @@ fn log(event: &WatchEvent<'_>) {
         },
         WatchEvent::Looked { watch, kind, summary, slower_than } => {
             let elapsed_ms = u64::try_from(summary.elapsed.as_millis()).unwrap_or(u64::MAX);
-            if *kind == LookKind::All || summary.indexed + summary.updated + summary.removed > 0 {
-                tracing::info!(
-                    path = shown(watch),
-                    found = summary.found,
-                    indexed = summary.indexed,
-                    updated = summary.updated,
-                    removed = summary.removed,
-                    failed = summary.failed,
-                    pending = summary.pending,
-                    elapsed_ms,
-                    interrupted = summary.interrupted.then_some(true),
-                    "{}",
-                    if *kind == LookKind::All { "looked at a watched directory" } else { "looked at changes" }
-                );
+            // A watch that is looked at every second would otherwise fill the log.
+            let has_changed = summary.indexed + summary.updated + summary.removed > 0 || summary.interrupted;
+            if has_changed {
+                looked!(info, watch, kind, summary, elapsed_ms);
+            } else {
+                looked!(debug, watch, kind, summary, elapsed_ms);
             }
             if let Some(usual) = slower_than {
                 tracing::warn!(

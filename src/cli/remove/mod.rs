@@ -206,7 +206,9 @@ fn remove(
         }
         None => {}
     }
-    context.output.line(format_args!("`dcmdex remove --undo {removal} --yes` brings them back"))?;
+    if !arguments.no_undo {
+        context.output.line(format_args!("`dcmdex remove --undo {removal} --yes` brings them back"))?;
+    }
     Ok(Exit::Done)
 }
 

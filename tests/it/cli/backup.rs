@@ -271,7 +271,7 @@ fn a_destination_that_cannot_take_the_backup_leaves_the_index_as_it_was() {
 }
 
 /// Starts a command and kills it after a part of the time that it takes.
-fn killed(mut command: Command, after: std::time::Duration) {
+pub(super) fn killed(mut command: Command, after: std::time::Duration) {
     let mut child: Child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     std::thread::sleep(after);
     let _ended = child.kill();

@@ -128,3 +128,24 @@ fn paths_that_are_no_utf_8_are_moved_as_well() {
     }
     assert_eq!(count(&place, "again", "unchanged"), 2);
 }
+
+#[test]
+fn a_relocation_that_is_killed_leaves_all_paths_or_none_changed() {
+    const KILLS: u32 = 12;
+    let place = Place::new();
+    scanned(&place, "old", 400);
+    let begun = std::time::Instant::now();
+    place.run(["relocate", "old", "new", "--unseen"]).expect(0);
+    let whole = begun.elapsed();
+    for at in 1..=KILLS {
+        let is_new = paths(&place).contains("/new/");
+        let (from, to) = if is_new { ("new", "old") } else { ("old", "new") };
+        let mut command = place.command();
+        command.args(["relocate", from, to, "--unseen"]);
+        super::backup::killed(command, whole * at / KILLS);
+        place.run(["check"]).expect(0);
+        let paths = paths(&place);
+        let counts = (paths.matches("/old/").count(), paths.matches("/new/").count());
+        assert!(counts == (400, 0) || counts == (0, 400), "{counts:?}");
+    }
+}

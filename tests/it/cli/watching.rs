@@ -19,7 +19,9 @@ const LOOKS: [&str; 2] = ["looked at a watched directory", "looked at changes"];
 /// Writes the settings of a node that watches a directory.
 fn watch(place: &Place, keys: &str) {
     fs::create_dir_all(place.path("archive")).unwrap();
-    fs::write(place.path("dcmdex.toml"), format!("[[watch]]\npath = \"archive\"\n{keys}\n")).unwrap();
+    // Looks that find nothing new are logged at debug.
+    let log = "[log]\nfilter = \"info,dcmdex::cli::watching=debug\"";
+    fs::write(place.path("dcmdex.toml"), format!("{log}\n[[watch]]\npath = \"archive\"\n{keys}\n")).unwrap();
 }
 
 fn write(place: &Place, inside: &str, study: u32, instance: u32) {
