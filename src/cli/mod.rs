@@ -32,6 +32,7 @@ mod health;
 mod hl7;
 mod http;
 mod import;
+mod index;
 mod keys;
 mod man;
 mod monitoring;
@@ -126,6 +127,8 @@ enum Command {
     Relocate(relocate::RelocateArgs),
     /// Index the received objects that the index lacks, after it was lost or restored
     Rebuild(rebuild::RebuildArgs),
+    /// Make, freeze and list the files of an index that is a folder
+    Index(index::IndexFilesArgs),
     /// Check that a peer answers (C-ECHO)
     Echo(echo::EchoArgs),
     /// List the peers of the settings file, add one, or check all
@@ -179,6 +182,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Command::Remove(arguments) => remove::run(&arguments, &mut context),
         Command::Relocate(arguments) => relocate::run(&arguments, &mut context),
         Command::Rebuild(arguments) => rebuild::run(&arguments, &mut context),
+        Command::Index(arguments) => index::run(&arguments, &mut context),
         Command::Echo(arguments) => echo::run(&arguments, &mut context),
         Command::Peer(arguments) => peer::run(&arguments, &mut context),
         Command::User(arguments) => user::run(&arguments, &mut context),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use crate::config::Config;
-use crate::db::open::{Reader, WriterHandle};
+use crate::db::open::{Reader, WriterHandle, files_of, frozen};
 use crate::db::{Arrivals, ScanLedger};
 use crate::model::location::Place;
 
@@ -30,12 +30,17 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
         }
     }
     let index = &config.index;
-    if index.is_dir() {
-        problems.push(format!("the index {0} is a directory; name a file, such as {0}/index.db", index.display()));
-        return problems;
+    let files = match files_of(index) {
+        Ok(files) => files,
+        Err(error) => {
+            problems.push(error.to_string());
+            return problems;
+        }
+    };
+    for file in files.iter().filter(|file| matches!(frozen(file), Ok(None))) {
+        problems.extend(not_writable("the index", file));
     }
-    problems.extend(not_writable("the index", index));
-    if let Some(directory) = index.parent().filter(|_| index.exists()) {
+    if let Some(directory) = files.first().and_then(|file| file.parent()).filter(|_| index.exists()) {
         problems.extend(not_writable("the directory of the index", directory));
     }
     problems

@@ -13,7 +13,7 @@ use super::output::{Grouped, Shown};
 use crate::cli::Exit;
 use crate::cli::backup;
 use crate::cli::context::{Chattiness, Context, Flags, IndexArgs, make_directory_of};
-use crate::db::open::{IndexHold, Reader};
+use crate::db::open::{IndexHold, Reader, only_file_of};
 use crate::db::{Admin as _, IndexStatus};
 use crate::files::{FILE_MODE, parent_of, with_suffix};
 use crate::model::calendar::moment_text;
@@ -42,12 +42,12 @@ pub(super) fn run(arguments: &RestoreArgs, context: &mut Context) -> anyhow::Res
     arguments.index.add_to(&mut flags)?;
     flags.path("storage", "--storage", arguments.storage.as_ref())?;
     let config = context.configure(flags.0, Chattiness::Tool)?;
+    let index = only_file_of(&config.index, "a restore")?;
     let backup = &arguments.backup;
     let manifest = match manifest::verify(backup)? {
         BackupVerdict::Sound(manifest) => manifest,
         BackupVerdict::Refused(reason) => bail!("the backup {} is refused: {reason}", backup.display()),
     };
-    let index = config.index.clone();
     say_what_it_does(context, &index, backup, &manifest)?;
     if !arguments.yes {
         // It is refused now and not only with --yes.

@@ -298,7 +298,7 @@ keys! {
     }
     INDEX: Text = "index" = "\"dcmdex-data/index.db\"" {
         "The index: one SQLite file, with its -wal, -shm and -turn files beside it. It is created \
-         if it does not exist.",
+         if it does not exist. Or a folder of such files, which answer as one (docs/sites.md).",
         unit: "path; in this file relative to the file; in flags, variables and the default \
                relative to the current directory",
     }

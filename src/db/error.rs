@@ -26,6 +26,29 @@ pub enum Error {
         /// The directory.
         path: PathBuf,
     },
+    /// Several files are one index, and something needs a single file.
+    #[error("{what} needs one file, and the index has several; hint: name one, such as --index {}", file.display())]
+    SeveralFiles {
+        /// What needs it.
+        what: &'static str,
+        /// One of the files.
+        file: PathBuf,
+    },
+    /// The index is frozen, and something wants to write it.
+    #[error("the index {0} is frozen, and nobody writes it; hint: `dcmdex index thaw {0}`", path.display())]
+    Frozen {
+        /// The index.
+        path: PathBuf,
+    },
+    /// A frozen index is not the file that was frozen.
+    #[error(
+        "the frozen index {0} is not the file that was frozen; hint: put that back, or remove {0}-frozen if the change was meant",
+        path.display()
+    )]
+    NotAsFrozen {
+        /// The index.
+        path: PathBuf,
+    },
     /// This user may not read the index, or not write it.
     #[error(
         "{} is not {} this user (uid {user}): permission denied; hint: run dcmdex as the user of the node, or change the \

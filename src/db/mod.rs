@@ -47,6 +47,7 @@
 
 mod backlog;
 mod error;
+pub mod federated;
 pub mod memory;
 mod name_words;
 pub mod open;
@@ -136,7 +137,20 @@ pub trait Search: Sized {
     ///
     /// # Errors
     /// Fails with an error of the engine.
-    fn held_transfer_syntaxes(&mut self) -> Result<Vec<(String, String)>, Error>;
+    fn held_transfer_syntaxes(&mut self) -> Result<Vec<(String, String)>, Error> {
+        let mut counts = self.transfer_syntax_counts()?;
+        counts.sort_by(|(class, syntax, n), (other_class, other_syntax, m)| {
+            (class, m, syntax).cmp(&(other_class, n, other_syntax))
+        });
+        Ok(counts.into_iter().map(|(class, syntax, _)| (class, syntax)).collect())
+    }
+
+    /// The pairs of [`Search::held_transfer_syntaxes`] with the number of their instances, in no
+    /// particular order.
+    ///
+    /// # Errors
+    /// Fails with an error of the engine.
+    fn transfer_syntax_counts(&mut self) -> Result<Vec<(String, String, u64)>, Error>;
 
     /// Asks the same index from another thread.
     ///

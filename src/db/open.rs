@@ -1,5 +1,518 @@
 //! The engine that the program uses. Only this file chooses it.
+//!
+//! The path of an index is that of an SQLite file, or that of a folder. Each file of the folder
+//! whose name ends in `.db` is an index, and together they are one (docs/adr/0038).
 
-pub use super::sqlite::{
-    IndexFiles, IndexHold, Reader, SCHEMA_VERSION, Writer, WriterHandle, WriterOptions, copy_index,
+use std::ffi::OsStr;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::federated::{Federation, RoutedFile, Router, RouterThread};
+use super::sqlite::{self, DatabaseFiles, SqliteReader, SqliteWriter, SqliteWriterHandle};
+use super::worklist::{
+    PerformedStep, WorklistArrival, WorklistAsked, WorklistChanges, WorklistProblem, WorklistRequest, WorklistRow,
+    WorklistSearch, WorklistState, WorklistWork,
 };
+use super::{
+    Arrivals, Error, Mounted, OnStored, Received, Relocation, Removal, RemovedCounts, RemovedFile, ScannedDirectory,
+    Tally,
+};
+use crate::model::declared::DeclaredSet;
+use crate::model::find::FindRequest;
+use crate::model::record::InstanceRecord;
+
+pub use super::sqlite::{FrozenIndex, IndexHold, SCHEMA_VERSION, WriterOptions, checksum_of, freeze, frozen, thaw};
+
+/// The main file of a folder. It holds the worklist, and what belongs to no study.
+const MAIN_FILE: &str = "main.db";
+
+/// Questions to an index, of one file or of several.
+pub type Reader = Federation<SqliteReader>;
+
+/// The files of an index: the path itself, or the index files of a folder with the main file first.
+///
+/// # Errors
+/// [`Error::IsADirectory`] if the folder has no index file.
+pub fn files_of(index: &Path) -> Result<Vec<PathBuf>, Error> {
+    if !index.is_dir() {
+        return Ok(vec![index.to_owned()]);
+    }
+    let failed = |source| Error::Io { path: index.to_owned(), source };
+    let mut files = Vec::new();
+    for entry in index.read_dir().map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.extension() == Some(OsStr::new("db")) && path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort_by_key(|path| (path.file_name() != Some(OsStr::new(MAIN_FILE)), path.clone()));
+    if files.is_empty() {
+        return Err(Error::IsADirectory { path: index.to_owned() });
+    }
+    Ok(files)
+}
+
+impl Reader {
+    /// Opens an index that exists.
+    ///
+    /// # Errors
+    /// Fails with [`Error::Missing`] if there is none: see [`Error`].
+    pub fn open(index: &Path) -> Result<Self, Error> {
+        Self::of_files(files_of(index)?, SqliteReader::open)
+    }
+
+    /// Opens a copy of an index, which nobody writes. No file is made beside it.
+    ///
+    /// # Errors
+    /// Fails as [`Self::open`] does.
+    pub fn open_copy(index: &Path) -> Result<Self, Error> {
+        Self::of_files(files_of(index)?, SqliteReader::open_copy)
+    }
+
+    fn of_files(files: Vec<PathBuf>, open: impl Fn(&Path) -> Result<SqliteReader, Error>) -> Result<Self, Error> {
+        let opened = files.into_iter().map(|path| open(&path).map(|reader| (path, reader)));
+        Ok(Self::of(opened.collect::<Result<_, _>>()?))
+    }
+
+    /// Sets what is declared. Files that were read with other declarations then lack something: see
+    /// `KnownFile::lacks_declared`.
+    #[must_use]
+    pub fn with_declared(self, declared: Arc<DeclaredSet>) -> Self {
+        self.map(|reader| reader.with_declared(Arc::clone(&declared)))
+    }
+
+    /// Returns how SQLite answers a query: its statements with their plans. It is for tests and for
+    /// the curious.
+    ///
+    /// # Errors
+    /// Fails as [`Search::find`](super::Search::find) does, and if there are several files.
+    pub fn explain(&mut self, request: &FindRequest) -> Result<String, Error> {
+        self.only("a plan")?.explain(request)
+    }
+
+    /// All removals, the newest first.
+    ///
+    /// # Errors
+    /// Fails with an error of the engine, and if there are several files.
+    pub fn removals(&mut self) -> Result<Vec<Removal>, Error> {
+        self.only("a list of removals")?.removals()
+    }
+
+    /// Whether an instance is removed.
+    ///
+    /// # Errors
+    /// Fails with an error of the engine.
+    pub fn is_removed(&mut self, sop_instance_uid: &str) -> Result<bool, Error> {
+        self.any(|reader| reader.is_removed(sop_instance_uid))
+    }
+
+    /// See [`SqliteReader::files_for_trash`].
+    ///
+    /// # Errors
+    /// Fails with an error of the engine, and if there are several files.
+    pub fn files_for_trash(&mut self, after: Option<&RemovedFile>, limit: usize) -> Result<Vec<RemovedFile>, Error> {
+        self.only("the trash")?.files_for_trash(after, limit)
+    }
+
+    /// See [`SqliteReader::files_of_removal`].
+    ///
+    /// # Errors
+    /// Fails with an error of the engine, and if there are several files.
+    pub fn files_of_removal(&mut self, removal: i64, after: &str, limit: usize) -> Result<Vec<RemovedFile>, Error> {
+        self.only("a removal")?.files_of_removal(removal, after, limit)
+    }
+
+    /// See [`SqliteReader::instances_of_removal`].
+    ///
+    /// # Errors
+    /// Fails with an error of the engine, and if there are several files.
+    pub fn instances_of_removal(
+        &mut self,
+        removal: i64,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<(String, Option<InstanceRecord>)>, Error> {
+        self.only("a removal")?.instances_of_removal(removal, after, limit)
+    }
+
+    /// See [`SqliteReader::plan_relocation`].
+    ///
+    /// # Errors
+    /// Fails with an error of the engine, and if there are several files.
+    pub fn plan_relocation(&mut self, from: &Path, to: &Path) -> Result<Relocation, Error> {
+        self.only("a relocation")?.plan_relocation(from, to)
+    }
+
+    /// The paths of all scans, each once.
+    ///
+    /// # Errors
+    /// Fails with an error of the engine, and if there are several files.
+    pub fn scan_roots(&mut self) -> Result<Vec<String>, Error> {
+        self.only("a list of scanned paths")?.scan_roots()
+    }
+}
+
+/// The worklist is that of the main file.
+impl WorklistSearch for Reader {
+    fn worklist(
+        &mut self,
+        request: &WorklistRequest,
+        on_row: &mut dyn FnMut(WorklistRow) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        self.main()?.worklist(request, on_row)
+    }
+
+    fn worklist_row(&mut self, id: i64) -> Result<Option<WorklistRow>, Error> {
+        self.main()?.worklist_row(id)
+    }
+
+    fn worklist_asked(&mut self) -> Result<Vec<WorklistAsked>, Error> {
+        self.main()?.worklist_asked()
+    }
+
+    fn worklist_problems(&mut self) -> Result<Vec<WorklistProblem>, Error> {
+        self.main()?.worklist_problems()
+    }
+
+    /// Arrivals in other files are not seen.
+    fn worklist_arrivals(&mut self, unexpired_at: i64) -> Result<Vec<WorklistArrival>, Error> {
+        self.main()?.worklist_arrivals(unexpired_at)
+    }
+
+    fn performed_steps(&mut self) -> Result<Vec<PerformedStep>, Error> {
+        self.main()?.performed_steps()
+    }
+
+    fn worklist_counts(&mut self) -> Result<Vec<(WorklistState, u64)>, Error> {
+        self.main()?.worklist_counts()
+    }
+}
+
+/// The writer of an index, of one file or of several.
+#[derive(Debug)]
+pub struct Writer {
+    handle: WriterHandle,
+    files: Vec<SqliteWriter>,
+    router: Option<RouterThread>,
+}
+
+/// Access to the writer for any thread.
+#[derive(Clone, Debug)]
+pub struct WriterHandle {
+    main: SqliteWriterHandle,
+    /// Where arrivals go, if there are several files.
+    router: Option<Router<SqliteWriterHandle>>,
+}
+
+impl Writer {
+    /// Opens the index and starts the writer. An index file is created or migrated if necessary. Of a
+    /// folder, each file that is not frozen gets a writer.
+    ///
+    /// # Errors
+    /// Fails if the index cannot be opened for writing: see [`Error`].
+    pub fn open(index: &Path, options: WriterOptions) -> Result<Self, Error> {
+        let paths = files_of(index)?;
+        if let [path] = paths.as_slice() {
+            let writer = SqliteWriter::open(path, options)?;
+            let handle = WriterHandle { main: writer.handle(), router: None };
+            return Ok(Self { handle, files: vec![writer], router: None });
+        }
+        let (mut files, mut routed) = (Vec::new(), Vec::new());
+        for path in paths {
+            let arrivals = match frozen(&path)? {
+                Some(_) => None,
+                None => {
+                    let writer = SqliteWriter::open(&path, options.clone())?;
+                    let handle = writer.handle();
+                    files.push(writer);
+                    Some(handle)
+                }
+            };
+            routed.push(RoutedFile { reader: SqliteReader::open(&path)?, path, arrivals });
+        }
+        let main = routed.first().and_then(|file| file.arrivals.clone());
+        let (router, thread) = Router::start(routed, options.queue_length)?;
+        let Some(main) = main else { return Err(Error::Frozen { path: index.to_owned() }) };
+        Ok(Self { handle: WriterHandle { main, router: Some(router) }, files, router: Some(thread) })
+    }
+
+    /// Returns a handle to this writer.
+    #[must_use]
+    pub fn handle(&self) -> WriterHandle {
+        self.handle.clone()
+    }
+
+    /// Commits what is queued, checkpoints the write-ahead logs and stops.
+    ///
+    /// # Errors
+    /// Fails with the error of a scan transaction that nobody has asked for yet, or with that of
+    /// the last commit.
+    pub fn close(self) -> Result<(), Error> {
+        let Self { handle, files, router } = self;
+        if let Some(router) = &handle.router {
+            router.stop();
+        }
+        drop(handle);
+        if router.is_some_and(|thread| thread.join().is_err()) {
+            return Err(Error::WriterStopped("its router panicked".into()));
+        }
+        files.into_iter().try_for_each(SqliteWriter::close)
+    }
+}
+
+impl WriterHandle {
+    /// The way into the only file.
+    fn only(&self, what: &'static str) -> Result<&SqliteWriterHandle, Error> {
+        match &self.router {
+            None => Ok(&self.main),
+            Some(router) => Err(Error::SeveralFiles { what, file: router.main_path().to_owned() }),
+        }
+    }
+
+    /// See [`SqliteWriterHandle::begin_removal`].
+    ///
+    /// # Errors
+    /// That of the writer, and if there are several files.
+    pub fn begin_removal(&self, begun_ms: i64, takes_objects: bool) -> Result<i64, Error> {
+        self.only("a removal")?.begin_removal(begun_ms, takes_objects)
+    }
+    /// See [`SqliteWriterHandle::remove`].
+    ///
+    /// # Errors
+    /// That of the writer, and if there are several files.
+    pub fn remove(&self, removal: i64, takes_objects: bool, uids: Vec<String>) -> Result<RemovedCounts, Error> {
+        self.only("a removal")?.remove(removal, takes_objects, uids)
+    }
+
+    /// See [`SqliteWriterHandle::note_removed`].
+    ///
+    /// # Errors
+    /// That of the writer, and if there are several files.
+    pub fn note_removed(&self, removal: i64, uids: Vec<String>) -> Result<(), Error> {
+        self.only("a removal")?.note_removed(removal, uids)
+    }
+
+    /// See [`SqliteWriterHandle::trashed`].
+    ///
+    /// # Errors
+    /// That of the writer, and if there are several files.
+    pub fn trashed(&self, files: Vec<RemovedFile>) -> Result<(), Error> {
+        self.only("a removal")?.trashed(files)
+    }
+
+    /// See [`SqliteWriterHandle::forget_removed`].
+    ///
+    /// # Errors
+    /// That of the writer, and if there are several files.
+    pub fn forget_removed(&self, files: Vec<RemovedFile>) -> Result<(), Error> {
+        self.only("a removal")?.forget_removed(files)
+    }
+
+    /// See [`SqliteWriterHandle::lift_removed`].
+    ///
+    /// # Errors
+    /// That of the writer, and if there are several files.
+    pub fn lift_removed(&self, uids: Vec<String>) -> Result<(), Error> {
+        self.only("a removal")?.lift_removed(uids)
+    }
+
+    /// See [`SqliteWriterHandle::end_removal`].
+    ///
+    /// # Errors
+    /// That of the writer, and if there are several files.
+    pub fn end_removal(&self, removal: i64) -> Result<(), Error> {
+        self.only("a removal")?.end_removal(removal)
+    }
+
+    /// See [`SqliteWriterHandle::emptied`].
+    ///
+    /// # Errors
+    /// That of the writer, and if there are several files.
+    pub fn emptied(&self, removal: i64, now_ms: i64) -> Result<(), Error> {
+        self.only("a removal")?.emptied(removal, now_ms)
+    }
+
+    /// See [`SqliteWriterHandle::removal_of`].
+    ///
+    /// # Errors
+    /// That of the writer, and if there are several files.
+    pub fn removal_of(&self, begun_ms: i64) -> Result<i64, Error> {
+        self.only("a removal")?.removal_of(begun_ms)
+    }
+
+    /// See [`SqliteWriterHandle::relocate`].
+    ///
+    /// # Errors
+    /// That of the writer, and if there are several files.
+    pub fn relocate(&self, from: PathBuf, to: PathBuf) -> Result<Relocation, Error> {
+        self.only("a relocation")?.relocate(from, to)
+    }
+}
+
+impl Arrivals for WriterHandle {
+    fn store(&self, received: Received, on_done: OnStored) {
+        match &self.router {
+            None => self.main.store(received, on_done),
+            Some(router) => router.store(received, on_done),
+        }
+    }
+
+    fn scanned(&self, directory: ScannedDirectory) -> Result<(), Error> {
+        match &self.router {
+            None => self.main.scanned(directory),
+            Some(router) => router.scanned(directory),
+        }
+    }
+
+    fn begin_scan(&self, roots: String) -> Result<i64, Error> {
+        match &self.router {
+            None => self.main.begin_scan(roots),
+            Some(router) => router.begin_scan(roots),
+        }
+    }
+
+    fn begin_pass(&self, roots: String, scan: Option<i64>) -> Result<i64, Error> {
+        match &self.router {
+            None => self.main.begin_pass(roots, scan),
+            Some(router) => router.begin_pass(roots, scan),
+        }
+    }
+
+    fn note_watch(&self, roots: String, state: Option<String>) -> Result<(), Error> {
+        match &self.router {
+            None => self.main.note_watch(roots, state),
+            Some(router) => router.note_watch(roots, state),
+        }
+    }
+
+    fn end_scan(&self, scan: i64, summary: String) -> Result<(), Error> {
+        match &self.router {
+            None => self.main.end_scan(scan, summary),
+            Some(router) => router.end_scan(scan, summary),
+        }
+    }
+
+    fn mount_point(&self, path: PathBuf, mounted: Mounted) -> Result<(), Error> {
+        match &self.router {
+            None => self.main.mount_point(path, mounted),
+            Some(router) => router.mount_point(path, mounted),
+        }
+    }
+
+    fn resolve_missing(&self, roots: Vec<PathBuf>, except: Vec<PathBuf>, prune: bool) -> Result<u64, Error> {
+        match &self.router {
+            None => self.main.resolve_missing(roots, except, prune),
+            Some(router) => router.resolve_missing(roots, except, prune),
+        }
+    }
+
+    fn flush(&self) -> Result<Tally, Error> {
+        match &self.router {
+            None => self.main.flush(),
+            Some(router) => router.flush(),
+        }
+    }
+
+    fn name_index(&self, id: Option<String>) -> Result<String, Error> {
+        match &self.router {
+            None => self.main.name_index(id),
+            Some(router) => router.name_index(id),
+        }
+    }
+
+    fn storage_moved(&self, from: PathBuf, to: PathBuf) -> Result<u64, Error> {
+        match &self.router {
+            None => self.main.storage_moved(from, to),
+            Some(router) => router.storage_moved(from, to),
+        }
+    }
+
+    fn index_is_in_place(&self) -> bool {
+        match &self.router {
+            None => self.main.index_is_in_place(),
+            Some(router) => router.index_is_in_place(),
+        }
+    }
+}
+
+/// The worklist is that of the main file.
+impl WorklistChanges for WriterHandle {
+    fn change_worklist(&self, work: WorklistWork) -> Result<(), Error> {
+        self.main.change_worklist(work)
+    }
+}
+
+/// The files that an index was opened with: see [`DatabaseFiles`].
+#[derive(Clone, Debug)]
+pub struct IndexFiles {
+    index: PathBuf,
+    is_folder: bool,
+    paths: Vec<PathBuf>,
+    files: Vec<DatabaseFiles>,
+}
+
+impl IndexFiles {
+    /// Bytes of the files of an index and their write-ahead logs. A file that is missing counts as
+    /// empty.
+    #[must_use]
+    pub fn bytes(index: &Path) -> u64 {
+        files_of(index).unwrap_or_default().iter().map(|file| DatabaseFiles::bytes(file)).sum()
+    }
+
+    /// Identifies the files of this index as they are now.
+    #[must_use]
+    pub fn of(index: &Path) -> Self {
+        let paths = files_of(index).unwrap_or_else(|_| vec![index.to_owned()]);
+        let files = paths.iter().map(|path| DatabaseFiles::of(path)).collect();
+        Self { index: index.to_owned(), is_folder: index.is_dir(), paths, files }
+    }
+
+    /// Whether the folder has the same files as then. An index of one file always has.
+    #[must_use]
+    pub fn are_all(&self) -> bool {
+        !self.is_folder || files_of(&self.index).is_ok_and(|now| now == self.paths)
+    }
+
+    /// Whether a reader has opened just these files.
+    #[must_use]
+    pub fn are_those_of(&self, reader: &Reader) -> bool {
+        !self.is_folder || reader.files() == self.paths
+    }
+
+    /// Checks that the same files still have these names.
+    ///
+    /// # Errors
+    /// See [`DatabaseFiles::check`].
+    pub fn check(&self) -> Result<(), Error> {
+        self.files.iter().try_for_each(DatabaseFiles::check)
+    }
+
+    /// Checks that the databases still have their names.
+    ///
+    /// # Errors
+    /// See [`DatabaseFiles::check_database`].
+    pub fn check_database(&self) -> Result<(), Error> {
+        self.files.iter().try_for_each(DatabaseFiles::check_database)
+    }
+}
+
+/// The only file of an index.
+///
+/// # Errors
+/// [`Error::SeveralFiles`] if there are several, and that of [`files_of`].
+pub fn only_file_of(index: &Path, what: &'static str) -> Result<PathBuf, Error> {
+    let mut files = files_of(index)?;
+    match files.len() {
+        1 => Ok(files.remove(0)),
+        _ => Err(Error::SeveralFiles { what, file: files.remove(0) }),
+    }
+}
+
+/// Copies an index of one file as it is at one moment, while others write it.
+///
+/// # Errors
+/// See [`sqlite::copy_index`], and if there are several files.
+pub fn copy_index(index: &Path, to: &Path) -> Result<(), Error> {
+    sqlite::copy_index(&only_file_of(index, "a backup")?, to)
+}

@@ -13,6 +13,7 @@ use crate::model::attribute::{ATTRIBUTES, AttributeId};
 use crate::model::checksum::Checksum;
 use crate::model::level::QueryRetrieveLevel;
 use crate::model::location::Place;
+use crate::model::matching::separates_values;
 use crate::model::record::InstanceRecord;
 use crate::model::uid::is_valid_uid;
 use crate::model::{datetime, person_name};
@@ -520,6 +521,36 @@ impl ArrivingObject {
             _ => None,
         })
     }
+}
+
+/// Joins texts into one value, in which each of their values stands only where it first occurs.
+pub(super) fn joined(vr: VR, texts: &BTreeSet<String>) -> String {
+    if separates_values(vr) { each_once(texts) } else { texts.iter().cloned().collect::<Vec<_>>().join("\\") }
+}
+
+/// The values of several texts, each where it first occurs.
+pub(super) fn each_once(texts: &BTreeSet<String>) -> String {
+    let mut seen = BTreeSet::new();
+    let values = texts.iter().flat_map(|text| text.split('\\')).filter(|value| seen.insert(*value));
+    values.collect::<Vec<_>>().join("\\")
+}
+
+/// The items of several sequences, each once, in order.
+pub(super) fn items(texts: &BTreeSet<String>) -> String {
+    let items = texts.iter().flat_map(|text| serde_json::from_str::<Vec<serde_json::Value>>(text).unwrap_or_default());
+    let distinct: BTreeSet<String> = items.map(|item| item.to_string()).collect();
+    if distinct.is_empty() {
+        return String::new();
+    }
+    format!("[{}]", distinct.into_iter().collect::<Vec<_>>().join(","))
+}
+
+/// The number with which a text begins, for an order by number. 0 if there is none.
+pub(super) fn leading_number(text: &str) -> i64 {
+    let text = text.trim_start();
+    let digits = text.trim_start_matches(['+', '-']);
+    let length = text.len() - digits.len() + digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+    text.get(..length).and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
 #[cfg(test)]

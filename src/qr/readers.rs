@@ -1,7 +1,7 @@
 //! Readers of the index that a service keeps open between requests.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::db::open::{IndexFiles, Reader};
 use crate::qr::FindError;
@@ -24,9 +24,9 @@ const AT_ONE_TIME: usize = 8;
 #[derive(Debug)]
 pub(crate) struct Readers {
     index: PathBuf,
-    /// Files that belong to the index when the node starts. No other index is ever queried, and no
-    /// deleted one.
-    files: IndexFiles,
+    /// Files that belong to the index. No other file is ever queried in their place, and no deleted
+    /// one. Only a folder may get further files, and lose some.
+    files: Mutex<IndexFiles>,
     turns: Arc<Turns>,
     idle: Mutex<Vec<Reader>>,
 }
@@ -34,7 +34,7 @@ pub(crate) struct Readers {
 impl Readers {
     /// Creates the readers of this index.
     pub(crate) fn new(index: PathBuf) -> Self {
-        let files = IndexFiles::of(&index);
+        let files = Mutex::new(IndexFiles::of(&index));
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let turns = Turns::new(AT_ONE_TIME.max(4 * processors));
         Self { index, files, turns, idle: Mutex::new(Vec::new()) }
@@ -52,20 +52,34 @@ impl Readers {
 
     /// Returns an idle reader, or opens a new one.
     pub(crate) fn take(&self) -> Result<Reader, FindError> {
-        self.files.check_database().map_err(FindError::Index)?;
+        let files = self.files_now();
+        files.check_database().map_err(FindError::Index)?;
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         if let Some(reader) = idle {
             return Ok(reader);
         }
-        self.files.check().map_err(FindError::Index)?;
+        files.check().map_err(FindError::Index)?;
+        drop(files);
         Reader::open(&self.index).map_err(FindError::Index)
+    }
+
+    /// The files of the index. Readers of a folder that has other files now are closed.
+    fn files_now(&self) -> MutexGuard<'_, IndexFiles> {
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        if !files.are_all() {
+            *files = IndexFiles::of(&self.index);
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            tracing::info!(index = %self.index.display(), "the folder of the index has other files than before");
+        }
+        files
     }
 
     /// Keeps a reader for the next request. A reader that failed must not be given back, since it
     /// may fail again.
     pub(crate) fn give_back(&self, reader: Reader) {
+        let is_current = self.files.lock().unwrap_or_else(PoisonError::into_inner).are_those_of(&reader);
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < IDLE_READERS {
+        if is_current && idle.len() < IDLE_READERS {
             idle.push(reader);
         }
     }

@@ -35,6 +35,10 @@ pub fn sweep<H>(
     mut hold: impl FnMut(&str) -> H,
 ) -> Result<u64, TrashError> {
     let mut reader = Reader::open(index)?;
+    // Removals are made in single files of a folder, and so is their trash.
+    if reader.files().len() > 1 {
+        return Ok(0);
+    }
     let trash = Trash::below(storage);
     let (mut moved, mut failure) = (0, None);
     let mut after: Option<RemovedFile> = None;

@@ -11,16 +11,12 @@ use serde_json::Value;
 use crate::cli::output::Grouped;
 use crate::config::Config;
 use crate::db::Admin as _;
-use crate::db::open::{Reader, SCHEMA_VERSION};
+use crate::db::open::{Reader, SCHEMA_VERSION, checksum_of};
 use crate::model::calendar::moment_text;
-use crate::model::checksum::ChecksumBuilder;
 
 /// Longest manifest that is read, in bytes. A real one has a few kilobytes, and the settings file in it
 /// has at most a megabyte.
 const LONGEST: u64 = 4 * 1024 * 1024;
-
-/// Bytes of a file that are read at a time.
-const PIECE: usize = 1024 * 1024;
 
 /// The form of the manifest.
 const FORMAT: u32 = 1;
@@ -224,22 +220,8 @@ fn verify_as(copy: &Path, manifest: Manifest) -> anyhow::Result<BackupVerdict> {
 
 /// Size and xxh3-128 hash of a file.
 fn hash(path: &Path) -> anyhow::Result<(u64, String)> {
-    let read = || {
-        let mut file = File::open(path)?;
-        let (mut builder, mut buffer, mut size) = (ChecksumBuilder::default(), vec![0; PIECE], 0);
-        loop {
-            match file.read(&mut buffer) {
-                Ok(0) => return Ok((size, format!("{:?}", builder.finish()))),
-                Ok(read) => {
-                    builder.update(buffer.get(..read).unwrap_or_default());
-                    size += read as u64;
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-    };
-    read().with_context(|| format!("cannot read {}", path.display()))
+    let (size, checksum) = checksum_of(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok((size, format!("{checksum:?}")))
 }
 
 /// The counts of an index or a copy, in words.

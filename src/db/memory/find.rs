@@ -16,7 +16,6 @@ use crate::model::declared::Unit;
 use crate::model::find::{AnswerKey, AnswerOrder, DateTimeKey, DeclaredKey, FindAnswer, FindRequest, MatchingKey};
 use crate::model::level::QueryRetrieveLevel::{self, Image, Patient, Series, Study};
 use crate::model::location::Place;
-use crate::model::matching::separates_values;
 use crate::model::record::InstanceRecord;
 
 /// A study with the patients that its objects name.
@@ -262,11 +261,11 @@ impl<'c> ContentsView<'c> {
             (NumberOfSeriesRelatedInstances, _) => {
                 MemoryEntity { instance: None, ..entity }.records().len().to_string()
             }
-            (ModalitiesInStudy, _) => each_once(&entity.series_values(Modality)),
+            (ModalitiesInStudy, _) => rules::each_once(&entity.series_values(Modality)),
             (SOPClassesInStudy, _) => distinct(SOPClassUID).into_iter().collect::<Vec<_>>().join("\\"),
-            (AnatomicRegionsInStudyCodeSequence, _) => items(&entity.series_values(AnatomicRegionSequence)),
+            (AnatomicRegionsInStudyCodeSequence, _) => rules::items(&entity.series_values(AnatomicRegionSequence)),
             // A series attribute of a study has the values of all its series.
-            _ if level == Study && attribute.level == Series => joined(attribute.vr, &entity.series_values(id)),
+            _ if level == Study && attribute.level == Series => rules::joined(attribute.vr, &entity.series_values(id)),
             _ if attribute.level == Patient => rules::value_of(entity.description(), id).to_owned(),
             _ => entity.own_value(attribute),
         }
@@ -375,7 +374,10 @@ impl<'v, 'c> MemoryEntity<'v, 'c> {
             return self.declared(unit);
         }
         let series = self.down_to(Series);
-        joined(unit.vr, &series.iter().map(|series| series.declared(unit)).filter(|value| !value.is_empty()).collect())
+        rules::joined(
+            unit.vr,
+            &series.iter().map(|series| series.declared(unit)).filter(|value| !value.is_empty()).collect(),
+        )
     }
 
     fn order(&self, level: QueryRetrieveLevel) -> AnswerOrder {
@@ -390,8 +392,8 @@ impl<'v, 'c> MemoryEntity<'v, 'c> {
 
 fn order(entity: &MemoryEntity<'_, '_>, level: QueryRetrieveLevel) -> EntityOrder {
     let text = |id: AttributeId, of| if of <= level { entity.own_value(id.attribute()) } else { String::new() };
-    let series = (leading_number(&text(SeriesNumber, Series)), text(SeriesInstanceUID, Series));
-    let instance = (leading_number(&text(InstanceNumber, Image)), text(SOPInstanceUID, Image));
+    let series = (rules::leading_number(&text(SeriesNumber, Series)), text(SeriesInstanceUID, Series));
+    let instance = (rules::leading_number(&text(InstanceNumber, Image)), text(SOPInstanceUID, Image));
     (entity.order(level), text(StudyInstanceUID, Study), series, instance)
 }
 
@@ -405,33 +407,4 @@ fn most_complete(vr: VR, values: impl Iterator<Item = String>) -> String {
 
 fn distinct<'t>(values: impl Iterator<Item = &'t str>) -> BTreeSet<&'t str> {
     values.filter(|value| !value.is_empty()).collect()
-}
-
-/// Joins texts into one value, in which each of their values stands only where it first occurs.
-fn joined(vr: VR, texts: &BTreeSet<String>) -> String {
-    if separates_values(vr) { each_once(texts) } else { texts.iter().cloned().collect::<Vec<_>>().join("\\") }
-}
-
-fn each_once(texts: &BTreeSet<String>) -> String {
-    let mut seen = BTreeSet::new();
-    let values = texts.iter().flat_map(|text| text.split('\\')).filter(|value| seen.insert(*value));
-    values.collect::<Vec<_>>().join("\\")
-}
-
-/// The items of several sequences, each once, in order.
-fn items(texts: &BTreeSet<String>) -> String {
-    let items = texts.iter().flat_map(|text| serde_json::from_str::<Vec<serde_json::Value>>(text).unwrap_or_default());
-    let distinct: BTreeSet<String> = items.map(|item| item.to_string()).collect();
-    if distinct.is_empty() {
-        return String::new();
-    }
-    format!("[{}]", distinct.into_iter().collect::<Vec<_>>().join(","))
-}
-
-/// The number with which a text begins, for an order by number. 0 if there is none.
-fn leading_number(text: &str) -> i64 {
-    let text = text.trim_start();
-    let digits = text.trim_start_matches(['+', '-']);
-    let length = text.len() - digits.len() + digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
-    text.get(..length).and_then(|number| number.parse().ok()).unwrap_or(0)
 }

@@ -138,18 +138,14 @@ impl Search for MemoryIndex {
         Ok(found.into_iter().map(known).collect())
     }
 
-    fn held_transfer_syntaxes(&mut self) -> Result<Vec<(String, String)>, Error> {
-        let mut counts: HashMap<(String, String), usize> = HashMap::new();
+    fn transfer_syntax_counts(&mut self) -> Result<Vec<(String, String, u64)>, Error> {
+        let mut counts: HashMap<(String, String), u64> = HashMap::new();
         for first in self.contents().instances.values().filter_map(|held| held.first()) {
             let value = |id| first.record.value(id).to_owned();
             let pair = (value(AttributeId::SOPClassUID), value(AttributeId::AvailableTransferSyntaxUID));
             *counts.entry(pair).or_default() += 1;
         }
-        let mut found: Vec<_> = counts.into_iter().collect();
-        found.sort_by(|((class, syntax), n), ((other_class, other_syntax), m)| {
-            (class, m, syntax).cmp(&(other_class, n, other_syntax))
-        });
-        Ok(found.into_iter().map(|(pair, _)| pair).collect())
+        Ok(counts.into_iter().map(|((class, syntax), count)| (class, syntax, count)).collect())
     }
 
     fn another(&self) -> Result<Self, Error> {

@@ -4,12 +4,12 @@ use std::ops::ControlFlow;
 
 use rusqlite::OptionalExtension as _;
 
-use super::reader::Reader;
+use super::reader::SqliteReader;
 use super::write::last_change;
 use super::{check, report, start_check, status};
 use crate::db::{Admin, CheckReport, ConflictEntry, Error, FailureEntry, IndexStatus, StudyReport, WatchEntry};
 
-impl Admin for Reader {
+impl Admin for SqliteReader {
     fn status(&mut self) -> Result<IndexStatus, Error> {
         status::read(&self.connection, &self.path).map_err(Error::from)
     }

@@ -10,6 +10,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use rustix::fs::FlockOperation;
 
 use super::files::{self, Log, LogRecord};
+use super::frozen;
 use super::open::{self, ReadConnection};
 use crate::db::Error;
 use crate::files::{parent_of, sync_directory, with_suffix};
@@ -33,7 +34,10 @@ const ATTEMPTS: u32 = 1000;
 /// That of opening the index, or [`Error::Copy`]. The new file may then be incomplete.
 pub fn copy_index(index: &Path, to: &Path) -> Result<(), Error> {
     let failed = |source: rusqlite::Error| Error::Copy { to: to.to_owned(), source: Box::new(source) };
-    let source = ReadConnection::open(index, CACHE_BYTES)?;
+    let source = match frozen::check_size(index)? {
+        true => ReadConnection::open_copy(index, CACHE_BYTES)?,
+        false => ReadConnection::open(index, CACHE_BYTES)?,
+    };
     // SQLite would leave its permissions to the umask.
     files::make(to)?;
     #[expect(clippy::disallowed_methods, reason = "the new file is a copy, and no index is opened here")]

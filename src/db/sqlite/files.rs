@@ -137,7 +137,7 @@ pub(super) struct Seen {
 /// another descriptor of a file is no way. Closing it would drop SQLite's locks, because POSIX
 /// advisory locks belong to the process.
 #[derive(Clone, Debug)]
-pub struct IndexFiles {
+pub struct DatabaseFiles {
     /// The name by which the index was opened.
     index: PathBuf,
     /// The database, its log and its shared memory. `None` for a file that was not there.
@@ -153,7 +153,7 @@ pub(super) enum Difference {
     Other,
 }
 
-impl IndexFiles {
+impl DatabaseFiles {
     /// Bytes of an index and its write-ahead log. A file that is missing counts as empty.
     #[must_use]
     pub fn bytes(index: &Path) -> u64 {
@@ -185,7 +185,7 @@ impl IndexFiles {
     /// Checks that the database still has its name. That is one call of `stat`.
     ///
     /// This is enough for an open connection, which keeps the log and the shared memory that it
-    /// opened. A new connection needs [`IndexFiles::check`], because it opens them by name.
+    /// opened. A new connection needs [`DatabaseFiles::check`], because it opens them by name.
     ///
     /// # Errors
     /// Fails with [`Error::Replaced`] if it is gone or another file has its name.
@@ -477,7 +477,7 @@ mod tests {
         for suffix in ["", "-wal", "-shm"] {
             fs::write(beside(&index, suffix), "x").unwrap();
         }
-        let files = IndexFiles::of(&index);
+        let files = DatabaseFiles::of(&index);
         assert!(files.check().is_ok());
         for (suffix, expected) in
             [("", Difference::Other), ("-wal", Difference::LogRemoved), ("-shm", Difference::Other)]
@@ -577,7 +577,7 @@ mod tests {
         fs::write(beside(&index, "-wal"), "log").unwrap();
         let link = directory.path().join("link");
         std::os::unix::fs::symlink(&index, &link).unwrap();
-        assert_eq!((IndexFiles::bytes(&index), IndexFiles::bytes(&link)), (8, 8));
+        assert_eq!((DatabaseFiles::bytes(&index), DatabaseFiles::bytes(&link)), (8, 8));
     }
 
     #[test]

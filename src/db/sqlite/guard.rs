@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::files::{Difference, IndexFiles, Log, LogRecord, Seen};
+use super::files::{DatabaseFiles, Difference, Log, LogRecord, Seen};
 use super::open;
 use crate::db::Error;
 use crate::telemetry::metrics;
@@ -32,7 +32,7 @@ impl IndexState {
 /// The files of a writer, and what was reported of them.
 #[derive(Debug)]
 pub(super) struct IndexGuard {
-    files: IndexFiles,
+    files: DatabaseFiles,
     record: LogRecord,
     state: IndexState,
 }
@@ -40,7 +40,7 @@ pub(super) struct IndexGuard {
 impl IndexGuard {
     /// Identifies the files of an index that was just opened.
     pub(super) fn of(index: &Path) -> Self {
-        Self { files: IndexFiles::of(index), record: LogRecord::of(index), state: IndexState::default() }
+        Self { files: DatabaseFiles::of(index), record: LogRecord::of(index), state: IndexState::default() }
     }
 
     pub(super) fn state(&self) -> IndexState {

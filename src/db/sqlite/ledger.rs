@@ -9,13 +9,13 @@ use std::sync::Arc;
 use rusqlite::{OptionalExtension, ToSql, params};
 
 use super::packing::{UidSuffix, naming};
-use super::reader::Reader;
+use super::reader::SqliteReader;
 use super::sql_values::{PathValue, path_from_sql, place_number, range_below, to_u64};
 use crate::db::{DeclaredCoverage, DirectorySnapshot, Error, KnownFile, LocatedInstance, NotIndexed, Note, ScanLedger};
 use crate::model::checksum::Checksum;
 use crate::model::location::{Location, Place};
 
-impl ScanLedger for Reader {
+impl ScanLedger for SqliteReader {
     fn directory_now(&mut self, directory: &Path) -> Result<DirectorySnapshot<'_>, Error> {
         let transaction = self.connection.unchecked_transaction()?;
         // The first read fixes the moment.
@@ -120,7 +120,7 @@ impl ScanLedger for Reader {
     }
 }
 
-impl Reader {
+impl SqliteReader {
     fn lacking<T>(
         &mut self,
         place: Place,

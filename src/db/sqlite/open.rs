@@ -11,6 +11,7 @@ use rusqlite::limits::Limit;
 use rusqlite::{Connection, OpenFlags};
 
 use super::files::{self, LogRecord};
+use super::frozen;
 use super::limits::{BUSY_TIMEOUT, WAL_AUTOCHECKPOINT_PAGES};
 use super::{functions, schema};
 use crate::db::{Durability, Error, Permission};
@@ -45,6 +46,9 @@ pub(super) fn open(path: &Path, access: Access) -> Result<Connection, Error> {
     let writer = matches!(access, Access::Writer { .. });
     if path.is_dir() {
         return Err(Error::IsADirectory { path: path.to_owned() });
+    }
+    if writer && frozen::check_size(path)? {
+        return Err(Error::Frozen { path: path.to_owned() });
     }
     // This comes first, so that an index that is gone but has left its log is reported as that.
     files::refuse_misfits(path)?;

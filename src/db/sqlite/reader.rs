@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rusqlite::params;
 
 use super::find::{self, Matchers};
+use super::frozen;
 use super::mounts::Mounts;
 use super::open::ReadConnection;
 use super::packing::{naming, uid_hash};
@@ -22,7 +23,7 @@ use crate::model::location::{Location, Place};
 const CACHE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// A connection that asks. Each thread that asks has its own.
-pub struct Reader {
+pub struct SqliteReader {
     pub(super) connection: ReadConnection,
     pub(super) path: PathBuf,
     matchers: Matchers,
@@ -30,12 +31,15 @@ pub struct Reader {
     pub(super) declared: Arc<DeclaredSet>,
 }
 
-impl Reader {
-    /// Opens an index that exists.
+impl SqliteReader {
+    /// Opens an index that exists. A frozen one is opened as a copy, without locks and files beside it.
     ///
     /// # Errors
     /// Fails with [`Error::Missing`] if there is none: see [`Error`].
     pub fn open(path: &Path) -> Result<Self, Error> {
+        if frozen::check_size(path)? {
+            return Self::open_copy(path);
+        }
         Self::of(ReadConnection::open(path, CACHE_BYTES)?, path)
     }
 
@@ -119,17 +123,16 @@ impl Reader {
         Ok(found.into_iter().map(|(_, known)| known).collect())
     }
 
-    fn held_transfer_syntaxes_inner(&self) -> rusqlite::Result<Vec<(String, String)>> {
+    fn transfer_syntax_counts_inner(&self) -> rusqlite::Result<Vec<(String, String, u64)>> {
         let mut statement = self.connection.prepare_cached(
-            "SELECT sop_class_uid, available_transfer_syntax_uid FROM instance_group GROUP BY 1, 2 \
-             ORDER BY 1, sum(instance_count) DESC, 2",
+            "SELECT sop_class_uid, available_transfer_syntax_uid, sum(instance_count) FROM instance_group GROUP BY 1, 2",
         )?;
-        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, to_u64(row.get(2)?))))?;
         rows.collect()
     }
 }
 
-impl Search for Reader {
+impl Search for SqliteReader {
     fn interrupt(&self) -> Interrupt {
         let handle = self.connection.get_interrupt_handle();
         Interrupt::new(move || handle.interrupt())
@@ -147,8 +150,8 @@ impl Search for Reader {
         self.known_locations_inner(sop_instance_uid).map_err(Error::from)
     }
 
-    fn held_transfer_syntaxes(&mut self) -> Result<Vec<(String, String)>, Error> {
-        self.held_transfer_syntaxes_inner().map_err(Error::from)
+    fn transfer_syntax_counts(&mut self) -> Result<Vec<(String, String, u64)>, Error> {
+        self.transfer_syntax_counts_inner().map_err(Error::from)
     }
 
     fn another(&self) -> Result<Self, Error> {
@@ -156,8 +159,8 @@ impl Search for Reader {
     }
 }
 
-impl std::fmt::Debug for Reader {
+impl std::fmt::Debug for SqliteReader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reader").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("SqliteReader").field("path", &self.path).finish_non_exhaustive()
     }
 }

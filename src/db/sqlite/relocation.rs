@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::reader::Reader;
+use super::reader::SqliteReader;
 use super::sql_values::{PathValue, path_from_sql, place_number, range_below, to_u64};
-use super::writer::WriterHandle;
+use super::writer::SqliteWriterHandle;
 use crate::db::{Error, Relocation};
 use crate::model::location::Place;
 
@@ -18,8 +18,8 @@ const LISTED_PATHS: usize = 10;
 /// because they are all absolute.
 const BETWEEN: &str = "relocating:";
 
-impl Reader {
-    /// Says what [`WriterHandle::relocate`] would do.
+impl SqliteReader {
+    /// Says what [`SqliteWriterHandle::relocate`] would do.
     ///
     /// # Errors
     /// Fails with an error of the engine.
@@ -42,7 +42,7 @@ impl Reader {
     }
 }
 
-impl WriterHandle {
+impl SqliteWriterHandle {
     /// Gives everything at or below `from` the same path at or below `to`: directories, archive
     /// files, mount points, and the paths of scans. Nothing is changed if [`Relocation::taken`] has
     /// paths.

@@ -1,4 +1,4 @@
-//! What operators removed, as the index has it: asked by a [`Reader`], changed by the writer.
+//! What operators removed, as the index has it: asked by a [`SqliteReader`], changed by the writer.
 //!
 //! The life of a removal (docs/adr/0032):
 //!
@@ -15,16 +15,16 @@ use std::path::PathBuf;
 
 use rusqlite::{OptionalExtension as _, params};
 
-use super::reader::Reader;
+use super::reader::SqliteReader;
 use super::sql_values::{PathValue, path_from_sql, place_from_number, to_u64};
 use super::write::{FOR_TRASH, IN_TRASH, record_of_text};
-use super::writer::WriterHandle;
+use super::writer::SqliteWriterHandle;
 use crate::db::{Error, Removal, RemovedCounts, RemovedFile};
 use crate::model::checksum::Checksum;
 use crate::model::location::Location;
 use crate::model::record::InstanceRecord;
 
-impl Reader {
+impl SqliteReader {
     /// Whether the index has the tables of removals. One that only an older program has written has
     /// none.
     fn knows_removals(&self) -> Result<bool, Error> {
@@ -157,7 +157,7 @@ impl Reader {
     }
 }
 
-impl WriterHandle {
+impl SqliteWriterHandle {
     /// Begins a removal, and returns its number.
     ///
     /// # Errors

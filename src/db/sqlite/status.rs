@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, params};
 
-use super::files::IndexFiles;
+use super::files::DatabaseFiles;
 use super::packing::{UidSuffix, naming};
 use super::sql_values::{path_from_sql, place_from_number};
 use super::write::last_change;
@@ -114,7 +114,7 @@ pub(super) fn read(connection: &Connection, path: &Path) -> rusqlite::Result<Ind
         )?,
         files_with_faults: number("SELECT count(*) FROM file_fault")?,
         last_change: u64::try_from(last_change(connection)?).unwrap_or(0),
-        size_bytes: IndexFiles::bytes(path),
+        size_bytes: DatabaseFiles::bytes(path),
         failed: by_word(
             "SELECT reason, count(*) FROM unindexed_file WHERE kind = 'failed' GROUP BY reason ORDER BY count(*) DESC, reason",
         )?,

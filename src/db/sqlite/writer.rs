@@ -59,7 +59,7 @@ const STORE_BATCH_ROWS: usize = 1024;
 /// Pause between two checks of the files of an index while nothing is written.
 const LOOK_AT_FILES: Duration = Duration::from_secs(1);
 
-/// How a [`Writer`] works.
+/// How a [`SqliteWriter`] works.
 #[derive(Clone, Debug)]
 pub struct WriterOptions {
     /// Guarantee of a commit.
@@ -113,20 +113,20 @@ type MaintenanceWork = Box<dyn FnOnce(&mut Batch<'_>) -> rusqlite::Result<()> + 
 /// The writer of an index. If it is dropped, it commits what is queued and stops the thread.
 /// Handles that are left then get [`Error::WriterStopped`].
 #[derive(Debug)]
-pub struct Writer {
-    handle: WriterHandle,
+pub struct SqliteWriter {
+    handle: SqliteWriterHandle,
     thread: Option<JoinHandle<Result<(), Error>>>,
 }
 
 /// Access to the writer for any thread.
 #[derive(Clone, Debug)]
-pub struct WriterHandle {
+pub struct SqliteWriterHandle {
     commands: Sender<WriterCommand>,
     backlog: Arc<Backlog>,
     state: IndexState,
 }
 
-impl Writer {
+impl SqliteWriter {
     /// Opens the index and starts the writer. The index is created or migrated if necessary.
     ///
     /// # Errors
@@ -143,12 +143,12 @@ impl Writer {
             .name("index writer".into())
             .spawn(move || writer.run(connection))
             .map_err(|source| Error::Io { path: path.to_owned(), source })?;
-        Ok(Self { handle: WriterHandle { commands, backlog, state }, thread: Some(thread) })
+        Ok(Self { handle: SqliteWriterHandle { commands, backlog, state }, thread: Some(thread) })
     }
 
     /// Returns a handle to this writer.
     #[must_use]
-    pub fn handle(&self) -> WriterHandle {
+    pub fn handle(&self) -> SqliteWriterHandle {
         self.handle.clone()
     }
 
@@ -174,7 +174,7 @@ impl Writer {
     }
 }
 
-impl Drop for Writer {
+impl Drop for SqliteWriter {
     fn drop(&mut self) {
         if let Err(error) = self.finish() {
             tracing::error!(%error, "the writer of the index ended with an error");
@@ -182,7 +182,7 @@ impl Drop for Writer {
     }
 }
 
-impl Arrivals for WriterHandle {
+impl Arrivals for SqliteWriterHandle {
     fn store(&self, received: Received, on_done: OnStored) {
         let command = WriterCommand::Store(QueuedArrival { received, on_done, is_in_doubt: false });
         let (command, error) = match self.commands.try_send(command) {
@@ -244,13 +244,13 @@ impl Arrivals for WriterHandle {
     }
 }
 
-impl WorklistChanges for WriterHandle {
+impl WorklistChanges for SqliteWriterHandle {
     fn change_worklist(&self, work: WorklistWork) -> Result<(), Error> {
         self.ask(|reply| WriterCommand::Worklist { work, reply })
     }
 }
 
-impl WriterHandle {
+impl SqliteWriterHandle {
     /// Runs the work of an operator's command in one transaction, and returns its result when that is
     /// committed.
     pub(super) fn maintain<T: Send + 'static>(

@@ -13,6 +13,7 @@ mod echo;
 mod export;
 mod faults;
 mod find;
+mod folder;
 mod hostile;
 mod http;
 mod index_files;

@@ -66,6 +66,39 @@ impl Engine for Sqlite {
     }
 }
 
+/// A folder of SQLite files. Studies of 2024 have a file of their own.
+pub(crate) struct Folder {
+    dir: tempfile::TempDir,
+    writer: Option<Writer>,
+}
+
+impl Engine for Folder {
+    type Reader = Reader;
+    type Arrivals = dcmdex::db::open::WriterHandle;
+
+    fn create() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["main.db", "2024.db", "st-mary-s.db"] {
+            drop(writer(&dir.path().join(name)));
+        }
+        let writer = Some(writer(dir.path()));
+        Self { dir, writer }
+    }
+
+    fn reader(&self) -> Reader {
+        Reader::open(self.dir.path()).unwrap()
+    }
+
+    fn arrivals(&self) -> Self::Arrivals {
+        self.writer.as_ref().unwrap().handle()
+    }
+
+    fn restart(&mut self) {
+        self.writer.take().unwrap().close().unwrap();
+        self.writer = Some(writer(self.dir.path()));
+    }
+}
+
 /// An index in memory.
 pub(crate) struct Memory(MemoryIndex);
 
@@ -455,6 +488,7 @@ macro_rules! index_test_suite {
 
 index_test_suite!(sqlite, super::Sqlite);
 index_test_suite!(memory, super::Memory);
+index_test_suite!(folder, super::Folder);
 
 /// Everything in an index that the histories of `model_based` produce, without row numbers.
 #[derive(Debug, PartialEq)]
@@ -530,6 +564,23 @@ proptest! {
             sqlite.take(step.clone());
             memory.take(step);
             prop_assert_eq!(said(&sqlite.engine), said(&memory.engine));
+        }
+    }
+}
+
+proptest! {
+    // Each case opens three files many times.
+    #![proptest_config(ProptestConfig { cases: 4, max_shrink_iters: 500, ..ProptestConfig::default() })]
+
+    /// Each instance keeps its study: in a folder, one that has two studies can be in two files.
+    #[test]
+    fn a_folder_knows_the_same_after_any_history(steps in prop::collection::vec(step(), 1..25)) {
+        let (mut folder, mut memory) = (World::<Folder>::new(), World::<Memory>::new());
+        for step in steps.into_iter().chain([Step::Scan { prune: false }, Step::Scan { prune: true }]) {
+            let step = step.in_one_study();
+            folder.take(step.clone());
+            memory.take(step);
+            prop_assert_eq!(said(&folder.engine), said(&memory.engine));
         }
     }
 }

@@ -4,6 +4,8 @@ mod arrivals;
 mod beside;
 mod defects;
 mod engines;
+mod federated;
+mod frozen;
 mod identity;
 mod migrating;
 mod model_based;

@@ -89,11 +89,19 @@ impl Content {
                 (PatientBirthDate, birth_date),
                 (PatientSex, sex),
                 (PatientComments, text(self.said[0])),
+                // A folder parts studies by their year.
+                (StudyDate, ["", "20240101"][usize::from(self.study % 2)]),
                 (StudyDescription, text(self.said[1])),
                 (Modality, ["", "CT", "MR"][usize::from(self.said[2])]),
                 (InstanceNumber, if self.said[3] == 0 { "1" } else { "2" }),
             ],
         )
+    }
+
+    /// The same in the study that its instance always has here.
+    fn in_one_study(self) -> Self {
+        let series = self.instance / 2;
+        Self { series, study: series / 2, ..self }
     }
 
     fn size(&self) -> u64 {
@@ -151,6 +159,17 @@ pub(super) enum Step {
     },
     /// Ends the writer and starts another one.
     Restart,
+}
+
+impl Step {
+    /// The same with instances that never change their studies.
+    pub(super) fn in_one_study(self) -> Self {
+        match self {
+            Self::Write { at, content } => Self::Write { at, content: content.in_one_study() },
+            Self::Receive { content, keep, policy } => Self::Receive { content: content.in_one_study(), keep, policy },
+            other => other,
+        }
+    }
 }
 
 fn policy() -> impl Strategy<Value = ReceivePolicy> {

@@ -706,6 +706,18 @@ fn fill(index: &Path, archive: &[Instance]) {
     writer.close().unwrap();
 }
 
+/// Parts an archive over the files of a folder, each study in one of them.
+fn fill_folder(folder: &Path, archive: &[Instance], files: usize) {
+    std::fs::create_dir(folder).unwrap();
+    for file in 0..files {
+        let studies: Vec<&String> = archive.iter().filter_map(|instance| instance.get(&StudyInstanceUID)).collect();
+        let place = |uid: &String| studies.iter().position(|known| *known == uid).unwrap_or_default() % files;
+        let is_here = |instance: &&Instance| instance.get(&StudyInstanceUID).is_some_and(|uid| place(uid) == file);
+        let part: Vec<Instance> = archive.iter().filter(is_here).cloned().collect();
+        fill(&folder.join(format!("{file}.db")), &part);
+    }
+}
+
 fn fill_by(arrivals: &impl Arrivals, archive: &[Instance]) {
     for (at, instance) in archive.iter().enumerate() {
         let mut record = InstanceRecord::new();
@@ -746,9 +758,13 @@ proptest! {
         fill(&index, &archive);
         let mut memory = MemoryIndex::new(Arc::clone(DeclaredSet::none()), Clock::System);
         fill_by(&memory, &archive);
+        let folder = directory.path().join("folder");
+        fill_folder(&folder, &archive, 3);
         let mut reader = Reader::open(&index).unwrap();
+        let mut folder = Reader::open(&folder).unwrap();
         for question in &questions {
             let expected = expected(&archive, question);
+            prop_assert_eq!(&asked(&mut folder, question), &expected, "in three files: {:?}", question);
             prop_assert_eq!(&asked(&mut reader, question), &expected, "{:?}", question);
             prop_assert_eq!(&asked(&mut memory, question), &expected, "in memory: {:?}", question);
         }

@@ -7,7 +7,7 @@ use rusqlite::types::Value;
 use rusqlite::vtab::array;
 use rusqlite::{Connection, ToSql, params, params_from_iter};
 
-use super::super::reader::Reader;
+use super::super::reader::SqliteReader;
 use super::super::sql_values::to_u64;
 use super::rows::{COLUMNS, STEP_COLUMNS, name, performed_step, row, source, state};
 use crate::db::{
@@ -16,7 +16,7 @@ use crate::db::{
 };
 use crate::model::matching::Narrowing;
 
-impl WorklistSearch for Reader {
+impl WorklistSearch for SqliteReader {
     fn worklist(
         &mut self,
         request: &WorklistRequest,
@@ -88,7 +88,7 @@ impl WorklistSearch for Reader {
     }
 }
 
-impl Reader {
+impl SqliteReader {
     fn list<T>(
         &self,
         sql: &str,

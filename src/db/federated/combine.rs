@@ -1,0 +1,180 @@
+//! One study from the parts of it that several files hold.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::lookups::{EntityLookups, answers, request_for, rows};
+use super::part::FederatedPart;
+use super::question::FederatedQuestion;
+use crate::db::{Error, rules};
+use crate::model::attribute::AttributeId::{self, *};
+use crate::model::find::{FindAnswer, FindRequest};
+use crate::model::level::QueryRetrieveLevel::{self, Image, Patient, Series, Study};
+
+impl<R: FederatedPart> EntityLookups<'_, R> {
+    /// The answers of a study of which several files hold a part. `own` are those of the file with
+    /// this number.
+    ///
+    /// A study, series or instance matches if it does in one file. Its values are those of all
+    /// files.
+    pub(super) fn of_shared_study(
+        &mut self,
+        question: &FederatedQuestion,
+        study: &str,
+        at: usize,
+        own: Vec<FindAnswer>,
+    ) -> Result<Vec<FindAnswer>, Error> {
+        let files: Vec<usize> = self.shared.files_of(study).into_iter().flatten().copied().collect();
+        let matching_keys = request_for(question.level, &[(StudyInstanceUID, study)], &[]).matching_keys;
+        let mut asked = question.request.clone();
+        if question.level == Study {
+            // The part in another file counts although it does not match.
+            asked = FindRequest { date_time_keys: Vec::new(), matching_keys, arrival: Default::default(), ..asked };
+        } else {
+            asked.matching_keys.extend(matching_keys);
+        }
+        let mut found = own;
+        for file in files.into_iter().filter(|file| *file != at) {
+            found.extend(answers(self.parts, file, &asked)?);
+        }
+        let mut answers = once_each(question, found);
+        let (series, instances) = self.distinct(study)?;
+        let of_study = match question.level {
+            Study => Vec::new(),
+            _ => self.common(question, Study, &[(StudyInstanceUID, study)])?,
+        };
+        for answer in &mut answers {
+            set(answer, of_study.iter().cloned());
+            let counts = [(NumberOfStudyRelatedSeries, series), (NumberOfStudyRelatedInstances, instances)];
+            for (at, count) in question.places().filter_map(|(at, id)| Some((at, counts.iter().find(|c| c.0 == id)?.1)))
+            {
+                set(answer, [(at, count.to_string())]);
+            }
+            self.add_series(question, study, answer)?;
+        }
+        Ok(answers)
+    }
+
+    /// Gives an answer the values that its series has in all files.
+    fn add_series(&mut self, question: &FederatedQuestion, study: &str, answer: &mut FindAnswer) -> Result<(), Error> {
+        let uid = answer.key.as_ref().and_then(|key| key.uids.get(1)).cloned();
+        let Some(series) = uid else { return Ok(()) };
+        let keys = [(StudyInstanceUID, study), (SeriesInstanceUID, &*series)];
+        if question.level == Image {
+            let of_series = self.common(question, Series, &keys)?;
+            set(answer, of_series);
+        }
+        if let Some((at, _)) = question.places().find(|(_, id)| *id == NumberOfSeriesRelatedInstances) {
+            let instances = self.uids(Image, &keys, SOPInstanceUID)?.len();
+            set(answer, [(at, instances.to_string())]);
+        }
+        Ok(())
+    }
+
+    /// The values that a study or series has in all files, of attributes of its own level, with their
+    /// places.
+    fn common(
+        &mut self,
+        question: &FederatedQuestion,
+        level: QueryRetrieveLevel,
+        keys: &[(AttributeId, &str)],
+    ) -> Result<Vec<(usize, String)>, Error> {
+        let places: Vec<_> = question.places().filter(|(_, id)| id.attribute().level == level).collect();
+        if places.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids: Vec<AttributeId> = places.iter().map(|(_, id)| *id).collect();
+        let mut common: Option<Vec<String>> = None;
+        for part in 0..self.parts.len() {
+            for values in rows(self.parts, part, level, keys, &ids)? {
+                match &mut common {
+                    Some(known) => {
+                        for ((known, value), id) in known.iter_mut().zip(&values).zip(&ids) {
+                            combine(level, *id, known, value);
+                        }
+                    }
+                    None => common = Some(values),
+                }
+            }
+        }
+        Ok(places.into_iter().map(|(at, _)| at).zip(common.unwrap_or_default()).collect())
+    }
+}
+
+fn set(answer: &mut FindAnswer, values: impl IntoIterator<Item = (usize, String)>) {
+    for (at, value) in values {
+        if let Some(place) = answer.values.get_mut(at) {
+            *place = value;
+        }
+    }
+}
+
+/// Puts together what several files say of the same entity, and sorts by the numbers of series and
+/// instances.
+fn once_each(question: &FederatedQuestion, found: Vec<FindAnswer>) -> Vec<FindAnswer> {
+    let mut by_uids: BTreeMap<Vec<String>, FindAnswer> = BTreeMap::new();
+    for answer in found {
+        let uids = answer.key.as_ref().map(|key| key.uids.clone()).unwrap_or_default();
+        match by_uids.get_mut(&uids) {
+            None => drop(by_uids.insert(uids, answer)),
+            // Of two places of one instance the first file's counts.
+            Some(_) if question.level == Image => {}
+            Some(known) => combine_answers(question, known, &answer),
+        }
+    }
+    let mut answers: Vec<FindAnswer> = by_uids.into_values().collect();
+    let number = |answer: &FindAnswer, at: usize| {
+        let at = question.numbers.start + at;
+        answer.values.get(at).filter(|_| question.numbers.contains(&at)).map_or(0, |text| rules::leading_number(text))
+    };
+    answers.sort_by_cached_key(|answer| {
+        let uids = answer.key.as_ref().map(|key| key.uids.clone()).unwrap_or_default();
+        let mut uids = uids.into_iter().skip(1);
+        (number(answer, 0), uids.next(), number(answer, 1), uids.next())
+    });
+    answers
+}
+
+fn combine_answers(question: &FederatedQuestion, known: &mut FindAnswer, other: &FindAnswer) {
+    for (at, id) in question.places() {
+        if let (Some(known), Some(other)) = (known.values.get_mut(at), other.values.get(at)) {
+            combine(question.level, id, known, other);
+        }
+    }
+    add_declared(question, known, other);
+}
+
+/// Of a declared value, the most complete one counts.
+pub(super) fn add_declared(question: &FederatedQuestion, known: &mut FindAnswer, other: &FindAnswer) {
+    for (at, key) in question.declared() {
+        if let (Some(known), Some(other)) = (known.values.get_mut(at), other.values.get(at))
+            && rules::is_more_complete(key.unit.vr, other, known)
+        {
+            other.clone_into(known);
+        }
+    }
+}
+
+/// Adds what another file says of an attribute of the same study or series.
+fn combine(level: QueryRetrieveLevel, id: AttributeId, known: &mut String, other: &str) {
+    let attribute = id.attribute();
+    let both = || [known.clone(), other.to_owned()].into_iter().filter(|text| !text.is_empty()).collect();
+    let is_of_series = level == Study && attribute.level == Series;
+    match id {
+        InstanceAvailability if known.is_empty() || other == "UNAVAILABLE" => other.clone_into(known),
+        InstanceAvailability => {}
+        AnatomicRegionsInStudyCodeSequence => *known = rules::items(&both()),
+        ModalitiesInStudy | SOPClassesInStudy => *known = values_in_order(&both()),
+        _ if is_of_series => *known = rules::joined(attribute.vr, &both()),
+        // What patients of several files say is not mixed.
+        _ if attribute.level != Patient && rules::is_more_complete(attribute.vr, other, known) => {
+            other.clone_into(known);
+        }
+        _ => {}
+    }
+}
+
+/// The values of several texts, each once and sorted.
+fn values_in_order(texts: &BTreeSet<String>) -> String {
+    let values: BTreeSet<&str> = texts.iter().flat_map(|text| text.split('\\')).collect();
+    values.into_iter().collect::<Vec<_>>().join("\\")
+}

@@ -1,0 +1,258 @@
+//! Questions to all files about one entity.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+
+use super::part::FederatedPart;
+use super::question::FederatedQuestion;
+use super::shared::SharedStudies;
+use crate::db::{Error, rules};
+use crate::model::attribute::AttributeId::{self, *};
+use crate::model::find::{ArrivalKeys, FindAnswer, FindRequest, MatchingKey, ReturnKey};
+use crate::model::level::InformationModel;
+use crate::model::level::QueryRetrieveLevel::{self, Image, Patient, Series, Study};
+use crate::model::matching::{KeyValue, MatchPolicy, Matching};
+
+/// The files, for questions about single entities.
+pub(super) struct EntityLookups<'f, R> {
+    pub(super) parts: &'f mut [R],
+    pub(super) shared: &'f SharedStudies,
+}
+
+/// A description of a patient, with further values.
+type DescribedValues = (rules::Description, Vec<String>);
+
+/// What tells patients apart: Patient ID, what replaces a missing one, and issuer.
+pub(super) type PersonKey = (String, String, String);
+
+impl<R: FederatedPart> EntityLookups<'_, R> {
+    /// Descriptions of the patients with this Patient ID, or with this identity where there is
+    /// none, with further values.
+    fn descriptions(
+        &mut self,
+        (patient_id, identity): (&str, &str),
+        further: &[AttributeId],
+    ) -> Result<Vec<DescribedValues>, Error> {
+        let patient: Vec<AttributeId> = rules::patient_attributes().collect();
+        let returned = [&patient, further].concat();
+        let mut found = Vec::new();
+        for part in 0..self.parts.len() {
+            for mut values in rows(self.parts, part, Patient, &[(PatientID, patient_id)], &returned)? {
+                let more = values.split_off(patient.len());
+                let (id, own_identity, _) = rules::key_of(&values);
+                if (&*id, &*own_identity) == (patient_id, identity) {
+                    found.push((values, more));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The issuer that descriptions without one mean: the first of all that this Patient ID has.
+    /// Empty if there is none.
+    pub(super) fn first_issuer(&mut self, patient_id: &str, identity: &str) -> Result<String, Error> {
+        let patient: Vec<AttributeId> = rules::patient_attributes().collect();
+        let mut first = String::new();
+        for part in 0..self.parts.len() {
+            let found =
+                rows(self.parts, part, Patient, &[(PatientID, patient_id), (IssuerOfPatientID, "?*")], &patient)?;
+            for (id, own_identity, issuer) in found.iter().map(|description| rules::key_of(description)) {
+                if (&*id, &*own_identity) == (patient_id, identity) && (first.is_empty() || issuer < first) {
+                    first = issuer;
+                }
+            }
+        }
+        Ok(first)
+    }
+
+    /// Values of a patient that depend on all of its studies.
+    pub(super) fn of_person(&mut self, person: &PersonKey, ids: &[AttributeId]) -> Result<Vec<String>, Error> {
+        let (patient_id, identity, issuer) = person;
+        let found = self.descriptions((patient_id, identity), ids)?;
+        let first = self.first_issuer(patient_id, identity)?;
+        let issuer = if issuer.is_empty() { &first } else { issuer };
+        let is_meant = |description: &[String]| {
+            let own = rules::value_of(description, IssuerOfPatientID);
+            own == issuer || (own.is_empty() && *issuer == first)
+        };
+        let mut total = vec![String::new(); ids.len()];
+        for (_, values) in found.iter().filter(|(description, _)| is_meant(description)) {
+            for ((total, value), id) in total.iter_mut().zip(values).zip(ids) {
+                add_of_person(*id, total, value);
+            }
+        }
+        if !self.shared.is_empty() {
+            let twice = self.counted_twice(patient_id, &is_meant)?;
+            for (total, id) in total.iter_mut().zip(ids) {
+                if let Some(twice) = twice.get(id) {
+                    *total = count_of(total).saturating_sub(*twice).to_string();
+                }
+            }
+        }
+        Ok(total)
+    }
+
+    /// How much of the sums of a patient is counted more than once, because several files hold a
+    /// part of a study.
+    fn counted_twice(
+        &mut self,
+        patient_id: &str,
+        is_meant: &dyn Fn(&[String]) -> bool,
+    ) -> Result<BTreeMap<AttributeId, u64>, Error> {
+        let patient: Vec<AttributeId> = rules::patient_attributes().collect();
+        let counts = [StudyInstanceUID, NumberOfStudyRelatedSeries, NumberOfStudyRelatedInstances];
+        let returned = [&patient[..], &counts].concat();
+        let mut sums: BTreeMap<String, [u64; 3]> = BTreeMap::new();
+        for part in 0..self.parts.len() {
+            for mut values in rows(self.parts, part, Study, &[(PatientID, patient_id)], &returned)? {
+                let more = values.split_off(patient.len());
+                if let [uid, series, instances] = more.as_slice()
+                    && self.shared.files_of(uid).is_some()
+                    && is_meant(&values)
+                {
+                    add(sums.entry(uid.clone()).or_default(), [1, count_of(series), count_of(instances)]);
+                }
+            }
+        }
+        let [studies, series, instances] = self.surplus(sums)?;
+        Ok(BTreeMap::from([
+            (NumberOfPatientRelatedStudies, studies),
+            (NumberOfPatientRelatedSeries, series),
+            (NumberOfPatientRelatedInstances, instances),
+        ]))
+    }
+
+    /// How many studies, series and instances are counted more than once if the numbers of all files
+    /// are added.
+    pub(super) fn counted_twice_in_all(&mut self) -> Result<[u64; 3], Error> {
+        let mut sums: BTreeMap<String, [u64; 3]> = BTreeMap::new();
+        let counts = [NumberOfStudyRelatedSeries, NumberOfStudyRelatedInstances];
+        for uid in self.shared.uids() {
+            for part in 0..self.parts.len() {
+                let rows = rows(self.parts, part, Study, &[(StudyInstanceUID, uid)], &counts)?;
+                for [series, instances] in rows.into_iter().filter_map(|row| <[String; 2]>::try_from(row).ok()) {
+                    add(sums.entry(uid.clone()).or_default(), [1, count_of(&series), count_of(&instances)]);
+                }
+            }
+        }
+        self.surplus(sums)
+    }
+
+    /// What is too much in sums of studies, series and instances, for each study over its files.
+    fn surplus(&mut self, sums: BTreeMap<String, [u64; 3]>) -> Result<[u64; 3], Error> {
+        let mut surplus = [0; 3];
+        for (uid, [studies, series, instances]) in sums {
+            let (own_series, own_instances) = self.distinct(&uid)?;
+            let more = [studies - 1, series.saturating_sub(own_series), instances.saturating_sub(own_instances)];
+            add(&mut surplus, more);
+        }
+        Ok(surplus)
+    }
+
+    /// The numbers of series and instances of a study, each counted once.
+    pub(super) fn distinct(&mut self, study: &str) -> Result<(u64, u64), Error> {
+        let series = self.uids(Series, &[(StudyInstanceUID, study)], SeriesInstanceUID)?.len();
+        let instances = self.uids(Image, &[(StudyInstanceUID, study)], SOPInstanceUID)?.len();
+        Ok((series as u64, instances as u64))
+    }
+
+    /// The UIDs that the files have at this level, each once.
+    pub(super) fn uids(
+        &mut self,
+        level: QueryRetrieveLevel,
+        keys: &[(AttributeId, &str)],
+        uid: AttributeId,
+    ) -> Result<BTreeSet<String>, Error> {
+        let mut found = BTreeSet::new();
+        for part in 0..self.parts.len() {
+            found.extend(rows(self.parts, part, level, keys, &[uid])?.into_iter().flatten());
+        }
+        Ok(found)
+    }
+
+    /// Gives an answer the values that depend on all files of its patient.
+    pub(super) fn add_person(&mut self, question: &FederatedQuestion, answer: &mut FindAnswer) -> Result<(), Error> {
+        let person = rules::key_of(question.description(answer));
+        let ids: Vec<AttributeId> = question.of_person.iter().map(|(_, id)| *id).collect();
+        for ((at, _), total) in question.of_person.iter().zip(self.of_person(&person, &ids)?) {
+            if let Some(value) = answer.values.get_mut(*at) {
+                *value = total;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The values that a file has for the entities with these keys.
+pub(super) fn rows<R: FederatedPart>(
+    parts: &mut [R],
+    part: usize,
+    level: QueryRetrieveLevel,
+    keys: &[(AttributeId, &str)],
+    returned: &[AttributeId],
+) -> Result<Vec<Vec<String>>, Error> {
+    Ok(answers(parts, part, &request_for(level, keys, returned))?.into_iter().map(|answer| answer.values).collect())
+}
+
+/// All answers of a file.
+pub(super) fn answers<R: FederatedPart>(
+    parts: &mut [R],
+    part: usize,
+    request: &FindRequest,
+) -> Result<Vec<FindAnswer>, Error> {
+    let mut found = Vec::new();
+    if let Some(part) = parts.get_mut(part) {
+        part.find(request, |answer| {
+            found.push(answer);
+            ControlFlow::Continue(())
+        })?;
+    }
+    Ok(found)
+}
+
+fn add(sum: &mut [u64; 3], added: [u64; 3]) {
+    sum.iter_mut().zip(added).for_each(|(sum, added)| *sum += added);
+}
+
+/// Adds the value that another file has for a patient.
+pub(super) fn add_of_person(id: AttributeId, total: &mut String, value: &str) {
+    if id != InstanceAvailability {
+        *total = (count_of(total) + count_of(value)).to_string();
+    } else if total.is_empty() || value == "UNAVAILABLE" {
+        value.clone_into(total);
+    }
+}
+
+/// A count that an index answered with.
+fn count_of(text: &str) -> u64 {
+    text.parse().unwrap_or(0)
+}
+
+/// A question for the entities with these values. An empty value stands for none.
+pub(super) fn request_for(
+    level: QueryRetrieveLevel,
+    keys: &[(AttributeId, &str)],
+    returned: &[AttributeId],
+) -> FindRequest {
+    let matching = |id: AttributeId, value: &str| match value {
+        "" => Some(Matching::EmptyValue),
+        // A value that is no key finds all, and the caller looks at what it gets.
+        value => Matching::of_key(id.attribute(), &KeyValue::Text(value.to_owned()), &MatchPolicy::default()).ok(),
+    };
+    let keys =
+        keys.iter().filter_map(|(id, value)| Some(MatchingKey { attribute: *id, matching: matching(*id, value)? }));
+    FindRequest {
+        model: InformationModel::PatientRoot,
+        level,
+        matching_keys: keys.filter(|key| !matches!(key.matching, Matching::Universal)).collect(),
+        date_time_keys: Vec::new(),
+        return_keys: returned.iter().map(|&attribute| ReturnKey { attribute, items: Vec::new() }).collect(),
+        declared: Vec::new(),
+        arrival: ArrivalKeys::default(),
+        limit: None,
+        offset: 0,
+        wants_key: false,
+        wants_location: false,
+        record: None,
+    }
+}

@@ -1,0 +1,212 @@
+//! Frozen indexes: files that nobody writes any more, for cold years and network storage.
+//!
+//! A frozen index is one compact file without a log. Beside it stands `FILE-frozen` with its size
+//! and its checksum. As long as that is there, the index is opened read-only and immutable: SQLite
+//! takes no locks and makes no files.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use fail::fail_point;
+use rusqlite::{Connection, OpenFlags};
+use serde_json::{Value, json};
+
+use super::files::{self, Log, LogRecord};
+use super::{functions, schema};
+use crate::db::Error;
+use crate::model::checksum::{Checksum, ChecksumBuilder};
+
+/// Bytes that are read at a time for a checksum.
+const PIECE: usize = 1024 * 1024;
+
+/// What was noted of an index when it was frozen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FrozenIndex {
+    /// Size of the file in bytes.
+    pub size: u64,
+    /// Checksum of the file (xxh3-128).
+    pub checksum: Checksum,
+    /// When it was frozen, in milliseconds since 1970 UTC.
+    pub frozen_ms: i64,
+}
+
+/// The file that says that an index is frozen.
+fn note_of(index: &Path) -> PathBuf {
+    with_suffix(index, "-frozen")
+}
+
+fn with_suffix(index: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(index);
+    name.push(suffix);
+    name.into()
+}
+
+/// Whether an index is frozen. It must have the size that it had then.
+///
+/// # Errors
+/// [`Error::NotAsFrozen`], and that of its note.
+pub(super) fn check_size(index: &Path) -> Result<bool, Error> {
+    let Some(noted) = frozen(index)? else { return Ok(false) };
+    match fs::metadata(index) {
+        Ok(now) if now.len() != noted.size => Err(Error::NotAsFrozen { path: index.to_owned() }),
+        // A missing file is told by who opens it.
+        _ => Ok(true),
+    }
+}
+
+/// What was noted of an index when it was frozen. `None` if it is not frozen.
+///
+/// # Errors
+/// If the note cannot be read.
+pub fn frozen(index: &Path) -> Result<Option<FrozenIndex>, Error> {
+    let path = note_of(index);
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(Error::Io { path, source }),
+    };
+    let noted: Option<Value> = serde_json::from_str(&text).ok();
+    let read = |noted: Value| {
+        let checksum = u128::from_str_radix(noted["xxh3_128"].as_str()?, 16).ok()?;
+        let checksum = Checksum::from_bytes(checksum.to_be_bytes());
+        Some(FrozenIndex { size: noted["size"].as_u64()?, checksum, frozen_ms: noted["frozen_ms"].as_i64()? })
+    };
+    match noted.and_then(read) {
+        Some(frozen) => Ok(Some(frozen)),
+        None => Err(Error::Io { path, source: io::ErrorKind::InvalidData.into() }),
+    }
+}
+
+/// Makes an index one compact file that is only read from now on.
+///
+/// No other process may have it open. After a kill at any moment the former file or the new one has
+/// the name of the index, and both hold the same.
+///
+/// # Errors
+/// [`Error::InUse`] if another process has the index open, and those of its files.
+pub fn freeze(index: &Path, now_ms: i64) -> Result<FrozenIndex, Error> {
+    if let Some(frozen) = frozen(index)? {
+        return Ok(frozen);
+    }
+    let index = &fs::canonicalize(index).map_err(|_| Error::Missing { path: index.to_owned() })?;
+    let failed = |source: rusqlite::Error| Error::Open { path: index.clone(), source: Box::new(source) };
+    files::refuse_misfits(index)?;
+    let new = with_suffix(index, ".freezing");
+    remove(&new)?;
+    let connection = alone(index)?;
+    connection.execute("VACUUM INTO ?1", [path_text(&new)?]).map_err(failed)?;
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::Io { path, source }
+    };
+    let permissions = fs::metadata(index).map_err(io(index))?.permissions();
+    fs::set_permissions(&new, permissions).map_err(io(&new))?;
+    File::open(&new).and_then(|file| file.sync_all()).map_err(io(&new))?;
+    let (size, checksum) = checksum_of(&new).map_err(io(&new))?;
+    let frozen = FrozenIndex { size, checksum, frozen_ms: now_ms };
+    // Tests end the work at these two places.
+    fail_point!(&format!("freeze written {}", index.display()), |_| Err(Error::Locked));
+    fs::rename(&new, index).map_err(io(index))?;
+    fail_point!(&format!("freeze renamed {}", index.display()), |_| Err(Error::Locked));
+    write_note(index, &frozen).map_err(io(&note_of(index)))?;
+    drop(connection);
+    for suffix in ["-wal", "-shm", "-turn"] {
+        remove(&with_suffix(index, suffix))?;
+    }
+    Ok(frozen)
+}
+
+/// Lets an index be written again.
+///
+/// # Errors
+/// If its note cannot be removed.
+pub fn thaw(index: &Path) -> Result<(), Error> {
+    remove(&note_of(index))?;
+    sync_directory_of(index).map_err(|source| Error::Io { path: index.to_owned(), source })
+}
+
+/// Opens an index for this process alone, with all of its log in the database.
+fn alone(index: &Path) -> Result<Connection, Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let open = || {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the index changes its journal mode, and is not written otherwise"
+        )]
+        let connection = Connection::open_with_flags(index, flags)?;
+        functions::register(&connection)?;
+        connection.busy_timeout(Duration::ZERO)?;
+        // The first access takes the database for this process alone, or fails.
+        connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+        let busy: i64 = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+        let mode: String = connection.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get(0))?;
+        Ok((connection, busy == 0 && mode == "delete"))
+    };
+    let in_use = || Error::InUse { path: index.to_owned() };
+    let (connection, is_alone) = open().map_err(|error: rusqlite::Error| match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => in_use(),
+        _ => Error::Open { path: index.to_owned(), source: Box::new(error) },
+    })?;
+    if !is_alone {
+        return Err(in_use());
+    }
+    schema::check(&connection, index, false)?;
+    LogRecord::of(index).note(Log::Spent).map_err(|source| Error::Io { path: files::lock_file(index), source })?;
+    Ok(connection)
+}
+
+fn path_text(path: &Path) -> Result<&str, Error> {
+    path.to_str().ok_or_else(|| Error::Io { path: path.to_owned(), source: io::ErrorKind::InvalidInput.into() })
+}
+
+fn write_note(index: &Path, frozen: &FrozenIndex) -> io::Result<()> {
+    let note = note_of(index);
+    let new = with_suffix(&note, ".new");
+    let text = json!({
+        "size": frozen.size,
+        "xxh3_128": format!("{:?}", frozen.checksum),
+        "frozen_ms": frozen.frozen_ms,
+    });
+    let mut file = File::create(&new)?;
+    file.write_all(format!("{text}\n").as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&new, &note)?;
+    sync_directory_of(index)
+}
+
+fn sync_directory_of(index: &Path) -> io::Result<()> {
+    let parent = index.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(parent)?.sync_all()
+}
+
+fn remove(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::Io { path: path.to_owned(), source: error })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Size and checksum of a file.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn checksum_of(path: &Path) -> io::Result<(u64, Checksum)> {
+    let mut file = File::open(path)?;
+    let (mut builder, mut buffer, mut size) = (ChecksumBuilder::default(), vec![0; PIECE], 0);
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok((size, builder.finish())),
+            Ok(read) => {
+                builder.update(buffer.get(..read).unwrap_or_default());
+                size += read as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}

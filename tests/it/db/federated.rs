@@ -1,0 +1,277 @@
+//! A folder of index files answers as one undivided index does.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use dcmdex::db::{Error, FailureEntry, ScanLedger};
+use dcmdex::model::attribute::AttributeId::*;
+use dcmdex::model::find::MatchingKey;
+use dcmdex::model::level::QueryRetrieveLevel::{Image, Patient, Series, Study};
+
+use super::*;
+
+/// The same objects in one index, and in a folder with several.
+struct Divided {
+    directory: tempfile::TempDir,
+    writers: Vec<Writer>,
+}
+
+impl Divided {
+    fn new(files: usize) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let folder = directory.path().join("folder");
+        std::fs::create_dir(&folder).unwrap();
+        let mut paths = vec![directory.path().join("whole.db"), folder.join("main.db")];
+        paths.extend((1..files).map(|file| folder.join(format!("part-{file}.db"))));
+        let writers = paths.iter().map(|path| writer(path)).collect();
+        Self { directory, writers }
+    }
+
+    fn whole(&self) -> PathBuf {
+        self.directory.path().join("whole.db")
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.directory.path().join("folder")
+    }
+
+    /// Adds an object to the undivided index, and to one of the files.
+    fn add(&self, to: usize, study: &str, series: &str, uid: &str, more: &[(AttributeId, &str)]) {
+        for writer in [&self.writers[0], &self.writers[1 + to]] {
+            let file = file(uid, record(study, series, uid, more));
+            writer.handle().scanned(scanned(&format!("/archive/{study}"), vec![file])).unwrap();
+            writer.handle().flush().unwrap();
+        }
+    }
+
+    fn assert_same(&self, request: &FindRequest, what: &str) -> Vec<Vec<String>> {
+        let (whole, divided) = (find(&self.whole(), request), find(&self.folder(), request));
+        assert_eq!(divided, whole, "{what}");
+        whole
+    }
+}
+
+/// Studies of seven patients in four files. No two of them have the same date.
+fn archive() -> Divided {
+    let divided = Divided::new(4);
+    for study in 0..24 {
+        let (uid, patient) = (format!("1.2.{study}"), format!("P{}", study % 7));
+        let date = format!("2024{:02}{:02}", 1 + study * 5 % 12, 1 + study);
+        // One patient has another name in some studies, and one a description that says more.
+        let name = if study % 4 == 1 { "Smythe^Jo".to_owned() } else { format!("Test^Person{}", study % 7) };
+        let comments = if study % 5 == 2 { "seen before" } else { "" };
+        for series in 0..1 + study % 3 {
+            let series_uid = format!("{uid}.{series}");
+            let modality = ["CT", "MR", "PT"][(study + series) % 3];
+            for instance in 0..2 {
+                let number = (2 - instance).to_string();
+                let more = [
+                    (PatientID, &*patient),
+                    (PatientName, &*name),
+                    (PatientComments, comments),
+                    (StudyDate, &*date),
+                    (Modality, modality),
+                    (SeriesNumber, &*(9 - series).to_string()),
+                    (InstanceNumber, &*number),
+                ];
+                divided.add(study * 7 % 4, &uid, &series_uid, &format!("{series_uid}.{instance}"), &more);
+            }
+        }
+    }
+    divided
+}
+
+/// Attributes that an answer of each level has, those of the levels above included.
+fn returned(level: QueryRetrieveLevel) -> Vec<AttributeId> {
+    let of_levels: [&[AttributeId]; 4] = [
+        &[
+            PatientName,
+            PatientID,
+            PatientComments,
+            NumberOfPatientRelatedStudies,
+            NumberOfPatientRelatedSeries,
+            NumberOfPatientRelatedInstances,
+            InstanceAvailability,
+        ],
+        &[StudyInstanceUID, StudyDate, NumberOfStudyRelatedSeries, NumberOfStudyRelatedInstances, ModalitiesInStudy],
+        &[SeriesInstanceUID, SeriesNumber, Modality, NumberOfSeriesRelatedInstances],
+        &[SOPInstanceUID, InstanceNumber],
+    ];
+    of_levels[..=level as usize].concat()
+}
+
+fn with_key(level: QueryRetrieveLevel, attribute: AttributeId, key: &str) -> FindRequest {
+    let matching_keys = vec![MatchingKey { attribute, matching: matching(attribute, key) }];
+    FindRequest { matching_keys, ..request(level, &returned(level)) }
+}
+
+#[test]
+fn every_level_is_answered_in_the_order_of_an_undivided_index() {
+    let divided = archive();
+    for level in [Patient, Study, Series, Image] {
+        assert!(divided.assert_same(&request(level, &returned(level)), &level.to_string()).len() >= 7);
+        for (attribute, key) in [
+            (PatientID, "P3"),
+            (PatientID, "P*"),
+            (PatientName, "smythe*"),
+            (PatientName, "*PERSON2"),
+            (PatientComments, "seen before"),
+            (StudyDate, "20240601-"),
+            (StudyInstanceUID, "1.2.5\\1.2.6\\9"),
+            (ModalitiesInStudy, "MR"),
+            (Modality, "PT"),
+            (SOPInstanceUID, "1.2.8.1.0"),
+            (NumberOfStudyRelatedInstances, "4"),
+            (NumberOfPatientRelatedStudies, "4"),
+            (InstanceAvailability, "ONLINE"),
+        ] {
+            divided.assert_same(&with_key(level, attribute, key), &format!("{level} {attribute} {key}"));
+        }
+    }
+}
+
+#[test]
+fn pages_are_cut_after_the_merge() {
+    let divided = archive();
+    for level in [Patient, Study, Series] {
+        for (offset, limit) in [(0, 1), (1, 3), (3, 5), (20, 9), (99, 5), (0, 0)] {
+            let page = FindRequest { offset, limit: Some(limit), ..request(level, &returned(level)) };
+            divided.assert_same(&page, &format!("{level} {offset} {limit}"));
+        }
+    }
+}
+
+#[test]
+fn a_study_with_parts_in_two_files_is_answered_once() {
+    let divided = archive();
+    let more = |series: &'static str, number: &'static str| {
+        vec![
+            (PatientID, "P3"),
+            (PatientName, "Test^Person3"),
+            (StudyDate, "20240404"),
+            (SeriesNumber, series),
+            (InstanceNumber, number),
+        ]
+    };
+    // Study 3 is in the second file. A reader that is open sees what comes later.
+    let mut reader = Reader::open(&divided.folder()).unwrap();
+    let mut count = || reader.find(&request(Study, &[StudyInstanceUID]), |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!(count(), 24);
+    divided.add(3, "1.2.3", "1.2.3.7", "1.2.3.7.0", &more("3", "1"));
+    divided.add(3, "1.2.3", "1.2.3.0", "1.2.3.0.5", &[&more("9", "5")[..], &[(StudyDescription, "Head")]].concat());
+    assert_eq!(count(), 24);
+    for level in [Patient, Study, Series, Image] {
+        divided.assert_same(&request(level, &returned(level)), &level.to_string());
+        for (attribute, key) in [(PatientID, "P3"), (StudyInstanceUID, "1.2.3"), (SeriesNumber, "3")] {
+            divided.assert_same(&with_key(level, attribute, key), &format!("{level} {attribute} {key}"));
+        }
+    }
+    let described = divided.assert_same(&request(Image, &[SOPInstanceUID, StudyDescription]), "study values");
+    assert_eq!(described.iter().filter(|values| values[1] == "Head").count(), 4, "of each instance of the study");
+    let [whole, divided] =
+        [divided.whole(), divided.folder()].map(|path| Reader::open(&path).unwrap().status().unwrap());
+    assert_eq!((divided.studies, divided.series, divided.instances), (whole.studies, whole.series, whole.instances));
+}
+
+#[test]
+fn a_query_of_several_files_ends_when_it_is_told_to() {
+    let divided = archive();
+    let mut reader = Reader::open(&divided.folder()).unwrap();
+    let asked = request(Image, &[SOPInstanceUID]);
+    let mut seen = 0;
+    let stopped = reader.find(&asked, |_| {
+        seen += 1;
+        if seen == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert_eq!((stopped.unwrap(), seen), (3, 3));
+    let interrupt = reader.interrupt();
+    let interrupted = reader.find(&asked, |_| {
+        interrupt.interrupt();
+        ControlFlow::Continue(())
+    });
+    assert!(matches!(interrupted, Err(Error::Interrupted)), "{interrupted:?}");
+    assert_eq!(
+        reader.find(&asked, |_| ControlFlow::Continue(())).unwrap(),
+        find(&divided.whole(), &asked).len() as u64
+    );
+}
+
+#[test]
+fn the_numbers_and_lists_of_several_files_are_those_of_an_undivided_index() {
+    let divided = archive();
+    for (at, name) in [(1, "/z/b"), (2, "/z/a"), (3, "/z/c")] {
+        for writer in [&divided.writers[0], &divided.writers[1 + at]] {
+            let outcome =
+                FileOutcome::NotIndexed { kind: NotIndexed::Failed, reason: "not-dicom", detail: "no".into() };
+            let failed = ScannedFile { outcome, ..file("odd", record("9", "9", "9", &[])) };
+            writer.handle().scanned(scanned(name, vec![failed])).unwrap();
+            writer.handle().flush().unwrap();
+        }
+    }
+    let status = |path: &Path| {
+        let status = Reader::open(path).unwrap().status().unwrap();
+        dcmdex::db::IndexStatus { last_change: 0, size_bytes: 0, ..status }
+    };
+    assert_eq!(status(&divided.folder()), status(&divided.whole()));
+    let mut reader = Reader::open(&divided.folder()).unwrap();
+    let mut failures = Vec::new();
+    let listed = reader.failures(|failure: FailureEntry| {
+        failures.push(failure.path);
+        ControlFlow::Continue(())
+    });
+    listed.unwrap();
+    assert_eq!(failures, ["/z/a/odd", "/z/b/odd", "/z/c/odd"].map(PathBuf::from));
+    assert_sound(&divided.folder());
+    let mut whole = Reader::open(&divided.whole()).unwrap();
+    assert_eq!(reader.held_transfer_syntaxes().unwrap(), whole.held_transfer_syntaxes().unwrap());
+    let mut pages = |place| reader.directories_below(place, Path::new("/"), Path::new("/"), 9).unwrap();
+    assert_eq!(
+        pages(Place::InPlace),
+        whole.directories_below(Place::InPlace, Path::new("/"), Path::new("/"), 9).unwrap()
+    );
+    let uids: BTreeSet<String> =
+        find(&divided.whole(), &request(Image, &[SOPInstanceUID])).concat().into_iter().collect();
+    for uid in uids {
+        assert_eq!(reader.locations(&uid).unwrap(), whole.locations(&uid).unwrap());
+    }
+}
+
+#[test]
+fn what_needs_one_file_names_it() {
+    let divided = archive();
+    let error = Reader::open(&divided.folder()).unwrap().removals().unwrap_err();
+    let main = divided.folder().join("main.db");
+    assert!(error.to_string().ends_with(&format!("--index {}", main.display())), "{error}");
+    let empty = tempfile::tempdir().unwrap();
+    assert!(matches!(Reader::open(empty.path()), Err(Error::IsADirectory { .. })));
+}
+
+#[test]
+fn new_studies_go_to_the_file_that_is_named_for_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let files = ["main.db", "2024.db", "st-mary-s.db"].map(|name| directory.path().join(name));
+    files.iter().for_each(|file| drop(writer(file)));
+    let writer = writer(directory.path());
+    let of = |number: u32, more: &[(AttributeId, &str)]| {
+        let uid = format!("1.3.{number}");
+        store(&writer, record(&uid, &uid, &format!("{uid}.1"), more), location(Place::Managed, "/objects", &uid))
+    };
+    let date = (StudyDate, "20240101");
+    for (number, more) in [
+        (0, &[][..]),
+        (1, &[date]),
+        (2, &[date, (InstitutionName, "St. Mary's")]),
+        (3, &[(StudyDate, "20230101"), (InstitutionName, "General Hospital")]),
+    ] {
+        assert_eq!(of(number, more), StoreOutcome::New);
+        assert!(matches!(of(number, more), StoreOutcome::Identical { .. }));
+    }
+    // Its study is known in another file than that of its year.
+    store(&writer, record("1.3.0", "1.3.0", "1.3.0.2", &[date]), location(Place::Managed, "/objects", "2"));
+    let studies = |file: &PathBuf| find(file, &request(Study, &[StudyInstanceUID])).concat();
+    assert_eq!(files.each_ref().map(studies), [vec!["1.3.0", "1.3.3"], vec!["1.3.1"], vec!["1.3.2"]]);
+    let mut reader = Reader::open(directory.path()).unwrap();
+    assert_eq!(reader.find(&request(Study, &[]), |_| ControlFlow::Continue(())).unwrap(), 4);
+    writer.close().unwrap();
+    assert_sound(directory.path());
+}
