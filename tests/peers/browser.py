@@ -224,14 +224,6 @@ class Browser:
                 return value
         raise BrowserError(f"did not happen: {what or expression}")
 
-    def wait_for(self, is_true, what):
-        """Waits until something that the page itself does not know is true."""
-        deadline = time.monotonic() + PATIENCE
-        while not is_true():
-            if time.monotonic() > deadline:
-                raise BrowserError(f"did not happen: {what}")
-            self.evaluate("new Promise((done) => setTimeout(done, 20))")
-
     def open(self, address):
         """Goes to an address and waits until the page is loaded."""
         self._before_leaving()

@@ -4,6 +4,7 @@
 //! the console with all requests.
 
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 
 use dcmdex::web::Ohif;
@@ -22,8 +23,12 @@ fn page_archive() -> Option<TempDir> {
 
 /// Runs scenarios of `page.py` in one browser.
 fn run(web: &TestWeb, scenarios: &[&str]) {
+    let Some(page) = peers::python_peer("page.py") else { return };
+    run_with(page, web, scenarios);
+}
+
+fn run_with(mut page: Command, web: &TestWeb, scenarios: &[&str]) {
     let artefacts = Path::new(env!("CARGO_TARGET_TMPDIR")).join("browser");
-    let Some(mut page) = peers::python_peer("page.py") else { return };
     let said = peers::run(page.arg(format!("http://{}", web.address)).arg(artefacts).args(scenarios)).expect_success();
     for scenario in scenarios {
         assert!(said.contains(&format!("passed {scenario}\n")), "{scenario}: {said}");
@@ -56,6 +61,16 @@ fn images_are_looked_at_and_no_value_is_markup() {
         "no_value_is_markup",
     ];
     run(&TestWeb::with(folder.path(), |_| {}, None), &scenarios);
+}
+
+/// axe-core is fetched with npm, as OHIF is.
+#[test]
+fn axe_has_no_complaint_of_any_page() {
+    let Some(axe) = peers::axe() else { return };
+    let Some(folder) = page_archive() else { return };
+    let Some(mut page) = peers::python_peer("page.py") else { return };
+    page.env("DCMDEX_AXE", axe.join("axe.min.js"));
+    run_with(page, &TestWeb::with(folder.path(), |_| {}, None), &["axe_finds_nothing"]);
 }
 
 /// OHIF has 199 MB, and npm has to be there to fetch it. So it may be missing even where peers are

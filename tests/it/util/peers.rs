@@ -58,17 +58,24 @@ pub(crate) fn python_peer(script: impl AsRef<Path>) -> Option<Command> {
     Some(command)
 }
 
-/// Returns the folder of OHIF that `scripts/peers` fetched. It needs npm and a network, so a missing
-/// one never fails a test.
+/// Returns the folder of OHIF that `scripts/peers` fetched.
 pub(crate) fn ohif() -> Option<PathBuf> {
-    let dist = match variable("DCMDEX_PEERS_OHIF") {
-        Some(dist) => PathBuf::from(dist),
-        None => target_directory().join("peers/ohif/package/dist"),
-    };
-    if dist.join("index.html").is_file() {
-        return Some(dist);
+    fetched_by_npm("OHIF", "DCMDEX_PEERS_OHIF", "peers/ohif/package/dist", "index.html")
+}
+
+/// Returns the folder of axe-core that `scripts/peers` fetched.
+pub(crate) fn axe() -> Option<PathBuf> {
+    fetched_by_npm("axe-core", "DCMDEX_PEERS_AXE", "peers/axe/package", "axe.min.js")
+}
+
+/// Returns the folder of a package with this file in it. It needs npm and a network, so a missing one
+/// never fails a test.
+fn fetched_by_npm(name: &str, setting: &str, below_target: &str, file: &str) -> Option<PathBuf> {
+    let folder = variable(setting).map_or_else(|| target_directory().join(below_target), PathBuf::from);
+    if folder.join(file).is_file() {
+        return Some(folder);
     }
-    skipped(&format!("{} is not there; scripts/peers fetches OHIF where npm is", dist.display()));
+    skipped(&format!("{} is not there; scripts/peers fetches {name} where npm is", folder.display()));
     None
 }
 
