@@ -21,10 +21,14 @@ pub(super) enum Selected {
 /// headers select all. RFC 9110 14.2 allows this, and lists of overlapping ranges have felled
 /// servers.
 pub(super) fn selected(header: Option<&str>, length: u64) -> Result<Selected, Problem> {
-    let Some(spec) = header.and_then(|header| header.trim().strip_prefix("bytes=")) else { return Ok(Selected::All) };
-    let Some((first, last)) = spec.split_once('-') else { return Ok(Selected::All) };
-    let number =
-        |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u64>().ok()).flatten();
+    let spec = header.and_then(|header| header.trim().split_once('='));
+    let spec = spec.filter(|(unit, _)| unit.eq_ignore_ascii_case("bytes")).and_then(|(_, spec)| spec.split_once('-'));
+    let Some((first, last)) = spec else { return Ok(Selected::All) };
+    // A number that is too great for us is too great for the content as well.
+    let number = |text: &str| {
+        let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        is_number.then(|| text.parse::<u64>().unwrap_or(u64::MAX))
+    };
     let (first, last) = match (first.trim(), last.trim()) {
         ("", suffix) => match number(suffix) {
             Some(0) => return Err(unsatisfiable(length)),
@@ -124,7 +128,11 @@ mod tests {
             ("bytes=0-0,0-0,0-0", Some(Selected::All)),
             ("bytes=a-b", Some(Selected::All)),
             ("bytes=--5", Some(Selected::All)),
-            ("bytes=99999999999999999999-", Some(Selected::All)),
+            ("bytes=99999999999999999999-", None),
+            ("bytes=0-99999999999999999999", part(0, 999)),
+            ("bytes=-99999999999999999999", part(0, 999)),
+            ("Bytes=0-0", part(0, 0)),
+            ("bytes=-", Some(Selected::All)),
             ("items=0-1", Some(Selected::All)),
         ] {
             assert_eq!(selected(Some(header), 1000).ok(), expected, "{header}");

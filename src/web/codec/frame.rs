@@ -1,4 +1,32 @@
-//! What a codec must know of a frame, and the reasons why it refuses one.
+//! What a codec must know of a frame, its time, and the reasons why it refuses one.
+
+use std::time::{Duration, Instant};
+
+/// Time for one frame. Larger: a stream that was made to be slow keeps a place longer. Smaller: large
+/// frames on a busy machine are refused.
+const TIME_OF_FRAME: Duration = Duration::from_secs(10);
+
+/// The moment at which a decoder gives up.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Deadline(Instant);
+
+impl Deadline {
+    /// Returns the deadline of a frame whose decoding begins now.
+    pub(super) fn usual() -> Self {
+        Self(Instant::now() + TIME_OF_FRAME)
+    }
+
+    /// Returns a deadline that is over.
+    #[cfg(test)]
+    pub(super) fn over() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Checks that there is time left.
+    pub(super) fn check(&self) -> Result<(), CodecError> {
+        if Instant::now() < self.0 { Ok(()) } else { Err(CodecError::TooLong) }
+    }
+}
 
 /// Size of a frame, as the object states it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +70,12 @@ pub enum CodecError {
     /// The stream describes another image than the object does.
     #[error("the compressed stream has another size or depth than the object states")]
     OtherImage,
+    /// Its decoder cannot be stopped, and would need too long.
+    #[error("a frame of JPEG 2000 must have at most 40,000,000 samples")]
+    TooSlow,
+    /// The time is over.
+    #[error("decompression takes too long")]
+    TooLong,
     /// The stream cannot be decoded.
     #[error("the compressed stream is damaged")]
     Damaged,

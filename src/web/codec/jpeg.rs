@@ -1,9 +1,11 @@
 //! JPEG (ITU-T T.81): Baseline, Extended of 8 bits, and Lossless.
 
+use std::io::{self, Read};
+
 use jpeg_decoder::{CodingProcess, ColorTransform, Decoder};
 use memchr::memmem;
 
-use super::frame::{CodecError, FrameShape};
+use super::frame::{CodecError, Deadline, FrameShape};
 
 /// Whether the transfer syntax promises that nothing is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,9 +14,34 @@ pub(super) enum Process {
     Lossless,
 }
 
+/// Reads of the decoder between two looks at the clock. It reads a few bytes at a time.
+const READS_BETWEEN_LOOKS: u32 = 256;
+
+/// A stream that ends with an error when the time is over.
+struct TimedStream<'s> {
+    stream: &'s [u8],
+    deadline: &'s Deadline,
+    reads: u32,
+}
+
+impl Read for TimedStream<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.reads = self.reads.wrapping_add(1);
+        if self.reads.is_multiple_of(READS_BETWEEN_LOOKS) && self.deadline.check().is_err() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.stream.read(buffer)
+    }
+}
+
 /// Decodes one frame into interleaved samples. Colours are not converted.
-pub(super) fn decode(stream: &[u8], shape: &FrameShape, process: Process) -> Result<Vec<u8>, CodecError> {
-    let mut decoder = Decoder::new(stream);
+pub(super) fn decode(
+    stream: &[u8],
+    shape: &FrameShape,
+    process: Process,
+    deadline: &Deadline,
+) -> Result<Vec<u8>, CodecError> {
+    let mut decoder = Decoder::new(TimedStream { stream, deadline, reads: 0 });
     // Of three components this converts nothing. `None` does not interleave them.
     decoder.set_color_transform(ColorTransform::RGB);
     decoder.read_info().map_err(refused)?;
@@ -36,6 +63,7 @@ pub(super) fn decode(stream: &[u8], shape: &FrameShape, process: Process) -> Res
 fn refused(error: jpeg_decoder::Error) -> CodecError {
     match error {
         jpeg_decoder::Error::Unsupported(_) => CodecError::Unsupported("a rare kind of JPEG"),
+        jpeg_decoder::Error::Io(error) if error.kind() == io::ErrorKind::TimedOut => CodecError::TooLong,
         jpeg_decoder::Error::Format(_) | jpeg_decoder::Error::Io(_) | jpeg_decoder::Error::Internal(_) => {
             CodecError::Damaged
         }

@@ -39,7 +39,7 @@ fn serve(folder: &Path) -> (TestWeb, String) {
 }
 
 /// Objects, and how DCMTK or GDCM compress them without loss.
-const COMPRESSED: [(&str, &str, &str); 8] = [
+const COMPRESSED: [(&str, &str, &str); 13] = [
     ("dcmcrle", "", "modalities/CT_small.dcm"),
     ("dcmcrle", "", "syntaxes/SC_rgb_small_odd.dcm"),
     ("dcmcjpeg", "+e1", "modalities/CT_small.dcm"),
@@ -48,6 +48,11 @@ const COMPRESSED: [(&str, &str, &str); 8] = [
     ("dcmcjpeg", "+e1", "modalities/emri_small.dcm"),
     ("gdcmconv", "--j2k", "modalities/CT_small.dcm"),
     ("gdcmconv", "--j2k", "modalities/color-px.dcm"),
+    ("dcmcjpls", "+el", "modalities/CT_small.dcm"),
+    ("dcmcjpls", "+el", "modalities/emri_small.dcm"),
+    ("dcmcjpls", "+el +is", "modalities/color-px.dcm"),
+    ("dcmcjpls", "+el +il", "modalities/color-px.dcm"),
+    ("dcmcjpls", "+el +in", "modalities/color-px.dcm"),
 ];
 
 #[test]
@@ -140,6 +145,7 @@ fn lossless_frames_of_others_are_decompressed_as_dcmtk_and_gdcm_do_it() {
         ("dcmdrle", "", "syntaxes/MR_small_RLE.dcm"),
         ("dcmdjpeg", "", "syntaxes/JPGLosslessP14SV1_1s_1f_8b.dcm"),
         ("gdcmconv", "--raw", "syntaxes/MR_small_jp2klossless.dcm"),
+        ("dcmdjpls", "", "syntaxes/MR_small_jpeg_ls_lossless.dcm"),
     ] {
         let native = TempDir::new().unwrap();
         let path = native.path().join("native.dcm");
@@ -152,6 +158,90 @@ fn lossless_frames_of_others_are_decompressed_as_dcmtk_and_gdcm_do_it() {
         let (web, instance) = serve(folder.path());
         let answer = web.get_with(&format!("{instance}/frames/1"), &[("Accept", NATIVE)]).expect(200);
         assert!(answer.body == expected[0], "{source}");
+    }
+}
+
+/// Returns samples of one of several kinds, from flat to noise.
+fn samples(kind: usize, columns: usize, rows: usize, bits: u32, random: &mut impl FnMut() -> u32) -> Vec<u16> {
+    let greatest = (1_u32 << bits) - 1;
+    let smooth = |at: usize| (at % columns) as u32 * greatest / (2 * columns as u32) + (at / columns) as u32 % 3;
+    let sample = |at: usize, random: u32| match kind {
+        0 => greatest / 3,
+        1 => random & greatest,
+        2 => smooth(at) + (random & 7),
+        3 => (at / columns / 3) as u32 * 40 % greatest,
+        _ if (at / 11).is_multiple_of(2) => greatest,
+        _ => random & 1,
+    };
+    (0..columns * rows).map(|at| sample(at, random()).min(greatest) as u16).collect()
+}
+
+/// Writes an object with one component of up to 16 bits.
+fn write_grey(path: &Path, samples: &[u16], columns: usize, bits: u16) {
+    use dicom_core::{DataElement, PrimitiveValue, VR};
+    let mut object = open_file(real("modalities/CT_small.dcm")).unwrap();
+    let allocated = if bits > 8 { 16 } else { 8 };
+    for (tag, value) in [
+        (tags::ROWS, (samples.len() / columns) as u16),
+        (tags::COLUMNS, columns as u16),
+        (tags::BITS_ALLOCATED, allocated),
+        (tags::BITS_STORED, bits),
+        (tags::HIGH_BIT, bits - 1),
+        (tags::PIXEL_REPRESENTATION, 0),
+    ] {
+        object.put(DataElement::new(tag, VR::US, PrimitiveValue::from(value)));
+    }
+    let bytes = native(samples, bits);
+    let padding = vec![0; bytes.len() % 2];
+    object.put(DataElement::new(tags::PIXEL_DATA, VR::OW, PrimitiveValue::from([bytes, padding].concat())));
+    object.write_to_file(path).unwrap();
+}
+
+/// Returns samples as they lie in an object.
+fn native(samples: &[u16], bits: u16) -> Vec<u8> {
+    match bits {
+        ..=8 => samples.iter().map(|sample| *sample as u8).collect(),
+        _ => samples.iter().flat_map(|sample| sample.to_le_bytes()).collect(),
+    }
+}
+
+#[test]
+fn many_images_of_jpeg_ls_are_decoded_as_dcmtk_does_it() {
+    use dcmdex::web::codec::{Codec, FrameShape};
+
+    let work = TempDir::new().unwrap();
+    let file = |name: &str| work.path().join(name);
+    let mut state = 7_u32;
+    let mut random = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state >> 16
+    };
+    for (kind, (columns, rows), (bits, deviation)) in [8, 10, 12, 16]
+        .into_iter()
+        .flat_map(|bits| [0, 1, 3].map(|deviation| (bits, deviation)))
+        .flat_map(|coding| (0..5).map(move |kind| (kind, [(2, 1), (33, 17), (64, 5)][kind % 3], coding)))
+    {
+        let original = samples(kind, columns, rows, bits, &mut random);
+        write_grey(&file("native.dcm"), &original, columns, bits as u16);
+        let loss = if deviation == 0 { "+el".to_owned() } else { format!("+en +md {deviation}") };
+        if convert("dcmcjpls", &loss, &file("native.dcm"), &file("coded.dcm")).is_none() {
+            return peers::skipped("dcmcjpls");
+        }
+        convert("dcmdjpls", "", &file("coded.dcm"), &file("decoded.dcm")).unwrap();
+        let coded = open_file(file("coded.dcm")).unwrap();
+        let codec = Codec::of(coded.meta().transfer_syntax().trim_end_matches('\0')).unwrap();
+        let shape = FrameShape {
+            columns: columns as u32,
+            rows: rows as u32,
+            samples: 1,
+            bits_allocated: if bits > 8 { 16 } else { 8 },
+            is_planar: false,
+        };
+        let decoded = codec.decompress(&stored_frames(&coded, 1)[0], &shape).unwrap();
+        let expected = &stored_frames(&open_file(file("decoded.dcm")).unwrap(), 1)[0][..decoded.len()];
+        let image = format!("kind {kind} of {bits} bits, {loss}");
+        assert!(decoded == expected, "{image}");
+        assert!(deviation > 0 || decoded == native(&original, bits as u16), "{image}");
     }
 }
 
@@ -204,7 +294,7 @@ fn by_dcmtk(options: &str, file: &Path, picture: &Path) -> Option<image::RgbImag
 
 #[test]
 fn pictures_are_those_of_dcmtk() {
-    // DCMTK has no decoder of JPEG 2000, so GDCM decompresses first.
+    // dcmj2pnm has no decoders of JPEG 2000 and JPEG-LS, so another program decompresses first.
     for (source, ours, theirs) in [
         ("modalities/CT_small.dcm", "?window=50,400", "+Ww 50 400"),
         ("modalities/CT_small.dcm", "", "+Wm"),
@@ -218,14 +308,20 @@ fn pictures_are_those_of_dcmtk() {
         ("syntaxes/MR_small_RLE.dcm", "?window=600,1600", "+Ww 600 1600"),
         ("syntaxes/JPGLosslessP14SV1_1s_1f_8b.dcm", "?window=128,256", ""),
         ("syntaxes/JPEG2000.dcm", "", "+Wm"),
+        ("syntaxes/MR_small_jpeg_ls_lossless.dcm", "?window=600,1600", "+Ww 600 1600"),
     ] {
         let folder = folder_with(source);
         let work = TempDir::new().unwrap();
         let mut file = folder.path().join("1.dcm");
-        if source.ends_with("JPEG2000.dcm") {
+        let first = match source {
+            "syntaxes/JPEG2000.dcm" => Some(("gdcmconv", "--raw")),
+            "syntaxes/MR_small_jpeg_ls_lossless.dcm" => Some(("dcmdjpls", "")),
+            _ => None,
+        };
+        if let Some((program, options)) = first {
             let native = work.path().join("native.dcm");
-            if convert("gdcmconv", "--raw", &file, &native).is_none() {
-                peers::skipped("gdcmconv");
+            if convert(program, options, &file, &native).is_none() {
+                peers::skipped(program);
                 continue;
             }
             file = native;
