@@ -1,5 +1,5 @@
-//! The worklist with software of others. pynetdicom is a modality, and `mllp_send` of the hl7 package a
-//! RIS. wlmscpfs of DCMTK answers beside dcmdex on the same items.
+//! The worklist with software of others. A modality is played by pynetdicom, a RIS by `mllp_send` of
+//! the hl7 package. The wlmscpfs of DCMTK answers beside dcmdex on the same items.
 
 use std::fs;
 use std::path::Path;
