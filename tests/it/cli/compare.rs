@@ -2,6 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::thread;
 
 use super::*;
 use crate::interop::compare::{dcmqrscp, orthanc_server};
@@ -170,6 +175,68 @@ fn a_peer_that_does_not_answer_is_an_error_and_nothing_is_under_the_final_name()
     let run = compare(&place, &arguments).expect(2);
     assert!(run.stderr.contains("the same command goes on") && !place.path("out.csv").exists(), "{run:?}");
     assert!(compare(&place, &["--with", "there.db", "--from", "gestern"]).expect(2).stderr.contains("2024-01-31"));
+}
+
+/// A PACS that answers half. It relays to another peer, and aborts the association (PS3.8 9.3.8) after
+/// three P-DATA-TF PDUs that answer one question. It does so while `aborts` is true.
+fn half_pacs(to: SocketAddr, aborts: &Arc<AtomicBool>) -> u16 {
+    const P_DATA_TF: u8 = 4;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (port, aborts) = (listener.local_addr().unwrap().port(), Arc::clone(aborts));
+    thread::spawn(move || {
+        for caller in listener.incoming() {
+            let (mut caller, mut peer) = (caller.unwrap(), TcpStream::connect(to).unwrap());
+            let (mut from_caller, mut to_peer) = (caller.try_clone().unwrap(), peer.try_clone().unwrap());
+            let answers = Arc::new(AtomicU32::new(0));
+            let of_question = Arc::clone(&answers);
+            thread::spawn(move || {
+                let mut bytes = [0; 4096];
+                while let Ok(read @ 1..) = from_caller.read(&mut bytes) {
+                    of_question.store(0, Relaxed);
+                    if to_peer.write_all(&bytes[..read]).is_err() {
+                        break;
+                    }
+                }
+            });
+            let mut head = [0; 6];
+            while peer.read_exact(&mut head).is_ok() {
+                let mut rest = vec![0; u32::from_be_bytes(head[2..].try_into().unwrap()) as usize];
+                peer.read_exact(&mut rest).unwrap();
+                let before = answers.fetch_add(u32::from(head[0] == P_DATA_TF), Relaxed);
+                if before >= 3 && aborts.load(Relaxed) {
+                    let _ = caller.write_all(&[7, 0, 0, 0, 0, 4, 0, 0, 0, 0]);
+                    break;
+                }
+                if caller.write_all(&[&head[..], &rest].concat()).is_err() {
+                    break;
+                }
+            }
+            let _ = (caller.shutdown(Shutdown::Both), peer.shutdown(Shutdown::Both));
+        }
+    });
+    port
+}
+
+#[test]
+fn a_pacs_that_answers_half_is_said_and_nothing_of_its_half_counts() {
+    let place = archives();
+    let node = TestNode::start();
+    if send("DCMDEX", node.address().port(), &place.path("there")).is_none() {
+        return;
+    }
+    let aborts = Arc::new(AtomicBool::new(true));
+    let with = format!("DCMDEX=127.0.0.1:{}", half_pacs(node.address(), &aborts));
+    let arguments = ["--with", &with, "--out", "out.csv", "--from", "2022-01-01"];
+    let run = compare(&place, &arguments).expect(2);
+    assert!(run.stderr.contains("not complete; hint: the same command goes on"), "{run:?}");
+    assert!(!place.path("out.csv").exists());
+    // Studies whose answers were cut off are not taken for studies that the PACS lacks.
+    let so_far = rows(&fs::read_to_string(place.path("out.csv.partial")).unwrap());
+    assert!(so_far.is_subset(&planted(true)) && so_far.len() < planted(true).len(), "{so_far:?}");
+    aborts.store(false, Relaxed);
+    let run = compare(&place, &arguments).expect(1);
+    assert!(run.stderr.contains("goes on after"), "{run:?}");
+    assert_eq!(rows(&fs::read_to_string(place.path("out.csv")).unwrap()), planted(true));
 }
 
 #[test]

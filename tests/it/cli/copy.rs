@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 
 use super::*;
 use crate::util::archives::{Keep, Zip};
+use crate::util::disks::Small;
 use crate::util::objects;
 
 /// An index over three studies in files and one in a zip. Two studies have the same description.
@@ -53,6 +54,31 @@ fn manifest(text: &str) -> std::collections::BTreeMap<String, (String, String, S
 }
 
 const TEMPLATE: &str = "{PatientID}/{StudyDate}_{StudyDescription}/{InstanceNumber:05}.dcm";
+
+#[test]
+fn a_reflink_shares_the_blocks_and_not_the_file() {
+    let Some(disk) = Small::with_reflinks() else { return };
+    let (archive, out) = (disk.path().join("archive"), disk.path().join("out"));
+    fs::create_dir(&archive).unwrap();
+    let object = objects::file_with(1, &[(0x0008, 0x1030, b"LO", "one")]);
+    // Larger than what btrfs keeps beside the name of a file.
+    let object = [object, vec![0; 1 << 20]].concat();
+    fs::write(archive.join("1.dcm"), &object).unwrap();
+    let place = Place::new();
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    place.run(["scan", "--index", "x.db", &text(&archive)]).expect(0);
+    copy(&place, ["--to", &text(&out), "--as", "{SOPInstanceUID}.dcm", "--by", "reflink"]).expect(0);
+    let clone = out.join("1.2.1.1.1.dcm");
+    assert_eq!(fs::read(&clone).unwrap(), object);
+    assert_eq!(manifest(&fs::read_to_string(out.join("manifest.csv")).unwrap())["1.2.1.1.1"].1, "reflink");
+    assert_ne!(fs::metadata(&clone).unwrap().ino(), fs::metadata(archive.join("1.dcm")).unwrap().ino());
+    // Whoever writes into the clone does not change the archive.
+    fs::write(&clone, b"changed").unwrap();
+    assert_eq!(fs::read(archive.join("1.dcm")).unwrap(), object);
+    // Without reflinks between the two, nothing is made, and the user hears what to do.
+    let refused = copy(&place, ["--to", "elsewhere", "--as", "{SOPInstanceUID}.dcm", "--by", "reflink"]);
+    assert!(refused.code != 0 && refused.stderr.contains("hint: --by copy"), "{refused:?}");
+}
 
 #[test]
 fn names_come_from_values_and_never_leave_the_folder() {

@@ -1,11 +1,11 @@
-//! Small disks that fill up.
+//! Small disks: those that fill up, and those that have reflinks.
 
 use std::path::Path;
 use std::process::Command;
 
 use tempfile::TempDir;
 
-/// A small file system in memory. It is unmounted when dropped.
+/// A small file system. It is unmounted when dropped.
 #[derive(Debug)]
 pub(crate) struct Small(TempDir);
 
@@ -19,6 +19,21 @@ impl Small {
             return Some(Self(directory));
         }
         eprintln!("skipped: this user may not mount a file system");
+        None
+    }
+
+    /// Mounts btrfs, which has reflinks, on a file. `None`, with a message, where that is not possible.
+    pub(crate) fn with_reflinks() -> Option<Self> {
+        const BYTES: u64 = 256 << 20;
+        let (directory, image) = (TempDir::new().unwrap(), tempfile::NamedTempFile::new().unwrap());
+        image.as_file().set_len(BYTES).unwrap();
+        let done = |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
+        let is_made = done(Command::new("/usr/sbin/mkfs.btrfs").arg("-q").arg(image.path()));
+        // The mount keeps the file when its name goes.
+        if is_made && done(Command::new("mount").args(["-o", "loop"]).arg(image.path()).arg(directory.path())) {
+            return Some(Self(directory));
+        }
+        eprintln!("SKIPPED: no btrfs can be mounted here; it needs root, btrfs-progs and loop devices");
         None
     }
 
