@@ -72,7 +72,7 @@
 //!    counts memory, threads and places for each peer. `listening` is what all listeners do.
 //! 10. [`scp`] is the network node: listener, associations, the DIMSE services.
 //! 11. [`web`] is the HTTP side: DICOMweb, access, health and metrics.
-//!     [`audit`] keeps who asked for what.
+//!     [`audit`] keeps who asked for what. [`events`] tells other programs what happened.
 //! 12. [`export`] writes answers as typed tables: CSV, NDJSON, Parquet.
 //!     [`cohort`] makes files of objects under names of a template. [`compare`] tells how two archives
 //!     differ.
@@ -85,8 +85,9 @@
 //!
 //! - Files and peers are not trusted. Every length from outside meets a limit before memory is
 //!   taken.
-//! - tokio is in [`ul`], [`scp`], [`web`], [`mllp`], [`receive`], [`deliver`], `shares`, `listening` and the command
-//!   `serve` only. All other modules are plain synchronous code.
+//! - tokio is in [`ul`], [`scp`], [`web`], [`mllp`], [`receive`], [`deliver`], `shares`, `listening`,
+//!   the webhooks of [`events`] and the command `serve` only. All other modules are plain synchronous
+//!   code.
 //! - Only [`db`] writes the index. Several processes may use one index at the same time.
 //! - Errors, logs and metrics hold no patient data.
 //!
@@ -103,6 +104,7 @@ pub mod db;
 pub mod deliver;
 pub mod dimse;
 pub mod encoding;
+pub mod events;
 pub mod export;
 pub mod files;
 pub mod ingest;

@@ -8,12 +8,12 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use super::record::AuditRecord;
 use super::xml;
+use crate::ul::tls::client_config;
 
 /// Facility 10 (security), severity 5 (notice): PS3.15 A.6.
 const PRIORITY: u8 = 10 * 8 + 5;
@@ -105,7 +105,10 @@ pub(super) struct CollectorCaller {
 impl CollectorCaller {
     /// Reads the certificates.
     pub(super) fn new(options: CollectorOptions) -> io::Result<Self> {
-        let tls = options.collector.has_tls.then(|| client_config(&options)).transpose()?;
+        let identity = options.identity.as_ref().map(|(certificate, key)| (certificate.as_path(), key.as_path()));
+        let authorities = options.authorities.as_deref();
+        let tls = options.collector.has_tls.then(|| client_config(authorities, identity)).transpose();
+        let tls = tls.map_err(io::Error::other)?;
         let name = rustix::system::uname();
         let host = name.nodename().to_string_lossy();
         let is_printable = !host.is_empty() && host.chars().all(|c| c.is_ascii_graphic());
@@ -200,35 +203,6 @@ impl CollectorLink {
             Err(error) => Err(error),
         }
     }
-}
-
-fn client_config(options: &CollectorOptions) -> io::Result<Arc<ClientConfig>> {
-    let in_file = |path: &PathBuf, error: &dyn fmt::Display| io::Error::other(format!("{}: {error}", path.display()));
-    let authorities = options.authorities.as_ref().ok_or_else(|| {
-        io::Error::other("audit.authorities names no file, and TLS needs the authorities of the collector")
-    })?;
-    let certificates = |path: &PathBuf| -> io::Result<Vec<CertificateDer<'static>>> {
-        CertificateDer::pem_file_iter(path).and_then(Iterator::collect).map_err(|error| in_file(path, &error))
-    };
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(authorities)? {
-        roots.add(certificate).map_err(|error| in_file(authorities, &error))?;
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?
-        .with_root_certificates(roots);
-    let config = match &options.identity {
-        Some((certificate, key)) => {
-            let key_der = PrivateKeyDer::from_pem_file(key).map_err(|error| in_file(key, &error))?;
-            builder
-                .with_client_auth_cert(certificates(certificate)?, key_der)
-                .map_err(|error| in_file(certificate, &error))?
-        }
-        None => builder.with_no_client_auth(),
-    };
-    Ok(Arc::new(config))
 }
 
 #[cfg(test)]

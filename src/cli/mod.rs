@@ -24,6 +24,7 @@ mod configuration;
 mod context;
 mod copy;
 mod echo;
+mod events;
 mod export;
 mod feeding;
 mod find;
@@ -117,6 +118,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Check that the index is consistent and agrees with the disk
     Check(check::CheckArgs),
+    /// Show what the node recorded, follow it, and deal with receivers that did not take it
+    Events(events::EventsArgs),
     /// Copy the index while the node works
     Backup(backup::BackupArgs),
     /// Put a backup in the place of the index
@@ -177,6 +180,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Command::Compare(arguments) => compare::run(&arguments, &mut context),
         Command::Status(arguments) => status::run(&arguments, &mut context),
         Command::Check(arguments) => check::run(&arguments, &mut context),
+        Command::Events(arguments) => events::run(arguments, &mut context),
         Command::Backup(arguments) => backup::run(&arguments, &mut context),
         Command::Restore(arguments) => restore::run(&arguments, &mut context),
         Command::Remove(arguments) => remove::run(&arguments, &mut context),

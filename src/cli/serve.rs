@@ -41,6 +41,7 @@ use crate::db::Search;
 use crate::db::open::{Reader, Writer, WriterHandle};
 use crate::deliver::delivery::Delivery;
 use crate::deliver::scrub::{Scrub, ScrubTally};
+use crate::events::{EventTarget, Telling};
 use crate::ingest::{Outcome, Wanted, read_file};
 use crate::model::attribute::AttributeId;
 use crate::model::clock::Clock;
@@ -59,6 +60,9 @@ use crate::worklist::Intake;
 
 /// Pause between two looks at the note of the last backup.
 const BACKUP_LOOK: Duration = Duration::from_secs(10);
+
+/// Damaged objects whose events wait to be recorded.
+const MAX_DAMAGED: usize = 1024;
 
 /// Minimum pause between two rounds of a scrub.
 const LEAST_SCRUB_PAUSE: Duration = Duration::from_secs(60);
@@ -134,6 +138,7 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
     let audit = trail.as_ref().map(AuditTrail::auditor).unwrap_or_default();
     let intake = Arc::new(Intake::new(Box::new(writer.handle()), config.worklist.intake.clone()));
     let feeding = Feeding::start(&config, &intake)?;
+    let telling = tell_events(&config, writer.handle(), retrieve.delivery().verified())?;
     let offers = offers(&config, objects, (writer.handle(), Arc::clone(&intake)), retrieve, (tls, &audit))?;
     let trashing = offers.0.storage.as_ref().map(|storage| Trashing::start(&config, storage)).transpose()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -149,6 +154,9 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
     watching.stop();
     feeding.stop();
     scrubbing.stop();
+    if let Some(telling) = telling {
+        telling.stop();
+    }
     if let Some(trashing) = trashing {
         trashing.stop();
     }
@@ -246,6 +254,27 @@ impl Scrubbing {
             tracing::error!("a defect of dcmdex ended the scrub");
         }
     }
+}
+
+/// Begins to tell other programs what happens, if somebody wants to know.
+fn tell_events(config: &Config, writer: WriterHandle, verified: &Verified) -> anyhow::Result<Option<Telling>> {
+    let Some(options) = config.event_options() else { return Ok(None) };
+    for receiver in &options.receivers {
+        if let EventTarget::Webhook(target) = &receiver.target
+            && !target.url.has_tls()
+            && !is_this_machine(target.url.host())
+        {
+            let (receiver, url) = (&receiver.name, &target.url);
+            tracing::warn!(receiver, %url, "others can read the events of this receiver on their way; https hides them");
+        }
+    }
+    let (found, damaged) = crossbeam_channel::bounded(MAX_DAMAGED);
+    verified.tell_damaged(found);
+    Ok(Some(Telling::start(options, &writer, damaged)?))
+}
+
+fn is_this_machine(host: &str) -> bool {
+    host == "localhost" || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
 }
 
 /// Runs one round of the scrub and logs its result.
@@ -665,7 +694,10 @@ fn warn_of_restart(old: &Config, new: &Config, has_tls: bool) {
             || WorklistControl::SETTINGS.contains(&path)
             || certificates_taken && CERTIFICATES.contains(&path)
     };
-    let later: Vec<_> = changed.map(|(path, _)| path).filter(|path| !is_taken(path)).collect();
+    let mut later: Vec<_> = changed.map(|(path, _)| path).filter(|path| !is_taken(path)).collect();
+    if old.events.receivers != new.events.receivers {
+        later.push("events");
+    }
     if !later.is_empty() {
         tracing::warn!(
             settings = later.join(", "),

@@ -37,39 +37,28 @@ pub(super) fn declared(layers: &Layers, problems: &mut Vec<SettingProblem>) -> A
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
-    use crate::config::{Config, Error, Sources};
-
-    fn load(text: &str) -> Result<Config, Vec<String>> {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("dcmdex.toml");
-        std::fs::write(&file, text).unwrap();
-        Config::load(&Sources { file: Some(file), ..Sources::default() }, Path::new("/nowhere")).map_err(|error| {
-            let Error::Invalid(problems) = error else { panic!("{error}") };
-            problems.iter().map(ToString::to_string).collect()
-        })
-    }
+    use crate::config::tests::load_text;
 
     #[test]
     fn attributes_are_declared_in_the_file() {
-        let config = load(
+        let config = load_text(
             "[[attribute]]\npath = \"0019xx10\"\ncreator = \"ACME 1.1\"\nlevel = \"SERIES\"\nvr = \"DS\"\nname = \"Dose\"\n\n\
              [[attribute]]\npath = \"ContrastBolusAgent\"\nlevel = \"series\"\n",
         )
         .unwrap();
         let names: Vec<_> = config.declared.attributes().iter().map(|attribute| attribute.name.as_str()).collect();
         assert_eq!(names, ["Dose", "ContrastBolusAgent"]);
-        assert!(load("").unwrap().declared.is_empty());
+        assert!(load_text("").unwrap().declared.is_empty());
     }
 
     #[test]
     fn what_is_wrong_is_told_with_its_line() {
-        let problems = load(
+        let problems = load_text(
             "[[attribute]]\npath = \"ContrastBolusAgnt\"\nlevel = \"SERIES\"\n\n[[attribute]]\npaht = \"x\"\nlevel = 3\n\n\
              [[attribute]]\nlevel = \"SERIES\"\n",
         )
         .unwrap_err();
+        let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
         for wanted in [
             ":1: attribute: `ContrastBolusAgnt` is neither a keyword nor a tag",
             "did you mean `ContrastBolusAgent`?",
@@ -79,7 +68,7 @@ mod tests {
         ] {
             assert!(problems.iter().any(|problem| problem.contains(wanted)), "{wanted}: {problems:#?}");
         }
-        assert!(load("attribute = 3").unwrap_err()[0].contains("[[attribute]]"));
-        assert!(load("[attribute]\npath = \"x\"").unwrap_err()[0].contains("[[attribute]]"));
+        assert!(load_text("attribute = 3").unwrap_err()[0].message.contains("[[attribute]]"));
+        assert!(load_text("[attribute]\npath = \"x\"").unwrap_err()[0].message.contains("[[attribute]]"));
     }
 }

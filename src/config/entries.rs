@@ -1,4 +1,4 @@
-//! Entries of the tables `[[peer]]` and `[[attribute]]`, as written in the file. A file may have
+//! Entries of the tables `[[peer]]`, `[[attribute]]`, `[[watch]]` and `[[events]]`, as written in the file. A file may have
 //! any number of them.
 
 use std::collections::BTreeMap;
@@ -168,6 +168,61 @@ static WATCH_KEYS: &[EntryKey] = &[
         help: "As scan.read_timeout_seconds, which applies without it.",
     },
     EntryKey { name: "recall", example: "false", help: "As scan.recall, which applies without it." },
+];
+
+/// The table of receivers of events.
+pub(super) static EVENTS_TABLE: EntryTable = EntryTable {
+    name: "events",
+    keys: EVENTS_KEYS,
+    one: "a receiver of events",
+    form: "receivers of events are written as [[events]], one for each",
+};
+
+/// Keys of a receiver of events, in the order of the shipped example.
+static EVENTS_KEYS: &[EntryKey] = &[
+    EntryKey {
+        name: "name",
+        example: "\"ris\"",
+        help: "Its name. The index remembers under it what was delivered. A new name begins with the events that come then.",
+    },
+    EntryKey {
+        name: "post",
+        example: "\"https://ris.example.org/hook\"",
+        help: "Address to which each event is posted as JSON. Every entry has this key or the next one.",
+    },
+    EntryKey {
+        name: "run",
+        example: "[\"/usr/local/bin/on-study\", \"--quiet\"]",
+        help: "Program that gets each event as JSON on its standard input, and its arguments. No shell reads them. Exit code \
+               0 means that it took the event.",
+    },
+    EntryKey {
+        name: "kinds",
+        example: "[\"study-complete\", \"scan-finished\", \"conflict\", \"damaged\"]",
+        help: "Kinds of events that it gets; \"instance-stored\" is one, too. Without it, only study-complete.",
+    },
+    EntryKey {
+        name: "secret",
+        example: "\"ris.secret\"",
+        help: "File of the key that signs what is posted: whsec_ and 24 to 64 bytes in base64. Without it, nothing is signed.",
+    },
+    EntryKey {
+        name: "authorities",
+        example: "\"ca.pem\"",
+        help: "Authorities that may issue the certificate of an https address. Without it, those of the system.",
+    },
+    EntryKey { name: "timeout_seconds", example: "10", help: "Time for it to take one event. Without it, 10." },
+    EntryKey {
+        name: "give_up",
+        example: "\"3d\"",
+        help: "Time for which an event is tried: a number with s, m, h or d. After it the event is a dead letter, which \
+               `dcmdex events failed` lists. Without it, 3d.",
+    },
+    EntryKey {
+        name: "identifiers",
+        example: "false",
+        help: "Whether events of a study have Patient ID and accession number. Without it, they have none.",
+    },
 ];
 
 /// The table of peers.

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::entries::EntryTable;
 use super::keys::{KEYS, PEERS};
 use crate::config::entries::ATTRIBUTE_TABLE;
+use crate::config::entries::EVENTS_TABLE;
 use crate::config::entries::PEER_TABLE;
 use crate::config::entries::WATCH_TABLE;
 
@@ -40,6 +41,7 @@ pub fn example() -> String {
             if section.is_empty() {
                 attributes(&mut text);
                 watches(&mut text);
+                receivers(&mut text);
                 peers(&mut text);
             }
             section = table;
@@ -82,6 +84,16 @@ fn watches(text: &mut String) {
          current. SIGHUP reads the table again.",
     );
     entry(text, &WATCH_TABLE);
+}
+
+fn receivers(text: &mut String) {
+    text.push('\n');
+    comment(
+        text,
+        "Receivers of events, one [[events]] for each: programs that the node tells of complete studies and more \
+         (docs/events.md).",
+    );
+    entry(text, &EVENTS_TABLE);
 }
 
 fn attributes(text: &mut String) {

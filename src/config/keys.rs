@@ -749,6 +749,36 @@ keys! {
          certificate of [tls], if the collector asks for one.",
         unit: "PEM file; path as for index",
     }
+    EVENT_LOG_ENABLED: Boolean = "event_log.enabled" = "false" {
+        "Whether the node records events for `dcmdex events`. A receiver ([[events]]) enables it too.",
+        unit: "true or false",
+    }
+    EVENT_LOG_INSTANCES: Boolean = "event_log.instances" = "false" {
+        "Whether the event log has received instances (instance-stored). A receiver of that kind \
+         enables it too.",
+        unit: "true or false",
+        low: "false: `dcmdex events` shows no single instances",
+        high: "true: the index grows by some 70 bytes for each received instance, until its event is old",
+    }
+    EVENT_LOG_QUIET_SECONDS: Integer(1, DAY_SECONDS) = "event_log.quiet_seconds" = "60" {
+        "Time without a change after which a study is complete (study-complete).",
+        unit: "seconds",
+        low: "a slow modality makes several events for one study",
+        high: "receivers hear of a study later",
+    }
+    EVENT_LOG_KEEP_DAYS: Integer(1, 36_500) = "event_log.keep_days" = "7" {
+        "Time for which events stay after they were delivered. Dead letters stay as long.",
+        unit: "days",
+        low: "a program that was away for longer misses events",
+        high: "the index is larger",
+    }
+    EVENT_LOG_MAX_EVENTS: Integer(1000, 1_000_000_000) = "event_log.max_events" = "1000000" {
+        "Maximum number of events. Above it the oldest are dropped, delivered or not. The metric \
+         dcmdex_events_dropped_total counts those that were not.",
+        unit: "events",
+        low: "events are lost when a receiver is away for long",
+        high: "the index is larger while a receiver is away",
+    }
     MONITORING_ENABLED: Boolean = "monitoring.enabled" = "false" {
         "Whether the node opens a port for supervisors: /metrics, /healthz, /readyz and /status. It \
          has no users, and tells nothing of a patient. The option --monitoring-port enables it too.",

@@ -13,6 +13,7 @@ use super::keys::{KEYS, Key, KeyOf, PEERS, SettingValue, VARIABLE_PREFIX, parse_
 use crate::config::Origin;
 use crate::config::Setting;
 use crate::config::entries::ATTRIBUTE_TABLE;
+use crate::config::entries::EVENTS_TABLE;
 use crate::config::entries::PEER_TABLE;
 use crate::config::entries::WATCH_TABLE;
 
@@ -26,6 +27,8 @@ pub(super) struct Layers {
     attributes: Option<Vec<FileEntry>>,
     /// The watched directories, if the file has some.
     watches: Option<Vec<FileEntry>>,
+    /// The receivers of events, if the file has some.
+    receivers: Option<Vec<FileEntry>>,
 }
 
 impl Layers {
@@ -35,7 +38,7 @@ impl Layers {
             .iter()
             .map(|key| (key.path.to_owned(), Setting { value: key.default_value(), origin: Origin::Default }))
             .collect();
-        Self { settings, peer_table: None, attributes: None, watches: None }
+        Self { settings, peer_table: None, attributes: None, watches: None, receivers: None }
     }
 
     /// Adds the settings of a file. They override earlier ones.
@@ -76,6 +79,10 @@ impl Layers {
                 self.watches = entries(&WATCH_TABLE, value, at(name.span().start), &at, problems);
                 continue;
             }
+            if name.get_ref() == EVENTS_TABLE.name {
+                self.receivers = entries(&EVENTS_TABLE, value, at(name.span().start), &at, problems);
+                continue;
+            }
             match value.get_ref() {
                 DeValue::Table(table) => {
                     for (inner, value) in table {
@@ -103,6 +110,11 @@ impl Layers {
     /// Returns the watched directories as written in the file.
     pub(super) fn watches(&self) -> &[FileEntry] {
         self.watches.as_deref().unwrap_or_default()
+    }
+
+    /// Returns the receivers of events as written in the file.
+    pub(super) fn receivers(&self) -> &[FileEntry] {
+        self.receivers.as_deref().unwrap_or_default()
     }
 
     /// Returns the table of peers as written in the file. `None` if there is none.

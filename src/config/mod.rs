@@ -8,6 +8,7 @@ mod access;
 mod attributes;
 mod audit;
 mod entries;
+mod events;
 mod example;
 mod http;
 mod keys;
@@ -31,6 +32,7 @@ use toml::Value;
 
 pub use access::{AccessHistory, AccessMode, Admitted};
 pub use audit::AuditSettings;
+pub use events::EventSettings;
 pub use example::example;
 pub use http::{Http, HttpAccess};
 pub(crate) use keys::parse_value;
@@ -50,7 +52,7 @@ use crate::scanner::{Filter, Rate, WalkOrder};
 use crate::scp::Plain;
 use crate::telemetry::{self, LogFormat};
 use crate::ul::tls::{self, ClientCertificates};
-use entries::{ATTRIBUTE_TABLE, PEER_TABLE, WATCH_TABLE};
+use entries::{ATTRIBUTE_TABLE, EVENTS_TABLE, PEER_TABLE, WATCH_TABLE};
 use keys::{Boolean, Choice, Integer, KeyOf, Text, Texts, settings};
 use layers::Layers;
 
@@ -257,6 +259,8 @@ pub struct Config {
     pub http: Http,
     /// The audit trail. `None`: there is none.
     pub audit: Option<AuditSettings>,
+    /// The log of events and its receivers.
+    pub events: EventSettings,
     /// Address and port for supervisors. `None`: there is none.
     pub monitoring: Option<SocketAddr>,
     /// Guarantee of a success for objects that are received.
@@ -375,13 +379,15 @@ impl Config {
         KEYS.iter().map(|key| (key.path, self.layers.setting(key.path))).chain(peers)
     }
 
-    /// Returns the entries of `[[peer]]`, `[[attribute]]` and `[[watch]]` as written in the file.
-    /// Each has the name of its table and its line. Its fields are in the order of the shipped
+    /// Returns the entries of `[[peer]]`, `[[attribute]]`, `[[watch]]` and `[[events]]` as written in
+    /// the file. Each has the name of its table and its line. Its fields are in the order of the shipped
     /// example.
     pub fn entries(&self) -> impl Iterator<Item = (&'static str, &Origin, impl Iterator<Item = (&str, &Setting)>)> {
         let peers = self.layers.peer_table().unwrap_or_default();
         let (attributes, watches) = (self.layers.attributes(), self.layers.watches());
-        let tables = [(&PEER_TABLE, peers), (&ATTRIBUTE_TABLE, attributes), (&WATCH_TABLE, watches)];
+        let events = self.layers.receivers();
+        let tables =
+            [(&PEER_TABLE, peers), (&ATTRIBUTE_TABLE, attributes), (&WATCH_TABLE, watches), (&EVENTS_TABLE, events)];
         tables.into_iter().flat_map(|(table, entries)| {
             entries.iter().map(move |entry| (table.name, &entry.origin, entry.in_order(table)))
         })
@@ -453,6 +459,7 @@ impl<'a> Check<'a> {
             http: self.http(),
             monitoring: self.monitoring(),
             audit: None,
+            events: EventSettings::default(),
             durability: self.choice(settings::STORE_DURABILITY, [StoreDurability::Full, StoreDurability::Os]),
             duplicates: self
                 .choice(settings::STORE_DUPLICATES, [Duplicates::KeepBoth, Duplicates::KeepFirst, Duplicates::Replace]),
@@ -496,6 +503,7 @@ impl<'a> Check<'a> {
         self.consistency(&config);
         config.watches = self.watches(&config.storage);
         config.audit = self.audit();
+        config.events = self.events();
         config
     }
 
@@ -787,6 +795,17 @@ fn default_jobs() -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Loads a settings file with this text.
+    pub(super) fn load_text(text: &str) -> Result<Config, Vec<SettingProblem>> {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join(DEFAULT_FILE);
+        std::fs::write(&file, text).unwrap();
+        Config::load(&Sources { file: Some(file), ..Sources::default() }, Path::new("/nowhere")).map_err(|error| {
+            let Error::Invalid(problems) = error else { panic!("{error}") };
+            problems
+        })
+    }
 
     fn with_flags(flags: &[(&str, Value)]) -> Result<Config, Error> {
         let flags = flags

@@ -98,6 +98,7 @@ impl Config {
             durability,
             cache_bytes: self.cache_bytes,
             declared: Arc::clone(&self.declared),
+            recording: self.events.recording,
             ..WriterOptions::default()
         }
     }
@@ -111,6 +112,7 @@ impl Config {
             cache_bytes: self.cache_bytes.min(SCAN_CACHE_BYTES),
             queue_length: SCAN_QUEUE_LENGTH,
             declared: Arc::clone(&self.declared),
+            recording: self.events.recording,
             ..WriterOptions::default()
         }
     }

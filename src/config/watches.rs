@@ -120,13 +120,13 @@ impl Check<'_> {
         })
     }
 
-    fn of_entry<T: FromStr<Err: fmt::Display>>(&mut self, entry: &FileEntry, name: &str) -> Option<T> {
+    pub(super) fn of_entry<T: FromStr<Err: fmt::Display>>(&mut self, entry: &FileEntry, name: &str) -> Option<T> {
         let Setting { value, origin } = entry.fields.get(name)?;
         let text = value.as_str()?;
         text.parse().inspect_err(|error| self.refuse_entry(origin, format!("`{name}`: `{text}`: {error}"))).ok()
     }
 
-    fn number_of_entry(&mut self, entry: &FileEntry, name: &str, to: u64) -> Option<u64> {
+    pub(super) fn number_of_entry(&mut self, entry: &FileEntry, name: &str, to: u64) -> Option<u64> {
         let Setting { value, origin } = entry.fields.get(name)?;
         let number = value.as_integer()?;
         let checked = u64::try_from(number).ok().filter(|number| (1..=to).contains(number));
@@ -148,30 +148,20 @@ impl Check<'_> {
         Filter::new(&include, &exclude).inspect_err(|error| self.refuse_entry(origin, error.to_string())).ok()
     }
 
-    fn refuse_entry(&mut self, origin: &Origin, message: String) {
+    pub(super) fn refuse_entry(&mut self, origin: &Origin, message: String) {
         self.problems.push(SettingProblem { origin: origin.clone(), message });
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::config::{Error, Sources};
+    use crate::config::tests::load_text;
 
     use super::*;
 
-    fn load(text: &str) -> Result<Config, Vec<String>> {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("dcmdex.toml");
-        std::fs::write(&file, text).unwrap();
-        Config::load(&Sources { file: Some(file), ..Sources::default() }, Path::new("/nowhere")).map_err(|error| {
-            let Error::Invalid(problems) = error else { panic!("{error}") };
-            problems.iter().map(|problem| problem.message.clone()).collect()
-        })
-    }
-
     #[test]
     fn a_watched_directory_has_its_own_settings_over_those_of_scans() {
-        let config = load(
+        let config = load_text(
             "[scan]\njobs = 3\nexclude = [\"a\"]\n[[watch]]\npath = \"/archive\"\nevery = \"15m\"\n\
              [[watch]]\npath = \"in\"\nat = \"02:00\"\njobs = 5\nprune = false\nevents = false\nrecall = true\n",
         )
@@ -209,10 +199,10 @@ mod tests {
                 "unknown setting `evry` of a watched directory; did you mean `every`?",
             ),
         ] {
-            assert_eq!(load(&format!("[[watch]]\n{text}\n")).unwrap_err(), [expected], "{text}");
+            assert_eq!(load_text(&format!("[[watch]]\n{text}\n")).unwrap_err()[0].message, expected, "{text}");
         }
         let inside = "storage = \"/s\"\n[[watch]]\npath = \"/s/2026\"\nevery = \"1m\"\n";
-        assert!(load(inside).unwrap_err()[0].contains("lies in the storage directory"));
-        assert!(load("[watch]\npath = \"/a\"\n").unwrap_err()[0].contains("[[watch]]"));
+        assert!(load_text(inside).unwrap_err()[0].message.contains("lies in the storage directory"));
+        assert!(load_text("[watch]\npath = \"/a\"\n").unwrap_err()[0].message.contains("[[watch]]"));
     }
 }

@@ -18,6 +18,8 @@
 //! - relocations: `plan_relocation` and `scan_roots` on the reader, `relocate` on the writer;
 //! - copies: `copy_index` makes one, `Reader::open_copy` opens it, and `IndexHold` replaces the
 //!   index;
+//! - events: `events_after` and what stands beside it on the reader, `tell_studies` and what follows
+//!   it on the writer;
 //! - files: `IndexFiles` names and checks those of the index;
 //! - `Reader::explain`, which tells how SQLite runs a query.
 //!
@@ -47,6 +49,7 @@
 
 mod backlog;
 mod error;
+mod events;
 pub mod federated;
 pub mod memory;
 mod name_words;
@@ -69,6 +72,10 @@ use crate::model::location::{Location, Place};
 
 pub use backlog::Backlog;
 pub use error::{Error, Permission};
+pub use events::{
+    ChangedStudy, DeliveryChanges, DeliveryCounts, EventKind, EventKindError, EventLimits, EventRecording, IndexEvent,
+    StudyIdentifiers, WaitingEvent,
+};
 pub use plan::{can_answer, can_answer_declared};
 pub use report::{StudyProblem, StudyReport};
 pub use suspension::Suspension;

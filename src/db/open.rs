@@ -15,9 +15,10 @@ use super::worklist::{
     WorklistSearch, WorklistState, WorklistWork,
 };
 use super::{
-    Arrivals, Error, Mounted, OnStored, Received, Relocation, Removal, RemovedCounts, RemovedFile, ScannedDirectory,
-    Tally,
+    Arrivals, ChangedStudy, DeliveryChanges, DeliveryCounts, Error, EventLimits, IndexEvent, Mounted, OnStored,
+    Received, Relocation, Removal, RemovedCounts, RemovedFile, ScannedDirectory, StudyIdentifiers, Tally, WaitingEvent,
 };
+use crate::model::clock::Clock;
 use crate::model::declared::DeclaredSet;
 use crate::model::find::FindRequest;
 use crate::model::record::InstanceRecord;
@@ -150,6 +151,86 @@ impl Reader {
     /// Fails with an error of the engine, and if there are several files.
     pub fn scan_roots(&mut self) -> Result<Vec<String>, Error> {
         self.only("a list of scanned paths")?.scan_roots()
+    }
+
+    /// See [`SqliteReader::events_after`].
+    ///
+    /// # Errors
+    /// Fails with an error of the engine, and if there are several files.
+    pub fn events_after(&mut self, after: i64, limit: usize) -> Result<Vec<IndexEvent>, Error> {
+        self.only("events")?.events_after(after, limit)
+    }
+
+    /// See [`SqliteReader::last_event`].
+    ///
+    /// # Errors
+    /// Fails with an error of the engine, and if there are several files.
+    pub fn last_event(&mut self) -> Result<i64, Error> {
+        self.only("events")?.last_event()
+    }
+
+    /// See [`SqliteReader::event_position`].
+    ///
+    /// # Errors
+    /// Fails with an error of the engine, and if there are several files.
+    pub fn event_position(&mut self, receiver: &str) -> Result<Option<i64>, Error> {
+        self.only("events")?.event_position(receiver)
+    }
+
+    /// See [`SqliteReader::due_events`].
+    ///
+    /// # Errors
+    /// Fails with an error of the engine, and if there are several files.
+    pub fn due_events(&mut self, receiver: &str, now_ms: i64, limit: usize) -> Result<Vec<WaitingEvent>, Error> {
+        self.only("events")?.due_events(receiver, now_ms, limit)
+    }
+
+    /// See [`SqliteReader::event_waits`].
+    ///
+    /// # Errors
+    /// Fails with an error of the engine, and if there are several files.
+    pub fn event_waits(&mut self, receiver: &str, study_instance_uid: &str) -> Result<bool, Error> {
+        self.only("events")?.event_waits(receiver, study_instance_uid)
+    }
+
+    /// See [`SqliteReader::failed_events`].
+    ///
+    /// # Errors
+    /// Fails with an error of the engine, and if there are several files.
+    pub fn failed_events(&mut self) -> Result<Vec<WaitingEvent>, Error> {
+        self.only("events")?.failed_events()
+    }
+
+    /// See [`SqliteReader::delivery_counts`].
+    ///
+    /// # Errors
+    /// Fails with an error of the engine, and if there are several files.
+    pub fn delivery_counts(&mut self, receiver: &str) -> Result<DeliveryCounts, Error> {
+        self.only("events")?.delivery_counts(receiver)
+    }
+
+    /// See [`SqliteReader::told_change`].
+    ///
+    /// # Errors
+    /// Fails with an error of the engine, and if there are several files.
+    pub fn told_change(&mut self) -> Result<Option<u64>, Error> {
+        self.only("events")?.told_change()
+    }
+
+    /// See [`SqliteReader::studies_changed_after`].
+    ///
+    /// # Errors
+    /// Fails with an error of the engine, and if there are several files.
+    pub fn studies_changed_after(&mut self, change: u64) -> Result<Vec<ChangedStudy>, Error> {
+        self.only("events")?.studies_changed_after(change)
+    }
+
+    /// See [`SqliteReader::identifiers_of_study`].
+    ///
+    /// # Errors
+    /// Fails with an error of the engine, and if there are several files.
+    pub fn identifiers_of_study(&mut self, study_instance_uid: &str) -> Result<Option<StudyIdentifiers>, Error> {
+        self.only("events")?.identifiers_of_study(study_instance_uid)
     }
 }
 
@@ -347,6 +428,62 @@ impl WriterHandle {
     /// That of the writer, and if there are several files.
     pub fn relocate(&self, from: PathBuf, to: PathBuf) -> Result<Relocation, Error> {
         self.only("a relocation")?.relocate(from, to)
+    }
+
+    /// See [`SqliteWriterHandle::begin_telling`].
+    ///
+    /// # Errors
+    /// That of the writer, and if there are several files.
+    pub fn begin_telling(&self) -> Result<(), Error> {
+        self.only("events")?.begin_telling()
+    }
+
+    /// See [`SqliteWriterHandle::tell_studies`].
+    ///
+    /// # Errors
+    /// That of the writer, and if there are several files.
+    pub fn tell_studies(&self, studies: Vec<ChangedStudy>, told: u64, clock: Clock) -> Result<(), Error> {
+        self.only("events")?.tell_studies(studies, told, clock)
+    }
+
+    /// See [`SqliteWriterHandle::tell_damaged`].
+    ///
+    /// # Errors
+    /// That of the writer, and if there are several files.
+    pub fn tell_damaged(&self, sop_instance_uids: Vec<String>, clock: Clock) -> Result<(), Error> {
+        self.only("events")?.tell_damaged(sop_instance_uids, clock)
+    }
+
+    /// See [`SqliteWriterHandle::keep_receivers`].
+    ///
+    /// # Errors
+    /// That of the writer, and if there are several files.
+    pub fn keep_receivers(&self, names: Vec<String>) -> Result<(), Error> {
+        self.only("events")?.keep_receivers(names)
+    }
+
+    /// See [`SqliteWriterHandle::note_deliveries`].
+    ///
+    /// # Errors
+    /// That of the writer, and if there are several files.
+    pub fn note_deliveries(&self, receiver: String, changes: DeliveryChanges) -> Result<(), Error> {
+        self.only("events")?.note_deliveries(receiver, changes)
+    }
+
+    /// See [`SqliteWriterHandle::retry_events`].
+    ///
+    /// # Errors
+    /// That of the writer, and if there are several files.
+    pub fn retry_events(&self, receiver: Option<String>, events: Vec<i64>, times_ms: (i64, i64)) -> Result<u64, Error> {
+        self.only("events")?.retry_events(receiver, events, times_ms)
+    }
+
+    /// See [`SqliteWriterHandle::drop_events`].
+    ///
+    /// # Errors
+    /// That of the writer, and if there are several files.
+    pub fn drop_events(&self, limits: EventLimits) -> Result<u64, Error> {
+        self.only("events")?.drop_events(limits)
     }
 }
 

@@ -152,6 +152,17 @@ pub enum StoreOutcome {
     Completed,
 }
 
+impl StoreOutcome {
+    /// Whether the index has an object, or the description of one, that it had not before.
+    pub(in crate::db) const fn brings_object(&self) -> bool {
+        match self {
+            Self::New | Self::Replaced { .. } | Self::Completed => true,
+            Self::KeptCopy { differs } => *differs,
+            Self::Identical { .. } | Self::KeptFirst => false,
+        }
+    }
+}
+
 /// What to do if an arriving instance is known with other content.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DuplicatePolicy {

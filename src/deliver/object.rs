@@ -93,6 +93,7 @@ pub struct StoredObject {
     data_set_offset: u64,
     /// Something in front of its data set, or in its head, is faulty.
     is_odd: bool,
+    sop_instance_uid: String,
     transfer_syntax: String,
     check: ChecksumState,
 }
@@ -111,6 +112,7 @@ enum ChecksumState {
 /// A checksum in progress.
 #[derive(Debug)]
 struct DueCheck {
+    sop_instance_uid: String,
     checksum: ChecksumBuilder,
     expected: Checksum,
     mark: FileMark,
@@ -122,7 +124,7 @@ impl DueCheck {
     fn end(self) -> Result<(), ObjectError> {
         let is_sound = self.checksum.finish() == self.expected;
         let soundness = if is_sound { Soundness::Sound } else { Soundness::Damaged };
-        self.verified.note(self.mark, self.expected, soundness);
+        self.verified.note(&self.sop_instance_uid, self.mark, self.expected, soundness);
         if is_sound { Ok(()) } else { Err(ObjectError::Damaged) }
     }
 }
@@ -157,7 +159,14 @@ impl StoredObject {
         let data_set_offset = parsed.data_set_offset();
         let transfer_syntax = parsed.transfer_syntax().to_owned();
         let is_odd = !parsed.faults().is_empty();
-        Ok(Self { source, data_set_offset, is_odd, transfer_syntax, check: ChecksumState::None })
+        Ok(Self {
+            source,
+            data_set_offset,
+            is_odd,
+            transfer_syntax,
+            sop_instance_uid: instance,
+            check: ChecksumState::None,
+        })
     }
 
     /// Sets the expected checksum of the data set. The bytes are compared with it before the last
@@ -173,7 +182,8 @@ impl StoredObject {
             None => {
                 let checksum = self.checksum_before_data_set().map_err(ObjectError::Read)?;
                 let verified = Arc::clone(verified);
-                ChecksumState::Due(DueCheck { checksum, expected, mark, verified })
+                let sop_instance_uid = std::mem::take(&mut self.sop_instance_uid);
+                ChecksumState::Due(DueCheck { sop_instance_uid, checksum, expected, mark, verified })
             }
         };
         Ok(Self { check, ..self })

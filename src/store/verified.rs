@@ -1,8 +1,10 @@
 //! Remembers the results of verifying managed objects against their checksums.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
 
 use crate::files::FileMark;
 use crate::model::checksum::Checksum;
@@ -43,6 +45,8 @@ struct VerifiedFile {
 pub struct Verified {
     holds: Duration,
     generations: Mutex<[HashMap<(u64, u64), VerifiedFile>; 2]>,
+    /// Who is told the SOP Instance UIDs of damaged objects.
+    told: OnceLock<Sender<String>>,
 }
 
 impl Default for Verified {
@@ -55,7 +59,14 @@ impl Verified {
     /// Remembers each result for this time.
     #[must_use]
     pub fn new(holds: Duration) -> Self {
-        Self { holds, generations: Mutex::default() }
+        Self { holds, generations: Mutex::default(), told: OnceLock::new() }
+    }
+
+    /// Sends the SOP Instance UID of each object that is found damaged from now on. It never waits: an
+    /// object that does not fit into the channel is found again by the next check.
+    pub fn tell_damaged(&self, to: Sender<String>) {
+        // A second one would be a defect of the node, and the first one stays.
+        let _first = self.told.set(to);
     }
 
     /// The result for the file with this mark. `None` if the file must be read.
@@ -68,11 +79,13 @@ impl Verified {
     }
 
     /// Stores a result. It also counts it and logs a damaged object.
-    pub fn note(&self, mark: FileMark, expected: Checksum, soundness: Soundness) {
+    pub fn note(&self, sop_instance_uid: &str, mark: FileMark, expected: Checksum, soundness: Soundness) {
         match soundness {
             Soundness::Sound => metrics::OBJECTS_SOUND.increment(),
             Soundness::Damaged => {
                 metrics::OBJECTS_DAMAGED.increment();
+                // A channel that is full or gone loses nothing for good: see `tell_damaged`.
+                let _lost = self.told.get().map(|told| told.try_send(sop_instance_uid.to_owned()));
                 tracing::error!(
                     "a stored object is damaged: its bytes differ from those received; it is neither sent nor committed; \
                      `dcmdex check --files` names it"
@@ -106,15 +119,15 @@ mod tests {
     fn what_was_found_holds_for_the_same_file_and_its_time() {
         let [expected, other] = [Checksum::of(b"one"), Checksum::of(b"other")];
         let verified = Verified::default();
-        verified.note(mark(1), expected, Soundness::Sound);
-        verified.note(mark(2), expected, Soundness::Damaged);
+        verified.note("1.2", mark(1), expected, Soundness::Sound);
+        verified.note("1.2", mark(2), expected, Soundness::Damaged);
         assert_eq!(verified.known(&mark(1), expected), Some(Soundness::Sound));
         assert_eq!(verified.known(&mark(2), expected), Some(Soundness::Damaged));
         assert_eq!(verified.known(&mark(1), other), None);
         assert_eq!(verified.known(&FileMark { changed: (1, 1), ..mark(1) }, expected), None);
         assert_eq!(verified.known(&mark(3), expected), None);
         let forgetful = Verified::new(Duration::ZERO);
-        forgetful.note(mark(1), expected, Soundness::Sound);
+        forgetful.note("1.2", mark(1), expected, Soundness::Sound);
         assert_eq!(forgetful.known(&mark(1), expected), None);
     }
 
@@ -123,7 +136,7 @@ mod tests {
         let now_ms = Clock::System.now_ms();
         let fresh = FileMark { changed: (now_ms / 1000, 0), ..mark(1) };
         let verified = Verified::default();
-        verified.note(fresh, Checksum::of(b""), Soundness::Sound);
+        verified.note("1.2", fresh, Checksum::of(b""), Soundness::Sound);
         assert_eq!(verified.known(&fresh, Checksum::of(b"")), None);
     }
 
@@ -131,7 +144,7 @@ mod tests {
     fn the_number_of_objects_remembered_is_limited() {
         let (verified, expected) = (Verified::default(), Checksum::of(b""));
         for inode in 0..(3 * GENERATION as u64) {
-            verified.note(mark(inode), expected, Soundness::Sound);
+            verified.note("1.2", mark(inode), expected, Soundness::Sound);
         }
         let held: usize = verified.generations.lock().unwrap().iter().map(HashMap::len).sum();
         assert!(held <= 2 * GENERATION);

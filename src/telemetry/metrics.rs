@@ -321,6 +321,15 @@ metrics! {
     Counter "dcmdex_audit_dropped_total", "Events that the audit trail has lost, or lost before they were sent." { AUDIT_DROPPED }
     Gauge "dcmdex_audit_waiting_bytes", "Bytes of the audit trail that wait to be sent." { AUDIT_WAITING_BYTES }
     Gauge "dcmdex_audit_collector_down", "1 while the collector of the audit trail cannot be reached." { AUDIT_COLLECTOR_DOWN }
+    Counter "dcmdex_event_deliveries_total", "Attempts to deliver an event to a receiver, by result." {
+        EVENT_DELIVERIES_DONE: result = "delivered",
+        EVENT_DELIVERIES_FAILED: result = "failed",
+    }
+    Counter "dcmdex_event_dead_letters_total", "Events that a receiver did not take in time." { EVENT_DEAD_LETTERS }
+    Counter "dcmdex_events_dropped_total", "Events that were dropped before receivers got them." { EVENTS_DROPPED }
+    Gauge "dcmdex_events_waiting", "Events that are to be delivered, over all receivers." { EVENTS_WAITING }
+    Gauge "dcmdex_events_dead", "Dead letters that wait for an operator." { EVENTS_DEAD }
+    Gauge "dcmdex_event_receivers_down", "Receivers of events that cannot be reached." { EVENT_RECEIVERS_DOWN }
     Gauge "dcmdex_http_connections_active", "HTTP connections open now." { HTTP_CONNECTIONS_ACTIVE }
     Counter "dcmdex_http_connections_refused_total", "HTTP connections closed because too many were open." {
         HTTP_CONNECTIONS_REFUSED,

@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use tokio::net::TcpStream;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio_rustls::rustls::{self, ALL_VERSIONS, ClientConfig, InconsistentKeys, ServerConfig};
+use tokio_rustls::rustls::{self, ALL_VERSIONS, ClientConfig, InconsistentKeys, RootCertStore, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use crate::ul::certificates::{CertificateId, OfCaller, OfDestination, PeerCertificate, Trust, refusal};
@@ -241,6 +241,38 @@ fn unreadable(path: &Path, what: &'static str, source: pem::Error) -> Error {
         ""
     };
     Error::File { path: path.to_owned(), what, hint, source }
+}
+
+/// Files that systems keep the public authorities in: Debian, Red Hat, Alpine.
+const SYSTEM_AUTHORITIES: [&str; 3] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+
+/// Reads what a client needs to call a server that is no DICOM peer. Without a file of authorities,
+/// those of the system apply. The client presents the certificate and key of `identity`, if the
+/// server asks for one.
+///
+/// # Errors
+/// See [`Error`].
+pub fn client_config(authorities: Option<&Path>, identity: Option<(&Path, &Path)>) -> Result<Arc<ClientConfig>, Error> {
+    let of_system = || SYSTEM_AUTHORITIES.map(Path::new).into_iter().find(|path| path.exists());
+    let path = authorities.or_else(of_system).unwrap_or(Path::new(SYSTEM_AUTHORITIES[0]));
+    let mut roots = RootCertStore::empty();
+    if authorities.is_some() {
+        for certificate in certificates(path)? {
+            roots.add(certificate).map_err(|source| Error::Authority { path: path.to_owned(), source })?;
+        }
+    } else {
+        // Systems list old authorities that cannot be read any more.
+        roots.add_parsable_certificates(certificates(path)?);
+    }
+    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(Error::Identity)?
+        .with_root_certificates(roots);
+    let Some((certificate, key)) = identity else { return Ok(Arc::new(builder.with_no_client_auth())) };
+    let chain = certificates(certificate)?;
+    let key = PrivateKeyDer::from_pem_file(key).map_err(|source| unreadable(key, "private key", source))?;
+    builder.with_client_auth_cert(chain, key).map(Arc::new).map_err(Error::Identity)
 }
 
 pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {

@@ -5,6 +5,7 @@ mod check;
 mod columns;
 mod copying;
 mod error;
+mod events;
 mod federated;
 mod files;
 mod find;

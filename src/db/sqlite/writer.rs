@@ -18,8 +18,8 @@ use super::worklist;
 use super::write::Batch;
 use super::write_priority::{Priority, PriorityLock};
 use crate::db::{
-    Arrivals, Backlog, Committed, Durability, Error, KnownLocation, Mounted, OnStored, Received, ScannedDirectory,
-    StoreOutcome, Stored, Suspension, Tally, WorklistChanges, WorklistWork,
+    Arrivals, Backlog, Committed, Durability, Error, EventRecording, KnownLocation, Mounted, OnStored, Received,
+    ScannedDirectory, StoreOutcome, Stored, Suspension, Tally, WorklistChanges, WorklistWork,
 };
 use crate::model::clock::Clock;
 use crate::model::declared::DeclaredSet;
@@ -73,6 +73,8 @@ pub struct WriterOptions {
     pub clock: Clock,
     /// Declared attributes, which records have besides those of the table.
     pub declared: Arc<DeclaredSet>,
+    /// Events that are recorded with their changes.
+    pub recording: EventRecording,
     /// Has a stop of the process wait for the end of a transaction.
     pub suspension: Suspension,
 }
@@ -85,6 +87,7 @@ impl Default for WriterOptions {
             queue_length: 1024,
             clock: Clock::System,
             declared: Arc::clone(DeclaredSet::none()),
+            recording: EventRecording::Off,
             suspension: Suspension::default(),
         }
     }
@@ -350,7 +353,8 @@ enum Done {
 
 impl WriterThread {
     fn batch<'c>(&'c self, connection: &'c Connection) -> Result<Batch<'c>, Error> {
-        Batch::new(connection, &self.lock, self.options.clock, Arc::clone(&self.options.declared)).map_err(Error::from)
+        let WriterOptions { clock, declared, recording, .. } = &self.options;
+        Batch::new(connection, &self.lock, *clock, (Arc::clone(declared), *recording)).map_err(Error::from)
     }
 
     /// Works until nobody has anything to write any more. A defect costs the transaction that met

@@ -10,6 +10,7 @@ mod cookbook;
 mod copy;
 mod declared;
 mod echo;
+mod events;
 mod export;
 mod faults;
 mod find;

@@ -113,7 +113,7 @@ pub(super) fn arrived(tables: &mut Tables<'_>, received: &Received) -> Result<(S
         Decision::KeepCopy { differs } => arrived.keep_copy(tables, differs)?,
         Decision::KeepMetadata { differs } => arrived.keep_metadata(tables, differs)?,
         Decision::Refuse => {
-            tables.files.note_conflict(OTHER_CONTENT, arrived.record, &arrived.file, &mut tables.changes.tally)?;
+            tables.files.note_conflict(OTHER_CONTENT, arrived.record, &arrived.file, &mut tables.changes)?;
             StoreOutcome::KeptFirst
         }
         Decision::Replace => arrived.replace_first(tables)?,
@@ -145,11 +145,13 @@ impl ArrivedObject<'_> {
         let Self { record, file, existing, .. } = self;
         tables.files.forget_marks(file.directory, file.name)?;
         tables.insert_copy(existing, record, file, differs)?;
-        tables.files.note_invalid_uids(record, file, &mut tables.changes.tally)?;
+        tables.files.note_invalid_uids(record, file, &mut tables.changes)?;
         self.note_faults(tables)?;
         // This object stays, so metadata are not needed.
         tables.files.forget_metadata(&existing.uid())?;
-        tables.changes.tally.conflicts += u64::from(differs);
+        if differs {
+            tables.changes.note_conflict(OTHER_CONTENT, Some(record));
+        }
         Ok(StoreOutcome::KeptCopy { differs })
     }
 
@@ -185,7 +187,7 @@ impl ArrivedObject<'_> {
             }
             Place::MetadataOnly => self.replace_row(tables)?,
         }
-        tables.files.note_conflict(OTHER_CONTENT, record, file, &mut tables.changes.tally)?;
+        tables.files.note_conflict(OTHER_CONTENT, record, file, &mut tables.changes)?;
         self.note_faults(tables)?;
         Ok(StoreOutcome::Replaced { previous })
     }
@@ -195,9 +197,11 @@ impl ArrivedObject<'_> {
         let Self { record, file, existing, .. } = self;
         let uid = OsString::from(existing.uid());
         tables.insert_copy(existing, record, &File { name: &uid, ..*file }, differs)?;
-        tables.files.note_invalid_uids(record, file, &mut tables.changes.tally)?;
+        tables.files.note_invalid_uids(record, file, &mut tables.changes)?;
         self.note_faults(tables)?;
-        tables.changes.tally.conflicts += u64::from(differs);
+        if differs {
+            tables.changes.note_conflict(OTHER_CONTENT, Some(record));
+        }
         Ok(if differs { StoreOutcome::KeptCopy { differs } } else { StoreOutcome::Identical { uncompared: None } })
     }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _};
 
 use super::super::limits::{BUSY_TIMEOUT, WAL_AUTOCHECKPOINT_PAGES};
 use super::super::write_priority::{self, Priority, PriorityLock};
@@ -15,7 +15,9 @@ use super::rows::Result;
 use super::scans::{self, ScanState};
 use super::tables::Tables;
 use super::{arrivals, commit};
-use crate::db::{Error, KnownLocation, Mounted, Received, RemovedCounts, ScannedDirectory, StoreOutcome, Tally};
+use crate::db::{
+    Error, EventRecording, KnownLocation, Mounted, Received, RemovedCounts, ScannedDirectory, StoreOutcome, Tally,
+};
 use crate::model::clock::Clock;
 use crate::model::declared::DeclaredSet;
 
@@ -38,14 +40,14 @@ impl<'c> Batch<'c> {
         connection: &'c Connection,
         lock: &'c PriorityLock,
         clock: Clock,
-        declared: Arc<DeclaredSet>,
+        (declared, recording): (Arc<DeclaredSet>, EventRecording),
     ) -> Result<Self> {
         Ok(Self {
             connection,
             lock,
             checkpoints_late: false,
             data_version: None,
-            tables: Tables::new(connection, clock, declared)?,
+            tables: Tables::new(connection, clock, declared, recording)?,
             scan: ScanState::default(),
             broken: false,
         })
@@ -196,7 +198,7 @@ impl<'c> Batch<'c> {
 
     /// Notes the end of a scan.
     pub(in super::super) fn end_scan(&mut self, scan: i64, summary: &str) -> Result<()> {
-        scans::end_scan(&self.tables, scan, summary)
+        self.scan.end(&mut self.tables, scan, summary)
     }
 
     /// Takes what a scan found in a directory.
@@ -207,7 +209,11 @@ impl<'c> Batch<'c> {
     /// Takes an instance that was received. Also returns
     /// [`Stored::first`](crate::db::Stored::first).
     pub(in super::super) fn arrived(&mut self, received: &Received) -> Result<(StoreOutcome, Option<KnownLocation>)> {
-        arrivals::arrived(&mut self.tables, received)
+        let (outcome, first) = arrivals::arrived(&mut self.tables, received)?;
+        if outcome.brings_object() {
+            self.tables.changes.events.note_stored(&received.record, &received.sender);
+        }
+        Ok((outcome, first))
     }
 
     /// Notes whether something is mounted at a directory.
@@ -228,6 +234,18 @@ impl<'c> Batch<'c> {
         takes_objects: bool,
     ) -> Result<RemovedCounts> {
         self.tables.remove_instance(uid, removal, takes_objects)
+    }
+
+    /// Study and Series Instance UID of an instance. `None` if the index does not know it.
+    pub(in super::super) fn parents_of(&mut self, uid: &str) -> Result<Option<(String, String)>> {
+        let Some(row) = self.tables.find_instance(uid)? else { return Ok(None) };
+        self.connection
+            .prepare_cached(
+                "SELECT s.study_instance_uid, e.series_instance_uid FROM study_series e JOIN study s ON s.id = e.study \
+                 WHERE e.id = ?1",
+            )?
+            .query_row([row.instance_group.series], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()
     }
 
     /// Notes an instance as removed that the index does not know.

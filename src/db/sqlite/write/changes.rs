@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 use foldhash::{HashMap, HashSet};
 use rusqlite::Connection;
 
+use super::event_notes::EventNotes;
 use super::rows::{ParentRows, Result};
 use crate::db::Tally;
+use crate::model::record::InstanceRecord;
 
 /// What a transaction has changed of the descriptions under one Patient ID and identity.
 #[derive(Default)]
@@ -31,6 +33,8 @@ pub(super) enum Recompute {
 #[derive(Default)]
 pub(super) struct Changes {
     pub(super) tally: Tally,
+    /// What programs that follow the index are told.
+    pub(super) events: EventNotes,
     pub(super) counts: Counts,
     /// Studies whose ModalitiesInStudy, SOPClassesInStudy and AnatomicRegionsInStudyCodeSequence
     /// have to be computed again.
@@ -47,6 +51,21 @@ pub(super) struct Changes {
     pub(super) touched_patients: HashMap<(String, String), Touched>,
     /// Whether the row of a study or series, or of its patient, is not what a cache says.
     pub(super) parents_changed: bool,
+}
+
+impl Changes {
+    /// Counts a new conflict. `record` is that of the later object, where the conflict is about one.
+    pub(super) fn note_conflict(&mut self, kind: &'static str, record: Option<&InstanceRecord>) {
+        self.tally.conflicts += 1;
+        self.events.note_conflict(kind, record);
+    }
+
+    /// Forgets what a transaction that was rolled back has changed.
+    pub(super) fn roll_back(&mut self) {
+        let mut events = std::mem::take(&mut self.events);
+        events.roll_back();
+        *self = Self { events, ..Self::default() };
+    }
 }
 
 /// An instance group with its series and study.

@@ -14,6 +14,8 @@ pub(super) fn write_changes(tables: &mut Tables<'_>) -> Result<()> {
     tables.origins.write_groups(&mut tables.changes.counts.instance_groups)?;
     tables.changes.counts.write(tables.connection)?;
     remove_empty(tables)?;
+    let change = tables.origins.change_so_far();
+    tables.changes.events.write(tables.connection, (change, tables.clock.now_ms()))?;
     tables.origins.end_change();
     summarise_studies(tables)
 }

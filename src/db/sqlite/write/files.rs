@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::super::sql_values::{PathValue, path_from_sql, place_from_number, place_number, range_below, to_u64};
 use super::caches::DirectoryCache;
+use super::changes::Changes;
 use super::rows::{File, InstanceRow, Result, fault_text, to_i64};
 use crate::db::{KnownLocation, Mounted, NotIndexed, Tally};
 use crate::model::attribute::AttributeId;
@@ -255,10 +256,10 @@ impl<'c> Files<'c> {
     /// Notes that an object contradicts what is known.
     pub(super) fn note_conflict(
         &self,
-        kind: &str,
+        kind: &'static str,
         record: &InstanceRecord,
         file: &File<'_>,
-        tally: &mut Tally,
+        changes: &mut Changes,
     ) -> Result<()> {
         let noted = self
             .connection
@@ -275,15 +276,22 @@ impl<'c> Files<'c> {
                 PathValue(file.name),
                 self.clock.now_ms()
             ])?;
-        tally.conflicts += u64::try_from(noted).unwrap_or(0);
+        if noted > 0 {
+            changes.note_conflict(kind, Some(record));
+        }
         Ok(())
     }
 
     /// Notes a conflict if a UID of the record breaks PS3.5 9.1.
-    pub(super) fn note_invalid_uids(&self, record: &InstanceRecord, file: &File<'_>, tally: &mut Tally) -> Result<()> {
+    pub(super) fn note_invalid_uids(
+        &self,
+        record: &InstanceRecord,
+        file: &File<'_>,
+        changes: &mut Changes,
+    ) -> Result<()> {
         let uids = [AttributeId::SOPInstanceUID, AttributeId::SeriesInstanceUID, AttributeId::StudyInstanceUID];
         if !uids.into_iter().all(|id| is_valid_uid(record.value(id))) {
-            self.note_conflict(INVALID_UID, record, file, tally)?;
+            self.note_conflict(INVALID_UID, record, file, changes)?;
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ use super::commit::write_changes;
 use super::patients::values_hash;
 use super::rows::Result;
 use super::tables::Tables;
+use crate::db::EventRecording;
 use crate::model::clock::Clock;
 use crate::model::declared::DeclaredSet;
 use crate::model::level::QueryRetrieveLevel;
@@ -34,7 +35,12 @@ const PATIENT_BY_ID: &str = "CREATE INDEX patient_by_id ON patient (patient_id, 
 pub(in super::super) fn from_version_1(connection: &Connection) -> Result<()> {
     functions::register(connection)?;
     number_descriptions(connection)?;
-    recompute_everything(&mut Tables::new(connection, Clock::Fixed(0), Arc::clone(DeclaredSet::none()))?)
+    recompute_everything(&mut Tables::new(
+        connection,
+        Clock::Fixed(0),
+        Arc::clone(DeclaredSet::none()),
+        EventRecording::Off,
+    )?)
 }
 
 fn number_descriptions(connection: &Connection) -> Result<()> {

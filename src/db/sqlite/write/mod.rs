@@ -3,6 +3,7 @@
 //! `batch` runs a transaction. `tables` has one field for each group of tables: `parents` (with
 //! `patients`), `groups`, `instances`, `lookups`, `files`, `copies` and `origins`. Each has its own
 //! statements and caches. `changes` holds what is yet to be written, and `commit` writes it.
+//! `event_notes` holds what programs that follow the index are told.
 //! `scans` and `arrivals` say what comes in, and `locations` what that means for the files of an
 //! instance.
 
@@ -14,6 +15,7 @@ mod changes;
 mod commit;
 mod copies;
 mod entities;
+mod event_notes;
 mod files;
 mod groups;
 mod instances;
@@ -32,6 +34,7 @@ mod tables;
 
 pub(super) use asserted_values::record_of_text;
 pub(super) use batch::Batch;
+pub(super) use event_notes::insert_event;
 pub(super) use migration::from_version_1;
 pub(super) use origins::last_change;
 pub(super) use removals::{FOR_TRASH, IN_TRASH};

@@ -220,6 +220,11 @@ impl<'c> Origins<'c> {
         Ok((change, self.block.first))
     }
 
+    /// The number of the change that this transaction is. It is 0 if it changes no instance group.
+    pub(super) fn change_so_far(&self) -> i64 {
+        self.change.unwrap_or(0)
+    }
+
     /// Ends the change of this transaction.
     pub(super) fn end_change(&mut self) {
         self.change = None;

@@ -19,6 +19,9 @@ use crate::model::attribute::AttributeId;
 use crate::model::level::QueryRetrieveLevel;
 use crate::model::record::InstanceRecord;
 
+/// The kind of conflict in which objects of one series name two studies.
+const SERIES_UNDER_TWO_STUDIES: &str = "series-under-two-studies";
+
 /// The rows of studies and series.
 pub(super) struct Parents<'c> {
     connection: &'c Connection,
@@ -108,7 +111,9 @@ impl<'c> Parents<'c> {
             .connection
             .prepare_cached("SELECT EXISTS (SELECT 1 FROM study_series WHERE series_instance_uid = ?1)")?
             .query_row([series_uid], |row| row.get(0))?;
-        changes.tally.conflicts += u64::from(elsewhere);
+        if elsewhere {
+            changes.note_conflict(SERIES_UNDER_TWO_STUDIES, Some(record));
+        }
         changes.counts.add_series(study);
         changes.studies_to_summarise.insert(study);
         Ok((self.insert(QueryRetrieveLevel::Series, record, ("study", study))?, None))

@@ -16,7 +16,7 @@ use super::asserted_values::AssertedValues;
 use super::changes::{Changes, Recompute, Touched};
 use super::entities::{values_of, values_unless};
 use super::rows::{NamedPatient, Result};
-use crate::db::{Tally, rules};
+use crate::db::rules;
 use crate::model::attribute::AttributeId;
 use crate::model::level::QueryRetrieveLevel::Patient;
 use crate::model::person_name;
@@ -26,6 +26,12 @@ use crate::model::record::InstanceRecord;
 /// more, they are looked for among the patients of the study. Either can be very many, but hardly
 /// ever both.
 const FEW_DESCRIPTIONS: i64 = 64;
+
+/// The kind of conflict in which objects of one study name two patients.
+const STUDY_UNDER_TWO_PATIENTS: &str = "study-under-two-patients";
+
+/// The kind of conflict in which descriptions under one Patient ID cannot be of one person.
+const PATIENT_ID_OF_TWO_PEOPLE: &str = "patient-id-of-two-people";
 
 /// A hash of the values of a description.
 pub(in super::super) fn values_hash<'v>(values: impl Iterator<Item = &'v str>) -> i64 {
@@ -101,7 +107,7 @@ impl<'c> Patients<'c> {
             changes.studies_to_recompute.insert(study, Recompute::Always);
         }
         let row = self.description(&said, record.value(AttributeId::SpecificCharacterSet), changes)?;
-        changes.tally.conflicts += 1;
+        changes.note_conflict(STUDY_UNDER_TWO_PATIENTS, Some(record));
         let now_first = if rules::key_of(&said) < key_of_first {
             self.keep_under(study, first, row, changes)?;
             row
@@ -402,12 +408,12 @@ impl<'c> Patients<'c> {
     /// Patient ID whose descriptions have changed.
     pub(super) fn recompute_touched(&self, changes: &mut Changes) -> Result<()> {
         for ((id, identity), touched) in std::mem::take(&mut changes.touched_patients) {
-            self.recompute_persons(&id, &identity, &touched, &mut changes.tally)?;
+            self.recompute_persons(&id, &identity, &touched, changes)?;
         }
         Ok(())
     }
 
-    fn recompute_persons(&self, id: &str, identity: &str, touched: &Touched, tally: &mut Tally) -> Result<()> {
+    fn recompute_persons(&self, id: &str, identity: &str, touched: &Touched, changes: &mut Changes) -> Result<()> {
         // All that are new, and two that are not.
         let some = i64::try_from(touched.added.len()).unwrap_or(i64::MAX).saturating_add(2);
         let rows: Vec<(i64, Option<i64>)> = self
@@ -443,7 +449,9 @@ impl<'c> Patients<'c> {
         }
         self.move_without_issuer(id, identity, touched, whose(""))?;
         if identity.is_empty() {
-            tally.conflicts += self.note_two_people(id, first_issuer.as_deref(), &touched.issuers)?;
+            for _ in 0..self.note_two_people(id, first_issuer.as_deref(), &touched.issuers)? {
+                changes.note_conflict(PATIENT_ID_OF_TWO_PEOPLE, None);
+            }
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use rusqlite::{OptionalExtension as _, params};
 
 use super::super::packing::UidSuffix;
-use super::files::MissingIn;
+use super::files::{MissingIn, OTHER_CONTENT};
 use super::locations::DirectoryRows;
 use super::origins::SourceOfInstances;
 use super::rows::{File, InstanceRow, NewInstance, Result};
@@ -19,6 +19,8 @@ use crate::model::record::InstanceRecord;
 pub(super) struct ScanState {
     /// The number of the scan.
     own: Option<i64>,
+    /// Whether this is a further pass of a scan.
+    is_further_pass: bool,
     /// Whether it has written in this transaction.
     has_written: bool,
     /// Transactions of other scans, as far as known.
@@ -64,9 +66,22 @@ impl ScanState {
             .query_row([scan], |row| row.get(0))
             .optional()?;
         let Some(scan) = known else { return self.begin(tables, roots) };
-        *self = Self { own: Some(scan), has_written: self.has_written, ..Self::default() };
+        *self = Self { own: Some(scan), is_further_pass: true, has_written: self.has_written, ..Self::default() };
         self.others_transactions = self.transactions_of_others(tables)?;
         Ok(scan)
+    }
+
+    /// Notes the end of a scan or pass.
+    pub(super) fn end(&self, tables: &mut Tables<'_>, scan: i64, summary: &str) -> Result<()> {
+        tables
+            .connection
+            .prepare_cached("UPDATE scan SET finished_ms = ?2, summary = ?3 WHERE id = ?1")?
+            .execute(params![scan, tables.clock.now_ms(), summary])?;
+        // A look each minute that finds nothing new is no event.
+        if !self.is_further_pass || has_news(summary) {
+            tables.changes.events.note_scan(scan, summary);
+        }
+        Ok(())
     }
 
     /// Looks whether other scans have written.
@@ -98,13 +113,10 @@ impl ScanState {
     }
 }
 
-/// Notes the end of a scan.
-pub(super) fn end_scan(tables: &Tables<'_>, scan: i64, summary: &str) -> Result<()> {
-    tables
-        .connection
-        .prepare_cached("UPDATE scan SET finished_ms = ?2, summary = ?3 WHERE id = ?1")?
-        .execute(params![scan, tables.clock.now_ms(), summary])?;
-    Ok(())
+/// Whether the summary of a scan says that the index has changed.
+fn has_news(summary: &str) -> bool {
+    let summary: serde_json::Value = serde_json::from_str(summary).unwrap_or_default();
+    ["indexed", "updated", "removed", "moved", "copies"].iter().any(|count| summary[*count].as_u64() != Some(0))
 }
 
 /// Keeps the state of watched paths, or forgets them.
@@ -254,7 +266,9 @@ fn enter(tables: &mut Tables<'_>, new: &NewInstance<'_>, is_known_file: bool) ->
             // Metadata that were received alone stay as a further location. They count again if the
             // file is deleted.
             let differs = tables.supersede(&existing, record, file, false)?;
-            tables.changes.tally.conflicts += u64::from(differs);
+            if differs {
+                tables.changes.note_conflict(OTHER_CONTENT, Some(record));
+            }
             tables.changes.tally.indexed += 1;
         }
         FoundDecision::Move => {
@@ -264,8 +278,10 @@ fn enter(tables: &mut Tables<'_>, new: &NewInstance<'_>, is_known_file: bool) ->
         }
         FoundDecision::KeepCopy => {
             let differs = tables.insert_copy(&existing, record, file, false)?;
-            tables.files.note_invalid_uids(record, file, &mut tables.changes.tally)?;
-            tables.changes.tally.conflicts += u64::from(differs);
+            tables.files.note_invalid_uids(record, file, &mut tables.changes)?;
+            if differs {
+                tables.changes.note_conflict(OTHER_CONTENT, Some(record));
+            }
             tables.changes.tally.copies += 1;
         }
     }

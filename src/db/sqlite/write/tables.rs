@@ -10,6 +10,7 @@ use rusqlite::Connection;
 use super::super::packing::{UidSuffix, uid_hash};
 use super::changes::{Changes, GroupOfStudy};
 use super::copies::Copies;
+use super::event_notes::EventNotes;
 use super::files::Files;
 use super::groups::Groups;
 use super::instances::InstanceRows;
@@ -19,6 +20,7 @@ use super::parents::Parents;
 use super::removals::Removals;
 use super::rows::{InstanceGroup, InstanceRow, NewInstance, Result};
 use super::run::{Run, decides_instance_group};
+use crate::db::EventRecording;
 use crate::model::attribute::AttributeId;
 use crate::model::clock::Clock;
 use crate::model::declared::DeclaredSet;
@@ -43,7 +45,12 @@ pub(super) struct Tables<'c> {
 }
 
 impl<'c> Tables<'c> {
-    pub(super) fn new(connection: &'c Connection, clock: Clock, declared: Arc<DeclaredSet>) -> Result<Self> {
+    pub(super) fn new(
+        connection: &'c Connection,
+        clock: Clock,
+        declared: Arc<DeclaredSet>,
+        recording: EventRecording,
+    ) -> Result<Self> {
         Ok(Self {
             connection,
             clock,
@@ -55,7 +62,7 @@ impl<'c> Tables<'c> {
             copies: Copies::new(connection),
             origins: Origins::new(connection, clock),
             removals: Removals::new(connection),
-            changes: Changes::default(),
+            changes: Changes { events: EventNotes::new(recording), ..Changes::default() },
             run: None,
         })
     }
@@ -83,7 +90,7 @@ impl<'c> Tables<'c> {
     /// Forgets what a transaction that was rolled back has changed.
     pub(super) fn roll_back(&mut self) {
         self.forget();
-        self.changes = Changes::default();
+        self.changes.roll_back();
         self.origins.roll_back();
         self.lookups.roll_back();
     }
@@ -132,7 +139,7 @@ impl<'c> Tables<'c> {
         let uid = record.value(AttributeId::SOPInstanceUID);
         self.lookups.add(uid_hash(uid), group.id)?;
         if !upper_uids_are_valid || !is_valid_uid(uid) {
-            self.files.note_invalid_uids(record, file, &mut self.changes.tally)?;
+            self.files.note_invalid_uids(record, file, &mut self.changes)?;
         }
         Ok((group.id, suffix))
     }

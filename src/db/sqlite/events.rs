@@ -1,0 +1,394 @@
+//! Events, as the index has them: asked by a [`SqliteReader`], changed by the writer (docs/adr/0042).
+
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use serde_json::{Map, Value, json};
+
+use super::limits::CHANGES_IN_BLOCK;
+use super::reader::SqliteReader;
+use super::sql_values::to_u64;
+use super::write::{insert_event, last_change};
+use super::writer::SqliteWriterHandle;
+use crate::db::{
+    ChangedStudy, DeliveryChanges, DeliveryCounts, Error, EventKind, EventLimits, IndexEvent, StudyIdentifiers,
+    WaitingEvent,
+};
+use crate::model::clock::Clock;
+
+/// The columns of [`event`].
+const EVENT: &str = "v.id, v.at_ms, v.kind, v.study_instance_uid, v.change, v.content";
+
+/// Events that one transaction drops. Larger: arrivals wait longer for it. Smaller: more
+/// transactions.
+const DROPPED_AT_ONCE: i64 = 2000;
+
+impl SqliteReader {
+    /// Whether the index has the tables of events. One that only an older program has written has
+    /// none.
+    fn knows_events(&self) -> Result<bool, Error> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'event_waiting')";
+        Ok(self.connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+    }
+
+    /// A page of the events after a number, in their order.
+    ///
+    /// # Errors
+    /// Fails with an error of the engine.
+    pub fn events_after(&mut self, after: i64, limit: usize) -> Result<Vec<IndexEvent>, Error> {
+        if !self.knows_events()? {
+            return Ok(Vec::new());
+        }
+        let sql = format!("SELECT {EVENT} FROM event v WHERE v.id > ?1 ORDER BY v.id LIMIT ?2");
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let rows = statement.query_map([after, i64::try_from(limit).unwrap_or(i64::MAX)], event)?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// The number of the last event, or 0.
+    ///
+    /// # Errors
+    /// Fails with an error of the engine.
+    pub fn last_event(&mut self) -> Result<i64, Error> {
+        if !self.knows_events()? {
+            return Ok(0);
+        }
+        let sql = "SELECT ifnull(max(id), 0) FROM event";
+        Ok(self.connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+    }
+
+    /// The event up to which everything is settled for a receiver. `None` if it is new.
+    ///
+    /// # Errors
+    /// Fails with an error of the engine.
+    pub fn event_position(&mut self, receiver: &str) -> Result<Option<i64>, Error> {
+        let sql = "SELECT position FROM event_receiver WHERE name = ?1";
+        Ok(self.connection.prepare_cached(sql)?.query_row([receiver], |row| row.get(0)).optional()?)
+    }
+
+    /// Waiting events that a receiver is to get again by now: of each study the first one.
+    ///
+    /// # Errors
+    /// Fails with an error of the engine.
+    pub fn due_events(&mut self, receiver: &str, now_ms: i64, limit: usize) -> Result<Vec<WaitingEvent>, Error> {
+        self.waiting(
+            "w.receiver = ?1 AND NOT w.is_dead AND w.next_ms <= ?2 AND (w.study_instance_uid = '' OR NOT EXISTS \
+             (SELECT 1 FROM event_waiting o WHERE o.receiver = w.receiver AND NOT o.is_dead \
+             AND o.study_instance_uid = w.study_instance_uid AND o.event < w.event)) ORDER BY w.event LIMIT ?3",
+            params![receiver, now_ms, i64::try_from(limit).unwrap_or(i64::MAX)],
+        )
+    }
+
+    /// Whether an event of this study waits for a receiver.
+    ///
+    /// # Errors
+    /// Fails with an error of the engine.
+    pub fn event_waits(&mut self, receiver: &str, study_instance_uid: &str) -> Result<bool, Error> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM event_waiting WHERE receiver = ?1 AND is_dead = 0 \
+                   AND study_instance_uid = ?2)";
+        Ok(self.connection.prepare_cached(sql)?.query_row([receiver, study_instance_uid], |row| row.get(0))?)
+    }
+
+    /// All events that receivers did not take: dead letters, and those that are tried again.
+    ///
+    /// # Errors
+    /// Fails with an error of the engine.
+    pub fn failed_events(&mut self) -> Result<Vec<WaitingEvent>, Error> {
+        if !self.knows_events()? {
+            return Ok(Vec::new());
+        }
+        self.waiting("w.attempts > 0 OR w.is_dead ORDER BY w.receiver, w.event", [])
+    }
+
+    fn waiting(&self, condition: &str, parameters: impl rusqlite::Params) -> Result<Vec<WaitingEvent>, Error> {
+        let sql = format!(
+            "SELECT {EVENT}, w.receiver, w.attempts, w.next_ms, w.until_ms, w.failure, w.is_dead FROM event_waiting w \
+             JOIN event v ON v.id = w.event WHERE {condition}"
+        );
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let rows = statement.query_map(parameters, |row| {
+            Ok(WaitingEvent {
+                event: event(row)?,
+                receiver: row.get(6)?,
+                attempts: row.get(7)?,
+                next_ms: row.get(8)?,
+                until_ms: row.get(9)?,
+                failure: row.get(10)?,
+                is_dead: row.get(11)?,
+            })
+        })?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// Counts what waits for a receiver.
+    ///
+    /// # Errors
+    /// Fails with an error of the engine.
+    pub fn delivery_counts(&mut self, receiver: &str) -> Result<DeliveryCounts, Error> {
+        let sql = "SELECT ifnull((SELECT max(id) FROM event), 0) - ifnull((SELECT position FROM event_receiver \
+                   WHERE name = ?1), 0) + (SELECT count(*) FROM event_waiting WHERE receiver = ?1 AND is_dead = 0), \
+                   (SELECT count(*) FROM event_waiting WHERE receiver = ?1 AND is_dead = 1)";
+        let counts = |row: &Row<'_>| Ok(DeliveryCounts { waiting: to_u64(row.get(0)?), dead: to_u64(row.get(1)?) });
+        Ok(self.connection.prepare_cached(sql)?.query_row([receiver], counts)?)
+    }
+
+    /// The change up to which every study that was quiet has been told. `None` if nobody has told
+    /// any.
+    ///
+    /// # Errors
+    /// Fails with an error of the engine.
+    pub fn told_change(&mut self) -> Result<Option<u64>, Error> {
+        let sql = "SELECT change FROM event_cursor WHERE id = 0";
+        let change: Option<i64> = self.connection.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional()?;
+        Ok(change.map(to_u64))
+    }
+
+    /// The studies that changed after a change.
+    ///
+    /// # Errors
+    /// Fails with an error of the engine.
+    pub fn studies_changed_after(&mut self, change: u64) -> Result<Vec<ChangedStudy>, Error> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT e.study, max(h.change), max(ifnull(h.changed_ms, 0)) FROM instance_group h \
+             JOIN study_series e ON e.id = h.series WHERE h.change_block > ?2 AND h.change > ?1 GROUP BY e.study",
+        )?;
+        let after = i64::try_from(change).unwrap_or(i64::MAX);
+        let rows = statement.query_map([after, after.saturating_sub(CHANGES_IN_BLOCK)], |row| {
+            Ok(ChangedStudy { study: row.get(0)?, change: to_u64(row.get(1)?), changed_ms: row.get(2)? })
+        })?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// Identifiers of a study. `None` if the index does not have it any more.
+    ///
+    /// # Errors
+    /// Fails with an error of the engine.
+    pub fn identifiers_of_study(&mut self, study_instance_uid: &str) -> Result<Option<StudyIdentifiers>, Error> {
+        let sql = "SELECT p.patient_id, p.issuer_of_patient_id, s.accession_number FROM study s \
+                   JOIN patient p ON p.id = s.patient WHERE s.study_instance_uid = ?1";
+        let read = |row: &Row<'_>| {
+            Ok(StudyIdentifiers {
+                patient_id: row.get(0)?,
+                issuer_of_patient_id: row.get(1)?,
+                accession_number: row.get(2)?,
+            })
+        };
+        Ok(self.connection.prepare_cached(sql)?.query_row([study_instance_uid], read).optional()?)
+    }
+}
+
+impl SqliteWriterHandle {
+    /// Begins to tell studies with the next change, unless they are told already.
+    ///
+    /// # Errors
+    /// [`Error::WriterStopped`], or that of the transaction.
+    pub fn begin_telling(&self) -> Result<(), Error> {
+        self.maintain(|batch| {
+            let last = last_change(batch.connection())?;
+            let sql = "INSERT OR IGNORE INTO event_cursor (id, change) VALUES (0, ?1)";
+            batch.connection().prepare_cached(sql)?.execute([last])?;
+            Ok(())
+        })
+    }
+
+    /// Records that studies are complete, each unless it has changed meanwhile. Every study that
+    /// changed before or with the change `told` has been told then.
+    ///
+    /// # Errors
+    /// [`Error::WriterStopped`], or that of the transaction.
+    pub fn tell_studies(&self, studies: Vec<ChangedStudy>, told: u64, clock: Clock) -> Result<(), Error> {
+        self.maintain(move |batch| {
+            let connection = batch.connection();
+            for study in &studies {
+                tell_study(connection, study, clock.now_ms())?;
+            }
+            let told = i64::try_from(told).unwrap_or(i64::MAX);
+            let sql = "UPDATE event_cursor SET change = max(change, ?1) WHERE id = 0";
+            connection.prepare_cached(sql)?.execute([told])?;
+            Ok(())
+        })
+    }
+
+    /// Records that objects are damaged.
+    ///
+    /// # Errors
+    /// [`Error::WriterStopped`], or that of the transaction.
+    pub fn tell_damaged(&self, sop_instance_uids: Vec<String>, clock: Clock) -> Result<(), Error> {
+        self.maintain(move |batch| {
+            for uid in &sop_instance_uids {
+                let (study, series) = batch.parents_of(uid)?.unwrap_or_default();
+                let content = json!({ "series_instance_uid": series, "sop_instance_uid": uid }).to_string();
+                insert_event(batch.connection(), (EventKind::Damaged, &study), (0, clock.now_ms()), &content)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Keeps these receivers and forgets all others. A new one gets the events that come after this.
+    ///
+    /// # Errors
+    /// [`Error::WriterStopped`], or that of the transaction.
+    pub fn keep_receivers(&self, names: Vec<String>) -> Result<(), Error> {
+        self.maintain(move |batch| {
+            let connection = batch.connection();
+            let list = Value::from(names).to_string();
+            for sql in [
+                "DELETE FROM event_receiver WHERE name NOT IN (SELECT value FROM json_each(?1))",
+                "DELETE FROM event_waiting WHERE receiver NOT IN (SELECT value FROM json_each(?1))",
+                "INSERT OR IGNORE INTO event_receiver (name, position) \
+                 SELECT value, ifnull((SELECT max(id) FROM event), 0) FROM json_each(?1)",
+            ] {
+                connection.prepare_cached(sql)?.execute([&list])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Writes what a round of deliveries changed.
+    ///
+    /// # Errors
+    /// [`Error::WriterStopped`], or that of the transaction.
+    pub fn note_deliveries(&self, receiver: String, changes: DeliveryChanges) -> Result<(), Error> {
+        self.maintain(move |batch| {
+            let connection = batch.connection();
+            for event in &changes.delivered {
+                connection
+                    .prepare_cached("DELETE FROM event_waiting WHERE receiver = ?1 AND event = ?2")?
+                    .execute(params![receiver, event])?;
+            }
+            for waiting in &changes.waiting {
+                connection
+                    .prepare_cached(
+                        "INSERT OR REPLACE INTO event_waiting (receiver, event, study_instance_uid, attempts, next_ms, \
+                         until_ms, failure, is_dead) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                    )?
+                    .execute(params![
+                        receiver,
+                        waiting.event.id,
+                        waiting.event.study_instance_uid,
+                        waiting.attempts,
+                        waiting.next_ms,
+                        waiting.until_ms,
+                        waiting.failure,
+                        waiting.is_dead
+                    ])?;
+            }
+            if let Some(position) = changes.position {
+                connection
+                    .prepare_cached("UPDATE event_receiver SET position = max(position, ?2) WHERE name = ?1")?
+                    .execute(params![receiver, position])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Has dead letters tried again: all of them, or those of a receiver, or those with these
+    /// numbers. Returns how many there are.
+    ///
+    /// # Errors
+    /// [`Error::WriterStopped`], or that of the transaction.
+    pub fn retry_events(
+        &self,
+        receiver: Option<String>,
+        events: Vec<i64>,
+        (now_ms, until_ms): (i64, i64),
+    ) -> Result<u64, Error> {
+        self.maintain(move |batch| {
+            let list = Value::from(events).to_string();
+            let revived = batch
+                .connection()
+                .prepare_cached(
+                    "UPDATE event_waiting SET is_dead = 0, attempts = 0, next_ms = ?3, until_ms = ?4 WHERE is_dead = 1 \
+                     AND (?1 IS NULL OR receiver = ?1) \
+                     AND (?2 = '[]' OR event IN (SELECT value FROM json_each(?2)))",
+                )?
+                .execute(params![receiver, list, now_ms, until_ms])?;
+            Ok(u64::try_from(revived).unwrap_or(u64::MAX))
+        })
+    }
+
+    /// Drops events that are settled and old, and the oldest ones if there are too many. Returns how
+    /// many went that were not settled.
+    ///
+    /// # Errors
+    /// [`Error::WriterStopped`], or that of a transaction.
+    pub fn drop_events(&self, limits: EventLimits) -> Result<u64, Error> {
+        let mut lost = 0;
+        loop {
+            let (dropped, unsettled) = self.maintain(move |batch| drop_some(batch.connection(), limits))?;
+            lost += to_u64(unsettled);
+            if dropped < DROPPED_AT_ONCE {
+                return Ok(lost);
+            }
+        }
+    }
+}
+
+/// Records that a study is complete, unless it is gone, has changed again, or was told already.
+fn tell_study(connection: &Connection, told: &ChangedStudy, now_ms: i64) -> rusqlite::Result<()> {
+    let change = i64::try_from(told.change).unwrap_or(i64::MAX);
+    let found = connection
+        .prepare_cached(
+            "SELECT study_instance_uid, series_count, instance_count, modalities_in_study FROM study WHERE id = ?1 \
+             AND (SELECT max(h.change) FROM study_series e JOIN instance_group h ON h.series = e.id \
+             WHERE e.study = ?1) = ?2 AND NOT EXISTS (SELECT 1 FROM event v WHERE v.kind = 'study-complete' \
+             AND v.study_instance_uid = study.study_instance_uid AND v.change >= ?2)",
+        )?
+        .query_row([told.study, change], |row| {
+            let [series, instances]: [i64; 2] = [row.get(1)?, row.get(2)?];
+            Ok((row.get::<_, String>(0)?, series, instances, row.get::<_, String>(3)?))
+        })
+        .optional()?;
+    let Some((study_instance_uid, series, instances, modalities)) = found else { return Ok(()) };
+    let mut senders = connection.prepare_cached(
+        "SELECT DISTINCT a.kind, a.calling_ae_title FROM study_series e JOIN instance_group h ON h.series = e.id \
+         JOIN arrival a ON a.id = h.arrival WHERE e.study = ?1 ORDER BY 1, 2",
+    )?;
+    let senders: Vec<(String, String)> =
+        senders.query_map([told.study], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<rusqlite::Result<_>>()?;
+    let titles: Vec<&str> = senders.iter().map(|(_, title)| title.as_str()).filter(|title| !title.is_empty()).collect();
+    let mut sources: Vec<&str> = senders.iter().map(|(kind, _)| kind.as_str()).collect();
+    sources.dedup();
+    let content = Map::from_iter([
+        ("series".to_owned(), Value::from(series)),
+        ("instances".to_owned(), Value::from(instances)),
+        ("modalities".to_owned(), modalities.split('\\').filter(|text| !text.is_empty()).collect()),
+        ("sources".to_owned(), Value::from(sources)),
+        ("calling_ae_titles".to_owned(), Value::from(titles)),
+    ]);
+    let content = Value::Object(content).to_string();
+    insert_event(connection, (EventKind::StudyComplete, &study_instance_uid), (change, now_ms), &content)
+}
+
+/// Drops some events that may go. Returns how many, and how many of them were not settled.
+fn drop_some(connection: &Connection, limits: EventLimits) -> rusqlite::Result<(i64, i64)> {
+    let max = i64::try_from(limits.max_events).unwrap_or(i64::MAX);
+    // Only the oldest are looked at: a look at all of them would read the whole table.
+    let list: Vec<(i64, bool)> = connection
+        .prepare_cached(
+            "SELECT v.id, v.id > ifnull((SELECT min(position) FROM event_receiver), v.id) \
+             OR EXISTS (SELECT 1 FROM event_waiting w WHERE w.event = v.id AND w.is_dead = 0) AS unsettled \
+             FROM (SELECT id, at_ms FROM event ORDER BY id LIMIT ?3) v WHERE v.id < (SELECT max(id) FROM event) \
+             AND (v.id <= (SELECT max(id) FROM event) - ?2 OR (v.at_ms < ?1 AND NOT unsettled))",
+        )?
+        .query_map([limits.keep_after_ms, max, DROPPED_AT_ONCE], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    for (id, _) in &list {
+        connection.prepare_cached("DELETE FROM event WHERE id = ?1")?.execute([id])?;
+    }
+    if !list.is_empty() {
+        let sql = "DELETE FROM event_waiting WHERE event NOT IN (SELECT id FROM event)";
+        connection.prepare_cached(sql)?.execute([])?;
+    }
+    let count = |length: usize| i64::try_from(length).unwrap_or(i64::MAX);
+    Ok((count(list.len()), count(list.iter().filter(|(_, unsettled)| *unsettled).count())))
+}
+
+fn event(row: &Row<'_>) -> rusqlite::Result<IndexEvent> {
+    Ok(IndexEvent {
+        id: row.get(0)?,
+        at_ms: row.get(1)?,
+        kind: row.get(2)?,
+        study_instance_uid: row.get(3)?,
+        change: to_u64(row.get(4)?),
+        content: row.get(5)?,
+    })
+}

@@ -1,0 +1,169 @@
+//! What a transaction has to tell programs that follow the index (docs/adr/0042).
+//!
+//! Events are rows of the same transaction as the change that they tell of. Instances that are
+//! received together share a row for each study, so that an instance costs some 70 bytes and no row.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rusqlite::{Connection, params};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::rows::Result;
+use crate::db::{EventKind, EventRecording, ReceivedFrom};
+use crate::model::attribute::AttributeId;
+use crate::model::record::InstanceRecord;
+
+/// Most instances that an event of conflicts names. It counts all of them.
+const NAMED_INSTANCES: usize = 100;
+
+/// The events of a transaction.
+#[derive(Default)]
+pub(super) struct EventNotes {
+    recording: EventRecording,
+    /// By study, in the order in which they came.
+    stored: Vec<StoredInstances>,
+    /// By kind of conflict and Study Instance UID.
+    conflicts: BTreeMap<(&'static str, String), ConflictNote>,
+    /// Content of ends of scans.
+    ends: Vec<String>,
+}
+
+/// Instances of one study that one sender has stored.
+struct StoredInstances {
+    study_instance_uid: String,
+    sender: Arc<ReceivedFrom>,
+    series: Vec<StoredSeries>,
+}
+
+/// Instances of one series and SOP class.
+#[derive(Serialize)]
+struct StoredSeries {
+    series_instance_uid: String,
+    sop_class_uid: String,
+    sop_instance_uids: Vec<String>,
+}
+
+#[derive(Default)]
+struct ConflictNote {
+    count: u64,
+    series_instance_uid: String,
+    sop_instance_uids: Vec<String>,
+}
+
+impl EventNotes {
+    pub(super) fn new(recording: EventRecording) -> Self {
+        Self { recording, ..Self::default() }
+    }
+
+    /// Forgets the events of a transaction that was rolled back.
+    pub(super) fn roll_back(&mut self) {
+        *self = Self::new(self.recording);
+    }
+
+    /// Notes that a received instance is kept.
+    pub(super) fn note_stored(&mut self, record: &InstanceRecord, sender: &Arc<ReceivedFrom>) {
+        if self.recording != EventRecording::All {
+            return;
+        }
+        let [study, series, class, instance] = [
+            AttributeId::StudyInstanceUID,
+            AttributeId::SeriesInstanceUID,
+            AttributeId::SOPClassUID,
+            AttributeId::SOPInstanceUID,
+        ]
+        .map(|id| record.value(id));
+        // Objects of a series come one after the other, so the last one is mostly the right one.
+        let is_same = |known: &&mut StoredInstances| known.study_instance_uid == study && known.sender == *sender;
+        let of_study = match self.stored.iter_mut().rev().find(is_same) {
+            Some(known) => known,
+            None => self.stored.push_mut(StoredInstances {
+                study_instance_uid: study.to_owned(),
+                sender: Arc::clone(sender),
+                series: Vec::new(),
+            }),
+        };
+        let is_same = |known: &&mut StoredSeries| known.series_instance_uid == series && known.sop_class_uid == class;
+        let of_series = match of_study.series.iter_mut().rev().find(is_same) {
+            Some(known) => known,
+            None => of_study.series.push_mut(StoredSeries {
+                series_instance_uid: series.to_owned(),
+                sop_class_uid: class.to_owned(),
+                sop_instance_uids: Vec::new(),
+            }),
+        };
+        of_series.sop_instance_uids.push(instance.to_owned());
+    }
+
+    /// Notes a new conflict. `record` is that of the later object, where the conflict is about one.
+    pub(super) fn note_conflict(&mut self, kind: &'static str, record: Option<&InstanceRecord>) {
+        if self.recording == EventRecording::Off {
+            return;
+        }
+        let value = |id| record.map_or_else(String::new, |record| record.value(id).to_owned());
+        let note = self.conflicts.entry((kind, value(AttributeId::StudyInstanceUID))).or_default();
+        note.count += 1;
+        if record.is_some() && note.sop_instance_uids.len() < NAMED_INSTANCES {
+            note.series_instance_uid = value(AttributeId::SeriesInstanceUID);
+            note.sop_instance_uids.push(value(AttributeId::SOPInstanceUID));
+        }
+    }
+
+    /// Notes the end of a scan. Its summary may hold paths, which the event has not.
+    pub(super) fn note_scan(&mut self, scan: i64, summary: &str) {
+        if self.recording == EventRecording::Off {
+            return;
+        }
+        let mut content = Map::from_iter([("scan".to_owned(), Value::from(scan))]);
+        if let Ok(Value::Object(summary)) = serde_json::from_str(summary) {
+            content.extend(summary.into_iter().filter(|(_, value)| value.is_number() || value.is_boolean()));
+        }
+        self.ends.push(Value::Object(content).to_string());
+    }
+
+    /// Writes the events with the number of the change, or 0 if nothing else has changed.
+    pub(super) fn write(&mut self, connection: &Connection, (change, now_ms): (i64, i64)) -> Result<()> {
+        if self.stored.is_empty() && self.conflicts.is_empty() && self.ends.is_empty() {
+            return Ok(());
+        }
+        let mut events = Vec::new();
+        for StoredInstances { study_instance_uid, sender, series } in self.stored.drain(..) {
+            let count: usize = series.iter().map(|series| series.sop_instance_uids.len()).sum();
+            let address = sender.address.map(|address| address.to_string());
+            let content = json!({
+                "calling_ae_title": sender.calling_ae_title, "address": address, "instances": count, "series": series,
+            });
+            events.push((EventKind::InstanceStored, study_instance_uid, content.to_string()));
+        }
+        for ((kind, study_instance_uid), note) in std::mem::take(&mut self.conflicts) {
+            let ConflictNote { count, series_instance_uid, sop_instance_uids } = note;
+            let content = json!({
+                "conflict": kind, "count": count, "series_instance_uid": series_instance_uid,
+                "sop_instance_uids": sop_instance_uids,
+            });
+            events.push((EventKind::Conflict, study_instance_uid, content.to_string()));
+        }
+        let ends = self.ends.drain(..).map(|content| (EventKind::ScanFinished, String::new(), content));
+        events.extend(ends);
+        for (kind, study_instance_uid, content) in &events {
+            insert_event(connection, (*kind, study_instance_uid), (change, now_ms), content)?;
+        }
+        Ok(())
+    }
+}
+
+/// Inserts an event, with the number of its change and the time.
+pub(in super::super) fn insert_event(
+    connection: &Connection,
+    (kind, study_instance_uid): (EventKind, &str),
+    (change, now_ms): (i64, i64),
+    content: &str,
+) -> Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO event (at_ms, kind, study_instance_uid, change, content) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute(params![now_ms, kind.as_str(), study_instance_uid, change, content])?;
+    Ok(())
+}
