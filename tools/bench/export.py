@@ -38,7 +38,7 @@ def size(path):
 
 def rows_of(path):
     """The rows of a table. Another process counts them: a child has the peak memory of its parent as its own least one."""
-    script = f"import duckdb; print(duckdb.sql(\"SELECT count(*) FROM '{path}'\").fetchone()[0])"
+    script = f"import duckdb; duckdb.sql('SET enable_progress_bar = false'); print(duckdb.sql(\"SELECT count(*) FROM '{path}'\").fetchone()[0])"
     counted = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     return int(counted.stdout) if counted.returncode == 0 else None
 
