@@ -32,6 +32,7 @@ fn event(record: &AuditRecord) -> (Code, Option<Code>, char) {
         AuditEvent::Stored => (("110104", "DICOM Instances Transferred"), None, 'C'),
         AuditEvent::Retrieved => (("110104", "DICOM Instances Transferred"), None, 'R'),
         AuditEvent::Deleted => (("110105", "DICOM Study Deleted"), None, 'D'),
+        AuditEvent::Maintained => (("110113", "Security Alert"), Some(("110131", "Software Configuration")), 'E'),
         AuditEvent::Exported => (("110106", "Export"), None, 'R'),
     }
 }
@@ -67,7 +68,8 @@ pub(super) fn message(record: &AuditRecord) -> String {
     if record.event == AuditEvent::AuthenticationFailed
         && let Some(by) = &record.by
     {
-        object(&mut xml, ("2", "3", NODE), &[&by.name, &by.address].map(String::as_str).join(" "), "");
+        let id = [&by.name, &by.address].map(String::as_str).join(" ");
+        object(&mut xml, ("2", "3", NODE), &id, &object_name(&by.name));
     }
     for study in &record.studies {
         studied(&mut xml, study);
@@ -82,8 +84,7 @@ pub(super) fn message(record: &AuditRecord) -> String {
     patients.sort_unstable();
     patients.dedup();
     for (id, name) in patients {
-        let name = format!("<ParticipantObjectName>{}</ParticipantObjectName>", escaped(name));
-        patient(&mut xml, id, &name);
+        patient(&mut xml, id, &object_name(name));
     }
     xml.push_str("</AuditMessage>");
     xml
@@ -100,7 +101,7 @@ fn participants(xml: &mut String, record: &AuditRecord) {
             }
             return;
         }
-        AuditEvent::AuthenticationFailed | AuditEvent::Deleted => {
+        AuditEvent::AuthenticationFailed | AuditEvent::Deleted | AuditEvent::Maintained => {
             active(xml, &node, record.by.is_none(), None);
             if let Some(by) = &record.by {
                 active(xml, by, true, None);
@@ -148,11 +149,20 @@ fn searched(xml: &mut String, query: &AuditedQuery) {
 }
 
 fn studied(xml: &mut String, study: &AuditedStudy) {
-    let mut inside = String::new();
-    for (sop_class, instances) in &study.instances {
-        let _ = write!(inside, "<SOPClass UID=\"{}\" NumberOfInstances=\"{instances}\"/>", escaped(sop_class));
+    // A name is required, and a study has none.
+    let mut inside = object_name("");
+    if !study.instances.is_empty() {
+        inside.push_str("<ParticipantObjectDescription>");
+        for (sop_class, instances) in &study.instances {
+            let _ = write!(inside, "<SOPClass UID=\"{}\" NumberOfInstances=\"{instances}\"/>", escaped(sop_class));
+        }
+        inside.push_str("</ParticipantObjectDescription>");
     }
     object(xml, ("2", "3", STUDY), &study.study_instance_uid, &inside);
+}
+
+fn object_name(name: &str) -> String {
+    format!("<ParticipantObjectName>{}</ParticipantObjectName>", escaped(name))
 }
 
 fn patient(xml: &mut String, id: &str, inside: &str) {
@@ -234,6 +244,76 @@ mod tests {
              <ParticipantObjectQuery>UGF0aWVudElEPTQ3MTE=</ParticipantObjectQuery></ParticipantObjectIdentification>\
              </AuditMessage>"
         );
+    }
+
+    /// The elements in an element, in their order. No element of a message contains one of its own name.
+    fn children(xml: &str) -> Vec<(&str, &str)> {
+        let (mut rest, mut found) = (xml, Vec::new());
+        while let Some(begun) = rest.strip_prefix('<') {
+            let tag_end = begun.find('>').unwrap();
+            let tag = &begun[..tag_end];
+            let name = tag.split([' ', '/']).next().unwrap();
+            let behind = &begun[tag_end + 1..];
+            let (inside, after) = match tag.ends_with('/') {
+                true => ("", behind),
+                false => behind.split_once(&format!("</{name}>")).unwrap(),
+            };
+            found.push((name, inside));
+            rest = after;
+        }
+        assert!(rest.is_empty() || found.is_empty(), "{rest}");
+        found
+    }
+
+    fn names(xml: &str) -> Vec<&str> {
+        children(xml).into_iter().map(|(name, _)| name).collect()
+    }
+
+    /// PS3.15 A.5.1: each object has the code of its ID, then a name or a query, then perhaps a description.
+    #[test]
+    fn every_event_has_the_elements_of_the_schema_in_their_order() {
+        use AuditEvent::*;
+        for kind in [Start, Stop, AuthenticationFailed, Query, Stored, Retrieved, Deleted, Maintained, Exported] {
+            let mut record = AuditRecord::new(kind, "test");
+            record.reason = "why".into();
+            record.by = Some(Participant { name: "WS1".into(), address: "10.0.0.7".into() });
+            record.to = Some(Participant { name: "WS2".into(), address: "host".into() });
+            record.query = Some(AuditedQuery { keys: vec!["PatientID=1".into()], ..AuditedQuery::default() });
+            let study =
+                AuditedStudy { study_instance_uid: "1.2".into(), patient_id: "1".into(), ..AuditedStudy::default() };
+            let with_classes = AuditedStudy { instances: [("1.3".to_owned(), 2)].into(), ..study.clone() };
+            record.studies = vec![study, with_classes];
+            let message = message(&record);
+            let (_, body) = message.split_once("?>").unwrap();
+            let [("AuditMessage", inside)] = children(body)[..] else { panic!("{message}") };
+            let order = [
+                "EventIdentification",
+                "ActiveParticipant",
+                "AuditSourceIdentification",
+                "ParticipantObjectIdentification",
+            ];
+            let places: Vec<_> =
+                names(inside).iter().map(|name| order.iter().position(|known| known == name).unwrap()).collect();
+            assert!(places.is_sorted() && (0..4).all(|place| places.contains(&place)), "{message}");
+            for (name, inside) in children(inside) {
+                let elements = names(inside);
+                let fits = match name {
+                    "EventIdentification" => {
+                        elements == ["EventID", "EventOutcomeDescription"]
+                            || elements == ["EventID", "EventTypeCode", "EventOutcomeDescription"]
+                    }
+                    "ActiveParticipant" => elements.iter().all(|name| *name == "RoleIDCode"),
+                    "AuditSourceIdentification" => elements.is_empty(),
+                    _ => {
+                        let [code, text, ref more @ ..] = elements[..] else { panic!("{message}") };
+                        code == "ParticipantObjectIDTypeCode"
+                            && ["ParticipantObjectName", "ParticipantObjectQuery"].contains(&text)
+                            && (more.is_empty() || more == ["ParticipantObjectDescription"])
+                    }
+                };
+                assert!(fits, "{kind:?} {name}: {elements:?}");
+            }
+        }
     }
 
     #[test]

@@ -42,6 +42,12 @@ impl CommandAudit {
         self.note(AuditRecord { query, ..AuditRecord::new(event, self.command) })
     }
 
+    /// Notes that the index is put in another state, or its files in other places.
+    pub(super) fn maintained(&self, how: &[String]) -> anyhow::Result<()> {
+        let query = Some(AuditedQuery { keys: how.to_vec(), ..AuditedQuery::default() });
+        self.note(AuditRecord { query, ..AuditRecord::new(AuditEvent::Maintained, self.command) })
+    }
+
     /// Notes what was asked for and where it goes.
     pub(super) fn exported(&self, keys: &[String], to: &str) -> anyhow::Result<()> {
         let query = Some(AuditedQuery { keys: keys.to_vec(), ..AuditedQuery::default() });

@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::output::{Grouped, Shown};
 use crate::cli::Exit;
+use crate::cli::audited::CommandAudit;
 use crate::cli::context::{Chattiness, Context, Flags, IndexArgs};
 use crate::db::Relocation;
 use crate::db::open::{Reader, Writer};
@@ -55,6 +56,8 @@ pub(super) fn run(arguments: &RelocateArgs, context: &mut Context) -> anyhow::Re
         tell(context, &planned, "would get", &new)?;
         return Ok(Exit::Done);
     }
+    let paths = [format!("old={}", old.display()), format!("new={}", new.display())];
+    CommandAudit::open(&config, "relocate")?.maintained(&paths)?;
     let writer = Writer::open(&config.index, config.scan_writer_options())?;
     let done = writer.handle().relocate(old, new.clone())?;
     writer.close()?;

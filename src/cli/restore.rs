@@ -11,6 +11,7 @@ use clap::Args;
 use super::backup::manifest::{self, BackupVerdict, Manifest, counts_in_words};
 use super::output::{Grouped, Shown};
 use crate::cli::Exit;
+use crate::cli::audited::CommandAudit;
 use crate::cli::backup;
 use crate::cli::context::{Chattiness, Context, Flags, IndexArgs, make_directory_of};
 use crate::db::open::{IndexHold, Reader, only_file_of};
@@ -55,6 +56,7 @@ pub(super) fn run(arguments: &RestoreArgs, context: &mut Context) -> anyhow::Res
         context.output.line("nothing was changed; --yes does it")?;
         return Ok(Exit::Done);
     }
+    CommandAudit::open(&config, "restore")?.maintained(&[format!("backup={}", backup.display())])?;
     make_directory_of(&index)?;
     let new = copy_beside(&index, backup, &manifest)?;
     if arguments.objects {

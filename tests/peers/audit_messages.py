@@ -77,8 +77,14 @@ def participant_object(element):
     optional += ["ParticipantObjectDataLifeCycle", "ParticipantObjectSensitivity"]
     attributes(element, ["ParticipantObjectID"], optional)
     one_of(element, "ParticipantObjectTypeCode", "1234")
-    names = ["ParticipantObjectIDTypeCode", "ParticipantObjectName?", "ParticipantObjectQuery?", "SOPClass*"]
-    children(element, *names)
+    # Either a name or a query.
+    what = "ParticipantObjectName" if element.find("ParticipantObjectQuery") is None else "ParticipantObjectQuery"
+    children(element, "ParticipantObjectIDTypeCode", what, "ParticipantObjectDescription*")
+
+
+def description(element):
+    attributes(element, [])
+    children(element, "SOPClass*")
 
 
 def query(element):
@@ -107,6 +113,7 @@ CHECKS = {
     "ParticipantObjectIDTypeCode": code,
     "ParticipantObjectName": text,
     "ParticipantObjectQuery": query,
+    "ParticipantObjectDescription": description,
     "SOPClass": sop_class,
 }
 
