@@ -5,14 +5,16 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 use rayon::prelude::*;
 
 use super::output::{Grouped, Shown};
 use crate::cli::context::{Chattiness, Context, Flags, IndexArgs, make_directory_of};
-use crate::cli::reindex::{read, store};
+use crate::cli::reindex::{ReadObject, read, store};
 use crate::cli::{Exit, fit, places, stray};
 use crate::config::Config;
 use crate::db::open::{Reader, Writer, WriterHandle};
@@ -25,6 +27,9 @@ use crate::store::{Objects, Trash};
 /// Objects that are read and entered at a time. It is less than the length of the writer's queue. Larger:
 /// more memory, some 3 KB for each. Smaller: more commits, each of which waits for the disk.
 const BATCH: usize = 512;
+
+/// Batches that are read ahead of the writer.
+const WAITING_BATCHES: usize = 1;
 
 /// Directories of the index that one query returns.
 const PAGE_DIRECTORIES: usize = 1000;
@@ -165,20 +170,20 @@ fn index_strays(
     let pool = pool.context("cannot start threads to read objects")?;
     let reader = Reader::open(&config.index)?;
     let wanted = Wanted::with_declared(&config.declared);
-    let mut rebuild = Rebuild { pool, reader, wanted, writer, context, counts: RebuildCounts::default() };
     let root = objects.root();
     let listed = stray::series_directories(root).with_context(|| format!("cannot list {}", root.display()))?;
-    let mut waiting = Vec::new();
-    for series in listed {
-        for name in stray::unknown_files(&mut rebuild.reader, &series)? {
-            waiting.push((series.clone(), name));
-            if waiting.len() == BATCH {
-                rebuild.index(std::mem::take(&mut waiting))?;
-            }
-        }
-    }
-    rebuild.index(waiting)?;
-    Ok(rebuild.counts)
+    thread::scope(|scope| {
+        // While one batch is committed, the next one is read.
+        let (sender, batches) = mpsc::sync_channel::<Vec<ReadObject>>(WAITING_BATCHES);
+        let storing = scope.spawn(move || batches.into_iter().try_for_each(|found| store(writer, found)));
+        let mut rebuild = Rebuild { pool, reader, wanted, read: sender, context, counts: RebuildCounts::default() };
+        let read = rebuild.all(listed);
+        let counts = rebuild.counts;
+        drop(rebuild.read);
+        let stored = storing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        // Reading ends early when storing has failed.
+        stored.and(read).map(|()| counts)
+    })
 }
 
 /// What indexing of objects works with.
@@ -186,13 +191,28 @@ struct Rebuild<'a> {
     pool: rayon::ThreadPool,
     reader: Reader,
     wanted: &'static Wanted,
-    writer: &'a WriterHandle,
+    /// Batches on their way to the index.
+    read: mpsc::SyncSender<Vec<ReadObject>>,
     context: &'a mut Context,
     counts: RebuildCounts,
 }
 
 impl Rebuild<'_> {
-    /// Reads objects in parallel, and enters them in one transaction.
+    /// Indexes what the index lacks of these directories.
+    fn all(&mut self, listed: impl Iterator<Item = PathBuf>) -> anyhow::Result<()> {
+        let mut waiting = Vec::new();
+        for series in listed {
+            for name in stray::unknown_files(&mut self.reader, &series)? {
+                waiting.push((series.clone(), name));
+                if waiting.len() == BATCH {
+                    self.index(std::mem::take(&mut waiting))?;
+                }
+            }
+        }
+        self.index(waiting)
+    }
+
+    /// Reads objects in parallel, and hands them over to be entered in one transaction.
     fn index(&mut self, files: Vec<(PathBuf, OsString)>) -> anyhow::Result<()> {
         let wanted = self.wanted;
         let read_one = |(series, name): &(PathBuf, OsString)| read(Place::Managed, series, name, wanted);
@@ -212,6 +232,6 @@ impl Rebuild<'_> {
             }
         }
         self.counts.indexed += found.len() as u64;
-        store(self.writer, found)
+        self.read.send(found).map_err(|_| anyhow!("the objects cannot be entered"))
     }
 }

@@ -173,3 +173,31 @@ fn the_check_says_what_a_start_would_refuse_and_what_it_would_warn_of() {
     let check = place.run(["config", "check"]).expect(2);
     assert!(check.stdout.contains("there is no index at ") && check.stdout.contains("`dcmdex rebuild`"), "{check:?}");
 }
+
+#[test]
+fn a_rebuild_that_is_killed_is_ended_by_the_next_one() {
+    const KILLS: u32 = 8;
+    let place = Place::new();
+    stored(&place, &[], 0..60);
+    let all = indexed(&place);
+    let lose = || {
+        for suffix in ["", "-wal", "-shm", "-turn"] {
+            let _there = fs::remove_file(place.path(format!("dcmdex-data/index.db{suffix}")));
+        }
+    };
+    lose();
+    let begun = std::time::Instant::now();
+    place.run(["rebuild"]).expect(0);
+    let whole = begun.elapsed();
+    for at in 1..=KILLS {
+        lose();
+        let mut command = place.command();
+        command.arg("rebuild");
+        super::backup::killed(command, whole * at / KILLS);
+        let sound = place.run(["check"]);
+        assert!(sound.code == 0 || sound.stderr.contains("there is no index"), "{sound:?}");
+        place.run(["rebuild"]).expect(0);
+        assert_eq!(indexed(&place), all);
+        place.run(["check", "--orphans"]).expect(0);
+    }
+}
