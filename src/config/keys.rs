@@ -922,8 +922,8 @@ keys! {
         high: "a careless search keeps a connection busy",
     }
     HTTP_METADATA_CACHE_MIB: Integer(0, 1 << 20) = "http.metadata_cache_mib" = "64" {
-        "Memory for finished metadata of DICOMweb (WADO-RS), compressed. They are used again as long \
-         as neither the index nor a file has changed. 0 keeps none.",
+        "Memory for finished metadata of DICOMweb (WADO-RS), compressed or plain, as clients asked for \
+         them. They are used again as long as neither the index nor a file has changed. 0 keeps none.",
         unit: "MiB",
         low: "viewers that open a series again wait until its objects are read again",
         high: "the node needs more memory",

@@ -159,6 +159,15 @@ pub trait Search: Sized {
     /// Fails with an error of the engine.
     fn transfer_syntax_counts(&mut self) -> Result<Vec<(String, String, u64)>, Error>;
 
+    /// A number that grows with each change of the index by anybody else. So the same number twice
+    /// means that each question in between has the same answer.
+    ///
+    /// The numbers of two values of this kind cannot be compared.
+    ///
+    /// # Errors
+    /// Fails with an error of the engine.
+    fn version(&mut self) -> Result<i64, Error>;
+
     /// Asks the same index from another thread.
     ///
     /// # Errors

@@ -1,8 +1,10 @@
 //! Readers of the index that a service keeps open between requests.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::db::Search as _;
 use crate::db::open::{IndexFiles, Reader};
 use crate::qr::FindError;
 use crate::shares::Turns;
@@ -29,6 +31,35 @@ pub(crate) struct Readers {
     files: Mutex<IndexFiles>,
     turns: Arc<Turns>,
     idle: Mutex<Vec<Reader>>,
+    /// How often the folder had other files than before.
+    times_changed: AtomicU64,
+    /// Watches for changes of the index.
+    watching: Mutex<VersionReader>,
+}
+
+/// The reader that watches for changes, and how many did so before it.
+#[derive(Debug, Default)]
+struct VersionReader {
+    reader: Option<Reader>,
+    count: u64,
+    /// [`Readers::times_changed`] when it was taken.
+    times_changed: u64,
+}
+
+/// Version of an index. The same version twice means that each query in between has the same answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct IndexVersion {
+    /// Number of the reader that found out. Versions of two readers cannot be compared.
+    reader: u64,
+    version: i64,
+}
+
+impl IndexVersion {
+    /// Makes a version for tests.
+    #[cfg(test)]
+    pub(crate) fn new(reader: u64, version: i64) -> Self {
+        Self { reader, version }
+    }
 }
 
 impl Readers {
@@ -37,7 +68,8 @@ impl Readers {
         let files = Mutex::new(IndexFiles::of(&index));
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let turns = Turns::new(AT_ONE_TIME.max(4 * processors));
-        Self { index, files, turns, idle: Mutex::new(Vec::new()) }
+        let (idle, times_changed, watching) = (Mutex::default(), AtomicU64::new(0), Mutex::default());
+        Self { index, files, turns, idle, times_changed, watching }
     }
 
     /// Returns the turns of requests. Each request needs one while it queries the index.
@@ -69,9 +101,29 @@ impl Readers {
         if !files.are_all() {
             *files = IndexFiles::of(&self.index);
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            self.times_changed.fetch_add(1, Relaxed);
             tracing::info!(index = %self.index.display(), "the folder of the index has other files than before");
         }
         files
+    }
+
+    /// Returns the version that the index has now.
+    pub(crate) fn version(&self) -> Result<IndexVersion, FindError> {
+        // A reader of a former index would see no change.
+        self.files_now().check_database().map_err(FindError::Index)?;
+        let times_changed = self.times_changed.load(Relaxed);
+        let mut watching = self.watching.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reader = match watching.reader.take() {
+            Some(reader) if watching.times_changed == times_changed => reader,
+            Some(_) | None => {
+                watching.count += 1;
+                watching.times_changed = times_changed;
+                self.take()?
+            }
+        };
+        let version = reader.version().map_err(FindError::Index)?;
+        watching.reader = Some(reader);
+        Ok(IndexVersion { reader: watching.count, version })
     }
 
     /// Keeps a reader for the next request. A reader that failed must not be given back, since it

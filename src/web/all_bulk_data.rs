@@ -7,13 +7,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use hyper::Response;
-use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
+use hyper::header::ACCEPT;
 use tokio::task::spawn_blocking;
 
 use super::body::{Body, Outlet};
 use super::call::{Answering, Call};
 use super::forms::{self, EXPLICIT_LITTLE, OCTETS};
 use super::found::{Runs, no_pixels};
+use super::heads::{typed, warn_of_missing};
 use super::multipart::Parts;
 use super::negotiate::{Accept, not_acceptable};
 use super::object_json::{BulkValue, ObjectJson};
@@ -21,8 +22,7 @@ use super::objects::{OpenObject, lost};
 use super::pixels::{PixelError, Pixels, PixelsKey};
 use super::problem::Problem;
 use super::resource::SERVICE;
-use super::search::warn;
-use super::target::{Listed, Target, bulk_data_base};
+use super::target::{Target, alone, bulk_data_base};
 use crate::archive::Archives;
 use crate::qr::{Instances, RetrievedInstance};
 
@@ -57,35 +57,23 @@ pub(super) async fn answer(
 ) -> Result<Response<Body>, Problem> {
     let accept = Accept::of(call.headers.get_all(ACCEPT), call.query);
     let target = Target::of(call)?;
-    let Listed { instances, unavailable, share } = target.instances(answering, call).await?;
+    let listed = target.instances(answering, call).await?;
     if !forms::takes_all_as_stored(&accept) {
         return Err(not_acceptable(&["multipart/related; type=\"application/octet-stream\"; transfer-syntax=*"]));
     }
     let service = format!("{}{SERVICE}", call.base);
-    let one = |instance: &RetrievedInstance<'_>| {
-        let bulk = bulk_data_base(&service, &target, instance.sop_instance_uid);
-        let list = [(instance.sop_instance_uid.to_owned(), instance.kind.clone())].into_iter().collect::<Instances>();
-        (Arc::new(list), bulk)
+    let one = |instance: RetrievedInstance<'_>| {
+        (alone(&instance), bulk_data_base(&service, &target, instance.sop_instance_uid))
     };
-    let count = unavailable.len();
-    let rest: VecDeque<_> = instances
-        .iter_from(0)
-        .filter(|instance| !unavailable.contains(instance.sop_instance_uid))
-        .map(|instance| one(&instance))
-        .collect();
+    let rest: VecDeque<_> = listed.at_hand().map(one).collect();
     let (first, rest) = first_values(answering, call, rest, which).await?;
     let parts = Parts::new();
     let (outlet, body) = Body::pieces(answering.options.write_timeout);
-    let mut response = Response::new(body);
-    let content_type = HeaderValue::from_str(&parts.content_type(OCTETS)).map_err(|_| Problem::ours())?;
-    response.headers_mut().insert(CONTENT_TYPE, content_type);
-    if count > 0 {
-        let text = format!("{count} instances are left out: their objects are not at hand");
-        warn(response.headers_mut(), &service, &text);
-    }
+    let mut response = typed(body, &parts.content_type(OCTETS))?;
+    warn_of_missing(&mut response, call, listed.unavailable.len());
     let shared = Arc::clone(answering);
     spawn_blocking(move || {
-        let _listed = share;
+        let _listed = listed.share;
         send(&shared, first, rest, which, &parts, outlet);
     });
     Ok(response)
@@ -205,6 +193,6 @@ fn values(
             parts.push(ValuePart { location: uri.clone(), media_type, ranges: frame.ranges });
         }
     }
-    let runs = Runs::open(Arc::clone(&instances), location).map_err(|error| lost(&error))?;
+    let runs = Runs::open(answering, Arc::clone(&instances), location).map_err(|error| lost(&error))?;
     Ok(InstanceValues { runs, parts })
 }

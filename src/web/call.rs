@@ -17,8 +17,10 @@ use super::error::Error;
 use super::members::Members;
 use super::metadata_cache::MetadataCache;
 use super::ohif::Ohif;
+use super::piece::PieceBuffers;
 use super::pixels::PixelCache;
 use super::problem::Problem;
+use super::recalled::RecalledAnswers;
 use super::resource::Route;
 use super::{Options, Services, TlsSource};
 use crate::audit::Auditor;
@@ -52,12 +54,16 @@ pub(super) struct Answering {
     pub(super) memory: Arc<Shares>,
     /// Finished metadata.
     pub(super) metadata: MetadataCache,
+    /// What the index said for them.
+    pub(super) recalled: RecalledAnswers,
     /// Memory for metadata that are being made.
     pub(super) memory_of_metadata: Arc<Shares>,
     /// Members of archives that were inflated for frames.
     pub(super) members: Arc<Members>,
     /// Places of frames.
     pub(super) pixels: PixelCache,
+    /// Buffers of pieces that go out.
+    pub(super) pieces: Arc<PieceBuffers>,
     pub(super) delivery: Arc<Delivery>,
     pub(super) storage: Option<Arc<Storage>>,
     pub(super) ohif: Option<Arc<Ohif>>,
@@ -81,11 +87,13 @@ impl Answering {
         Ok(Self {
             readers: Readers::new(services.index),
             metadata: MetadataCache::new(options.metadata_cache_bytes),
+            recalled: RecalledAnswers::default(),
             memory_of_metadata: Shares::new(METADATA_BYTES, 0, &metrics::MEMORY_REFUSED),
             members: Arc::new(Members::new(Arc::clone(&spools))),
             spools,
             memory: Shares::new(MEMORY_BYTES, 0, &metrics::MEMORY_REFUSED),
             pixels: PixelCache::default(),
+            pieces: Arc::default(),
             delivery: services.delivery,
             storage: services.storage,
             ohif: services.ohif,

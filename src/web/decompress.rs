@@ -11,8 +11,9 @@ use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 
 use super::codec::{Codec, CodecError};
-use super::found::{Found, PIECE_BYTES, Runs, no_pixels};
+use super::found::{Found, Runs, no_pixels};
 use super::objects::{OpenObject, lost};
+use super::piece::PIECE_BYTES;
 use super::pixels::{Frame, PixelError, Pixels};
 use super::problem::Problem;
 use crate::archive::Archives;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::task::spawn_blocking;
 
 use super::objects::{Bytes, OpenObject, lost};
+use super::piece::{PieceBuffer, PieceBuffers};
 use super::pixels::{Frame, PixelError, Pixels, PixelsKey, realigned};
 use super::problem::Problem;
 use crate::archive::Archives;
@@ -74,9 +75,6 @@ pub(super) fn no_pixels(error: &PixelError) -> Problem {
     }
 }
 
-/// Number of bytes in one read.
-pub(super) const PIECE_BYTES: usize = 256 << 10;
-
 /// An object of which single runs of bytes are read.
 pub(super) struct Runs {
     instances: Arc<Instances>,
@@ -84,13 +82,20 @@ pub(super) struct Runs {
     bytes: Bytes,
     /// Position in the bytes. `None` if it is not known.
     position: Option<u64>,
+    /// What is read goes through it.
+    buffer: PieceBuffer,
 }
 
 impl Runs {
     /// Opens an object to read single values.
-    pub(super) fn open(instances: Arc<Instances>, location: Location) -> Result<Self, ObjectError> {
+    pub(super) fn open(
+        answering: &Answering,
+        instances: Arc<Instances>,
+        location: Location,
+    ) -> Result<Self, ObjectError> {
         let bytes = Self::bytes(&instances, &location)?;
-        Ok(Self { instances, location, bytes, position: Some(0) })
+        let buffer = PieceBuffers::take(&answering.pieces);
+        Ok(Self { instances, location, bytes, position: Some(0), buffer })
     }
 
     /// Opens an object to read frames. An object without random access is kept for the next frames.
@@ -99,8 +104,13 @@ impl Runs {
         instances: Arc<Instances>,
         Found { pixels, location }: &Found,
     ) -> Result<Self, ObjectError> {
-        let runs =
-            |bytes| Self { instances: Arc::clone(&instances), location: location.clone(), bytes, position: Some(0) };
+        let runs = |bytes| Self {
+            instances: Arc::clone(&instances),
+            location: location.clone(),
+            bytes,
+            position: Some(0),
+            buffer: PieceBuffers::take(&answering.pieces),
+        };
         let key = PixelsKey::of(location);
         let may_be_kept = pixels.frames() > 1;
         if may_be_kept
@@ -145,12 +155,10 @@ impl Runs {
         self.bytes.go_to(self.position.unwrap_or(0), offset).map_err(failed)?;
         self.position = None;
         let mut left = length;
-        let mut buffer = vec![0; usize::try_from(length).map_or(PIECE_BYTES, |length| length.min(PIECE_BYTES))];
         while left > 0 {
-            let wanted = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
-            let space = buffer.get_mut(..wanted).unwrap_or_default();
+            let space = self.buffer.space(left);
             self.bytes.read_exact(space).map_err(failed)?;
-            left -= wanted as u64;
+            left -= space.len() as u64;
             on_bytes(space)?;
         }
         self.position = Some(offset + length);
@@ -161,11 +169,11 @@ impl Runs {
     pub(super) fn rest(&mut self, offset: u64, on_bytes: &mut dyn FnMut(&[u8]) -> Result<(), ()>) -> Result<(), ()> {
         self.read((offset, 0), on_bytes)?;
         self.position = None;
-        let mut buffer = vec![0; PIECE_BYTES];
         loop {
-            match self.bytes.read(&mut buffer) {
+            let space = self.buffer.space(u64::MAX);
+            match self.bytes.read(space) {
                 Ok(0) => return Ok(()),
-                Ok(read) => on_bytes(buffer.get(..read).unwrap_or_default())?,
+                Ok(read) => on_bytes(space.get(..read).unwrap_or_default())?,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     tracing::warn!(%error, "a retrieval over HTTP breaks off: an object cannot be read to its end");

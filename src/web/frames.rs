@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use hyper::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RANGE};
+use hyper::header::{ACCEPT, CONTENT_LENGTH, HeaderValue, RANGE};
 use hyper::{Response, StatusCode};
 use tokio::task::spawn_blocking;
 
@@ -15,10 +15,12 @@ use super::body::{Body, Outlet};
 use super::codec::Codec;
 use super::decompress::Decompressing;
 use super::forms::{self, EXPLICIT_LITTLE, FrameForm, OCTETS, Wrapping, frame_type};
-use super::found::{Found, PIECE_BYTES, Runs, found, no_pixels};
+use super::found::{Found, Runs, found, no_pixels};
+use super::heads::typed;
 use super::multipart::Parts;
 use super::negotiate::{Accept, not_acceptable};
 use super::objects::{OpenObject, lost};
+use super::piece::{PIECE_BYTES, PieceBuffer, PieceBuffers};
 use super::pixels::{Frame, PixelError, Pixels};
 use super::problem::Problem;
 use super::query::decode;
@@ -129,7 +131,7 @@ async fn send(
     let shared = Arc::clone(answering);
     spawn_blocking(move || {
         let end = (wrapping == Wrapping::Multipart).then(|| parts.end());
-        let mut writing = Writing { outlet, window: Window::of(part), gathered: Vec::new(), decompressing };
+        let mut writing = Writing::new(&shared, outlet, part, decompressing);
         let written = Runs::of_frames(&shared, instances, &found)
             .map_err(
                 |error| tracing::warn!(%error, "a retrieval over HTTP breaks off: an object cannot be opened again"),
@@ -154,14 +156,6 @@ fn frames_of(pixels: &Pixels, wanted: &[u32]) -> Result<Vec<Frame>, Problem> {
     Ok(frames)
 }
 
-/// Returns a response with this body and Content-Type.
-fn typed(body: Body, content_type: &str) -> Result<Response<Body>, Problem> {
-    let mut response = Response::new(body);
-    let content_type = HeaderValue::from_str(content_type).map_err(|_| Problem::ours())?;
-    response.headers_mut().insert(CONTENT_TYPE, content_type);
-    Ok(response)
-}
-
 /// Returns status 406 with the available forms of frames.
 fn not_as_wanted(pixels: &Pixels) -> Problem {
     let own = frame_type(&pixels.transfer_syntax);
@@ -184,19 +178,32 @@ fn sent_syntax(pixels: &Pixels) -> &str {
 struct Writing {
     outlet: Outlet,
     window: Window,
-    gathered: Vec<u8>,
+    pieces: Arc<PieceBuffers>,
+    gathered: Option<PieceBuffer>,
     decompressing: Option<Decompressing>,
 }
 
 impl Writing {
+    fn new(answering: &Answering, outlet: Outlet, part: Selected, decompressing: Option<Decompressing>) -> Self {
+        let pieces = Arc::clone(&answering.pieces);
+        Self { outlet, window: Window::of(part), pieces, gathered: None, decompressing }
+    }
+
     fn put(&mut self, bytes: &[u8]) -> Result<(), ()> {
-        let bytes = self.window.cut(bytes);
-        self.gathered.extend_from_slice(bytes);
-        if self.gathered.len() >= PIECE_BYTES { self.flush() } else { Ok(()) }
+        let mut rest = self.window.cut(bytes);
+        while !rest.is_empty() {
+            let gathered = self.gathered.get_or_insert_with(|| PieceBuffers::take(&self.pieces));
+            rest = gathered.push(rest);
+            if gathered.is_full() {
+                self.flush()?;
+            }
+        }
+        Ok(())
     }
 
     fn flush(&mut self) -> Result<(), ()> {
-        if self.outlet.send(std::mem::take(&mut self.gathered)).is_break() { Err(()) } else { Ok(()) }
+        let Some(gathered) = self.gathered.take() else { return Ok(()) };
+        if self.outlet.send(gathered.into_bytes()).is_break() { Err(()) } else { Ok(()) }
     }
 
     fn frames(&mut self, runs: &mut Runs, pixels: &Pixels, frames: &[Frame], heads: &[String]) -> Result<(), ()> {
@@ -261,9 +268,10 @@ pub(super) async fn bulk_data(answering: &Arc<Answering>, call: &Call<'_>) -> Re
         }
         Wrapping::Multipart => (head, parts.end()),
     };
+    let shared = Arc::clone(answering);
     spawn_blocking(move || {
-        let mut writing = Writing { outlet, window: Window::of(part), gathered: Vec::new(), decompressing: None };
-        let written = Runs::open(instances, location)
+        let mut writing = Writing::new(&shared, outlet, part, None);
+        let written = Runs::open(&shared, instances, location)
             .map_err(
                 |error| tracing::warn!(%error, "a retrieval over HTTP breaks off: an object cannot be opened again"),
             )

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use hyper::Response;
-use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue, RANGE};
+use hyper::header::{ACCEPT, RANGE};
 use tokio::task::spawn_blocking;
 
 use super::access::single;
@@ -13,14 +13,14 @@ use super::body::{Body, Outlet};
 use super::decompress::DecompressedObject;
 use super::forms::{self, DICOM, SentForm, Wish, Wrapping, sent_syntax};
 use super::found::found;
+use super::heads::{typed, warn_of_missing};
 use super::multipart::Parts;
 use super::negotiate::{Accept, not_acceptable};
 use super::objects::lost;
+use super::piece::PieceBuffers;
 use super::problem::Problem;
 use super::ranges::{Selected, Window, add_range, selected};
-use super::resource::SERVICE;
-use super::search::warn;
-use super::target::{Listed, Target};
+use super::target::{Listed, Target, alone};
 use crate::archive::Archives;
 use crate::db::Search as _;
 use crate::deliver::error::DeliverError;
@@ -34,17 +34,12 @@ use crate::shares::{CountedPeer, PeerMemory, Share};
 use crate::store::FileMeta;
 use crate::web::call::{Answering, Call};
 
-/// Number of bytes of an object that go out together if it is sent by itself.
-const PIECE_BYTES: usize = 256 << 10;
-
 /// Answers with the instances of a study or a series, or with one instance.
 pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Result<Response<Body>, Problem> {
     let accept = Accept::of(call.headers.get_all(ACCEPT), call.query);
     let target = Target::of(call)?;
     let listed = target.instances(answering, call).await?;
-    let at_hand = |instance: &RetrievedInstance<'_>| !listed.unavailable.contains(instance.sop_instance_uid);
-    let kinds: BTreeSet<&str> =
-        listed.instances.iter_from(0).filter(at_hand).map(|instance| instance.kind.transfer_syntax.as_str()).collect();
+    let kinds: BTreeSet<&str> = listed.at_hand().map(|instance| instance.kind.transfer_syntax.as_str()).collect();
     if kinds.is_empty() {
         return Err(Problem::not_found(
             "the index knows it, and its objects are not at hand: they are kept elsewhere, or their files are gone",
@@ -130,9 +125,7 @@ async fn in_parts(
         Ok(Some(piece)) => piece,
     };
     let (outlet, body) = Body::pieces(answering.options.write_timeout);
-    let mut response = Response::new(body);
-    let content_type = HeaderValue::from_str(&parts.content_type(DICOM)).map_err(|_| Problem::ours())?;
-    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    let mut response = typed(body, &parts.content_type(DICOM))?;
     warn_of_missing(&mut response, call, unavailable.len());
     tokio::spawn(send(ahead, first, parts, outlet, share));
     Ok(response)
@@ -269,12 +262,11 @@ pub(super) async fn by_itself(
         None => Selected::All,
     };
     let (mut outlet, body) = Body::pieces(answering.options.write_timeout);
-    let mut response = Response::new(body);
+    let mut response = typed(body, &content_type)?;
     add_range(&mut response, part, length);
-    let content_type = HeaderValue::from_str(&content_type).map_err(|_| Problem::ours())?;
-    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    let pieces = Arc::clone(&answering.pieces);
     spawn_blocking(move || {
-        if write(whole, part, &mut outlet).is_ok() {
+        if write(whole, part, &mut outlet, &pieces).is_ok() {
             outlet.end();
         }
     });
@@ -289,33 +281,24 @@ async fn one_by_one(
     listed: Listed,
     wish: Wish,
 ) -> Result<Response<Body>, Problem> {
-    let Listed { instances, unavailable, share } = listed;
-    let one = |instance: &RetrievedInstance<'_>| {
-        Arc::new([(instance.sop_instance_uid.to_owned(), instance.kind.clone())].into_iter().collect::<Instances>())
-    };
-    let count = unavailable.len();
-    let mut rest: VecDeque<Arc<Instances>> = instances
-        .iter_from(0)
-        .filter(|instance| !unavailable.contains(instance.sop_instance_uid))
-        .map(|instance| one(&instance))
-        .collect();
+    let mut rest: VecDeque<Arc<Instances>> = listed.at_hand().map(|instance| alone(&instance)).collect();
     let first = rest.pop_front().ok_or_else(Problem::ours)?;
     // Until the head is out, a failure can still have a status of its own.
     let mut opened = Whole::open(answering, &call.peer, &first, &wish).await?;
     let parts = Parts::new();
     let (mut outlet, body) = Body::pieces(answering.options.write_timeout);
-    let mut response = Response::new(body);
-    let content_type = HeaderValue::from_str(&parts.content_type(DICOM)).map_err(|_| Problem::ours())?;
-    response.headers_mut().insert(CONTENT_TYPE, content_type);
-    warn_of_missing(&mut response, call, count);
+    let mut response = typed(body, &parts.content_type(DICOM))?;
+    warn_of_missing(&mut response, call, listed.unavailable.len());
     let (answering, peer) = (Arc::clone(answering), call.peer.clone());
     tokio::spawn(async move {
-        let _listed = share;
+        let _listed = listed.share;
         loop {
             let (whole, transfer_syntax) = opened;
             let head = parts.head(&format!("{DICOM}; transfer-syntax={transfer_syntax}"), None);
+            let pieces = Arc::clone(&answering.pieces);
             let written = spawn_blocking(move || {
-                let is_written = outlet.send(head).is_continue() && write(whole, Selected::All, &mut outlet).is_ok();
+                let is_written =
+                    outlet.send(head).is_continue() && write(whole, Selected::All, &mut outlet, &pieces).is_ok();
                 is_written.then_some(outlet)
             });
             let Ok(Some(back)) = written.await else { return };
@@ -336,22 +319,20 @@ async fn one_by_one(
     Ok(response)
 }
 
-/// Adds a warning with the number of objects that are left out.
-fn warn_of_missing(response: &mut Response<Body>, call: &Call<'_>, count: usize) {
-    if count > 0 {
-        let text = format!("{count} instances are left out: their objects are not at hand");
-        warn(response.headers_mut(), &format!("{}{SERVICE}", call.base), &text);
-    }
-}
-
 /// Sends an object, or a part of it. An error breaks the body off.
-fn write(whole: Whole, part: Selected, outlet: &mut Outlet) -> Result<(), ()> {
+fn write(whole: Whole, part: Selected, outlet: &mut Outlet, pieces: &Arc<PieceBuffers>) -> Result<(), ()> {
     let Whole { meta, content } = whole;
     let mut window = Window::of(part);
     let mut send = |bytes: &[u8]| {
-        let bytes = window.cut(bytes);
-        let is_stopped = !bytes.is_empty() && outlet.send(bytes.to_vec()).is_break();
-        if is_stopped { Err(()) } else { Ok(window.is_over()) }
+        let mut rest = window.cut(bytes);
+        while !rest.is_empty() {
+            let mut piece = PieceBuffers::take(pieces);
+            rest = piece.push(rest);
+            if outlet.send(piece.into_bytes()).is_break() {
+                return Err(());
+            }
+        }
+        Ok(window.is_over())
     };
     if send(&meta)? {
         return Ok(());
@@ -360,12 +341,13 @@ fn write(whole: Whole, part: Selected, outlet: &mut Outlet) -> Result<(), ()> {
         InstanceContent::DataSet(data_set) => data_set,
         InstanceContent::Decompressed(object) => return object.write(&mut |bytes| send(bytes).map(drop)),
     };
-    let mut buffer = vec![0; PIECE_BYTES];
+    let mut buffer = PieceBuffers::take(pieces);
     loop {
-        let filled = data_set.fill(&mut buffer).map_err(|error| {
+        let space = buffer.space(u64::MAX);
+        let filled = data_set.fill(space).map_err(|error| {
             tracing::warn!(%error, "a retrieval over HTTP breaks off: an object cannot be read to its end");
         })?;
-        if send(buffer.get(..filled.count).unwrap_or_default())? || filled.is_last {
+        if send(space.get(..filled.count).unwrap_or_default())? || filled.is_last {
             return Ok(());
         }
     }

@@ -1,8 +1,9 @@
 //! WADO-RS metadata (PS3.18 10.4.1.1.2): all attributes of all instances, read from the objects.
 //!
-//! The index alone tells whether anything has changed, so an unchanged answer opens no file.
-//! Several threads read objects in batches, and the batches go out in their order. Compressed
-//! answers of usual length are made in memory and kept (`metadata_cache`).
+//! The index alone tells whether anything has changed, so an unchanged answer opens no file. While
+//! the index is unchanged, it is not asked again (`recalled`). Several threads read objects in
+//! batches, and the batches go out in their order. Answers of usual length are kept
+//! (`metadata_cache`).
 
 use std::collections::VecDeque;
 use std::io::{Read as _, Write as _};
@@ -10,7 +11,7 @@ use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use flate2::Compression;
 use flate2::read::GzDecoder;
@@ -20,11 +21,13 @@ use hyper::header::{
     ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, VARY,
 };
 use hyper::{HeaderMap, Response, StatusCode};
+use tokio::sync::OwnedMutexGuard;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::body::Body;
+use super::metadata_cache::BodyKey;
 use super::multipart::Parts;
 use super::native_model;
 use super::negotiate::{Accept, MediaRange, not_acceptable};
@@ -32,6 +35,7 @@ use super::object_json::ObjectJson;
 use super::objects::OpenObject;
 use super::problem::Problem;
 use super::query::{Scope, SearchQuery};
+use super::recalled::FromIndex;
 use super::resource::SERVICE;
 use super::search::warn;
 use super::target::{Listed, Target, bulk_data_base};
@@ -39,8 +43,9 @@ use crate::archive::Archives;
 use crate::db::Search as _;
 use crate::db::open::Reader;
 use crate::model::level::QueryRetrieveLevel;
+use crate::qr::readers::IndexVersion;
 use crate::qr::{self, FindError, JsonWriter, QueryStop, RetrievedInstance, encoded_uid};
-use crate::shares::CountedPeer;
+use crate::shares::{CountedPeer, Share};
 use crate::store::is_unchanged;
 use crate::web::call::{Answering, Call};
 
@@ -70,53 +75,103 @@ const WAIT_FOR_OTHER: Duration = Duration::from_secs(10);
 /// Maximum length of a compressed answer that is made in memory before its head goes out.
 const GATHERED_BYTES: usize = 4 << 20;
 
+/// Maximum length of a plain answer that is gathered while it goes out.
+const GATHERED_PLAIN_BYTES: usize = 16 << 20;
+
 /// Answers with the metadata of a study, a series or an instance.
 pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Result<Response<Body>, Problem> {
     let accept = Accept::of(call.headers.get_all(ACCEPT), call.query);
     let media_type = accept.choose(&MEDIA_TYPES).ok_or_else(|| not_acceptable(&MEDIA_TYPES))?;
-    let target = Target::of(call)?;
-    let listed = target.instances(answering, call).await?;
-    let is_compressed = takes_gzip(call.headers);
     let service = format!("{}{SERVICE}", call.base);
-    let known = known(answering, call, &listed, &service, media_type == XML).await?;
-    let parts = (media_type == XML).then(|| Parts::of_hash(known.hash));
-    let content_type = match &parts {
-        Some(parts) => {
-            HeaderValue::from_str(&parts.content_type(native_model::MEDIA_TYPE)).map_err(|_| Problem::ours())?
+    let request = MetadataRequest { target: Target::of(call)?, service, is_xml: media_type == XML };
+    let form = MetadataForm { media_type, is_compressed: takes_gzip(call.headers) };
+    let (state, recalled) = recalled(answering, call, &request).await?;
+    if let Some(said) = recalled {
+        if is_known(call.headers, &form.tag(said.hash)?) {
+            return response(None, &form, &request, &said);
         }
-        None => HeaderValue::from_static(media_type),
-    };
-    let tag = known.tag(media_type, is_compressed)?;
-    let count = listed.unavailable.len();
-    let mut response = if is_known(call.headers, &tag) {
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
-        response
-    } else {
-        let body = match (known.body, is_compressed) {
-            (Some(body), true) => Body::from(body),
-            (Some(body), false) => inflated(answering, body),
-            (None, _) => {
-                let is_whole = AtomicBool::new(true);
-                let service = service.clone();
-                let job = Job { answering: Arc::clone(answering), target, service, listed, is_whole, parts };
-                Making::begin(job, &call.peer, is_compressed).body(known.hash).await?
-            }
+        if let Some(body) = kept(answering, &said, form.is_compressed).await? {
+            return response(Some(body), &form, &request, &said);
+        }
+    }
+    let listed = request.target.instances(answering, call).await?;
+    let said = ask(answering, call, &listed, (request.clone(), state)).await?;
+    if is_known(call.headers, &form.tag(said.hash)?) {
+        return response(None, &form, &request, &said);
+    }
+    if let Some(body) = kept(answering, &said, form.is_compressed).await? {
+        return response(Some(body), &form, &request, &said);
+    }
+    let (MetadataRequest { target, service, is_xml }, is_whole) = (request.clone(), AtomicBool::new(true));
+    let parts = is_xml.then(|| Parts::of_hash(said.hash));
+    let job = Job { answering: Arc::clone(answering), target, service, listed, is_whole, parts };
+    let body = Making::begin(job, &call.peer, form.is_compressed).body(said.hash).await?;
+    response(Some(body), &form, &request, &said)
+}
+
+/// A request for metadata, as far as its answer depends on it.
+#[derive(Clone, Debug)]
+struct MetadataRequest {
+    target: Target,
+    /// URL of the service, which URIs of bulk data begin with.
+    service: String,
+    is_xml: bool,
+}
+
+impl MetadataRequest {
+    /// Returns its text. It has no part that another one could have across a space.
+    fn key(&self) -> String {
+        let Target { study, series, instance } = &self.target;
+        format!("{} {study} {series} {instance} {}", self.service, self.is_xml)
+    }
+}
+
+/// Form in which metadata are sent.
+struct MetadataForm {
+    media_type: &'static str,
+    is_compressed: bool,
+}
+
+impl MetadataForm {
+    /// Returns the tag of metadata with this hash in this form.
+    fn tag(&self, hash: u128) -> Result<HeaderValue, Problem> {
+        let at = MEDIA_TYPES.iter().position(|own| *own == self.media_type).unwrap_or(0);
+        let coding = if self.is_compressed { "z" } else { "" };
+        HeaderValue::from_str(&format!("\"{hash:032x}-{at}{coding}\"")).map_err(|_| Problem::ours())
+    }
+}
+
+/// Returns the response with this body, or 304 without one.
+fn response(
+    body: Option<Body>,
+    form: &MetadataForm,
+    request: &MetadataRequest,
+    said: &FromIndex,
+) -> Result<Response<Body>, Problem> {
+    let is_modified = body.is_some();
+    let mut response = Response::new(body.unwrap_or_else(Body::empty));
+    if is_modified {
+        let content_type = match request.is_xml {
+            true => Parts::of_hash(said.hash).content_type(native_model::MEDIA_TYPE),
+            false => form.media_type.to_owned(),
         };
-        let mut response = Response::new(body);
-        response.headers_mut().insert(CONTENT_TYPE, content_type);
-        if is_compressed {
-            response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_str(&content_type).map_err(|_| Problem::ours())?);
+        if form.is_compressed {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
-        if count > 0 {
-            let text =
-                format!("Of {count} instances only the indexed attributes are known: their objects are not at hand");
-            warn(response.headers_mut(), &service, &text);
+        if said.unavailable > 0 {
+            let text = format!(
+                "Of {} instances only the indexed attributes are known: their objects are not at hand",
+                said.unavailable
+            );
+            warn(headers, &request.service, &text);
         }
-        response
-    };
+    } else {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+    }
     let headers = response.headers_mut();
-    headers.insert(ETAG, tag);
+    headers.insert(ETAG, form.tag(said.hash)?);
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, max-age=0, must-revalidate"));
     headers.append(VARY, HeaderValue::from_static("accept, accept-encoding, authorization"));
     Ok(response)
@@ -163,46 +218,45 @@ fn is_known(headers: &HeaderMap, tag: &HeaderValue) -> bool {
         .any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag)
 }
 
-/// Knowledge of an answer before an object is opened.
-struct KnownAnswer {
-    /// Hash of everything that may change the answer. These are the instances, the places of their
-    /// objects, and size and time of each. The URL of the service is in it as well.
-    hash: u128,
-    /// The compressed body, if it is kept and no file has changed since.
-    body: Option<Bytes>,
+/// Returns the state of the index, and what it said for the same request in this state.
+async fn recalled(
+    answering: &Arc<Answering>,
+    call: &Call<'_>,
+    request: &MetadataRequest,
+) -> Result<(IndexVersion, Option<FromIndex>), Problem> {
+    let turn = answering.turn(&call.peer).await?;
+    let (answering, request) = (Arc::clone(answering), request.clone());
+    let recalled = spawn_blocking(move || {
+        let _until_its_end = turn;
+        let state = answering.readers.version()?;
+        Ok::<_, FindError>((state, answering.recalled.get(&request.key(), state, Instant::now())))
+    });
+    Ok(recalled.await.map_err(|_| Problem::ours())??)
 }
 
-impl KnownAnswer {
-    /// Returns the tag of one of its representations.
-    fn tag(&self, media_type: &str, is_compressed: bool) -> Result<HeaderValue, Problem> {
-        let at = MEDIA_TYPES.iter().position(|own| *own == media_type).unwrap_or(0);
-        let coding = if is_compressed { "z" } else { "" };
-        HeaderValue::from_str(&format!("\"{:032x}-{at}{coding}\"", self.hash)).map_err(|_| Problem::ours())
-    }
-}
-
-async fn known(
+/// Asks the index where the objects lie, and keeps what it says. It had this state before it was
+/// asked for the instances.
+async fn ask(
     answering: &Arc<Answering>,
     call: &Call<'_>,
     listed: &Listed,
-    service: &str,
-    is_xml: bool,
-) -> Result<KnownAnswer, Problem> {
+    (request, state): (MetadataRequest, IndexVersion),
+) -> Result<FromIndex, Problem> {
     let turn = answering.turn(&call.peer).await?;
     let answering = Arc::clone(answering);
-    let instances = Arc::clone(&listed.instances);
-    let mut hash = Xxh3::new();
-    hash.update(&FORMAT.to_le_bytes());
-    hash.update(service.as_bytes());
-    hash.update(env!("CARGO_PKG_VERSION").as_bytes());
-    hash.update(&(listed.unavailable.len() as u64).to_le_bytes());
-    // Bulk data URIs of a study have another form than those of a series.
-    hash.update(&[u8::from(call.route.parameter("series").is_empty()), u8::from(is_xml)]);
-    let known = spawn_blocking(move || {
+    let (instances, unavailable) = (Arc::clone(&listed.instances), listed.unavailable.len());
+    let said = spawn_blocking(move || {
         let _until_its_end = turn;
+        let mut hash = Xxh3::new();
+        hash.update(&FORMAT.to_le_bytes());
+        hash.update(request.service.as_bytes());
+        hash.update(env!("CARGO_PKG_VERSION").as_bytes());
+        hash.update(&(unavailable as u64).to_le_bytes());
+        // Bulk data URIs of a study have another form than those of a series.
+        hash.update(&[u8::from(request.target.series.is_empty()), u8::from(request.is_xml)]);
         let readers = &answering.delivery().readers;
         let mut reader = readers.take()?;
-        let mut locations = Vec::new();
+        let mut locations = Vec::with_capacity(instances.len());
         for instance in instances.iter_from(0) {
             hash.update(instance.sop_instance_uid.as_bytes());
             hash.update(instance.kind.transfer_syntax.as_bytes());
@@ -217,15 +271,30 @@ async fn known(
             locations.extend(known.into_iter().find(|known| !known.differs).map(|known| known.location));
         }
         readers.give_back(reader);
-        let hash = hash.digest128();
-        let mut body = answering.metadata.get(hash);
-        if body.is_some() && !locations.iter().all(is_unchanged) {
-            answering.metadata.remove(hash);
-            body = None;
-        }
-        Ok::<_, FindError>(KnownAnswer { hash, body })
+        let said = FromIndex { hash: hash.digest128(), unavailable, locations: locations.into() };
+        answering.recalled.put(request.key(), state, said.clone(), Instant::now());
+        Ok::<_, FindError>(said)
     });
-    Ok(known.await.map_err(|_| Problem::ours())??)
+    Ok(said.await.map_err(|_| Problem::ours())??)
+}
+
+/// Returns a body that is kept in memory, if no file has changed since.
+async fn kept(answering: &Arc<Answering>, said: &FromIndex, is_compressed: bool) -> Result<Option<Body>, Problem> {
+    let hash = said.hash;
+    let of = |is_compressed| BodyKey { hash, is_compressed };
+    let Some((body, is_inflated)) = [is_compressed, true]
+        .into_iter()
+        .find_map(|form| answering.metadata.get(of(form)).map(|body| (body, form != is_compressed)))
+    else {
+        return Ok(None);
+    };
+    let locations = Arc::clone(&said.locations);
+    let unchanged = spawn_blocking(move || locations.iter().all(is_unchanged));
+    if !unchanged.await.map_err(|_| Problem::ours())? {
+        [true, false].into_iter().for_each(|form| answering.metadata.remove(of(form)));
+        return Ok(None);
+    }
+    Ok(Some(if is_inflated { inflated(answering, body) } else { Body::from(body) }))
 }
 
 /// An answer that is being made.
@@ -293,37 +362,45 @@ impl Making {
     }
 
     /// Returns the body. A compressed one of usual length is made in memory and kept. A longer one
-    /// goes out while it is made.
+    /// goes out while it is made, and so does a plain one.
     async fn body(mut self, hash: u128) -> Result<Body, Problem> {
         let answering = Arc::clone(&self.job.answering);
         let cache = &answering.metadata;
-        let limit = cache.longest().min(GATHERED_BYTES);
-        let is_compressed = matches!(self.sink, Some(Sink::Gzip(_)));
-        let memory = answering.memory_of_metadata.take(&self.peer, GATHERED_BYTES);
-        if !is_compressed || limit == 0 || memory.is_none() {
-            return Ok(self.streamed(Vec::new()));
+        let key = BodyKey { hash, is_compressed: matches!(self.sink, Some(Sink::Gzip(_))) };
+        let limit = cache.longest().min(if key.is_compressed { GATHERED_BYTES } else { GATHERED_PLAIN_BYTES });
+        let lock = cache.lock_of(key);
+        if !key.is_compressed {
+            // Others need not wait for the client of this one, so one of them gathers.
+            let keeping = lock.try_lock_owned().ok().filter(|_| limit > 0).and_then(|lock| {
+                let memory = answering.memory_of_metadata.take(&self.peer, limit)?;
+                Some(Keeping { key, limit, gathered: Vec::new(), _lock: lock, _memory: memory })
+            });
+            return Ok(self.streamed(Vec::new(), keeping));
         }
-        let lock = cache.lock_of(hash);
+        let memory = answering.memory_of_metadata.take(&self.peer, GATHERED_BYTES);
+        if limit == 0 || memory.is_none() {
+            return Ok(self.streamed(Vec::new(), None));
+        }
         let held = timeout(WAIT_FOR_OTHER, lock.lock()).await;
-        if let (Ok(_), Some(body)) = (&held, cache.get(hash)) {
+        if let (Ok(_), Some(body)) = (&held, cache.get(key)) {
             return Ok(Body::from(body));
         }
         let mut gathered = Vec::new();
         while let Some(piece) = self.next().await {
             gathered.extend(piece?);
             if gathered.len() > limit {
-                return Ok(self.streamed(gathered));
+                return Ok(self.streamed(gathered, None));
             }
         }
         let body = Bytes::from(gathered);
         if self.job.is_whole.load(Ordering::Relaxed) {
-            cache.put(hash, body.clone());
+            cache.put(key, body.clone());
         }
         Ok(Body::from(body))
     }
 
     /// Returns a body that goes out while it is made. It begins with these bytes.
-    fn streamed(mut self, begun: Vec<u8>) -> Body {
+    fn streamed(mut self, begun: Vec<u8>, mut keeping: Option<Keeping>) -> Body {
         let (mut outlet, body) = Body::pieces(self.job.answering.options.write_timeout);
         tokio::spawn(async move {
             if outlet.put(begun).await.is_break() {
@@ -332,6 +409,7 @@ impl Making {
             while let Some(piece) = self.next().await {
                 match piece {
                     Ok(piece) => {
+                        keeping = keeping.and_then(|keeping| keeping.with(&piece));
                         if outlet.put(piece).await.is_break() {
                             return;
                         }
@@ -342,9 +420,31 @@ impl Making {
                     }
                 }
             }
+            if let Some(Keeping { key, gathered, .. }) = keeping
+                && self.job.is_whole.load(Ordering::Relaxed)
+            {
+                self.job.answering.metadata.put(key, Bytes::from(gathered));
+            }
             outlet.finish().await;
         });
         body
+    }
+}
+
+/// A body that is kept when it is complete, while it goes out to its client.
+struct Keeping {
+    key: BodyKey,
+    limit: usize,
+    gathered: Vec<u8>,
+    _lock: OwnedMutexGuard<()>,
+    _memory: Share,
+}
+
+impl Keeping {
+    /// Adds a piece. `None` if the body is too long to be kept.
+    fn with(mut self, piece: &[u8]) -> Option<Self> {
+        self.gathered.extend_from_slice(piece);
+        (self.gathered.len() <= self.limit).then_some(self)
     }
 }
 

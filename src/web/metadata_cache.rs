@@ -1,8 +1,9 @@
-//! Cache of finished metadata: compressed bodies of whole responses in memory, limited in bytes.
+//! Cache of finished metadata: bodies of whole responses in memory, limited in bytes.
 //!
-//! The key is a hash of everything that the index knows of the objects. A change of the index makes
-//! another key. A change of a file that the index has not seen yet is found by one `stat` for each
-//! file. There is no cache on disk, which would be a second truth.
+//! Compressed and plain bodies are kept apart, each when it is asked for. The key is a hash of
+//! everything that the index knows of the objects. A change of the index makes another key. A change
+//! of a file that the index has not seen yet is found by one `stat` for each file. There is no cache
+//! on disk, which would be a second truth.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,18 +16,26 @@ const PART: usize = 4;
 /// Number of bytes that an entry takes besides its body.
 const ENTRY_BYTES: usize = 128;
 
+/// Name of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct BodyKey {
+    /// Hash of everything that may change the metadata.
+    pub(super) hash: u128,
+    pub(super) is_compressed: bool,
+}
+
 /// The bodies that were requested last.
 #[derive(Debug)]
 pub(super) struct MetadataCache {
     most: usize,
     kept: Mutex<KeptBodies>,
     /// One lock for each response that is being made.
-    under_way: Mutex<HashMap<u128, Arc<tokio::sync::Mutex<()>>>>,
+    under_way: Mutex<HashMap<BodyKey, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 #[derive(Debug, Default)]
 struct KeptBodies {
-    bodies: HashMap<u128, (Bytes, u64)>,
+    bodies: HashMap<BodyKey, (Bytes, u64)>,
     bytes: usize,
     clock: u64,
 }
@@ -43,7 +52,7 @@ impl MetadataCache {
     }
 
     /// Returns a kept body.
-    pub(super) fn get(&self, key: u128) -> Option<Bytes> {
+    pub(super) fn get(&self, key: BodyKey) -> Option<Bytes> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.clock += 1;
         let now = kept.clock;
@@ -53,7 +62,7 @@ impl MetadataCache {
     }
 
     /// Drops a body.
-    pub(super) fn remove(&self, key: u128) {
+    pub(super) fn remove(&self, key: BodyKey) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((gone, _)) = kept.bodies.remove(&key) {
             kept.bytes -= cost(&gone);
@@ -61,7 +70,7 @@ impl MetadataCache {
     }
 
     /// Keeps a body. Bodies that were not requested for the longest time make room.
-    pub(super) fn put(&self, key: u128, body: Bytes) {
+    pub(super) fn put(&self, key: BodyKey, body: Bytes) {
         if body.len() > self.longest() {
             return;
         }
@@ -80,7 +89,7 @@ impl MetadataCache {
     }
 
     /// Returns the lock of a response. Its holder makes the response, and others wait for it.
-    pub(super) fn lock_of(&self, key: u128) -> Arc<tokio::sync::Mutex<()>> {
+    pub(super) fn lock_of(&self, key: BodyKey) -> Arc<tokio::sync::Mutex<()>> {
         let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
         // Locks that nobody holds or waits for belong to responses that were made.
         under_way.retain(|_, lock| Arc::strong_count(lock) > 1);
@@ -97,29 +106,34 @@ fn cost(body: &Bytes) -> usize {
 mod tests {
     use super::*;
 
+    fn key(hash: u128) -> BodyKey {
+        BodyKey { hash, is_compressed: true }
+    }
+
     #[test]
     fn bodies_that_were_not_asked_for_longest_make_room() {
         let cache = MetadataCache::new(4 * (1000 + ENTRY_BYTES));
         let body = |byte| Bytes::from(vec![byte; 1000]);
-        (1..=4).for_each(|key| cache.put(key, body(key as u8)));
-        assert_eq!(cache.get(1), Some(body(1)));
-        cache.put(5, body(5));
-        assert_eq!([1, 2, 3, 4, 5].map(|key| cache.get(key).is_some()), [true, false, true, true, true]);
-        cache.put(6, Bytes::from(vec![0; 2000]));
-        assert_eq!(cache.get(6), None, "longer than a quarter");
-        cache.put(5, body(9));
-        assert_eq!(cache.get(5), Some(body(9)));
-        cache.remove(5);
-        assert_eq!(cache.get(5), None);
-        MetadataCache::new(0).put(1, body(1));
+        (1..=4).for_each(|number| cache.put(key(number), body(number as u8)));
+        assert_eq!(cache.get(key(1)), Some(body(1)));
+        cache.put(key(5), body(5));
+        assert_eq!([1, 2, 3, 4, 5].map(|number| cache.get(key(number)).is_some()), [true, false, true, true, true]);
+        cache.put(key(6), Bytes::from(vec![0; 2000]));
+        assert_eq!(cache.get(key(6)), None, "longer than a quarter");
+        cache.put(key(5), body(9));
+        assert_eq!(cache.get(key(5)), Some(body(9)));
+        assert_eq!(cache.get(BodyKey { is_compressed: false, ..key(5) }), None, "the plain one is another");
+        cache.remove(key(5));
+        assert_eq!(cache.get(key(5)), None);
+        MetadataCache::new(0).put(key(1), body(1));
     }
 
     #[tokio::test]
     async fn a_response_is_made_once_at_a_time() {
         let cache = MetadataCache::new(1000);
-        let (first, second) = (cache.lock_of(1), cache.lock_of(1));
+        let (first, second) = (cache.lock_of(key(1)), cache.lock_of(key(1)));
         let held = first.lock().await;
-        assert!(second.try_lock().is_err() && cache.lock_of(2).try_lock().is_ok());
+        assert!(second.try_lock().is_err() && cache.lock_of(key(2)).try_lock().is_ok());
         drop(held);
         assert!(second.try_lock().is_ok());
     }

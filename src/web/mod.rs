@@ -34,6 +34,7 @@ mod forms;
 mod forwarded;
 mod found;
 mod frames;
+mod heads;
 mod host;
 mod instances;
 mod listener;
@@ -52,10 +53,12 @@ mod ohif;
 mod page;
 #[cfg(feature = "render")]
 pub mod picture;
+mod piece;
 mod pixels;
 mod problem;
 pub mod query;
 mod ranges;
+mod recalled;
 #[cfg(feature = "render")]
 mod render;
 mod resource;

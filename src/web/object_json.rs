@@ -55,11 +55,29 @@ struct Level {
     is_empty: bool,
     /// Tags of an item, or of the root. Objects that break the order have some tags twice, and JSON
     /// cannot.
-    seen: HashSet<u32>,
+    seen: SeenTags,
     sets: CharacterSets,
     /// Part of the path that leads here.
     part: String,
     items: usize,
+}
+
+/// The tags of a level so far. Nearly all objects have them in ascending order, which needs no hash.
+#[derive(Default)]
+struct SeenTags {
+    ascending: Vec<u32>,
+    others: HashSet<u32>,
+}
+
+impl SeenTags {
+    /// Notes a tag. Returns false if it is known.
+    fn insert(&mut self, tag: u32) -> bool {
+        if self.ascending.last().is_none_or(|last| tag > *last) {
+            self.ascending.push(tag);
+            return true;
+        }
+        self.ascending.binary_search(&tag).is_err() && self.others.insert(tag)
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -264,6 +282,19 @@ impl<'o> ObjectJson<'o> {
 
 impl Level {
     fn new(kind: NestedKind, sets: CharacterSets, part: String) -> Self {
-        Self { kind, is_empty: true, seen: HashSet::new(), sets, part, items: 0 }
+        Self { kind, is_empty: true, seen: SeenTags::default(), sets, part, items: 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_is_new_once_in_any_order() {
+        let mut seen = SeenTags::default();
+        let tags = [1, 5, 5, 3, 3, 1, 7, 6, 5, 6, 7, 2, 8];
+        let new = [true, true, false, true, false, false, true, true, false, false, false, true, true];
+        assert_eq!(tags.map(|tag| seen.insert(tag)), new);
     }
 }

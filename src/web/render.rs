@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
+use hyper::header::ACCEPT;
 use hyper::{Response, StatusCode};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
@@ -17,12 +17,13 @@ use super::codec::Codec;
 use super::decompress::not_decompressed;
 use super::found::{Found, Runs, found, no_pixels};
 use super::frames::numbers;
+use super::heads::typed;
 use super::negotiate::{Accept, not_acceptable};
 use super::objects::lost;
 use super::picture::{Native, PictureError, PictureFormat, PictureRequest, SampleKind, check_size, render};
 use super::pixels::Pixels;
 use super::problem::Problem;
-use super::target::{Listed, Target};
+use super::target::{Listed, Target, alone};
 use crate::qr::Instances;
 
 /// Number of columns and of rows of a thumbnail.
@@ -80,9 +81,7 @@ pub(super) async fn send(
     });
     let rendered = timeout(RENDERING_TIME, rendered).await.map_err(|_| not_rendered("it takes too long"))?;
     let bytes = rendered.map_err(|_| Problem::ours())??;
-    let mut response = Response::new(Body::from(bytes));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
-    Ok(response)
+    typed(Body::from(bytes), media_type)
 }
 
 fn not_rendered(why: impl std::fmt::Display) -> Problem {
@@ -106,8 +105,7 @@ impl From<PictureError> for Problem {
 
 /// Returns the instance in the middle of a list.
 fn middle(instances: &Instances) -> Option<Arc<Instances>> {
-    let one = instances.get(instances.len() / 2)?;
-    Some(Arc::new([(one.sop_instance_uid.to_owned(), one.kind.clone())].into_iter().collect()))
+    instances.get(instances.len() / 2).map(|instance| alone(&instance))
 }
 
 /// Reads and renders one frame.

@@ -46,6 +46,10 @@ const GATHERED_BYTES: usize = 1 << 20;
 /// there are at least.
 const COUNTING: Duration = Duration::from_millis(50);
 
+/// Number of results that are counted besides the requested ones. Larger: a search for the first page
+/// of a large archive takes longer. Smaller: clients learn less of what else there is.
+const MAX_COUNTED: u64 = 1_000;
+
 /// Pause between two orders to stop a search. SQLite only notices an order while a statement runs.
 const TELL_AGAIN: Duration = Duration::from_millis(20);
 
@@ -316,7 +320,7 @@ impl Results {
     }
 }
 
-/// Counts the results after a page, as far as possible in [`COUNTING`].
+/// Counts the results after a page, up to [`MAX_COUNTED`] and as far as possible in [`COUNTING`].
 fn remaining(answering: &Answering, query: &Query, offset: u64, limit: u64) -> Result<More, FindError> {
     let mut query = query.clone();
     let request = &mut query.request;
@@ -332,7 +336,7 @@ fn remaining(answering: &Answering, query: &Query, offset: u64, limit: u64) -> R
         key.is_answered = false;
     }
     request.offset = offset.saturating_add(limit);
-    request.limit = None;
+    request.limit = Some(MAX_COUNTED);
     let mut reader = answering.readers.take()?;
     let watch = Watch::start(COUNTING, std::future::pending());
     let stop = watch.begin(&reader);
@@ -344,6 +348,7 @@ fn remaining(answering: &Answering, query: &Query, offset: u64, limit: u64) -> R
     watch.ended.cancel();
     match counted {
         Ok(0) => Ok(More::None),
+        Ok(MAX_COUNTED) => Ok(More::AtLeast(MAX_COUNTED)),
         Ok(count) => Ok(More::Exactly(count)),
         Err(FindError::TimeLimit | FindError::Cancelled) if count > 0 => Ok(More::AtLeast(count)),
         Err(FindError::TimeLimit | FindError::Cancelled) => Ok(More::Perhaps),

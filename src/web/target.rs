@@ -15,7 +15,7 @@ use crate::model::attribute::AttributeId;
 use crate::model::find::{FindRequest, ReturnKey};
 use crate::model::level::{InformationModel, QueryRetrieveLevel};
 use crate::model::uid::is_acceptable_uid;
-use crate::qr::{self, FindError, Hierarchy, Instances, RetrieveError, encoded_uid, keys};
+use crate::qr::{self, FindError, Hierarchy, Instances, RetrieveError, RetrievedInstance, encoded_uid, keys};
 use crate::shares::Share;
 use crate::web::call::{Answering, Call};
 
@@ -37,6 +37,18 @@ pub(super) struct Listed {
     pub(super) unavailable: HashSet<String>,
     /// The share of the memory that the list takes.
     pub(super) share: Share,
+}
+
+impl Listed {
+    /// Returns the instances that are at hand, as far as the index knows.
+    pub(super) fn at_hand(&self) -> impl Iterator<Item = RetrievedInstance<'_>> {
+        self.instances.iter_from(0).filter(|instance| !self.unavailable.contains(instance.sop_instance_uid))
+    }
+}
+
+/// Returns a list of this instance alone.
+pub(super) fn alone(instance: &RetrievedInstance<'_>) -> Arc<Instances> {
+    Arc::new([(instance.sop_instance_uid.to_owned(), instance.kind.clone())].into_iter().collect())
 }
 
 impl Target {

@@ -164,6 +164,15 @@ impl<R: FederatedPart> Search for Federation<R> {
         Ok(counts)
     }
 
+    fn version(&mut self) -> Result<i64, Error> {
+        let mut sum = 0_i64;
+        for part in &mut self.parts {
+            // Each of them only grows, so a change of one is not undone by another.
+            sum = sum.wrapping_add(part.version()?);
+        }
+        Ok(sum)
+    }
+
     fn another(&self) -> Result<Self, Error> {
         let parts = self.parts.iter().map(Search::another).collect::<Result<_, _>>()?;
         let (names, shared) = (Arc::clone(&self.names), self.shared.clone());

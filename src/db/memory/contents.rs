@@ -84,6 +84,8 @@ pub(super) struct Contents {
     pub(super) watches: BTreeMap<String, String>,
     pub(super) id: Option<String>,
     pub(super) tally: Tally,
+    /// Number of changes.
+    pub(super) version: i64,
 }
 
 /// The number of a kind of place, by which directories are grouped.

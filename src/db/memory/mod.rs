@@ -50,6 +50,12 @@ impl MemoryIndex {
         self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn to_change(&self) -> MutexGuard<'_, Contents> {
+        let mut contents = self.contents();
+        contents.version += 1;
+        contents
+    }
+
     /// The files of a directory or archive file.
     fn files_of(&self, contents: &Contents, is_archive: bool, directory: &Path) -> Vec<(OsString, KnownFile)> {
         let is_here = |key: &FileKey| key.is_archive == is_archive && key.directory == directory;
@@ -148,6 +154,10 @@ impl Search for MemoryIndex {
         Ok(counts.into_iter().map(|((class, syntax), count)| (class, syntax, count)).collect())
     }
 
+    fn version(&mut self) -> Result<i64, Error> {
+        Ok(self.contents().version)
+    }
+
     fn another(&self) -> Result<Self, Error> {
         Ok(Self { is_asked: Arc::default(), is_interrupted: Arc::default(), ..self.clone() })
     }
@@ -155,17 +165,17 @@ impl Search for MemoryIndex {
 
 impl Arrivals for MemoryIndex {
     fn store(&self, received: Received, on_done: OnStored) {
-        let (outcome, first) = self.contents().arrived(received, &self.declared);
+        let (outcome, first) = self.to_change().arrived(received, &self.declared);
         on_done(Ok(Stored { committed: Committed(()), outcome, first }));
     }
 
     fn scanned(&self, directory: ScannedDirectory) -> Result<(), Error> {
-        self.contents().scanned(directory, &self.declared);
+        self.to_change().scanned(directory, &self.declared);
         Ok(())
     }
 
     fn begin_scan(&self, roots: String) -> Result<i64, Error> {
-        let mut contents = self.contents();
+        let mut contents = self.to_change();
         let scan = i64::try_from(contents.scans.len()).unwrap_or(i64::MAX).saturating_add(1);
         let started_ms = self.clock.now_ms();
         contents.scans.push(ScanEntry { scan, started_ms, finished_ms: None, roots, summary: None });
@@ -178,7 +188,7 @@ impl Arrivals for MemoryIndex {
     }
 
     fn note_watch(&self, roots: String, state: Option<String>) -> Result<(), Error> {
-        let watches = &mut self.contents().watches;
+        let watches = &mut self.to_change().watches;
         match state {
             Some(state) => drop(watches.insert(roots, state)),
             None => drop(watches.remove(&roots)),
@@ -187,32 +197,32 @@ impl Arrivals for MemoryIndex {
     }
 
     fn end_scan(&self, scan: i64, summary: String) -> Result<(), Error> {
-        if let Some(entry) = self.contents().scans.iter_mut().find(|entry| entry.scan == scan) {
+        if let Some(entry) = self.to_change().scans.iter_mut().find(|entry| entry.scan == scan) {
             (entry.finished_ms, entry.summary) = (Some(self.clock.now_ms()), Some(summary));
         }
         Ok(())
     }
 
     fn mount_point(&self, path: PathBuf, mounted: Mounted) -> Result<(), Error> {
-        self.contents().mount_point(path, mounted);
+        self.to_change().mount_point(path, mounted);
         Ok(())
     }
 
     fn resolve_missing(&self, roots: Vec<PathBuf>, except: Vec<PathBuf>, prune: bool) -> Result<u64, Error> {
-        Ok(self.contents().resolve_missing(&roots, &except, prune))
+        Ok(self.to_change().resolve_missing(&roots, &except, prune))
     }
 
     fn flush(&self) -> Result<Tally, Error> {
-        Ok(std::mem::take(&mut self.contents().tally))
+        Ok(std::mem::take(&mut self.to_change().tally))
     }
 
     fn name_index(&self, id: Option<String>) -> Result<String, Error> {
         let own = || format!("{:p}", Arc::as_ptr(&self.contents));
-        Ok(self.contents().id.get_or_insert_with(|| id.unwrap_or_else(own)).clone())
+        Ok(self.to_change().id.get_or_insert_with(|| id.unwrap_or_else(own)).clone())
     }
 
     fn storage_moved(&self, from: PathBuf, to: PathBuf) -> Result<u64, Error> {
-        Ok(self.contents().storage_moved(&from, &to))
+        Ok(self.to_change().storage_moved(&from, &to))
     }
 
     fn index_is_in_place(&self) -> bool {

@@ -154,6 +154,14 @@ impl Search for SqliteReader {
         self.transfer_syntax_counts_inner().map_err(Error::from)
     }
 
+    fn version(&mut self) -> Result<i64, Error> {
+        let version = self
+            .connection
+            .prepare_cached("PRAGMA data_version")
+            .and_then(|mut version| version.query_row([], |row| row.get(0)));
+        version.map_err(Error::from)
+    }
+
     fn another(&self) -> Result<Self, Error> {
         Ok(Self::open(&self.path)?.with_declared(Arc::clone(&self.declared)))
     }

@@ -21,6 +21,7 @@ mod index_files;
 mod killed;
 mod lists;
 mod messages;
+mod metadata;
 mod monitoring;
 mod moved;
 mod peer;

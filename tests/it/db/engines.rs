@@ -179,6 +179,18 @@ fn what_is_stored_is_found_at_once<E: Engine>() {
     assert_eq!(reader.held_transfer_syntaxes().unwrap(), [syntax]);
 }
 
+fn the_version_changes_with_the_content<E: Engine>() {
+    let engine = E::create();
+    let mut reader = engine.reader();
+    let empty = reader.version().unwrap();
+    assert_eq!(reader.version().unwrap(), empty);
+    fill(&engine, &[("1.2", "20240101")]);
+    let filled = reader.version().unwrap();
+    assert_ne!(filled, empty);
+    assert_eq!(reader.find(&request(Study, &[StudyInstanceUID]), |_| ControlFlow::Continue(())).unwrap(), 1);
+    assert_eq!(reader.version().unwrap(), filled, "a question changes nothing");
+}
+
 fn keys_at_any_level_narrow_the_answers<E: Engine>() {
     let engine = E::create();
     fill(&engine, &[("1.2", "20240101"), ("1.20", "20240102")]);
@@ -466,7 +478,7 @@ fn received_objects_move_with_the_storage_directory<E: Engine>() {
 macro_rules! index_test_suite {
     ($name:ident, $engine:ty) => {
         index_test_suite!(@tests $name, $engine: what_is_stored_is_found_at_once, keys_at_any_level_narrow_the_answers,
-            an_instance_comes_with_its_location,
+            the_version_changes_with_the_content, an_instance_comes_with_its_location,
             answers_come_in_order_and_in_pages, answers_of_several_indexes_merge_by_their_keys,
             a_query_ends_when_it_is_told_to, what_cannot_be_answered_is_an_error,
             the_policy_says_what_becomes_of_other_content, an_object_completes_what_was_received_without_one,

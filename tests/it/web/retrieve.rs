@@ -483,6 +483,7 @@ fn finished_metadata_are_kept_until_something_changes() {
     objects::write(&path, 1, 1, 1);
     objects::write(&folder.path().join("2.dcm"), 1, 1, 2);
     let cached = TestWeb::with(folder.path(), |_| {}, None);
+    let plain = TestWeb::with(folder.path(), |_| {}, None);
     let without = TestWeb::with(folder.path(), |options| options.metadata_cache_bytes = 0, None);
     let series = "/studies/1.2.1/series/1.2.1.1/metadata";
     let get = |web: &TestWeb, coding: &str| {
@@ -501,10 +502,12 @@ fn finished_metadata_are_kept_until_something_changes() {
     let first = get(&cached, "gzip");
     assert_eq!(first, get(&without, "gzip"));
     assert_eq!(first, get(&cached, "identity"));
+    assert_eq!(first, get(&plain, "identity"));
     // Nothing can be read of the object now. Whoever has the metadata need not.
     hollow_out(&path);
     assert_eq!(first, get(&cached, "gzip"));
     assert_eq!(first, get(&cached, "identity"));
+    assert_eq!(first, get(&plain, "identity"));
     assert!(get(&without, "gzip").contains("UNAVAILABLE"));
     // A file that has changed is seen before the next scan, and what could not be read is not kept.
     touch(&path);
@@ -512,9 +515,13 @@ fn finished_metadata_are_kept_until_something_changes() {
     objects::write(&path, 1, 1, 1);
     index_of(folder.path(), &cached.index());
     assert_eq!(first, get(&cached, "gzip"));
-    // A change of the index is seen as well.
+    // A change of the index is seen as well, also by a client that has the answer from before.
+    let tag = cached.get(series).expect(200).header("etag");
+    let same = || cached.get_with(series, &[("If-None-Match", &tag)]);
+    same().expect(304);
     objects::write(&folder.path().join("3.dcm"), 1, 1, 3);
     index_of(folder.path(), &cached.index());
+    same().expect(200);
     assert_eq!(get(&cached, "gzip").matches("1.2.1.1.3").count(), 1);
 }
 

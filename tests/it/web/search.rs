@@ -135,6 +135,19 @@ fn pages_put_together_are_the_whole_in_its_order() {
 }
 
 #[test]
+fn further_results_are_counted_up_to_a_thousand() {
+    let folder = tempfile::TempDir::new().unwrap();
+    for number in 1..=1_010 {
+        crate::util::objects::write(&folder.path().join(format!("{number}.dcm")), 1, 1, number);
+    }
+    let web = TestWeb::with(folder.path(), |_| {}, None);
+    let warning = web.get("/instances?limit=2").expect(200).header("warning");
+    // Counting has its time limit, and a busy machine reaches it.
+    let least = warning.split("at least ").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<u32>().ok());
+    assert!(least.is_some_and(|least| least <= 1_000) || warning.contains("may be"), "{warning}");
+}
+
+#[test]
 fn a_limit_of_the_node_is_told() {
     let web = TestWeb::with(&archive(), |options| options.max_results = Some(4), None);
     let answer = web.get("/studies?limit=100").expect(200);
