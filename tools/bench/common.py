@@ -30,6 +30,24 @@ def build(*generators):
     subprocess.run(command, cwd=ROOT, check=True)
 
 
+def options_with(parser, generator):
+    """Reads the options, with those for a folder, for dcmdex, and for a load generator. Builds the two where dcmdex is not named."""
+    for name in ("directory", "program", generator):
+        parser.add_argument(f"--{name}", type=Path)
+    options = parser.parse_args()
+    if not options.program:
+        build(generator)
+    options.program = options.program or RELEASE / "dcmdex"
+    setattr(options, generator, getattr(options, generator) or RELEASE / generator)
+    return options
+
+
+def generate(options, index):
+    """Makes an index of so many instances, and prints what the run is about."""
+    subprocess.run([options.indexload, index, str(options.instances)], check=True, stdout=subprocess.DEVNULL)
+    print(f"# {machine()}, commit {commit()}, {options.instances} instances, load {os.getloadavg()[0]:.1f}", flush=True)
+
+
 def machine():
     cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)

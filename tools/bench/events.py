@@ -20,7 +20,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from common import RELEASE, build, commit, fail, machine, serve
+from common import commit, fail, machine, options_with, serve
 
 LOG = "[event_log]\nenabled = true\ninstances = true\nquiet_seconds = 1\n"
 RECEIVER = '[[events]]\nname = "bench"\npost = "http://127.0.0.1:{port}/"\nkinds = ["instance-stored", "study-complete"]\n'
@@ -47,8 +47,7 @@ def run(kind, options, place, port):
     config = place / "dcmdex.toml"
     durability = f'[store]\ndurability = "{options.durability}"\n'
     config.write_text(durability + {"no events": "", "event log": LOG, "receiver": LOG + RECEIVER.format(port=port)}[kind])
-    binary = options.program or RELEASE / "dcmdex"
-    storeload = options.storeload or RELEASE / "storeload"
+    binary, storeload = options.program, options.storeload
     flags = ["--config", config, *(["--metadata-only"] if options.metadata_only else [])]
     Hook.taken = 0
     with (place / "log").open("wb") as log, serve(place / "index.db", place / "objects", log, *flags, binary=binary) as node:
@@ -81,12 +80,7 @@ def main():
     parser.add_argument("--size", type=int, default=16_384)
     parser.add_argument("--durability", choices=["full", "os"], default="full")
     parser.add_argument("--metadata-only", action="store_true")
-    parser.add_argument("--directory", type=Path)
-    parser.add_argument("--program", type=Path)
-    parser.add_argument("--storeload", type=Path)
-    options = parser.parse_args()
-    if not options.program:
-        build("storeload")
+    options = options_with(parser, "storeload")
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hook)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     kept = "metadata only" if options.metadata_only else f"objects of {options.size} bytes"

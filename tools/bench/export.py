@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import RELEASE, build, commit, fail, machine
+from common import fail, generate, options_with
 
 
 def timed(command, cwd):
@@ -72,19 +72,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--instances", type=int, default=1_600_000)
     parser.add_argument("--files", type=int, default=40_000)
-    parser.add_argument("--directory", type=Path)
-    parser.add_argument("--program", type=Path)
-    parser.add_argument("--indexload", type=Path)
-    arguments = parser.parse_args()
-    if not arguments.program:
-        build("indexload")
-    program = arguments.program or RELEASE / "dcmdex"
-    indexload = arguments.indexload or RELEASE / "indexload"
+    arguments = options_with(parser, "indexload")
+    program = arguments.program
     with tempfile.TemporaryDirectory(dir=arguments.directory) as place:
         place = Path(place)
         index = place / "x.db"
-        subprocess.run([indexload, index, str(arguments.instances)], check=True, stdout=subprocess.DEVNULL)
-        print(f"# {machine()}, commit {commit()}, {arguments.instances} instances, load {os.getloadavg()[0]:.1f}")
+        generate(arguments, index)
         base = None
         image = ["--index", index, "--level", "IMAGE"]
         commands = [

@@ -9,8 +9,6 @@ Identifier than the node takes for the page. It fails if a record comes twice or
 """
 
 import argparse
-import os
-import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -21,7 +19,7 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE
 from pynetdicom.sop_class import RepositoryQuery
 
-from common import RELEASE, build, commit, fail, machine, serve
+from common import fail, generate, options_with, serve
 
 CUT_PAGES = (2, 5)
 
@@ -49,22 +47,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--instances", type=int, default=1_600_000)
     parser.add_argument("--page", type=int, default=10_000)
-    parser.add_argument("--directory", type=Path)
-    parser.add_argument("--program", type=Path)
-    parser.add_argument("--indexload", type=Path)
-    arguments = parser.parse_args()
-    if not arguments.program:
-        build("indexload")
+    arguments = options_with(parser, "indexload")
     pynetdicom._config.LOG_RESPONSE_IDENTIFIERS = False
     pynetdicom.association.decode = lambda stream, *_: stream.getvalue()
     with tempfile.TemporaryDirectory(dir=arguments.directory) as place:
         place = Path(place)
         index = place / "index.db"
-        indexload = arguments.indexload or RELEASE / "indexload"
-        subprocess.run([indexload, index, str(arguments.instances)], check=True, stdout=subprocess.DEVNULL)
-        print(f"# {machine()}, commit {commit()}, {arguments.instances} instances, load {os.getloadavg()[0]:.1f}", flush=True)
-        binary = arguments.program or RELEASE / "dcmdex"
-        with (place / "log").open("wb") as log, serve(index, place / "objects", log, binary=binary) as node:
+        generate(arguments, index)
+        with (place / "log").open("wb") as log, serve(index, place / "objects", log, binary=arguments.program) as node:
             begun = time.monotonic()
             seen, twice, pages, slowest = set(), 0, 0, 0
             prior, is_last = None, False
