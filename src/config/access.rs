@@ -96,6 +96,8 @@ impl Config {
 pub struct AccessHistory {
     admitted: Admitted,
     bound: BTreeMap<AeTitle, Bound>,
+    /// Whether only some addresses may send HL7 messages.
+    hl7_senders_named: bool,
 }
 
 /// Restrictions in an entry of the table. Without them the entry would let in more.
@@ -113,7 +115,8 @@ impl AccessHistory {
     /// Fails as [`Config::admitted`] does.
     pub fn of(config: &Config) -> Result<Self, Error> {
         let bound = entries(config).map(|(title, grant, entry)| (title.clone(), Bound::of(grant, entry))).collect();
-        Ok(Self { admitted: config.admitted()?, bound })
+        let hl7_senders_named = !config.worklist.hl7_senders.is_empty();
+        Ok(Self { admitted: config.admitted()?, bound, hl7_senders_named })
     }
 
     /// Accepts the new peers of a running node and remembers them.
@@ -132,6 +135,15 @@ impl AccessHistory {
                     .to_owned();
             problems.push(SettingProblem { origin, message });
         }
+        let hl7_senders_named = !new.worklist.hl7_senders.is_empty();
+        if self.hl7_senders_named && !hl7_senders_named {
+            let origin = new.layers.setting(settings::WORKLIST_HL7_SENDERS.path()).origin.clone();
+            let message = "the addresses that may send HL7 messages are gone, so that anyone could: a truncated file \
+                           looks the same; if this is intended, write \
+                           `worklist.hl7_senders = [\"0.0.0.0/0\", \"::/0\"]`"
+                .to_owned();
+            problems.push(SettingProblem { origin, message });
+        }
         let mut bound = self.bound.clone();
         for (title, grant, entry) in entries(new) {
             let now = Bound::of(grant, entry);
@@ -142,7 +154,7 @@ impl AccessHistory {
         if !problems.is_empty() {
             return Err(Error::Invalid(problems));
         }
-        *self = Self { admitted, bound };
+        *self = Self { admitted, bound, hl7_senders_named };
         Ok(admitted)
     }
 }
@@ -307,6 +319,28 @@ mod tests {
                 Some(key) => assert!(taken.clone().is_err_and(|it| it.contains(key)), "{before} {after}: {taken:?}"),
             }
         }
+    }
+
+    #[test]
+    fn the_port_for_hl7_messages_is_not_opened_by_what_a_file_lacks() {
+        let directory = tempfile::tempdir().unwrap();
+        let with = |worklist: &str| config(directory.path(), &format!("{worklist}{PEER}"));
+        let named = "[worklist]\nhl7 = \"127.0.0.1:0\"\nhl7_senders = [\"10.0.0.5\"]\n";
+        let mut history = AccessHistory::of(&with(named)).unwrap();
+        for lacking in ["", "[worklist]\n", "[worklist]\nhl7 = \"127.0.0.1:0\"\n", "[worklist]\nhl7_senders = []\n"] {
+            let refused = history.take(&with(lacking)).unwrap_err().to_string();
+            assert!(refused.contains("may send HL7 messages are gone"), "{lacking}: {refused}");
+        }
+        for said in ["[\"10.0.0.6\"]", "[\"10.0.0.0/8\", \"::1\"]", "[\"0.0.0.0/0\", \"::/0\"]"] {
+            let text = format!("[worklist]\nhl7_senders = {said}\n");
+            assert_eq!(history.take(&with(&text)).unwrap(), Admitted::Table, "{said}");
+        }
+        // Where anyone on this machine could send from the start, nothing is lost.
+        let mut open = AccessHistory::of(&with("")).unwrap();
+        for text in ["", named] {
+            open.take(&with(text)).unwrap();
+        }
+        assert!(open.take(&with("")).is_err());
     }
 
     /// Tries each prefix of a file in turn, as an editor may write it. No title may gain a
