@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::federated::{Federation, RoutedFile, Router, RouterThread};
-use super::sqlite::{self, DatabaseFiles, SqliteReader, SqliteWriter, SqliteWriterHandle};
+use super::sqlite::{self, DatabaseFiles, SqliteReader, SqliteWriter, SqliteWriterHandle, note_of};
 use super::worklist::{
     PerformedStep, WorklistArrival, WorklistAsked, WorklistChanges, WorklistProblem, WorklistRequest, WorklistRow,
     WorklistSearch, WorklistState, WorklistWork,
@@ -585,8 +585,30 @@ impl WorklistChanges for WriterHandle {
 pub struct IndexFiles {
     index: PathBuf,
     is_folder: bool,
-    paths: Vec<PathBuf>,
-    files: Vec<DatabaseFiles>,
+    files: Vec<IndexFile>,
+}
+
+/// One of them.
+#[derive(Clone, Debug)]
+struct IndexFile {
+    path: PathBuf,
+    files: DatabaseFiles,
+    /// What is beside it if it is frozen, and whether it was.
+    note: PathBuf,
+    is_frozen: bool,
+}
+
+impl IndexFile {
+    fn of(path: PathBuf) -> Self {
+        let (files, note) = (DatabaseFiles::of(&path), note_of(&path));
+        Self { is_frozen: note.exists(), path, files, note }
+    }
+
+    /// Whether it is frozen, or not, as it was. A frozen file may be thawed, written, and frozen
+    /// again, while readers have what it was.
+    fn is_as_opened(&self) -> bool {
+        self.note.exists() == self.is_frozen && (!self.is_frozen || self.files.check_database().is_ok())
+    }
 }
 
 impl IndexFiles {
@@ -601,20 +623,25 @@ impl IndexFiles {
     #[must_use]
     pub fn of(index: &Path) -> Self {
         let paths = files_of(index).unwrap_or_else(|_| vec![index.to_owned()]);
-        let files = paths.iter().map(|path| DatabaseFiles::of(path)).collect();
-        Self { index: index.to_owned(), is_folder: index.is_dir(), paths, files }
+        let files = paths.into_iter().map(IndexFile::of).collect();
+        Self { index: index.to_owned(), is_folder: index.is_dir(), files }
     }
 
     /// Whether the folder has the same files as then. An index of one file always has.
     #[must_use]
     pub fn are_all(&self) -> bool {
-        !self.is_folder || files_of(&self.index).is_ok_and(|now| now == self.paths)
+        let has_same = || files_of(&self.index).is_ok_and(|now| self.paths().eq(now.iter().map(PathBuf::as_path)));
+        !self.is_folder || has_same() && self.files.iter().all(IndexFile::is_as_opened)
     }
 
-    /// Whether a reader has opened just these files.
+    /// Whether a reader has opened files of just these names.
     #[must_use]
     pub fn are_those_of(&self, reader: &Reader) -> bool {
-        !self.is_folder || reader.files() == self.paths
+        !self.is_folder || self.paths().eq(reader.files().iter().map(PathBuf::as_path))
+    }
+
+    fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(|file| file.path.as_path())
     }
 
     /// Checks that the same files still have these names.
@@ -622,7 +649,7 @@ impl IndexFiles {
     /// # Errors
     /// See [`DatabaseFiles::check`].
     pub fn check(&self) -> Result<(), Error> {
-        self.files.iter().try_for_each(DatabaseFiles::check)
+        self.files.iter().try_for_each(|file| file.files.check())
     }
 
     /// Checks that the databases still have their names.
@@ -630,7 +657,7 @@ impl IndexFiles {
     /// # Errors
     /// See [`DatabaseFiles::check_database`].
     pub fn check_database(&self) -> Result<(), Error> {
-        self.files.iter().try_for_each(DatabaseFiles::check_database)
+        self.files.iter().try_for_each(|file| file.files.check_database())
     }
 }
 

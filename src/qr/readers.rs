@@ -91,8 +91,9 @@ impl Readers {
             return Ok(reader);
         }
         files.check().map_err(FindError::Index)?;
+        let opening = self.times_changed.load(Relaxed);
         drop(files);
-        Reader::open(&self.index).map_err(FindError::Index)
+        Ok(Reader::open(&self.index).map_err(FindError::Index)?.of_opening(opening))
     }
 
     /// The files of the index. Readers of a folder that has other files now are closed.
@@ -129,7 +130,10 @@ impl Readers {
     /// Keeps a reader for the next request. A reader that failed must not be given back, since it
     /// may fail again.
     pub(crate) fn give_back(&self, reader: Reader) {
-        let is_current = self.files.lock().unwrap_or_else(PoisonError::into_inner).are_those_of(&reader);
+        let is_current = {
+            let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+            files.are_those_of(&reader) && reader.opening() == self.times_changed.load(Relaxed)
+        };
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if is_current && idle.len() < IDLE_READERS {
             idle.push(reader);

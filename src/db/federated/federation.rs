@@ -22,6 +22,7 @@ pub struct Federation<R> {
     names: Arc<[PathBuf]>,
     shared: SharedStudies,
     state: Arc<AskedState>,
+    opening: u64,
 }
 
 impl<R: FederatedPart> Federation<R> {
@@ -35,7 +36,20 @@ impl<R: FederatedPart> Federation<R> {
             names: names.into(),
             shared: SharedStudies::default(),
             state: Arc::default(),
+            opening: 0,
         }
+    }
+
+    /// Numbers it, for whoever keeps readers and opens new ones when files have changed.
+    #[must_use]
+    pub fn of_opening(self, opening: u64) -> Self {
+        Self { opening, ..self }
+    }
+
+    /// The number of [`Self::of_opening`].
+    #[must_use]
+    pub const fn opening(&self) -> u64 {
+        self.opening
     }
 
     /// The paths of the files, the main file first.
@@ -176,7 +190,7 @@ impl<R: FederatedPart> Search for Federation<R> {
     fn another(&self) -> Result<Self, Error> {
         let parts = self.parts.iter().map(Search::another).collect::<Result<_, _>>()?;
         let (names, shared) = (Arc::clone(&self.names), self.shared.clone());
-        Ok(Self { parts, lookups: Vec::new(), names, shared, state: Arc::default() })
+        Ok(Self { parts, lookups: Vec::new(), names, shared, state: Arc::default(), opening: self.opening })
     }
 }
 

@@ -12,11 +12,13 @@ use std::time::Duration;
 
 use fail::fail_point;
 use rusqlite::{Connection, OpenFlags};
+use rustix::fs::ioctl_ficlone;
 use serde_json::{Value, json};
 
 use super::files::{self, Log, LogRecord};
 use super::{functions, schema};
 use crate::db::Error;
+use crate::files::{FILE_MODE, UnfinishedFile};
 use crate::model::checksum::{Checksum, ChecksumBuilder};
 
 /// Bytes that are read at a time for a checksum.
@@ -33,9 +35,11 @@ pub struct FrozenIndex {
     pub frozen_ms: i64,
 }
 
-/// The file that says that an index is frozen.
-fn note_of(index: &Path) -> PathBuf {
-    with_suffix(index, "-frozen")
+/// The file that says that an index is frozen. It lies beside the index itself, if the name is a
+/// link.
+pub(in crate::db) fn note_of(given: &Path) -> PathBuf {
+    let index = fs::canonicalize(given);
+    with_suffix(index.as_deref().unwrap_or(given), "-frozen")
 }
 
 fn with_suffix(index: &Path, suffix: &str) -> PathBuf {
@@ -121,11 +125,30 @@ pub fn freeze(index: &Path, now_ms: i64) -> Result<FrozenIndex, Error> {
 
 /// Lets an index be written again.
 ///
+/// Who has it open takes no locks, and would find pages of two moments once it is written. So a copy
+/// gets its name, and those keep the file that they have opened.
+///
 /// # Errors
-/// If its note cannot be removed.
+/// If it cannot be copied, or its note cannot be removed. It is frozen then.
 pub fn thaw(index: &Path) -> Result<(), Error> {
+    let index = &fs::canonicalize(index).map_err(|_| Error::Missing { path: index.to_owned() })?;
+    replace_by_copy(index).map_err(|source| Error::Io { path: index.clone(), source })?;
+    // A test ends the work here.
+    fail_point!(&format!("thaw renamed {}", index.display()), |_| Err(Error::Locked));
     remove(&note_of(index))?;
-    sync_directory_of(index).map_err(|source| Error::Io { path: index.to_owned(), source })
+    sync_directory_of(index).map_err(|source| Error::Io { path: index.clone(), source })
+}
+
+fn replace_by_copy(index: &Path) -> io::Result<()> {
+    let mut from = File::open(index)?;
+    let permissions = from.metadata()?.permissions();
+    let mut copy = UnfinishedFile::under(with_suffix(index, ".thawing"), index, FILE_MODE)?;
+    copy.file().set_permissions(permissions)?;
+    if ioctl_ficlone(copy.file(), &from).is_err() {
+        // Few file systems share blocks.
+        io::copy(&mut from, &mut copy)?;
+    }
+    copy.finish()
 }
 
 /// Opens an index for this process alone, with all of its log in the database.

@@ -34,6 +34,7 @@ mod writer;
 
 pub use copying::{IndexHold, copy_index};
 pub use files::DatabaseFiles;
+pub(in crate::db) use frozen::note_of;
 pub use frozen::{FrozenIndex, checksum_of, freeze, frozen, thaw};
 pub use reader::SqliteReader;
 pub use schema::SCHEMA_VERSION;

@@ -124,3 +124,45 @@ fn files_come_and_go_while_a_node_answers() {
     assert_eq!(studies_of(&node), Some(2));
     assert_eq!(node.stop(Signal::TERM).0, Some(0));
 }
+
+#[test]
+fn a_thawed_file_is_read_anew_while_a_node_answers() {
+    let place = folder();
+    place.run(["index", "freeze", "folder/cold.db"]).expect(0);
+    let node = Node::start(&place, &["--index", "folder"]);
+    let Some(before) = studies_of(&node) else { return };
+    assert_eq!(before, 4);
+    place.run(["index", "thaw", "folder/cold.db"]).expect(0);
+    assert_eq!(studies_of(&node), Some(4));
+    for (number, expected) in [(70, 5), (80, 6)] {
+        objects::write(&place.path(format!("late/{number}.dcm")), number, number, number);
+        place.run(["scan", "--index", "folder/cold.db", "late"]).expect(0);
+        assert_eq!(studies_of(&node), Some(expected));
+    }
+    assert_eq!(node.stop(Signal::TERM).0, Some(0));
+    place.run(["index", "freeze", "folder/cold.db"]).expect(0);
+    let node = Node::start(&place, &["--index", "folder"]);
+    assert_eq!(studies_of(&node), Some(6));
+    place.run(["index", "thaw", "folder/cold.db"]).expect(0);
+    objects::write(&place.path("late/90.dcm"), 90, 90, 90);
+    place.run(["scan", "--index", "folder/cold.db", "late"]).expect(0);
+    place.run(["index", "freeze", "folder/cold.db"]).expect(0);
+    assert_eq!(studies_of(&node), Some(7), "thawed, written and frozen again between two questions");
+    assert_eq!(node.stop(Signal::TERM).0, Some(0));
+}
+
+#[test]
+fn a_link_to_a_frozen_file_is_frozen_too() {
+    let place = folder();
+    place.run(["index", "freeze", "folder/cold.db"]).expect(0);
+    fs::create_dir(place.path("links")).unwrap();
+    std::os::unix::fs::symlink(place.path("folder/cold.db"), place.path("links/cold.db")).unwrap();
+    let refused = place.run(["scan", "--index", "links/cold.db", "one"]).expect(2);
+    assert!(refused.stderr.contains("is frozen"), "{refused:?}");
+    let listed = place.run(["index", "list", "--index", "links/cold.db"]).expect(0).stdout;
+    assert!(listed.contains("; frozen "), "{listed}");
+    assert_eq!(fs::read_dir(place.path("links")).unwrap().count(), 1, "nothing is made beside the link");
+    place.run(["index", "thaw", "links/cold.db"]).expect(0);
+    assert!(place.path("links/cold.db").is_symlink());
+    place.run(["scan", "--index", "links/cold.db", "one"]).expect(0);
+}

@@ -108,3 +108,37 @@ fn a_kill_leaves_the_former_file_or_the_frozen_one() {
     assert_eq!(find(&index, &asked), before);
     assert_eq!(names_in(directory.path()).len(), 2);
 }
+
+/// Readers of a frozen index take no locks. Whoever thaws it does not know of them.
+#[test]
+fn a_reader_keeps_what_it_opened_when_the_index_is_thawed_and_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let index = filled(directory.path());
+    freeze(&index, 5).unwrap();
+    let asked = request(Image, &[SOPInstanceUID]);
+    let before = find(&index, &asked);
+    let mut reader = Reader::open(&index).unwrap();
+    reader.status().unwrap();
+    thaw(&index).unwrap();
+    let uids: Vec<String> = (300..3000).map(|number| format!("1.2.{}.1.{number}", number / 10)).collect();
+    let files = uids.iter().enumerate().map(|(at, uid)| file(uid, record(&format!("1.3.{at}"), "1", uid, &[])));
+    let writer = writer(&index);
+    writer.handle().scanned(scanned("/more", files.collect())).unwrap();
+    writer.close().unwrap();
+    assert_eq!(found_by(&mut reader, &asked), before);
+    assert_eq!(find(&index, &asked).len(), before.len() + uids.len());
+}
+
+#[test]
+fn an_index_that_was_not_thawed_to_its_end_is_frozen() {
+    let directory = tempfile::tempdir().unwrap();
+    let index = filled(directory.path());
+    let noted = freeze(&index, 5).unwrap();
+    fail::cfg(format!("thaw renamed {}", fs::canonicalize(&index).unwrap().display()), "1*return").unwrap();
+    assert!(thaw(&index).is_err());
+    assert_eq!(frozen(&index).unwrap(), Some(noted.clone()));
+    assert_eq!(checksum_of(&index).unwrap(), (noted.size, noted.checksum));
+    assert_eq!(names_in(directory.path()).len(), 2);
+    thaw(&index).unwrap();
+    assert_eq!(names_in(directory.path()), BTreeSet::from(["cold.db".to_owned()]));
+}

@@ -140,12 +140,16 @@ pub(crate) fn request(level: QueryRetrieveLevel, returned: &[AttributeId]) -> Fi
 }
 
 pub(crate) fn find(index: &Path, request: &FindRequest) -> Vec<Vec<String>> {
+    found_by(&mut Reader::open(index).unwrap(), request)
+}
+
+pub(crate) fn found_by(reader: &mut Reader, request: &FindRequest) -> Vec<Vec<String>> {
     let mut answers = Vec::new();
     let mut collect = |answer: FindAnswer| {
         answers.push(answer.values);
         ControlFlow::Continue(())
     };
-    Reader::open(index).unwrap().find(request, &mut collect).unwrap();
+    reader.find(request, &mut collect).unwrap();
     answers
 }
 
