@@ -147,14 +147,14 @@ impl CohortFolder {
             Place::Archive => Placing::Copy,
             Place::InPlace | Place::Managed => self.placing,
         };
-        let source = location.directory.join(&location.file_name);
-        if location.place != Place::Archive {
-            check_unchanged(&source, location)?;
+        if matches!(placing, Placing::Reflink | Placing::Copy) {
+            return self.copy(file, location, placing);
         }
+        let source = location.directory.join(&location.file_name);
+        check_unchanged(&source, location)?;
         let linked = match placing {
-            Placing::HardLink => fs::hard_link(&source, file),
             Placing::SymbolicLink => std::os::unix::fs::symlink(&source, file),
-            Placing::Reflink | Placing::Copy => return self.copy(file, location, placing),
+            _ => fs::hard_link(&source, file),
         };
         match linked {
             Ok(()) => Ok(Some(placing)),
@@ -184,7 +184,7 @@ impl CohortFolder {
         if file.symlink_metadata().is_ok() {
             return Ok(self.has_the_bytes(file, location)?.then_some(placing));
         }
-        let mut source = self.open(location)?;
+        let mut source = open_unchanged(location, &self.archives)?;
         let mut into = UnfinishedFile::under(with_suffix(file, ".partial"), file, FILE_MODE).map_err(failed)?;
         let mut placed = Placing::Copy;
         if placing == Placing::Reflink && location.place != Place::Archive {
@@ -209,21 +209,13 @@ impl CohortFolder {
         }
     }
 
-    fn open(&self, location: &Location) -> Result<Source, Error> {
-        match Source::open(location, &self.archives) {
-            Ok(Some(source)) => Ok(source),
-            Ok(None) => Err(Error::Object("only its metadata are kept".to_owned())),
-            Err(error) => Err(Error::Object(in_words(&error))),
-        }
-    }
-
     /// Whether a file has the bytes of an object: a run that was killed made it.
     fn has_the_bytes(&self, file: &Path, location: &Location) -> Result<bool, Error> {
         let Ok(metadata) = file.symlink_metadata() else { return Ok(false) };
         if !metadata.is_file() || (location.place != Place::Archive && metadata.len() != location.size) {
             return Ok(false);
         }
-        let mut source = self.open(location)?;
+        let mut source = open_unchanged(location, &self.archives)?;
         let mut there =
             io::BufReader::new(File::open(file).map_err(|source| Error::Write { path: file.to_owned(), source })?);
         let (mut one, mut other) = (vec![0; COPIED_AT_ONCE], vec![0; COPIED_AT_ONCE]);
@@ -240,13 +232,25 @@ impl CohortFolder {
     }
 }
 
+/// Opens the object of a location. Refuses one that is no longer what the index knows.
+pub(super) fn open_unchanged(location: &Location, archives: &Archives) -> Result<Source, Error> {
+    match Source::open(location, archives) {
+        Ok(Some(source)) => as_known(source.is_not_as_known()).map(|()| source),
+        Ok(None) => Err(Error::Object("only its metadata are kept".to_owned())),
+        Err(error) => Err(Error::Object(in_words(&error))),
+    }
+}
+
 /// Refuses a file that is no longer the one that the index knows.
 fn check_unchanged(source: &Path, location: &Location) -> Result<(), Error> {
-    let metadata = fs::metadata(source).map_err(gone)?;
-    if change_of(location, &metadata).is_some() {
-        return Err(Error::Object("it has changed since it was indexed; hint: scan again".to_owned()));
+    as_known(change_of(location, &fs::metadata(source).map_err(gone)?))
+}
+
+fn as_known(change: Option<&'static str>) -> Result<(), Error> {
+    match change {
+        None => Ok(()),
+        Some(_) => Err(Error::Object("it has changed since it was indexed; hint: scan again".to_owned())),
     }
-    Ok(())
 }
 
 fn gone(error: io::Error) -> Error {
@@ -256,7 +260,7 @@ fn gone(error: io::Error) -> Error {
     })
 }
 
-pub(super) fn in_words(error: &crate::store::Error) -> String {
+fn in_words(error: &crate::store::Error) -> String {
     match error {
         crate::store::Error::Object { source, .. } => match source.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => "it is gone".to_owned(),

@@ -7,13 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Error;
-use super::folder::{CopyError, copy_bytes, in_words};
+use super::folder::{CopyError, copy_bytes, open_unchanged};
 use super::manifest::{MANIFEST, ManifestRow, PackedManifest};
 use super::names::{numbered, path_key};
 use crate::archive::Archives;
 use crate::files::{FILE_MODE, UnfinishedFile, nameless_file, parent_of};
 use crate::model::location::Location;
-use crate::store::Source;
 
 /// Numbers that are tried for one name.
 const MAX_NUMBER: u32 = 100_000;
@@ -100,11 +99,7 @@ impl CohortPackage {
     /// # Errors
     /// [`Error::Object`] if the source cannot be read. Any other error is one of the destination.
     pub fn add(&mut self, name: &Path, location: &Location) -> Result<(PathBuf, u32), Error> {
-        let mut source = match Source::open(location, &self.archives) {
-            Ok(Some(source)) => source,
-            Ok(None) => return Err(Error::Object("only its metadata are kept".to_owned())),
-            Err(error) => return Err(Error::Object(in_words(&error))),
-        };
+        let mut source = open_unchanged(location, &self.archives)?;
         // The length stands in front of the bytes. An object that cannot be read whole is left out,
         // so a member is read into a file without a name first.
         let length = match source.left() {

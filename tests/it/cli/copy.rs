@@ -183,14 +183,21 @@ fn a_file_that_changed_or_is_gone_is_left_out_and_named() {
     let place = place();
     fs::remove_file(place.path("archive/1.dcm")).unwrap();
     fs::write(place.path("archive/2.dcm"), "other").unwrap();
-    let run = copy(&place, ["--to", "out", "--by", "hard-link"]).expect(1);
-    assert!(
-        run.stderr.contains("archive/1.dcm: it is gone") && run.stderr.contains("archive/2.dcm: it has changed"),
-        "{run:?}"
-    );
-    let rows = manifest(&fs::read_to_string(place.path("out/manifest.csv")).unwrap());
-    assert_eq!(rows["1.2.1.1.1"].1, "failed");
-    assert_eq!(files(&place, "out").len(), 3);
+    // The member of the same name is another object now.
+    let other = objects::file_with(9, &[]);
+    fs::write(place.path("archive/a.zip"), Zip::default().with("m.dcm", &other, Keep::Deflated).finish()).unwrap();
+    for (to, by) in [("linked", "hard-link"), ("copied", "copy"), ("out.zip", "copy"), ("out.tar", "copy")] {
+        let run = copy(&place, ["--to", to, "--by", by]).expect(1);
+        for said in ["archive/1.dcm: it is gone", "archive/2.dcm: it has changed", "a.zip!/m.dcm: it has changed"] {
+            assert!(run.stderr.contains(said), "{to}: {run:?}");
+        }
+        assert!(run.stderr.contains("1 files in"), "{to}: {run:?}");
+        if !to.contains('.') {
+            let rows = manifest(&fs::read_to_string(place.path(to).join("manifest.csv")).unwrap());
+            assert_eq!([1, 2, 4].map(|number| rows[&format!("1.2.{number}.1.1")].1.as_str()), ["failed"; 3]);
+            assert_eq!(files(&place, to).len(), 2);
+        }
+    }
 }
 
 #[test]
