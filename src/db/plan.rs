@@ -208,7 +208,6 @@ pub(in crate::db) fn after_prefix(prefix: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::find::ArrivalKeys;
     use crate::model::level::InformationModel;
     use crate::model::matching::{KeyValue, MatchPolicy, Matching};
 
@@ -219,20 +218,7 @@ mod tests {
     }
 
     fn request(level: QueryRetrieveLevel, matching_keys: Vec<MatchingKey>) -> FindRequest {
-        FindRequest {
-            model: InformationModel::StudyRoot,
-            level,
-            matching_keys,
-            date_time_keys: Vec::new(),
-            return_keys: Vec::new(),
-            declared: Vec::new(),
-            arrival: ArrivalKeys::default(),
-            limit: None,
-            offset: 0,
-            wants_key: false,
-            wants_location: false,
-            record: None,
-        }
+        FindRequest { matching_keys, ..FindRequest::new(InformationModel::StudyRoot, level) }
     }
 
     #[test]

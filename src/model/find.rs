@@ -46,6 +46,34 @@ pub struct FindRequest {
     pub record: Option<RecordOrder>,
 }
 
+impl FindRequest {
+    /// A query for all entities of a level, which returns no attributes. Callers add what they want.
+    #[must_use]
+    pub fn new(model: InformationModel, level: QueryRetrieveLevel) -> Self {
+        Self {
+            model,
+            level,
+            matching_keys: Vec::new(),
+            date_time_keys: Vec::new(),
+            return_keys: Vec::new(),
+            declared: Vec::new(),
+            arrival: ArrivalKeys::default(),
+            limit: None,
+            offset: 0,
+            wants_key: false,
+            wants_location: false,
+            record: None,
+        }
+    }
+
+    /// Returns these attributes.
+    #[must_use]
+    pub fn returning(self, attributes: &[AttributeId]) -> Self {
+        let return_keys = attributes.iter().map(|&attribute| ReturnKey { attribute, items: Vec::new() }).collect();
+        Self { return_keys, ..self }
+    }
+}
+
 /// Conditions on how and when instances came into the index. One instance group of the entity must
 /// fulfil all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use super::{Hierarchy, Options, PendingStatus, Retrievable};
 use crate::db::{can_answer, can_answer_declared};
 use crate::model::attribute::{ATTRIBUTES, Attribute, AttributeId, KeyType, ValueSource};
 use crate::model::declared::{DeclaredSet, Unit, creator_tag, is_private_creator};
-use crate::model::find::{ArrivalKeys, DateTimeKey, DeclaredKey, FindRequest, MatchingKey, ReturnKey};
+use crate::model::find::{DateTimeKey, DeclaredKey, FindRequest, MatchingKey, ReturnKey};
 use crate::model::level::{InformationModel, QueryRetrieveLevel};
 use crate::model::matching::{
     DateTimeRange, KeyElement, KeyValue, MatchPolicy, Matching, MatchingError, NameMatching, QuotationMarks,
@@ -141,18 +141,12 @@ pub fn parse(
     let limit = options.limit.map(|limit| limit.saturating_add(1));
     Ok(Query {
         request: FindRequest {
-            model,
-            level,
             matching_keys,
             date_time_keys,
             return_keys,
             declared,
-            arrival: ArrivalKeys::default(),
             limit,
-            offset: 0,
-            wants_key: false,
-            wants_location: false,
-            record: None,
+            ..FindRequest::new(model, level)
         },
         unsupported,
         character_set: identifier.character_set.clone(),

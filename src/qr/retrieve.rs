@@ -10,7 +10,7 @@ use super::error::{Failure, FindError};
 use super::identifier::Identifier;
 use crate::db::{self, Search};
 use crate::model::attribute::{ATTRIBUTES, Attribute, AttributeId, KeyType};
-use crate::model::find::{ArrivalKeys, FindRequest, MatchingKey, ReturnKey};
+use crate::model::find::{FindRequest, MatchingKey};
 use crate::model::level::{InformationModel, QueryRetrieveLevel};
 use crate::model::matching::{KeyValue, MatchPolicy, Matching, Narrowing};
 use crate::qr::identifier::SPECIFIC_CHARACTER_SET;
@@ -122,22 +122,8 @@ pub fn parse_retrieval(
             return Err(RetrieveError::NoKeyOfRetrieval(other.tag));
         }
     }
-    let return_keys = [AttributeId::SOPClassUID, AttributeId::SOPInstanceUID, AttributeId::AvailableTransferSyntaxUID]
-        .map(|attribute| ReturnKey { attribute, items: Vec::new() });
-    Ok(FindRequest {
-        model,
-        level: QueryRetrieveLevel::Image,
-        matching_keys,
-        date_time_keys: Vec::new(),
-        declared: Vec::new(),
-        arrival: ArrivalKeys::default(),
-        return_keys: return_keys.into(),
-        limit: None,
-        offset: 0,
-        wants_key: false,
-        wants_location: false,
-        record: None,
-    })
+    let returned = [AttributeId::SOPClassUID, AttributeId::SOPInstanceUID, AttributeId::AvailableTransferSyntaxUID];
+    Ok(FindRequest { matching_keys, ..FindRequest::new(model, QueryRetrieveLevel::Image).returning(&returned) })
 }
 
 /// Kind of an object. Each kind needs a presentation context.

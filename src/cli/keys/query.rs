@@ -139,20 +139,7 @@ pub(in crate::cli) fn nothing_matched(asked: &FindKeys, mut reader: Reader) -> a
 }
 
 fn query_for_anything() -> FindRequest {
-    FindRequest {
-        model: InformationModel::PatientRoot,
-        level: QueryRetrieveLevel::Study,
-        matching_keys: Vec::new(),
-        date_time_keys: Vec::new(),
-        return_keys: Vec::new(),
-        declared: Vec::new(),
-        arrival: crate::model::find::ArrivalKeys::default(),
-        limit: Some(1),
-        offset: 0,
-        wants_key: false,
-        wants_location: false,
-        record: None,
-    }
+    FindRequest { limit: Some(1), ..FindRequest::new(InformationModel::PatientRoot, QueryRetrieveLevel::Study) }
 }
 
 /// Finds out where the object of an answer lies.

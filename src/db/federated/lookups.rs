@@ -8,7 +8,7 @@ use super::question::FederatedQuestion;
 use super::shared::SharedStudies;
 use crate::db::{Error, rules};
 use crate::model::attribute::AttributeId::{self, *};
-use crate::model::find::{ArrivalKeys, FindAnswer, FindRequest, MatchingKey, ReturnKey};
+use crate::model::find::{FindAnswer, FindRequest, MatchingKey};
 use crate::model::level::InformationModel;
 use crate::model::level::QueryRetrieveLevel::{self, Image, Patient, Series, Study};
 use crate::model::matching::{KeyValue, MatchPolicy, Matching};
@@ -241,18 +241,6 @@ pub(super) fn request_for(
     };
     let keys =
         keys.iter().filter_map(|(id, value)| Some(MatchingKey { attribute: *id, matching: matching(*id, value)? }));
-    FindRequest {
-        model: InformationModel::PatientRoot,
-        level,
-        matching_keys: keys.filter(|key| !matches!(key.matching, Matching::Universal)).collect(),
-        date_time_keys: Vec::new(),
-        return_keys: returned.iter().map(|&attribute| ReturnKey { attribute, items: Vec::new() }).collect(),
-        declared: Vec::new(),
-        arrival: ArrivalKeys::default(),
-        limit: None,
-        offset: 0,
-        wants_key: false,
-        wants_location: false,
-        record: None,
-    }
+    let matching_keys = keys.filter(|key| !matches!(key.matching, Matching::Universal)).collect();
+    FindRequest { matching_keys, ..FindRequest::new(InformationModel::PatientRoot, level).returning(returned) }
 }

@@ -27,7 +27,7 @@ use dcmdex::db::{
 use dcmdex::ingest::{Outcome, Wanted, read_file};
 use dcmdex::model::attribute::AttributeId;
 use dcmdex::model::clock::{Clock, unix_ms};
-use dcmdex::model::find::{FindAnswer, FindRequest, ReturnKey};
+use dcmdex::model::find::{FindAnswer, FindRequest};
 use dcmdex::model::level::{InformationModel, QueryRetrieveLevel};
 use dcmdex::model::location::{Location, Place};
 use dcmdex::model::matching::{KeyValue, MatchPolicy, Matching};
@@ -123,20 +123,7 @@ pub(crate) fn store_with(
 }
 
 pub(crate) fn request(level: QueryRetrieveLevel, returned: &[AttributeId]) -> FindRequest {
-    FindRequest {
-        arrival: Default::default(),
-        declared: Vec::new(),
-        model: InformationModel::PatientRoot,
-        level,
-        matching_keys: Vec::new(),
-        date_time_keys: Vec::new(),
-        return_keys: returned.iter().map(|&attribute| ReturnKey { attribute, items: Vec::new() }).collect(),
-        limit: None,
-        offset: 0,
-        wants_key: false,
-        wants_location: false,
-        record: None,
-    }
+    FindRequest::new(InformationModel::PatientRoot, level).returning(returned)
 }
 
 pub(crate) fn find(index: &Path, request: &FindRequest) -> Vec<Vec<String>> {

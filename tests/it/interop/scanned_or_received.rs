@@ -27,20 +27,8 @@ fn content(index: &Path) -> Vec<String> {
             .iter()
             .filter(|a| a.level <= level && a.source != ValueSource::AlwaysEmpty && !left_out.contains(&a.id));
         let return_keys: Vec<_> = attributes.map(|a| ReturnKey { attribute: a.id, items: Vec::new() }).collect();
-        let request = FindRequest {
-            arrival: Default::default(),
-            model: InformationModel::PatientRoot,
-            level,
-            matching_keys: Vec::new(),
-            date_time_keys: Vec::new(),
-            return_keys: return_keys.clone(),
-            declared: Vec::new(),
-            limit: None,
-            offset: 0,
-            wants_key: false,
-            wants_location: false,
-            record: None,
-        };
+        let request =
+            FindRequest { return_keys: return_keys.clone(), ..FindRequest::new(InformationModel::PatientRoot, level) };
         let collect = |answer: dcmdex::model::find::FindAnswer| {
             let values = return_keys.iter().zip(&answer.values).filter(|(_, value)| !value.is_empty());
             let values: Vec<_> = values.map(|(key, value)| format!("{}={value}", key.attribute)).collect();

@@ -20,7 +20,7 @@ use dcmdex::db::{Admin, Durability, Search};
 use dcmdex::model::attribute::AttributeId;
 use dcmdex::model::clock::Clock;
 use dcmdex::model::declared::DeclaredSet;
-use dcmdex::model::find::{FindRequest, ReturnKey};
+use dcmdex::model::find::FindRequest;
 use dcmdex::model::level::{InformationModel, QueryRetrieveLevel};
 use dcmdex::scanner::{Filter, Options, Rate, Roots, ScanEvent, ScanTarget, Stop, Summary, Vanished, WalkOrder, scan};
 
@@ -157,20 +157,8 @@ impl Archive {
     /// their order.
     fn instances(&self) -> BTreeMap<String, Vec<PathBuf>> {
         let mut reader = Reader::open(self.index()).unwrap();
-        let request = FindRequest {
-            arrival: Default::default(),
-            declared: Vec::new(),
-            model: InformationModel::PatientRoot,
-            level: QueryRetrieveLevel::Image,
-            matching_keys: Vec::new(),
-            date_time_keys: Vec::new(),
-            return_keys: vec![ReturnKey { attribute: AttributeId::SOPInstanceUID, items: Vec::new() }],
-            limit: None,
-            offset: 0,
-            wants_key: false,
-            wants_location: false,
-            record: None,
-        };
+        let request = FindRequest::new(InformationModel::PatientRoot, QueryRetrieveLevel::Image)
+            .returning(&[AttributeId::SOPInstanceUID]);
         let mut uids = Vec::new();
         reader
             .find(&request, |answer| {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use dcmdex::db::Search;
 use dcmdex::model::attribute::AttributeId;
-use dcmdex::model::find::{FindAnswer, FindRequest, ReturnKey};
+use dcmdex::model::find::{FindAnswer, FindRequest};
 use dcmdex::model::level::{InformationModel, QueryRetrieveLevel};
 
 use super::node::TestNode;
@@ -23,20 +23,7 @@ pub(crate) struct Known {
 /// Returns all instances by SOP Instance UID.
 pub(crate) fn known(node: &TestNode) -> BTreeMap<String, Known> {
     let attributes = [AttributeId::SOPClassUID, AttributeId::SOPInstanceUID, AttributeId::AvailableTransferSyntaxUID];
-    let question = FindRequest {
-        arrival: Default::default(),
-        model: InformationModel::PatientRoot,
-        level: QueryRetrieveLevel::Image,
-        matching_keys: Vec::new(),
-        date_time_keys: Vec::new(),
-        declared: Vec::new(),
-        return_keys: attributes.map(|attribute| ReturnKey { attribute, items: Vec::new() }).into(),
-        limit: None,
-        offset: 0,
-        wants_key: false,
-        wants_location: false,
-        record: None,
-    };
+    let question = FindRequest::new(InformationModel::PatientRoot, QueryRetrieveLevel::Image).returning(&attributes);
     let (mut reader, mut rows) = (node.reader(), Vec::new());
     let each = |answer: FindAnswer| {
         rows.push(answer.values);

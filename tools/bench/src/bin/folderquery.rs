@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use dcmdex::db::Search as _;
 use dcmdex::db::open::Reader;
 use dcmdex::model::attribute::AttributeId::{self, *};
-use dcmdex::model::find::{ArrivalKeys, FindRequest, MatchingKey, ReturnKey};
+use dcmdex::model::find::{FindRequest, MatchingKey};
 use dcmdex::model::level::InformationModel;
 use dcmdex::model::level::QueryRetrieveLevel::Study;
 use dcmdex::model::matching::{KeyValue, MatchPolicy, Matching};
@@ -29,21 +29,11 @@ fn request(key: Option<(AttributeId, &str)>) -> FindRequest {
         Matching::of_key(id.attribute(), &KeyValue::Text(value.to_owned()), &MatchPolicy::default()).unwrap()
     };
     FindRequest {
-        model: InformationModel::StudyRoot,
-        level: Study,
         matching_keys: key
             .map(|(attribute, value)| MatchingKey { attribute, matching: matching(attribute, value) })
             .into_iter()
             .collect(),
-        date_time_keys: Vec::new(),
-        return_keys: returned.map(|attribute| ReturnKey { attribute, items: Vec::new() }).to_vec(),
-        declared: Vec::new(),
-        arrival: ArrivalKeys::default(),
-        limit: None,
-        offset: 0,
-        wants_key: false,
-        wants_location: false,
-        record: None,
+        ..FindRequest::new(InformationModel::StudyRoot, Study).returning(&returned)
     }
 }
 
