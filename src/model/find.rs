@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use dicom_core::Tag;
 
-use super::attribute::AttributeId;
+use super::attribute::{AttributeId, KeyType};
 use super::declared::Unit;
 use super::level::{InformationModel, QueryRetrieveLevel};
 use super::location::Location;
-use super::matching::{DateTimeRange, Matching};
+use super::matching::{DateTimeRange, Matching, Narrowing};
 use super::record_key::{RecordKey, RecordOrder};
 
 /// One query to the index. C-FIND, QIDO-RS, the search page and the command line all use this form.
@@ -71,6 +71,16 @@ impl FindRequest {
     pub fn returning(self, attributes: &[AttributeId]) -> Self {
         let return_keys = attributes.iter().map(|&attribute| ReturnKey { attribute, items: Vec::new() }).collect();
         Self { return_keys, ..self }
+    }
+
+    /// Whether the unique key of the level has one value. Then there is one answer, or few.
+    #[must_use]
+    pub fn names_one(&self) -> bool {
+        self.matching_keys.iter().any(|key| {
+            let attribute = key.attribute.attribute();
+            let is_unique = attribute.level == self.level && attribute.key == KeyType::Unique;
+            is_unique && matches!(key.matching.narrowing(), Narrowing::Equals(values) if values.len() == 1)
+        })
     }
 }
 

@@ -103,6 +103,7 @@ impl AskedFind {
             backlog: AnswerBacklog::new(&spools, memory.peer()),
             failure: None,
             answered: 0,
+            holds_first: false,
             context_id,
             request: request.clone(),
             status: Status::PENDING,
@@ -160,6 +161,7 @@ async fn answer(
     // The time while the peer takes answers is not counted, because the limit is for the index.
     let mut time_is_up = tokio::time::Instant::now() + options.query_time_limit;
     let mut stopping = false;
+    let mut last = Answers::default();
     loop {
         tokio::select! {
             biased;
@@ -177,12 +179,16 @@ async fn answer(
             answers = running.next() => match answers {
                 // These were on their way when the peer cancelled. It wants no more of them.
                 Some(_) if stopping => {}
+                // They go out in one piece with the last response.
+                Some(answers) if running.has_no_more() => {
+                    last = answers;
+                    break;
+                }
                 Some(answers) => {
                     let begun = Instant::now();
                     session.writer.send(&answers.bytes).await.map_err(End::Write)?;
                     time_is_up += begun.elapsed();
-                    metrics::FIND_MATCHES.add(answers.count);
-                    session.answered.count_pending(CommandField::C_FIND_RSP, answers.count);
+                    count(&answers, session);
                 }
                 None => break,
             },
@@ -198,9 +204,17 @@ async fn answer(
     if let Some(failure) = failure {
         session.log(&failure, true);
     }
-    session.send(context_id, &response).await?;
+    session.send_behind(&mut last.bytes, context_id, &response).await?;
+    count(&last, session);
     Ok(queued)
 }
+
+/// Counts answers that went out.
+fn count(answers: &Answers, session: &mut Session) {
+    metrics::FIND_MATCHES.add(answers.count);
+    session.answered.count_pending(CommandField::C_FIND_RSP, answers.count);
+}
+
 /// Waits until a query may begin, or is told to stop.
 async fn wait_for_turn(turns: &Arc<Turns>, peer: &CountedPeer, control: &Control) -> Result<Turn, FindError> {
     let mut turn = pin!(turns.take(peer));
@@ -215,6 +229,7 @@ async fn wait_for_turn(turns: &Arc<Turns>, peer: &CountedPeer, control: &Control
         }
     }
 }
+
 /// The sending end of the channel, with what the query knows of its peer.
 pub(super) struct Outgoing {
     sender: mpsc::Sender<Answers>,
@@ -232,6 +247,8 @@ pub(super) struct Outgoing {
     failure: Option<FindError>,
     /// Number of answers so far.
     answered: u64,
+    /// Whether the first answers wait for the end of the query.
+    holds_first: bool,
     context_id: u8,
     request: CFindRequest,
     status: Status,
@@ -239,6 +256,12 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
+    /// Gathers the first answers until the query ends, because it has only one or ends at once. They
+    /// then need no hand-over of their own, which takes as long as the query.
+    pub(super) fn hold_first(&mut self) {
+        self.holds_first = true;
+    }
+
     /// Sets the status of the Pending responses that follow.
     pub(super) fn set_status(&mut self, status: Status) {
         self.status = status;
@@ -255,7 +278,7 @@ impl Outgoing {
             thread::yield_now();
         }
         // Nobody else sends, so the room stays.
-        if self.sender.capacity() > 0 {
+        if self.sender.capacity() > 0 && !(self.holds_first && self.answered < MANY_ANSWERS) {
             let next = match self.backlog.next() {
                 Ok(older) => older.unwrap_or_else(|| std::mem::take(&mut self.gathered)),
                 Err(error) => return self.lose(&error),
@@ -474,6 +497,12 @@ impl Running {
         }
     }
 
+    /// Whether the query has ended well, and all its answers were taken.
+    fn has_no_more(&self) -> bool {
+        let AnswersFrom::Waiting(backlog) = &self.state else { return false };
+        backlog.is_empty() && matches!(self.ended, Some(Ok(()))) && self.control.order().is_none()
+    }
+
     /// Stops the query, which then ends with [`FindError::Cancelled`]. SQLite may not notice it the
     /// first time, so it must be repeated until the query has ended.
     fn cancel(&self) {
@@ -530,11 +559,13 @@ impl Drop for Running {
         self.cancel();
     }
 }
+
 /// Returns a C-FIND-RSP (PS3.7 table 9.3-4).
 pub(super) fn response(request: &CFindRequest, status: Status) -> Response {
     Response::new(CommandField::C_FIND_RQ, request.message_id, status)
         .with_sop_class(Some(&request.affected_sop_class_uid))
 }
+
 #[cfg(test)]
 mod tests {
     use super::*;

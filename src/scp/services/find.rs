@@ -175,6 +175,9 @@ impl Question for FindReceiving {
             false => qr::parse(model, &identifier, negotiated, options)?,
         };
         outgoing.set_status(Status(query.pending_status()));
+        if query.request.names_one() {
+            outgoing.hold_first();
+        }
         let mut reader = readers.take()?;
         let stop = control.begin(&reader);
         let mut writer = ResponseWriter::new(&query, encoding, &options.retrieve_ae_title);

@@ -184,12 +184,35 @@ impl Session {
         response: &Response,
         data_set: Option<&[u8]>,
     ) -> Result<(), End> {
-        self.outgoing.clear();
+        let mut outgoing = std::mem::take(&mut self.outgoing);
+        outgoing.clear();
+        let sent = self.send_message(&mut outgoing, context_id, response, data_set).await;
+        self.outgoing = outgoing;
+        sent
+    }
+
+    /// Sends a response behind messages that are encoded already, as one write.
+    pub(in crate::scp) async fn send_behind(
+        &mut self,
+        messages: &mut Vec<u8>,
+        context_id: u8,
+        response: &Response,
+    ) -> Result<(), End> {
+        self.send_message(messages, context_id, response, None).await
+    }
+
+    async fn send_message(
+        &mut self,
+        outgoing: &mut Vec<u8>,
+        context_id: u8,
+        response: &Response,
+        data_set: Option<&[u8]>,
+    ) -> Result<(), End> {
         let presence = if data_set.is_some() { DataSetPresence::Present } else { DataSetPresence::Absent };
         let command = response.command_set(presence);
-        put_message(&mut self.outgoing, context_id, &command, data_set, self.agreement.peer_max_length);
+        put_message(outgoing, context_id, &command, data_set, self.agreement.peer_max_length);
         self.log_failed(response);
-        self.writer.send(&self.outgoing).await.map_err(End::Write)?;
+        self.writer.send(outgoing).await.map_err(End::Write)?;
         self.answered.count(response);
         Ok(())
     }
