@@ -500,7 +500,7 @@ impl Running {
     /// Whether the query has ended well, and all its answers were taken.
     fn has_no_more(&self) -> bool {
         let AnswersFrom::Waiting(backlog) = &self.state else { return false };
-        backlog.is_empty() && matches!(self.ended, Some(Ok(()))) && self.control.order().is_none()
+        backlog.is_spent() && matches!(self.ended, Some(Ok(()))) && self.control.order().is_none()
     }
 
     /// Stops the query, which then ends with [`FindError::Cancelled`]. SQLite may not notice it the

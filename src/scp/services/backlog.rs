@@ -93,6 +93,11 @@ impl AnswerBacklog {
         self.counts.is_empty()
     }
 
+    /// Whether no answers wait, on disk or in memory.
+    pub(super) fn is_spent(&self) -> bool {
+        self.is_empty() && self.last.is_none()
+    }
+
     /// Appends answers to those on disk. Returns them if there is no room.
     pub(super) fn keep(&mut self, answers: Answers) -> Result<(), Answers> {
         match self.push(&answers) {
