@@ -22,6 +22,8 @@ pub enum AuditEvent {
     Retrieved,
     /// Objects or entries were deleted (A.5.3.8).
     Deleted,
+    /// An operator corrected the patient of objects (A.5.3.6, DICOM Instances Accessed).
+    Corrected,
     /// An operator changed what the index is, or where its files are (A.5.3.11, Security Alert).
     Maintained,
     /// Data left the system on a medium or in a file (A.5.3.4).

@@ -32,6 +32,7 @@ fn event(record: &AuditRecord) -> (Code, Option<Code>, char) {
         AuditEvent::Stored => (("110104", "DICOM Instances Transferred"), None, 'C'),
         AuditEvent::Retrieved => (("110104", "DICOM Instances Transferred"), None, 'R'),
         AuditEvent::Deleted => (("110105", "DICOM Study Deleted"), None, 'D'),
+        AuditEvent::Corrected => (("110103", "DICOM Instances Accessed"), None, 'U'),
         AuditEvent::Maintained => (("110113", "Security Alert"), Some(("110131", "Software Configuration")), 'E'),
         AuditEvent::Exported => (("110106", "Export"), None, 'R'),
     }
@@ -101,7 +102,7 @@ fn participants(xml: &mut String, record: &AuditRecord) {
             }
             return;
         }
-        AuditEvent::AuthenticationFailed | AuditEvent::Deleted | AuditEvent::Maintained => {
+        AuditEvent::AuthenticationFailed | AuditEvent::Deleted | AuditEvent::Corrected | AuditEvent::Maintained => {
             active(xml, &node, record.by.is_none(), None);
             if let Some(by) = &record.by {
                 active(xml, by, true, None);

@@ -36,6 +36,17 @@ impl CommandAudit {
         Ok(())
     }
 
+    /// Notes that the patient of these studies is corrected, or not any more.
+    pub(super) fn corrected(&self, rule: Vec<String>, studies: &[AuditedStudy]) -> anyhow::Result<()> {
+        let query = Some(AuditedQuery { keys: rule, ..AuditedQuery::default() });
+        // A rule for what comes later has no studies.
+        for some in studies.chunks(STUDIES).chain(studies.is_empty().then_some(studies)) {
+            let (query, studies) = (query.clone(), some.to_vec());
+            self.note(AuditRecord { query, studies, ..AuditRecord::new(AuditEvent::Corrected, self.command) })?;
+        }
+        Ok(())
+    }
+
     /// Notes that something was deleted, or brought back, that is known by a number.
     pub(super) fn removal(&self, event: AuditEvent, removal: i64) -> anyhow::Result<()> {
         let query = Some(AuditedQuery { keys: vec![format!("removal={removal}")], ..AuditedQuery::default() });

@@ -7,7 +7,7 @@
 //!   directories). Before, it checks index and storage by `places` and `fit`. `notify` tells the
 //!   service manager, and `monitoring` serves the port for supervisors.
 //! - `status` shares `health` and `watched` with `serve`. `rebuild` shares `reindex` with `remove`.
-//!   `stray` finds objects that the index lacks.
+//!   It shares the file of `correct` with that. `stray` finds objects that the index lacks.
 //! - All commands use `context`, `output`, `spooled`, `setting_args` and `suspend`. `keys` reads
 //!   keys of queries, `http` the access over HTTP, `import` other nodes' settings, and `audited`
 //!   writes the audit trail.
@@ -23,6 +23,7 @@ mod completions;
 mod configuration;
 mod context;
 mod copy;
+mod correct;
 mod echo;
 mod events;
 mod export;
@@ -126,6 +127,8 @@ enum Command {
     Restore(restore::RestoreArgs),
     /// Take instances out of the index, and received objects to the trash
     Remove(remove::RemovalArgs),
+    /// Correct the identifiers of a patient in answers and in objects that are sent
+    Correct(correct::CorrectArgs),
     /// Give indexed files the new path of their directory
     Relocate(relocate::RelocateArgs),
     /// Index the received objects that the index lacks, after it was lost or restored
@@ -184,6 +187,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Command::Backup(arguments) => backup::run(&arguments, &mut context),
         Command::Restore(arguments) => restore::run(&arguments, &mut context),
         Command::Remove(arguments) => remove::run(&arguments, &mut context),
+        Command::Correct(arguments) => correct::run(&arguments, &mut context),
         Command::Relocate(arguments) => relocate::run(&arguments, &mut context),
         Command::Rebuild(arguments) => rebuild::run(&arguments, &mut context),
         Command::Index(arguments) => index::run(&arguments, &mut context),

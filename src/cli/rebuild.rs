@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use super::output::{Grouped, Shown};
 use crate::cli::context::{Chattiness, Context, Flags, IndexArgs, make_directory_of};
 use crate::cli::reindex::{ReadObject, read, store};
-use crate::cli::{Exit, fit, places, stray};
+use crate::cli::{Exit, correct, fit, places, stray};
 use crate::config::Config;
 use crate::db::open::{Reader, Writer, WriterHandle};
 use crate::db::{Admin, Arrivals, ScanLedger, ScannedDirectory};
@@ -70,6 +70,7 @@ pub(super) fn run(arguments: &RebuildArgs, context: &mut Context) -> anyhow::Res
     join(&config, &objects, &writer.handle())?;
     places::follow_storage(&config.index, objects.root(), &writer.handle())?;
     note_removed(&config, objects.root(), &writer.handle())?;
+    let corrections = correct::kept::bring_back(&config, objects.root(), &writer.handle())?;
     let counts = index_strays(&config, &objects, &writer.handle(), context)?;
     let pruned = if arguments.prune { prune(&config, objects.root(), &writer.handle())? } else { 0 };
     writer.close()?;
@@ -79,6 +80,9 @@ pub(super) fn run(arguments: &RebuildArgs, context: &mut Context) -> anyhow::Res
         Shown(objects.root()),
         Grouped(counts.failed)
     ))?;
+    if corrections > 0 {
+        context.output.line(format_args!("{} corrections were brought back", Grouped(corrections)))?;
+    }
     if counts.removed > 0 {
         context.output.line(format_args!("{} removed objects were left out", Grouped(counts.removed)))?;
     }

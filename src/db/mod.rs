@@ -15,6 +15,7 @@
 //! [`open`], so only SQLite has them:
 //!
 //! - removals: `begin_removal` and what follows it on the writer, `removals` on the reader;
+//! - corrections: `corrections` and `plan_correction` on the reader, `correct` on the writer;
 //! - relocations: `plan_relocation` and `scan_roots` on the reader, `relocate` on the writer;
 //! - copies: `copy_index` makes one, `Reader::open_copy` opens it, and `IndexHold` replaces the
 //!   index;
@@ -48,6 +49,7 @@
 //! Decisions that do not depend on an engine are pure functions in `rules` and `plan`.
 
 mod backlog;
+mod corrections;
 mod error;
 mod events;
 pub mod federated;
@@ -71,6 +73,7 @@ use crate::model::find::{FindAnswer, FindRequest};
 use crate::model::location::{Location, Place};
 
 pub use backlog::Backlog;
+pub use corrections::{Correction, CorrectionChange, CorrectionEffect, CorrectionError, Corrections};
 pub use error::{Error, Permission};
 pub use events::{
     ChangedStudy, DeliveryChanges, DeliveryCounts, EventKind, EventKindError, EventLimits, EventRecording, IndexEvent,

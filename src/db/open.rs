@@ -15,8 +15,9 @@ use super::worklist::{
     WorklistSearch, WorklistState, WorklistWork,
 };
 use super::{
-    Arrivals, ChangedStudy, DeliveryChanges, DeliveryCounts, Error, EventLimits, IndexEvent, Mounted, OnStored,
-    Received, Relocation, Removal, RemovedCounts, RemovedFile, ScannedDirectory, StudyIdentifiers, Tally, WaitingEvent,
+    Arrivals, ChangedStudy, Correction, CorrectionChange, CorrectionEffect, DeliveryChanges, DeliveryCounts, Error,
+    EventLimits, IndexEvent, Mounted, OnStored, Received, Relocation, Removal, RemovedCounts, RemovedFile,
+    ScannedDirectory, StudyIdentifiers, Tally, WaitingEvent,
 };
 use crate::model::clock::Clock;
 use crate::model::declared::DeclaredSet;
@@ -135,6 +136,22 @@ impl Reader {
         limit: usize,
     ) -> Result<Vec<(String, Option<InstanceRecord>)>, Error> {
         self.only("a removal")?.instances_of_removal(removal, after, limit)
+    }
+
+    /// See [`SqliteReader::corrections`].
+    ///
+    /// # Errors
+    /// Fails with an error of the engine, and if there are several files.
+    pub fn corrections(&mut self) -> Result<Vec<Correction>, Error> {
+        self.only("a correction")?.corrections()
+    }
+
+    /// See [`SqliteReader::plan_correction`].
+    ///
+    /// # Errors
+    /// Fails with an error of the engine, and if there are several files.
+    pub fn plan_correction(&mut self, change: &CorrectionChange) -> Result<CorrectionEffect, Error> {
+        self.only("a correction")?.plan_correction(change)
     }
 
     /// See [`SqliteReader::plan_relocation`].
@@ -420,6 +437,14 @@ impl WriterHandle {
     /// That of the writer, and if there are several files.
     pub fn removal_of(&self, begun_ms: i64) -> Result<i64, Error> {
         self.only("a removal")?.removal_of(begun_ms)
+    }
+
+    /// See [`SqliteWriterHandle::correct`].
+    ///
+    /// # Errors
+    /// That of the writer, and if there are several files.
+    pub fn correct(&self, change: CorrectionChange) -> Result<(i64, CorrectionEffect), Error> {
+        self.only("a correction")?.correct(change)
     }
 
     /// See [`SqliteWriterHandle::relocate`].

@@ -93,6 +93,14 @@ pub(super) fn value_of(description: &[String], id: AttributeId) -> &str {
     patient_attributes().position(|own| own == id).and_then(|at| description.get(at)).map_or("", String::as_str)
 }
 
+/// Replaces a value of a description.
+pub(super) fn set_value(description: &mut [String], id: AttributeId, value: &str) {
+    let at = patient_attributes().position(|own| own == id);
+    if let Some(own) = at.and_then(|at| description.get_mut(at)) {
+        value.clone_into(own);
+    }
+}
+
 /// Tells patients without a Patient ID apart, by name and birth date. Empty if there is an ID.
 pub(super) fn identity_of(patient_id: &str, name: &str, birth_date: &str) -> String {
     if !patient_id.is_empty() {

@@ -4,6 +4,7 @@ mod admin;
 mod check;
 mod columns;
 mod copying;
+mod corrections;
 mod error;
 mod events;
 mod federated;

@@ -8,6 +8,7 @@ mod compare;
 mod configuration;
 mod cookbook;
 mod copy;
+mod correct;
 mod declared;
 mod echo;
 mod events;

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use dcmdex::db::memory::MemoryIndex;
-use dcmdex::db::{Error, FailureEntry, KnownLocation, ScanLedger};
+use dcmdex::db::{Correction, CorrectionChange, Error, FailureEntry, KnownLocation, ScanLedger};
 use dcmdex::model::attribute::AttributeId::*;
 use dcmdex::model::declared::DeclaredSet;
 use dcmdex::model::find::{AnswerKey, MatchingKey};
@@ -28,6 +28,10 @@ pub(crate) trait Engine {
     fn arrivals(&self) -> Self::Arrivals;
     /// Ends the writer and starts it again.
     fn restart(&mut self);
+    /// Makes a correction, or ends it if it holds.
+    fn toggle(&self, _correction: Correction) {
+        unreachable!("only an SQLite file has corrections")
+    }
 }
 
 /// An index in an SQLite file.
@@ -63,6 +67,17 @@ impl Engine for Sqlite {
     fn restart(&mut self) {
         drop(self.writer.take());
         self.writer = Some(writer(&self.path()));
+    }
+
+    fn toggle(&self, correction: Correction) {
+        let known = self.reader().corrections().unwrap();
+        let holds = |known: &Correction| known.keys == correction.keys && known.undone_ms.is_none();
+        let change = match known.into_iter().find(holds) {
+            Some(correction) => CorrectionChange::Undo { correction, undone_ms: 9 },
+            None => CorrectionChange::Make(correction),
+        };
+        let planned = self.reader().plan_correction(&change).unwrap();
+        assert_eq!(self.arrivals().correct(change).unwrap().1, planned);
     }
 }
 

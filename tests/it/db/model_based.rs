@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use dcmdex::db::{Admin, Arrivals, KnownLocation, ScanLedger, Search, Stored};
-use dcmdex::model::attribute::{ATTRIBUTES, AttributeId::*};
+use dcmdex::db::{Admin, Arrivals, Correction, KnownLocation, ScanLedger, Search, Stored};
+use dcmdex::model::attribute::{ATTRIBUTES, AttributeId, AttributeId::*};
 use dcmdex::model::checksum::Checksum;
 use dcmdex::model::level::QueryRetrieveLevel::{Image, Series, Study};
 use dcmdex::model::location::Place;
@@ -159,6 +159,27 @@ pub(super) enum Step {
     },
     /// Ends the writer and starts another one.
     Restart,
+    /// Makes a correction of [`RULES`], or ends it. Only one file has them.
+    Correct(u8),
+}
+
+/// Values of attributes.
+type Values = &'static [(AttributeId, &'static str)];
+
+/// Keys and new values of corrections. They follow from each other, and they contradict each other.
+const RULES: &[(Values, Values)] = &[
+    (&[(PatientID, "A")], &[(PatientID, "B"), (PatientName, "MILLER^BOB")]),
+    (&[(PatientID, "C"), (IssuerOfPatientID, "X")], &[(IssuerOfPatientID, "W")]),
+    (&[(StudyInstanceUID, "1.9.0")], &[(PatientID, "A"), (PatientBirthDate, "")]),
+    (&[(SeriesInstanceUID, "1.8.1")], &[(PatientName, "")]),
+    (&[(PatientID, "B"), (PatientSex, "")], &[(PatientSex, "O"), (PatientID, "C")]),
+    (&[(StudyInstanceUID, "1.9.1"), (PatientName, "SMITH")], &[(PatientName, "SMITH^ANNE")]),
+];
+
+fn rule(at: u8) -> Correction {
+    let (keys, values) = RULES[usize::from(at)];
+    let owned = |list: Values| list.iter().map(|(id, value)| (*id, (*value).to_owned())).collect();
+    Correction::new(owned(keys), owned(values), (i64::from(at), "DCMDEX".to_owned())).unwrap()
 }
 
 impl Step {
@@ -434,6 +455,7 @@ impl<E: Engine> World<E> {
             Step::Scan { prune } => self.scan(prune),
             Step::Receive { content, keep, policy } => self.receive(content, keep, policy),
             Step::Restart => self.engine.restart(),
+            Step::Correct(at) => self.engine.toggle(rule(at)),
         }
     }
 
@@ -531,6 +553,8 @@ impl World<Sqlite> {
         let first = paths("instances", &|row| text(&row[row.len() - 3]));
         let missing = paths("missing", &|row| format!("{}/{}", text(&row[0]), text(&row[1])));
         let mut anew = Self::new();
+        let rules = self.engine.reader().corrections().unwrap();
+        rules.into_iter().filter(|rule| rule.undone_ms.is_none()).for_each(|rule| anew.engine.toggle(rule));
         let is_first = |content: &Content| first.contains(&format!("/objects/{}", content.own_name()));
         let (own_firsts, own_others): (Vec<_>, Vec<_>) = self.managed.iter().partition(|content| is_first(content));
         for (contents, keep) in [(own_firsts, true), (self.metadata.values().collect(), false)] {
@@ -568,6 +592,17 @@ proptest! {
 
     #[test]
     fn the_index_is_what_a_new_one_would_be(steps in prop::collection::vec(step(), 1..30)) {
+        as_anew(steps)?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(32), max_shrink_iters: 20_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_corrected_index_is_what_a_new_one_with_these_corrections_would_be(
+        steps in prop::collection::vec(prop_oneof![3 => step(), 1 => (0..RULES.len() as u8).prop_map(Step::Correct)], 1..40)
+    ) {
         as_anew(steps)?;
     }
 }

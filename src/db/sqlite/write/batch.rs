@@ -16,7 +16,8 @@ use super::scans::{self, ScanState};
 use super::tables::Tables;
 use super::{arrivals, commit};
 use crate::db::{
-    Error, EventRecording, KnownLocation, Mounted, Received, RemovedCounts, ScannedDirectory, StoreOutcome, Tally,
+    CorrectionChange, CorrectionEffect, Error, EventRecording, KnownLocation, Mounted, Received, RemovedCounts,
+    ScannedDirectory, StoreOutcome, Tally,
 };
 use crate::model::clock::Clock;
 use crate::model::declared::DeclaredSet;
@@ -224,6 +225,11 @@ impl<'c> Batch<'c> {
     /// The connection of the transaction, for changes that no cache of the tables knows of.
     pub(in super::super) fn connection(&self) -> &'c Connection {
         self.connection
+    }
+
+    /// Changes the rules of corrections. Returns the number of the rule, and what the change does.
+    pub(in super::super) fn correct(&mut self, change: &CorrectionChange) -> Result<(i64, CorrectionEffect)> {
+        self.tables.change_corrections(change)
     }
 
     /// Removes an instance with all its locations.

@@ -3,6 +3,7 @@
 //! `batch` runs a transaction. `tables` has one field for each group of tables: `parents` (with
 //! `patients`), `groups`, `instances`, `lookups`, `files`, `copies` and `origins`. Each has its own
 //! statements and caches. `changes` holds what is yet to be written, and `commit` writes it.
+//! `corrections` has the rules of an operator that patients follow, and `correcting` changes them.
 //! `event_notes` holds what programs that follow the index are told.
 //! `scans` and `arrivals` say what comes in, and `locations` what that means for the files of an
 //! instance.
@@ -14,6 +15,8 @@ mod caches;
 mod changes;
 mod commit;
 mod copies;
+mod correcting;
+mod corrections;
 mod entities;
 mod event_notes;
 mod files;
@@ -34,6 +37,8 @@ mod tables;
 
 pub(super) use asserted_values::record_of_text;
 pub(super) use batch::Batch;
+pub(super) use correcting::plan as plan_correction;
+pub(super) use corrections::load as corrections_of;
 pub(super) use event_notes::insert_event;
 pub(super) use migration::from_version_1;
 pub(super) use origins::last_change;

@@ -84,8 +84,8 @@ impl<'c> Parents<'c> {
             .optional()?;
         let Some((row, first)) = found else {
             let patient = self.patients.of_new_study(record, changes)?;
-            let row = self.insert(QueryRetrieveLevel::Study, record, ("patient", patient))?;
-            return Ok((row, NamedPatient { first: patient, own: patient, said: None }, None));
+            let row = self.insert(QueryRetrieveLevel::Study, record, ("patient", patient.own))?;
+            return Ok((row, patient, None));
         };
         let patient = self.patients.of_record(row, first, record, changes)?;
         let said = self.merge(QueryRetrieveLevel::Study, row, record, changes)?.said;

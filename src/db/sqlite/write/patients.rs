@@ -4,7 +4,11 @@
 //! patient. Studies with the same description share its row. A row never changes. When the objects
 //! of a study come to another description, the study leads to another row. A row to which no study
 //! leads goes at the end of the transaction.
+//!
+//! Rules of an operator may correct what objects state (docs/adr/0033). Then a study leads to the
+//! corrected description, and its instance groups keep what their objects state.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeSet, HashMap};
 
 use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
@@ -14,9 +18,10 @@ use super::super::columns::stored_at;
 use super::super::names;
 use super::asserted_values::AssertedValues;
 use super::changes::{Changes, Recompute, Touched};
+use super::corrections;
 use super::entities::{values_of, values_unless};
 use super::rows::{NamedPatient, Result};
-use crate::db::rules;
+use crate::db::{Corrections, rules};
 use crate::model::attribute::AttributeId;
 use crate::model::level::QueryRetrieveLevel::Patient;
 use crate::model::person_name;
@@ -54,20 +59,74 @@ fn person_number(patient_id: &str, identity: &str, issuer: &str) -> i64 {
     -1 - (values_hash([patient_id, identity, issuer].into_iter()) & (i64::MAX >> 1))
 }
 
+/// What the objects of an instance group state of their patient.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct PatientStatement {
+    /// The row of the patient that they name.
+    row: i64,
+    /// The asserted values, if the row says something else.
+    values: Option<i64>,
+    /// The series. 0 while no rule asks for it.
+    series: i64,
+}
+
+/// The statements of a study.
+struct StudyStatements {
+    said: Vec<PatientStatement>,
+    /// What each says by itself.
+    own: Vec<rules::Description>,
+    /// What each says with the rules.
+    corrected: Vec<rules::Description>,
+}
+
 /// The rows of `patient`.
 pub(super) struct Patients<'c> {
     connection: &'c Connection,
     asserted: AssertedValues<'c>,
+    /// The rules that hold, once somebody has asked for them.
+    corrections: OnceCell<Corrections>,
 }
 
 impl<'c> Patients<'c> {
     pub(super) const fn new(connection: &'c Connection) -> Self {
-        Self { connection, asserted: AssertedValues::new(connection) }
+        Self { connection, asserted: AssertedValues::new(connection), corrections: OnceCell::new() }
     }
 
-    /// The row of the patient that a record names, for a new study.
-    pub(super) fn of_new_study(&self, record: &InstanceRecord, changes: &mut Changes) -> Result<i64> {
-        self.description(&said_by(record), record.value(AttributeId::SpecificCharacterSet), changes)
+    /// Forgets the rules, because they may have changed.
+    pub(super) fn forget_corrections(&mut self) {
+        self.corrections.take();
+    }
+
+    fn corrections(&self) -> Result<&Corrections> {
+        if let Some(known) = self.corrections.get() {
+            return Ok(known);
+        }
+        let rules = Corrections::new(corrections::load(self.connection)?);
+        Ok(self.corrections.get_or_init(|| rules))
+    }
+
+    /// What a record states of its patient with the rules. `None` if no rule changes it.
+    fn corrected(&self, record: &InstanceRecord) -> Result<Option<rules::Description>> {
+        let rules = self.corrections()?;
+        if rules.is_empty() {
+            return Ok(None);
+        }
+        let uids = (record.value(AttributeId::StudyInstanceUID), record.value(AttributeId::SeriesInstanceUID));
+        Ok(rules.corrected(uids, &said_by(record)).map(|(corrected, _)| corrected))
+    }
+
+    /// The asserted values for objects that state this, if their row says something else.
+    fn said_unless(&self, row_says: &[String], own: &[String]) -> Result<Option<i64>> {
+        if row_says == own { Ok(None) } else { self.asserted.row(Patient, own).map(Some) }
+    }
+
+    /// The patient that a record names, for a new study.
+    pub(super) fn of_new_study(&self, record: &InstanceRecord, changes: &mut Changes) -> Result<NamedPatient> {
+        let own = said_by(record);
+        let corrected = self.corrected(record)?;
+        let values = corrected.as_ref().unwrap_or(&own);
+        let row = self.description(values, record.value(AttributeId::SpecificCharacterSet), changes)?;
+        Ok(NamedPatient { first: row, own: row, said: self.said_unless(values, &own)? })
     }
 
     /// Merges what a record states of its patient into its study.
@@ -78,12 +137,14 @@ impl<'c> Patients<'c> {
         record: &InstanceRecord,
         changes: &mut Changes,
     ) -> Result<NamedPatient> {
-        let Some(of_first) = values_unless(self.connection, Patient, first, |id, known| record.value(id) == known)?
-        else {
+        let corrected = self.corrected(record)?;
+        let is_known = |id, known: &str| corrected.is_none() && record.value(id) == known;
+        let Some(of_first) = values_unless(self.connection, Patient, first, is_known)? else {
             return Ok(NamedPatient { first, own: first, said: None });
         };
-        let said = said_by(record);
-        let (id, identity, issuer) = rules::key_of(&said);
+        let own = said_by(record);
+        let said = corrected.as_ref().unwrap_or(&own);
+        let (id, identity, issuer) = rules::key_of(said);
         let mut of_same_id = self.further_patients(study, &id, &identity)?;
         let key_of_first = rules::key_of(&of_first);
         if (&key_of_first.0, &key_of_first.1) == (&id, &identity) {
@@ -100,15 +161,15 @@ impl<'c> Patients<'c> {
         let named = of_same_id.iter().position(|known| issuer_of(known) == issuer);
         let chosen = named.or_else(|| (means_first && !of_same_id.is_empty()).then_some(0));
         if let Some((row, values)) = chosen.map(|at| of_same_id.swap_remove(at)) {
-            return self.join((study, first), (row, values), &said, record, changes);
+            return self.join((study, first), (row, values), (said, &own), record, changes);
         }
         if first_issuer.is_some_and(|first| issuer < first) {
             // Objects without an issuer mean this one from now on.
             changes.studies_to_recompute.insert(study, Recompute::Always);
         }
-        let row = self.description(&said, record.value(AttributeId::SpecificCharacterSet), changes)?;
+        let row = self.description(said, record.value(AttributeId::SpecificCharacterSet), changes)?;
         changes.note_conflict(STUDY_UNDER_TWO_PATIENTS, Some(record));
-        let now_first = if rules::key_of(&said) < key_of_first {
+        let now_first = if rules::key_of(said) < key_of_first {
             self.keep_under(study, first, row, changes)?;
             row
         } else {
@@ -118,15 +179,16 @@ impl<'c> Patients<'c> {
         self.connection
             .prepare_cached("INSERT OR IGNORE INTO study_patient (study, patient) VALUES (?1, ?2)")?
             .execute([study, further])?;
-        Ok(NamedPatient { first: now_first, own: row, said: None })
+        Ok(NamedPatient { first: now_first, own: row, said: self.said_unless(said, &own)? })
     }
 
-    /// Merges what a record states of a patient into what its study says of that patient.
+    /// Merges what a record states of a patient into what its study says of that patient. `own` is
+    /// what the record states without the rules.
     fn join(
         &self,
         (study, first): (i64, i64),
         (row, known): (i64, rules::Description),
-        said: &[String],
+        (said, own): (&[String], &[String]),
         record: &InstanceRecord,
         changes: &mut Changes,
     ) -> Result<NamedPatient> {
@@ -138,8 +200,7 @@ impl<'c> Patients<'c> {
             self.lead_to((study, first), row, row_now, changes)?;
         }
         let first_now = if row == first { row_now } else { first };
-        let said = if values == said { None } else { Some(self.asserted.row(Patient, said)?) };
-        Ok(NamedPatient { first: first_now, own: row_now, said })
+        Ok(NamedPatient { first: first_now, own: row_now, said: self.said_unless(&values, own)? })
     }
 
     /// The further patients of a study that have this Patient ID and identity, with their
@@ -278,31 +339,52 @@ impl<'c> Patients<'c> {
             .prepare_cached("SELECT patient FROM study_patient WHERE study = ?1")?
             .query_map([study], |row| row.get(0))?
             .collect::<Result<_>>()?;
-        let groups: Vec<(i64, (i64, Option<i64>))> = self
+        let has_rules = !self.corrections()?.is_empty();
+        let groups: Vec<(i64, PatientStatement)> = self
             .connection
             .prepare_cached(
-                "SELECT id, ifnull(patient, ?2), patient_values FROM instance_group \
+                "SELECT id, ifnull(patient, ?2), patient_values, iif(?3, series, 0) FROM instance_group \
                  WHERE series IN (SELECT id FROM study_series WHERE study = ?1)",
             )?
-            .query_map([study, first], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))?
+            .query_map(params![study, first, has_rules], |row| {
+                Ok((row.get(0)?, PatientStatement { row: row.get(1)?, values: row.get(2)?, series: row.get(3)? }))
+            })?
             .collect::<Result<_>>()?;
-        let said: BTreeSet<(i64, Option<i64>)> = groups.iter().map(|(_, said)| *said).collect();
+        let said: BTreeSet<PatientStatement> = groups.iter().map(|(_, said)| *said).collect();
         let current: BTreeSet<i64> = further.iter().copied().chain([first]).collect();
         // While an instance group agrees with a row, the others are less complete.
-        let agreed: BTreeSet<i64> = said.iter().filter(|(_, values)| values.is_none()).map(|(row, _)| *row).collect();
-        let named: BTreeSet<i64> = said.iter().map(|(row, _)| *row).collect();
-        if said.is_empty() || (recompute == Recompute::IfLeft && agreed == current && named == current) {
+        let agreed: BTreeSet<i64> = said.iter().filter(|said| said.values.is_none()).map(|said| said.row).collect();
+        let named: BTreeSet<i64> = said.iter().map(|said| said.row).collect();
+        let can_be_left = recompute == Recompute::IfLeft && !has_rules;
+        if said.is_empty() || (can_be_left && agreed == current && named == current) {
             return Ok(());
         }
-        let said: Vec<_> = said.into_iter().collect();
-        let mut descriptions = Vec::with_capacity(said.len());
-        for &(row, values) in &said {
-            descriptions.push(match values {
-                Some(values) => self.asserted.in_order(Patient, values)?,
-                None => values_of(self.connection, Patient, row)?,
-            });
+        let statements = self.statements(study, said)?;
+        self.lead_study_to(study, (first, &current), &groups, &statements, changes)
+    }
+
+    /// What the objects of a study say, by themselves and with the rules.
+    fn statements(&self, study: i64, said: BTreeSet<PatientStatement>) -> Result<StudyStatements> {
+        let rules = self.corrections()?;
+        let mut statements = StudyStatements { said: Vec::new(), own: Vec::new(), corrected: Vec::new() };
+        for statement in said {
+            let own = corrections::description_of(self.connection, (statement.row, statement.values))?;
+            let mut corrected = None;
+            if !rules.is_empty() {
+                let uids: (String, String) = self
+                    .connection
+                    .prepare_cached(
+                        "SELECT s.study_instance_uid, e.series_instance_uid FROM study s, study_series e \
+                         WHERE s.id = ?1 AND e.id = ?2",
+                    )?
+                    .query_row([study, statement.series], |row| Ok((row.get(0)?, row.get(1)?)))?;
+                corrected = rules.corrected((&uids.0, &uids.1), &own).map(|(corrected, _)| corrected);
+            }
+            statements.said.push(statement);
+            statements.corrected.push(corrected.unwrap_or_else(|| own.clone()));
+            statements.own.push(own);
         }
-        self.lead_study_to(study, (first, &current), &groups, (&said, &descriptions), changes)
+        Ok(statements)
     }
 
     /// Leads a study and its instance groups to the patients that these descriptions come to.
@@ -310,14 +392,14 @@ impl<'c> Patients<'c> {
         &self,
         study: i64,
         (first, current): (i64, &BTreeSet<i64>),
-        groups: &[(i64, (i64, Option<i64>))],
-        (said, descriptions): (&[(i64, Option<i64>)], &[rules::Description]),
+        groups: &[(i64, PatientStatement)],
+        StudyStatements { said, own, corrected }: &StudyStatements,
         changes: &mut Changes,
     ) -> Result<()> {
         let mut now = HashMap::new();
         let mut rows = Vec::new();
-        for (place, patient) in rules::patients_of_study(descriptions).into_iter().enumerate() {
-            let of_member = patient.members.first().and_then(|&member| said.get(member)).map_or(first, |(row, _)| *row);
+        for (place, patient) in rules::patients_of_study(corrected).into_iter().enumerate() {
+            let of_member = patient.members.first().and_then(|&member| said.get(member)).map_or(first, |said| said.row);
             let character_set: String = self
                 .connection
                 .prepare_cached("SELECT character_set FROM patient WHERE id = ?1")?
@@ -325,9 +407,8 @@ impl<'c> Patients<'c> {
             let row = self.description(&patient.values, &character_set, changes)?;
             rows.push(row);
             for &member in &patient.members {
-                let (Some(key), Some(description)) = (said.get(member), descriptions.get(member)) else { continue };
-                let values =
-                    if *description == patient.values { None } else { Some(self.asserted.row(Patient, description)?) };
+                let (Some(key), Some(own)) = (said.get(member), own.get(member)) else { continue };
+                let values = self.said_unless(&patient.values, own)?;
                 now.insert(*key, (row, (place > 0).then_some(row), values));
             }
         }
@@ -335,7 +416,7 @@ impl<'c> Patients<'c> {
         let mut changed = false;
         for (group, was) in groups {
             let Some((row, patient, values)) = now.get(was) else { continue };
-            let is_as_was = *was == (*row, *values) && (was.0 == first) == patient.is_none();
+            let is_as_was = (was.row, was.values) == (*row, *values) && (was.row == first) == patient.is_none();
             if !is_as_was {
                 self.connection
                     .prepare_cached("UPDATE instance_group SET patient = ?2, patient_values = ?3 WHERE id = ?1")?
@@ -345,7 +426,7 @@ impl<'c> Patients<'c> {
         }
         changes.patients_left.extend(current.iter().filter(|row| **row != first_now && !rows.contains(row)));
         changed |= self.write_patients_of(study, (first, current), &rows)?;
-        for values in said.iter().filter_map(|(_, values)| *values) {
+        for values in said.iter().filter_map(|said| said.values) {
             self.asserted.drop_unused(values)?;
         }
         if changed || current.len() != rows.len() {

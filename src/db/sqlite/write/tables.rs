@@ -75,6 +75,7 @@ impl<'c> Tables<'c> {
     /// Forgets what is remembered of rows.
     pub(super) fn forget(&mut self) {
         self.forget_parents();
+        self.parents.patients.forget_corrections();
         self.groups.forget();
         self.files.forget();
         self.removals.forget();
