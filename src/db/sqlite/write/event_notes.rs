@@ -45,6 +45,16 @@ struct StoredSeries {
     sop_instance_uids: Vec<String>,
 }
 
+/// The content of an event of stored instances. It is written as it is, since a tree of values would
+/// copy each UID once more.
+#[derive(Serialize)]
+struct StoredContent<'a> {
+    calling_ae_title: &'a str,
+    address: Option<String>,
+    instances: usize,
+    series: &'a [StoredSeries],
+}
+
 #[derive(Default)]
 struct ConflictNote {
     count: u64,
@@ -131,10 +141,13 @@ impl EventNotes {
         for StoredInstances { study_instance_uid, sender, series } in self.stored.drain(..) {
             let count: usize = series.iter().map(|series| series.sop_instance_uids.len()).sum();
             let address = sender.address.map(|address| address.to_string());
-            let content = json!({
-                "calling_ae_title": sender.calling_ae_title, "address": address, "instances": count, "series": series,
-            });
-            events.push((EventKind::InstanceStored, study_instance_uid, content.to_string()));
+            let content = StoredContent {
+                calling_ae_title: &sender.calling_ae_title,
+                address,
+                instances: count,
+                series: &series,
+            };
+            events.push((EventKind::InstanceStored, study_instance_uid, text_of(&content)?));
         }
         for ((kind, study_instance_uid), note) in std::mem::take(&mut self.conflicts) {
             let ConflictNote { count, series_instance_uid, sop_instance_uids } = note;
@@ -151,6 +164,10 @@ impl EventNotes {
         }
         Ok(())
     }
+}
+
+fn text_of(content: &impl Serialize) -> Result<String> {
+    serde_json::to_string(content).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
 }
 
 /// Inserts an event, with the number of its change and the time.
