@@ -39,7 +39,7 @@ pub use respond::{ItemWriter, ResponseWriter, values_in_items};
 pub use retrieve::{
     Instances, ObjectKind, RetrieveError, RetrievedInstance, instances, parse_retrieval, retrieval_negotiation,
 };
-pub use run::{QueryStop, run, run_by, try_run};
+pub use run::{QueryControl, QueryStop, StopOrder, run, run_by, try_run};
 
 use std::sync::Arc;
 

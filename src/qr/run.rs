@@ -1,7 +1,7 @@
 //! Runs a query against the index.
 
 use std::ops::ControlFlow;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::error::FindError;
 use super::parse::Query;
@@ -65,6 +65,68 @@ impl QueryStop {
             QueryState::Going | QueryState::Ended => None,
             QueryState::Cancelled => Some(FindError::Cancelled),
             QueryState::TimedOut => Some(FindError::TimeLimit),
+        }
+    }
+}
+
+/// Stops a query from outside from its first moment on, also before it has a reader.
+#[derive(Debug, Default)]
+pub struct QueryControl {
+    stop: OnceLock<QueryStop>,
+    /// The first order. Later ones change nothing.
+    order: OnceLock<StopOrder>,
+}
+
+/// Why a query has to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopOrder {
+    /// The query ends with [`FindError::Cancelled`].
+    Cancel,
+    /// The query ends with [`FindError::TimeLimit`].
+    TimeOut,
+}
+
+impl StopOrder {
+    /// The error with which the query ends.
+    #[must_use]
+    pub const fn error(self) -> FindError {
+        match self {
+            Self::Cancel => FindError::Cancelled,
+            Self::TimeOut => FindError::TimeLimit,
+        }
+    }
+}
+
+impl QueryControl {
+    /// The query of this reader begins. An order that came before applies.
+    pub fn begin(&self, reader: &impl Search) -> &QueryStop {
+        let stop = self.stop.get_or_init(|| QueryStop::new(reader));
+        self.repeat();
+        stop
+    }
+
+    /// Stops the query now, or as soon as it begins.
+    ///
+    /// SQLite may not notice it, so a caller calls [`Self::repeat`] until the query has ended.
+    pub fn stop(&self, order: StopOrder) {
+        // The order is stored before the query is looked up. The query is stored before it looks
+        // for an order.
+        self.order.get_or_init(|| order);
+        self.repeat();
+    }
+
+    /// The first order.
+    #[must_use]
+    pub fn order(&self) -> Option<StopOrder> {
+        self.order.get().copied()
+    }
+
+    /// Repeats the first order.
+    pub fn repeat(&self) {
+        match (self.stop.get(), self.order.get()) {
+            (Some(stop), Some(StopOrder::Cancel)) => stop.cancel(),
+            (Some(stop), Some(StopOrder::TimeOut)) => stop.time_out(),
+            (None, _) | (_, None) => {}
         }
     }
 }

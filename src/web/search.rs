@@ -5,7 +5,7 @@
 //! is any result, and whether there are more than the client asked for.
 
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use dicom_core::VR;
@@ -28,7 +28,7 @@ use crate::model::attribute::{ATTRIBUTES, KeyType};
 use crate::model::find::{FindAnswer, ReturnKey};
 use crate::model::level::QueryRetrieveLevel;
 use crate::model::matching::MatchingError;
-use crate::qr::{self, FindError, JsonWriter, Query, QueryStop, keys};
+use crate::qr::{self, FindError, JsonWriter, Query, QueryControl, QueryStop, StopOrder, keys};
 use crate::web::call::{Answering, Call};
 
 /// Media types of the results, the default first.
@@ -365,16 +365,9 @@ pub(super) struct Watch {
 
 #[derive(Default)]
 struct Watched {
-    stop: OnceLock<QueryStop>,
-    order: OnceLock<Order>,
+    control: QueryControl,
     /// Time that the search waited for its client, and the start of the present wait.
     waited: Mutex<(Duration, Option<Instant>)>,
-}
-
-#[derive(Clone, Copy)]
-enum Order {
-    Cancel,
-    TimeOut,
 }
 
 impl Watch {
@@ -394,13 +387,13 @@ impl Watch {
             };
             let order = tokio::select! {
                 () = over.cancelled() => return,
-                () = gone => Order::Cancel,
-                () = out_of_time => Order::TimeOut,
+                () = gone => StopOrder::Cancel,
+                () = out_of_time => StopOrder::TimeOut,
             };
-            watched.order.get_or_init(|| order);
+            watched.control.stop(order);
             while !over.is_cancelled() {
-                watched.repeat();
                 sleep(TELL_AGAIN).await;
+                watched.control.repeat();
             }
         });
         Self { shared, ended }
@@ -408,9 +401,7 @@ impl Watch {
 
     /// Notes that the query of this reader begins. An order that came before still holds.
     pub(super) fn begin(&self, reader: &Reader) -> &QueryStop {
-        let stop = self.shared.stop.get_or_init(|| QueryStop::new(reader));
-        self.shared.repeat();
-        stop
+        self.shared.control.begin(reader)
     }
 
     /// Runs a wait of the search for its client. This time does not count.
@@ -440,13 +431,5 @@ impl Watched {
     fn waited(&self) -> Duration {
         let waited = self.lock();
         waited.0 + waited.1.map_or(Duration::ZERO, |since| since.elapsed())
-    }
-
-    fn repeat(&self) {
-        match (self.stop.get(), self.order.get()) {
-            (Some(stop), Some(Order::Cancel)) => stop.cancel(),
-            (Some(stop), Some(Order::TimeOut)) => stop.time_out(),
-            (None, _) | (_, None) => {}
-        }
     }
 }

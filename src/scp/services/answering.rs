@@ -11,7 +11,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::panic::resume_unwind;
 use std::pin::pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,13 +22,13 @@ use tokio::time::{sleep, sleep_until, timeout};
 use tracing::warn;
 
 use super::backlog::{AnswerBacklog, AnswerSpoolPlace, Answers};
-use super::service::{End, Interleaved, QueuedCommand, Session};
-use crate::db::open::Reader;
+use super::incoming_identifier::ArrivingIdentifier;
+use super::service::{Boxed, End, Interleaved, Operation, QueuedCommand, Session};
 use crate::dimse::command_set::CommandField;
 use crate::dimse::message::{CFindRequest, DataSetPresence};
 use crate::dimse::pdata::put_message;
 use crate::dimse::{Response, Status};
-use crate::qr::{FindError, QueryStop};
+use crate::qr::{FindError, QueryControl, StopOrder};
 use crate::shares::{CountedPeer, PeerMemory, Share, Turn, Turns};
 use crate::telemetry::metrics;
 use crate::ul::pdu_io::{PduReader, Timeouts};
@@ -63,7 +63,42 @@ const PATIENCE_WITHOUT_ROOM: Duration = Duration::from_secs(1);
 /// A question of a peer that can be answered on a thread that may block.
 pub(super) trait Question: Send + 'static {
     /// Puts all answers to `outgoing`, until there are no more or it says to stop.
-    fn ask(self: Box<Self>, control: &Control, outgoing: &mut Outgoing) -> Result<(), FindError>;
+    fn ask(
+        self,
+        identifier: ArrivingIdentifier,
+        control: &QueryControl,
+        outgoing: &mut Outgoing,
+    ) -> Result<(), FindError>;
+}
+
+/// A question with its Identifier.
+type WholeQuestion = Box<dyn FnOnce(&QueryControl, &mut Outgoing) -> Result<(), FindError> + Send>;
+
+/// A C-FIND whose Identifier is arriving.
+pub(super) struct ArrivingFind<Q> {
+    pub(super) asked: AskedFind,
+    pub(super) identifier: ArrivingIdentifier,
+    pub(super) question: Q,
+}
+
+impl<Q: Question> Operation for ArrivingFind<Q> {
+    fn accept<'a>(&'a mut self, fragment: &'a [u8]) -> Boxed<'a, ()> {
+        self.identifier.accept(fragment);
+        Box::pin(async {})
+    }
+
+    /// Answers the question, while it listens for a C-CANCEL-RQ and for the end of the association.
+    fn finish<'a>(
+        self: Box<Self>,
+        session: &'a mut Session,
+        reader: &'a mut PduReader,
+    ) -> Boxed<'a, Result<Option<QueuedCommand>, End>> {
+        let Self { asked, identifier, question } = *self;
+        let whole = Box::new(move |control: &QueryControl, outgoing: &mut Outgoing| {
+            question.ask(identifier, control, outgoing)
+        });
+        Box::pin(asked.answer(whole, session, reader))
+    }
 }
 
 /// What a question needs besides itself.
@@ -77,10 +112,9 @@ pub(super) struct AskedFind {
 }
 
 impl AskedFind {
-    /// Answers the question, while it listens for a C-CANCEL-RQ and for the end of the association.
-    pub(super) async fn answer(
+    async fn answer(
         self,
-        question: Box<dyn Question>,
+        question: WholeQuestion,
         session: &mut Session,
         reader: &mut PduReader,
     ) -> Result<Option<QueuedCommand>, End> {
@@ -89,10 +123,10 @@ impl AskedFind {
     }
 
     /// Starts to answer. The Identifier is complete.
-    fn start(self, question: Box<dyn Question>, peer_max_length: u32, memory: &PeerMemory) -> Running {
+    fn start(self, question: WholeQuestion, peer_max_length: u32, memory: &PeerMemory) -> Running {
         let Self { context_id, request, turns, spools } = self;
         let (sender, answers) = mpsc::channel(1);
-        let control = Arc::new(Control::default());
+        let control = Arc::new(QueryControl::default());
         let outgoing = Outgoing {
             sender,
             gathered: Answers::default(),
@@ -136,12 +170,12 @@ impl AskedFind {
 /// Runs a question to its last answer, on a thread that may block. Returns the answers that still
 /// wait for the peer.
 fn run_to_end(
-    question: Box<dyn Question>,
-    control: &Control,
+    question: WholeQuestion,
+    control: &QueryControl,
     mut outgoing: Outgoing,
     turn: Turn,
 ) -> (Result<(), FindError>, AnswerBacklog) {
-    let answered = question.ask(control, &mut outgoing);
+    let answered = question(control, &mut outgoing);
     // The last gathered answers. They need no room on disk, because no more follow.
     let Outgoing { gathered, mut backlog, share, failure, .. } = outgoing;
     backlog.end_with(gathered, share);
@@ -216,7 +250,7 @@ fn count(answers: &Answers, session: &mut Session) {
 }
 
 /// Waits until a query may begin, or is told to stop.
-async fn wait_for_turn(turns: &Arc<Turns>, peer: &CountedPeer, control: &Control) -> Result<Turn, FindError> {
+async fn wait_for_turn(turns: &Arc<Turns>, peer: &CountedPeer, control: &QueryControl) -> Result<Turn, FindError> {
     let mut turn = pin!(turns.take(peer));
     loop {
         match timeout(LOOK_FOR_ORDERS, &mut turn).await {
@@ -366,62 +400,11 @@ impl Outgoing {
     }
 }
 
-/// Stops a query from outside, from its first moment on.
-#[derive(Default)]
-pub(super) struct Control {
-    stop: OnceLock<QueryStop>,
-    /// The first order. Later ones change nothing.
-    order: OnceLock<StopOrder>,
-}
-
-#[derive(Clone, Copy)]
-enum StopOrder {
-    Cancel,
-    TimeOut,
-}
-
-impl StopOrder {
-    fn error(self) -> FindError {
-        match self {
-            Self::Cancel => FindError::Cancelled,
-            Self::TimeOut => FindError::TimeLimit,
-        }
-    }
-}
-
-impl Control {
-    /// The query begins. An order that came before applies.
-    pub(super) fn begin(&self, reader: &Reader) -> &QueryStop {
-        let stop = self.stop.get_or_init(|| QueryStop::new(reader));
-        self.repeat();
-        stop
-    }
-
-    fn stop(&self, order: StopOrder) {
-        // The order is stored before the query is looked up. The query is stored before it looks
-        // for an order.
-        self.order.get_or_init(|| order);
-        self.repeat();
-    }
-
-    fn order(&self) -> Option<StopOrder> {
-        self.order.get().copied()
-    }
-
-    fn repeat(&self) {
-        match (self.stop.get(), self.order.get()) {
-            (Some(stop), Some(StopOrder::Cancel)) => stop.cancel(),
-            (Some(stop), Some(StopOrder::TimeOut)) => stop.time_out(),
-            (None, _) | (_, None) => {}
-        }
-    }
-}
-
 /// A query that is being answered. It is stopped if this is dropped.
 struct Running {
     context_id: u8,
     request: CFindRequest,
-    control: Arc<Control>,
+    control: Arc<QueryControl>,
     state: AnswersFrom,
     /// The result of the query, once it has ended.
     ended: Option<Result<(), FindError>>,
@@ -576,15 +559,16 @@ mod tests {
         runtime.block_on(async {
             let turns = Turns::new(1);
             let peer: CountedPeer = Arc::new(crate::model::peer::CountedAs::address([127, 0, 0, 1].into()));
-            let first = wait_for_turn(&turns, &peer, &Control::default()).await.unwrap();
+            let first = wait_for_turn(&turns, &peer, &QueryControl::default()).await.unwrap();
             for (order, expected) in [(StopOrder::Cancel, "Cancelled"), (StopOrder::TimeOut, "TimeLimit")] {
-                let control = Arc::new(Control::default());
+                let control = Arc::new(QueryControl::default());
                 let (turns, peer, inside) = (Arc::clone(&turns), Arc::clone(&peer), Arc::clone(&control));
                 let waiting = tokio::spawn(async move { wait_for_turn(&turns, &peer, &inside).await });
                 control.stop(order);
                 assert_eq!(format!("{:?}", waiting.await.unwrap().unwrap_err()), expected);
             }
-            let next = tokio::spawn(async move { wait_for_turn(&turns, &peer, &Control::default()).await.is_ok() });
+            let next =
+                tokio::spawn(async move { wait_for_turn(&turns, &peer, &QueryControl::default()).await.is_ok() });
             drop(first);
             assert!(next.await.unwrap());
         });

@@ -6,13 +6,11 @@ use std::sync::Arc;
 
 use dicom_dictionary_std::uids;
 
-use super::answering::{AskedFind, Control, Outgoing, Question, response};
+use super::answering::{ArrivingFind, AskedFind, Outgoing, Question, response};
 use super::audited;
 use super::backlog::AnswerSpoolPlace;
 use super::incoming_identifier::ArrivingIdentifier;
-use super::service::{
-    ArrivedCommand, Begin, Boxed, DimseService, End, Operation, QueuedCommand, Session, sop_class_not_supported,
-};
+use super::service::{ArrivedCommand, Begin, DimseService, Session, sop_class_not_supported};
 use crate::audit::Auditor;
 use crate::db::ReceivedFrom;
 use crate::dimse::command_set::CommandField;
@@ -20,9 +18,8 @@ use crate::dimse::message::{CFindRequest, DimseRequest};
 use crate::dimse::{Response, Status};
 use crate::model::level::InformationModel;
 use crate::qr::readers::Readers;
-use crate::qr::{self, FindError, Identifier, NegotiatedOptions, ResponseWriter};
+use crate::qr::{self, FindError, Identifier, NegotiatedOptions, QueryControl, ResponseWriter};
 use crate::scp::service_class::{ServiceClass, SopClasses, StatementRow};
-use crate::ul::pdu_io::PduReader;
 
 /// The C-FIND service of a node.
 #[derive(Debug)]
@@ -94,7 +91,7 @@ impl DimseService for FindService {
         if *command.context.class == super::worklist::WORKLIST {
             return None;
         }
-        let receiving = self.0.as_ref().and_then(|find| FindReceiving::begin(find, request, command, session));
+        let receiving = self.0.as_ref().and_then(|find| IndexQuestion::begin(find, request, command, session));
         Some(match receiving {
             Some(receiving) if command.has_data_set => Begin::Receive(Box::new(receiving)),
             Some(_) => Begin::Respond(without_identifier(request)),
@@ -106,64 +103,53 @@ impl DimseService for FindService {
     }
 }
 
-/// An Identifier that is arriving.
-struct FindReceiving {
+/// A query of the index.
+struct IndexQuestion {
     find: Arc<Find>,
-    context_id: u8,
     request: CFindRequest,
     model: InformationModel,
     is_repository_query: bool,
     negotiated: NegotiatedOptions,
-    identifier: ArrivingIdentifier,
     /// Where the audit trail learns of it, and who asks.
     audit: (Auditor, Arc<ReceivedFrom>),
 }
 
-impl Operation for FindReceiving {
-    fn accept<'a>(&'a mut self, fragment: &'a [u8]) -> Boxed<'a, ()> {
-        self.identifier.accept(fragment);
-        Box::pin(async {})
-    }
-
-    /// Answers the query, while it listens for a C-CANCEL-RQ and for the end of the association.
-    fn finish<'a>(
-        self: Box<Self>,
-        session: &'a mut Session,
-        reader: &'a mut PduReader,
-    ) -> Boxed<'a, Result<Option<QueuedCommand>, End>> {
-        Box::pin(async move {
-            let turns = self.find.readers.turns();
-            let (context_id, request) = (self.context_id, self.request.clone());
-            let asked = AskedFind { context_id, request, turns, spools: Arc::clone(&self.find.spools) };
-            asked.answer(self, session, reader).await
-        })
-    }
-}
-
-impl FindReceiving {
+impl IndexQuestion {
     /// Begins with the command. `None` if its SOP Class is not that of the context.
     fn begin(
         find: &Arc<Find>,
         request: &CFindRequest,
         command: &ArrivedCommand<'_>,
         session: &Session,
-    ) -> Option<Self> {
+    ) -> Option<ArrivingFind<Self>> {
         let context = command.context;
         let (_, model) = *MODELS.iter().find(|(uid, _)| *uid == context.abstract_syntax)?;
         let identifier = ArrivingIdentifier::begin(&request.affected_sop_class_uid, context, &session.memory)?;
         let negotiated = session.agreement.extended(&context.abstract_syntax);
         let negotiated = negotiated.map(NegotiatedOptions::of_bytes).unwrap_or_default();
-        let (find, context_id) = (Arc::clone(find), command.context_id);
+        let find = Arc::clone(find);
         let is_repository_query = context.abstract_syntax == uids::REPOSITORY_QUERY;
         let audit = (session.node.audit.clone(), Arc::clone(&session.sender));
+        let asked = AskedFind {
+            context_id: command.context_id,
+            request: request.clone(),
+            turns: find.readers.turns(),
+            spools: Arc::clone(&find.spools),
+        };
         let request = request.clone();
-        Some(Self { find, context_id, request, model, is_repository_query, negotiated, identifier, audit })
+        let question = Self { find, request, model, is_repository_query, negotiated, audit };
+        Some(ArrivingFind { asked, identifier, question })
     }
 }
 
-impl Question for FindReceiving {
-    fn ask(self: Box<Self>, control: &Control, outgoing: &mut Outgoing) -> Result<(), FindError> {
-        let Self { find, model, is_repository_query, negotiated, identifier, audit, request, .. } = *self;
+impl Question for IndexQuestion {
+    fn ask(
+        self,
+        identifier: ArrivingIdentifier,
+        control: &QueryControl,
+        outgoing: &mut Outgoing,
+    ) -> Result<(), FindError> {
+        let Self { find, model, is_repository_query, negotiated, audit, request } = self;
         let encoding = identifier.encoding;
         let bytes = identifier.finish()?;
         let Find { options, readers, .. } = &*find;

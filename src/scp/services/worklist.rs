@@ -12,13 +12,11 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tracing::{error, warn};
 
-use super::answering::{AskedFind, Control, Outgoing, Question, response};
+use super::answering::{ArrivingFind, AskedFind, Outgoing, Question, response};
 use super::audited;
 use super::backlog::AnswerSpoolPlace;
 use super::incoming_identifier::ArrivingIdentifier;
-use super::service::{
-    ArrivedCommand, Begin, Boxed, DimseService, End, Operation, QueuedCommand, Session, sop_class_not_supported,
-};
+use super::service::{ArrivedCommand, Begin, Boxed, DimseService, Session, sop_class_not_supported};
 use crate::audit::Auditor;
 use crate::db::{ReceivedFrom, WorklistAsked, WorklistRow, WorklistSearch};
 use crate::dimse::Status;
@@ -27,11 +25,10 @@ use crate::dimse::message::{CFindRequest, DimseRequest};
 use crate::model::clock::Clock;
 use crate::model::matching::NameMatching;
 use crate::qr::readers::Readers;
-use crate::qr::{self, FindError, Identifier};
+use crate::qr::{self, FindError, Identifier, QueryControl};
 use crate::scp::node_context::NodeContext;
 use crate::scp::service_class::{ServiceClass, SopClasses, StatementRow};
 use crate::telemetry::metrics;
-use crate::ul::pdu_io::PduReader;
 use crate::worklist::{Intake, WorklistOptions, WorklistQuery, WorklistView};
 
 /// Items of one question of which is noted who asked. A longer list tells an operator nothing, and
@@ -162,7 +159,7 @@ impl DimseService for WorklistService {
         if *command.context.class != WORKLIST {
             return None;
         }
-        let receiving = self.0.as_ref().and_then(|list| WorklistReceiving::begin(list, request, command, session));
+        let receiving = self.0.as_ref().and_then(|list| WorklistQuestion::begin(list, request, command, session));
         let field = CommandField::C_FIND_RQ;
         Some(match receiving {
             Some(receiving) if command.has_data_set => Begin::Receive(Box::new(receiving)),
@@ -193,27 +190,25 @@ impl DimseService for WorklistService {
     }
 }
 
-/// An Identifier that is arriving.
-struct WorklistReceiving {
+/// A query of the worklist.
+struct WorklistQuestion {
     worklist: Arc<Worklist>,
-    context_id: u8,
     request: CFindRequest,
     names: NameMatching,
     view: WorklistView,
     calling_ae_title: String,
-    identifier: ArrivingIdentifier,
     /// Where the audit trail learns of it, and who asks.
     audit: (Auditor, Arc<ReceivedFrom>),
 }
 
-impl WorklistReceiving {
+impl WorklistQuestion {
     /// Begins with the command. `None` if its SOP Class is not that of the context.
     fn begin(
         worklist: &Arc<Worklist>,
         request: &CFindRequest,
         command: &ArrivedCommand<'_>,
         session: &Session,
-    ) -> Option<Self> {
+    ) -> Option<ArrivingFind<Self>> {
         let context = command.context;
         let identifier = ArrivingIdentifier::begin(&request.affected_sop_class_uid, context, &session.memory)?;
         let agreed = session.agreement.extended(&context.abstract_syntax);
@@ -221,10 +216,17 @@ impl WorklistReceiving {
         let names = if is_fuzzy { NameMatching::Fuzzy } else { worklist.options.names };
         let calling_ae_title = session.agreement.calling_ae_title.to_string();
         let view = view_of(session, &calling_ae_title);
-        let (worklist, context_id) = (Arc::clone(worklist), command.context_id);
+        let worklist = Arc::clone(worklist);
         let audit = (session.node.audit.clone(), Arc::clone(&session.sender));
+        let asked = AskedFind {
+            context_id: command.context_id,
+            request: request.clone(),
+            turns: worklist.readers.turns(),
+            spools: Arc::clone(&worklist.spools),
+        };
         let request = request.clone();
-        Some(Self { worklist, context_id, request, names, view, calling_ae_title, identifier, audit })
+        let question = Self { worklist, request, names, view, calling_ae_title, audit };
+        Some(ArrivingFind { asked, identifier, question })
     }
 }
 
@@ -239,28 +241,14 @@ fn view_of(session: &Session, calling_ae_title: &str) -> WorklistView {
     })
 }
 
-impl Operation for WorklistReceiving {
-    fn accept<'a>(&'a mut self, fragment: &'a [u8]) -> Boxed<'a, ()> {
-        self.identifier.accept(fragment);
-        Box::pin(async {})
-    }
-
-    fn finish<'a>(
-        self: Box<Self>,
-        session: &'a mut Session,
-        reader: &'a mut PduReader,
-    ) -> Boxed<'a, Result<Option<QueuedCommand>, End>> {
-        Box::pin(async move {
-            let (context_id, request) = (self.context_id, self.request.clone());
-            let (turns, spools) = (self.worklist.readers.turns(), Arc::clone(&self.worklist.spools));
-            AskedFind { context_id, request, turns, spools }.answer(self, session, reader).await
-        })
-    }
-}
-
-impl Question for WorklistReceiving {
-    fn ask(self: Box<Self>, control: &Control, outgoing: &mut Outgoing) -> Result<(), FindError> {
-        let Self { worklist, names, view, calling_ae_title, identifier, audit, request, .. } = *self;
+impl Question for WorklistQuestion {
+    fn ask(
+        self,
+        identifier: ArrivingIdentifier,
+        control: &QueryControl,
+        outgoing: &mut Outgoing,
+    ) -> Result<(), FindError> {
+        let Self { worklist, names, view, calling_ae_title, audit, request } = self;
         let encoding = identifier.encoding;
         let bytes = identifier.finish()?;
         let assumed = &worklist.options.assumed_character_set;
