@@ -55,7 +55,7 @@
 //! 1. [`encoding`] holds what PS3.5 says about bytes: element headers, VRs, transfer syntaxes,
 //!    character sets. [`model`] holds the words of the domain: UIDs, AE titles, query levels, the
 //!    table of attributes, records, matching. Both are pure data. [`files`] writes files that get
-//!    their name when they are whole.
+//!    their name when they are whole. [`pixels`] finds and decompresses frames.
 //! 2. [`archive`] reads the members of zip, tar and gzip files without unpacking them.
 //! 3. [`ingest`] reads one object (a file, a stream, an archive member) into an instance record.
 //! 4. [`store`] keeps the objects that the node receives, and opens any object of the index.
@@ -111,6 +111,7 @@ pub mod ingest;
 mod listening;
 pub mod mllp;
 pub mod model;
+pub mod pixels;
 pub mod qr;
 pub mod receive;
 pub mod scanner;

@@ -19,11 +19,12 @@ use super::multipart::Parts;
 use super::negotiate::{Accept, not_acceptable};
 use super::object_json::{BulkValue, ObjectJson};
 use super::objects::{OpenObject, lost};
-use super::pixels::{PixelError, Pixels, PixelsKey};
+use super::pixel_cache::PixelsKey;
 use super::problem::Problem;
 use super::resource::SERVICE;
 use super::target::{Target, alone, bulk_data_base};
 use crate::archive::Archives;
+use crate::pixels::places::{PixelError, Pixels};
 use crate::qr::{Instances, RetrievedInstance};
 
 /// Which values are sent.

@@ -18,7 +18,7 @@ use super::members::Members;
 use super::metadata_cache::MetadataCache;
 use super::ohif::Ohif;
 use super::piece::PieceBuffers;
-use super::pixels::PixelCache;
+use super::pixel_cache::PixelCache;
 use super::problem::Problem;
 use super::recalled::RecalledAnswers;
 use super::resource::Route;

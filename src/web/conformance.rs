@@ -3,12 +3,12 @@
 
 use std::fmt::Write as _;
 
-use super::codec::{Codec, Loss};
 use super::forms::frame_type;
 use super::query::default_attributes;
 use super::resource::{METHODS_OF_RESOURCES, SERVICE};
 use super::store::reasons;
 use crate::model::level::QueryRetrieveLevel;
+use crate::pixels::codec::{Codec, Loss};
 
 /// Returns each generated section: its name in the document, and its text in Markdown.
 #[must_use]

@@ -10,16 +10,16 @@ use hyper::StatusCode;
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 
-use super::codec::{Codec, CodecError};
 use super::found::{Found, Runs, no_pixels};
 use super::objects::{OpenObject, lost};
 use super::piece::PIECE_BYTES;
-use super::pixels::{Frame, PixelError, Pixels};
 use super::problem::Problem;
 use crate::archive::Archives;
 use crate::encoding::syntax::Encoding;
 use crate::encoding::vr::has_long_length;
 use crate::encoding::walk::{Event, WalkError};
+use crate::pixels::codec::{Codec, CodecError};
+use crate::pixels::places::{Frame, PixelError, Pixels};
 use crate::qr::Instances;
 use crate::shares::{CountedPeer, Share};
 use crate::web::call::Answering;

@@ -4,9 +4,9 @@
 //! (PS3.18 8.7.3.5.2). They become Explicit VR Little Endian. If no transfer syntax is named,
 //! compressed data go out as they are stored, and their Content-Type names the syntax.
 
-use super::codec::Codec;
 use super::negotiate::{Accept, MediaRange};
 use crate::encoding::syntax::NativeSyntax;
+use crate::pixels::codec::Codec;
 
 /// Explicit VR Little Endian.
 pub(super) const EXPLICIT_LITTLE: &str = "1.2.840.10008.1.2.1";

@@ -7,13 +7,14 @@ use tokio::task::spawn_blocking;
 
 use super::objects::{Bytes, OpenObject, lost};
 use super::piece::{PieceBuffer, PieceBuffers};
-use super::pixels::{Frame, PixelError, Pixels, PixelsKey, realigned};
+use super::pixel_cache::PixelsKey;
 use super::problem::Problem;
 use crate::archive::Archives;
 use crate::db::Search as _;
 use crate::deliver::object::ObjectError;
 use crate::encoding::walk::WalkError;
 use crate::model::location::Location;
+use crate::pixels::places::{Frame, PixelError, Pixels, realigned};
 use crate::qr::{FindError, Instances};
 use crate::shares::CountedPeer;
 use crate::store::is_unchanged;

@@ -12,7 +12,6 @@ use tokio::task::spawn_blocking;
 
 use super::access::single;
 use super::body::{Body, Outlet};
-use super::codec::Codec;
 use super::decompress::Decompressing;
 use super::forms::{self, EXPLICIT_LITTLE, FrameForm, OCTETS, Wrapping, frame_type};
 use super::found::{Found, Runs, found, no_pixels};
@@ -21,7 +20,6 @@ use super::multipart::Parts;
 use super::negotiate::{Accept, not_acceptable};
 use super::objects::{OpenObject, lost};
 use super::piece::{PIECE_BYTES, PieceBuffer, PieceBuffers};
-use super::pixels::{Frame, PixelError, Pixels};
 use super::problem::Problem;
 use super::query::decode;
 use super::ranges::{Selected, Window, add_range, selected};
@@ -29,6 +27,8 @@ use super::target::{Listed, Target};
 use crate::archive::Archives;
 use crate::encoding::walk::Event;
 use crate::model::location::Location;
+use crate::pixels::codec::Codec;
+use crate::pixels::places::{Frame, PixelError, Pixels};
 use crate::qr::Instances;
 use crate::web::call::{Answering, Call};
 

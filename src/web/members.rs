@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 
 use super::body::SpoolPlace;
 use super::objects::Bytes;
-use super::pixels::PixelsKey;
+use super::pixel_cache::PixelsKey;
 use crate::store::SpoolFile;
 
 /// Time for which an unused member is kept. Larger: more disk is used. Smaller: slow viewers

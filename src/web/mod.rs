@@ -8,8 +8,8 @@
 //! - `negotiate` reads Accept.
 //! - `query` and `search` are QIDO-RS.
 //! - `target`, `metadata`, `instances`, `frames` and `all_bulk_data` are WADO-RS.
-//! - [`codec`] and `decompress` give frames without compression.
-//! - [`looks`], `picture` and `render` make pictures.
+//! - `decompress` gives frames without compression.
+//! - `picture` and `render` make pictures.
 //! - `store` is STOW-RS.
 //! - `page` and `ohif` are for people.
 //! - [`conformance`] has the tables of the conformance statement.
@@ -26,7 +26,6 @@ mod base_url;
 mod body;
 mod call;
 mod capabilities;
-pub mod codec;
 pub mod conformance;
 mod decompress;
 mod error;
@@ -38,7 +37,6 @@ mod heads;
 mod host;
 mod instances;
 mod listener;
-pub mod looks;
 mod members;
 mod metadata;
 mod metadata_cache;
@@ -54,7 +52,7 @@ mod page;
 #[cfg(feature = "render")]
 pub mod picture;
 mod piece;
-mod pixels;
+mod pixel_cache;
 mod problem;
 pub mod query;
 mod ranges;

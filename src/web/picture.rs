@@ -8,9 +8,9 @@ use image::codecs::png::PngEncoder;
 use image::imageops::{FilterType, crop_imm, flip_horizontal_in_place, flip_vertical_in_place, resize};
 use image::{ExtendedColorType, ImageBuffer, ImageEncoder as _, Luma, Pixel, Rgb};
 
-use super::codec::MAX_PIXELS;
-use super::looks::{Function, Greys, Looks, VoiWindow};
 use super::query::pairs;
+use crate::pixels::codec::MAX_PIXELS;
+use crate::pixels::looks::{Function, Greys, Looks, VoiWindow};
 
 /// Maximum number of columns and of rows of a picture.
 pub(super) const MAX_SIDE: u32 = 4096;
@@ -566,7 +566,7 @@ mod tests {
 
     #[test]
     fn look_up_tables_come_before_windows() {
-        use crate::web::looks::Lut;
+        use crate::pixels::looks::Lut;
         let data = words(&[0, 255, 255]);
         let voi_lut = Lut::new([3, 5, 8], false, &data);
         let greys = Greys { window: window(5.0, 2.0), ..Greys::default() };
@@ -606,7 +606,7 @@ mod tests {
 
     #[test]
     fn palettes_are_looked_up() {
-        use crate::web::looks::Lut;
+        use crate::pixels::looks::Lut;
         let table = |data: &[u8]| Lut::new([2, 1, 8], false, data).unwrap();
         let palette_of = Some(Box::new([table(&[1, 2]), table(&[3, 4]), table(&[5, 6])]));
         let looks = Looks { palette: palette_of, bits_stored: 8, high_bit: 7, ..Looks::default() };

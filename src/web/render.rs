@@ -13,7 +13,6 @@ use tokio::time::timeout;
 
 use super::body::Body;
 use super::call::{Answering, Call};
-use super::codec::Codec;
 use super::decompress::not_decompressed;
 use super::found::{Found, Runs, found, no_pixels};
 use super::frames::numbers;
@@ -21,9 +20,10 @@ use super::heads::typed;
 use super::negotiate::{Accept, not_acceptable};
 use super::objects::lost;
 use super::picture::{Native, PictureError, PictureFormat, PictureRequest, SampleKind, check_size, render};
-use super::pixels::Pixels;
 use super::problem::Problem;
 use super::target::{Listed, Target, alone};
+use crate::pixels::codec::Codec;
+use crate::pixels::places::Pixels;
 use crate::qr::Instances;
 
 /// Number of columns and of rows of a thumbnail.

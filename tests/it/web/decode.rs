@@ -207,7 +207,7 @@ fn native(samples: &[u16], bits: u16) -> Vec<u8> {
 
 #[test]
 fn many_images_of_jpeg_ls_are_decoded_as_dcmtk_does_it() {
-    use dcmdex::web::codec::{Codec, FrameShape};
+    use dcmdex::pixels::codec::{Codec, FrameShape};
 
     let work = TempDir::new().unwrap();
     let file = |name: &str| work.path().join(name);

@@ -1,8 +1,7 @@
 //! Pixel transforms of an object: Modality LUT, VOI LUT, windows and palette. See PS3.3 C.7.6.3,
 //! C.11.1, C.11.2 and the functional groups of C.7.6.16.
 
-use super::objects::Bytes;
-use crate::encoding::walk::{Event, Walk, WalkError};
+use crate::encoding::walk::{Event, Input, Walk, WalkError};
 
 /// Maximum length of decimal values: some windows of 16 characters.
 const MAX_DECIMALS: u32 = 4 << 10;
@@ -98,7 +97,7 @@ impl Looks {
     }
 
     /// Returns the memory that it takes besides the struct itself, in bytes.
-    pub(super) fn cost(&self) -> usize {
+    pub(crate) fn cost(&self) -> usize {
         let luts = self.modality_lut.iter().chain(&self.voi_lut).chain(self.palette.iter().flat_map(|all| all.iter()));
         luts.map(|lut| lut.entries.len() * size_of::<u16>()).sum::<usize>()
             + self.greys_of_frames.len() * size_of::<Greys>()
@@ -144,7 +143,7 @@ impl Lut {
 
     /// Returns the table with entries of 8 bits. Some writers state 16 bits and use only the lower
     /// 8.
-    pub(super) fn in_bytes(mut self) -> Self {
+    pub(crate) fn in_bytes(mut self) -> Self {
         if self.bits > 8 && self.entries.iter().any(|entry| *entry > 0xFF) {
             let shift = self.bits - 8;
             self.entries.iter_mut().for_each(|entry| *entry = (*entry >> shift).min(0xFF));
@@ -253,7 +252,7 @@ impl GreyParts {
 
 /// Gathers looks during a walk over an object.
 #[derive(Default)]
-pub(super) struct LooksReader {
+pub(crate) struct LooksReader {
     /// Open sequences, and the number of the item in each.
     path: Vec<(u32, u32)>,
     looks: Looks,
@@ -267,7 +266,7 @@ pub(super) struct LooksReader {
 
 impl LooksReader {
     /// Takes an event of the walk. It reads the value of the event if it says something of looks.
-    pub(super) fn take(&mut self, event: &Event, walk: &mut Walk<Bytes>) -> Result<(), WalkError> {
+    pub(crate) fn take<R: Input>(&mut self, event: &Event, walk: &mut Walk<R>) -> Result<(), WalkError> {
         match *event {
             Event::Sequence { tag } => self.path.push((tag, 0)),
             Event::SequenceEnd => drop(self.path.pop()),
@@ -299,7 +298,7 @@ impl LooksReader {
         }
     }
 
-    fn value(&mut self, tag: u32, length: u32, walk: &mut Walk<Bytes>) -> Result<(), WalkError> {
+    fn value<R: Input>(&mut self, tag: u32, length: u32, walk: &mut Walk<R>) -> Result<(), WalkError> {
         let place = self.place();
         match place {
             LooksPlace::Root => self.of_root(tag, length, walk),
@@ -324,7 +323,7 @@ impl LooksReader {
         }
     }
 
-    fn of_root(&mut self, tag: u32, length: u32, walk: &mut Walk<Bytes>) -> Result<(), WalkError> {
+    fn of_root<R: Input>(&mut self, tag: u32, length: u32, walk: &mut Walk<R>) -> Result<(), WalkError> {
         let looks = &mut self.looks;
         match tag {
             0x0028_0004 => looks.photometric = first_text(&walk.value(tag, 64)?),
@@ -349,7 +348,7 @@ impl LooksReader {
     }
 
     /// Returns the looks of the object after the walk has come to its pixels.
-    pub(super) fn finish(self) -> Looks {
+    pub(crate) fn finish(self) -> Looks {
         let mut looks = self.looks;
         let is_signed = looks.is_signed;
         looks.greys = self.all_frames.greys(self.root.greys(Greys::default()));
@@ -368,7 +367,7 @@ fn is_grey_part(tag: u32) -> bool {
     matches!(tag, 0x0028_1050..=0x0028_1053 | 0x0028_1056)
 }
 
-fn grey_part(parts: &mut GreyParts, tag: u32, length: u32, walk: &mut Walk<Bytes>) -> Result<(), WalkError> {
+fn grey_part<R: Input>(parts: &mut GreyParts, tag: u32, length: u32, walk: &mut Walk<R>) -> Result<(), WalkError> {
     if !is_grey_part(tag) || length > MAX_DECIMALS {
         return Ok(());
     }
@@ -389,7 +388,7 @@ fn grey_part(parts: &mut GreyParts, tag: u32, length: u32, walk: &mut Walk<Bytes
     Ok(())
 }
 
-fn descriptor(walk: &mut Walk<Bytes>, tag: u32, length: u32) -> Result<Option<[u16; 3]>, WalkError> {
+fn descriptor<R: Input>(walk: &mut Walk<R>, tag: u32, length: u32) -> Result<Option<[u16; 3]>, WalkError> {
     if length != 6 {
         return Ok(None);
     }
@@ -398,13 +397,13 @@ fn descriptor(walk: &mut Walk<Bytes>, tag: u32, length: u32) -> Result<Option<[u
     Ok(words.try_into().ok())
 }
 
-fn table(walk: &mut Walk<Bytes>, tag: u32, length: u32) -> Result<Vec<u8>, WalkError> {
+fn table<R: Input>(walk: &mut Walk<R>, tag: u32, length: u32) -> Result<Vec<u8>, WalkError> {
     const MAX_BYTES: u32 = 2 * MAX_ENTRIES as u32;
     if length > MAX_BYTES { Ok(Vec::new()) } else { walk.value(tag, u64::from(MAX_BYTES)) }
 }
 
 /// Returns the first value of a text.
-pub(super) fn first_text(bytes: &[u8]) -> String {
+pub(crate) fn first_text(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     text.split('\\').next().unwrap_or_default().trim_matches([' ', '\0']).to_owned()
 }
@@ -415,7 +414,7 @@ fn decimal(bytes: &[u8]) -> Option<f64> {
 }
 
 /// Returns an unsigned number of 16 bits.
-pub(super) fn number(bytes: &[u8]) -> Option<u16> {
+pub(crate) fn number(bytes: &[u8]) -> Option<u16> {
     bytes.first_chunk().map(|bytes| u16::from_le_bytes(*bytes))
 }
 

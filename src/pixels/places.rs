@@ -1,21 +1,12 @@
 //! The places of the frames of an object (PS3.5 8.2, annex A.4). They are found once. Then each
 //! frame is one read.
 
-use std::collections::HashMap;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
-
 use super::codec::FrameShape;
 use super::looks::{Looks, LooksReader, first_text, number};
-use super::objects::Bytes;
-use crate::encoding::walk::{Event, Walk, WalkError};
-use crate::model::location::Location;
-
-/// Maximum size of all kept offset tables, in bytes. A frame takes 40.
-const KEPT_BYTES: usize = 16 << 20;
+use crate::encoding::walk::{Event, Input, Walk, WalkError};
 
 /// Number of bytes that one range takes in a table, with its container.
-const RANGE_BYTES: usize = 40;
+pub(crate) const RANGE_BYTES: usize = 40;
 
 /// Maximum number of fragments of one object. A slide of a microscope has 100,000 tiles.
 const MAX_FRAGMENTS: usize = 4_000_000;
@@ -29,17 +20,17 @@ const MAX_FRAMES: u32 = 1 << 24;
 
 /// Elements of group 0028 that describe pixels, as far as frames need them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Shape {
-    pub(super) rows: u16,
-    pub(super) columns: u16,
-    pub(super) samples: u16,
-    pub(super) bits_allocated: u16,
-    pub(super) frames: u32,
-    pub(super) is_planar: bool,
+pub(crate) struct Shape {
+    pub(crate) rows: u16,
+    pub(crate) columns: u16,
+    pub(crate) samples: u16,
+    pub(crate) bits_allocated: u16,
+    pub(crate) frames: u32,
+    pub(crate) is_planar: bool,
     /// Whether two native pixels share their chrominances (YBR_FULL_422, PS3.3 C.7.6.3.1.2).
-    pub(super) is_subsampled: bool,
+    pub(crate) is_subsampled: bool,
     /// Whether the samples are floating-point numbers.
-    pub(super) is_float: bool,
+    pub(crate) is_float: bool,
 }
 
 impl Shape {
@@ -51,12 +42,12 @@ impl Shape {
 
     /// Returns the maximum length of a compressed frame, in bytes. Compression makes noise a little
     /// longer.
-    pub(super) fn most_compressed(&self) -> u64 {
+    pub(crate) fn most_compressed(&self) -> u64 {
         self.frame_bits() / 8 * 2 + (64 << 10)
     }
 
     /// Returns the shape of one frame, for a codec.
-    pub(super) fn of_frame(&self) -> FrameShape {
+    pub(crate) fn of_frame(&self) -> FrameShape {
         FrameShape {
             columns: u32::from(self.columns),
             rows: u32::from(self.rows),
@@ -68,7 +59,7 @@ impl Shape {
 }
 
 /// A run of bytes in an object.
-pub(super) type Range = (u64, u64);
+pub(crate) type Range = (u64, u64);
 
 /// The place of pixels.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,17 +72,17 @@ enum Layout {
 
 /// The pixels of an object.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Pixels {
-    pub(super) shape: Shape,
-    pub(super) looks: Looks,
+pub(crate) struct Pixels {
+    pub(crate) shape: Shape,
+    pub(crate) looks: Looks,
     /// The transfer syntax of the stored object.
-    pub(super) transfer_syntax: String,
+    pub(crate) transfer_syntax: String,
     layout: Layout,
 }
 
 /// Errors of a frame that does not exist.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum PixelError {
+pub(crate) enum PixelError {
     #[error("the object has no pixel data")]
     None,
     #[error("the object has {0} frames")]
@@ -104,19 +95,19 @@ pub(super) enum PixelError {
 
 /// The bytes of one frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Frame {
+pub(crate) struct Frame {
     /// Its runs of bytes, in order.
-    pub(super) ranges: Vec<Range>,
+    pub(crate) ranges: Vec<Range>,
     /// Number of bits of the first byte that belong to the frame before. Only packed bits have
     /// some.
-    pub(super) shift: u8,
+    pub(crate) shift: u8,
     /// Length of the frame in bytes.
-    pub(super) length: u64,
+    pub(crate) length: u64,
 }
 
 impl Pixels {
     /// Walks to the pixel data of an object.
-    pub(super) fn find(walk: &mut Walk<Bytes>, transfer_syntax: &str) -> Result<Self, PixelError> {
+    pub(crate) fn find<R: Input>(walk: &mut Walk<R>, transfer_syntax: &str) -> Result<Self, PixelError> {
         let mut shape = Shape::default();
         let mut looks = LooksReader::default();
         let mut extended = Extended::default();
@@ -156,18 +147,25 @@ impl Pixels {
         Ok(Self { shape, looks, transfer_syntax: transfer_syntax.to_owned(), layout })
     }
 
+    /// Returns pixels with these fragments, and nothing else.
+    #[cfg(test)]
+    pub(crate) fn of_fragments(frames: Vec<Vec<Range>>) -> Self {
+        let (shape, looks) = (Shape::default(), Looks::default());
+        Self { shape, looks, transfer_syntax: String::new(), layout: Layout::Encapsulated(frames) }
+    }
+
     /// Returns the number of bits of one native frame.
-    pub(super) fn frame_bits(&self) -> u64 {
+    pub(crate) fn frame_bits(&self) -> u64 {
         self.shape.frame_bits()
     }
 
     /// Whether the frames are compressed.
-    pub(super) fn is_encapsulated(&self) -> bool {
+    pub(crate) fn is_encapsulated(&self) -> bool {
         matches!(self.layout, Layout::Encapsulated(_))
     }
 
     /// Returns the number of frames.
-    pub(super) fn frames(&self) -> u32 {
+    pub(crate) fn frames(&self) -> u32 {
         match &self.layout {
             Layout::Native { .. } => self.shape.frames,
             Layout::Encapsulated(frames) => u32::try_from(frames.len()).unwrap_or(u32::MAX),
@@ -175,7 +173,7 @@ impl Pixels {
     }
 
     /// Returns one frame, counted from 1.
-    pub(super) fn frame(&self, number: u32) -> Result<Frame, PixelError> {
+    pub(crate) fn frame(&self, number: u32) -> Result<Frame, PixelError> {
         let at =
             number.checked_sub(1).filter(|at| *at < self.frames()).ok_or(PixelError::NoSuchFrame(self.frames()))?;
         match &self.layout {
@@ -200,7 +198,8 @@ impl Pixels {
         }
     }
 
-    fn cost(&self) -> usize {
+    /// Returns about how much memory it takes, in bytes.
+    pub(crate) fn cost(&self) -> usize {
         let ranges = match &self.layout {
             Layout::Native { .. } => 1,
             Layout::Encapsulated(frames) => frames.iter().map(|frame| frame.len() + 1).sum(),
@@ -211,7 +210,7 @@ impl Pixels {
 
 /// Moves packed bits so that the first one of a frame is the lowest of its first byte (PS3.5
 /// 8.1.1). The bits of the next frame are cleared.
-pub(super) fn realigned(bytes: &[u8], shift: u8, bits: u64) -> Vec<u8> {
+pub(crate) fn realigned(bytes: &[u8], shift: u8, bits: u64) -> Vec<u8> {
     let mut out: Vec<u8> = bytes
         .iter()
         .enumerate()
@@ -242,7 +241,7 @@ struct Extended {
 
 /// Finds the fragments of each frame. It uses the Extended Offset Table, the Basic one, or the
 /// first bytes of each fragment.
-fn fragments(walk: &mut Walk<Bytes>, frames: u32, extended: &Extended) -> Result<Vec<Vec<Range>>, PixelError> {
+fn fragments<R: Input>(walk: &mut Walk<R>, frames: u32, extended: &Extended) -> Result<Vec<Vec<Range>>, PixelError> {
     let frames = frames as usize;
     let mut table = Vec::new();
     let Some((_, length)) = walk.fragment()? else { return Err(PixelError::Contradiction("there are no fragments")) };
@@ -317,57 +316,6 @@ fn by_beginnings(all: &[(Range, [u8; 2])], frames: usize) -> Result<Vec<Vec<Rang
     Err(PixelError::Contradiction("it cannot be told which fragments belong to which frame"))
 }
 
-/// Offset tables of the objects that were requested last.
-#[derive(Default)]
-pub(super) struct PixelCache(Mutex<Kept>);
-
-#[derive(Default)]
-struct Kept {
-    tables: HashMap<PixelsKey, (Arc<Pixels>, u64)>,
-    bytes: usize,
-    clock: u64,
-}
-
-/// An object at its place, as it was when it was examined.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct PixelsKey(PathBuf, std::ffi::OsString, u64, i64);
-
-impl PixelsKey {
-    pub(super) fn of(location: &Location) -> Self {
-        Self(location.directory.clone(), location.file_name.clone(), location.size, location.mtime_ms)
-    }
-}
-
-impl PixelCache {
-    pub(super) fn get(&self, key: &PixelsKey) -> Option<Arc<Pixels>> {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.clock += 1;
-        let now = kept.clock;
-        let (pixels, used) = kept.tables.get_mut(key)?;
-        *used = now;
-        Some(Arc::clone(pixels))
-    }
-
-    pub(super) fn put(&self, key: PixelsKey, pixels: Arc<Pixels>) {
-        let cost = pixels.cost();
-        if cost > KEPT_BYTES / 2 {
-            return;
-        }
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        while kept.bytes + cost > KEPT_BYTES {
-            let oldest = kept.tables.iter().min_by_key(|(_, (_, used))| *used).map(|(key, _)| key.clone());
-            let Some((gone, _)) = oldest.and_then(|key| kept.tables.remove(&key)) else { break };
-            kept.bytes -= gone.cost();
-        }
-        kept.clock += 1;
-        let now = kept.clock;
-        kept.bytes += cost;
-        if let Some((before, _)) = kept.tables.insert(key, (pixels, now)) {
-            kept.bytes -= before.cost();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -411,32 +359,5 @@ mod tests {
         let all = [((0, 1), start), ((9, 1), go_on), ((18, 1), start), ((27, 1), start)];
         assert_eq!(by_beginnings(&all, 3).unwrap(), [vec![(0, 1), (9, 1)], vec![(18, 1)], vec![(27, 1)]]);
         assert!(by_beginnings(&all, 2).is_err());
-    }
-
-    #[test]
-    fn what_was_not_asked_for_longest_goes_first() {
-        let cache = PixelCache::default();
-        let table = |frames: usize| {
-            let layout = Layout::Encapsulated(vec![vec![(0, 1)]; frames]);
-            Arc::new(Pixels {
-                shape: Shape::default(),
-                looks: Looks::default(),
-                transfer_syntax: String::new(),
-                layout,
-            })
-        };
-        let key = |name: &str| PixelsKey("/a".into(), name.into(), 1, 1);
-        // Each a third of the room.
-        let frames = KEPT_BYTES / 3 / (2 * RANGE_BYTES);
-        for name in ["a", "b"] {
-            cache.put(key(name), table(frames));
-        }
-        assert!(cache.get(&key("a")).is_some());
-        for name in ["c", "d"] {
-            cache.put(key(name), table(frames));
-        }
-        assert!(cache.get(&key("b")).is_none() && cache.get(&key("d")).is_some());
-        cache.put(key("e"), table(10 * frames));
-        assert!(cache.get(&key("e")).is_none());
     }
 }
