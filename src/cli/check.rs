@@ -451,7 +451,11 @@ fn problem(instance: &LocatedInstance, archives: &Archives, verified: Option<&Ar
         Err(ObjectError::OtherClass) => Some(FileProblem::Changed("another SOP Class UID".to_owned())),
         Err(ObjectError::Damaged) => Some(FileProblem::Changed("its bytes differ from those received".to_owned())),
         Err(
-            error @ (ObjectError::NotKept | ObjectError::Store(_) | ObjectError::Read(_) | ObjectError::Rewrite(_)),
+            error @ (ObjectError::NotKept
+            | ObjectError::Store(_)
+            | ObjectError::Read(_)
+            | ObjectError::Rewrite(_)
+            | ObjectError::Decompress(_)),
         ) => {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             Some(FileProblem::NotAccessible(cause.unwrap_or_else(|| error.to_string())))

@@ -585,6 +585,13 @@ keys! {
         low: "a patient with many studies cannot be retrieved at once",
         high: "retrievals need more memory (some 70 bytes each)",
     }
+    RETRIEVE_DECOMPRESS: Choice["all", "lossless", "never"] = "retrieve.decompress" = "\"all\"" {
+        "Which compressed objects are decompressed for a peer that does not take them as they are \
+         stored. Lossy ones say that they were lossy.",
+        unit: "\"all\", \"lossless\" or \"never\"",
+        low: "all: old viewers get lossy images several times as long as their files",
+        high: "never: the sub-operation for such an object fails",
+    }
     RETRIEVE_RESPONSE_TIMEOUT_SECONDS: Integer(1, DAY_SECONDS) = "retrieve.response_timeout_seconds" = "60" {
         "Time for a peer to answer a C-STORE-RQ of this node once the peer has received all of it.",
         unit: "seconds",

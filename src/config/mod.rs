@@ -49,7 +49,7 @@ use crate::model::declared::DeclaredSet;
 use crate::model::matching::{NameMatching, UnknownRequired};
 use crate::qr::{self, Hierarchy, PendingStatus, Retrievable};
 use crate::scanner::{Filter, Rate, WalkOrder};
-use crate::scp::Plain;
+use crate::scp::{Decompression, Plain};
 use crate::telemetry::{self, LogFormat};
 use crate::ul::tls::{self, ClientCertificates};
 use entries::{ATTRIBUTE_TABLE, EVENTS_TABLE, PEER_TABLE, WATCH_TABLE};
@@ -228,6 +228,8 @@ pub struct Integrity {
 pub struct RetrieveSettings {
     /// Maximum number of instances of one retrieval.
     pub max_instances: usize,
+    /// What is decompressed for a peer.
+    pub decompression: Decompression,
     /// Time for the answer to a C-STORE-RQ of this node.
     pub response_timeout: Duration,
     /// Time for the file system.
@@ -469,6 +471,10 @@ impl<'a> Check<'a> {
             commit_in_place: self.boolean(settings::COMMITMENT_IN_PLACE),
             retrieve: RetrieveSettings {
                 max_instances: self.count(settings::RETRIEVE_MAX_INSTANCES),
+                decompression: self.choice(
+                    settings::RETRIEVE_DECOMPRESS,
+                    [Decompression::All, Decompression::Lossless, Decompression::Never],
+                ),
                 response_timeout: self.seconds(settings::RETRIEVE_RESPONSE_TIMEOUT_SECONDS),
                 source_timeout: self.seconds(settings::RETRIEVE_SOURCE_TIMEOUT_SECONDS),
             },

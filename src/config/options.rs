@@ -60,6 +60,7 @@ impl Config {
             hierarchy: self.find.hierarchy,
             assumed_character_set: self.find.assumed_character_set.clone(),
             max_instances: self.retrieve.max_instances,
+            decompression: self.retrieve.decompression,
             response_timeout: self.retrieve.response_timeout,
             source_timeout: self.retrieve.source_timeout,
             verification_holds: self.integrity.verification_holds,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::task::spawn_blocking;
 
+use super::decoders::Decoders;
 use crate::db::Search;
 use crate::model::find::FindRequest;
 use crate::qr::readers::Readers;
@@ -46,6 +47,8 @@ pub struct Delivery {
     listed: Arc<Shares>,
     options: DeliveryOptions,
     verified: Arc<Verified>,
+    /// Places to decompress frames.
+    pub(crate) decoders: Arc<Decoders>,
 }
 
 impl Delivery {
@@ -56,7 +59,7 @@ impl Delivery {
         let listed = Shares::new(listed, 0, &metrics::RETRIEVALS_REFUSED_A_SHARE);
         let verified = Arc::new(Verified::new(options.verification_holds));
         let (readers, threads) = (Readers::new(index), Turns::new(READING_THREADS));
-        Self { readers, threads, listed, options, verified }
+        Self { readers, threads, listed, options, verified, decoders: Arc::default() }
     }
 
     /// Returns the record of objects whose checksums were verified.

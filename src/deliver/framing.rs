@@ -13,8 +13,30 @@ use crate::qr::{ObjectKind, RetrievedInstance};
 pub(crate) struct ObjectForm {
     /// The presentation context. 0 if the protocol has none.
     pub(crate) context_id: u8,
-    /// The transfer syntax to which it is rewritten. `None` sends its stored bytes.
-    pub(crate) rewrite: Option<NativeSyntax>,
+    /// What becomes of its bytes.
+    pub(crate) sent: SentForm,
+}
+
+/// What becomes of the bytes of an object that is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum SentForm {
+    /// They are sent unchanged.
+    #[default]
+    AsStored,
+    /// An object without compression is rewritten to this transfer syntax.
+    Rewritten(NativeSyntax),
+    /// A compressed object is decompressed, and rewritten to this transfer syntax.
+    Decompressed(NativeSyntax),
+}
+
+impl SentForm {
+    /// Returns the transfer syntax of the bytes that are sent.
+    pub(crate) fn transfer_syntax(self, stored: &str) -> &str {
+        match self {
+            Self::AsStored => stored,
+            Self::Rewritten(to) | Self::Decompressed(to) => to.uid(),
+        }
+    }
 }
 
 /// How a protocol writes objects: as C-STORE-RQs in PDUs, or as the parts of an HTTP response.

@@ -6,6 +6,8 @@
 //!
 //! - [`object`] opens one object and verifies it.
 //! - [`rewrite`] writes an object in another transfer syntax.
+//! - [`decompress`] reads a compressed object as one without compression, and `decoders` holds the
+//!   places for that.
 //! - [`delivery`] holds what all retrievals share.
 //! - `framing` is what a protocol writes around a data set.
 //! - `sending` is a list of objects to send, and `order` their order.
@@ -13,6 +15,8 @@
 //! - [`scrub`] reads all kept objects, round after round.
 
 pub(crate) mod buffer;
+pub(crate) mod decoders;
+pub mod decompress;
 pub mod delivery;
 pub mod error;
 pub(crate) mod framing;

@@ -9,6 +9,8 @@ use std::sync::{Arc, LazyLock};
 use dicom_core::{Tag, VR};
 use flate2::read::{DeflateDecoder, ZlibDecoder};
 
+use super::decoders::DecodingFor;
+use super::decompress::{DecompressError, DecompressedObject};
 use crate::archive::Archives;
 use crate::deliver::rewrite::{RewriteError, Rewriter};
 use crate::encoding::syntax::NativeSyntax;
@@ -75,6 +77,18 @@ pub enum ObjectError {
     /// The object cannot be rewritten to the requested transfer syntax.
     #[error("cannot be rewritten: {0}")]
     Rewrite(#[from] RewriteError),
+    /// The object cannot be decompressed.
+    #[error("not decompressed: {0}")]
+    Decompress(DecompressError),
+}
+
+impl From<DecompressError> for ObjectError {
+    fn from(error: DecompressError) -> Self {
+        match error {
+            DecompressError::Read(error) => Self::Read(error),
+            other => Self::Decompress(other),
+        }
+    }
 }
 
 impl ObjectError {
@@ -83,6 +97,12 @@ impl ObjectError {
     pub fn is_gone(&self) -> bool {
         let Self::Store(store::Error::Object { source, .. }) = self else { return false };
         matches!(source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+    }
+
+    /// Whether the object can be sent only in another form than the wanted one.
+    #[must_use]
+    pub fn is_of_form(&self) -> bool {
+        matches!(self, Self::Rewrite(_) | Self::Decompress(_))
     }
 }
 
@@ -293,10 +313,7 @@ impl StoredObject {
     pub fn rewritten(mut self, to: NativeSyntax) -> Result<DataSet, ObjectError> {
         let from = NativeSyntax::of_uid(&self.transfer_syntax)
             .ok_or(ObjectError::Rewrite(RewriteError::Encapsulated(0x7FE0_0010)))?;
-        if matches!(self.check, ChecksumState::Due(_)) {
-            // The rewriter need not read the last bytes of a file.
-            self.read_all(&mut |_| ControlFlow::Continue(()))?;
-        }
+        self.check_now()?;
         self.source.keep();
         self.source.go_to(self.data_set_offset).map_err(ObjectError::Read)?;
         let source = match from {
@@ -311,11 +328,32 @@ impl StoredObject {
                 Box::new(self.source)
             }
         };
-        let rewriter = Rewriter::new(from, to);
-        let rewriting =
-            Rewriting { source, rewriter, input: vec![0; REWRITE_READ], out: Vec::new(), at: 0, ended: false };
-        let bytes = ObjectBytes::Streamed(BufReader::with_capacity(REWRITE_READ, Box::new(rewriting)));
-        Ok(DataSet { bytes, filled: 0, check: None })
+        Ok(DataSet::rewriting(source, from, to))
+    }
+
+    /// Returns its data set without compression, in another transfer syntax. All frames are
+    /// decompressed first and the whole data set is checked, so that no error can appear after the
+    /// first byte was sent.
+    ///
+    /// # Errors
+    /// When a frame cannot be decompressed, or the object cannot be read.
+    pub(crate) fn decompressed(mut self, to: NativeSyntax, decoding: DecodingFor) -> Result<DataSet, ObjectError> {
+        self.check_now()?;
+        self.source.keep();
+        let mut object = DecompressedObject::open(self.source, self.data_set_offset, &self.transfer_syntax, decoding)?;
+        let from = NativeSyntax::ExplicitLittle;
+        check(&mut object, |object, count| Ok(object.pass(count)), from, to)?;
+        object.rewind();
+        Ok(DataSet::rewriting(Box::new(object), from, to))
+    }
+
+    /// Compares its checksum now, if that is due. Who changes the data set need not read the last
+    /// bytes of a file.
+    fn check_now(&mut self) -> Result<(), ObjectError> {
+        match self.check {
+            ChecksumState::Due(_) => self.read_all(&mut |_| ControlFlow::Continue(())),
+            ChecksumState::None | ChecksumState::Done => Ok(()),
+        }
     }
 }
 
@@ -395,6 +433,15 @@ pub struct Filled {
 }
 
 impl DataSet {
+    /// Returns a data set that is rewritten while it is read.
+    fn rewriting(source: Box<dyn Read + Send>, from: NativeSyntax, to: NativeSyntax) -> Self {
+        let rewriter = Rewriter::new(from, to);
+        let rewriting =
+            Rewriting { source, rewriter, input: vec![0; REWRITE_READ], out: Vec::new(), at: 0, ended: false };
+        let bytes = ObjectBytes::Streamed(BufReader::with_capacity(REWRITE_READ, Box::new(rewriting)));
+        Self { bytes, filled: 0, check: None }
+    }
+
     /// Returns the number of remaining bytes, if it is known.
     #[must_use]
     pub fn left(&self) -> Option<u64> {

@@ -15,6 +15,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 
 use super::buffer::{Buffer, PIECE_LENGTH, Spares};
+use super::decoders::{DecodingFor, DecodingProgress};
 use super::order::SendOrder;
 use super::sending::{Piece, Sending, Unfinished};
 use crate::archive::Archives;
@@ -40,6 +41,8 @@ pub(crate) struct ReadAhead {
     memory: PeerMemory,
     /// The memory that is counted for large pieces.
     share: Option<Share>,
+    /// How far an object is that is decompressed before it goes out.
+    progress: Arc<DecodingProgress>,
 }
 
 enum ReadAheadState {
@@ -72,6 +75,7 @@ pub(crate) struct ReadProgress {
     /// The object whose beginning was sent.
     unfinished: Option<Unfinished>,
     out: PieceSender,
+    decoding: DecodingFor,
     ended: bool,
 }
 
@@ -88,6 +92,12 @@ impl ReadAhead {
         let threads = Arc::clone(&sending.delivery.threads);
         let memory = sending.memory.clone();
         let (sender, pieces) = mpsc::unbounded_channel();
+        let progress = Arc::<DecodingProgress>::default();
+        let decoding = DecodingFor {
+            decoders: Arc::clone(&sending.delivery.decoders),
+            peer: Arc::clone(memory.peer()),
+            progress: Arc::clone(&progress),
+        };
         let sending = Arc::new(sending);
         let reading = ReadProgress {
             order: SendOrder::new(&sending),
@@ -96,10 +106,12 @@ impl ReadAhead {
             number: 0,
             unfinished: None,
             out: PieceSender { pieces: sender, spares: Spares::default() },
+            decoding,
             ended: false,
         };
         let state = ReadAheadState::Waiting(Box::new(reading));
-        let mut this = Self { pieces, state, spares: Spares::default(), patience, threads, memory, share: None };
+        let spares = Spares::default();
+        let mut this = Self { pieces, state, spares, patience, threads, memory, share: None, progress };
         this.read_on();
         this
     }
@@ -132,7 +144,15 @@ impl ReadAhead {
                             ended = step => Err(ended),
                         }
                     };
-                    match timeout(self.patience, next).await.map_err(|_| SlowSource)? {
+                    let frames = self.progress.frames();
+                    let Ok(next) = timeout(self.patience, next).await else {
+                        // Frames of a long object are being decompressed, and it goes on.
+                        if self.progress.frames() > frames {
+                            continue;
+                        }
+                        return Err(SlowSource);
+                    };
+                    match next {
                         Ok(piece) => {
                             self.read_on_in_time();
                             return Ok(Some(piece));
@@ -210,6 +230,7 @@ impl Drop for ReadAhead {
             // A step that waits for a thread needs none any more.
             step.abort();
         }
+        self.progress.give_up();
     }
 }
 
@@ -265,7 +286,13 @@ impl ReadProgress {
         self.number += 1;
         let number = self.number;
         let spares = &mut self.out.spares;
-        let begun = self.sending.begin(reader.as_mut(), &self.archives, (&instance, number), (spares, piece_length));
+        let begun = self.sending.begin(
+            reader.as_mut(),
+            &self.archives,
+            (&instance, number),
+            (spares, piece_length),
+            &self.decoding,
+        );
         Some(match begun {
             Ok((bytes, unfinished)) => {
                 let is_last = unfinished.is_none();

@@ -100,9 +100,13 @@ impl Round<'_> {
         match found {
             Ok(()) => self.tally.sound += 1,
             Err(ObjectError::Damaged | ObjectError::Changed(_) | ObjectError::OtherClass) => self.tally.damaged += 1,
-            Err(ObjectError::NotKept | ObjectError::Store(_) | ObjectError::Read(_) | ObjectError::Rewrite(_)) => {
-                self.tally.gone += 1
-            }
+            Err(
+                ObjectError::NotKept
+                | ObjectError::Store(_)
+                | ObjectError::Read(_)
+                | ObjectError::Rewrite(_)
+                | ObjectError::Decompress(_),
+            ) => self.tally.gone += 1,
         }
         ControlFlow::Continue(())
     }

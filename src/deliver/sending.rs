@@ -7,15 +7,15 @@ use std::sync::Arc;
 use tracing::{debug, warn};
 
 use super::buffer::{Buffer, Spares};
+use super::decoders::DecodingFor;
 use super::delivery::Delivery;
 use super::error::DeliverError;
-use super::framing::{Framing, ObjectForm};
+use super::framing::{Framing, ObjectForm, SentForm};
 use super::object::{DataSet, Identity, ObjectError, StoredObject};
 use crate::archive::Archives;
 use crate::db::KnownLocation;
 use crate::db::Search;
 use crate::db::open::Reader;
-use crate::encoding::syntax::NativeSyntax;
 use crate::model::uid::for_log;
 use crate::qr::{Instances, ObjectKind, RetrievedInstance};
 use crate::shares::PeerMemory;
@@ -66,6 +66,7 @@ impl Sending {
         archives: &Archives,
         (instance, number): (&RetrievedInstance<'_>, usize),
         (spares, piece_length): (&mut Spares, usize),
+        decoding: &DecodingFor,
     ) -> Result<(Buffer, Option<Unfinished>), DeliverError> {
         let form = self.framing.choose(instance.kind)?;
         let known = reader.ok_or(DeliverError::Index)?.known_locations(instance.sop_instance_uid).map_err(|error| {
@@ -77,7 +78,7 @@ impl Sending {
         self.framing.begin(form, instance, number, &mut before);
         let mut failure = None;
         for known in known.iter().filter(|known| !known.differs) {
-            let opened = self.open(known, instance, form.rewrite, archives).and_then(|mut data_set| {
+            let opened = self.open(known, instance, (form.sent, decoding), archives).and_then(|mut data_set| {
                 bytes.reset();
                 bytes.put(&before);
                 let is_last =
@@ -105,7 +106,7 @@ impl Sending {
         &self,
         known: &KnownLocation,
         instance: &RetrievedInstance<'_>,
-        rewrite: Option<NativeSyntax>,
+        (sent, decoding): (SentForm, &DecodingFor),
         archives: &Archives,
     ) -> Result<DataSet, ObjectError> {
         let identity = Identity {
@@ -115,9 +116,10 @@ impl Sending {
         };
         let object = StoredObject::open(&known.location, &identity, archives)?;
         let object = object.expecting(known.checksum, self.delivery.verified())?;
-        match rewrite {
-            None => object.as_stored(),
-            Some(to) => object.rewritten(to),
+        match sent {
+            SentForm::AsStored => object.as_stored(),
+            SentForm::Rewritten(to) => object.rewritten(to),
+            SentForm::Decompressed(to) => object.decompressed(to, decoding.clone()),
         }
     }
 }

@@ -88,6 +88,8 @@ pub(crate) struct Walk<R> {
     start: usize,
     /// Offset of the first unused byte.
     position: u64,
+    /// Offset of the header that was read last.
+    element_start: u64,
     explicit: bool,
     frames: Vec<WalkFrame>,
     max_depth: usize,
@@ -106,6 +108,7 @@ impl<R: Input> Walk<R> {
             buffer: Vec::new(),
             start: 0,
             position: offset,
+            element_start: offset,
             explicit,
             frames: Vec::new(),
             max_depth,
@@ -119,6 +122,12 @@ impl<R: Input> Walk<R> {
     /// Returns the input. The walk reads ahead, so the position of the input has no meaning.
     pub(crate) fn into_input(self) -> R {
         self.input
+    }
+
+    /// Returns the offset of the element, item or delimiter whose event came last. An item or
+    /// sequence of defined length ends without one.
+    pub(crate) fn element_start(&self) -> u64 {
+        self.element_start
     }
 
     /// Returns the nesting depth in sequences and items.
@@ -160,6 +169,7 @@ impl<R: Input> Walk<R> {
             Err(HeaderError::BadVr(tag)) if is_in_sequence => return Err(WalkError::Misplaced(tag)),
             Err(HeaderError::BadVr(tag)) => return Err(WalkError::BadVr(tag)),
         };
+        self.element_start = self.position;
         self.advance(header.size);
         if header.tag >> 16 == DELIMITER_GROUP {
             return self.marker(header.tag, header.length);

@@ -31,6 +31,6 @@ pub use service_class::{ServiceClass, SopClasses, StatementRow};
 pub use services::commit::{Commitment, CommitmentLimits, FilesInPlace};
 pub use services::find::Find;
 pub use services::outbox::pending_reports;
-pub use services::retrieve::retriever::{Options as RetrieveOptions, Retrieve};
+pub use services::retrieve::retriever::{Decompression, Options as RetrieveOptions, Retrieve};
 pub use services::worklist::Worklist;
 pub use services::{NodeServices, service_classes};

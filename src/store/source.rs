@@ -8,6 +8,7 @@ use super::known::change_of;
 use super::meta::{START_LENGTH, data_set_offset};
 use super::objects::{open_file, open_through};
 use crate::archive::{Archives, Object};
+use crate::encoding::walk::Input;
 use crate::files::FileMark;
 use crate::model::location::{Location, Place};
 use crate::store::Error;
@@ -165,6 +166,13 @@ impl Source {
             }
         }
         self.skip(offset - self.position)
+    }
+}
+
+impl Input for Source {
+    fn pass(&mut self, count: u64) -> io::Result<()> {
+        let passed = Source::pass(self, count)?;
+        io::copy(&mut self.take(count - passed), &mut io::sink()).map(drop)
     }
 }
 

@@ -277,6 +277,9 @@ metrics! {
         SUB_OPERATIONS_DONE: result = "done",
         SUB_OPERATIONS_FAILED: result = "failed",
     }
+    Counter "dcmdex_objects_decompressed_total", "Objects that were decompressed for a peer that does not take them as stored." {
+        OBJECTS_DECOMPRESSED,
+    }
     Counter "dcmdex_sent_data_set_bytes_total", "Data sets sent by C-STORE, with the headers of their PDUs, in bytes." {
         SENT_DATA_SET_BYTES,
     }

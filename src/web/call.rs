@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use hyper::HeaderMap;
 use hyper::header::HeaderName;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_rustls::rustls::ServerConfig;
 
@@ -37,14 +36,6 @@ const METADATA_BYTES: usize = 64 << 20;
 /// Time that a request waits for its turn to query the index. A browser gives up later.
 const WAIT_FOR_TURN: Duration = Duration::from_secs(10);
 
-/// Maximum number of frames that are decompressed or rendered at a time. Each takes a processor and
-/// the memory of the frame.
-const FRAMES_AT_ONE_TIME: usize = 2;
-
-/// Maximum memory for decompressed frames that wait for their clients, in bytes. One client may
-/// have half of it.
-const DECODED_BYTES: usize = 1 << 30;
-
 /// State that all requests share.
 pub(super) struct Answering {
     pub(super) options: Options,
@@ -67,10 +58,6 @@ pub(super) struct Answering {
     pub(super) delivery: Arc<Delivery>,
     pub(super) storage: Option<Arc<Storage>>,
     pub(super) ohif: Option<Arc<Ohif>>,
-    /// Memory for decompressed frames that clients take.
-    pub(super) decoded: Arc<Shares>,
-    /// Permits to decompress or render a frame.
-    pub(super) decoding: Arc<Semaphore>,
     pub(super) users: SharedUsers,
     pub(super) user_header: Option<HeaderName>,
     pub(super) tls: Option<TlsSource>,
@@ -97,8 +84,6 @@ impl Answering {
             delivery: services.delivery,
             storage: services.storage,
             ohif: services.ohif,
-            decoded: Shares::new(DECODED_BYTES, 0, &metrics::MEMORY_REFUSED),
-            decoding: Arc::new(Semaphore::new(FRAMES_AT_ONE_TIME)),
             users: services.users,
             user_header: user_header.transpose()?,
             tls: services.tls,
@@ -113,13 +98,10 @@ impl Answering {
         turn.map_err(|_| Problem::busy("many searches are under way; try again"))
     }
 
-    /// Waits for the permit to decompress or render a frame.
-    pub(super) async fn decoding(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        match timeout(WAIT_FOR_TURN, Arc::clone(&self.decoding).acquire_owned()).await {
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) => Err(Problem::ours()),
-            Err(_) => Err(Problem::busy("many frames are being decoded; try again")),
-        }
+    /// Waits for the turn to decompress or render a frame.
+    pub(super) async fn decoding(&self, peer: &CountedPeer) -> Result<Turn, Problem> {
+        let turn = timeout(WAIT_FOR_TURN, self.delivery.decoders.turn(peer)).await;
+        turn.map_err(|_| Problem::decoders_are_busy())
     }
 
     /// Returns the current TLS settings.

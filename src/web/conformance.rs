@@ -66,13 +66,14 @@ const COMPRESSED: [(&str, &str); 14] = [
 
 fn frames() -> String {
     let mut text = String::from(
-        "| Transfer syntax | UID | Media type besides `application/octet-stream` | Decompressed |\n|---|---|---|---|\n",
+        "| Transfer syntax | UID | Media type besides `application/octet-stream` | Decompressed by WADO-RS \
+         | by C-GET and C-MOVE |\n|---|---|---|---|---|\n",
     );
     for (uid, name) in COMPRESSED {
         let decompressed = match Codec::of(uid).map(|codec| codec.loss) {
-            Some(Loss::None) => "yes",
-            Some(Loss::Possible) => "for rendering",
-            None => "no",
+            Some(Loss::None) => "yes | yes",
+            Some(Loss::Possible | Loss::Certain) => "for rendering | yes",
+            None => "no | no",
         };
         let _ = writeln!(text, "| {name} | {uid} | `{}` | {decompressed} |", frame_type(uid));
     }

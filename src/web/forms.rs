@@ -5,6 +5,7 @@
 //! compressed data go out as they are stored, and their Content-Type names the syntax.
 
 use super::negotiate::{Accept, MediaRange};
+use crate::deliver::framing::SentForm;
 use crate::encoding::syntax::NativeSyntax;
 use crate::pixels::codec::Codec;
 
@@ -16,15 +17,6 @@ pub(super) const DICOM: &str = "application/dicom";
 
 /// Media type of bytes without further meaning.
 pub(super) const OCTETS: &str = "application/octet-stream";
-
-/// Form in which an object is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SentForm {
-    AsStored,
-    Rewritten(NativeSyntax),
-    /// In Explicit VR Little Endian.
-    Decompressed,
-}
 
 /// Form in which frames are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +72,7 @@ impl Wish {
             Self::Only(uid) if uid == EXPLICIT_LITTLE => match native {
                 Some(ExplicitLittle) => Some(SentForm::AsStored),
                 Some(ImplicitLittle | ExplicitBig | Deflated) => Some(explicit),
-                None => Codec::lossless(stored).map(|_| SentForm::Decompressed),
+                None => Codec::lossless(stored).map(|_| SentForm::Decompressed(ExplicitLittle)),
             },
             Self::Only(uid) => match native {
                 Some(ImplicitLittle | ExplicitBig) => None,
@@ -108,15 +100,6 @@ impl Wish {
             }
             Self::Only(uid) => (uid == stored).then_some(FrameForm::AsStored),
         }
-    }
-}
-
-/// Returns the transfer syntax that the Content-Type of an object names.
-pub(super) fn sent_syntax(stored: &str, form: SentForm) -> &str {
-    match form {
-        SentForm::AsStored => stored,
-        SentForm::Rewritten(to) => to.uid(),
-        SentForm::Decompressed => EXPLICIT_LITTLE,
     }
 }
 
@@ -267,7 +250,7 @@ mod tests {
     #[track_caller]
     fn sent(header: &str, stored: &str) -> Option<(Wrapping, String)> {
         let (wrapping, wish) = objects(&accept(header), &[stored], 1)?;
-        Some((wrapping, sent_syntax(stored, wish.object(stored).unwrap()).to_owned()))
+        Some((wrapping, wish.object(stored).unwrap().transfer_syntax(stored).to_owned()))
     }
 
     // PS3.18 8.7.3.5.2.

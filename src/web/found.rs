@@ -166,24 +166,6 @@ impl Runs {
         Ok(())
     }
 
-    /// Calls `on_bytes` with all bytes from an offset to the end of the object.
-    pub(super) fn rest(&mut self, offset: u64, on_bytes: &mut dyn FnMut(&[u8]) -> Result<(), ()>) -> Result<(), ()> {
-        self.read((offset, 0), on_bytes)?;
-        self.position = None;
-        loop {
-            let space = self.buffer.space(u64::MAX);
-            match self.bytes.read(space) {
-                Ok(0) => return Ok(()),
-                Ok(read) => on_bytes(space.get(..read).unwrap_or_default())?,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    tracing::warn!(%error, "a retrieval over HTTP breaks off: an object cannot be read to its end");
-                    return Err(());
-                }
-            }
-        }
-    }
-
     /// Returns the bytes of one frame. Packed bits begin with the lowest bit of the first byte.
     pub(super) fn whole(&mut self, pixels: &Pixels, frame: &Frame) -> Result<Vec<u8>, ()> {
         let mut bytes = Vec::new();

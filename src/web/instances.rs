@@ -1,7 +1,7 @@
 //! WADO-RS instances (PS3.18 10.4.1.1.1): whole objects, in parts or one by itself. They are read
 //! as for C-GET.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hyper::Response;
@@ -10,9 +10,7 @@ use tokio::task::spawn_blocking;
 
 use super::access::single;
 use super::body::{Body, Outlet};
-use super::decompress::DecompressedObject;
-use super::forms::{self, DICOM, SentForm, Wish, Wrapping, sent_syntax};
-use super::found::found;
+use super::forms::{self, DICOM, Wish, Wrapping};
 use super::heads::{typed, warn_of_missing};
 use super::multipart::Parts;
 use super::negotiate::{Accept, not_acceptable};
@@ -20,11 +18,11 @@ use super::objects::lost;
 use super::piece::PieceBuffers;
 use super::problem::Problem;
 use super::ranges::{Selected, Window, add_range, selected};
-use super::target::{Listed, Target, alone};
+use super::target::{Listed, Target};
 use crate::archive::Archives;
 use crate::db::Search as _;
 use crate::deliver::error::DeliverError;
-use crate::deliver::framing::{Framing, ObjectForm};
+use crate::deliver::framing::{Framing, ObjectForm, SentForm};
 use crate::deliver::object::{DataSet, Identity, ObjectError, StoredObject};
 use crate::deliver::read_ahead::ReadAhead;
 use crate::deliver::sending::{Piece, Sending};
@@ -49,11 +47,9 @@ pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Resul
     let Some((wrapping, wish)) = forms::objects(&accept, &kinds, listed.instances.len()) else {
         return Err(not_as_wanted(&kinds));
     };
-    let is_decompressed = kinds.iter().any(|stored| wish.object(stored) == Some(SentForm::Decompressed));
     match wrapping {
-        Wrapping::Single => by_itself(answering, call, &listed, wish).await,
-        Wrapping::Multipart if is_decompressed => one_by_one(answering, call, listed, wish).await,
-        Wrapping::Multipart => in_parts(answering, call, listed, wish).await,
+        Wrapping::Single => by_itself(answering, call, listed, wish).await,
+        Wrapping::Multipart => read_ahead(answering, call, listed, (wish, Some(Parts::new()))).await,
     }
 }
 
@@ -64,30 +60,30 @@ pub(super) fn not_as_wanted(kinds: &[&str]) -> Problem {
     not_acceptable(&offers.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-/// Writes objects as the parts of a response.
-struct AsParts {
-    parts: Parts,
+/// Writes objects as the parts of a response, or one that is the response.
+struct AsFiles {
+    parts: Option<Parts>,
     wish: Wish,
 }
 
-impl Framing for AsParts {
+impl Framing for AsFiles {
     fn choose(&self, kind: &ObjectKind) -> Result<ObjectForm, DeliverError> {
-        let rewrite = match self.wish.object(&kind.transfer_syntax) {
-            Some(SentForm::AsStored) => None,
-            Some(SentForm::Rewritten(to)) => Some(to),
-            // These objects are sent one by one.
-            Some(SentForm::Decompressed) | None => return Err(DeliverError::NotAccepted),
-        };
-        Ok(ObjectForm { context_id: 0, rewrite })
+        let sent = self.wish.object(&kind.transfer_syntax).ok_or(DeliverError::NotAccepted)?;
+        Ok(ObjectForm { context_id: 0, sent })
     }
 
     fn begin(&self, form: ObjectForm, instance: &RetrievedInstance<'_>, _number: usize, out: &mut Vec<u8>) {
-        let transfer_syntax =
-            sent_syntax(&instance.kind.transfer_syntax, form.rewrite.map_or(SentForm::AsStored, SentForm::Rewritten));
-        let content_type = format!("{DICOM}; transfer-syntax={transfer_syntax}");
-        out.extend_from_slice(self.parts.head(&content_type, None).as_bytes());
+        let transfer_syntax = form.sent.transfer_syntax(&instance.kind.transfer_syntax);
+        if let Some(parts) = &self.parts {
+            out.extend_from_slice(parts.head(&content_type(transfer_syntax), None).as_bytes());
+        }
         out.extend_from_slice(&meta(instance, transfer_syntax));
     }
+}
+
+/// Returns the Content-Type of an object.
+fn content_type(transfer_syntax: &str) -> String {
+    format!("{DICOM}; transfer-syntax={transfer_syntax}")
 }
 
 fn meta(instance: &RetrievedInstance<'_>, transfer_syntax: &str) -> Vec<u8> {
@@ -100,21 +96,28 @@ fn meta(instance: &RetrievedInstance<'_>, transfer_syntax: &str) -> Vec<u8> {
     meta.encode()
 }
 
-async fn in_parts(
+/// Sends objects that are read ahead of the client: in parts, or one by itself.
+async fn read_ahead(
     answering: &Arc<Answering>,
     call: &Call<'_>,
     listed: Listed,
-    wish: Wish,
+    (wish, parts): (Wish, Option<Parts>),
 ) -> Result<Response<Body>, Problem> {
     let Listed { instances, unavailable, share } = listed;
-    let parts = Parts::new();
+    let content_type = match &parts {
+        Some(parts) => parts.content_type(DICOM),
+        None => {
+            let stored = instances.get(0).map(|instance| instance.kind.transfer_syntax.as_str()).unwrap_or_default();
+            content_type(wish.object(stored).unwrap_or_default().transfer_syntax(stored))
+        }
+    };
     let over = instances.iter_from(0).map(|instance| unavailable.contains(instance.sop_instance_uid)).collect();
     let sending = Sending {
         delivery: Arc::clone(answering.delivery()),
         instances,
         over,
         only: None,
-        framing: Arc::new(AsParts { parts: parts.clone(), wish }),
+        framing: Arc::new(AsFiles { parts: parts.clone(), wish }),
         memory: PeerMemory::new(&answering.memory, &call.peer),
     };
     let mut ahead = ReadAhead::start(sending);
@@ -125,7 +128,7 @@ async fn in_parts(
         Ok(Some(piece)) => piece,
     };
     let (outlet, body) = Body::pieces(answering.options.write_timeout);
-    let mut response = typed(body, &parts.content_type(DICOM))?;
+    let mut response = typed(body, &content_type)?;
     warn_of_missing(&mut response, call, unavailable.len());
     tokio::spawn(send(ahead, first, parts, outlet, share));
     Ok(response)
@@ -133,7 +136,7 @@ async fn in_parts(
 
 /// Sends the objects that were read ahead. If an object cannot be read to its end, the body breaks
 /// off.
-async fn send(mut ahead: ReadAhead, first: Piece, parts: Parts, mut outlet: Outlet, _listed: Share) {
+async fn send(mut ahead: ReadAhead, first: Piece, parts: Option<Parts>, mut outlet: Outlet, _listed: Share) {
     let mut next = Some(first);
     while let Some(piece) = next {
         let bytes = match piece {
@@ -159,7 +162,8 @@ async fn send(mut ahead: ReadAhead, first: Piece, parts: Parts, mut outlet: Outl
             }
         };
     }
-    if outlet.put(parts.end().into_bytes()).await.is_continue() {
+    let end = parts.map(|parts| parts.end()).unwrap_or_default();
+    if outlet.put(end.into_bytes()).await.is_continue() {
         outlet.finish().await;
     }
 }
@@ -167,44 +171,13 @@ async fn send(mut ahead: ReadAhead, first: Piece, parts: Parts, mut outlet: Outl
 /// An object to send: the bytes before its data set, and the data set.
 struct Whole {
     meta: Vec<u8>,
-    content: InstanceContent,
-}
-
-enum InstanceContent {
-    DataSet(Box<DataSet>),
-    Decompressed(Box<DecompressedObject>),
+    data_set: DataSet,
 }
 
 impl Whole {
-    /// Opens the only instance of a list in the requested form. Returns its transfer syntax too.
-    async fn open(
-        answering: &Arc<Answering>,
-        peer: &CountedPeer,
-        instances: &Arc<Instances>,
-        wish: &Wish,
-    ) -> Result<(Self, String), Problem> {
-        let instance = instances.get(0).ok_or_else(Problem::ours)?;
-        let stored = &instance.kind.transfer_syntax;
-        let form = wish.object(stored).ok_or_else(|| not_as_wanted(&[stored]))?;
-        let transfer_syntax = sent_syntax(stored, form).to_owned();
-        let content = match form {
-            SentForm::AsStored => data_set(answering, peer, instances, None).await?,
-            SentForm::Rewritten(to) => data_set(answering, peer, instances, Some(to)).await?,
-            SentForm::Decompressed => {
-                let found = found(answering, peer, instances).await?;
-                let object = DecompressedObject::open(answering, peer, Arc::clone(instances), found).await?;
-                InstanceContent::Decompressed(Box::new(object))
-            }
-        };
-        Ok((Self { meta: meta(&instance, &transfer_syntax), content }, transfer_syntax))
-    }
-
     /// Returns the whole length, if it is known.
     fn length(&self) -> Option<u64> {
-        match &self.content {
-            InstanceContent::DataSet(data_set) => data_set.left().map(|left| left + self.meta.len() as u64),
-            InstanceContent::Decompressed(_) => None,
-        }
+        self.data_set.left().map(|left| left + self.meta.len() as u64)
     }
 }
 
@@ -214,7 +187,7 @@ async fn data_set(
     peer: &CountedPeer,
     instances: &Arc<Instances>,
     rewriting: Option<NativeSyntax>,
-) -> Result<InstanceContent, Problem> {
+) -> Result<DataSet, Problem> {
     let turn = answering.turn(peer).await?;
     let (delivery, instances) = (Arc::clone(answering.delivery()), Arc::clone(instances));
     let opened = spawn_blocking(move || {
@@ -237,7 +210,7 @@ async fn data_set(
                     Some(to) => object.rewritten(to),
                 });
             match opened {
-                Ok(data_set) => return Ok(InstanceContent::DataSet(Box::new(data_set))),
+                Ok(data_set) => return Ok(data_set),
                 Err(error) if matches!(failure, ObjectError::NotKept) => failure = error,
                 Err(_) => {}
             }
@@ -247,22 +220,31 @@ async fn data_set(
     opened.await.map_err(|_| Problem::ours())?
 }
 
-/// Sends an object by itself, or a part of it.
+/// Sends the only object of a list by itself, or a part of it.
 pub(super) async fn by_itself(
     answering: &Arc<Answering>,
     call: &Call<'_>,
-    listed: &Listed,
+    listed: Listed,
     wish: Wish,
 ) -> Result<Response<Body>, Problem> {
-    let (whole, transfer_syntax) = Whole::open(answering, &call.peer, &listed.instances, &wish).await?;
-    let content_type = format!("{DICOM}; transfer-syntax={transfer_syntax}");
+    let instance = listed.instances.get(0).ok_or_else(Problem::ours)?;
+    let stored = &instance.kind.transfer_syntax;
+    let form = wish.object(stored).ok_or_else(|| not_as_wanted(&[stored]))?;
+    let rewriting = match form {
+        SentForm::AsStored => None,
+        SentForm::Rewritten(to) => Some(to),
+        SentForm::Decompressed(_) => return read_ahead(answering, call, listed, (wish, None)).await,
+    };
+    let transfer_syntax = form.transfer_syntax(stored);
+    let data_set = data_set(answering, &call.peer, &listed.instances, rewriting).await?;
+    let whole = Whole { meta: meta(&instance, transfer_syntax), data_set };
     let length = whole.length();
     let part = match length {
         Some(length) => selected(single(call.headers, &RANGE), length)?,
         None => Selected::All,
     };
     let (mut outlet, body) = Body::pieces(answering.options.write_timeout);
-    let mut response = typed(body, &content_type)?;
+    let mut response = typed(body, &content_type(transfer_syntax))?;
     add_range(&mut response, part, length);
     let pieces = Arc::clone(&answering.pieces);
     spawn_blocking(move || {
@@ -273,55 +255,9 @@ pub(super) async fn by_itself(
     Ok(response)
 }
 
-/// Sends objects in parts, some of which are decompressed. One after the other is opened and
-/// written.
-async fn one_by_one(
-    answering: &Arc<Answering>,
-    call: &Call<'_>,
-    listed: Listed,
-    wish: Wish,
-) -> Result<Response<Body>, Problem> {
-    let mut rest: VecDeque<Arc<Instances>> = listed.at_hand().map(|instance| alone(&instance)).collect();
-    let first = rest.pop_front().ok_or_else(Problem::ours)?;
-    // Until the head is out, a failure can still have a status of its own.
-    let mut opened = Whole::open(answering, &call.peer, &first, &wish).await?;
-    let parts = Parts::new();
-    let (mut outlet, body) = Body::pieces(answering.options.write_timeout);
-    let mut response = typed(body, &parts.content_type(DICOM))?;
-    warn_of_missing(&mut response, call, listed.unavailable.len());
-    let (answering, peer) = (Arc::clone(answering), call.peer.clone());
-    tokio::spawn(async move {
-        let _listed = listed.share;
-        loop {
-            let (whole, transfer_syntax) = opened;
-            let head = parts.head(&format!("{DICOM}; transfer-syntax={transfer_syntax}"), None);
-            let pieces = Arc::clone(&answering.pieces);
-            let written = spawn_blocking(move || {
-                let is_written =
-                    outlet.send(head).is_continue() && write(whole, Selected::All, &mut outlet, &pieces).is_ok();
-                is_written.then_some(outlet)
-            });
-            let Ok(Some(back)) = written.await else { return };
-            outlet = back;
-            let Some(next) = rest.pop_front() else { break };
-            opened = match Whole::open(&answering, &peer, &next, &wish).await {
-                Ok(opened) => opened,
-                Err(problem) => {
-                    tracing::warn!("a retrieval over HTTP breaks off: an object cannot be read: {}", problem.why);
-                    return;
-                }
-            };
-        }
-        if outlet.put(parts.end().into_bytes()).await.is_continue() {
-            outlet.finish().await;
-        }
-    });
-    Ok(response)
-}
-
 /// Sends an object, or a part of it. An error breaks the body off.
 fn write(whole: Whole, part: Selected, outlet: &mut Outlet, pieces: &Arc<PieceBuffers>) -> Result<(), ()> {
-    let Whole { meta, content } = whole;
+    let Whole { meta, mut data_set } = whole;
     let mut window = Window::of(part);
     let mut send = |bytes: &[u8]| {
         let mut rest = window.cut(bytes);
@@ -337,10 +273,6 @@ fn write(whole: Whole, part: Selected, outlet: &mut Outlet, pieces: &Arc<PieceBu
     if send(&meta)? {
         return Ok(());
     }
-    let mut data_set = match content {
-        InstanceContent::DataSet(data_set) => data_set,
-        InstanceContent::Decompressed(object) => return object.write(&mut |bytes| send(bytes).map(drop)),
-    };
     let mut buffer = PieceBuffers::take(pieces);
     loop {
         let space = buffer.space(u64::MAX);

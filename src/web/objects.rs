@@ -10,6 +10,7 @@ use super::problem::Problem;
 use crate::archive::Archives;
 use crate::db::Search;
 use crate::db::open::Reader;
+use crate::deliver::decompress::DecompressError;
 use crate::deliver::object::{DataSet, Identity, ObjectError, StoredObject};
 use crate::encoding::syntax::NativeSyntax;
 use crate::encoding::walk::{self, Walk};
@@ -71,15 +72,14 @@ impl Bytes {
 
 impl walk::Input for Bytes {
     fn pass(&mut self, count: u64) -> io::Result<()> {
-        let passed = match self {
-            Self::Source(source) => source.pass(count)?,
+        match self {
+            Self::Source(source) => walk::Input::pass(source, count),
             Self::Kept { position, .. } => {
                 *position += count;
-                count
+                Ok(())
             }
-            Self::DataSet(_) => 0,
-        };
-        io::copy(&mut self.take(count - passed), &mut io::sink()).map(drop)
+            Self::DataSet(_) => io::copy(&mut self.take(count), &mut io::sink()).map(drop),
+        }
     }
 }
 
@@ -89,8 +89,6 @@ pub(super) struct OpenObject {
     /// The transfer syntax of the stored object.
     pub(super) transfer_syntax: String,
     pub(super) location: Location,
-    /// Offset of the data set, as the walk counts.
-    pub(super) data_set_offset: u64,
 }
 
 impl OpenObject {
@@ -143,19 +141,19 @@ impl OpenObject {
         };
         let object = StoredObject::open(&location, &identity, archives)?;
         let transfer_syntax = object.transfer_syntax().to_owned();
-        let (walk, data_set_offset) = match NativeSyntax::of_uid(&transfer_syntax) {
+        let walk = match NativeSyntax::of_uid(&transfer_syntax) {
             Some(NativeSyntax::ExplicitBig | NativeSyntax::Deflated) => {
                 let data_set = object.rewritten(NativeSyntax::ExplicitLittle)?;
-                (Walk::new(Bytes::DataSet(data_set), 0, true, MAX_DEPTH), 0)
+                Walk::new(Bytes::DataSet(data_set), 0, true, MAX_DEPTH)
             }
             native @ (Some(NativeSyntax::ImplicitLittle | NativeSyntax::ExplicitLittle) | None) => {
                 let (mut source, offset) = object.into_source();
                 source.go_to(offset).map_err(ObjectError::Read)?;
                 let explicit = native != Some(NativeSyntax::ImplicitLittle);
-                (Walk::new(Bytes::Source(source), offset, explicit, MAX_DEPTH), offset)
+                Walk::new(Bytes::Source(source), offset, explicit, MAX_DEPTH)
             }
         };
-        Ok(Self { walk, transfer_syntax, location, data_set_offset })
+        Ok(Self { walk, transfer_syntax, location })
     }
 }
 
@@ -169,6 +167,8 @@ pub(super) fn lost(error: &ObjectError) -> Problem {
         ObjectError::Rewrite(_) => {
             Problem::new(StatusCode::NOT_ACCEPTABLE, "the object cannot be brought into that transfer syntax")
         }
+        ObjectError::Decompress(DecompressError::NoMemory) => Problem::decoders_are_busy(),
+        ObjectError::Decompress(error) => Problem::not_decompressed(error),
         ObjectError::Store(_) if error.is_gone() => Problem::not_found("the index knows it, and its file is gone"),
         ObjectError::Store(_) | ObjectError::Read(_) | ObjectError::Damaged => Problem::ours(),
     }

@@ -35,6 +35,17 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, why)
     }
 
+    /// Returns status 503 for want of places or memory for frames.
+    pub(super) fn decoders_are_busy() -> Self {
+        Self::busy("many frames are being decompressed; try again")
+    }
+
+    /// Returns status 406 with the reason of the decoder.
+    pub(super) fn not_decompressed(error: &dyn std::fmt::Display) -> Self {
+        let why = format!("not decompressed: {error}; the frames can be retrieved as stored");
+        Self::new(StatusCode::NOT_ACCEPTABLE, why)
+    }
+
     /// Returns a problem with status 503, for which another try is worthwhile.
     pub(super) fn busy(why: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, why).with(RETRY_AFTER, HeaderValue::from(TRY_AGAIN_AFTER))

@@ -13,7 +13,6 @@ use tokio::time::timeout;
 
 use super::body::Body;
 use super::call::{Answering, Call};
-use super::decompress::not_decompressed;
 use super::found::{Found, Runs, found, no_pixels};
 use super::frames::numbers;
 use super::heads::typed;
@@ -73,10 +72,10 @@ pub(super) async fn send(
     let Listed { instances, .. } = target.instances(answering, call).await?;
     let one = middle(&instances).ok_or_else(|| Problem::not_found("there is nothing to render"))?;
     let found = found(answering, &call.peer, &one).await?;
-    let permit = answering.decoding().await?;
+    let turn = answering.decoding(&call.peer).await?;
     let shared = Arc::clone(answering);
     let rendered = spawn_blocking(move || {
-        let _until_its_end = permit;
+        let _until_its_end = turn;
         picture(&shared, (one, &found), number, &wanted, format)
     });
     let rendered = timeout(RENDERING_TIME, rendered).await.map_err(|_| not_rendered("it takes too long"))?;
@@ -141,7 +140,7 @@ fn picture(
         return Ok(bytes);
     }
     if let Some(codec) = codec {
-        bytes = codec.decompress(&bytes, &shape.of_frame()).map_err(|error| not_decompressed(&error))?;
+        bytes = codec.decompress(&bytes, &shape.of_frame()).map_err(|error| Problem::not_decompressed(&error))?;
     }
     Ok(render(&Native { bytes: &bytes, columns, rows, kind }, looks, number, wanted, format)?)
 }

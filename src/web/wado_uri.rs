@@ -49,7 +49,7 @@ pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Resul
     if wish.object(&stored).is_none() {
         return Err(not_as_wanted(&[&stored]));
     }
-    by_itself(answering, call, &listed, wish).await
+    by_itself(answering, call, listed, wish).await
 }
 
 /// Answers with a frame as a picture (PS3.18 9.4.1.2).

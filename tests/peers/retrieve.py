@@ -1,14 +1,18 @@
 """C-GET or C-MOVE by pynetdicom: HOST PORT CALLED-AE-TITLE QUESTION, where the question is JSON: "class" (a SOP Class UID), "keys"
 (keyword to value), and for C-GET "storage" (pairs of SOP Class and transfer syntax), for C-MOVE "destination" (an AE title: this
-script listens for it on the port "listen") and "accept" (the transfer syntaxes that it accepts).
+script listens for it on the port "listen") and "accept" (the transfer syntaxes that it accepts). "files" names the stored files of
+objects, by SOP Instance UID.
 
-Prints a line of JSON for each response, and one for each object that arrived: the SHA-256 of its data set.
+Prints a line of JSON for each response, and one for each object that arrived: the SHA-256 of its data set, and for stored files how far
+its samples are from those that pydicom decompresses ("apart", null if it cannot).
 """
 
 import hashlib
 import json
 import sys
 
+import numpy
+import pydicom
 from pydicom.dataset import Dataset
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, build_role, evt
 
@@ -18,6 +22,16 @@ question = json.loads(question)
 
 # Printed at the end: objects arrive on another thread than responses.
 lines = []
+
+
+def apart(data_set, path):
+    stored = pydicom.dcmread(path)
+    try:
+        stored.decompress(as_rgb=False)
+    except (RuntimeError, ValueError, NotImplementedError):
+        return None
+    samples = [numpy.asarray(each.pixel_array, dtype=numpy.int64) for each in (stored, data_set)]
+    return int(abs(samples[0] - samples[1]).max()) if samples[0].shape == samples[1].shape else "other shape"
 
 
 def arrived(event):
@@ -32,6 +46,11 @@ def arrived(event):
             "originator": event.request.MoveOriginatorApplicationEntityTitle,
         }
     )
+    path = question.get("files", {}).get(lines[-1]["instance"])
+    if path:
+        received = event.dataset
+        received.file_meta = event.file_meta
+        lines[-1]["apart"] = apart(received, path)
     return 0x0000
 
 

@@ -68,7 +68,7 @@ pub enum CodecError {
     #[error("the compressed stream uses {0}, which is not decompressed here")]
     Unsupported(&'static str),
     /// The stream describes another image than the object does.
-    #[error("the compressed stream has another size or depth than the object states")]
+    #[error("stream and object differ in size or depth")]
     OtherImage,
     /// Its decoder cannot be stopped, and would need too long.
     #[error("a frame of JPEG 2000 must have at most 40,000,000 samples")]

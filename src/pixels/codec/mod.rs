@@ -33,8 +33,23 @@ const MAX_SAMPLES_OF_JPEG_2000: u64 = 40_000_000;
 pub enum Loss {
     /// The transfer syntax is lossless.
     None,
-    /// The transfer syntax is lossy, or it allows loss.
+    /// The transfer syntax allows loss.
     Possible,
+    /// The transfer syntax is lossy.
+    Certain,
+}
+
+impl Loss {
+    /// Whether Lossy Image Compression (0028,2110) with this value can stay as it is when the
+    /// compression is undone (PS3.3 C.7.6.1.1.5).
+    #[must_use]
+    pub fn is_stated_by(self, value: &str) -> bool {
+        match self {
+            Self::None => true,
+            Self::Possible => matches!(value, "00" | "01"),
+            Self::Certain => value == "01",
+        }
+    }
 }
 
 /// A way to decompress.
@@ -64,13 +79,13 @@ pub static CODECS: &[Codec] = &[
     #[cfg(feature = "render")]
     Codec {
         transfer_syntax: "1.2.840.10008.1.2.4.50",
-        loss: Loss::Possible,
+        loss: Loss::Certain,
         method: Method::Jpeg(jpeg::Process::Lossy),
     },
     #[cfg(feature = "render")]
     Codec {
         transfer_syntax: "1.2.840.10008.1.2.4.51",
-        loss: Loss::Possible,
+        loss: Loss::Certain,
         method: Method::Jpeg(jpeg::Process::Lossy),
     },
     #[cfg(feature = "render")]

@@ -5,6 +5,7 @@ mod association;
 mod attributes;
 mod character_sets;
 mod commitment;
+mod decompression;
 mod hostile;
 mod odd_objects;
 pub(crate) mod query;

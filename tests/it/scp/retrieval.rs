@@ -474,11 +474,11 @@ fn an_uncompressed_object_is_rewritten_for_a_peer_that_does_not_take_it_as_it_li
         let mut peer = getter(&node, STUDY_GET, &[(&known.class, &[other])]);
         let retrieved = get(&mut peer, STUDY_GET, &instance(&uid), |_| SUCCESS);
         peer.release();
-        let Ok(file) = dicom_object::open_file(&known.path) else { continue };
-        if known.transfer_syntax.starts_with("1.2.840.10008.1.2.4") || known.transfer_syntax == "1.2.840.10008.1.2.5" {
-            assert_eq!((retrieved.status, retrieved.failed.as_slice()), (ALL_FAILED, &[uid][..]));
+        if known.is_compressed() {
+            // See `decompression`.
             continue;
         }
+        let Ok(file) = dicom_object::open_file(&known.path) else { continue };
         if retrieved.status == ALL_FAILED {
             // Damaged: said before the first byte is sent.
             assert!(

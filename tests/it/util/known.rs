@@ -20,6 +20,13 @@ pub(crate) struct Known {
     pub(crate) path: PathBuf,
 }
 
+impl Known {
+    /// Whether its frames are compressed.
+    pub(crate) fn is_compressed(&self) -> bool {
+        self.transfer_syntax.starts_with("1.2.840.10008.1.2.4") || self.transfer_syntax == "1.2.840.10008.1.2.5"
+    }
+}
+
 /// Returns all instances by SOP Instance UID.
 pub(crate) fn known(node: &TestNode) -> BTreeMap<String, Known> {
     let attributes = [AttributeId::SOPClassUID, AttributeId::SOPInstanceUID, AttributeId::AvailableTransferSyntaxUID];

@@ -13,12 +13,12 @@ use crate::util::peers;
 
 const NATIVE: &str = "application/octet-stream; transfer-syntax=1.2.840.10008.1.2.1";
 
-fn real(path: &str) -> PathBuf {
+pub(crate) fn real(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/real").join(path)
 }
 
 /// Runs a converter that reads one file and writes another. `None` if it is not installed.
-fn convert(program: &str, options: &str, from: &Path, to: &Path) -> Option<()> {
+pub(crate) fn convert(program: &str, options: &str, from: &Path, to: &Path) -> Option<()> {
     let mut command = peers::dcmtk(program)?;
     command.args(options.split_whitespace()).arg(from).arg(to);
     peers::run(&mut command).expect_success();
@@ -39,7 +39,7 @@ fn serve(folder: &Path) -> (TestWeb, String) {
 }
 
 /// Objects, and how DCMTK or GDCM compress them without loss.
-const COMPRESSED: [(&str, &str, &str); 13] = [
+pub(crate) const COMPRESSED: [(&str, &str, &str); 13] = [
     ("dcmcrle", "", "modalities/CT_small.dcm"),
     ("dcmcrle", "", "syntaxes/SC_rgb_small_odd.dcm"),
     ("dcmcjpeg", "+e1", "modalities/CT_small.dcm"),

@@ -1,7 +1,7 @@
 //! HTTP, as clients see it.
 
 mod access;
-mod decode;
+pub(crate) mod decode;
 mod greedy;
 mod hostile;
 mod http2;

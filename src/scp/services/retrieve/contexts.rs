@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::retriever::Decompression;
 use crate::deliver::error::DeliverError;
-use crate::deliver::framing::ObjectForm;
+use crate::deliver::framing::{ObjectForm, SentForm};
 use crate::encoding::syntax::NativeSyntax;
 use crate::qr::{Instances, ObjectKind};
 use crate::scp::negotiation::{Agreement, PresentationContext};
@@ -20,20 +21,23 @@ impl OutgoingContexts {
         accepted.map(|(id, context)| (*id, &context.abstract_syntax, &context.transfer_syntax)).collect()
     }
 
-    /// Returns the context for an object of this kind, and the transfer syntax to which the object
-    /// must be rewritten.
-    pub(super) fn choose(&self, kind: &ObjectKind) -> Result<ObjectForm, DeliverError> {
+    /// Returns the context for an object of this kind, and what must become of the object for it.
+    pub(super) fn choose(&self, kind: &ObjectKind, decompression: Decompression) -> Result<ObjectForm, DeliverError> {
         let accepted = self.0.get(&kind.sop_class_uid).ok_or(DeliverError::NotAccepted)?;
         let find = |uid: &str| accepted.iter().find(|(_, transfer_syntax)| transfer_syntax == uid).map(|(id, _)| *id);
-        if let Some(id) = find(&kind.transfer_syntax) {
-            return Ok(ObjectForm { context_id: id, rewrite: None });
+        let stored = &kind.transfer_syntax;
+        if let Some(context_id) = find(stored) {
+            return Ok(ObjectForm { context_id, sent: SentForm::AsStored });
         }
-        // Pixel data are never transcoded.
-        NativeSyntax::of_uid(&kind.transfer_syntax).ok_or(DeliverError::NotAccepted)?;
-        NativeSyntax::TARGETS
-            .into_iter()
-            .find_map(|target| find(target.uid()).map(|context_id| ObjectForm { context_id, rewrite: Some(target) }))
-            .ok_or(DeliverError::NotAccepted)
+        let changed = match NativeSyntax::of_uid(stored) {
+            Some(_) => SentForm::Rewritten,
+            None if decompression.covers(stored) => SentForm::Decompressed,
+            None => return Err(DeliverError::NotAccepted),
+        };
+        let targets = NativeSyntax::TARGETS.into_iter();
+        let accepted = targets.filter_map(|target| find(target.uid()).map(|id| (id, changed(target))));
+        let mut forms = accepted.map(|(context_id, sent)| ObjectForm { context_id, sent });
+        forms.next().ok_or(DeliverError::NotAccepted)
     }
 }
 

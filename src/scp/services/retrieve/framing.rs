@@ -4,6 +4,7 @@
 use std::io;
 
 use super::contexts::OutgoingContexts;
+use super::retriever::Decompression;
 use crate::deliver::buffer::{Buffer, PIECE_LENGTH};
 use crate::deliver::error::DeliverError;
 use crate::deliver::framing::{Framing, ObjectForm};
@@ -20,6 +21,7 @@ const _: () = assert!(PIECE_LENGTH >= 2 * MAX_SENT_PDU_LENGTH as usize + 4096);
 /// The C-STORE-RQs of one association.
 pub(super) struct StoreRequests {
     pub(super) contexts: OutgoingContexts,
+    pub(super) decompression: Decompression,
     pub(super) priority: u16,
     /// The requestor of the C-MOVE, if another association asked for the objects.
     pub(super) originator: Option<MoveOriginator>,
@@ -34,7 +36,7 @@ pub(super) fn message_id(number: usize) -> u16 {
 
 impl Framing for StoreRequests {
     fn choose(&self, kind: &ObjectKind) -> Result<ObjectForm, DeliverError> {
-        self.contexts.choose(kind)
+        self.contexts.choose(kind, self.decompression)
     }
 
     fn begin(&self, form: ObjectForm, instance: &RetrievedInstance<'_>, number: usize, out: &mut Vec<u8>) {

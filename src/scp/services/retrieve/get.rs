@@ -27,6 +27,7 @@ pub(super) async fn run(retrieval: &mut Retrieval, session: &mut Session, reader
         only: None,
         framing: Arc::new(StoreRequests {
             contexts: OutgoingContexts::of_acceptor(&session.agreement),
+            decompression: retrieval.service.options().decompression,
             priority: retrieval.asked.request.priority,
             originator: None,
             peer_max_length: session.agreement.peer_max_length,

@@ -3,9 +3,10 @@
 //!
 //! One association carries all sub-operations for which it has presentation contexts. There is one
 //! context for each SOP Class and transfer syntax of the objects. There is one more for each SOP
-//! Class of uncompressed objects, as a fallback. If more than 128 contexts are needed, further
-//! associations follow one after the other. If a destination breaks an association, a second one
-//! carries the rest. If it breaks that too, and accepted nothing in between, it is given up.
+//! Class of objects that can be rewritten or decompressed, as a fallback. If more than 128 contexts
+//! are needed, further associations follow one after the other. If a destination breaks an
+//! association, a second one carries the rest. If it breaks that too, and accepted nothing in
+//! between, it is given up.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use tracing::{debug, info};
 use super::asked::Asked;
 use super::contexts::{OutgoingContexts, kinds};
 use super::framing::{StoreRequests, message_id};
-use super::retriever::Retrieve;
+use super::retriever::{Decompression, Retrieve};
 use super::tally::{RetrievalTally, SubOperationError};
 use crate::deliver::read_ahead::{ReadAhead, SlowSource};
 use crate::deliver::sending::{Piece, Sending};
@@ -66,7 +67,7 @@ impl Mover {
         progress: &watch::Sender<SubOperations>,
     ) -> RetrievalTally {
         let mut tally = RetrievalTally::new(self.instances.len());
-        for group in groups(&self.instances) {
+        for group in groups(&self.instances, self.retrieve.options().decompression) {
             if cancel.is_cancelled() {
                 break;
             }
@@ -133,6 +134,7 @@ impl Mover {
             only: Some(Arc::new(move |kind| of_group.kinds.contains_key(kind))),
             framing: Arc::new(StoreRequests {
                 contexts: accepted.collect::<OutgoingContexts>(),
+                decompression: self.retrieve.options().decompression,
                 priority: self.asked.request.priority,
                 originator: Some(MoveOriginator {
                     ae_title: self.originator.clone(),
@@ -246,7 +248,7 @@ struct Group {
 }
 
 /// Divides the kinds of objects among as few associations as their contexts need.
-fn groups(instances: &Instances) -> Vec<Group> {
+fn groups(instances: &Instances, decompression: Decompression) -> Vec<Group> {
     let mut by_class: BTreeMap<&str, Vec<&ObjectKind>> = BTreeMap::new();
     for (kind, _) in kinds(instances) {
         by_class.entry(&kind.sop_class_uid).or_default().push(kind);
@@ -257,7 +259,7 @@ fn groups(instances: &Instances) -> Vec<Group> {
         // several associations.
         while !kinds.is_empty() {
             let rest = kinds.split_off(kinds.len().min(MAX_CONTEXTS - 1));
-            let proposals = proposals(class, &kinds);
+            let proposals = proposals(class, &kinds, decompression);
             let fits = groups.last().is_some_and(|last| last.proposals.len() + proposals.len() <= MAX_CONTEXTS);
             if !fits {
                 groups.push(Group { kinds: HashMap::new(), proposals: Vec::new() });
@@ -273,11 +275,12 @@ fn groups(instances: &Instances) -> Vec<Group> {
 }
 
 /// Proposes one context for each transfer syntax, so that the destination accepts or refuses each
-/// of them. One more context takes uncompressed objects after rewriting.
-fn proposals(class: &str, kinds: &[&ObjectKind]) -> Vec<Proposal> {
+/// of them. One more context takes objects after rewriting or decompression.
+fn proposals(class: &str, kinds: &[&ObjectKind], decompression: Decompression) -> Vec<Proposal> {
     let proposal = |transfer_syntaxes| Proposal { abstract_syntax: class.to_owned(), transfer_syntaxes, as_scp: false };
     let mut proposals: Vec<_> = kinds.iter().map(|kind| proposal(vec![kind.transfer_syntax.clone()])).collect();
-    if kinds.iter().any(|kind| NativeSyntax::of_uid(&kind.transfer_syntax).is_some()) {
+    let can_change = |uid: &str| NativeSyntax::of_uid(uid).is_some() || decompression.covers(uid);
+    if kinds.iter().any(|kind| can_change(&kind.transfer_syntax)) {
         let held = |uid: &str| kinds.iter().any(|kind| kind.transfer_syntax == uid);
         let others = NativeSyntax::TARGETS.into_iter().take(2).map(NativeSyntax::uid).filter(|uid| !held(uid));
         let others: Vec<_> = others.map(str::to_owned).collect();
@@ -299,14 +302,19 @@ mod tests {
     const EXPLICIT: &str = "1.2.840.10008.1.2.1";
     const IMPLICIT: &str = "1.2.840.10008.1.2";
     const JPEG: &str = "1.2.840.10008.1.2.4.50";
+    const VIDEO: &str = "1.2.840.10008.1.2.4.102";
 
     #[test]
-    fn each_transfer_syntax_has_its_own_context_and_uncompressed_ones_a_fallback() {
+    fn each_transfer_syntax_has_its_own_context_and_what_can_be_changed_a_fallback() {
         let [explicit, jpeg] = [kind("1.2", EXPLICIT), kind("1.2", JPEG)];
-        let transfer_syntaxes = |kinds: &[&ObjectKind]| -> Vec<Vec<String>> {
-            proposals("1.2", kinds).into_iter().map(|proposal| proposal.transfer_syntaxes).collect()
+        let proposed = |kinds: &[&ObjectKind], decompression| -> Vec<Vec<String>> {
+            proposals("1.2", kinds, decompression).into_iter().map(|proposal| proposal.transfer_syntaxes).collect()
         };
+        let transfer_syntaxes = |kinds: &[&ObjectKind]| proposed(kinds, Decompression::Never);
         assert_eq!(transfer_syntaxes(&[&jpeg]), [[JPEG]]);
+        assert_eq!(proposed(&[&jpeg], Decompression::Lossless), [[JPEG]]);
+        assert_eq!(proposed(&[&jpeg], Decompression::All), [vec![JPEG], vec![EXPLICIT, IMPLICIT]]);
+        assert_eq!(proposed(&[&kind("1.2", VIDEO)], Decompression::All), [[VIDEO]]);
         assert_eq!(transfer_syntaxes(&[&explicit, &jpeg]), [[EXPLICIT], [JPEG], [IMPLICIT]]);
         let both = [&explicit, &kind("1.2", IMPLICIT)];
         assert_eq!(transfer_syntaxes(&both), [[EXPLICIT], [IMPLICIT]]);
@@ -319,7 +327,7 @@ mod tests {
             .map(|number| (format!("1.9.{number}"), kind(&format!("1.2.{number}"), EXPLICIT)))
             .chain((0..300).map(|number| (format!("1.8.{number}"), kind("1.3", &format!("1.4.{number}")))))
             .collect();
-        let groups = groups(&instances);
+        let groups = groups(&instances, Decompression::All);
         assert!(groups.iter().all(|group| group.proposals.len() <= MAX_CONTEXTS));
         assert_eq!(groups.iter().map(|group| group.kinds.len()).sum::<usize>(), 500);
         assert!(groups.len() <= 7, "{}", groups.len());

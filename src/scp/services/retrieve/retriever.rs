@@ -11,6 +11,7 @@ use tracing::{debug, warn};
 
 use crate::db::Search;
 use crate::deliver::delivery::{Delivery, DeliveryOptions};
+use crate::pixels::codec::Codec;
 use crate::qr::Hierarchy;
 use crate::scp::negotiation::HeldSyntaxes;
 
@@ -20,6 +21,29 @@ const HELD_HOLDS: Duration = Duration::from_secs(60);
 /// Time that a node waits for that list before it listens. The list comes at once, except in huge
 /// archives. There the first associations do without it.
 const HELD_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Which compressed objects are decompressed for peers that do not take them as they are stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Decompression {
+    /// All whose transfer syntax has a codec. Lossy ones state their loss (PS3.3 C.7.6.1.1.5).
+    #[default]
+    All,
+    /// Those whose transfer syntax is lossless.
+    Lossless,
+    /// None.
+    Never,
+}
+
+impl Decompression {
+    /// Whether objects in this transfer syntax are decompressed.
+    pub(super) fn covers(self, transfer_syntax: &str) -> bool {
+        match self {
+            Self::All => Codec::of(transfer_syntax).is_some(),
+            Self::Lossless => Codec::lossless(transfer_syntax).is_some(),
+            Self::Never => false,
+        }
+    }
+}
 
 /// The settings of retrievals.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +55,8 @@ pub struct Options {
     /// Maximum instances of one retrieval. More are refused with A701. Each takes some 70 bytes
     /// while the retrieval lasts.
     pub max_instances: usize,
+    /// What is decompressed for peers that do not take it as it is stored.
+    pub decompression: Decompression,
     /// Time for a peer to answer a C-STORE-RQ of this node, once it has all of it.
     pub response_timeout: Duration,
     /// Time for the file system to read the next bytes of an object.
@@ -46,6 +72,7 @@ impl Default for Options {
             hierarchy: Hierarchy::Lenient,
             assumed_character_set: String::new(),
             max_instances: 200_000,
+            decompression: Decompression::default(),
             response_timeout: Duration::from_secs(60),
             source_timeout: Duration::from_secs(60),
             verification_holds: crate::store::DEFAULT_HOLDS,

@@ -108,7 +108,8 @@ impl RetrievalTally {
         debug!("a sub-operation failed: {failure}");
         metrics::SUB_OPERATIONS_FAILED.increment();
         self.end(at);
-        self.missing += usize::from(matches!(failure, SubOperationError::Object(_)));
+        let is_missing = matches!(failure, SubOperationError::Object(error) if !error.is_of_form());
+        self.missing += usize::from(is_missing);
         self.failed.push(at);
         if self.first_failure.is_none() {
             self.first_failure = Some(failure.to_string());
