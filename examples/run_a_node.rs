@@ -44,6 +44,7 @@ pub(crate) async fn run_a_node(
         clock: Clock::System,
         wanted: Wanted::with_declared(&config.declared),
         under_way: Arc::default(),
+        journal: None,
     };
     let services = NodeServices {
         storage: Some(Arc::new(storage)),

@@ -218,6 +218,16 @@ impl UnfinishedFile {
         sync_directory(parent_of(&self.path))
     }
 
+    /// Gives the file its name. The caller makes it durable, with others.
+    ///
+    /// # Errors
+    /// If it cannot get the name.
+    pub fn finish_without_flush(mut self) -> io::Result<()> {
+        fs::rename(&self.temporary, &self.path)?;
+        self.is_finished = true;
+        Ok(())
+    }
+
     /// Gives the file its name, unless that is taken. The caller makes it durable, with others.
     ///
     /// # Errors

@@ -35,6 +35,7 @@ mod hl7;
 mod http;
 mod import;
 mod index;
+mod journaling;
 mod keys;
 mod man;
 mod monitoring;

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 
 use anyhow::{Context as _, anyhow, bail};
@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use super::output::{Grouped, Shown};
 use crate::cli::context::{Chattiness, Context, Flags, IndexArgs, make_directory_of};
 use crate::cli::reindex::{ReadObject, read, store};
-use crate::cli::{Exit, correct, fit, places, stray};
+use crate::cli::{Exit, correct, fit, journaling, places, stray};
 use crate::config::Config;
 use crate::db::open::{Reader, Writer, WriterHandle};
 use crate::db::{Admin, Arrivals, ScanLedger, ScannedDirectory};
@@ -64,13 +64,14 @@ pub(super) fn run(arguments: &RebuildArgs, context: &mut Context) -> anyhow::Res
         bail!("there is no storage directory at {}", options.directory.display());
     }
     // It takes the lock, so that no node stores meanwhile.
-    let objects = Objects::open(&options)?;
+    let objects = Arc::new(Objects::open(&options)?);
     make_directory_of(&config.index)?;
     let writer = Writer::open(&config.index, config.node_writer_options())?;
     join(&config, &objects, &writer.handle())?;
     places::follow_storage(&config.index, objects.root(), &writer.handle())?;
     note_removed(&config, objects.root(), &writer.handle())?;
     let corrections = correct::kept::bring_back(&config, objects.root(), &writer.handle())?;
+    journaling::empty(&config, &objects, &writer.handle())?;
     let counts = index_strays(&config, &objects, &writer.handle(), context)?;
     let pruned = if arguments.prune { prune(&config, objects.root(), &writer.handle())? } else { 0 };
     writer.close()?;

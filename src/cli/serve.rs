@@ -32,7 +32,7 @@ use crate::cli::feeding::Feeding;
 use crate::cli::hl7::{Hl7Start, WorklistControl};
 use crate::cli::http::{Callers, read_users};
 use crate::cli::watching::Watching;
-use crate::cli::{Exit, backup, fit, monitoring, places, stray, suspend};
+use crate::cli::{Exit, backup, fit, journaling, monitoring, places, stray, suspend};
 use crate::config::{self, AccessHistory, Config, Keep};
 use crate::db::Admin;
 use crate::db::Finding;
@@ -47,6 +47,7 @@ use crate::model::attribute::AttributeId;
 use crate::model::clock::Clock;
 use crate::model::location::Place;
 use crate::model::peer::Peer;
+use crate::receive::journal::Journal;
 use crate::receive::storage::Storage;
 use crate::scp::{Commitment, Find, Node, NodeServices, Plain, Retrieve, Worklist};
 use crate::store::{Objects, Recovered, Verified};
@@ -107,7 +108,7 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
     if let Some(problem) = places::problems(&config).first() {
         bail!("{problem}");
     }
-    let objects = config.store_options().map(|options| Objects::open(&options)).transpose()?;
+    let objects = config.store_options().map(|options| Objects::open(&options).map(Arc::new)).transpose()?;
     if let Some(objects) = &objects {
         fit::refuse_new_index(&config.index, objects)?;
     }
@@ -128,8 +129,13 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
         fit::refuse_misfits(&config.index, objects, &writer.handle())?;
         recover(objects, &config)?;
         places::follow_storage(&config.index, objects.root(), &writer.handle())?;
+        journaling::empty(&config, objects, &writer.handle())?;
         warn_of_strays(objects, &config)?;
     }
+    let journal = match &objects {
+        Some(objects) => journaling::start(&config, objects, &writer.handle())?,
+        None => None,
+    };
     let retrieve = Arc::new(Retrieve::new(config.index.clone(), config.retrieve_options()));
     let scrubbing = Scrubbing::start(&config, Arc::clone(retrieve.delivery().verified()))?;
     let monitor = config.monitoring.map(|address| (address, monitoring::sources(&config, writer.handle())));
@@ -139,7 +145,8 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
     let intake = Arc::new(Intake::new(Box::new(writer.handle()), config.worklist.intake.clone()));
     let feeding = Feeding::start(&config, &intake)?;
     let telling = tell_events(&config, writer.handle(), retrieve.delivery().verified())?;
-    let offers = offers(&config, objects, (writer.handle(), Arc::clone(&intake)), retrieve, (tls, &audit))?;
+    let offers =
+        offers(&config, (objects, journal.clone()), (writer.handle(), Arc::clone(&intake)), retrieve, (tls, &audit))?;
     let trashing = offers.0.storage.as_ref().map(|storage| Trashing::start(&config, storage)).transpose()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("node")
@@ -160,6 +167,9 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
     if let Some(trashing) = trashing {
         trashing.stop();
     }
+    if let Some(journal) = journal {
+        journal.close();
+    }
     // Dropping the runtime drops all handles of the writer. Closing the writer then commits its
     // queue.
     drop(runtime);
@@ -176,18 +186,19 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
 /// Makes the services of the node: those of DIMSE, and those of HTTP if it is configured.
 fn offers(
     config: &Config,
-    objects: Option<Objects>,
+    (objects, journal): (Option<Arc<Objects>>, Option<Arc<Journal>>),
     (writer, intake): (WriterHandle, Arc<Intake>),
     retrieve: Arc<Retrieve>,
     (tls, audit): (Option<SharedTls>, &Auditor),
 ) -> anyhow::Result<Offers> {
     let storage = Storage {
-        objects: objects.map(Arc::new),
+        objects,
         writer,
         policy: config.receive_policy(),
         clock: Clock::System,
         wanted: Wanted::with_declared(&config.declared),
         under_way: Arc::default(),
+        journal,
     };
     let storage = Arc::new(storage);
     let find = Find::new(config.index.clone(), config.find.clone()).with_min_free(config.min_free_bytes);

@@ -32,7 +32,8 @@ impl Trashing {
         let work = move || {
             loop {
                 let hold = |uid: &str| storage.under_way.blocking_turn(uid);
-                match trash::sweep(&index, &root, &storage.writer, hold) {
+                let unsettled = storage.objects.as_deref().filter(|_| storage.journal.is_some());
+                match trash::sweep(&index, (&root, unsettled), &storage.writer, hold) {
                     Ok(0) => {}
                     Ok(objects) => tracing::info!(objects, "removed objects are in the trash"),
                     Err(error) => {

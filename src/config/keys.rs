@@ -452,6 +452,20 @@ keys! {
         high: "os: a power cut loses acknowledged objects that the operating system had not yet \
                written",
     }
+    STORE_JOURNAL_MIB: Integer(0, 65_536) = "store.journal_mib" = "0" {
+        "Size of the arrival journal in the storage directory. Small objects of all senders become \
+         durable in it by one flush. 0 means none: each object is flushed by itself.",
+        unit: "MiB",
+        low: "objects that come faster than the disk takes them find no room, and are flushed by \
+              themselves",
+        high: "a start after a crash takes longer: it writes the objects of the journal again",
+    }
+    STORE_JOURNAL_OBJECT_KIB: Integer(1, 256) = "store.journal_object_kib" = "256" {
+        "Largest object that goes into the arrival journal. A larger one is flushed by itself.",
+        unit: "KiB",
+        low: "more objects wait for several flushes",
+        high: "more bytes are written twice",
+    }
     STORE_DUPLICATES: Choice["keep-both", "keep-first", "replace"] = "store.duplicates" = "\"keep-both\"" {
         "What to do if a SOP Instance UID arrives again with other content. It is always recorded \
          as a conflict. keep-both: the new object is kept beside the first one, which answers \

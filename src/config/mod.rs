@@ -267,6 +267,10 @@ pub struct Config {
     pub monitoring: Option<SocketAddr>,
     /// Guarantee of a success for objects that are received.
     pub durability: StoreDurability,
+    /// Bytes of the arrival journal. 0: there is none.
+    pub journal_bytes: u64,
+    /// Bytes of the largest object that goes into it.
+    pub journal_object_bytes: usize,
     /// Which of two different objects with the same UID is kept.
     pub duplicates: Duplicates,
     /// Whether an object is kept if an archive already has it.
@@ -463,6 +467,8 @@ impl<'a> Check<'a> {
             audit: None,
             events: EventSettings::default(),
             durability: self.choice(settings::STORE_DURABILITY, [StoreDurability::Full, StoreDurability::Os]),
+            journal_bytes: self.integer(settings::STORE_JOURNAL_MIB) << 20,
+            journal_object_bytes: self.count(settings::STORE_JOURNAL_OBJECT_KIB) << 10,
             duplicates: self
                 .choice(settings::STORE_DUPLICATES, [Duplicates::KeepBoth, Duplicates::KeepFirst, Duplicates::Replace]),
             keep_known: self.choice(settings::STORE_KEEP_KNOWN, [KeepKnown::Always, KeepKnown::TrustArchive]),

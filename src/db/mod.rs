@@ -84,9 +84,10 @@ pub use report::{StudyProblem, StudyReport};
 pub use suspension::Suspension;
 pub use types::{
     CheckReport, Committed, Compared, ConflictEntry, DeclaredCoverage, DirectorySnapshot, DuplicatePolicy, Durability,
-    FailureEntry, FileOutcome, Finding, IndexStatus, Interrupt, KnownFile, KnownLocation, KnownPolicy, LocatedInstance,
-    Mounted, NotIndexed, Note, OnStored, REMOVED, ReceivePolicy, Received, ReceivedFrom, Relocation, Removal,
-    RemovedCounts, RemovedFile, ScanEntry, ScannedDirectory, ScannedFile, StoreOutcome, Stored, Tally, WatchEntry,
+    FailureEntry, FileOutcome, Finding, IndexStatus, Interrupt, JournalNumber, KnownFile, KnownLocation, KnownPolicy,
+    LocatedInstance, Mounted, NotIndexed, Note, OnStored, REMOVED, ReceivePolicy, Received, ReceivedFrom, Relocation,
+    Removal, RemovedCounts, RemovedFile, ScanEntry, ScannedDirectory, ScannedFile, StoreOutcome, Stored, Tally,
+    WatchEntry,
 };
 pub use worklist::{
     PerformedStep, WorklistArrival, WorklistAsked, WorklistBy, WorklistChanges, WorklistColumn, WorklistCondition,
@@ -189,11 +190,14 @@ pub trait Arrivals: Send + Sync {
     /// commit, or the error that prevented the commit.
     ///
     /// *Durability*: when `on_done` gets a [`Stored`], the change is committed, and as durable as
-    /// the writer was opened for.
+    /// the writer was opened for. An instance of a journal ([`Received::journaled`]) is durable in
+    /// the journal, and the index is only committed. Instances of a journal must be queued in the
+    /// order of their numbers.
     ///
     /// *Visibility*: each question asked after that sees the instance.
     ///
-    /// *Cancellation*: none. `on_done` gets [`Error::Busy`] when the queue is full, and
+    /// *Cancellation*: none. `on_done` gets [`Error::Busy`] when the queue is full. Only an instance
+    /// of a journal waits then, so that its order is kept. `on_done` gets
     /// [`Error::WriterStopped`] when there is no writer any more; then nothing was queued.
     fn store(&self, received: Received, on_done: OnStored);
 

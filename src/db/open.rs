@@ -109,6 +109,14 @@ impl Reader {
         self.any(|reader| reader.is_removed(sop_instance_uid))
     }
 
+    /// See [`SqliteReader::journal_decided`].
+    ///
+    /// # Errors
+    /// Fails with an error of the engine, and if there are several files.
+    pub fn journal_decided(&mut self, journal: [u8; 16]) -> Result<u64, Error> {
+        self.only("a journal")?.journal_decided(journal)
+    }
+
     /// See [`SqliteReader::files_for_trash`].
     ///
     /// # Errors
@@ -366,6 +374,34 @@ impl WriterHandle {
             None => Ok(&self.main),
             Some(router) => Err(Error::SeveralFiles { what, file: router.main_path().to_owned() }),
         }
+    }
+
+    /// Whether an arrival journal can go with this index. Of several files each takes its arrivals
+    /// in an order of its own.
+    #[must_use]
+    pub fn takes_journal(&self) -> bool {
+        self.router.is_none()
+    }
+
+    /// See [`SqliteWriterHandle::close_journal`].
+    pub fn close_journal(&self, journal: [u8; 16]) {
+        self.main.close_journal(journal);
+    }
+
+    /// See [`SqliteWriterHandle::skip_changes`].
+    ///
+    /// # Errors
+    /// That of the writer, and if there are several files.
+    pub fn skip_changes(&self, commits: u64) -> Result<(), Error> {
+        self.only("a journal")?.skip_changes(commits)
+    }
+
+    /// See [`SqliteWriterHandle::flush_log`].
+    ///
+    /// # Errors
+    /// That of the writer, and if there are several files.
+    pub fn flush_log(&self) -> Result<(), Error> {
+        self.only("a journal")?.flush_log()
     }
 
     /// See [`SqliteWriterHandle::begin_removal`].

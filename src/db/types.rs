@@ -60,6 +60,18 @@ pub struct Received {
     pub policy: ReceivePolicy,
     /// The result of comparing its object.
     pub compared: Compared,
+    /// Its entry in the journal of the node. An instance that has one is durable before it comes to
+    /// the index.
+    pub journaled: Option<JournalNumber>,
+}
+
+/// An entry of an arrival journal (docs/adr/0039).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JournalNumber {
+    /// The number of the journal.
+    pub journal: [u8; 16],
+    /// The number of the entry. A later entry has a higher one.
+    pub number: u64,
 }
 
 impl Received {
@@ -67,7 +79,7 @@ impl Received {
     #[must_use]
     pub fn new(record: Box<InstanceRecord>, location: Location) -> Self {
         let (sender, policy) = (Arc::default(), ReceivePolicy::default());
-        Self { record, location, checksum: None, sender, policy, compared: Compared::Nothing }
+        Self { record, location, checksum: None, sender, policy, compared: Compared::Nothing, journaled: None }
     }
 }
 

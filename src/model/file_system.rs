@@ -43,6 +43,10 @@ const NEVER_ON_TAPE: &[i64] = &[
     0x2011_BAB0,
 ];
 
+/// File systems of which `syncfs` makes all of it durable and reports what failed: ext, XFS, Btrfs,
+/// F2FS, and tmpfs, where nothing is durable.
+const FLUSHED_WHOLE: &[i64] = &[0xEF53, 0x5846_5342, 0x9123_683E, 0xF2F5_2010, 0x0102_1994];
+
 /// What it means that a large file has no blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlockCount {
@@ -65,6 +69,12 @@ pub fn network_name(number: i64) -> Option<&'static str> {
 #[must_use]
 pub fn silent_name(number: i64) -> Option<&'static str> {
     name_in(SILENT, number).or_else(|| network_name(number))
+}
+
+/// Whether one call makes all of a file system durable.
+#[must_use]
+pub fn is_flushed_whole(number: i64) -> bool {
+    FLUSHED_WHOLE.contains(&(number & 0xFFFF_FFFF))
 }
 
 /// Returns what the block counts of a file system say.
@@ -93,6 +103,7 @@ mod tests {
         assert_eq!(silent_name(0x6969), Some("NFS"));
         assert_eq!((network_name(FUSE), silent_name(FUSE)), (None, Some("FUSE")));
         assert_eq!((network_name(0xEF53), silent_name(0xEF53)), (None, None));
+        assert_eq!((is_flushed_whole(0xEF53), is_flushed_whole(FUSE)), (true, false));
     }
 
     #[test]

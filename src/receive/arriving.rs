@@ -315,6 +315,7 @@ mod tests {
             clock: Clock::System,
             wanted: Wanted::index(),
             under_way: Arc::new(UnderWay::default()),
+            journal: None,
         });
         let peer = Arc::new(CountedAs::address([10, 0, 0, 1].into()));
         let memory = PeerMemory::new(&Shares::new(1 << 20, 0, &metrics::MEMORY_REFUSED), &peer);
@@ -357,6 +358,7 @@ mod tests {
             clock: Clock::System,
             wanted: Wanted::index(),
             under_way: Arc::new(UnderWay::default()),
+            journal: None,
         });
         // A value before all UIDs that cannot be compressed.
         let mut seed = 1_u32;

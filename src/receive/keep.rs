@@ -11,7 +11,7 @@ use super::first::{FirstLook, FirstObject};
 use super::sink::FileSink;
 use super::storage::{ReceivedObject, Storage};
 use super::under_way::UnderWay;
-use crate::db::{self, Committed, Compared, ReceivedFrom, StoreOutcome, Stored};
+use crate::db::{Committed, Compared, ReceivedFrom, StoreOutcome, Stored};
 use crate::model::attribute::AttributeId;
 use crate::model::clock::Clock;
 use crate::model::location::{Location, Place};
@@ -54,7 +54,8 @@ pub(super) async fn keep(
     storage.under_way.tasks.spawn(kept).await.map_err(|_| ReceiveError::ThreadEnded)?
 }
 
-async fn keep_object(
+/// Does the work of [`keep`] for an object with a file.
+pub(super) async fn keep_object(
     storage: Arc<Storage>,
     known: ReceivedObject,
     file: FileSink,
@@ -66,7 +67,7 @@ async fn keep_object(
     let again = known.clone();
     let (sender, uid) = (Arc::clone(&again.sender), again.record.value(AttributeId::SOPInstanceUID).to_owned());
     let from = (&*sender, uid.as_str());
-    let (mut placed, mut stored) = file.keep(&storage, known).await?;
+    let (mut placed, mut stored, _until_settled) = file.keep(&storage, known).await?;
     if let Ok(Stored { first: Some(first), outcome, .. }) = &stored {
         // The index still names a file that is not ours: on somebody's disk, or in an earlier
         // storage directory.
@@ -74,7 +75,8 @@ async fn keep_object(
         let look = FirstLook::at(outcome, &first);
         let (state, first) = under_way.blocking(&peer, move || (FirstObject::at(&first, &uid, look), first)).await?;
         if state != FirstObject::There {
-            let stored = storage.commit(again, placed.location.clone(), Compared::FirstIsGone).await;
+            let gone = storage.commit(again, placed.location.clone(), Compared::FirstIsGone);
+            let stored = gone.await.map_err(ReceiveError::Index);
             let is_named = stored.as_ref().is_ok_and(|stored| stored.outcome == StoreOutcome::Completed);
             let committed = apply(&storage, (&peer, from), placed, stored).await;
             if is_named && state == FirstObject::Damaged {
@@ -94,7 +96,7 @@ async fn keep_object(
         // If the bytes cannot be compared, the values of the index decide.
         let is_same = same.is_ok_and(|same| same.unwrap_or(true));
         let compared = if is_same { Compared::FirstIsSame } else { Compared::FirstIsOther };
-        stored = storage.commit(again, placed.location.clone(), compared).await;
+        stored = storage.commit(again, placed.location.clone(), compared).await.map_err(ReceiveError::Index);
     }
     apply(&storage, (&peer, from), placed, stored).await
 }
@@ -123,17 +125,17 @@ async fn apply(
     storage: &Arc<Storage>,
     (peer, (sender, sop_instance_uid)): (&CountedPeer, (&ReceivedFrom, &str)),
     placed: Placed,
-    stored: Result<Stored, db::Error>,
+    stored: Result<Stored, ReceiveError>,
 ) -> Result<Committed, ReceiveError> {
     let stored = match stored {
         Ok(stored) => stored,
         Err(error) => {
-            if error.may_be_in_the_index() {
+            if matches!(&error, ReceiveError::Index(error) if error.may_be_in_the_index()) {
                 placed.leave();
             } else {
                 remove(&storage.under_way, peer, move || placed.discard()).await;
             }
-            return Err(ReceiveError::Index(error));
+            return Err(error);
         }
     };
     match stored.outcome {

@@ -6,10 +6,10 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::error::ReceiveError;
+use super::journal::{Journal, JournalHold, JournalRoom, Journaling, OnJournaled};
 use super::storage::{ReceivedObject, Storage};
 use super::under_way::UnderWay;
-use crate::db::{self, Arrivals, Compared, Stored};
-use crate::model::attribute::AttributeId;
+use crate::db::{self, Arrivals, Compared, JournalNumber, Received, ReceivedFrom, Stored};
 use crate::model::checksum::ChecksumBuilder;
 use crate::shares::{PeerMemory, Share};
 use crate::store::{self, Incoming, NameOutcome, Objects, Placed};
@@ -34,7 +34,31 @@ pub(super) struct FileSink {
     /// The memory that is counted for large batches.
     share: Option<Share>,
     writing: WriteState,
+    /// Its entry, if it comes out of the journal.
+    entry: Option<JournalNumber>,
 }
+
+/// How an object becomes durable.
+enum DurableBy {
+    /// Its file, its directory and the log of the index are flushed.
+    Itself,
+    /// The journal has room for it.
+    Journal(Arc<Journal>, JournalRoom),
+    /// The journal has it, as this entry.
+    Entry(JournalNumber),
+}
+
+impl DurableBy {
+    fn of(storage: &Storage, object: &[u8], sender: &ReceivedFrom) -> Self {
+        match storage.journal.as_ref().and_then(|journal| Some((journal, journal.room_for(object.len(), sender)?))) {
+            Some((journal, room)) => Self::Journal(Arc::clone(journal), room),
+            None => Self::Itself,
+        }
+    }
+}
+
+/// What became of an object. The group of its entry stays in the journal until this is dropped.
+pub(super) type KeptObject = (Placed, Result<Stored, ReceiveError>, Option<JournalHold>);
 
 enum WriteState {
     /// Nothing is written yet. An object that fits one batch is written by one thread when it is
@@ -54,7 +78,18 @@ impl FileSink {
             memory: memory.clone(),
             share: None,
             writing: WriteState::NotBegun,
+            entry: None,
         }
+    }
+
+    /// Takes a whole object out of the journal.
+    pub(super) fn of_entry(
+        objects: &Arc<Objects>,
+        under_way: &Arc<UnderWay>,
+        (object, entry): (Vec<u8>, JournalNumber),
+        memory: &PeerMemory,
+    ) -> Self {
+        Self { entry: Some(entry), ..Self::new(objects, under_way, object, memory) }
     }
 
     pub(super) async fn accept(&mut self, fragment: &[u8]) -> Result<(), ReceiveError> {
@@ -101,41 +136,78 @@ impl FileSink {
     }
 
     /// Writes the rest, gives the object its place and queues the record, all on one thread. Waits
-    /// until the row is committed.
+    /// until the object is durable and the row is committed.
     pub(super) async fn keep(
         mut self,
         storage: &Arc<Storage>,
         known: ReceivedObject,
-    ) -> Result<(Placed, Result<Stored, db::Error>), ReceiveError> {
+    ) -> Result<KeptObject, ReceiveError> {
         let (incoming, _memory) = self.written().await?;
-        let Self { objects, under_way, batch, memory, share, .. } = self;
+        let Self { objects, under_way, batch, memory, share, entry, .. } = self;
         let storage = Arc::clone(storage);
-        let (sender, kept) = oneshot::channel();
+        let (done, kept) = oneshot::channel();
         let writing = under_way.begin(memory.peer(), move || {
-            let _until_written = share;
-            let [study, series, instance] =
-                [AttributeId::StudyInstanceUID, AttributeId::SeriesInstanceUID, AttributeId::SOPInstanceUID]
-                    .map(|id| known.record.value(id));
-            let placed = match incoming {
-                None => objects.store(&[&batch], study, series, instance),
-                Some(mut incoming) => incoming.write(&batch).and_then(|()| incoming.place(study, series, instance)),
+            let by = match (entry, &incoming) {
+                (Some(entry), _) => DurableBy::Entry(entry),
+                (None, None) => DurableBy::of(&storage, &batch, &known.sender),
+                (None, Some(_)) => DurableBy::Itself,
+            };
+            let [study, series, instance] = known.uids();
+            let placed = match (incoming, &by) {
+                (Some(mut incoming), _) => {
+                    incoming.write(&batch).and_then(|()| incoming.place(study, series, instance))
+                }
+                (None, DurableBy::Itself) => objects.store(&[&batch], study, series, instance),
+                (None, DurableBy::Journal(..) | DurableBy::Entry(_)) => {
+                    objects.store_for_journal(&batch, study, series, instance)
+                }
             };
             match placed {
-                Err(error) => {
-                    let _ = sender.send(Err(error));
-                }
-                Ok(placed) => {
-                    let (location, compared) = (placed.location.clone(), compared(placed.contents));
-                    let received = known.into_received(location, compared, storage.policy);
-                    let on_done = move |stored| {
-                        let _ = sender.send(Ok((placed, stored)));
-                    };
-                    storage.writer.store(received, Box::new(on_done));
-                }
+                Ok(placed) => PlacedObject { placed, known, storage, done }.make_durable(by, batch, share),
+                Err(error) => drop(done.send(Err(error))),
             }
         });
         drop(writing.await);
         Ok(kept.await.map_err(|_| ReceiveError::ThreadEnded)??)
+    }
+}
+
+/// An object in its place, on its way to the index.
+struct PlacedObject {
+    placed: Placed,
+    known: ReceivedObject,
+    storage: Arc<Storage>,
+    done: oneshot::Sender<Result<KeptObject, store::Error>>,
+}
+
+impl PlacedObject {
+    /// Makes it durable if it is not yet, and queues its record.
+    fn make_durable(self, by: DurableBy, object: Vec<u8>, share: Option<Share>) {
+        match by {
+            DurableBy::Itself => self.enter(None, None),
+            DurableBy::Entry(entry) => self.enter(Some(entry), None),
+            DurableBy::Journal(journal, room) => {
+                let (name_number, sender) = (self.placed.name_number, Arc::clone(&self.known.sender));
+                let on_journaled: OnJournaled = Box::new(move |journaled| {
+                    let _until_written = share;
+                    match journaled {
+                        Ok((entry, hold)) => self.enter(Some(entry), Some(hold)),
+                        Err(error) => drop(self.done.send(Ok((self.placed, Err(error.into()), None)))),
+                    }
+                });
+                journal.append(Journaling { name_number, sender, object, room, on_journaled });
+            }
+        }
+    }
+
+    fn enter(self, journaled: Option<JournalNumber>, hold: Option<JournalHold>) {
+        let Self { placed, known, storage, done } = self;
+        let (location, compared) = (placed.location.clone(), compared(placed.contents));
+        let received = Received { journaled, ..known.into_received(location, compared, storage.policy) };
+        let on_done = move |stored: Result<Stored, db::Error>| {
+            let _ = done.send(Ok((placed, stored.map_err(Into::into), hold)));
+        };
+        storage.writer.store(received, Box::new(on_done));
     }
 }
 

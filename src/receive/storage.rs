@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use super::journal::Journal;
 use super::under_way::UnderWay;
 use crate::db::open::WriterHandle;
 use crate::db::{self, Arrivals, Compared, ReceivePolicy, Received, ReceivedFrom, Stored};
 use crate::ingest::Wanted;
+use crate::model::attribute::AttributeId;
 use crate::model::checksum::Checksum;
 use crate::model::clock::Clock;
 use crate::model::location::Location;
@@ -29,6 +31,8 @@ pub struct Storage {
     pub wanted: &'static Wanted,
     /// The objects that are being stored.
     pub under_way: Arc<UnderWay>,
+    /// The journal for small objects, if there is one.
+    pub journal: Option<Arc<Journal>>,
 }
 
 /// A complete object.
@@ -40,9 +44,15 @@ pub(super) struct ReceivedObject {
 }
 
 impl ReceivedObject {
+    /// Study, Series and SOP Instance UID.
+    pub(super) fn uids(&self) -> [&str; 3] {
+        [AttributeId::StudyInstanceUID, AttributeId::SeriesInstanceUID, AttributeId::SOPInstanceUID]
+            .map(|id| self.record.value(id))
+    }
+
     pub(super) fn into_received(self, location: Location, compared: Compared, policy: ReceivePolicy) -> Received {
         let Self { record, sender, checksum } = self;
-        Received { record, location, checksum, sender, policy, compared }
+        Received { record, location, checksum, sender, policy, compared, journaled: None }
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::db::open::{Reader, WriterHandle};
 use crate::db::{self, RemovedFile, Search as _};
-use crate::store::Trash;
+use crate::store::{self, Objects, Trash};
 
 /// Files between two transactions.
 const PAGE: usize = 256;
@@ -19,6 +19,9 @@ pub enum TrashError {
     /// An object cannot be moved.
     #[error("an object cannot be moved to the trash of the storage directory")]
     Object(#[from] io::Error),
+    /// Objects cannot be made durable.
+    #[error(transparent)]
+    Flush(#[from] store::Error),
 }
 
 /// Moves every removed object to the trash that is to go there. Returns how many were moved.
@@ -26,11 +29,14 @@ pub enum TrashError {
 /// `hold` keeps other objects of an instance from getting their places, until its result is dropped.
 /// An object that was received again since it was removed stays: the index names it.
 ///
+/// `unsettled` are the objects that an arrival journal may still keep. They are made durable first,
+/// because a replay passes over what is removed.
+///
 /// # Errors
 /// If one cannot be moved. The others are, and the next call tries again.
 pub fn sweep<H>(
     index: &Path,
-    storage: &Path,
+    (storage, unsettled): (&Path, Option<&Objects>),
     writer: &WriterHandle,
     mut hold: impl FnMut(&str) -> H,
 ) -> Result<u64, TrashError> {
@@ -46,6 +52,7 @@ pub fn sweep<H>(
         let page = reader.files_for_trash(after.as_ref(), PAGE)?;
         let Some(last) = page.last() else { break };
         after = Some(last.clone());
+        unsettled.map_or(Ok(()), Objects::flush)?;
         let (mut trashed, mut received_again) = (Vec::new(), Vec::new());
         for file in page {
             let Some(path) = file.location.path() else { continue };

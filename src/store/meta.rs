@@ -62,6 +62,12 @@ pub(super) fn data_set_offset(start: &[u8]) -> Option<u64> {
     Some((PREFIX_LENGTH + GROUP_LENGTH_ELEMENT) as u64 + u64::from(u32::from_le_bytes([l0, l1, l2, l3])))
 }
 
+/// The data set of a file that [`FileMeta::encode`] began. `None` for other files.
+#[must_use]
+pub fn data_set_of(file: &[u8]) -> Option<&[u8]> {
+    usize::try_from(data_set_offset(file)?).ok().and_then(|offset| file.get(offset..))
+}
+
 /// Bytes at the start of a file that [`data_set_offset`] needs.
 pub(super) const START_LENGTH: usize = PREFIX_LENGTH + GROUP_LENGTH_ELEMENT;
 

@@ -11,6 +11,7 @@
 
 mod compare;
 mod directories;
+mod journal;
 mod known;
 mod meta;
 mod modes;
@@ -23,12 +24,14 @@ mod spool;
 mod temporary;
 mod trash;
 mod verified;
+mod whole;
 
 use std::io;
 use std::path::PathBuf;
 
+pub use journal::{ArrivalJournal, GroupPlace, JournalEntry, JournalError, JournalGroup, JournalId, entries_of};
 pub use known::{change_of, is_unchanged};
-pub use meta::FileMeta;
+pub use meta::{FileMeta, data_set_of};
 pub use objects::{
     Incoming, NameOutcome, Objects, Options, Placed, Recovered, Sync, checksum, make_durable, open, remove,
 };

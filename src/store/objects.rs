@@ -1,10 +1,10 @@
 //! The storage directory: receives, places, recovers and removes objects.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,15 +15,19 @@ use super::names::{LeftOver, MAX_NAMES, component, file_name, incoming_name, lef
 use super::temporary::Temporary;
 use crate::archive::Object;
 use crate::archive::{ArchiveProblem, Archives};
-use crate::files::{FILE_MODE, PRIVATE_MODE, make_directory};
+use crate::files::{FILE_MODE, PRIVATE_MODE, UnfinishedFile, make_directory, parent_of};
 use crate::model::checksum::{Checksum, ChecksumBuilder};
 use crate::model::clock::unix_ms;
 use crate::model::location::{Location, Place};
 use crate::store::modes::tighten;
+use crate::store::whole::WholeFlush;
 use crate::store::{Error, FreeSpace};
 
 /// Directory for objects that are still arriving, below the storage directory.
 const INCOMING: &str = ".incoming";
+
+/// The arrival journal, below the storage directory.
+const JOURNAL: &str = ".journal";
 
 /// File below the storage directory. The process that uses the directory holds a lock on it.
 const LOCK: &str = ".lock";
@@ -82,11 +86,15 @@ pub struct Objects {
     free_space: FreeSpace,
     /// The free space on the disk of the index.
     beside: Option<FreeSpace>,
-    /// Directories of series whose names are durable.
-    durable: Mutex<HashSet<PathBuf>>,
+    /// Directories of series that were made, and whether their names are durable.
+    made: Mutex<HashMap<PathBuf, bool>>,
     /// Files that could neither be made durable nor removed. After a failed fsync the kernel
     /// reports success for later calls. So such files are remembered and never count as stored.
     tainted: Mutex<HashSet<PathBuf>>,
+    /// Flushes the file system of the storage directory.
+    whole: WholeFlush,
+    /// That file system.
+    device: u64,
     /// Holds the lock until it is dropped.
     _lock: File,
 }
@@ -97,6 +105,8 @@ pub struct Incoming {
     objects: Arc<Objects>,
     /// Makes its name in `.incoming/` unique.
     number: u64,
+    /// What must be durable before it counts as stored.
+    sync: Sync,
     temporary: Temporary,
     file: File,
 }
@@ -133,6 +143,8 @@ pub struct Placed {
     pub location: Location,
     /// How it relates to the object that had its name before.
     pub contents: NameOutcome,
+    /// Which of the names of its instance it has.
+    pub name_number: u32,
     path: PathBuf,
     temporary: Option<Temporary>,
 }
@@ -279,6 +291,7 @@ impl Objects {
         make_directory(&incoming).map_err(unusable(&incoming))?;
         let left_over = left_over(&root, &incoming)?;
         let free_space = FreeSpace::new(&root, options.min_free_bytes, PART_FREE);
+        let device = lock.metadata().map_err(unusable(&lock_path))?.dev();
         Ok(Self {
             root,
             sync: options.sync,
@@ -287,8 +300,10 @@ impl Objects {
             left_over: Mutex::new(left_over),
             free_space,
             beside: options.beside.as_deref().map(|beside| FreeSpace::new(beside, options.min_free_bytes, PART_FREE)),
-            durable: Mutex::new(HashSet::new()),
+            made: Mutex::new(HashMap::new()),
             tainted: Mutex::new(HashSet::new()),
+            whole: WholeFlush::of(lock.try_clone().map_err(unusable(&lock_path))?),
+            device,
             _lock: lock,
         })
     }
@@ -341,13 +356,57 @@ impl Objects {
         &self.root
     }
 
+    /// The path of the arrival journal.
+    #[must_use]
+    pub fn journal(&self) -> PathBuf {
+        self.root.join(JOURNAL)
+    }
+
+    /// Whether [`Self::flush`] can be trusted here.
+    #[must_use]
+    pub fn can_flush(&self) -> bool {
+        self.whole.is_reliable()
+    }
+
+    /// Makes all objects durable that [`Self::store_for_journal`] and [`Self::restore`] have placed.
+    ///
+    /// # Errors
+    /// If one of them may not be durable. All later calls fail then.
+    pub fn flush(&self) -> Result<(), Error> {
+        self.whole.flush().map_err(Error::object("synchronised"))
+    }
+
+    /// The path of an object by the UIDs of its data set, and by [`Placed::name_number`].
+    #[must_use]
+    pub fn path_of(&self, [study, series, instance]: [&str; 3], name_number: u32) -> PathBuf {
+        let name = file_name(&component(instance), name_number);
+        self.root.join(component(study)).join(component(series)).join(name)
+    }
+
+    /// Writes an object again at its path, since a power cut may have torn it. [`Self::flush`] makes
+    /// it durable.
+    ///
+    /// Room that is to stay free may be used: the object was acknowledged.
+    ///
+    /// # Errors
+    /// If the file cannot be written. What was there stays then.
+    pub fn restore(&self, path: &Path, bytes: &[u8]) -> Result<(), Error> {
+        make_directory(parent_of(path)).map_err(Error::object("given a directory"))?;
+        let temporary = self.root.join(INCOMING).join("restored.part");
+        let written = UnfinishedFile::under(temporary, path, FILE_MODE).and_then(|restored| {
+            restored.file().write_all(bytes)?;
+            restored.finish_without_flush()
+        });
+        written.map_err(Error::object("written"))
+    }
+
     /// Creates an object with its first bytes: preamble and File Meta Information
     /// ([`super::FileMeta`]), and the first part of the data set.
     ///
     /// # Errors
     /// If there is not enough space, or the file cannot be written.
     pub fn begin(self: &Arc<Self>, first: &[&[u8]]) -> Result<Incoming, Error> {
-        self.begin_as(|number| format!("{number}.part"), first)
+        self.begin_as(|number| format!("{number}.part"), first, self.sync)
     }
 
     /// Stores an object whose bytes and UIDs are all known. It does the work of [`Self::begin`] and
@@ -362,11 +421,36 @@ impl Objects {
         series: &str,
         instance: &str,
     ) -> Result<Placed, Error> {
-        let incoming = |number| incoming_name(number, &component(study), &component(series), &component(instance));
-        self.begin_as(incoming, bytes)?.place(study, series, instance)
+        self.store_with(bytes, [study, series, instance], self.sync)
     }
 
-    fn begin_as(self: &Arc<Self>, name: impl Fn(u64) -> String, first: &[&[u8]]) -> Result<Incoming, Error> {
+    /// Does the same for an object that a journal makes durable. The object keeps its incoming link
+    /// until the journal has it, and [`Self::flush`] makes it durable in its place.
+    ///
+    /// # Errors
+    /// Those of [`Self::store`].
+    pub fn store_for_journal(
+        self: &Arc<Self>,
+        bytes: &[u8],
+        study: &str,
+        series: &str,
+        instance: &str,
+    ) -> Result<Placed, Error> {
+        self.store_with(&[bytes], [study, series, instance], Sync::None)
+    }
+
+    fn store_with(self: &Arc<Self>, bytes: &[&[u8]], uids: [&str; 3], sync: Sync) -> Result<Placed, Error> {
+        let [study, series, instance] = uids;
+        let incoming = |number| incoming_name(number, &component(study), &component(series), &component(instance));
+        self.begin_as(incoming, bytes, sync)?.place(study, series, instance)
+    }
+
+    fn begin_as(
+        self: &Arc<Self>,
+        name: impl Fn(u64) -> String,
+        first: &[&[u8]],
+        sync: Sync,
+    ) -> Result<Incoming, Error> {
         if !self.has_space()? {
             return Err(Error::NoSpace);
         }
@@ -382,7 +466,7 @@ impl Objects {
             }
         };
         let temporary = Temporary(Some(path));
-        let mut incoming = Incoming { objects: Arc::clone(self), number, temporary, file };
+        let mut incoming = Incoming { objects: Arc::clone(self), number, sync, temporary, file };
         for bytes in first {
             incoming.write(bytes)?;
         }
@@ -396,27 +480,34 @@ impl Objects {
     }
 
     /// Creates the directory of a series and makes its name durable.
-    fn series_directory(&self, study: &str, series: &str) -> io::Result<PathBuf> {
+    fn series_directory(&self, study: &str, series: &str, sync: Sync) -> io::Result<PathBuf> {
         let study = self.root.join(component(study));
         let series = study.join(component(series));
-        if self.durable.lock().unwrap_or_else(PoisonError::into_inner).contains(&series) {
+        let is_durable = self.lock_made().get(&series).copied();
+        if is_durable.is_some_and(|is_durable| is_durable || sync == Sync::None) {
             return Ok(series);
         }
         make_directory(&series)?;
-        // This also runs if both directories exist. Another thread may not have synchronised them
-        // yet, or their process was killed before it did.
-        self.synchronise_directory(&study)?;
-        self.synchronise_directory(&self.root)?;
-        self.remember(&series);
+        if sync == Sync::Disk {
+            // This also runs if both directories exist. Another thread may not have synchronised them
+            // yet, or their process was killed before it did.
+            self.directories.synchronise(&study)?;
+            self.directories.synchronise(&self.root)?;
+        }
+        self.remember(&series, sync == Sync::Disk);
         Ok(series)
     }
 
-    fn remember(&self, directory: &Path) {
-        let mut durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
-        if durable.len() >= REMEMBERED_DIRECTORIES {
-            durable.clear();
+    fn remember(&self, directory: &Path, is_durable: bool) {
+        let mut made = self.lock_made();
+        if made.len() >= REMEMBERED_DIRECTORIES {
+            made.clear();
         }
-        durable.insert(directory.to_owned());
+        made.insert(directory.to_owned(), is_durable);
+    }
+
+    fn lock_made(&self) -> MutexGuard<'_, HashMap<PathBuf, bool>> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock_tainted(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
@@ -435,14 +526,7 @@ impl Objects {
     }
 
     fn forget(&self, directory: &Path) {
-        self.durable.lock().unwrap_or_else(PoisonError::into_inner).remove(directory);
-    }
-
-    fn synchronise_directory(&self, directory: &Path) -> io::Result<()> {
-        match self.sync {
-            Sync::Disk => self.directories.synchronise(directory),
-            Sync::None => Ok(()),
-        }
+        self.lock_made().remove(directory);
     }
 }
 
@@ -470,9 +554,15 @@ impl Incoming {
     /// # Errors
     /// If a step fails. The object is then lost.
     pub fn place(mut self, study: &str, series: &str, instance: &str) -> Result<Placed, Error> {
-        let make =
-            |objects: &Objects| objects.series_directory(study, series).map_err(Error::object("given a directory"));
-        let mut directory = make(&self.objects)?;
+        let make = |this: &Self| {
+            this.objects.series_directory(study, series, this.sync).map_err(Error::object("given a directory"))
+        };
+        let mut directory = make(&self)?;
+        if self.sync != self.objects.sync && self.is_elsewhere(&directory)? {
+            // A flush of the file system of the storage directory would not reach it.
+            self.sync = self.objects.sync;
+            directory = make(&self)?;
+        }
         let stem = component(instance);
         self.temporary
             .say_where(&incoming_name(self.number, &component(study), &component(series), &stem))
@@ -483,12 +573,12 @@ impl Incoming {
             let file_name = file_name(&stem, number);
             let path = directory.join(&file_name);
             match self.give_name(&path) {
-                Ok(()) => return self.placed(&directory, file_name, contents),
+                Ok(()) => return self.placed(&directory, (file_name, number), contents),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists && self.objects.is_tainted(&path) => {
                     self.objects.remove_tainted(&path)?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match self.has_same_data_set(&path) {
-                    Ok(true) => return self.same(&directory, file_name),
+                    Ok(true) => return self.same(&directory, (file_name, number)),
                     Ok(false) => {
                         contents = NameOutcome::Other;
                         number += 1;
@@ -500,12 +590,23 @@ impl Incoming {
                 // Somebody removed the directory since it was created.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     self.objects.forget(&directory);
-                    directory = make(&self.objects)?;
+                    directory = make(&self)?;
                 }
                 Err(error) => return Err(Error::object("given its name")(error)),
             }
         }
         Err(Error::object("given its name")(io::ErrorKind::AlreadyExists.into()))
+    }
+
+    /// Whether a directory lies on another file system than the storage directory: somebody mounted
+    /// one there, or put a link there.
+    fn is_elsewhere(&self, directory: &Path) -> Result<bool, Error> {
+        match fs::metadata(directory) {
+            Ok(metadata) => Ok(metadata.dev() != self.objects.device),
+            // It was removed since it was made, and is made again.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::object("given a directory")(error)),
+        }
     }
 
     /// Adds the final link. It fails if the name exists.
@@ -526,21 +627,23 @@ impl Incoming {
         }
     }
 
-    fn placed(self, directory: &Path, name: OsString, contents: NameOutcome) -> Result<Placed, Error> {
-        let Self { objects, temporary, file, .. } = self;
+    fn placed(
+        self,
+        directory: &Path,
+        (name, name_number): (OsString, u32),
+        contents: NameOutcome,
+    ) -> Result<Placed, Error> {
+        let Self { objects, sync, temporary, file, .. } = self;
         let path = directory.join(&name);
         // `sync_all` and not `sync_data`: the journal entry of the inode also makes the name
         // durable.
-        let bytes = match objects.sync {
-            Sync::Disk => file.sync_all(),
+        let durable = match sync {
+            Sync::Disk => file.sync_all().and_then(|()| objects.directories.synchronise(directory)),
             Sync::None => Ok(()),
         };
-        let finished = bytes
-            .and_then(|()| objects.synchronise_directory(directory))
-            .map_err(Error::object("synchronised"))
-            .and_then(|()| location(&file, directory, name));
+        let finished = durable.map_err(Error::object("synchronised")).and_then(|()| location(&file, directory, name));
         match finished {
-            Ok(location) => Ok(Placed { location, contents, path, temporary: Some(temporary) }),
+            Ok(location) => Ok(Placed { location, contents, name_number, path, temporary: Some(temporary) }),
             Err(error) => {
                 // The object may not survive, so it must not count as stored.
                 if let Err(error) = fs::remove_file(&path) {
@@ -554,16 +657,17 @@ impl Incoming {
 
     /// Uses the old object with the same data set. It makes the old object as durable as a new one,
     /// since a killed process may have left it.
-    fn same(self, directory: &Path, file_name: OsString) -> Result<Placed, Error> {
+    fn same(self, directory: &Path, (file_name, name_number): (OsString, u32)) -> Result<Placed, Error> {
         let path = directory.join(&file_name);
         let file = File::open(&path).map_err(Error::object("opened"))?;
-        if self.objects.sync == Sync::Disk {
-            file.sync_data().map_err(Error::object("synchronised"))?;
-            self.objects.synchronise_directory(directory).map_err(Error::object("synchronised"))?;
+        if self.sync == Sync::Disk {
+            let durable = file.sync_data().and_then(|()| self.objects.directories.synchronise(directory));
+            durable.map_err(Error::object("synchronised"))?;
         }
         Ok(Placed {
             location: location(&file, directory, file_name)?,
             contents: NameOutcome::Same,
+            name_number,
             path,
             temporary: None,
         })

@@ -248,6 +248,8 @@ metrics! {
     Histogram "dcmdex_store_seconds", "Time from the last byte of a C-STORE-RQ to its response, in seconds." {
         STORE_SECONDS,
     }
+    Counter "dcmdex_journaled_objects_total", "Objects that the arrival journal made durable." { JOURNALED_OBJECTS }
+    Counter "dcmdex_journal_flushes_total", "Flushes of the arrival journal, each for a group of objects." { JOURNAL_FLUSHES }
     Counter "dcmdex_find_requests_total", "C-FIND requests, by result." {
         FIND_ANSWERED: result = "answered",
         FIND_CANCELLED: result = "cancelled",

@@ -24,11 +24,11 @@ WRITES = (os.O_CREAT, os.O_TRUNC)
 FILES = {
     "x86_64": {
         1: "write", 18: "pwrite64", 20: "writev", 296: "pwritev", 74: "fsync", 75: "fdatasync", 77: "ftruncate",
-        285: "fallocate", 91: "fchmod", 93: "fchown", 73: "flock", 26: "msync",
+        285: "fallocate", 91: "fchmod", 93: "fchown", 73: "flock", 26: "msync", 306: "syncfs",
     },
     "aarch64": {
         64: "write", 68: "pwrite64", 66: "writev", 70: "pwritev", 82: "fsync", 83: "fdatasync", 46: "ftruncate",
-        47: "fallocate", 52: "fchmod", 55: "fchown", 32: "flock", 227: "msync",
+        47: "fallocate", 52: "fchmod", 55: "fchown", 32: "flock", 227: "msync", 267: "syncfs",
     },
 }  # fmt: skip
 NAMES = {

@@ -54,7 +54,8 @@ def delayed(milliseconds):
 
 def contestants(binaries, parallel):
     bound = store.Bound("bound: one flush for each group", "--group", parallel)
-    own = [Build(), Build(metadata_only=True), Build(durability="os")]
+    with_journal = Build(name="dcmdex with a journal", settings="journal_mib = 128\n")
+    own = [Build(), with_journal, Build(metadata_only=True), Build(durability="os")]
     own += [Build(Path(binary), f"dcmdex at {binary}") for binary in binaries]
     others = [found for found in (store.DicomRs(), store.Dcmtk(), store.Orthanc()) if shutil.which(found.program)]
     return [bound, *own, *others]

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Ends a node at each moment at which it changes files: when it starts, stores, recovers, stops.
 
-    tools/bench/kill_points.py kill     --work DIR [--points N] [--again] [SCENARIO...]
-    tools/bench/kill_points.py powercut --work DIR [--points N] [--again] [--disks 1|2] [SCENARIO...]
+    tools/bench/kill_points.py kill     --work DIR [--points N] [--journal MIB] [--again] [SCENARIO...]
+    tools/bench/kill_points.py powercut --work DIR [--points N] [--journal MIB] [--again] [--disks 1|2] [SCENARIO...]
 
 reliability.py ends a node at random moments. This script tries all of them. A program runs under
 ptrace until it is about to make its n-th change of a file: a write, a sync, a new name (changes.py).
@@ -482,6 +482,7 @@ def main():
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"all of {', '.join(names)} unless named")
     parser.add_argument("--work", type=Path, required=True, help="folder on the disk to use")
     parser.add_argument("--points", type=int, help="of each scenario; all of them unless told")
+    parser.add_argument("--journal", type=int, default=2, metavar="MIB", help="arrival journal of dcmdex; 0: none")
     parser.add_argument("--again", action="store_true", help="the start that follows is ended as well")
     parser.add_argument("--disks", type=int, choices=[1, 2], default=1, help="2: one for the index, one for the objects")
     parser.add_argument("--seed", type=int, default=1)
@@ -493,13 +494,14 @@ def main():
         sys.exit(77)
     options.work.mkdir(parents=True, exist_ok=True)
     random.seed(options.seed)
+    Dcmdex.journal_mib = options.journal
     points, faults = 0, []
     for name in options.scenarios or names:
         scenario = names[name]()
         if options.how in scenario.hows:
             tried, found = try_all(options, scenario)
             points, faults = points + tried, faults + found
-    print(f"- dcmdex, {options.how}{', again' * options.again}. Machine: {machine()}. Commit {commit()}.")
+    print(f"- dcmdex, {options.how}, journal of {options.journal} MiB{', again' * options.again}. Machine: {machine()}. Commit {commit()}.")
     print(f"all: {points} points, {len(faults)} faults")
     sys.exit(1 if faults else 0)
 

@@ -30,6 +30,8 @@ class Dcmdex:
 
     called = b"DCMDEX"
     duplicates = "keep-both"
+    # Small, so that its end is reached often.
+    journal_mib = 2
 
     def __init__(self, home, index=None, objects=None):
         self.home = home
@@ -39,7 +41,7 @@ class Dcmdex:
         """The beginning of a command line."""
         binary = os.environ.get("DCMDEX_BINARY", RELEASE / "dcmdex")
         config = self.home / "dcmdex.toml"
-        config.write_text(f'[store]\nduplicates = "{self.duplicates}"\n')
+        config.write_text(f'[store]\nduplicates = "{self.duplicates}"\njournal_mib = {self.journal_mib}\n')
         return [str(part) for part in (binary, verb, "--config", config, "--index", self.index)]
 
     def command(self, port):
@@ -88,7 +90,7 @@ class Dcmdex:
     def files(self):
         """All files of the storage directory but those that say whose it is, and the arrival journal."""
         files = (path for path in self.root.rglob("*") if path.is_file())
-        return [path for path in files if path.name not in (".lock", ".index") and path.suffix != ".journal"]
+        return [path for path in files if path.name not in (".lock", ".index", ".journal")]
 
     def check(self, files=True):
         """What `dcmdex check` has to say, with or without a look at the files; empty where all is well."""

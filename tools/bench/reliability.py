@@ -3,7 +3,7 @@
 
     tools/bench/reliability.py kill     --work DIR [--rounds 500]
     tools/bench/reliability.py powercut --work DIR [--rounds 100] [--node dcmdex|storescp|orthanc]
-        [--duplicates keep-both|keep-first|replace] [--disks 1|2] [--scan] [--kill-recovery]
+        [--duplicates keep-both|keep-first|replace] [--journal MIB] [--disks 1|2] [--scan] [--kill-recovery]
 
 kill sends SIGKILL under load and starts the node again on the same index.
 
@@ -11,6 +11,9 @@ powercut needs root and Linux. Index and objects lie on an ext4 file system of t
 below DIR that is mounted by loop. The FS_IOC_SHUTDOWN ioctl, which xfstests uses, throws away all
 that had not reached the disk. Then the node is killed, the file system is mounted again (which
 replays its journal), and the node starts again.
+
+--journal is the size of the arrival journal (docs/adr/0039). A small one is full at times, and its
+room is used again. 0 means none: each object is flushed by itself.
 
 --disks 2 gives the index and the objects a file system each (root). A power cut then meets one of
 them or both. --scan lets `dcmdex scan` of a directory that grows run over and over into the same
@@ -202,6 +205,7 @@ def main():
     parser.add_argument("--node", choices=sorted(NODES), default="dcmdex")
     policies = ["keep-both", "keep-first", "replace"]
     parser.add_argument("--duplicates", choices=policies, default="keep-both", help="of dcmdex")
+    parser.add_argument("--journal", type=int, default=2, metavar="MIB", help="arrival journal of dcmdex; 0: none")
     parser.add_argument("--disks", type=int, choices=[1, 2], default=1, help="2: one for the index, one for the objects")
     parser.add_argument("--scan", action="store_true", help="scans run into the same index")
     parser.add_argument("--kill-recovery", action="store_true", help="starts are ended as well")
@@ -212,14 +216,14 @@ def main():
             parser.error("--scan and --kill-recovery are for dcmdex")
         # Whatever they do with other content under a known UID.
         options.duplicates = "replace"
-    Dcmdex.duplicates = options.duplicates
+    Dcmdex.duplicates, Dcmdex.journal_mib = options.duplicates, options.journal
     options.work.mkdir(parents=True, exist_ok=True)
     names = ["rounds", "acknowledged", "missing", "missing later", "short", "bad rounds", "partial", "orphans", "doubled"]
     names += ["not scanned", "check", "refused starts", "refused", "late lost", "scans", "starts ended"]
     totals = dict.fromkeys([*names, "cuts of one disk", "slowest start, s"], 0)
     for first in range(0, options.rounds, ROUNDS_ON_ONE):
         Home(options, totals).work(range(first, min(first + ROUNDS_ON_ONE, options.rounds)))
-    variant = f"{options.duplicates}, {options.disks} disks" + ", scan" * options.scan
+    variant = f"{options.duplicates}, journal of {options.journal} MiB, {options.disks} disks" + ", scan" * options.scan
     variant += ", recovery killed" * options.kill_recovery
     print(f"- {options.node}, {options.how}, {SENDERS} senders, {variant}. Machine: {machine()}. Commit {commit()}.")
     print(f"| {' | '.join(totals)} |\n|{'---:|' * len(totals)}")

@@ -4,10 +4,10 @@ use anyhow::{Context as _, bail};
 use serde_json::json;
 
 use crate::audit::AuditEvent;
-use crate::cli::Exit;
 use crate::cli::audited::CommandAudit;
 use crate::cli::context::Context;
 use crate::cli::output::{Grouped, Shown};
+use crate::cli::{Exit, journaling};
 use crate::config::Config;
 use crate::db::Removal;
 use crate::db::open::{Reader, Writer, WriterHandle};
@@ -20,7 +20,9 @@ use crate::store::{self, Objects, Trash};
 /// because only it knows what is received meanwhile.
 pub(super) fn sweep(config: &Config, options: &store::Options, writer: &WriterHandle) -> anyhow::Result<Option<u64>> {
     match Objects::open(options) {
-        Ok(objects) => Ok(Some(trash::sweep(&config.index, objects.root(), writer, |_| ())?)),
+        // The next start moves them, when it has stored what a crash has left in the journal.
+        Ok(objects) if journaling::is_in_use(&objects, &mut Reader::open(&config.index)?)? => Ok(None),
+        Ok(objects) => Ok(Some(trash::sweep(&config.index, (objects.root(), None), writer, |_| ())?)),
         Err(store::Error::InUse { .. }) => Ok(None),
         Err(error) => Err(error.into()),
     }

@@ -43,6 +43,10 @@ impl IndexGuard {
         Self { files: DatabaseFiles::of(index), record: LogRecord::of(index), state: IndexState::default() }
     }
 
+    pub(super) fn files(&self) -> DatabaseFiles {
+        self.files.clone()
+    }
+
     pub(super) fn state(&self) -> IndexState {
         self.state.clone()
     }

@@ -13,6 +13,7 @@ mod find;
 mod frozen;
 mod functions;
 mod guard;
+mod journal;
 mod ledger;
 mod limits;
 mod mounts;

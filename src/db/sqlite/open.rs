@@ -246,14 +246,7 @@ fn configure(connection: &Connection, access: Access) -> rusqlite::Result<()> {
             connection.pragma_update(None, "page_size", PAGE_SIZE)?;
             // Readers go on while a batch is written, and a commit is one sequential append.
             keep_log(connection)?;
-            // With FULL a commit survives a power cut: 0 of 56,760 were lost, against 4,860 of
-            // 931,900 with NORMAL. NORMAL is enough for a scan, because its files are still there
-            // and its checkpoint is in the same transaction.
-            let synchronous = match durability {
-                Durability::Full => "FULL",
-                Durability::Normal => "NORMAL",
-            };
-            connection.pragma_update(None, "synchronous", synchronous)?;
+            set_durability(connection, durability)?;
             connection.pragma_update(None, "wal_autocheckpoint", WAL_AUTOCHECKPOINT_PAGES)?;
             connection.pragma_update(None, "foreign_keys", false)?;
             connection.pragma_update(None, "cache_size", -i64::try_from(cache_bytes / 1024).unwrap_or(i64::MAX))?;
@@ -266,6 +259,17 @@ fn configure(connection: &Connection, access: Access) -> rusqlite::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Sets what a commit does. With FULL it survives a power cut: 0 of 56,760 were lost, against 4,860 of
+/// 931,900 with NORMAL. NORMAL is enough for a scan, because its files are still there and its
+/// checkpoint is in the same transaction. It is enough for what a journal has, too.
+pub(super) fn set_durability(connection: &Connection, durability: Durability) -> rusqlite::Result<()> {
+    let synchronous = match durability {
+        Durability::Full => "FULL",
+        Durability::Normal => "NORMAL",
+    };
+    connection.pragma_update(None, "synchronous", synchronous)
 }
 
 /// Sets the journal mode to a write-ahead log. If several processes make a new index at once, one

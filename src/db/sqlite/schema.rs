@@ -33,6 +33,7 @@ const MORE_TABLES: &[(&[&str], &str)] = &[
     (&["worklist_item", "worklist_asked", "worklist_problem", "performed_step"], include_str!("schema/worklist.sql")),
     (&["removal", "removed_instance", "removed_file"], include_str!("schema/removal.sql")),
     (&["correction"], include_str!("schema/correction.sql")),
+    (&["arrival_journal"], include_str!("schema/journal.sql")),
     (&["event", "event_cursor", "event_receiver", "event_waiting"], include_str!("schema/events.sql")),
 ];
 

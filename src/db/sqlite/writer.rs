@@ -12,14 +12,15 @@ use crossbeam_channel::{Receiver, RecvError, RecvTimeoutError, Sender, TryRecvEr
 use fail::fail_point;
 use rusqlite::Connection;
 
+use super::files::DatabaseFiles;
 use super::guard::{IndexGuard, IndexState};
 use super::open::{self, Access};
 use super::worklist;
-use super::write::Batch;
+use super::write::{Batch, JournalMark};
 use super::write_priority::{Priority, PriorityLock};
 use crate::db::{
-    Arrivals, Backlog, Committed, Durability, Error, EventRecording, KnownLocation, Mounted, OnStored, Received,
-    ScannedDirectory, StoreOutcome, Stored, Suspension, Tally, WorklistChanges, WorklistWork,
+    Arrivals, Backlog, Committed, Durability, Error, EventRecording, JournalNumber, KnownLocation, Mounted, OnStored,
+    Received, ScannedDirectory, StoreOutcome, Stored, Suspension, Tally, WorklistChanges, WorklistWork,
 };
 use crate::model::clock::Clock;
 use crate::model::declared::DeclaredSet;
@@ -107,6 +108,7 @@ enum WriterCommand {
     Name { id: Option<String>, reply: Sender<Result<String, Error>> },
     StorageMoved { from: PathBuf, to: PathBuf, reply: Sender<Result<u64, Error>> },
     Maintain { work: MaintenanceWork, reply: Sender<Result<(), Error>> },
+    JournalClosed([u8; 16]),
     Stop,
 }
 
@@ -127,6 +129,7 @@ pub struct SqliteWriterHandle {
     commands: Sender<WriterCommand>,
     backlog: Arc<Backlog>,
     state: IndexState,
+    files: Arc<DatabaseFiles>,
 }
 
 impl SqliteWriter {
@@ -140,13 +143,13 @@ impl SqliteWriter {
         let queue = CommandQueue { commands: queue, backlog: Arc::clone(&backlog) };
         let connection = connect(path, &options)?;
         let guard = IndexGuard::of(path);
-        let state = guard.state();
+        let (state, files) = (guard.state(), Arc::new(guard.files()));
         let writer = WriterThread { path: path.to_owned(), lock: PriorityLock::beside(path), options, queue, guard };
         let thread = std::thread::Builder::new()
             .name("index writer".into())
             .spawn(move || writer.run(connection))
             .map_err(|source| Error::Io { path: path.to_owned(), source })?;
-        Ok(Self { handle: SqliteWriterHandle { commands, backlog, state }, thread: Some(thread) })
+        Ok(Self { handle: SqliteWriterHandle { commands, backlog, state, files }, thread: Some(thread) })
     }
 
     /// Returns a handle to this writer.
@@ -187,8 +190,14 @@ impl Drop for SqliteWriter {
 
 impl Arrivals for SqliteWriterHandle {
     fn store(&self, received: Received, on_done: OnStored) {
+        let is_journaled = received.journaled.is_some();
         let command = WriterCommand::Store(QueuedArrival { received, on_done, is_in_doubt: false });
-        let (command, error) = match self.commands.try_send(command) {
+        let sent = match is_journaled {
+            // The writer must meet each entry in its turn, so the journal waits for it.
+            true => self.commands.send(command).map_err(|gone| TrySendError::Disconnected(gone.0)),
+            false => self.commands.try_send(command),
+        };
+        let (command, error) = match sent {
             Ok(()) => return,
             Err(TrySendError::Full(command)) => (command, Error::Busy),
             Err(TrySendError::Disconnected(command)) => (command, stopped()),
@@ -271,6 +280,16 @@ impl SqliteWriterHandle {
         result.recv().map_err(|_| stopped())
     }
 
+    /// The files that the writer has opened.
+    pub(super) fn files(&self) -> &DatabaseFiles {
+        &self.files
+    }
+
+    pub(super) fn note_journal_closed(&self, journal: [u8; 16]) {
+        // A writer that has ended enters nothing that could be replaced.
+        let _ended = self.commands.send(WriterCommand::JournalClosed(journal));
+    }
+
     fn ask<T>(&self, command: impl FnOnce(Sender<Result<T, Error>>) -> WriterCommand) -> Result<T, Error> {
         let (reply, answer) = bounded(1);
         self.commands.send(command(reply)).map_err(|_| stopped())?;
@@ -337,6 +356,8 @@ struct WriterState {
     /// Received instances whose group failed. Each is tried alone, before anything else.
     retry_singly: VecDeque<QueuedArrival>,
     tally: Tally,
+    /// What it has met of the journal of the node.
+    journal: JournalMark,
     /// The first error of a scan that nobody has asked for.
     failure: Option<Error>,
     /// The scan that is being done.
@@ -353,8 +374,9 @@ enum Done {
 
 impl WriterThread {
     fn batch<'c>(&'c self, connection: &'c Connection) -> Result<Batch<'c>, Error> {
-        let WriterOptions { clock, declared, recording, .. } = &self.options;
-        Batch::new(connection, &self.lock, *clock, (Arc::clone(declared), *recording)).map_err(Error::from)
+        let WriterOptions { clock, declared, recording, durability, .. } = &self.options;
+        let settings = (Arc::clone(declared), *recording, *durability);
+        Batch::new(connection, &self.lock, *clock, settings).map_err(Error::from)
     }
 
     /// Works until nobody has anything to write any more. A defect costs the transaction that met
@@ -451,7 +473,7 @@ impl WriterThread {
                 return Done::Defect;
             }
             if let Some(arrival) = state.retry_singly.pop_front() {
-                let result = self.arrived(connection, batch, std::slice::from_ref(&arrival));
+                let result = self.arrived(connection, batch, std::slice::from_ref(&arrival), &mut state.journal);
                 arrival.answer(result.and_then(|mut outcomes| outcomes.pop().ok_or(Error::WriterPanicked)).map(stored));
                 continue;
             }
@@ -515,7 +537,7 @@ impl WriterThread {
             }
             WriterCommand::Flush { reply } => state.flush(&reply),
             WriterCommand::Name { id, reply } => {
-                let _gone = reply.send(self.name_index(connection, id));
+                let _gone = reply.send(self.name_index(connection, batch, id));
             }
             WriterCommand::StorageMoved { from, to, reply } => {
                 let moved = self.run_in(connection, batch, Priority::None, |batch| batch.storage_moved(&from, &to));
@@ -524,6 +546,7 @@ impl WriterThread {
             WriterCommand::Maintain { work, reply } => {
                 let _gone = reply.send(self.run_in(connection, batch, Priority::None, work));
             }
+            WriterCommand::JournalClosed(journal) => state.journal.meet(closed(journal)),
             WriterCommand::Stop => {}
         }
     }
@@ -563,7 +586,7 @@ impl WriterThread {
         group: Vec<QueuedArrival>,
         state: &mut WriterState,
     ) {
-        match self.arrived(connection, batch, &group) {
+        match self.arrived(connection, batch, &group, &mut state.journal) {
             Ok(outcomes) => {
                 for (arrival, outcome) in group.into_iter().zip(outcomes) {
                     arrival.answer(Ok(stored(outcome)));
@@ -607,7 +630,10 @@ impl WriterThread {
                 },
             };
             match command {
-                WriterCommand::Store(arrival) => arrival.answer(Err(error.again())),
+                WriterCommand::Store(arrival) => {
+                    state.meet(&arrival);
+                    arrival.answer(Err(error.again()));
+                }
                 other => {
                     state.next = Some(other);
                     return;
@@ -621,8 +647,14 @@ impl WriterThread {
         connection: &Connection,
         batch: &mut Batch<'_>,
         group: &[QueuedArrival],
+        journal: &mut JournalMark,
     ) -> Result<Vec<(StoreOutcome, Option<KnownLocation>)>, Error> {
-        self.run_in(connection, batch, Priority::Waiting, |batch| {
+        group.iter().filter_map(|one| one.received.journaled).for_each(|number| journal.meet(number));
+        // Who follows events may act on what was committed, so it must not go away again.
+        if self.options.recording == EventRecording::Off && group.iter().all(|one| one.received.journaled.is_some()) {
+            batch.leave_flush_to_journal();
+        }
+        let (outcomes, decided) = self.run_in(connection, batch, Priority::Waiting, |batch| {
             let arrived = group.iter().map(|one| {
                 // Tests let an instance meet a defect here.
                 fail_point!(&format!(
@@ -632,8 +664,11 @@ impl WriterThread {
                 ));
                 batch.arrived(&one.received)
             });
-            arrived.collect()
-        })
+            let outcomes = arrived.collect::<rusqlite::Result<_>>()?;
+            Ok((outcomes, journal.write(connection)?))
+        })?;
+        journal.committed(decided);
+        Ok(outcomes)
     }
 
     fn resolve_missing(
@@ -664,19 +699,15 @@ impl WriterThread {
         failure.map_or(done, Err)
     }
 
-    fn name_index(&self, connection: &Connection, id: Option<String>) -> Result<String, Error> {
-        self.guard.before_transaction(connection)?;
-        let under_way = self.options.suspension.begin();
-        let named = connection.execute(
-            "INSERT INTO index_identity SELECT ifnull(?1, lower(hex(randomblob(16)))) \
-             WHERE NOT EXISTS (SELECT 1 FROM index_identity)",
-            [id],
-        );
-        let id = named.and_then(|_| connection.query_row("SELECT id FROM index_identity", [], |row| row.get(0)));
-        drop(under_way);
-        let id = id?;
-        self.guard.after_commit(connection)?;
-        Ok(id)
+    fn name_index(&self, connection: &Connection, batch: &mut Batch<'_>, id: Option<String>) -> Result<String, Error> {
+        self.run_in(connection, batch, Priority::None, |_| {
+            connection.execute(
+                "INSERT INTO index_identity SELECT ifnull(?1, lower(hex(randomblob(16)))) \
+                 WHERE NOT EXISTS (SELECT 1 FROM index_identity)",
+                [id],
+            )?;
+            connection.query_row("SELECT id FROM index_identity", [], |row| row.get(0))
+        })
     }
 
     /// Takes what scans found, and then what other scan units came meanwhile. It stops if an object
@@ -730,6 +761,13 @@ struct MissingFiles {
 }
 
 impl WriterState {
+    /// Notes an arrival that is refused. It must not be entered later, if it is in the journal.
+    fn meet(&mut self, arrival: &QueuedArrival) {
+        if let Some(number) = arrival.received.journaled {
+            self.journal.meet(number);
+        }
+    }
+
     fn failed(&mut self, error: Error) {
         self.failure.get_or_insert(error);
     }
@@ -747,7 +785,10 @@ impl WriterCommand {
     fn refuse(self, state: &mut WriterState) {
         let error = Error::WriterPanicked;
         match self {
-            Self::Store(arrival) => arrival.answer(Err(error)),
+            Self::Store(arrival) => {
+                state.meet(&arrival);
+                arrival.answer(Err(error));
+            }
             Self::Scanned(_) | Self::MountPoint { .. } => state.failed(error),
             Self::BeginScan { reply, .. } | Self::BeginPass { reply, .. } => drop(reply.send(Err(error))),
             Self::NoteWatch { reply, .. } => drop(reply.send(Err(error))),
@@ -758,9 +799,15 @@ impl WriterCommand {
             Self::Worklist { reply, .. } => drop(reply.send(Err(error))),
             Self::Flush { reply } => state.flush(&reply),
             Self::Name { reply, .. } => drop(reply.send(Err(error))),
+            Self::JournalClosed(journal) => state.journal.meet(closed(journal)),
             Self::Stop => {}
         }
     }
+}
+
+/// Stands for all entries of a journal.
+fn closed(journal: [u8; 16]) -> JournalNumber {
+    JournalNumber { journal, number: u64::MAX }
 }
 
 fn rows_of(directory: &ScannedDirectory) -> usize {

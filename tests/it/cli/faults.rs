@@ -15,7 +15,7 @@ use crate::util::scripted::{DataSet, IMPLICIT_VR_LITTLE_ENDIAN, ScriptedPeer, fi
 
 const SECONDARY_CAPTURE: &str = "1.2.840.10008.5.1.4.1.1.7";
 pub(super) const STUDY_ROOT_FIND: &str = "1.2.840.10008.5.1.4.1.2.2.1";
-const CONTEXTS: &[(&str, &[&str])] =
+pub(super) const CONTEXTS: &[(&str, &[&str])] =
     &[(SECONDARY_CAPTURE, &[IMPLICIT_VR_LITTLE_ENDIAN]), (STUDY_ROOT_FIND, &[IMPLICIT_VR_LITTLE_ENDIAN])];
 
 pub(super) const SUCCESS: u16 = 0;
@@ -63,7 +63,7 @@ pub(super) fn indexed(place: &Place) -> Vec<String> {
 }
 
 /// Counts the files below a directory, without the marker files.
-fn files(directory: &Path) -> usize {
+pub(super) fn files(directory: &Path) -> usize {
     let mut count = 0;
     let mut left = vec![directory.to_owned()];
     while let Some(next) = left.pop() {
@@ -71,7 +71,9 @@ fn files(directory: &Path) -> usize {
             let entry = entry.unwrap();
             match entry.file_type().unwrap().is_dir() {
                 true => left.push(entry.path()),
-                false => count += usize::from(![".lock", ".index"].iter().any(|own| entry.file_name() == *own)),
+                false => {
+                    count += usize::from(![".lock", ".index", ".journal"].iter().any(|own| entry.file_name() == *own))
+                }
             }
         }
     }
@@ -79,7 +81,7 @@ fn files(directory: &Path) -> usize {
 }
 
 /// strace on a running node. Some of the node's system calls fail until it is ended.
-struct Faults {
+pub(super) struct Faults {
     strace: Child,
     /// Output of strace, kept open so that strace can go on writing.
     _messages: BufReader<ChildStderr>,
@@ -92,7 +94,7 @@ impl Faults {
     /// `inject` is an expression of strace, which counts the calls of each thread separately. The
     /// program knows files only by their full paths, so each file is listed. With an empty list,
     /// calls on all files fail. `None`, with a message, if strace is missing or not permitted.
-    fn begin(node: &Node, place: &Place, inject: &str, paths: &[PathBuf]) -> Option<Self> {
+    pub(super) fn begin(node: &Node, place: &Place, inject: &str, paths: &[PathBuf]) -> Option<Self> {
         let mut strace = peers::program("/usr/bin/strace")?;
         let calls = place.path("calls");
         strace.args(["-f", "-p", &node.id().to_string(), "-o"]).arg(&calls);
@@ -116,7 +118,7 @@ impl Faults {
     }
 
     /// Ends strace. Returns the number of calls that failed.
-    fn end(mut self) -> usize {
+    pub(super) fn end(mut self) -> usize {
         rustix::process::kill_process(rustix::process::Pid::from_child(&self.strace), Signal::TERM).unwrap();
         self.strace.wait().unwrap();
         fs::read_to_string(&self.calls).unwrap().matches("(INJECTED)").count()
@@ -230,10 +232,10 @@ fn a_write_or_sync_that_fails_once_costs_one_object() {
 
 /// A separate file system inside a test's place. Dropping it unmounts it. `None`, with a message,
 /// if it cannot be mounted.
-struct Mount(PathBuf);
+pub(super) struct Mount(PathBuf);
 
 impl Mount {
-    fn tmpfs(at: &Path, size: &str) -> Option<Self> {
+    pub(super) fn tmpfs(at: &Path, size: &str) -> Option<Self> {
         fs::create_dir_all(at).unwrap();
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "dcmdex-test"]).arg(at);

@@ -19,6 +19,7 @@ mod folder;
 mod hostile;
 mod http;
 mod index_files;
+mod journal;
 mod killed;
 mod lists;
 mod messages;

@@ -7,16 +7,17 @@ use std::thread;
 use std::time::Duration;
 
 use dcmdex::access::peers::{Peers, SharedPeers};
-use dcmdex::db::ReceivePolicy;
 use dcmdex::db::open::{Reader, Writer, WriterOptions};
+use dcmdex::db::{Arrivals, ReceivePolicy};
 use dcmdex::ingest::Wanted;
 use dcmdex::model::clock::Clock;
 use dcmdex::qr;
+use dcmdex::receive::journal::Journal;
 use dcmdex::receive::storage::Storage;
 use dcmdex::scp::{
     Commitment, CommitmentLimits, FilesInPlace, Find, Node, NodeServices, Options, Retrieve, RetrieveOptions, Worklist,
 };
-use dcmdex::store::{self, Objects};
+use dcmdex::store::{self, ArrivalJournal, Objects};
 use dcmdex::ul::tls::SharedTls;
 use dcmdex::worklist::{Intake, IntakeOptions, WorklistOptions};
 use tempfile::TempDir;
@@ -45,6 +46,8 @@ pub(crate) struct Settings {
     pub(crate) peers: Peers,
     pub(crate) tls: Option<SharedTls>,
     pub(crate) keep: Keep,
+    /// Bytes of the arrival journal. 0: there is none.
+    pub(crate) journal_bytes: u64,
     pub(crate) policy: ReceivePolicy,
     pub(crate) writer: WriterOptions,
     pub(crate) query: qr::Options,
@@ -94,6 +97,7 @@ impl TestNode {
             peers: Peers::default(),
             tls: None,
             keep: Keep::Objects,
+            journal_bytes: 4 << 20,
             policy: ReceivePolicy::default(),
             writer: WriterOptions::default(),
             query: qr::Options::default(),
@@ -105,7 +109,7 @@ impl TestNode {
             storage: None,
         };
         change(&mut settings);
-        let Settings { options, peers, tls, keep, policy, writer, query, retrieve, .. } = settings;
+        let Settings { options, peers, tls, keep, journal_bytes, policy, writer, query, retrieve, .. } = settings;
         let Settings { commitment, worklist, blocking_threads, directory, storage, .. } = settings;
         let writer = WriterOptions { declared: Arc::clone(&query.declared), ..writer };
         let writer = Writer::open(&directory.path().join("index.db"), writer).unwrap();
@@ -117,6 +121,15 @@ impl TestNode {
             Keep::MetadataOnly => None,
         };
         let wanted = Wanted::with_declared(&query.declared);
+        let journal = objects.as_ref().filter(|_| journal_bytes > 0).map(|objects| {
+            let id = writer.handle().name_index(None).unwrap();
+            objects.set_index_id(&id).unwrap();
+            let opened = ArrivalJournal::open(&objects.journal(), &id).unwrap();
+            let file =
+                opened.unwrap_or_else(|| ArrivalJournal::create(&objects.journal(), journal_bytes, &id).unwrap());
+            assert!(file.groups().next().is_none(), "only the program stores again what a crash left");
+            Arc::new(Journal::start(file, 256 << 10, (objects, &writer.handle())).unwrap())
+        });
         let storage = Storage {
             objects,
             writer: writer.handle(),
@@ -124,6 +137,7 @@ impl TestNode {
             clock: Clock::System,
             wanted,
             under_way: Arc::default(),
+            journal,
         };
         let find = Find::new(directory.path().join("index.db"), query);
         let peers = SharedPeers::new(peers, tls);

@@ -123,6 +123,7 @@ impl TestWeb {
             clock: Clock::System,
             wanted: Wanted::index(),
             under_way: Arc::default(),
+            journal: None,
         };
         let serve = |services: &mut Services| services.storage = Some(Arc::new(storage));
         Self::over(directory, change, users, serve, writer)

@@ -68,7 +68,7 @@ impl KnownInstance for RowQuestions<'_, '_, '_> {
 
 /// Takes an instance that was received. Also returns [`Stored::first`](crate::db::Stored::first).
 pub(super) fn arrived(tables: &mut Tables<'_>, received: &Received) -> Result<(StoreOutcome, Option<KnownLocation>)> {
-    let Received { record, location, checksum, sender, policy, compared } = received;
+    let Received { record, location, checksum, sender, policy, compared, journaled: _ } = received;
     tables.origins.set(SourceOfInstances::Received(sender.clone()));
     let directory = tables.files.directory(location.place, &location.directory)?;
     let file = File {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _};
 
 use super::super::limits::{BUSY_TIMEOUT, WAL_AUTOCHECKPOINT_PAGES};
+use super::super::open::set_durability;
 use super::super::write_priority::{self, Priority, PriorityLock};
 use super::files::MissingIn;
 use super::rows::Result;
@@ -16,8 +17,8 @@ use super::scans::{self, ScanState};
 use super::tables::Tables;
 use super::{arrivals, commit};
 use crate::db::{
-    CorrectionChange, CorrectionEffect, Error, EventRecording, KnownLocation, Mounted, Received, RemovedCounts,
-    ScannedDirectory, StoreOutcome, Tally,
+    CorrectionChange, CorrectionEffect, Durability, Error, EventRecording, KnownLocation, Mounted, Received,
+    RemovedCounts, ScannedDirectory, StoreOutcome, Tally,
 };
 use crate::model::clock::Clock;
 use crate::model::declared::DeclaredSet;
@@ -32,6 +33,12 @@ pub(in super::super) struct Batch<'c> {
     data_version: Option<i64>,
     tables: Tables<'c>,
     scan: ScanState,
+    /// What a commit promises, as the writer was opened for.
+    durability: Durability,
+    /// What the connection does.
+    connection_does: Durability,
+    /// Whether the next transaction needs no flush.
+    next_is_journaled: bool,
     /// Whether a defect ended a transaction. What is remembered may then be incomplete.
     broken: bool,
 }
@@ -41,7 +48,7 @@ impl<'c> Batch<'c> {
         connection: &'c Connection,
         lock: &'c PriorityLock,
         clock: Clock,
-        (declared, recording): (Arc<DeclaredSet>, EventRecording),
+        (declared, recording, durability): (Arc<DeclaredSet>, EventRecording, Durability),
     ) -> Result<Self> {
         Ok(Self {
             connection,
@@ -50,6 +57,9 @@ impl<'c> Batch<'c> {
             data_version: None,
             tables: Tables::new(connection, clock, declared, recording)?,
             scan: ScanState::default(),
+            durability,
+            connection_does: durability,
+            next_is_journaled: false,
             broken: false,
         })
     }
@@ -99,6 +109,21 @@ impl<'c> Batch<'c> {
         })
     }
 
+    /// Has the next transaction commit without a flush, because a journal keeps its rows.
+    pub(in super::super) fn leave_flush_to_journal(&mut self) {
+        self.next_is_journaled = true;
+    }
+
+    /// Sets whether the next commit flushes the log.
+    fn choose_durability(&mut self) -> Result<()> {
+        let wanted = if std::mem::take(&mut self.next_is_journaled) { Durability::Normal } else { self.durability };
+        if wanted != self.connection_does {
+            set_durability(self.connection, wanted)?;
+            self.connection_does = wanted;
+        }
+        Ok(())
+    }
+
     /// Begins a transaction when it is its turn.
     fn begin(&self, priority: Priority) -> Result<()> {
         if priority == Priority::None {
@@ -146,6 +171,7 @@ impl<'c> Batch<'c> {
     }
 
     fn transaction<T>(&mut self, priority: Priority, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        self.choose_durability()?;
         self.begin(priority)?;
         let others_write = self.look_for_other_writers()?;
         let value = work(self)?;
@@ -215,6 +241,11 @@ impl<'c> Batch<'c> {
             self.tables.changes.events.note_stored(&received.record, &received.sender);
         }
         Ok((outcome, first))
+    }
+
+    /// Leaves out so many change numbers.
+    pub(in super::super) fn skip_changes(&mut self, numbers: i64) -> Result<()> {
+        self.tables.origins.skip_changes(numbers)
     }
 
     /// Notes whether something is mounted at a directory.

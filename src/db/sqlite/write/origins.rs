@@ -267,6 +267,14 @@ impl<'c> Origins<'c> {
         Ok(())
     }
 
+    /// Leaves out so many numbers.
+    pub(super) fn skip_changes(&mut self, numbers: i64) -> Result<()> {
+        let floor = last_change(self.connection)?.saturating_add(numbers);
+        self.connection.prepare_cached("UPDATE change_floor SET change = ?1")?.execute([floor])?;
+        self.end_block();
+        Ok(())
+    }
+
     /// Keeps the numbers of instance groups that are gone from being used again.
     pub(super) fn raise_change_floor(&mut self) -> Result<()> {
         let (change, _) = self.change()?;

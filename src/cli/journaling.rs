@@ -1,0 +1,99 @@
+//! The arrival journal of the storage directory: emptied after a crash, and opened for a node.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+
+use crate::cli::context::in_one_line;
+use crate::config::{Config, StoreDurability};
+use crate::db::Admin as _;
+use crate::db::open::{Reader, WriterHandle};
+use crate::ingest::Wanted;
+use crate::model::clock::Clock;
+use crate::receive::journal::Journal;
+use crate::receive::replay::{Replayed, replay};
+use crate::receive::storage::Storage;
+use crate::store::{ArrivalJournal, JournalError, Objects};
+
+/// Stores what the journal holds since a crash, and empties it. An index of several files has no
+/// journal, and neither has an object of it.
+pub(super) fn empty(config: &Config, objects: &Arc<Objects>, writer: &WriterHandle) -> anyhow::Result<()> {
+    let mut reader = Reader::open(&config.index)?;
+    let path = objects.journal();
+    let Some(mut journal) = ArrivalJournal::open(&path, &index_id(&mut reader)?)? else { return Ok(()) };
+    if journal.groups().next().is_none() {
+        return Ok(());
+    }
+    let storage = Arc::new(Storage {
+        objects: Some(Arc::clone(objects)),
+        writer: writer.clone(),
+        policy: config.receive_policy(),
+        clock: Clock::System,
+        wanted: Wanted::with_declared(&config.declared),
+        under_way: Arc::default(),
+        journal: None,
+    });
+    let replayed = replay(&storage, objects, (&journal, &mut reader));
+    let Replayed { written, entered, passed_over } = replayed.with_context(|| {
+        format!("what the last process left in the arrival journal {} cannot be stored", path.display())
+    })?;
+    journal.reset()?;
+    tracing::info!(
+        written,
+        entered,
+        passed_over,
+        "the last process ended while objects were in the arrival journal; they are in their places now"
+    );
+    Ok(())
+}
+
+/// Opens the journal for a node, after [`empty`]. `None` where the node works without one.
+pub(super) fn start(
+    config: &Config,
+    objects: &Arc<Objects>,
+    writer: &WriterHandle,
+) -> anyhow::Result<Option<Arc<Journal>>> {
+    let path = objects.journal();
+    let is_wanted = config.journal_bytes > 0 && config.durability == StoreDurability::Full && writer.takes_journal();
+    if !is_wanted || !objects.can_flush() {
+        if is_wanted {
+            tracing::warn!(
+                directory = %objects.root().display(),
+                "there is no arrival journal: this file system or this kernel does not report which flush has failed"
+            );
+        }
+        remove(&path)?;
+        return Ok(None);
+    }
+    let index_id = index_id(&mut Reader::open(&config.index)?)?;
+    let opened = match ArrivalJournal::open(&path, &index_id)? {
+        Some(journal) if journal.ring_bytes() == config.journal_bytes => Ok(journal),
+        Some(_) | None => ArrivalJournal::create(&path, config.journal_bytes, &index_id),
+    };
+    match opened.and_then(|file| Journal::start(file, config.journal_object_bytes, (objects, writer))) {
+        Ok(journal) => Ok(Some(Arc::new(journal))),
+        Err(error @ JournalError::Unusable { .. }) => {
+            let error = in_one_line(&error.into());
+            tracing::warn!(error, "there is no arrival journal; each object is made durable by itself");
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether a crash has left objects in the journal, as far as can be seen.
+pub(super) fn is_in_use(objects: &Objects, reader: &mut Reader) -> anyhow::Result<bool> {
+    let journal = ArrivalJournal::open(&objects.journal(), &index_id(reader)?);
+    // Only a start of the node says what is wrong with it.
+    Ok(journal.map_or(true, |journal| journal.is_some_and(|journal| journal.groups().next().is_some())))
+}
+
+fn index_id(reader: &mut Reader) -> anyhow::Result<String> {
+    Ok(reader.index_id()?.unwrap_or_default())
+}
+
+/// Removes a journal that is empty and not wanted.
+fn remove(path: &Path) -> anyhow::Result<()> {
+    crate::store::remove(path).with_context(|| format!("cannot remove the arrival journal {}", path.display()))
+}

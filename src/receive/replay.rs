@@ -1,0 +1,191 @@
+//! After a crash, the objects of the arrival journal are stored again, before anybody can ask for
+//! them ([ADR 0039](../../docs/adr/0039-arrival-journal.md)).
+//!
+//! The index says up to which entry it has decided. What it has decided stays so: the object is
+//! written again if the index names it, and was refused, replaced or removed since if not. Each
+//! later entry arrives once more, in the order of the entries. A start that is ended in the midst
+//! changes nothing about that, because the journal stays as it is until all is durable.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use fail::fail_point;
+
+use super::error::ReceiveError;
+use super::keep::keep_object;
+use super::sink::FileSink;
+use super::storage::{ReceivedObject, Storage};
+use crate::db::open::Reader;
+use crate::db::{self, JournalNumber, ReceivedFrom, Search as _};
+use crate::ingest::{Outcome, read_stream};
+use crate::model::checksum::Checksum;
+use crate::model::location::Place;
+use crate::model::peer::CountedAs;
+use crate::model::record::InstanceRecord;
+use crate::shares::{PeerMemory, Shares};
+use crate::store::{self, ArrivalJournal, JournalEntry, JournalError, Objects, data_set_of, entries_of};
+use crate::telemetry::metrics;
+
+/// Why a journal could not be emptied. The next start tries again.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// The journal cannot be read.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The index cannot be asked or written.
+    #[error(transparent)]
+    Index(#[from] db::Error),
+    /// An object cannot be written.
+    #[error(transparent)]
+    Object(#[from] store::Error),
+    /// An object is not taken.
+    #[error("an object of the arrival journal cannot be stored again")]
+    Refused(#[source] ReceiveError),
+}
+
+/// The counts of a replay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Replayed {
+    /// Objects that were written again, because the index names them.
+    pub written: u64,
+    /// Objects that arrived again.
+    pub entered: u64,
+    /// Entries that the index does not need.
+    pub passed_over: u64,
+}
+
+/// Stores the objects of a journal again, and makes them durable. The journal can be reset then.
+///
+/// # Errors
+/// If an object cannot be stored. Nothing is lost then.
+pub fn replay(
+    storage: &Arc<Storage>,
+    objects: &Arc<Objects>,
+    journal: (&ArrivalJournal, &mut Reader),
+) -> Result<Replayed, ReplayError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|_| ReplayError::Refused(ReceiveError::ThreadEnded))?.block_on(async {
+        let replayed = store_again(storage, objects, journal).await;
+        storage.under_way.ended().await;
+        replayed
+    })
+}
+
+async fn store_again(
+    storage: &Arc<Storage>,
+    objects: &Arc<Objects>,
+    (journal, reader): (&ArrivalJournal, &mut Reader),
+) -> Result<Replayed, ReplayError> {
+    let decided = reader.journal_decided(journal.id().to_bytes())?;
+    let lost = last_entry(journal)?.saturating_sub(decided);
+    if lost > 0 {
+        // Somebody may have seen the numbers of the changes that are gone.
+        storage.writer.skip_changes(lost)?;
+    }
+    let mut replay = Replay { storage, objects, reader, journal, counts: Replayed::default() };
+    for place in journal.groups() {
+        let group = journal.read_group(place)?;
+        for entry in entries_of(&group) {
+            let damaged = || JournalError::Damaged {
+                path: journal.path().to_owned(),
+                detail: format!("group {} has an entry that cannot be read", place.number),
+            };
+            let (number, entry) = entry.ok_or_else(damaged)?;
+            fail_point!(&format!("journal replay {}", journal.path().display()));
+            let Outcome::Instance(record) = read_stream(entry.object, storage.wanted) else {
+                return Err(damaged().into());
+            };
+            let checksum = Checksum::of(data_set_of(entry.object).ok_or_else(damaged)?);
+            let object = EntryObject { number, entry, record, checksum };
+            if number <= decided { replay.write_again(&object)? } else { replay.enter_again(object).await? }
+        }
+    }
+    let counts = replay.counts;
+    objects.flush()?;
+    storage.writer.flush_log()?;
+    fail_point!(&format!("journal replayed {}", journal.path().display()));
+    Ok(counts)
+}
+
+/// The number of the last entry, 0 if there is none.
+fn last_entry(journal: &ArrivalJournal) -> Result<u64, JournalError> {
+    let Some(last) = journal.groups().last() else { return Ok(0) };
+    Ok(entries_of(&journal.read_group(last)?).flatten().last().map_or(0, |(number, _)| number))
+}
+
+/// An entry with what its object says.
+struct EntryObject<'a> {
+    number: u64,
+    entry: JournalEntry<'a>,
+    record: Box<InstanceRecord>,
+    checksum: Checksum,
+}
+
+/// What a replay works with.
+struct Replay<'a> {
+    storage: &'a Arc<Storage>,
+    objects: &'a Arc<Objects>,
+    reader: &'a mut Reader,
+    journal: &'a ArrivalJournal,
+    counts: Replayed,
+}
+
+impl Replay<'_> {
+    /// Writes the object wherever the index has it. What lies there may be whole only in the memory
+    /// of the system, because a disk has failed. So it is always written.
+    fn write_again(&mut self, object: &EntryObject<'_>) -> Result<(), ReplayError> {
+        let uid = object.record.value(crate::model::attribute::AttributeId::SOPInstanceUID);
+        let mut is_named = false;
+        for known in self.reader.known_locations(uid)? {
+            let is_ours = known.location.place == Place::Managed && known.checksum == Some(object.checksum);
+            let Some(path) = known.location.path().filter(|path| is_ours && path.starts_with(self.objects.root()))
+            else {
+                continue;
+            };
+            // Its File Meta Information is that of its first sender.
+            let lying = fs::read(&path).ok().filter(|bytes| has_data_set(bytes, object.checksum));
+            self.objects.restore(&path, lying.as_deref().unwrap_or(object.entry.object))?;
+            is_named = true;
+        }
+        self.counts.written += u64::from(is_named);
+        self.counts.passed_over += u64::from(!is_named);
+        Ok(())
+    }
+
+    /// Lets the object arrive once more, since the index has lost what it knew of it.
+    async fn enter_again(&mut self, object: EntryObject<'_>) -> Result<(), ReplayError> {
+        let EntryObject { number, entry, record, checksum } = object;
+        let sender = ReceivedFrom { calling_ae_title: entry.calling_ae_title.to_owned(), address: entry.address };
+        let known = ReceivedObject { record, sender: Arc::new(sender), checksum: Some(checksum) };
+        let [.., uid] = known.uids();
+        let path = self.objects.path_of(known.uids(), entry.name_number);
+        let is_named =
+            self.reader.known_locations(uid)?.iter().any(|known| known.location.path().as_ref() == Some(&path));
+        if !is_named && is_torn(&path, checksum) {
+            store::remove(&path)?;
+        }
+        let peer = Arc::new(CountedAs::address([127, 0, 0, 1].into()));
+        let memory = PeerMemory::new(&Shares::new(0, 0, &metrics::MEMORY_REFUSED), &peer);
+        let under_way = &self.storage.under_way;
+        let room = under_way.room_for(&peer).map_err(ReplayError::Refused)?;
+        let number = JournalNumber { journal: self.journal.id().to_bytes(), number };
+        let file = FileSink::of_entry(self.objects, under_way, (entry.object.to_vec(), number), &memory);
+        match keep_object(Arc::clone(self.storage), known, file, room).await {
+            Ok(_committed) => self.counts.entered += 1,
+            // It was refused the first time, too.
+            Err(ReceiveError::Duplicate) => self.counts.passed_over += 1,
+            Err(error) => return Err(ReplayError::Refused(error)),
+        }
+        Ok(())
+    }
+}
+
+/// Whether a file is there that does not hold this data set as a whole.
+fn is_torn(path: &Path, checksum: Checksum) -> bool {
+    fs::symlink_metadata(path).is_ok() && !fs::read(path).is_ok_and(|bytes| has_data_set(&bytes, checksum))
+}
+
+fn has_data_set(file: &[u8], checksum: Checksum) -> bool {
+    data_set_of(file).is_some_and(|data_set| Checksum::of(data_set) == checksum)
+}
