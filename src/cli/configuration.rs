@@ -12,7 +12,7 @@ use crate::cli::http::Callers;
 use crate::cli::{Exit, fit, import, places, stray};
 use crate::config::{Admitted, Config, DEFAULT_FILE, example};
 use crate::db;
-use crate::db::open::Reader;
+use crate::db::open::{Reader, may_exist};
 use crate::model::clock::Clock;
 use crate::qr;
 use crate::ul::tls_check::{self, Severity};
@@ -127,7 +127,7 @@ fn check(context: &mut Context) -> anyhow::Result<Exit> {
     let strays = strays(&config)?;
     let file = config.file.as_ref().map_or("no file".to_owned(), |file| file.display().to_string());
     context.output.line(format_args!("the settings are valid ({file})"))?;
-    let is_new = if config.index.exists() { "" } else { " (there is none; a node makes a new one)" };
+    let is_new = if may_exist(&config.index) { "" } else { " (there is none; a node makes a new one)" };
     context.output.line(format_args!("index: {}{is_new}", config.index.display()))?;
     context.output.line(format_args!("who may associate: {}", who(&config, admitted)))?;
     if let Some(callers) = &callers {

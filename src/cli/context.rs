@@ -9,6 +9,7 @@ use clap::Args;
 
 use super::output::Output;
 use crate::config::{Config, Flag, Sources};
+use crate::db::open::is_on_server;
 use crate::files::make_directory;
 use crate::telemetry;
 
@@ -179,7 +180,7 @@ const DEFAULT_DIRECTORY: &str = "dcmdex-data";
 ///
 /// Returns the directory if it is new and not the one of the defaults. It may be a typing error.
 pub(super) fn make_directory_of(file: &Path) -> anyhow::Result<Option<&Path>> {
-    let Some(directory) = file.parent() else { return Ok(None) };
+    let Some(directory) = file.parent().filter(|_| !is_on_server(file)) else { return Ok(None) };
     let is_new = !directory.as_os_str().is_empty() && !directory.exists();
     make_directory(directory).with_context(|| format!("cannot create {}", directory.display()))?;
     let is_default = directory.file_name().is_some_and(|name| name == DEFAULT_DIRECTORY);

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::bail;
 
-use crate::db::open::{Reader, WriterHandle};
+use crate::db::open::{Reader, WriterHandle, is_on_server};
 use crate::db::{self, Admin, Arrivals, ScanLedger};
 use crate::model::location::Place;
 use crate::store::{Objects, has_objects_in, index_id_in};
@@ -83,7 +83,7 @@ pub(super) fn misfit(index: &Path, storage: &Path) -> anyhow::Result<Option<Stri
 /// Refuses to create a new index for existing objects. Call it before the index is opened for
 /// writing.
 pub(super) fn refuse_new_index(index: &Path, objects: &Objects) -> anyhow::Result<()> {
-    if !index.try_exists()? && has_objects_in(objects.root())? {
+    if !is_on_server(index) && !index.try_exists()? && has_objects_in(objects.root())? {
         bail!(no_index(index, objects.root()));
     }
     Ok(())

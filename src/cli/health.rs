@@ -3,7 +3,7 @@
 
 use std::cmp::Reverse;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ use super::watched::WatchReport;
 use crate::cli::backup;
 use crate::config::{Config, Keep};
 use crate::db::Admin as _;
-use crate::db::open::Reader;
+use crate::db::open::{Reader, directory_beside};
 use crate::model::calendar::{DAY_MS, HOUR_MS};
 
 /// Time after the last success of a watched directory at which its state is critical.
@@ -85,10 +85,10 @@ impl DiskSpace {
 }
 
 /// The directory whose disk received objects need.
-pub(super) fn directory_of_objects(config: &Config) -> &Path {
+pub(super) fn directory_of_objects(config: &Config) -> PathBuf {
     match config.keep {
-        Keep::Objects => &config.storage,
-        Keep::MetadataOnly => config.index.parent().unwrap_or(Path::new("/")),
+        Keep::Objects => config.storage.clone(),
+        Keep::MetadataOnly => directory_beside(&config.index),
     }
 }
 
@@ -146,7 +146,7 @@ impl Health {
     }
 
     fn disks(&mut self, config: &Config) {
-        let Some(space) = DiskSpace::of(directory_of_objects(config), config) else {
+        let Some(space) = DiskSpace::of(&directory_of_objects(config), config) else {
             self.problems.push((Grade::Unknown, "the disk of received objects does not say what is free".to_owned()));
             return;
         };

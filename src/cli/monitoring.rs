@@ -64,7 +64,7 @@ impl NodeReport {
     /// Sets the gauges that nobody else keeps.
     fn refresh(&self) {
         let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
-        if let Some(space) = DiskSpace::of(directory_of_objects(&self.config), &self.config) {
+        if let Some(space) = DiskSpace::of(&directory_of_objects(&self.config), &self.config) {
             metrics::STORAGE_FREE_BYTES.set(bytes(space.free));
             metrics::STORAGE_MIN_FREE_BYTES.set(bytes(space.min_free));
         }
@@ -86,7 +86,7 @@ impl NodeReport {
             .map(|entry| WatchReport::of(entry).map(|watched| watched.as_json(now_ms)))
             .collect::<anyhow::Result<_>>()
             .map_err(|error| in_words(&error))?;
-        let space = DiskSpace::of(directory_of_objects(&self.config), &self.config);
+        let space = DiskSpace::of(&directory_of_objects(&self.config), &self.config);
         let problems = self.problems();
         let health = Health::of(&self.config, now_ms);
         Ok(json!({

@@ -38,7 +38,7 @@ use crate::db::Admin;
 use crate::db::Finding;
 use crate::db::ScanLedger;
 use crate::db::Search;
-use crate::db::open::{Reader, Writer, WriterHandle};
+use crate::db::open::{Reader, Writer, WriterHandle, may_exist};
 use crate::deliver::delivery::Delivery;
 use crate::deliver::scrub::{Scrub, ScrubTally};
 use crate::events::{EventTarget, Telling};
@@ -113,7 +113,7 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
         fit::refuse_new_index(&config.index, objects)?;
     }
     // The sign of a wrong path, or of a disk that is not mounted.
-    if !config.index.exists() {
+    if !may_exist(&config.index) {
         tracing::warn!(
             index = %config.index.display(),
             "there is no index, so the node makes a new one that knows nothing. If there was one, its disk may not be \

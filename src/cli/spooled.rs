@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::output::{Audience, Output};
-use crate::files::parent_of;
+use crate::db::open::directory_beside;
 use crate::store::{FreeSpace, Spool};
 
 /// Maximum bytes that wait in memory.
@@ -45,7 +45,7 @@ struct BufferState {
 impl OutputBuffer {
     /// Creates a buffer. If it needs a file, the file lies beside this index.
     pub(super) fn beside(index: &Path, min_free_bytes: u64) -> Self {
-        let directory = parent_of(index);
+        let directory = directory_beside(index);
         let waiting = BufferState {
             pieces: VecDeque::new(),
             bytes: 0,
@@ -55,8 +55,8 @@ impl OutputBuffer {
             gone: false,
         };
         Self {
-            directory: directory.to_owned(),
-            space: Arc::new(FreeSpace::new(directory, min_free_bytes, PART_FREE)),
+            space: Arc::new(FreeSpace::new(&directory, min_free_bytes, PART_FREE)),
+            directory,
             waiting: Mutex::new(waiting),
             changed: Condvar::new(),
         }

@@ -298,8 +298,9 @@ keys! {
     }
     INDEX: Text = "index" = "\"dcmdex-data/index.db\"" {
         "The index: one SQLite file, with its -wal, -shm and -turn files beside it. It is created \
-         if it does not exist. Or a folder of such files, which answer as one (docs/sites.md).",
-        unit: "path; in this file relative to the file; in flags, variables and the default \
+         if it does not exist. Or a folder of such files, which answer as one, or the address of a \
+         PostgreSQL database, `postgresql://user@host/database` (docs/sites.md).",
+        unit: "path or address; in this file relative to the file; in flags, variables and the default \
                relative to the current directory",
     }
     STORAGE: Text = "storage" = "\"dcmdex-data/objects\"" {

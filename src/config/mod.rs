@@ -11,6 +11,7 @@ mod entries;
 mod events;
 mod example;
 mod http;
+mod index;
 mod keys;
 mod layers;
 mod options;
@@ -452,7 +453,7 @@ impl<'a> Check<'a> {
         let declared = attributes::declared(self.layers, self.problems);
         let mut config = Config {
             require_end: self.boolean(settings::REQUIRE_END),
-            index: self.path(settings::INDEX),
+            index: self.index(),
             storage: self.path(settings::STORAGE),
             ae_title: self
                 .parsed(settings::AE_TITLE)
@@ -533,6 +534,7 @@ impl<'a> Check<'a> {
                 self.refuse(settings::TLS_CERTIFICATE.path(), message);
             }
         }
+        self.check_engine(config);
         if real_path(&config.index).starts_with(real_path(&config.storage)) {
             self.refuse(settings::INDEX.path(), "the index must not be inside the storage directory".to_owned());
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Config, Duplicates, Keep, KeepKnown, StoreDurability};
 use crate::access::policy::CalledAeTitle;
-use crate::db::open::WriterOptions;
+use crate::db::open::{WriterOptions, directory_beside};
 use crate::db::{self, DuplicatePolicy, KnownPolicy, ReceivePolicy};
 use crate::scanner::{self, BeforeListing, TapeFiles, Vanished};
 use crate::scp;
@@ -77,10 +77,7 @@ impl Config {
                 StoreDurability::Os => store::Sync::None,
             },
             min_free_bytes: self.min_free_bytes,
-            beside: Some(match self.index.parent() {
-                Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-                _ => PathBuf::from("."),
-            }),
+            beside: Some(directory_beside(&self.index)),
         };
         match self.keep {
             Keep::Objects => Some(options(self.storage.clone())),

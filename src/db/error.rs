@@ -202,6 +202,46 @@ pub enum Error {
     /// Another process has kept the index locked for too long.
     #[error("another process keeps the index locked; it may have been stopped in the middle")]
     Locked,
+    /// The address of a server cannot be used.
+    #[error("the address of the index cannot be used: {detail}")]
+    Address {
+        /// What is wrong with it, without its secrets.
+        detail: String,
+    },
+    /// The server of the index cannot be reached, or ended in the midst.
+    #[error("the server of the index, {server}, is not there: {detail}")]
+    ServerGone {
+        /// Its address without a password.
+        server: String,
+        /// What the driver said.
+        detail: String,
+    },
+    /// The server of the index is too old.
+    #[error("the server of the index, {server}, is PostgreSQL {found}, and {oldest} or newer is needed")]
+    ServerTooOld {
+        /// Its address without a password.
+        server: String,
+        /// Its version.
+        found: i32,
+        /// The oldest version that works.
+        oldest: i32,
+    },
+    /// The server of the index takes no changes.
+    #[error(
+        "the server of the index takes no changes ({detail}); hint: name the primary, or all hosts with target_session_attrs=read-write"
+    )]
+    ReadOnlyServer {
+        /// What the server said.
+        detail: String,
+    },
+    /// A function that only an index in SQLite has.
+    #[error("{what} wants an SQLite index, and {server} is in PostgreSQL")]
+    WantsSqlite {
+        /// What wants it.
+        what: &'static str,
+        /// The address of the index without a password.
+        server: String,
+    },
     /// The disk of the index is full.
     #[error("no space left for the index")]
     Full,
@@ -252,13 +292,18 @@ impl Error {
     /// Whether the error is about the index, and not about the change. To try each instance alone
     /// would not help.
     pub(in crate::db) const fn is_of_the_index(&self) -> bool {
-        matches!(self, Self::Locked | Self::Replaced { .. })
+        matches!(self, Self::Locked | Self::Replaced { .. } | Self::ServerGone { .. } | Self::ReadOnlyServer { .. })
     }
 
     /// The same error for another instance, if it is about the index.
     pub(in crate::db) fn again(&self) -> Self {
         match self {
             Self::Replaced { path } => Self::Replaced { path: path.clone() },
+            Self::ServerGone { server, detail } => Self::ServerGone { server: server.clone(), detail: detail.clone() },
+            Self::ReadOnlyServer { detail } => Self::ReadOnlyServer { detail: detail.clone() },
+            Self::InDoubt { committed, source } => {
+                Self::InDoubt { committed: *committed, source: source.to_string().into() }
+            }
             _ => Self::Locked,
         }
     }

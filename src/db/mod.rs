@@ -1,6 +1,6 @@
 //! The index: what is known of every instance, behind traits.
 //!
-//! An engine implements seven traits:
+//! An engine implements up to seven traits:
 //!
 //! - [`Search`], [`ScanLedger`] and [`Admin`] ask an index. [`Arrivals`] takes what was received
 //!   and what scans found.
@@ -49,7 +49,9 @@
 //! Decisions that do not depend on an engine are pure functions in `rules` and `plan`.
 
 mod backlog;
+mod contents;
 mod corrections;
+mod engine;
 mod error;
 mod events;
 pub mod federated;
@@ -57,11 +59,13 @@ pub mod memory;
 mod name_words;
 pub mod open;
 mod plan;
+pub mod postgres;
 mod report;
 mod rules;
 pub mod sqlite;
 mod suspension;
 mod types;
+mod view;
 mod worklist;
 
 use std::collections::{BTreeSet, HashMap};
@@ -74,6 +78,7 @@ use crate::model::location::{Location, Place};
 
 pub use backlog::Backlog;
 pub use corrections::{Correction, CorrectionChange, CorrectionEffect, CorrectionError, Corrections};
+pub use engine::IndexReader;
 pub use error::{Error, Permission};
 pub use events::{
     ChangedStudy, DeliveryChanges, DeliveryCounts, EventKind, EventKindError, EventLimits, EventRecording, IndexEvent,

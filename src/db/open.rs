@@ -1,14 +1,17 @@
 //! The engine that the program uses. Only this file chooses it.
 //!
 //! The path of an index is that of an SQLite file, or that of a folder. Each file of the folder
-//! whose name ends in `.db` is an index, and together they are one (docs/adr/0038).
+//! whose name ends in `.db` is an index, and together they are one (docs/adr/0038). The path can
+//! also be the address of a database: `postgresql://host/database` (docs/adr/0044).
 
 use std::ffi::OsStr;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::engine::IndexReader;
 use super::federated::{Federation, RoutedFile, Router, RouterThread};
+use super::postgres::{PostgresAddress, PostgresReader, PostgresWriter, PostgresWriterHandle, is_address};
 use super::sqlite::{self, DatabaseFiles, SqliteReader, SqliteWriter, SqliteWriterHandle, note_of};
 use super::worklist::{
     PerformedStep, WorklistArrival, WorklistAsked, WorklistChanges, WorklistProblem, WorklistRequest, WorklistRow,
@@ -19,6 +22,7 @@ use super::{
     EventLimits, IndexEvent, Mounted, OnStored, Received, Relocation, Removal, RemovedCounts, RemovedFile,
     ScannedDirectory, StudyIdentifiers, Tally, WaitingEvent,
 };
+use crate::files::parent_of;
 use crate::model::clock::Clock;
 use crate::model::declared::DeclaredSet;
 use crate::model::find::FindRequest;
@@ -29,14 +33,18 @@ pub use super::sqlite::{FrozenIndex, IndexHold, SCHEMA_VERSION, WriterOptions, c
 /// The main file of a folder. It holds the worklist, and what belongs to no study.
 const MAIN_FILE: &str = "main.db";
 
-/// Questions to an index, of one file or of several.
-pub type Reader = Federation<SqliteReader>;
+/// Questions to an index, of one file, of several, or in a database.
+pub type Reader = Federation<IndexReader>;
 
 /// The files of an index: the path itself, or the index files of a folder with the main file first.
+/// An index in a database has none here.
 ///
 /// # Errors
 /// [`Error::IsADirectory`] if the folder has no index file.
 pub fn files_of(index: &Path) -> Result<Vec<PathBuf>, Error> {
+    if is_on_server(index) {
+        return Ok(Vec::new());
+    }
     if !index.is_dir() {
         return Ok(vec![index.to_owned()]);
     }
@@ -61,6 +69,10 @@ impl Reader {
     /// # Errors
     /// Fails with [`Error::Missing`] if there is none: see [`Error`].
     pub fn open(index: &Path) -> Result<Self, Error> {
+        if let Some(address) = PostgresAddress::of(index)? {
+            let reader = IndexReader::Postgres(Box::new(PostgresReader::open(&address)?));
+            return Ok(Self::of(vec![(index.to_owned(), reader)]));
+        }
         Self::of_files(files_of(index)?, SqliteReader::open)
     }
 
@@ -73,8 +85,18 @@ impl Reader {
     }
 
     fn of_files(files: Vec<PathBuf>, open: impl Fn(&Path) -> Result<SqliteReader, Error>) -> Result<Self, Error> {
-        let opened = files.into_iter().map(|path| open(&path).map(|reader| (path, reader)));
+        let opened = files.into_iter().map(|path| open(&path).map(|reader| (path, IndexReader::Sqlite(reader))));
         Ok(Self::of(opened.collect::<Result<_, _>>()?))
+    }
+
+    /// The only file, which has to be one of SQLite.
+    fn only_sqlite(&mut self, what: &'static str) -> Result<&mut SqliteReader, Error> {
+        self.only(what)?.sqlite(what)
+    }
+
+    /// The main file, which has to be one of SQLite.
+    fn main_sqlite(&mut self, what: &'static str) -> Result<&mut SqliteReader, Error> {
+        self.main()?.sqlite(what)
     }
 
     /// Sets what is declared. Files that were read with other declarations then lack something: see
@@ -90,7 +112,7 @@ impl Reader {
     /// # Errors
     /// Fails as [`Search::find`](super::Search::find) does, and if there are several files.
     pub fn explain(&mut self, request: &FindRequest) -> Result<String, Error> {
-        self.only("a plan")?.explain(request)
+        self.only_sqlite("a plan")?.explain(request)
     }
 
     /// All removals, the newest first.
@@ -98,7 +120,7 @@ impl Reader {
     /// # Errors
     /// Fails with an error of the engine, and if there are several files.
     pub fn removals(&mut self) -> Result<Vec<Removal>, Error> {
-        self.only("a list of removals")?.removals()
+        self.only_sqlite("a list of removals")?.removals()
     }
 
     /// Whether an instance is removed.
@@ -106,7 +128,11 @@ impl Reader {
     /// # Errors
     /// Fails with an error of the engine.
     pub fn is_removed(&mut self, sop_instance_uid: &str) -> Result<bool, Error> {
-        self.any(|reader| reader.is_removed(sop_instance_uid))
+        self.any(|reader| match reader {
+            IndexReader::Sqlite(reader) => reader.is_removed(sop_instance_uid),
+            // Nothing can be removed there yet.
+            IndexReader::Postgres(_) => Ok(false),
+        })
     }
 
     /// See [`SqliteReader::journal_decided`].
@@ -114,7 +140,7 @@ impl Reader {
     /// # Errors
     /// Fails with an error of the engine, and if there are several files.
     pub fn journal_decided(&mut self, journal: [u8; 16]) -> Result<u64, Error> {
-        self.only("a journal")?.journal_decided(journal)
+        self.only_sqlite("a journal")?.journal_decided(journal)
     }
 
     /// See [`SqliteReader::files_for_trash`].
@@ -122,7 +148,7 @@ impl Reader {
     /// # Errors
     /// Fails with an error of the engine, and if there are several files.
     pub fn files_for_trash(&mut self, after: Option<&RemovedFile>, limit: usize) -> Result<Vec<RemovedFile>, Error> {
-        self.only("the trash")?.files_for_trash(after, limit)
+        self.only_sqlite("the trash")?.files_for_trash(after, limit)
     }
 
     /// See [`SqliteReader::files_of_removal`].
@@ -130,7 +156,7 @@ impl Reader {
     /// # Errors
     /// Fails with an error of the engine, and if there are several files.
     pub fn files_of_removal(&mut self, removal: i64, after: &str, limit: usize) -> Result<Vec<RemovedFile>, Error> {
-        self.only("a removal")?.files_of_removal(removal, after, limit)
+        self.only_sqlite("a removal")?.files_of_removal(removal, after, limit)
     }
 
     /// See [`SqliteReader::instances_of_removal`].
@@ -143,7 +169,7 @@ impl Reader {
         after: &str,
         limit: usize,
     ) -> Result<Vec<(String, Option<InstanceRecord>)>, Error> {
-        self.only("a removal")?.instances_of_removal(removal, after, limit)
+        self.only_sqlite("a removal")?.instances_of_removal(removal, after, limit)
     }
 
     /// See [`SqliteReader::corrections`].
@@ -151,7 +177,11 @@ impl Reader {
     /// # Errors
     /// Fails with an error of the engine, and if there are several files.
     pub fn corrections(&mut self) -> Result<Vec<Correction>, Error> {
-        self.only("a correction")?.corrections()
+        match self.only("a correction")? {
+            IndexReader::Sqlite(reader) => reader.corrections(),
+            // It cannot have any yet.
+            IndexReader::Postgres(_) => Ok(Vec::new()),
+        }
     }
 
     /// See [`SqliteReader::plan_correction`].
@@ -159,7 +189,7 @@ impl Reader {
     /// # Errors
     /// Fails with an error of the engine, and if there are several files.
     pub fn plan_correction(&mut self, change: &CorrectionChange) -> Result<CorrectionEffect, Error> {
-        self.only("a correction")?.plan_correction(change)
+        self.only_sqlite("a correction")?.plan_correction(change)
     }
 
     /// See [`SqliteReader::plan_relocation`].
@@ -167,7 +197,7 @@ impl Reader {
     /// # Errors
     /// Fails with an error of the engine, and if there are several files.
     pub fn plan_relocation(&mut self, from: &Path, to: &Path) -> Result<Relocation, Error> {
-        self.only("a relocation")?.plan_relocation(from, to)
+        self.only_sqlite("a relocation")?.plan_relocation(from, to)
     }
 
     /// The paths of all scans, each once.
@@ -175,7 +205,7 @@ impl Reader {
     /// # Errors
     /// Fails with an error of the engine, and if there are several files.
     pub fn scan_roots(&mut self) -> Result<Vec<String>, Error> {
-        self.only("a list of scanned paths")?.scan_roots()
+        self.only_sqlite("a list of scanned paths")?.scan_roots()
     }
 
     /// See [`SqliteReader::events_after`].
@@ -183,7 +213,7 @@ impl Reader {
     /// # Errors
     /// Fails with an error of the engine, and if there are several files.
     pub fn events_after(&mut self, after: i64, limit: usize) -> Result<Vec<IndexEvent>, Error> {
-        self.only("events")?.events_after(after, limit)
+        self.only_sqlite("events")?.events_after(after, limit)
     }
 
     /// See [`SqliteReader::last_event`].
@@ -191,7 +221,7 @@ impl Reader {
     /// # Errors
     /// Fails with an error of the engine, and if there are several files.
     pub fn last_event(&mut self) -> Result<i64, Error> {
-        self.only("events")?.last_event()
+        self.only_sqlite("events")?.last_event()
     }
 
     /// See [`SqliteReader::event_position`].
@@ -199,7 +229,7 @@ impl Reader {
     /// # Errors
     /// Fails with an error of the engine, and if there are several files.
     pub fn event_position(&mut self, receiver: &str) -> Result<Option<i64>, Error> {
-        self.only("events")?.event_position(receiver)
+        self.only_sqlite("events")?.event_position(receiver)
     }
 
     /// See [`SqliteReader::due_events`].
@@ -207,7 +237,7 @@ impl Reader {
     /// # Errors
     /// Fails with an error of the engine, and if there are several files.
     pub fn due_events(&mut self, receiver: &str, now_ms: i64, limit: usize) -> Result<Vec<WaitingEvent>, Error> {
-        self.only("events")?.due_events(receiver, now_ms, limit)
+        self.only_sqlite("events")?.due_events(receiver, now_ms, limit)
     }
 
     /// See [`SqliteReader::event_waits`].
@@ -215,7 +245,7 @@ impl Reader {
     /// # Errors
     /// Fails with an error of the engine, and if there are several files.
     pub fn event_waits(&mut self, receiver: &str, study_instance_uid: &str) -> Result<bool, Error> {
-        self.only("events")?.event_waits(receiver, study_instance_uid)
+        self.only_sqlite("events")?.event_waits(receiver, study_instance_uid)
     }
 
     /// See [`SqliteReader::failed_events`].
@@ -223,7 +253,7 @@ impl Reader {
     /// # Errors
     /// Fails with an error of the engine, and if there are several files.
     pub fn failed_events(&mut self) -> Result<Vec<WaitingEvent>, Error> {
-        self.only("events")?.failed_events()
+        self.only_sqlite("events")?.failed_events()
     }
 
     /// See [`SqliteReader::delivery_counts`].
@@ -231,7 +261,7 @@ impl Reader {
     /// # Errors
     /// Fails with an error of the engine, and if there are several files.
     pub fn delivery_counts(&mut self, receiver: &str) -> Result<DeliveryCounts, Error> {
-        self.only("events")?.delivery_counts(receiver)
+        self.only_sqlite("events")?.delivery_counts(receiver)
     }
 
     /// See [`SqliteReader::told_change`].
@@ -239,7 +269,7 @@ impl Reader {
     /// # Errors
     /// Fails with an error of the engine, and if there are several files.
     pub fn told_change(&mut self) -> Result<Option<u64>, Error> {
-        self.only("events")?.told_change()
+        self.only_sqlite("events")?.told_change()
     }
 
     /// See [`SqliteReader::studies_changed_after`].
@@ -247,7 +277,7 @@ impl Reader {
     /// # Errors
     /// Fails with an error of the engine, and if there are several files.
     pub fn studies_changed_after(&mut self, change: u64) -> Result<Vec<ChangedStudy>, Error> {
-        self.only("events")?.studies_changed_after(change)
+        self.only_sqlite("events")?.studies_changed_after(change)
     }
 
     /// See [`SqliteReader::identifiers_of_study`].
@@ -255,7 +285,7 @@ impl Reader {
     /// # Errors
     /// Fails with an error of the engine, and if there are several files.
     pub fn identifiers_of_study(&mut self, study_instance_uid: &str) -> Result<Option<StudyIdentifiers>, Error> {
-        self.only("events")?.identifiers_of_study(study_instance_uid)
+        self.only_sqlite("events")?.identifiers_of_study(study_instance_uid)
     }
 }
 
@@ -266,32 +296,36 @@ impl WorklistSearch for Reader {
         request: &WorklistRequest,
         on_row: &mut dyn FnMut(WorklistRow) -> ControlFlow<()>,
     ) -> Result<(), Error> {
-        self.main()?.worklist(request, on_row)
+        self.main_sqlite("the worklist")?.worklist(request, on_row)
     }
 
     fn worklist_row(&mut self, id: i64) -> Result<Option<WorklistRow>, Error> {
-        self.main()?.worklist_row(id)
+        self.main_sqlite("the worklist")?.worklist_row(id)
     }
 
     fn worklist_asked(&mut self) -> Result<Vec<WorklistAsked>, Error> {
-        self.main()?.worklist_asked()
+        self.main_sqlite("the worklist")?.worklist_asked()
     }
 
     fn worklist_problems(&mut self) -> Result<Vec<WorklistProblem>, Error> {
-        self.main()?.worklist_problems()
+        self.main_sqlite("the worklist")?.worklist_problems()
     }
 
     /// Arrivals in other files are not seen.
     fn worklist_arrivals(&mut self, unexpired_at: i64) -> Result<Vec<WorklistArrival>, Error> {
-        self.main()?.worklist_arrivals(unexpired_at)
+        self.main_sqlite("the worklist")?.worklist_arrivals(unexpired_at)
     }
 
     fn performed_steps(&mut self) -> Result<Vec<PerformedStep>, Error> {
-        self.main()?.performed_steps()
+        self.main_sqlite("the worklist")?.performed_steps()
     }
 
     fn worklist_counts(&mut self) -> Result<Vec<(WorklistState, u64)>, Error> {
-        self.main()?.worklist_counts()
+        match self.main()? {
+            IndexReader::Sqlite(reader) => reader.worklist_counts(),
+            // It cannot have any yet.
+            IndexReader::Postgres(_) => Ok(Vec::new()),
+        }
     }
 }
 
@@ -301,28 +335,44 @@ pub struct Writer {
     handle: WriterHandle,
     files: Vec<SqliteWriter>,
     router: Option<RouterThread>,
+    server: Option<PostgresWriter>,
 }
 
 /// Access to the writer for any thread.
 #[derive(Clone, Debug)]
-pub struct WriterHandle {
-    main: SqliteWriterHandle,
-    /// Where arrivals go, if there are several files.
-    router: Option<Router<SqliteWriterHandle>>,
+pub struct WriterHandle(OpenedIndex);
+
+#[derive(Clone, Debug)]
+enum OpenedIndex {
+    File(SqliteWriterHandle),
+    Folder {
+        main: SqliteWriterHandle,
+        /// Where arrivals go.
+        router: Router<SqliteWriterHandle>,
+    },
+    Server {
+        handle: PostgresWriterHandle,
+        address: PostgresAddress,
+    },
 }
 
 impl Writer {
     /// Opens the index and starts the writer. An index file is created or migrated if necessary. Of a
-    /// folder, each file that is not frozen gets a writer.
+    /// folder, each file that is not frozen gets a writer. In a database, the tables are made.
     ///
     /// # Errors
     /// Fails if the index cannot be opened for writing: see [`Error`].
     pub fn open(index: &Path, options: WriterOptions) -> Result<Self, Error> {
+        if let Some(address) = PostgresAddress::of(index)? {
+            let writer = PostgresWriter::open(&address, options)?;
+            let handle = WriterHandle(OpenedIndex::Server { handle: writer.handle(), address });
+            return Ok(Self { handle, files: Vec::new(), router: None, server: Some(writer) });
+        }
         let paths = files_of(index)?;
         if let [path] = paths.as_slice() {
             let writer = SqliteWriter::open(path, options)?;
-            let handle = WriterHandle { main: writer.handle(), router: None };
-            return Ok(Self { handle, files: vec![writer], router: None });
+            let handle = WriterHandle(OpenedIndex::File(writer.handle()));
+            return Ok(Self { handle, files: vec![writer], router: None, server: None });
         }
         let (mut files, mut routed) = (Vec::new(), Vec::new());
         for path in paths {
@@ -340,7 +390,8 @@ impl Writer {
         let main = routed.first().and_then(|file| file.arrivals.clone());
         let (router, thread) = Router::start(routed, options.queue_length)?;
         let Some(main) = main else { return Err(Error::Frozen { path: index.to_owned() }) };
-        Ok(Self { handle: WriterHandle { main, router: Some(router) }, files, router: Some(thread) })
+        let handle = WriterHandle(OpenedIndex::Folder { main, router });
+        Ok(Self { handle, files, router: Some(thread), server: None })
     }
 
     /// Returns a handle to this writer.
@@ -355,14 +406,15 @@ impl Writer {
     /// Fails with the error of a scan transaction that nobody has asked for yet, or with that of
     /// the last commit.
     pub fn close(self) -> Result<(), Error> {
-        let Self { handle, files, router } = self;
-        if let Some(router) = &handle.router {
+        let Self { handle, files, router, server } = self;
+        if let OpenedIndex::Folder { router, .. } = &handle.0 {
             router.stop();
         }
         drop(handle);
         if router.is_some_and(|thread| thread.join().is_err()) {
             return Err(Error::WriterStopped("its router panicked".into()));
         }
+        server.map_or(Ok(()), PostgresWriter::close)?;
         files.into_iter().try_for_each(SqliteWriter::close)
     }
 }
@@ -370,9 +422,20 @@ impl Writer {
 impl WriterHandle {
     /// The way into the only file.
     fn only(&self, what: &'static str) -> Result<&SqliteWriterHandle, Error> {
-        match &self.router {
-            None => Ok(&self.main),
-            Some(router) => Err(Error::SeveralFiles { what, file: router.main_path().to_owned() }),
+        match &self.0 {
+            OpenedIndex::File(main) => Ok(main),
+            OpenedIndex::Folder { router, .. } => {
+                Err(Error::SeveralFiles { what, file: router.main_path().to_owned() })
+            }
+            OpenedIndex::Server { address, .. } => Err(wants_sqlite(what, address)),
+        }
+    }
+
+    fn arrivals(&self) -> &dyn Arrivals {
+        match &self.0 {
+            OpenedIndex::File(main) => main,
+            OpenedIndex::Folder { router, .. } => router,
+            OpenedIndex::Server { handle, .. } => handle,
         }
     }
 
@@ -380,12 +443,14 @@ impl WriterHandle {
     /// in an order of its own.
     #[must_use]
     pub fn takes_journal(&self) -> bool {
-        self.router.is_none()
+        matches!(self.0, OpenedIndex::File(_))
     }
 
     /// See [`SqliteWriterHandle::close_journal`].
     pub fn close_journal(&self, journal: [u8; 16]) {
-        self.main.close_journal(journal);
+        if let OpenedIndex::File(main) = &self.0 {
+            main.close_journal(journal);
+        }
     }
 
     /// See [`SqliteWriterHandle::skip_changes`].
@@ -550,94 +615,61 @@ impl WriterHandle {
 
 impl Arrivals for WriterHandle {
     fn store(&self, received: Received, on_done: OnStored) {
-        match &self.router {
-            None => self.main.store(received, on_done),
-            Some(router) => router.store(received, on_done),
-        }
+        self.arrivals().store(received, on_done)
     }
 
     fn scanned(&self, directory: ScannedDirectory) -> Result<(), Error> {
-        match &self.router {
-            None => self.main.scanned(directory),
-            Some(router) => router.scanned(directory),
-        }
+        self.arrivals().scanned(directory)
     }
 
     fn begin_scan(&self, roots: String) -> Result<i64, Error> {
-        match &self.router {
-            None => self.main.begin_scan(roots),
-            Some(router) => router.begin_scan(roots),
-        }
+        self.arrivals().begin_scan(roots)
     }
 
     fn begin_pass(&self, roots: String, scan: Option<i64>) -> Result<i64, Error> {
-        match &self.router {
-            None => self.main.begin_pass(roots, scan),
-            Some(router) => router.begin_pass(roots, scan),
-        }
+        self.arrivals().begin_pass(roots, scan)
     }
 
     fn note_watch(&self, roots: String, state: Option<String>) -> Result<(), Error> {
-        match &self.router {
-            None => self.main.note_watch(roots, state),
-            Some(router) => router.note_watch(roots, state),
-        }
+        self.arrivals().note_watch(roots, state)
     }
 
     fn end_scan(&self, scan: i64, summary: String) -> Result<(), Error> {
-        match &self.router {
-            None => self.main.end_scan(scan, summary),
-            Some(router) => router.end_scan(scan, summary),
-        }
+        self.arrivals().end_scan(scan, summary)
     }
 
     fn mount_point(&self, path: PathBuf, mounted: Mounted) -> Result<(), Error> {
-        match &self.router {
-            None => self.main.mount_point(path, mounted),
-            Some(router) => router.mount_point(path, mounted),
-        }
+        self.arrivals().mount_point(path, mounted)
     }
 
     fn resolve_missing(&self, roots: Vec<PathBuf>, except: Vec<PathBuf>, prune: bool) -> Result<u64, Error> {
-        match &self.router {
-            None => self.main.resolve_missing(roots, except, prune),
-            Some(router) => router.resolve_missing(roots, except, prune),
-        }
+        self.arrivals().resolve_missing(roots, except, prune)
     }
 
     fn flush(&self) -> Result<Tally, Error> {
-        match &self.router {
-            None => self.main.flush(),
-            Some(router) => router.flush(),
-        }
+        self.arrivals().flush()
     }
 
     fn name_index(&self, id: Option<String>) -> Result<String, Error> {
-        match &self.router {
-            None => self.main.name_index(id),
-            Some(router) => router.name_index(id),
-        }
+        self.arrivals().name_index(id)
     }
 
     fn storage_moved(&self, from: PathBuf, to: PathBuf) -> Result<u64, Error> {
-        match &self.router {
-            None => self.main.storage_moved(from, to),
-            Some(router) => router.storage_moved(from, to),
-        }
+        self.arrivals().storage_moved(from, to)
     }
 
     fn index_is_in_place(&self) -> bool {
-        match &self.router {
-            None => self.main.index_is_in_place(),
-            Some(router) => router.index_is_in_place(),
-        }
+        self.arrivals().index_is_in_place()
     }
 }
 
 /// The worklist is that of the main file.
 impl WorklistChanges for WriterHandle {
     fn change_worklist(&self, work: WorklistWork) -> Result<(), Error> {
-        self.main.change_worklist(work)
+        match &self.0 {
+            OpenedIndex::File(main) | OpenedIndex::Folder { main, .. } => main.change_worklist(work),
+            OpenedIndex::Server { address, .. } => Err(wants_sqlite("the worklist", address)),
+        }
     }
 }
 
@@ -722,11 +754,42 @@ impl IndexFiles {
     }
 }
 
+fn wants_sqlite(what: &'static str, address: &PostgresAddress) -> Error {
+    Error::WantsSqlite { what, server: address.shown().to_owned() }
+}
+
+/// Whether an index is in a database, so that no file of it is on this machine.
+#[must_use]
+pub fn is_on_server(index: &Path) -> bool {
+    index.to_str().is_some_and(is_address)
+}
+
+/// Whether an index exists, as far as this machine can tell.
+#[must_use]
+pub fn may_exist(index: &Path) -> bool {
+    is_on_server(index) || index.exists()
+}
+
+/// The directory for files that a node needs beside its index.
+#[must_use]
+pub fn directory_beside(index: &Path) -> PathBuf {
+    if !is_on_server(index) {
+        return parent_of(index).to_owned();
+    }
+    // systemd makes this directory for a service with `StateDirectory=`.
+    #[expect(clippy::disallowed_methods, reason = "where a service keeps its files is no setting of the program")]
+    let of_service = std::env::var_os("STATE_DIRECTORY").map(PathBuf::from);
+    of_service.unwrap_or_else(std::env::temp_dir)
+}
+
 /// The only file of an index.
 ///
 /// # Errors
 /// [`Error::SeveralFiles`] if there are several, and that of [`files_of`].
 pub fn only_file_of(index: &Path, what: &'static str) -> Result<PathBuf, Error> {
+    if let Some(address) = PostgresAddress::of(index)? {
+        return Err(wants_sqlite(what, &address));
+    }
     let mut files = files_of(index)?;
     match files.len() {
         1 => Ok(files.remove(0)),

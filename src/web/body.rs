@@ -19,7 +19,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::debug;
 
-use crate::files::parent_of;
+use crate::db::open::directory_beside;
 use crate::store::{FreeSpace, Spool, SpoolFile};
 use crate::web::activity::InFlight;
 
@@ -164,7 +164,7 @@ const PART_FREE: u64 = 10;
 impl SpoolPlace {
     /// Returns a place beside an index. It leaves twice the bytes free that objects have to leave.
     pub(super) fn beside(index: &std::path::Path, min_free_bytes: u64) -> Self {
-        let directory = parent_of(index).to_owned();
+        let directory = directory_beside(index);
         let space = Arc::new(FreeSpace::new(&directory, min_free_bytes.saturating_mul(2), PART_FREE));
         Self { directory, space }
     }

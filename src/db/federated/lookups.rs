@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use super::part::FederatedPart;
 use super::question::FederatedQuestion;
 use super::shared::SharedStudies;
+use crate::db::view::PersonKey;
 use crate::db::{Error, rules};
 use crate::model::attribute::AttributeId::{self, *};
 use crate::model::find::{FindAnswer, FindRequest, MatchingKey};
@@ -21,9 +22,6 @@ pub(super) struct EntityLookups<'f, R> {
 
 /// A description of a patient, with further values.
 type DescribedValues = (rules::Description, Vec<String>);
-
-/// What tells patients apart: Patient ID, what replaces a missing one, and issuer.
-pub(super) type PersonKey = (String, String, String);
 
 impl<R: FederatedPart> EntityLookups<'_, R> {
     /// Descriptions of the patients with this Patient ID, or with this identity where there is

@@ -5,16 +5,15 @@
 //! single values, which has an oracle of its own. It does not answer keys about arrivals, and takes
 //! every mounted disk to be there.
 
-mod contents;
-mod find;
-
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::contents::{Contents, FileKey, StoredFile, kind};
+use super::view::{ArchiveView, InstanceView, ShelfView, StudyView, check};
 use super::{
     Admin, Arrivals, CheckReport, Committed, ConflictEntry, DeclaredCoverage, DirectorySnapshot, Error, FailureEntry,
     IndexStatus, Interrupt, KnownFile, KnownLocation, LocatedInstance, Mounted, NotIndexed, OnStored, Received,
@@ -25,7 +24,6 @@ use crate::model::clock::Clock;
 use crate::model::declared::DeclaredSet;
 use crate::model::find::{FindAnswer, FindRequest};
 use crate::model::location::Place;
-use contents::{Contents, FileKey, StoredFile, kind};
 
 /// An index in memory. Clones are of the same index.
 #[derive(Clone)]
@@ -80,6 +78,13 @@ impl MemoryIndex {
         found
     }
 
+    fn answers(&self, request: &FindRequest) -> Result<Vec<FindAnswer>, Error> {
+        check(request)?;
+        let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        let rest = view_of(&self.contents()).answers(request, &|_| true).skip(count(request.offset));
+        Ok(rest.take(request.limit.map_or(usize::MAX, count)).collect())
+    }
+
     fn lacks_declared(&self, held: &StoredFile) -> bool {
         !self.declared.is_empty() && !self.declared.is_covered_by(&held.declared)
     }
@@ -92,6 +97,20 @@ impl MemoryIndex {
     }
 }
 
+/// Each instance as a shelf of its own.
+fn view_of(contents: &Contents) -> ArchiveView<'_> {
+    let mut by_study: BTreeMap<&str, (Vec<ShelfView<'_>>, Vec<InstanceView<'_>>)> = BTreeMap::new();
+    for held in contents.instances.values() {
+        let Some(first) = held.first() else { continue };
+        let is_online = contents.is_online(held);
+        let (shelves, instances) = by_study.entry(first.record.value(AttributeId::StudyInstanceUID)).or_default();
+        let (record, shelf, location) = (&first.record, shelves.len(), Some(&first.location));
+        instances.push(InstanceView { record, shelf, is_online, location });
+        shelves.push(ShelfView { record, count: 1, is_online });
+    }
+    ArchiveView::whole(by_study.into_values().map(|(shelves, instances)| StudyView::new(shelves, instances)).collect())
+}
+
 impl Search for MemoryIndex {
     fn find(
         &mut self,
@@ -100,7 +119,7 @@ impl Search for MemoryIndex {
     ) -> Result<u64, Error> {
         self.is_interrupted.store(false, SeqCst);
         self.is_asked.store(true, SeqCst);
-        let answers = find::answers(&self.contents(), request);
+        let answers = self.answers(request);
         let mut answered = 0;
         let give = || {
             for answer in answers? {
@@ -165,12 +184,12 @@ impl Search for MemoryIndex {
 
 impl Arrivals for MemoryIndex {
     fn store(&self, received: Received, on_done: OnStored) {
-        let (outcome, first) = self.to_change().arrived(received, &self.declared);
+        let (outcome, first) = self.to_change().arrived(&received, &self.declared);
         on_done(Ok(Stored { committed: Committed(()), outcome, first }));
     }
 
     fn scanned(&self, directory: ScannedDirectory) -> Result<(), Error> {
-        self.to_change().scanned(directory, &self.declared);
+        self.to_change().scanned(&directory, &self.declared);
         Ok(())
     }
 
@@ -348,7 +367,7 @@ impl Admin for MemoryIndex {
             counts
         };
         Ok(IndexStatus {
-            patients: find::persons(&contents),
+            patients: view_of(&contents).persons(),
             studies: firsts.iter().map(study).collect::<BTreeSet<_>>().len() as u64,
             series: firsts.iter().map(series).collect::<BTreeSet<_>>().len() as u64,
             instances: firsts.len() as u64,
@@ -394,16 +413,7 @@ impl Admin for MemoryIndex {
             of_copies.chain(contents.conflicts.iter().map(|((kind, _, _), object)| (*kind, object))).collect();
         found.sort_by_key(|(kind, object)| (*kind, object.key()));
         for (kind, object) in found {
-            let value = |id| object.record.value(id).to_owned();
-            let entry = ConflictEntry {
-                kind: kind.to_owned(),
-                study_instance_uid: value(AttributeId::StudyInstanceUID),
-                other_study_instance_uid: String::new(),
-                series_instance_uid: value(AttributeId::SeriesInstanceUID),
-                sop_instance_uid: value(AttributeId::SOPInstanceUID),
-                path: object.location.file().unwrap_or_default(),
-            };
-            if on_conflict(entry).is_break() {
+            if on_conflict(ConflictEntry::of(kind, object)).is_break() {
                 break;
             }
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::debug;
 
-use crate::files::parent_of;
+use crate::db::open::directory_beside;
 use crate::shares::{CountedPeer, Share, Shares, Turns};
 use crate::store::{FreeSpace, Spool};
 use crate::telemetry::metrics;
@@ -47,10 +47,10 @@ impl AnswerSpoolPlace {
     /// Creates the files beside an index. They leave twice as many bytes free as received objects
     /// do.
     pub(super) fn leaving(index: &Path, min_free_bytes: u64) -> Self {
-        let directory = parent_of(index);
+        let directory = directory_beside(index);
         Self {
-            directory: directory.to_owned(),
-            space: Arc::new(FreeSpace::new(directory, min_free_bytes.saturating_mul(2), PART_FREE)),
+            space: Arc::new(FreeSpace::new(&directory, min_free_bytes.saturating_mul(2), PART_FREE)),
+            directory,
             room: Shares::new(SPOOLED_BYTES, 0, &metrics::SPOOL_REFUSED),
             threads: Turns::new(READING_THREADS),
         }

@@ -17,6 +17,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tracing::warn;
 
+use crate::db::open::{directory_beside, is_on_server};
 use crate::files::{PRIVATE_MODE, UnfinishedFile, parent_of, sync_directory, with_suffix};
 use crate::model::ae_title::AeTitle;
 use crate::model::clock::Clock;
@@ -31,8 +32,11 @@ pub(super) const MAX_AGE: Duration = Duration::from_hours(24);
 const MAX_FILE_LENGTH: u64 = 16 << 20;
 
 /// The directory for the requests, beside an index.
-fn directory_beside(index: &Path) -> PathBuf {
-    with_suffix(index, "-commitments")
+fn directory_of(index: &Path) -> PathBuf {
+    match is_on_server(index) {
+        true => directory_beside(index).join("dcmdex-commitments"),
+        false => with_suffix(index, "-commitments"),
+    }
 }
 
 /// Returns how many storage commitment requests of the index at this path wait for the delivery of
@@ -41,7 +45,7 @@ fn directory_beside(index: &Path) -> PathBuf {
 /// # Errors
 /// When the directory beside it cannot be read.
 pub fn pending_reports(index: &Path) -> io::Result<u64> {
-    match fs::read_dir(directory_beside(index)) {
+    match fs::read_dir(directory_of(index)) {
         Ok(entries) => Ok(entries.flatten().filter(|entry| is_request(&entry.path())).count() as u64),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
         Err(error) => Err(error),
@@ -100,7 +104,7 @@ impl KeptRequest {
 impl Outbox {
     /// Returns the directory beside an index.
     pub(super) fn beside(index: &Path) -> Self {
-        Self { directory: directory_beside(index), next: AtomicU64::new(0), clock: Clock::System }
+        Self { directory: directory_of(index), next: AtomicU64::new(0), clock: Clock::System }
     }
 
     /// Keeps a request. It is durable when this returns.

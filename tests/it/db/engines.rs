@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use dcmdex::db::memory::MemoryIndex;
+use dcmdex::db::postgres::{PostgresAddress, PostgresReader, PostgresWriter, PostgresWriterHandle};
 use dcmdex::db::{Correction, CorrectionChange, Error, FailureEntry, KnownLocation, ScanLedger};
 use dcmdex::model::attribute::AttributeId::*;
 use dcmdex::model::declared::DeclaredSet;
@@ -16,6 +17,7 @@ use proptest::prelude::*;
 
 use super::model_based::{Content, Step, World, step};
 use super::*;
+use crate::util::postgres;
 
 /// An engine with its own index.
 pub(crate) trait Engine {
@@ -134,6 +136,43 @@ impl Engine for Memory {
     }
 
     fn restart(&mut self) {}
+}
+
+/// An index in a database of a PostgreSQL server.
+pub(crate) struct Postgres {
+    address: PostgresAddress,
+    writer: Option<PostgresWriter>,
+}
+
+impl Postgres {
+    fn writer(address: &PostgresAddress) -> Option<PostgresWriter> {
+        let options =
+            WriterOptions { durability: Durability::Normal, clock: Clock::Fixed(1_000), ..WriterOptions::default() };
+        Some(PostgresWriter::open(address, options).unwrap())
+    }
+}
+
+impl Engine for Postgres {
+    type Reader = PostgresReader;
+    type Arrivals = PostgresWriterHandle;
+
+    fn create() -> Self {
+        let address = PostgresAddress::of(&postgres::server().database()).unwrap().unwrap();
+        Self { writer: Self::writer(&address), address }
+    }
+
+    fn reader(&self) -> PostgresReader {
+        PostgresReader::open(&self.address).unwrap()
+    }
+
+    fn arrivals(&self) -> PostgresWriterHandle {
+        self.writer.as_ref().unwrap().handle()
+    }
+
+    fn restart(&mut self) {
+        self.writer.take().unwrap().close().unwrap();
+        self.writer = Self::writer(&self.address);
+    }
 }
 
 /// Stores a received object and waits for the outcome.
@@ -516,6 +555,7 @@ macro_rules! index_test_suite {
 index_test_suite!(sqlite, super::Sqlite);
 index_test_suite!(memory, super::Memory);
 index_test_suite!(folder, super::Folder);
+index_test_suite!(in_postgres, super::Postgres);
 
 /// Everything in an index that the histories of `model_based` produce, without row numbers.
 #[derive(Debug, PartialEq)]
@@ -608,6 +648,22 @@ proptest! {
             folder.take(step.clone());
             memory.take(step);
             prop_assert_eq!(said(&folder.engine), said(&memory.engine));
+        }
+    }
+}
+
+proptest! {
+    // Each case makes a database.
+    #![proptest_config(ProptestConfig { cases: super::model_based::cases(8), max_shrink_iters: 500, ..ProptestConfig::default() })]
+
+    #[test]
+    fn postgres_knows_the_same_after_any_history(steps in prop::collection::vec(step(), 1..25)) {
+        let (mut server, mut memory) = (World::<Postgres>::new(), World::<Memory>::new());
+        for step in steps.into_iter().chain([Step::Scan { prune: false }, Step::Scan { prune: true }]) {
+            server.take(step.clone());
+            memory.take(step);
+            prop_assert_eq!(said(&server.engine), said(&memory.engine));
+            prop_assert_eq!(server.engine.reader().check().unwrap().findings, []);
         }
     }
 }

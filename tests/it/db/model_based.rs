@@ -686,7 +686,7 @@ fn a_file_that_is_gone_goes_before_what_was_received_without_its_object() {
 }
 
 /// Number of cases. `DCMDEX_CASES` sets it for a longer run.
-fn cases(usual: u32) -> u32 {
+pub(super) fn cases(usual: u32) -> u32 {
     #[expect(clippy::disallowed_methods, reason = "a wish of who runs the test")]
     std::env::var("DCMDEX_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }

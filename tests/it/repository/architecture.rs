@@ -381,7 +381,7 @@ fn sql_stays_in_db_and_tokio_at_the_rim() {
         }
         let at_the_rim =
             matches!(place[..], ["ul" | "scp" | "web" | "mllp" | "receive" | "deliver" | "shares" | "listening", ..])
-                || matches!(place[..], ["cli", "serve", ..] | ["events", "webhook", ..]);
+                || matches!(place[..], ["cli", "serve", ..] | ["events", "webhook", ..] | ["db", "postgres", ..]);
         if source.code.contains("tokio::") && !at_the_rim {
             misplaced.push(format!("{}: tokio where files and SQL are", source.file));
         }

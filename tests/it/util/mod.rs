@@ -10,6 +10,7 @@ pub(crate) mod known;
 pub(crate) mod node;
 pub(crate) mod objects;
 pub(crate) mod peers;
+pub(crate) mod postgres;
 pub(crate) mod scripted;
 pub(crate) mod snapshot;
 pub(crate) mod terminal;

@@ -1,4 +1,7 @@
-//! The contents of an index in memory, and how arrivals and scans change them.
+//! The contents of an index as plain collections, and how arrivals and scans change them.
+//!
+//! The index in memory is one such value. The PostgreSQL engine loads the part that a transaction
+//! is about, changes it here, and writes back what differs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -9,7 +12,8 @@ use crate::db::rules::{
     ObjectContent, differs_from_new_first, in_order_of_series, is_same_object,
 };
 use crate::db::{
-    FileOutcome, KnownLocation, Mounted, Note, Received, ScanEntry, ScannedDirectory, ScannedFile, StoreOutcome, Tally,
+    ConflictEntry, FileOutcome, KnownLocation, Mounted, Note, Received, ScanEntry, ScannedDirectory, ScannedFile,
+    StoreOutcome, Tally,
 };
 use crate::model::attribute::AttributeId;
 use crate::model::checksum::Checksum;
@@ -20,33 +24,40 @@ use crate::model::uid::is_valid_uid;
 
 /// The key of a file. An archive file differs from a directory of the same path.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct FileKey {
-    pub(super) is_archive: bool,
-    pub(super) directory: PathBuf,
-    pub(super) name: OsString,
+pub(in crate::db) struct FileKey {
+    pub(in crate::db) is_archive: bool,
+    pub(in crate::db) directory: PathBuf,
+    pub(in crate::db) name: OsString,
 }
 
 impl FileKey {
-    fn of(place: Place, directory: &Path, name: &OsStr) -> Self {
+    pub(in crate::db) fn of(place: Place, directory: &Path, name: &OsStr) -> Self {
         Self { is_archive: place == Place::Archive, directory: directory.to_owned(), name: name.to_owned() }
     }
 }
 
 /// A location of an instance, with its object.
 #[derive(Clone)]
-pub(super) struct StoredFile {
-    pub(super) location: Location,
-    pub(super) record: InstanceRecord,
-    pub(super) checksum: Option<Checksum>,
+pub(in crate::db) struct StoredFile {
+    pub(in crate::db) location: Location,
+    pub(in crate::db) record: InstanceRecord,
+    pub(in crate::db) checksum: Option<Checksum>,
     /// Whether it is known to differ from the first location.
-    pub(super) differs: bool,
+    pub(in crate::db) differs: bool,
     /// What was declared when it was read.
-    pub(super) declared: String,
+    pub(in crate::db) declared: String,
 }
 
 impl StoredFile {
-    pub(super) fn key(&self) -> FileKey {
+    pub(in crate::db) fn key(&self) -> FileKey {
         FileKey::of(self.location.place, &self.location.directory, &self.location.file_name)
+    }
+
+    /// Whether this is the key of the file. It costs less than making the key.
+    fn is_at(&self, key: &FileKey) -> bool {
+        self.location.file_name == key.name
+            && (self.location.place == Place::Archive) == key.is_archive
+            && self.location.directory == key.directory
     }
 
     fn content(&self) -> ObjectContent<'_> {
@@ -54,42 +65,57 @@ impl StoredFile {
         ObjectContent { record, place: location.place, size: location.size, checksum: *checksum }
     }
 
-    pub(super) fn has_object(&self) -> bool {
+    pub(in crate::db) fn has_object(&self) -> bool {
         self.location.place != Place::MetadataOnly
+    }
+}
+
+impl ConflictEntry {
+    /// A conflict of this object.
+    pub(in crate::db) fn of(kind: &str, object: &StoredFile) -> Self {
+        let value = |id| object.record.value(id).to_owned();
+        Self {
+            kind: kind.to_owned(),
+            study_instance_uid: value(AttributeId::StudyInstanceUID),
+            other_study_instance_uid: String::new(),
+            series_instance_uid: value(AttributeId::SeriesInstanceUID),
+            sop_instance_uid: value(AttributeId::SOPInstanceUID),
+            path: object.location.file().unwrap_or_default(),
+        }
     }
 }
 
 /// A file that is not indexed, or an indexed file that a DICOMDIR does not list.
 #[derive(Clone)]
-pub(super) struct Unindexed {
-    pub(super) size: u64,
-    pub(super) mtime_ms: i64,
-    pub(super) note: Note,
+pub(in crate::db) struct Unindexed {
+    pub(in crate::db) size: u64,
+    pub(in crate::db) mtime_ms: i64,
+    pub(in crate::db) note: Note,
 }
 
 /// The contents of the index.
 #[derive(Default)]
-pub(super) struct Contents {
+pub(in crate::db) struct Contents {
     /// The locations of instances by UID. The first location comes first, and there is always one.
-    pub(super) instances: BTreeMap<String, Vec<StoredFile>>,
-    pub(super) unindexed: BTreeMap<FileKey, Unindexed>,
-    pub(super) missing: BTreeSet<FileKey>,
-    pub(super) faults: BTreeMap<FileKey, String>,
+    pub(in crate::db) instances: BTreeMap<String, Vec<StoredFile>>,
+    pub(in crate::db) unindexed: BTreeMap<FileKey, Unindexed>,
+    pub(in crate::db) missing: BTreeSet<FileKey>,
+    pub(in crate::db) faults: BTreeMap<FileKey, String>,
     /// Conflicts that the locations do not show: kind, SOP Instance UID, and the object.
-    pub(super) conflicts: BTreeMap<(&'static str, String, FileKey), StoredFile>,
-    pub(super) directories: BTreeSet<(u8, PathBuf)>,
-    pub(super) mount_points: BTreeSet<PathBuf>,
-    pub(super) scans: Vec<ScanEntry>,
+    pub(in crate::db) conflicts: BTreeMap<(&'static str, String, FileKey), StoredFile>,
+    pub(in crate::db) directories: BTreeSet<(u8, PathBuf)>,
+    pub(in crate::db) mount_points: BTreeSet<PathBuf>,
+    pub(in crate::db) scans: Vec<ScanEntry>,
     /// State of watched paths.
-    pub(super) watches: BTreeMap<String, String>,
-    pub(super) id: Option<String>,
-    pub(super) tally: Tally,
+    pub(in crate::db) watches: BTreeMap<String, String>,
+    pub(in crate::db) id: Option<String>,
+    pub(in crate::db) tally: Tally,
     /// Number of changes.
-    pub(super) version: i64,
+    pub(in crate::db) version: i64,
 }
 
 /// The number of a kind of place, by which directories are grouped.
-pub(super) fn kind(place: Place) -> u8 {
+pub(in crate::db) fn kind(place: Place) -> u8 {
     match place {
         Place::InPlace => 0,
         Place::Managed => 1,
@@ -140,8 +166,14 @@ impl KnownInstance for FileQuestions<'_> {
 
 impl Contents {
     /// Whether an object lies where the index says, as far as scans know.
-    pub(super) fn is_there(&self, held: &StoredFile) -> bool {
+    pub(in crate::db) fn is_there(&self, held: &StoredFile) -> bool {
         held.has_object() && !self.missing.contains(&held.key())
+    }
+
+    /// Whether an instance can be retrieved from one of its locations.
+    pub(in crate::db) fn is_online(&self, held: &[StoredFile]) -> bool {
+        let Some((first, copies)) = held.split_first() else { return false };
+        first.has_object() && (self.is_there(first) || copies.iter().any(|copy| !copy.differs && self.is_there(copy)))
     }
 
     /// A further location, as decisions see it.
@@ -151,7 +183,7 @@ impl Contents {
     }
 
     /// Gives the node's own directories at or below `from` their paths at or below `to`. Returns how many.
-    pub(super) fn storage_moved(&mut self, from: &Path, to: &Path) -> u64 {
+    pub(in crate::db) fn storage_moved(&mut self, from: &Path, to: &Path) -> u64 {
         let own = kind(Place::Managed);
         let new_path = |path: &Path| Some(to.join(path.strip_prefix(from).ok()?));
         let known: Vec<PathBuf> =
@@ -183,13 +215,13 @@ impl Contents {
     }
 
     /// Takes an instance that was received.
-    pub(super) fn arrived(
+    pub(in crate::db) fn arrived(
         &mut self,
-        received: Received,
+        received: &Received,
         declared: &DeclaredSet,
     ) -> (StoreOutcome, Option<KnownLocation>) {
-        let Received { record, location, checksum, policy, compared, .. } = received;
-        let new = held(*record, location, checksum, declared);
+        let &Received { ref record, ref location, checksum, policy, compared, .. } = received;
+        let new = held((**record).clone(), location.clone(), checksum, declared);
         self.directories.insert((kind(new.location.place), new.location.directory.clone()));
         let uid = new.record.value(AttributeId::SOPInstanceUID).to_owned();
         let Some(held) = self.instances.get(&uid).cloned() else {
@@ -345,9 +377,11 @@ impl Contents {
     }
 
     /// Drops a file. Returns whether it was a location of an instance.
-    fn remove_file(&mut self, key: &FileKey) -> bool {
+    pub(in crate::db) fn remove_file(&mut self, key: &FileKey) -> bool {
         self.forget_marks(key);
-        let uids: Vec<String> = self.instances.keys().cloned().collect();
+        let is_here = |held: &[StoredFile]| held.iter().any(|file| file.is_at(key));
+        let uids: Vec<String> =
+            self.instances.iter().filter(|(_, held)| is_here(held)).map(|(uid, _)| uid.clone()).collect();
         let mut was_location = false;
         for uid in uids {
             let Some(held) = self.instances.get(&uid).cloned() else { continue };
@@ -387,35 +421,36 @@ impl Contents {
     }
 
     /// Takes what a scan found in a directory.
-    pub(super) fn scanned(&mut self, scanned: ScannedDirectory, declared: &DeclaredSet) {
+    pub(in crate::db) fn scanned(&mut self, scanned: &ScannedDirectory, declared: &DeclaredSet) {
         let ScannedDirectory { place, directory, files, vanished, missing, returned, .. } = scanned;
+        let place = *place;
         self.directories.insert((kind(place), directory.clone()));
-        let key = |name: &OsStr| FileKey::of(place, &directory, name);
-        for name in &vanished {
+        let key = |name: &OsStr| FileKey::of(place, directory, name);
+        for name in vanished {
             self.tally.removed += u64::from(self.remove_file(&key(name)));
         }
-        for name in &returned {
+        for name in returned {
             self.missing.remove(&key(name));
             if let Some(uid) = self.first_at(&key(name)) {
                 self.drop_spare(&uid);
             }
         }
-        for name in &missing {
+        for name in missing {
             self.note_missing(key(name));
         }
-        for file in in_order_of_series(&files, |_| ()) {
-            self.scanned_file(place, &directory, file, declared);
+        for file in in_order_of_series(files, |_| ()) {
+            self.scanned_file(place, directory, file, declared);
         }
     }
 
     fn first_at(&self, key: &FileKey) -> Option<String> {
-        let found = self.instances.iter().find(|(_, held)| held.first().is_some_and(|first| first.key() == *key));
+        let found = self.instances.iter().find(|(_, held)| held.first().is_some_and(|first| first.is_at(key)));
         found.map(|(uid, _)| uid.clone())
     }
 
     fn note_missing(&mut self, key: FileKey) {
         let copy = self.instances.iter().find_map(|(uid, held)| {
-            let copy = held.iter().skip(1).find(|copy| copy.key() == key)?;
+            let copy = held.iter().skip(1).find(|copy| copy.is_at(&key))?;
             Some((uid.clone(), !copy.differs && held.first().is_some_and(|first| self.is_there(first))))
         });
         let moved = match (copy, self.first_at(&key)) {
@@ -511,15 +546,15 @@ impl Contents {
     }
 
     /// Notes whether something is mounted at a directory.
-    pub(super) fn mount_point(&mut self, path: PathBuf, mounted: Mounted) {
+    pub(in crate::db) fn mount_point(&mut self, path: PathBuf, mounted: Mounted) {
         match mounted {
             Mounted::Yes => self.mount_points.insert(path),
             Mounted::NoLonger => self.mount_points.remove(&path),
         };
     }
 
-    /// Counts the missing files at or below these paths, or drops them.
-    pub(super) fn resolve_missing(&mut self, roots: &[PathBuf], except: &[PathBuf], prune: bool) -> u64 {
+    /// The missing files at or below these paths.
+    pub(in crate::db) fn missing_at(&self, roots: &[PathBuf], except: &[PathBuf]) -> Vec<FileKey> {
         let of_root = |key: &FileKey| {
             let path = key.directory.join(&key.name);
             let is_excepted = except.iter().any(|except| key.directory.starts_with(except));
@@ -527,7 +562,12 @@ impl Contents {
                 .iter()
                 .any(|root| (key.directory.starts_with(root) && !is_excepted) || (!key.is_archive && path == *root))
         };
-        let found: Vec<FileKey> = self.missing.iter().filter(|key| of_root(key)).cloned().collect();
+        self.missing.iter().filter(|key| of_root(key)).cloned().collect()
+    }
+
+    /// Counts the missing files at or below these paths, or drops them.
+    pub(in crate::db) fn resolve_missing(&mut self, roots: &[PathBuf], except: &[PathBuf], prune: bool) -> u64 {
+        let found = self.missing_at(roots, except);
         if !prune {
             return found.len() as u64;
         }

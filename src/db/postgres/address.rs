@@ -1,0 +1,233 @@
+//! The address of a PostgreSQL database, and the secrets that go with it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio_postgres::Config;
+use tokio_postgres::config::{Host, TargetSessionAttrs};
+
+use crate::db::Error;
+
+/// How an address begins.
+const SCHEMES: [&str; 2] = ["postgresql://", "postgres://"];
+
+/// Longest wait for a server that does not answer. A node has to try the next host soon.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest time that sent bytes may stay without an acknowledgement, before the server counts as
+/// gone. Without it, a node would wait for a primary that lost its network for a quarter of an hour.
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Idle time after which the system asks whether the server is still there.
+const KEEPALIVES_IDLE: Duration = Duration::from_secs(30);
+
+/// The port of a server if none is named.
+const DEFAULT_PORT: u16 = 5432;
+
+/// Where an index in PostgreSQL is.
+#[derive(Clone)]
+pub struct PostgresAddress {
+    config: Config,
+    shown: String,
+    names_session: bool,
+}
+
+impl PostgresAddress {
+    /// Reads the address of an index, as a path. `None` if it is that of a file.
+    ///
+    /// # Errors
+    /// [`Error::Address`] if the address cannot be used, or if it holds a password.
+    pub fn of(index: &Path) -> Result<Option<Self>, Error> {
+        let text = index.to_str().filter(|text| is_address(text));
+        #[expect(clippy::disallowed_methods, reason = "PostgreSQL names these variables, not the program")]
+        let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
+        text.map(|text| Self::read(text, variable)).transpose()
+    }
+
+    fn read(text: &str, variable: impl Fn(&str) -> Option<PathBuf>) -> Result<Self, Error> {
+        let wrong = |detail: String| Error::Address { detail };
+        let (text, passfile) = without_passfile(text);
+        // The text of this error can hold the password.
+        let mut config: Config = text.parse().map_err(|error| wrong(reason(&error)))?;
+        if config.get_password().is_some() {
+            let detail = "a password does not belong there, where other users see it; hint: put it into a file of \
+                          the form of ~/.pgpass, and name that with passfile=FILE or PGPASSFILE";
+            return Err(wrong(detail.to_owned()));
+        }
+        if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
+            return Err(wrong("it names no host".to_owned()));
+        }
+        let Some(database) = config.get_dbname().map(str::to_owned) else {
+            return Err(wrong("it names no database".to_owned()));
+        };
+        let names_session = text.contains("target_session_attrs=");
+        if config.get_connect_timeout().is_none() {
+            config.connect_timeout(CONNECT_TIMEOUT);
+        }
+        if config.get_tcp_user_timeout().is_none() {
+            config.tcp_user_timeout(TCP_USER_TIMEOUT);
+        }
+        if !text.contains("keepalives_idle=") {
+            config.keepalives_idle(KEEPALIVES_IDLE);
+        }
+        if config.get_application_name().is_none() {
+            config.application_name("dcmdex");
+        }
+        let hosts = hosts_of(&config);
+        let shown = format!("postgresql://{}/{database}", hosts.join(","));
+        let file = passfile.or_else(|| variable("PGPASSFILE")).or_else(|| Some(variable("HOME")?.join(".pgpass")));
+        if let Some(password) = file.and_then(|file| std::fs::read_to_string(file).ok()).and_then(|secrets| {
+            hosts.iter().find_map(|host| password_of(&secrets, host, &database, config.get_user().unwrap_or_default()))
+        }) {
+            config.password(password);
+        }
+        Ok(Self { config, shown, names_session })
+    }
+
+    /// What a connection is made with. One that writes goes to a server that can be written, unless
+    /// the address says otherwise.
+    pub(super) fn config(&self, writes: bool) -> Config {
+        let mut config = self.config.clone();
+        if writes && !self.names_session {
+            config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        }
+        config
+    }
+
+    /// Hosts and database, without user and password.
+    #[must_use]
+    pub fn shown(&self) -> &str {
+        &self.shown
+    }
+
+    /// The same where an error names the path of an index.
+    pub(super) fn path(&self) -> PathBuf {
+        PathBuf::from(&self.shown)
+    }
+}
+
+impl std::fmt::Debug for PostgresAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+/// Whether the path of an index is the address of a server.
+pub(in crate::db) fn is_address(index: &str) -> bool {
+    SCHEMES.iter().any(|scheme| index.starts_with(scheme))
+}
+
+/// What is wrong with an address, without its text.
+fn reason(error: &tokio_postgres::Error) -> String {
+    use std::error::Error as _;
+    error.source().map_or_else(|| "it cannot be read".to_owned(), ToString::to_string)
+}
+
+/// Takes the parameter out that the driver does not know.
+fn without_passfile(text: &str) -> (String, Option<PathBuf>) {
+    let Some((address, parameters)) = text.split_once('?') else { return (text.to_owned(), None) };
+    let (own, others): (Vec<&str>, Vec<&str>) =
+        parameters.split('&').partition(|parameter| parameter.starts_with("passfile="));
+    let file = own.first().and_then(|parameter| parameter.split_once('=')).map(|(_, file)| PathBuf::from(file));
+    let mark = if others.is_empty() { "" } else { "?" };
+    (format!("{address}{mark}{}", others.join("&")), file)
+}
+
+/// The hosts with their ports, or the directories of their sockets.
+fn hosts_of(config: &Config) -> Vec<String> {
+    let port = |at: usize| {
+        let ports = config.get_ports();
+        ports.get(at).or(ports.first()).copied().unwrap_or(DEFAULT_PORT)
+    };
+    let name = |host: &Host| match host {
+        Host::Tcp(name) => name.clone(),
+        Host::Unix(directory) => directory.display().to_string(),
+    };
+    let of_addresses = config.get_hostaddrs().iter().map(ToString::to_string);
+    let names: Vec<String> = match config.get_hosts() {
+        [] => of_addresses.collect(),
+        hosts => hosts.iter().map(name).collect(),
+    };
+    names.iter().enumerate().map(|(at, name)| format!("{name}:{}", port(at))).collect()
+}
+
+/// The password that a file of the form `host:port:database:user:password` has. `*` stands for
+/// anything, and a backslash goes before a colon or a backslash of a value.
+fn password_of(secrets: &str, host: &str, database: &str, user: &str) -> Option<String> {
+    let (name, port) = host.rsplit_once(':')?;
+    let wanted = [name, port, database, user];
+    secrets.lines().filter(|line| !line.starts_with('#')).find_map(|line| {
+        let fields = fields_of(line);
+        let (password, fields) = fields.split_last()?;
+        let fits = |(field, wanted): (&String, &str)| {
+            field == "*" || field == wanted || (field == "localhost" && wanted.starts_with('/'))
+        };
+        (fields.len() == wanted.len() && fields.iter().zip(wanted).all(fits)).then(|| password.clone())
+    })
+}
+
+fn fields_of(line: &str) -> Vec<String> {
+    let (mut fields, mut rest) = (vec![String::new()], line.chars());
+    while let Some(next) = rest.next() {
+        // The password may hold colons.
+        if next == ':' && fields.len() < 5 {
+            fields.push(String::new());
+        } else if let Some(field) = fields.last_mut() {
+            field.extend(if next == '\\' { rest.next() } else { Some(next) });
+        }
+    }
+    fields
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<PostgresAddress, Error> {
+        PostgresAddress::read(text, |_| None)
+    }
+
+    #[test]
+    fn an_address_is_shown_without_its_user() {
+        let address = read("postgresql://node@h1:1,h2:2/archive?target_session_attrs=any&connect_timeout=3").unwrap();
+        assert_eq!(address.shown(), "postgresql://h1:1,h2:2/archive");
+        assert_eq!(address.config(true).get_target_session_attrs(), TargetSessionAttrs::Any);
+        let address = read("postgres:///archive?host=/run/postgresql").unwrap();
+        assert_eq!(address.shown(), "postgresql:///run/postgresql:5432/archive");
+        assert_eq!(address.config(true).get_target_session_attrs(), TargetSessionAttrs::ReadWrite);
+        assert!(PostgresAddress::of(Path::new("/a/index.db")).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_wrong_address_is_refused_without_its_secrets() {
+        for text in [
+            "postgresql://u:secret@h/d",
+            "postgresql://u:secret@h/d?nothing=1",
+            "postgresql://h?password=secret",
+            "postgresql://u@h",
+            "postgresql:///d",
+        ] {
+            let error = read(text).unwrap_err().to_string();
+            assert!(!error.contains("secret") && !error.contains("u@"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_password_comes_from_a_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("secrets");
+        std::fs::write(&file, "# comment\nother:*:*:*:no\nh1:*:archive:node:a:b\\\\c\n*:*:*:*:any\n").unwrap();
+        let password = |text: &str| {
+            let config = read(text).unwrap().config(false);
+            String::from_utf8(config.get_password().unwrap_or_default().to_vec()).unwrap()
+        };
+        let named = format!("passfile={}", file.display());
+        assert_eq!(password(&format!("postgresql://node@h1/archive?{named}")), "a:b\\c");
+        assert_eq!(password(&format!("postgresql://node@h2/archive?connect_timeout=1&{named}")), "any");
+        assert_eq!(password("postgresql://node@h1/archive"), "");
+        let of_variable = |name: &str| (name == "PGPASSFILE").then(|| file.clone());
+        let address = PostgresAddress::read("postgresql://node@h1/archive", of_variable).unwrap();
+        assert_eq!(address.config(false).get_password(), Some(&b"a:b\\c"[..]));
+        assert!(!format!("{address:?}").contains("a:b"));
+    }
+}

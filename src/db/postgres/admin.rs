@@ -1,0 +1,221 @@
+//! What an operator asks of an index.
+
+use std::ops::ControlFlow;
+
+use tokio_postgres::Row;
+
+use super::connection::ServerConnection;
+use super::error::ServerFailure;
+use super::keys::{from_column, name_from, path_from, to_u64};
+use super::load;
+use super::marks::{CONFLICT_COLUMNS, conflict_of};
+use super::reader::PostgresReader;
+use super::schema::POSTGRES_SCHEMA_VERSION;
+use crate::db::contents::StoredFile;
+use crate::db::{
+    Admin, CheckReport, ConflictEntry, Error, FailureEntry, Finding, IndexStatus, NotIndexed, ScanEntry, StudyReport,
+    WatchEntry,
+};
+use crate::model::location::Place;
+
+/// Most scans that `status` tells.
+const TOLD_SCANS: i64 = 10;
+
+/// The checks: what they compare, and SQL for the number of the row that disagrees.
+const CHECKS: [(&str, &str); 6] = [
+    (
+        "instances of a shelf",
+        "SELECT s.id FROM shelf s LEFT JOIN (SELECT shelf, count(*) AS n, count(*) FILTER (WHERE flags & 1 <> 0) AS o \
+         FROM instance GROUP BY shelf) i ON i.shelf = s.id \
+         WHERE (coalesce(i.n, 0), coalesce(i.o, 0)) <> (s.instance_count, s.offline_count)",
+    ),
+    (
+        "shelf of an instance",
+        "SELECT i.shelf FROM instance i LEFT JOIN shelf s ON s.id = i.shelf WHERE s.id IS NULL GROUP BY i.shelf",
+    ),
+    (
+        "instances of a study",
+        "SELECT t.id FROM study t LEFT JOIN (SELECT study, sum(instance_count) AS n, sum(offline_count) AS o, \
+         count(DISTINCT series_key) AS e FROM shelf GROUP BY study) s ON s.study = t.id \
+         WHERE s.n IS NULL OR (s.n, s.o) <> (t.instance_count, t.offline_count) OR t.series_count > s.e",
+    ),
+    ("study of a shelf", "SELECT s.id FROM shelf s LEFT JOIN study t ON t.id = s.study WHERE t.id IS NULL"),
+    (
+        "patients of a study",
+        "SELECT t.id FROM study t WHERE NOT EXISTS (SELECT FROM study_patient p WHERE p.study = t.id) \
+         UNION SELECT p.study FROM study_patient p LEFT JOIN study t ON t.id = p.study WHERE t.id IS NULL",
+    ),
+    (
+        "instance of a copy",
+        "SELECT c.directory FROM copy c LEFT JOIN instance i ON i.uid_key = c.uid_key WHERE i.uid_key IS NULL",
+    ),
+];
+
+/// Most rows that a check names.
+const NAMED_ROWS: i64 = 20;
+
+fn counts(connection: &mut ServerConnection, sql: &str) -> Result<Vec<(String, u64)>, ServerFailure> {
+    let rows = connection.query(sql, &[])?;
+    rows.iter().map(|row| Ok((from_column(row.try_get(0)?), to_u64(row.try_get(1)?)))).collect()
+}
+
+fn by_reason(connection: &mut ServerConnection, kind: NotIndexed) -> Result<Vec<(String, u64)>, ServerFailure> {
+    let sql = format!(
+        "SELECT reason, count(*) FROM file_mark WHERE mark = 'unindexed' AND kind = '{}' \
+         GROUP BY reason ORDER BY count(*) DESC, reason",
+        kind.as_str()
+    );
+    counts(connection, &sql)
+}
+
+fn scan_of(row: &Row) -> Result<ScanEntry, ServerFailure> {
+    Ok(ScanEntry {
+        scan: row.try_get(0)?,
+        started_ms: row.try_get(1)?,
+        finished_ms: row.try_get(2)?,
+        roots: row.try_get(3)?,
+        summary: row.try_get(4)?,
+    })
+}
+
+/// One number for each patient: descriptions without an issuer mean the first issuer of their ID.
+const PATIENTS: &str = "SELECT count(*) FROM (SELECT DISTINCT p.person_key, \
+     CASE WHEN p.issuer = '' THEN coalesce(f.issuer, '') ELSE p.issuer END FROM study_patient p \
+     LEFT JOIN (SELECT person_key, min(issuer) AS issuer FROM study_patient WHERE issuer <> '' GROUP BY person_key) f \
+     ON f.person_key = p.person_key) a";
+
+fn status(connection: &mut ServerConnection) -> Result<IndexStatus, ServerFailure> {
+    let row = connection.query_one(
+        "SELECT count(*), coalesce(sum(series_count), 0)::bigint, coalesce(sum(instance_count), 0)::bigint FROM study",
+        &[],
+    )?;
+    let (studies, series, instances) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+    let mut number =
+        |sql: &str| -> Result<u64, ServerFailure> { Ok(to_u64(connection.query_one(sql, &[])?.try_get(0)?)) };
+    let patients = number(PATIENTS)?;
+    let without_object = "SELECT coalesce(sum(s.instance_count), 0)::bigint FROM shelf s JOIN directory d \
+                          ON d.id = s.directory WHERE d.place = 2";
+    let metadata_only = number(without_object)?;
+    let copies = number("SELECT count(*) FROM copy c JOIN directory d ON d.id = c.directory WHERE d.place <> 2")?;
+    let missing = number("SELECT count(*) FROM file_mark WHERE mark = 'missing'")?;
+    let files_with_faults = number("SELECT count(*) FROM file_mark WHERE mark = 'fault'")?;
+    let last_change = number("SELECT coalesce(sum(changes), 0)::bigint FROM writer_slot")?;
+    let tables = "'study', 'study_patient', 'shelf', 'instance', 'copy', 'directory', 'file_mark', 'conflict', 'scan'";
+    let size_bytes = number(&format!(
+        "SELECT coalesce(sum(pg_total_relation_size(to_regclass(name))), 0)::bigint FROM unnest(ARRAY[{tables}]) AS name"
+    ))?;
+    let scans = connection.query(
+        "SELECT id, started_ms, finished_ms, roots, summary FROM scan ORDER BY id DESC LIMIT $1",
+        &[&TOLD_SCANS],
+    )?;
+    let conflicts = "SELECT kind, count(*) FROM (SELECT kind FROM conflict UNION ALL \
+                     SELECT 'instance-with-other-content' FROM copy WHERE differs) c GROUP BY kind ORDER BY kind";
+    Ok(IndexStatus {
+        schema_version: u64::from(POSTGRES_SCHEMA_VERSION.cast_unsigned()),
+        patients,
+        studies: to_u64(studies),
+        series: to_u64(series),
+        instances: to_u64(instances),
+        copies,
+        missing,
+        metadata_only,
+        files_with_faults,
+        last_change,
+        size_bytes,
+        failed: by_reason(connection, NotIndexed::Failed)?,
+        skipped: by_reason(connection, NotIndexed::Skipped)?,
+        conflicts: counts(connection, conflicts)?,
+        scans: scans.iter().map(scan_of).collect::<Result<_, _>>()?,
+    })
+}
+
+impl PostgresReader {
+    fn run_checks(&mut self, checks: &[(&'static str, &str)]) -> Result<CheckReport, Error> {
+        let mut findings = Vec::new();
+        self.ask_at_once(|connection| {
+            findings.clear();
+            for (check, sql) in checks {
+                let rows = connection.query(&format!("{sql} LIMIT {NAMED_ROWS}"), &[])?;
+                for row in &rows {
+                    let detail = format!("row {}", row.try_get::<_, i64>(0)?);
+                    findings.push(Finding { check, detail });
+                }
+            }
+            Ok(())
+        })?;
+        Ok(CheckReport { findings })
+    }
+}
+
+impl Admin for PostgresReader {
+    fn status(&mut self) -> Result<IndexStatus, Error> {
+        self.ask_at_once(status)
+    }
+
+    fn last_change(&mut self) -> Result<u64, Error> {
+        Ok(to_u64(crate::db::Search::version(self)?))
+    }
+
+    fn check(&mut self) -> Result<CheckReport, Error> {
+        self.run_checks(&CHECKS)
+    }
+
+    /// The server checks itself when it starts, so nothing is read here.
+    fn start_check(&mut self) -> Result<CheckReport, Error> {
+        self.run_checks(&[])
+    }
+
+    fn failures(&mut self, mut on_failure: impl FnMut(FailureEntry) -> ControlFlow<()>) -> Result<(), Error> {
+        let sql = "SELECT is_archive, directory, file_name, reason, detail FROM file_mark \
+                   WHERE mark = 'unindexed' AND kind = 'failed' ORDER BY directory, file_name";
+        let rows = self.ask(|connection| connection.query(sql, &[]))?;
+        let failure_of = |row: &Row| -> Result<FailureEntry, ServerFailure> {
+            let place = if row.try_get(0)? { Place::Archive } else { Place::InPlace };
+            let path = place.shown_path(&path_from(row.try_get(1)?), &name_from(row.try_get(2)?));
+            Ok(FailureEntry { path, reason: from_column(row.try_get(3)?), detail: from_column(row.try_get(4)?) })
+        };
+        for row in &rows {
+            if on_failure(failure_of(row).map_err(|failure| failure.of(self.server()))?).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lists the conflicts of objects. It does not list studies under several patients, or Patient
+    /// IDs of several people.
+    fn conflicts(&mut self, mut on_conflict: impl FnMut(ConflictEntry) -> ControlFlow<()>) -> Result<(), Error> {
+        let mut found: Vec<(&'static str, StoredFile)> = self.ask_at_once(|connection| {
+            let rows = connection.query(&format!("SELECT {CONFLICT_COLUMNS} FROM conflict"), &[])?;
+            let mut found = Vec::new();
+            for row in &rows {
+                found.extend(conflict_of(row)?);
+            }
+            let copies = load::copies(connection, "c.differs", &[])?;
+            found.extend(copies.into_iter().map(|copy| ("instance-with-other-content", copy)));
+            Ok(found)
+        })?;
+        found.sort_by_key(|(kind, object)| (*kind, object.key()));
+        for (kind, object) in found {
+            if on_conflict(ConflictEntry::of(kind, &object)).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn watches(&mut self) -> Result<Vec<WatchEntry>, Error> {
+        self.ask(|connection| {
+            let rows = connection.query("SELECT roots, state FROM watch ORDER BY roots COLLATE \"C\"", &[])?;
+            rows.iter().map(|row| Ok(WatchEntry { roots: row.try_get(0)?, state: row.try_get(1)? })).collect()
+        })
+    }
+
+    fn studies_with_problems(&mut self, _on_study: impl FnMut(StudyReport) -> ControlFlow<()>) -> Result<(), Error> {
+        Err(Error::WantsSqlite { what: "a report", server: self.server().to_owned() })
+    }
+
+    fn index_id(&mut self) -> Result<Option<String>, Error> {
+        self.ask(|connection| Ok(connection.query_one("SELECT index_id FROM dcmdex_index", &[])?.try_get(0)?))
+    }
+}

@@ -1,0 +1,81 @@
+//! Errors of the server as errors of an index.
+
+use tokio_postgres::error::SqlState;
+
+use crate::db::Error;
+
+/// An error of a statement or of a connection.
+#[derive(Debug)]
+pub(super) enum ServerFailure {
+    /// The transaction was rolled back because of another one. The same again may succeed.
+    Again,
+    /// The server is gone, or ends.
+    Gone(String),
+    /// Anything else.
+    Other(Error),
+}
+
+impl ServerFailure {
+    /// The error for a caller.
+    pub(super) fn of(self, server: &str) -> Error {
+        match self {
+            Self::Again => Error::Locked,
+            Self::Gone(detail) => Error::ServerGone { server: server.to_owned(), detail },
+            Self::Other(error) => error,
+        }
+    }
+}
+
+impl From<Error> for ServerFailure {
+    fn from(error: Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl From<tokio_postgres::Error> for ServerFailure {
+    fn from(error: tokio_postgres::Error) -> Self {
+        let Some(code) = error.code() else {
+            return match error.is_closed() || source_is_io(&error) {
+                true => Self::Gone(chain(&error)),
+                false => Self::Other(Error::Statement(Box::new(error))),
+            };
+        };
+        // Details of the server may quote values, so only the message is kept.
+        let message = error.as_db_error().map(|said| said.message().to_owned()).unwrap_or_default();
+        match *code {
+            SqlState::T_R_SERIALIZATION_FAILURE | SqlState::T_R_DEADLOCK_DETECTED | SqlState::UNIQUE_VIOLATION => {
+                Self::Again
+            }
+            SqlState::ADMIN_SHUTDOWN
+            | SqlState::CRASH_SHUTDOWN
+            | SqlState::CANNOT_CONNECT_NOW
+            | SqlState::TOO_MANY_CONNECTIONS
+            | SqlState::CONNECTION_FAILURE
+            | SqlState::CONNECTION_DOES_NOT_EXIST
+            | SqlState::CONNECTION_EXCEPTION => Self::Gone(message),
+            SqlState::QUERY_CANCELED => Self::Other(Error::Interrupted),
+            SqlState::DISK_FULL => Self::Other(Error::Full),
+            SqlState::READ_ONLY_SQL_TRANSACTION => Self::Other(Error::ReadOnlyServer { detail: message }),
+            SqlState::DATA_CORRUPTED | SqlState::INDEX_CORRUPTED => Self::Other(Error::Malformed(message)),
+            _ => Self::Other(Error::Statement(format!("{message} (SQLSTATE {})", code.code()).into())),
+        }
+    }
+}
+
+/// Whether the connection failed and not what went over it.
+fn source_is_io(error: &tokio_postgres::Error) -> bool {
+    use std::error::Error as _;
+    error.source().is_some_and(|source| source.is::<std::io::Error>()) || error.to_string().contains("timeout")
+}
+
+/// An error with its causes. None of them quotes a value.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

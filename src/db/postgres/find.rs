@@ -1,0 +1,349 @@
+//! Answers a query: finds studies that may match, reads them, and lets `view` decide.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ops::ControlFlow;
+
+use tokio_postgres::types::Type;
+
+use super::body::{InstanceBody, OWN};
+use super::connection::{ServerConnection, SqlParameter};
+use super::error::ServerFailure;
+use super::keys::{RowKey, to_u64};
+use super::lead::{Lead, LeadCondition, instance_keys, lead};
+use super::load::{self, flags};
+use super::question::QuestionState;
+use super::shelves::Shelf;
+use super::studies::person_key;
+use crate::db::Error;
+use crate::db::contents::StoredFile;
+use crate::db::plan::is_computed_everywhere;
+use crate::db::view::{self, ArchiveView, InstanceView, PersonKey, PersonTotals, ShelfView, StudyTotals, StudyView};
+use crate::model::attribute::AttributeId::{self, *};
+use crate::model::find::{FindAnswer, FindRequest};
+use crate::model::level::QueryRetrieveLevel::{Image, Patient};
+
+/// Studies, or patients, that are read at once: few for the first answers, and more later.
+const CHUNKS: [usize; 4] = [8, 32, 128, 512];
+
+/// Names of cursors. Their rows have different types.
+const PATIENTS: &str = "found_patients";
+const STUDIES: &str = "found_studies";
+
+/// Answers a query: see [`Search::find`](crate::db::Search::find).
+pub(super) fn run(
+    connection: &mut ServerConnection,
+    request: &FindRequest,
+    state: &QuestionState,
+    on_answer: &mut dyn FnMut(FindAnswer) -> ControlFlow<()>,
+) -> Result<u64, ServerFailure> {
+    view::check(request)?;
+    let mut outlet = ServerOutlet { request, state, skip: request.offset, answered: 0, on_answer };
+    if request.limit == Some(0) {
+        return Ok(0);
+    }
+    let lead = lead(connection, request)?;
+    let mut numbers = RowNumbers::open(connection, request, lead)?;
+    for turn in 0.. {
+        let at_once = CHUNKS.get(turn).or(CHUNKS.last()).copied().unwrap_or(1);
+        let chunk = numbers.next(connection, at_once)?;
+        if chunk.is_empty() {
+            break;
+        }
+        if outlet.give(connection, &chunk)?.is_break() {
+            break;
+        }
+    }
+    Ok(outlet.answered)
+}
+
+/// Numbers of studies, or keys of patients, in the order of the answers.
+enum RowNumbers {
+    Known(std::vec::IntoIter<ChunkRow>),
+    /// The cursor has this name.
+    Cursor(&'static str),
+}
+
+/// What a chunk is made of.
+#[derive(Clone, Copy)]
+enum ChunkRow {
+    Study(i64),
+    Person(RowKey),
+}
+
+impl RowNumbers {
+    fn open(connection: &mut ServerConnection, request: &FindRequest, lead: Lead) -> Result<Self, ServerFailure> {
+        let of_patients = request.level == Patient;
+        let order = match of_patients {
+            true => "GROUP BY patient_id, identity, person_key ORDER BY patient_id, identity, person_key",
+            false => "ORDER BY s.study_date DESC, s.study_time DESC, s.study_instance_uid",
+        };
+        let from = match of_patients {
+            true => "SELECT person_key FROM study_patient WHERE",
+            false => "SELECT s.id FROM study s WHERE",
+        };
+        match lead {
+            Lead::Few(ids) if ids.is_empty() => Ok(Self::Known(Vec::new().into_iter())),
+            Lead::Few(ids) => {
+                let column = if of_patients { "study" } else { "s.id" };
+                let rows = connection.query(&format!("{from} {column} = ANY($1) {order}"), &[&ids])?;
+                let found = rows.iter().map(|row| ChunkRow::of(row, of_patients));
+                Ok(Self::Known(found.collect::<Result<Vec<_>, _>>()?.into_iter()))
+            }
+            Lead::Many(conditions) => {
+                let (condition, parameters) = condition_of(&conditions);
+                let condition = match of_patients {
+                    true if conditions.is_empty() => "true".to_owned(),
+                    true => format!("study IN (SELECT s.id FROM study s WHERE {condition})"),
+                    false => condition,
+                };
+                let name = if of_patients { PATIENTS } else { STUDIES };
+                connection.execute_typed(
+                    &format!("DECLARE {name} NO SCROLL CURSOR FOR {from} {condition} {order}"),
+                    &parameters,
+                )?;
+                Ok(Self::Cursor(name))
+            }
+        }
+    }
+
+    fn next(&mut self, connection: &mut ServerConnection, at_once: usize) -> Result<Vec<ChunkRow>, ServerFailure> {
+        match self {
+            Self::Known(known) => Ok(known.take(at_once).collect()),
+            Self::Cursor(name) => {
+                let rows = connection.query(&format!("FETCH {at_once} FROM {name}"), &[])?;
+                rows.iter().map(|row| ChunkRow::of(row, *name == PATIENTS)).collect()
+            }
+        }
+    }
+}
+
+impl ChunkRow {
+    fn of(row: &tokio_postgres::Row, of_patients: bool) -> Result<Self, ServerFailure> {
+        Ok(if of_patients { Self::Person(row.try_get(0)?) } else { Self::Study(row.try_get(0)?) })
+    }
+}
+
+/// The conditions of a cursor, with their parameters.
+fn condition_of(conditions: &[LeadCondition]) -> (String, Vec<(SqlParameter<'_>, Type)>) {
+    let (mut sql, mut parameters): (Vec<String>, Vec<(SqlParameter<'_>, Type)>) = (vec!["true".to_owned()], Vec::new());
+    for condition in conditions {
+        let number = parameters.len() + 1;
+        match condition {
+            LeadCondition::In(subquery, parameter) => {
+                sql.push(format!("s.id IN ({})", subquery.replace("$1", &format!("${number}"))));
+                parameters.push(parameter.value());
+            }
+            LeadCondition::Dates(from, to) => {
+                sql.push(format!("s.study_date >= ${number} AND s.study_date <= ${}", number + 1));
+                parameters.extend([(from as SqlParameter<'_>, Type::TEXT), (to as SqlParameter<'_>, Type::TEXT)]);
+            }
+        }
+    }
+    (sql.join(" AND "), parameters)
+}
+
+/// Gives answers to the caller, from the offset up to the limit.
+struct ServerOutlet<'q> {
+    request: &'q FindRequest,
+    state: &'q QuestionState,
+    skip: u64,
+    answered: u64,
+    on_answer: &'q mut dyn FnMut(FindAnswer) -> ControlFlow<()>,
+}
+
+impl ServerOutlet<'_> {
+    /// Answers from some studies or patients.
+    fn give(
+        &mut self,
+        connection: &mut ServerConnection,
+        chunk: &[ChunkRow],
+    ) -> Result<ControlFlow<()>, ServerFailure> {
+        let persons: Vec<RowKey> = chunk
+            .iter()
+            .filter_map(|row| match row {
+                ChunkRow::Person(key) => Some(*key),
+                ChunkRow::Study(_) => None,
+            })
+            .collect();
+        let studies: Vec<i64> = match persons.is_empty() {
+            true => {
+                chunk.iter().filter_map(|row| if let ChunkRow::Study(id) = row { Some(*id) } else { None }).collect()
+            }
+            false => {
+                let sql = "SELECT DISTINCT study FROM study_patient WHERE person_key = ANY($1)";
+                let rows = connection.query(sql, &[&persons])?;
+                rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?
+            }
+        };
+        let loaded = LoadedStudies::load(connection, self.request, &studies)?;
+        let views = loaded.views();
+        let archive = match persons.is_empty() {
+            true => {
+                let totals = totals(connection, self.request, &views)?;
+                ArchiveView::part(views, totals)
+            }
+            false => ArchiveView::whole(views),
+        };
+        let persons: BTreeSet<RowKey> = persons.into_iter().collect();
+        let is_asked = |(id, identity, _): &PersonKey| persons.contains(&person_key(id, identity));
+        for answer in archive.answers(self.request, &is_asked) {
+            if self.state.is_interrupted() {
+                return Err(Error::Interrupted.into());
+            }
+            if self.skip > 0 {
+                self.skip -= 1;
+                continue;
+            }
+            self.answered += 1;
+            let go_on = (self.on_answer)(answer);
+            if go_on.is_break() || self.request.limit == Some(self.answered) {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+/// Studies with what the query is about.
+struct LoadedStudies {
+    /// The shelves of each study.
+    studies: Vec<Vec<Shelf>>,
+    /// The instances of each study, with the places of their shelves and the flags of their rows.
+    instances: Vec<Vec<(usize, i16, StoredFile)>>,
+    /// Whether shelves stand for their instances.
+    by_shelf: bool,
+}
+
+/// How a query looks at instances.
+enum InstanceNeed {
+    None,
+    /// What it asks of them is the same for all of a shelf.
+    ByShelf,
+    Each,
+}
+
+impl InstanceNeed {
+    fn of(request: &FindRequest) -> Self {
+        if request.level == Image {
+            return Self::Each;
+        }
+        let keys = request.matching_keys.iter().map(|key| key.attribute);
+        let asked = keys.chain(request.date_time_keys.iter().flat_map(|key| [key.date, key.time]));
+        let of_instances: Vec<AttributeId> =
+            asked.filter(|id| id.attribute().level == Image && !is_computed_everywhere(*id)).collect();
+        if of_instances.iter().any(|id| *id == SOPInstanceUID || OWN.contains(id)) {
+            return Self::Each;
+        }
+        if of_instances.is_empty() { Self::None } else { Self::ByShelf }
+    }
+}
+
+impl LoadedStudies {
+    fn load(connection: &mut ServerConnection, request: &FindRequest, ids: &[i64]) -> Result<Self, ServerFailure> {
+        let places: HashMap<i64, usize> = ids.iter().enumerate().map(|(at, id)| (*id, at)).collect();
+        let mut studies: Vec<Vec<Shelf>> = ids.iter().map(|_| Vec::new()).collect();
+        for shelf in load::shelves(connection, "s.study", ids)? {
+            if let Some(of_study) = places.get(&shelf.study).and_then(|at| studies.get_mut(*at)) {
+                of_study.push(shelf);
+            }
+        }
+        let need = InstanceNeed::of(request);
+        let mut instances: Vec<Vec<(usize, i16, StoredFile)>> = ids.iter().map(|_| Vec::new()).collect();
+        if matches!(need, InstanceNeed::Each) {
+            add_instances(connection, request, &studies, &mut instances)?;
+        }
+        Ok(Self { studies, instances, by_shelf: matches!(need, InstanceNeed::ByShelf) })
+    }
+
+    fn views(&self) -> Vec<StudyView<'_>> {
+        let studies = self.studies.iter().zip(&self.instances).filter(|(shelves, _)| !shelves.is_empty());
+        studies.map(|(shelves, instances)| self.view(shelves, instances)).collect()
+    }
+
+    fn view<'s>(&self, shelves: &'s [Shelf], instances: &'s [(usize, i16, StoredFile)]) -> StudyView<'s> {
+        let of_shelves = shelves.iter().map(|shelf| ShelfView {
+            record: &shelf.record,
+            count: to_u64(shelf.instances),
+            is_online: shelf.offline == 0,
+        });
+        let by_shelf = (0..).zip(shelves).map(|(shelf, own)| InstanceView {
+            record: &own.record,
+            shelf,
+            is_online: true,
+            location: None,
+        });
+        let views = match self.by_shelf {
+            true => by_shelf.collect(),
+            false => instances.iter().map(|(shelf, flags, file)| instance_view(*shelf, *flags, file)).collect(),
+        };
+        StudyView::new(of_shelves.collect(), views)
+    }
+}
+
+fn instance_view(shelf: usize, row_flags: i16, file: &StoredFile) -> InstanceView<'_> {
+    let is_there = row_flags & flags::FIRST_IS_MISSING == 0;
+    InstanceView {
+        record: &file.record,
+        shelf,
+        is_online: row_flags & flags::OFFLINE == 0,
+        location: is_there.then_some(&file.location),
+    }
+}
+
+fn add_instances(
+    connection: &mut ServerConnection,
+    request: &FindRequest,
+    studies: &[Vec<Shelf>],
+    instances: &mut [Vec<(usize, i16, StoredFile)>],
+) -> Result<(), ServerFailure> {
+    let mut shelves: HashMap<i64, (usize, usize, &Shelf)> = HashMap::new();
+    for (study, of_study) in studies.iter().enumerate() {
+        shelves.extend(of_study.iter().enumerate().map(|(at, shelf)| (shelf.id, (study, at, shelf))));
+    }
+    let ids: Vec<i64> = shelves.keys().copied().collect();
+    let rows = match instance_keys(request) {
+        Some(keys) => connection.query(
+            "SELECT shelf, flags, body FROM instance WHERE uid_key = ANY($2) AND shelf = ANY($1) \
+             UNION SELECT shelf, flags, body FROM instance WHERE flags & 4 <> 0 AND shelf = ANY($1)",
+            &[&ids, &keys],
+        )?,
+        None => connection.query("SELECT shelf, flags, body FROM instance WHERE shelf = ANY($1)", &[&ids])?,
+    };
+    for row in rows {
+        let Some((study, at, shelf)) = shelves.get(&row.try_get(0)?) else { continue };
+        let file = shelf.file(InstanceBody::unpack(row.try_get(2)?, shelf.base())?);
+        if let Some(of_study) = instances.get_mut(*study) {
+            of_study.push((*at, row.try_get(1)?, file));
+        }
+    }
+    Ok(())
+}
+
+/// The numbers of the patients of these studies, if the query is about them.
+fn totals(
+    connection: &mut ServerConnection,
+    request: &FindRequest,
+    views: &[StudyView<'_>],
+) -> Result<PersonTotals, ServerFailure> {
+    let counts = [NumberOfPatientRelatedStudies, NumberOfPatientRelatedSeries, NumberOfPatientRelatedInstances];
+    let matched = request.matching_keys.iter().map(|key| key.attribute);
+    if !matched.chain(request.return_keys.iter().map(|key| key.attribute)).any(|id| counts.contains(&id)) {
+        return Ok(PersonTotals::default());
+    }
+    let mut persons: HashMap<RowKey, (String, String)> = HashMap::new();
+    for ((id, identity, _), _) in views.iter().flat_map(StudyView::persons) {
+        persons.insert(person_key(&id, &identity), (id, identity));
+    }
+    let keys: Vec<RowKey> = persons.keys().copied().collect();
+    let sql = "SELECT p.person_key, p.issuer, s.series_count, s.instance_count, s.offline_count \
+               FROM study_patient p JOIN study s ON s.id = p.study WHERE p.person_key = ANY($1)";
+    let mut found = Vec::new();
+    for row in connection.query(sql, &[&keys])? {
+        let Some((id, identity)) = persons.get(&row.try_get(0)?) else { continue };
+        let issuer = super::keys::from_column(row.try_get(1)?);
+        let (series, instances) = (to_u64(row.try_get(2)?), to_u64(row.try_get(3)?));
+        let is_online = row.try_get::<_, i64>(4)? == 0;
+        found.push(((id.clone(), identity.clone(), issuer), StudyTotals { series, instances, is_online }));
+    }
+    Ok(PersonTotals::of(&found))
+}

@@ -1,0 +1,265 @@
+//! Transactions that change instances.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
+
+use super::address::PostgresAddress;
+use super::connection::{ServerConnection, ServerSession};
+use super::error::ServerFailure;
+use super::keys::{RowKey, place_number, to_column};
+use super::load::{self, PartNeeds};
+use super::save::{self, DirectoryIds, Unsaved};
+use super::schema;
+use crate::db::Error;
+use crate::db::contents::{Contents, kind};
+use crate::model::location::Place;
+
+/// How often a transaction is tried again because of others. Each of them has then made progress.
+const MOST_ATTEMPTS: usize = 20;
+
+/// Directories whose numbers are kept in memory. There may be millions.
+const MOST_DIRECTORIES: usize = 100_000;
+
+/// Writers that count in one row. Two that share a row wait for each other.
+const SLOTS: u64 = 256;
+
+/// A connection that changes an index.
+pub(super) struct IndexChanger {
+    address: PostgresAddress,
+    session: ServerSession,
+    connection: Option<ServerConnection>,
+    directories: DirectoryIds,
+    slot: i32,
+    /// Whether a commit was sent whose answer was lost.
+    pub(super) is_in_doubt: bool,
+}
+
+impl IndexChanger {
+    /// Connects, and makes the tables if there are none.
+    pub(super) fn open(address: &PostgresAddress, session: ServerSession) -> Result<Self, Error> {
+        let mut connection = ServerConnection::open(address, session)?;
+        schema::prepare(&mut connection, address)?;
+        let seed = [std::process::id().to_le_bytes().to_vec(), format!("{:p}", &raw const connection).into_bytes()];
+        let slot = xxhash_rust::xxh3::xxh3_64(&seed.concat()) % SLOTS;
+        Ok(Self {
+            address: address.clone(),
+            session,
+            connection: Some(connection),
+            directories: DirectoryIds::new(),
+            slot: slot as i32,
+            is_in_doubt: false,
+        })
+    }
+
+    /// Ends the connection. The next change makes a new one.
+    pub(super) fn disconnect(&mut self) {
+        self.connection = None;
+        self.directories.clear();
+    }
+
+    /// Reads the numbers of directories again when they are needed.
+    pub(super) fn forget_directories(&mut self) {
+        self.directories.clear();
+    }
+
+    pub(super) fn server(&self) -> &str {
+        self.address.shown()
+    }
+
+    /// The connection, which is made again if it was lost.
+    fn connection(&mut self) -> Result<&mut ServerConnection, ServerFailure> {
+        if self.connection.as_ref().is_none_or(ServerConnection::is_closed) {
+            self.connection = None;
+            let mut connection = ServerConnection::open(&self.address, self.session).map_err(|error| match error {
+                Error::ServerGone { detail, .. } => ServerFailure::Gone(detail),
+                other => ServerFailure::Other(other),
+            })?;
+            schema::check(&mut connection, &self.address)?;
+            self.connection = Some(connection);
+        }
+        self.connection.as_mut().ok_or(ServerFailure::Gone(String::new()))
+    }
+
+    /// Runs `work` in one transaction. If others are in its way, it begins again.
+    pub(super) fn transaction<T>(
+        &mut self,
+        mut work: impl FnMut(&mut ServerConnection, &mut DirectoryIds) -> Result<T, ServerFailure>,
+    ) -> Result<T, ServerFailure> {
+        for _ in 0..MOST_ATTEMPTS {
+            match self.attempt(&mut work) {
+                Err(ServerFailure::Again) => {}
+                done => return done,
+            }
+        }
+        Err(ServerFailure::Again)
+    }
+
+    fn attempt<T>(
+        &mut self,
+        work: &mut impl FnMut(&mut ServerConnection, &mut DirectoryIds) -> Result<T, ServerFailure>,
+    ) -> Result<T, ServerFailure> {
+        let slot = self.slot;
+        let mut directories = std::mem::take(&mut self.directories);
+        if directories.len() > MOST_DIRECTORIES {
+            directories.clear();
+        }
+        let connection = self.connection()?;
+        connection.run("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")?;
+        let done = work(connection, &mut directories).and_then(|done| {
+            connection.execute(
+                "INSERT INTO writer_slot VALUES ($1, 1) ON CONFLICT (slot) DO UPDATE SET changes = writer_slot.changes + 1",
+                &[&slot],
+            )?;
+            Ok(done)
+        });
+        match done {
+            Ok(done) => match connection.run("COMMIT") {
+                Ok(()) => {
+                    // Only now the rows of new directories are sure to be there.
+                    self.directories = directories;
+                    Ok(done)
+                }
+                Err(failure) => {
+                    self.is_in_doubt |= matches!(failure, ServerFailure::Gone(_));
+                    Err(failure)
+                }
+            },
+            Err(failure) => {
+                if connection.run("ROLLBACK").is_err() {
+                    self.connection = None;
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    /// Loads a part of the index, changes it, and writes back what differs.
+    pub(super) fn change<T>(
+        &mut self,
+        needs: &PartNeeds,
+        mut change: impl FnMut(&mut Contents) -> T,
+    ) -> Result<(T, Contents), ServerFailure> {
+        let mut more = BTreeSet::new();
+        for _ in 0..MOST_ATTEMPTS {
+            let done = self.transaction(|connection, directories| {
+                match changed(connection, directories, needs, &more, &mut change) {
+                    Ok(done) => Ok(Some(done)),
+                    Err(Unsaved::Studies(studies)) => {
+                        more.extend(studies);
+                        // Nothing is to be committed, and no row of a new directory is there.
+                        directories.clear();
+                        connection.run("ROLLBACK; BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")?;
+                        Ok(None)
+                    }
+                    Err(Unsaved::Failure(failure)) => Err(failure),
+                }
+            })?;
+            if let Some(done) = done {
+                return Ok(done);
+            }
+        }
+        Err(ServerFailure::Again)
+    }
+}
+
+fn changed<T>(
+    connection: &mut ServerConnection,
+    directories: &mut DirectoryIds,
+    needs: &PartNeeds,
+    more: &BTreeSet<String>,
+    change: &mut impl FnMut(&mut Contents) -> T,
+) -> Result<(T, Contents), Unsaved> {
+    lock_directories(connection, directories, needs)?;
+    let studies = lock_studies(connection, needs.studies.union(more))?;
+    let part = load::part(connection, needs, studies)?;
+    let mut contents = part.contents();
+    let done = change(&mut contents);
+    let found = contents.directories.iter().cloned();
+    let known = contents.instances.values().flatten().map(|file| &file.location);
+    let all = found.chain(known.map(|location| (kind(location.place), location.directory.clone())));
+    add_directories(connection, directories, &all.collect())?;
+    save::save(connection, &part, &contents, directories)?;
+    Ok((done, contents))
+}
+
+/// Makes the rows of directories, and locks those that a scan has looked at. Two scans of one
+/// directory then come one after the other.
+fn lock_directories(
+    connection: &mut ServerConnection,
+    directories: &mut DirectoryIds,
+    needs: &PartNeeds,
+) -> Result<(), ServerFailure> {
+    add_directories(connection, directories, &needs.directories)?;
+    if needs.files.is_empty() {
+        return Ok(());
+    }
+    let scanned = needs.files.iter().flat_map(|file| {
+        let places: &[Place] =
+            if file.is_archive { &[Place::Archive] } else { &[Place::InPlace, Place::Managed, Place::MetadataOnly] };
+        places.iter().filter_map(|place| directories.get(&(place_number(*place), file.directory.clone())))
+    });
+    let ids: Vec<i64> = scanned.copied().collect::<BTreeSet<_>>().into_iter().collect();
+    connection.query("SELECT id FROM directory WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE", &[&ids])?;
+    Ok(())
+}
+
+fn add_directories(
+    connection: &mut ServerConnection,
+    directories: &mut DirectoryIds,
+    wanted: &BTreeSet<(u8, PathBuf)>,
+) -> Result<(), ServerFailure> {
+    let mut new: Vec<(RowKey, i16, &PathBuf)> = Vec::new();
+    for (place, path) in wanted {
+        let place = i16::from(*place);
+        if !directories.contains_key(&(place, path.clone())) {
+            new.push((RowKey::of_path(path), place, path));
+        }
+    }
+    if new.is_empty() {
+        return Ok(());
+    }
+    new.sort();
+    let keys: Vec<RowKey> = new.iter().map(|(key, ..)| *key).collect();
+    let places: Vec<i16> = new.iter().map(|(_, place, _)| *place).collect();
+    let paths: Vec<&[u8]> = new.iter().map(|(.., path)| path.as_os_str().as_encoded_bytes()).collect();
+    connection.execute(
+        "INSERT INTO directory (path_key, place, path) SELECT * FROM unnest($1::uuid[], $2::smallint[], $3::bytea[]) \
+         ON CONFLICT DO NOTHING",
+        &[&keys, &places, &paths],
+    )?;
+    let sql = "SELECT id, place, path FROM directory WHERE (path_key, place) IN \
+               (SELECT * FROM unnest($1::uuid[], $2::smallint[]))";
+    for row in connection.query(sql, &[&keys, &places])? {
+        directories.insert((row.try_get(1)?, super::keys::path_from(row.try_get(2)?)), row.try_get(0)?);
+    }
+    Ok(())
+}
+
+/// Locks the rows of studies in the order of their keys, and makes those that are missing. Returns
+/// their numbers by UID.
+fn lock_studies<'u>(
+    connection: &mut ServerConnection,
+    uids: impl Iterator<Item = &'u String>,
+) -> Result<HashMap<String, i64>, ServerFailure> {
+    let mut by_key: Vec<(RowKey, &String)> = uids.map(|uid| (RowKey::of_uid(uid), uid)).collect();
+    if by_key.is_empty() {
+        return Ok(HashMap::new());
+    }
+    by_key.sort();
+    let keys: Vec<RowKey> = by_key.iter().map(|(key, _)| *key).collect();
+    let texts: Vec<String> = by_key.iter().map(|(_, uid)| to_column(uid)).collect();
+    let rows = connection.query(
+        "INSERT INTO study (uid_key, study_instance_uid) SELECT key, uid FROM unnest($1::uuid[], $2::text[]) \
+         WITH ORDINALITY AS u(key, uid, at) ORDER BY at \
+         ON CONFLICT (uid_key) DO UPDATE SET revision = study.revision + 1 RETURNING uid_key, id",
+        &[&keys, &texts],
+    )?;
+    let uids: HashMap<RowKey, &String> = by_key.into_iter().collect();
+    let mut ids = HashMap::new();
+    for row in rows {
+        if let Some(uid) = uids.get(&row.try_get(0)?) {
+            ids.insert((*uid).clone(), row.try_get(1)?);
+        }
+    }
+    Ok(ids)
+}

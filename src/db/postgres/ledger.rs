@@ -1,0 +1,141 @@
+//! What scans have seen.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::connection::ServerConnection;
+use super::error::ServerFailure;
+use super::keys::{RowKey, name_from, path_from, place_number, to_u64};
+use super::load::{self, flags};
+use super::marks::{FileMarks, MARK_COLUMNS};
+use super::reader::PostgresReader;
+use crate::db::contents::{FileKey, StoredFile};
+use crate::db::{DeclaredCoverage, DirectorySnapshot, Error, KnownFile, LocatedInstance, ScanLedger};
+use crate::model::attribute::AttributeId;
+use crate::model::location::Place;
+
+/// The files that an index knows in a directory or archive file.
+fn files_of(
+    connection: &mut ServerConnection,
+    is_archive: bool,
+    directory: &Path,
+) -> Result<Vec<(OsString, KnownFile)>, ServerFailure> {
+    let mut marks = FileMarks::default();
+    let sql = format!("SELECT {MARK_COLUMNS} FROM file_mark WHERE directory_key = $1 AND is_archive = $2");
+    let rows = connection.query(&sql, &[&RowKey::of_path(directory), &is_archive])?;
+    rows.iter().try_for_each(|row| marks.add(row))?;
+    let mut found = Vec::new();
+    let known = |size, mtime_ms, missing| KnownFile { size, mtime_ms, note: None, missing, lacks_declared: false };
+    load::each_instance_in(connection, is_archive, directory, &mut |file, row_flags| {
+        let location = file.location;
+        let is_missing = row_flags & flags::FIRST_IS_MISSING != 0;
+        found.push((location.file_name, known(location.size, location.mtime_ms, is_missing)));
+    })?;
+    let sql = "SELECT c.file_name, c.size, c.mtime_ms FROM directory d JOIN copy c ON c.directory = d.id \
+               WHERE d.path_key = $1 AND (d.place = $2) = $3";
+    let archive = place_number(Place::Archive);
+    for row in connection.query(sql, &[&RowKey::of_path(directory), &archive, &is_archive])? {
+        let name = name_from(row.try_get(0)?);
+        let key = FileKey { is_archive, directory: directory.to_owned(), name: name.clone() };
+        found.push((name, known(to_u64(row.try_get(1)?), row.try_get(2)?, marks.missing.contains(&key))));
+    }
+    for (key, file) in marks.unindexed {
+        let note = Some(Arc::new(file.note));
+        found.push((key.name, KnownFile { note, ..known(file.size, file.mtime_ms, false) }));
+    }
+    Ok(found)
+}
+
+impl PostgresReader {
+    fn files_in(&mut self, is_archive: bool, directory: &Path) -> Result<Vec<(OsString, KnownFile)>, Error> {
+        self.ask_at_once(|connection| files_of(connection, is_archive, directory))
+    }
+}
+
+/// Declared attributes are not kept in PostgreSQL yet, so nothing lacks one.
+impl ScanLedger for PostgresReader {
+    fn directory_now(&mut self, directory: &Path) -> Result<DirectorySnapshot<'_>, Error> {
+        let files: HashMap<_, _> = self.files_in(false, directory)?.into_iter().collect();
+        Ok(DirectorySnapshot::new(move || Ok(files)))
+    }
+
+    fn archive_members(&mut self, archive: &Path, on_member: &mut dyn FnMut(OsString, KnownFile)) -> Result<(), Error> {
+        self.files_in(true, archive)?.into_iter().for_each(|(name, file)| on_member(name, file));
+        Ok(())
+    }
+
+    fn archive_summary(&mut self, archive: &Path) -> Result<(u64, Vec<(OsString, KnownFile)>), Error> {
+        let files = self.files_in(true, archive)?;
+        let indexed = files.iter().filter(|(_, file)| file.is_indexed() && !file.missing).count();
+        Ok((indexed as u64, files.into_iter().filter(|(_, file)| !file.is_indexed()).collect()))
+    }
+
+    fn archive_is_without_declared(&mut self, _archive: &Path) -> Result<bool, Error> {
+        Ok(false)
+    }
+
+    fn without_declared_below(&mut self, _place: Place, _root: &Path) -> Result<u64, Error> {
+        Ok(0)
+    }
+
+    fn declared_coverage(&mut self) -> Result<DeclaredCoverage, Error> {
+        self.ask(|connection| {
+            let sql = "SELECT coalesce(sum(instance_count), 0)::bigint FROM study";
+            Ok(DeclaredCoverage { lacking: 0, all: to_u64(connection.query_one(sql, &[])?.try_get(0)?) })
+        })
+    }
+
+    fn directories_without_declared(&mut self, _place: Place, _root: &Path) -> Result<Vec<PathBuf>, Error> {
+        Ok(Vec::new())
+    }
+
+    fn located_instances(&mut self, place: Place, directory: &Path) -> Result<Vec<LocatedInstance>, Error> {
+        let is_archive = place == Place::Archive;
+        let (files, copies) = self.ask_at_once(|connection| {
+            let mut files = Vec::new();
+            load::each_instance_in(connection, is_archive, directory, &mut |file, _| files.push(file))?;
+            let copies = load::copies_in(connection, is_archive, directory)?;
+            Ok((files, copies))
+        })?;
+        let located = |held: StoredFile| {
+            let value = |id| held.record.value(id).to_owned();
+            LocatedInstance {
+                sop_instance_uid: value(AttributeId::SOPInstanceUID),
+                sop_class_uid: value(AttributeId::SOPClassUID),
+                transfer_syntax: value(AttributeId::AvailableTransferSyntaxUID),
+                differs: held.differs,
+                checksum: held.checksum,
+                location: held.location,
+            }
+        };
+        Ok(files.into_iter().chain(copies).map(located).collect())
+    }
+
+    fn directories_below(
+        &mut self,
+        place: Place,
+        root: &Path,
+        after: &Path,
+        limit: usize,
+    ) -> Result<Vec<PathBuf>, Error> {
+        // What follows a path and a slash lies below it. '0' is the byte after the slash.
+        let from = root.join("").into_os_string().into_encoded_bytes();
+        let to = [from.strip_suffix(b"/").unwrap_or_default(), b"0"].concat();
+        let (after, limit) = (after.as_os_str().as_encoded_bytes(), i64::try_from(limit).unwrap_or(i64::MAX));
+        self.ask(|connection| {
+            let sql = "SELECT path FROM directory WHERE place = $1 AND path > $2 AND path > $3 AND path < $4 \
+                       ORDER BY path LIMIT $5";
+            let rows = connection.query(sql, &[&place_number(place), &from, &after, &to, &limit])?;
+            rows.iter().map(|row| Ok(path_from(row.try_get(0)?))).collect()
+        })
+    }
+
+    fn mount_points(&mut self) -> Result<BTreeSet<PathBuf>, Error> {
+        self.ask(|connection| {
+            let rows = connection.query("SELECT path FROM mount_point", &[])?;
+            rows.iter().map(|row| Ok(path_from(row.try_get(0)?))).collect()
+        })
+    }
+}

@@ -1,0 +1,265 @@
+//! Reads the part of an index that a transaction is about.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::OsString;
+use std::path::Path;
+
+use tokio_postgres::Row;
+
+use super::body::InstanceBody;
+use super::connection::{ServerConnection, SqlParameter};
+use super::error::ServerFailure;
+use super::keys::{RowKey, name_from, path_from, place_from, place_number, to_u64};
+use super::marks::{self, FileMarks};
+use super::shelves::{SHELF_COLUMNS, Shelf, record_from};
+use crate::db::contents::{Contents, FileKey, StoredFile};
+use crate::model::attribute::AttributeId;
+use crate::model::checksum::Checksum;
+use crate::model::location::{Location, Place};
+
+/// Bits of `instance.flags`.
+pub(super) mod flags {
+    pub(in crate::db::postgres) const OFFLINE: i16 = 1;
+    pub(in crate::db::postgres) const FIRST_IS_MISSING: i16 = 2;
+    pub(in crate::db::postgres) const UID_IS_SEPARATED: i16 = 4;
+}
+
+/// What a transaction looks at.
+#[derive(Default)]
+pub(super) struct PartNeeds {
+    /// SOP Instance UIDs.
+    pub(super) uids: BTreeSet<String>,
+    /// Files, whatever instances they are of.
+    pub(super) files: BTreeSet<FileKey>,
+    /// Files that are of these instances only, or of none.
+    pub(super) locations: BTreeSet<FileKey>,
+    /// Studies that new objects belong to.
+    pub(super) studies: BTreeSet<String>,
+    /// Directories that have to be there.
+    pub(super) directories: BTreeSet<(u8, std::path::PathBuf)>,
+}
+
+/// A row of an instance as it was read.
+#[derive(Clone, Copy)]
+pub(super) struct KnownRow {
+    pub(super) shelf: i64,
+    pub(super) flags: i16,
+}
+
+/// Instances with their rows.
+#[derive(Default)]
+pub(super) struct LoadedInstances {
+    pub(super) files: BTreeMap<String, Vec<StoredFile>>,
+    pub(super) rows: HashMap<String, KnownRow>,
+    pub(super) shelves: HashMap<i64, Shelf>,
+}
+
+/// The part of an index, before it is changed.
+pub(super) struct LoadedPart {
+    pub(super) instances: LoadedInstances,
+    pub(super) marks: FileMarks,
+    /// Number of each study that is locked, by UID.
+    pub(super) studies: HashMap<String, i64>,
+}
+
+impl LoadedPart {
+    /// The part as contents that can be changed.
+    pub(super) fn contents(&self) -> Contents {
+        let FileMarks { unindexed, missing, faults, conflicts } = self.marks.clone();
+        let instances = self.instances.files.clone();
+        Contents { instances, unindexed, missing, faults, conflicts, ..Contents::default() }
+    }
+}
+
+/// Reads shelves by a condition on `s`.
+pub(super) fn shelves(
+    connection: &mut ServerConnection,
+    condition: &str,
+    ids: &[i64],
+) -> Result<Vec<Shelf>, ServerFailure> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sql = format!(
+        "SELECT {SHELF_COLUMNS} FROM shelf s JOIN directory d ON d.id = s.directory WHERE {condition} = ANY($1)"
+    );
+    connection.query(&sql, &[&ids])?.iter().map(Shelf::of_row).collect()
+}
+
+/// Reads instances with all of their files. `known` has shelves that need not be read again.
+pub(super) fn instances(
+    connection: &mut ServerConnection,
+    uids: &BTreeSet<String>,
+    known: HashMap<i64, Shelf>,
+) -> Result<LoadedInstances, ServerFailure> {
+    let keys: Vec<RowKey> = uids.iter().map(|uid| RowKey::of_uid(uid)).collect();
+    let mut loaded = LoadedInstances { shelves: known, ..LoadedInstances::default() };
+    if keys.is_empty() {
+        return Ok(loaded);
+    }
+    let rows = connection.query("SELECT shelf, flags, body FROM instance WHERE uid_key = ANY($1)", &[&keys])?;
+    let mut others = BTreeSet::new();
+    for row in &rows {
+        let shelf: i64 = row.try_get(0)?;
+        if !loaded.shelves.contains_key(&shelf) {
+            others.insert(shelf);
+        }
+    }
+    let others: Vec<i64> = others.into_iter().collect();
+    loaded.shelves.extend(shelves(connection, "s.id", &others)?.into_iter().map(|shelf| (shelf.id, shelf)));
+    let mut by_key = HashMap::new();
+    for row in &rows {
+        let id: i64 = row.try_get(0)?;
+        let shelf = loaded.shelves.get(&id).ok_or(ServerFailure::Again)?;
+        let file = shelf.file(InstanceBody::unpack(row.try_get(2)?, shelf.base())?);
+        let uid = file.record.value(AttributeId::SOPInstanceUID).to_owned();
+        by_key.insert(RowKey::of_uid(&uid), uid.clone());
+        loaded.rows.insert(uid.clone(), KnownRow { shelf: id, flags: row.try_get(1)? });
+        loaded.files.insert(uid, vec![file]);
+    }
+    if !by_key.is_empty() {
+        add_copies(connection, &by_key, &mut loaded.files)?;
+    }
+    Ok(loaded)
+}
+
+fn add_copies(
+    connection: &mut ServerConnection,
+    by_key: &HashMap<RowKey, String>,
+    files: &mut BTreeMap<String, Vec<StoredFile>>,
+) -> Result<(), ServerFailure> {
+    let keys: Vec<RowKey> = by_key.keys().copied().collect();
+    let sql = format!(
+        "SELECT {COPY_COLUMNS} FROM copy c JOIN directory d ON d.id = c.directory WHERE c.uid_key = ANY($1) \
+         ORDER BY c.uid_key, c.position"
+    );
+    for row in connection.query(&sql, &[&keys])? {
+        let held = by_key.get(&row.try_get(0)?).and_then(|uid| files.get_mut(uid));
+        let Some(held) = held else { continue };
+        let Some(first) = held.first() else { continue };
+        let copy = copy_of(&row, first)?;
+        held.push(copy);
+    }
+    Ok(())
+}
+
+/// The columns that [`copy_of`] reads.
+const COPY_COLUMNS: &str =
+    "c.uid_key, d.place, d.path, c.file_name, c.size, c.mtime_ms, c.checksum, c.differs, c.declared, c.record";
+
+fn copy_of(row: &Row, first: &StoredFile) -> Result<StoredFile, ServerFailure> {
+    let location = Location {
+        place: place_from(row.try_get(1)?),
+        directory: path_from(row.try_get(2)?),
+        file_name: name_from(row.try_get(3)?),
+        size: to_u64(row.try_get(4)?),
+        mtime_ms: row.try_get(5)?,
+    };
+    let checksum: Option<&[u8]> = row.try_get(6)?;
+    let checksum = checksum.and_then(|bytes| bytes.first_chunk()).map(|bytes| Checksum::from_bytes(*bytes));
+    let record = match row.try_get::<_, Option<&str>>(9)? {
+        Some(text) => record_from(text)?,
+        None => first.record.clone(),
+    };
+    Ok(StoredFile { location, record, checksum, differs: row.try_get(7)?, declared: row.try_get(8)? })
+}
+
+/// Copies that fulfil a condition on `c` or `d`.
+pub(super) fn copies(
+    connection: &mut ServerConnection,
+    condition: &str,
+    parameters: &[SqlParameter<'_>],
+) -> Result<Vec<StoredFile>, ServerFailure> {
+    let sql = format!(
+        "SELECT {COPY_COLUMNS}, i.shelf, i.body FROM directory d JOIN copy c ON c.directory = d.id \
+         JOIN instance i ON i.uid_key = c.uid_key WHERE {condition}"
+    );
+    let rows = connection.query(&sql, parameters)?;
+    let ids = rows.iter().map(|row| row.try_get(10)).collect::<Result<BTreeSet<i64>, _>>()?;
+    let ids: Vec<i64> = ids.into_iter().collect();
+    let shelves: HashMap<i64, Shelf> =
+        shelves(connection, "s.id", &ids)?.into_iter().map(|shelf| (shelf.id, shelf)).collect();
+    let mut found = Vec::new();
+    for row in &rows {
+        let Some(shelf) = shelves.get(&row.try_get(10)?) else { continue };
+        found.push(copy_of(row, &shelf.file(InstanceBody::unpack(row.try_get(11)?, shelf.base())?))?);
+    }
+    Ok(found)
+}
+
+/// The copies in a directory or archive file.
+pub(super) fn copies_in(
+    connection: &mut ServerConnection,
+    is_archive: bool,
+    directory: &Path,
+) -> Result<Vec<StoredFile>, ServerFailure> {
+    let archive = place_number(Place::Archive);
+    let condition = "d.path_key = $1 AND (d.place = $2) = $3";
+    copies(connection, condition, &[&RowKey::of_path(directory), &archive, &is_archive])
+}
+
+/// The instances that have one of these files.
+pub(super) fn uids_at(
+    connection: &mut ServerConnection,
+    files: &BTreeSet<FileKey>,
+) -> Result<BTreeSet<String>, ServerFailure> {
+    let mut by_directory: BTreeMap<(bool, &Path), BTreeSet<&OsString>> = BTreeMap::new();
+    for key in files {
+        by_directory.entry((key.is_archive, &key.directory)).or_default().insert(&key.name);
+    }
+    let mut found = BTreeSet::new();
+    for ((is_archive, directory), names) in by_directory {
+        each_instance_in(connection, is_archive, directory, &mut |file, _| {
+            if names.contains(&file.location.file_name) {
+                found.insert(file.record.value(AttributeId::SOPInstanceUID).to_owned());
+            }
+        })?;
+        let copies = copies_in(connection, is_archive, directory)?;
+        let named = copies.into_iter().filter(|copy| names.contains(&copy.location.file_name));
+        found.extend(named.map(|copy| copy.record.value(AttributeId::SOPInstanceUID).to_owned()));
+    }
+    Ok(found)
+}
+
+/// Calls `on_file` for each first file in a directory or archive file, with the flags of its row.
+pub(super) fn each_instance_in(
+    connection: &mut ServerConnection,
+    is_archive: bool,
+    directory: &Path,
+    on_file: &mut dyn FnMut(StoredFile, i16),
+) -> Result<(), ServerFailure> {
+    let archive = place_number(Place::Archive);
+    let sql = "SELECT s.id FROM directory d JOIN shelf s ON s.directory = d.id \
+               WHERE d.path_key = $1 AND (d.place = $2) = $3";
+    let rows = connection.query(sql, &[&RowKey::of_path(directory), &archive, &is_archive])?;
+    let ids = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<i64>, _>>()?;
+    let shelves: HashMap<i64, Shelf> =
+        shelves(connection, "s.id", &ids)?.into_iter().map(|shelf| (shelf.id, shelf)).collect();
+    if shelves.is_empty() {
+        return Ok(());
+    }
+    for row in connection.query("SELECT shelf, flags, body FROM instance WHERE shelf = ANY($1)", &[&ids])? {
+        let Some(shelf) = shelves.get(&row.try_get(0)?) else { continue };
+        on_file(shelf.file(InstanceBody::unpack(row.try_get(2)?, shelf.base())?), row.try_get(1)?);
+    }
+    Ok(())
+}
+
+/// Reads what a transaction looks at. The studies are locked already.
+pub(super) fn part(
+    connection: &mut ServerConnection,
+    needs: &PartNeeds,
+    studies: HashMap<String, i64>,
+) -> Result<LoadedPart, ServerFailure> {
+    let ids: Vec<i64> = studies.values().copied().collect();
+    let known = shelves(connection, "s.study", &ids)?.into_iter().map(|shelf| (shelf.id, shelf)).collect();
+    let mut uids = needs.uids.clone();
+    if !needs.files.is_empty() {
+        uids.extend(uids_at(connection, &needs.files)?);
+    }
+    let instances = instances(connection, &uids, known)?;
+    let mut files: BTreeSet<FileKey> = needs.files.union(&needs.locations).cloned().collect();
+    files.extend(instances.files.values().flatten().map(StoredFile::key));
+    let marks = marks::load(connection, &uids, &files)?;
+    Ok(LoadedPart { instances, marks, studies })
+}

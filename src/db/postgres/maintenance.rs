@@ -1,0 +1,168 @@
+//! PartChanges that are not about single instances: scans, mount points, missing files, the storage.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use super::connection::ServerConnection;
+use super::error::ServerFailure;
+use super::group::IndexChanger;
+use super::keys::{RowKey, path_from, place_number};
+use super::load::PartNeeds;
+use super::marks::{self, FileMarks, MARK_COLUMNS};
+use crate::db::contents::{Contents, FileKey};
+use crate::db::{Mounted, Tally};
+use crate::model::location::Place;
+
+/// Missing files that one transaction drops.
+const PRUNED_AT_ONCE: usize = 500;
+
+pub(super) fn begin_scan(changer: &mut IndexChanger, roots: &str, now_ms: i64) -> Result<i64, ServerFailure> {
+    changer.transaction(|connection, _| {
+        let sql = "INSERT INTO scan (started_ms, roots) VALUES ($1, $2) RETURNING id";
+        Ok(connection.query_one(sql, &[&now_ms, &roots])?.try_get(0)?)
+    })
+}
+
+pub(super) fn begin_pass(
+    changer: &mut IndexChanger,
+    roots: &str,
+    scan: Option<i64>,
+    now_ms: i64,
+) -> Result<i64, ServerFailure> {
+    let known = changer.transaction(|connection, _| {
+        let row = connection.query_opt("SELECT id FROM scan WHERE id = $1", &[&scan])?;
+        Ok(row.map(|row| row.try_get(0)).transpose()?)
+    })?;
+    known.map_or_else(|| begin_scan(changer, roots, now_ms), Ok)
+}
+
+pub(super) fn end_scan(changer: &mut IndexChanger, scan: i64, summary: &str, now_ms: i64) -> Result<(), ServerFailure> {
+    changer.transaction(|connection, _| {
+        let sql = "UPDATE scan SET finished_ms = $2, summary = $3 WHERE id = $1";
+        connection.execute(sql, &[&scan, &now_ms, &summary]).map(drop)
+    })
+}
+
+pub(super) fn note_watch(changer: &mut IndexChanger, roots: &str, state: Option<&str>) -> Result<(), ServerFailure> {
+    let key = RowKey::of(&[roots.as_bytes()]);
+    changer.transaction(|connection, _| match state {
+        Some(state) => {
+            let sql =
+                "INSERT INTO watch VALUES ($1, $2, $3) ON CONFLICT (roots_key) DO UPDATE SET state = excluded.state";
+            connection.execute(sql, &[&key, &roots, &state]).map(drop)
+        }
+        None => connection.execute("DELETE FROM watch WHERE roots_key = $1", &[&key]).map(drop),
+    })
+}
+
+pub(super) fn mount_point(changer: &mut IndexChanger, path: &Path, mounted: Mounted) -> Result<(), ServerFailure> {
+    let (key, bytes) = (RowKey::of_path(path), path.as_os_str().as_encoded_bytes());
+    changer.transaction(|connection, _| match mounted {
+        Mounted::Yes => {
+            let sql = "INSERT INTO mount_point VALUES ($1, $2) ON CONFLICT DO NOTHING";
+            connection.execute(sql, &[&key, &bytes]).map(drop)
+        }
+        Mounted::NoLonger => connection.execute("DELETE FROM mount_point WHERE path_key = $1", &[&key]).map(drop),
+    })
+}
+
+pub(super) fn name_index(changer: &mut IndexChanger, id: Option<&str>) -> Result<String, ServerFailure> {
+    changer.transaction(|connection, _| {
+        let sql =
+            "UPDATE dcmdex_index SET index_id = coalesce(index_id, $1, gen_random_uuid()::text) RETURNING index_id";
+        Ok(connection.query_one(sql, &[&id])?.try_get(0)?)
+    })
+}
+
+/// The end of a scan's account of missing files.
+pub(super) struct MissingMarks {
+    pub(super) roots: Vec<PathBuf>,
+    pub(super) except: Vec<PathBuf>,
+    pub(super) prune: bool,
+}
+
+impl MissingMarks {
+    /// Counts the files, or drops them. Returns how many are left, and what was dropped.
+    pub(super) fn resolve(&self, changer: &mut IndexChanger) -> Result<(u64, Tally), ServerFailure> {
+        let Self { roots, except, prune } = self;
+        let sql = format!("SELECT {MARK_COLUMNS} FROM file_mark WHERE mark = 'missing'");
+        let missing = changer.transaction(|connection, _| {
+            let mut marks = FileMarks::default();
+            connection.query(&sql, &[])?.iter().try_for_each(|row| marks.add(row))?;
+            Ok(marks.missing)
+        })?;
+        let mut found = Contents { missing, ..Contents::default() }.missing_at(roots, except);
+        if !prune {
+            return Ok((found.len() as u64, Tally::default()));
+        }
+        let mut tally = Tally::default();
+        while !found.is_empty() {
+            let rest = found.split_off(found.len().min(PRUNED_AT_ONCE));
+            let files: BTreeSet<FileKey> = std::mem::replace(&mut found, rest).into_iter().collect();
+            let needs = PartNeeds { files, ..PartNeeds::default() };
+            let (_, contents) = changer.change(&needs, |contents| contents.resolve_missing(roots, except, true))?;
+            tally.add(contents.tally);
+        }
+        Ok((0, tally))
+    }
+}
+
+/// Gives the directories of the node's own storage their paths below `to`. Returns how many.
+pub(super) fn storage_moved(changer: &mut IndexChanger, from: &Path, to: &Path) -> Result<u64, ServerFailure> {
+    let moved = changer.transaction(|connection, _| {
+        let mut moves: Vec<(i64, PathBuf, PathBuf)> = Vec::new();
+        let sql = "SELECT id, path FROM directory WHERE place = $1";
+        for row in connection.query(sql, &[&place_number(Place::Managed)])? {
+            let path = path_from(row.try_get(1)?);
+            if let Ok(rest) = path.strip_prefix(from) {
+                // `join` of nothing would add a slash.
+                let new = if rest.as_os_str().is_empty() { to.to_owned() } else { to.join(rest) };
+                moves.push((row.try_get(0)?, path, new));
+            }
+        }
+        let taken = taken_paths(connection, &moves)?;
+        moves.retain(|(_, _, new)| !taken.contains(new));
+        move_directories(connection, &moves)?;
+        Ok(moves.len() as u64)
+    })?;
+    changer.forget_directories();
+    Ok(moved)
+}
+
+/// The new paths at which the index knows a directory already.
+fn taken_paths(
+    connection: &mut ServerConnection,
+    moves: &[(i64, PathBuf, PathBuf)],
+) -> Result<BTreeSet<PathBuf>, ServerFailure> {
+    let keys: Vec<RowKey> = moves.iter().map(|(.., new)| RowKey::of_path(new)).collect();
+    let places = [place_number(Place::InPlace), place_number(Place::Managed)];
+    let sql = "SELECT path FROM directory WHERE path_key = ANY($1) AND place = ANY($2)";
+    let rows = connection.query(sql, &[&keys, &places.as_slice()])?;
+    rows.iter().map(|row| Ok(path_from(row.try_get(0)?))).collect()
+}
+
+fn move_directories(connection: &mut ServerConnection, moves: &[(i64, PathBuf, PathBuf)]) -> Result<(), ServerFailure> {
+    let ids: Vec<i64> = moves.iter().map(|(id, ..)| *id).collect();
+    let keys: Vec<RowKey> = moves.iter().map(|(.., new)| RowKey::of_path(new)).collect();
+    let paths: Vec<&[u8]> = moves.iter().map(|(.., new)| new.as_os_str().as_encoded_bytes()).collect();
+    connection.execute(
+        "UPDATE directory SET path_key = u.key, path = u.path \
+         FROM unnest($1::bigint[], $2::uuid[], $3::bytea[]) AS u(id, key, path) WHERE directory.id = u.id",
+        &[&ids, &keys, &paths],
+    )?;
+    let old: Vec<RowKey> = moves.iter().map(|(_, old, _)| RowKey::of_path(old)).collect();
+    let mut before = FileMarks::default();
+    let sql = format!("SELECT {MARK_COLUMNS} FROM file_mark WHERE directory_key = ANY($1) AND NOT is_archive");
+    connection.query(&sql, &[&old])?.iter().try_for_each(|row| before.add(row))?;
+    let new_path = |key: &FileKey| {
+        let moved = moves.iter().find(|(_, old, _)| *old == key.directory);
+        FileKey { directory: moved.map_or(&key.directory, |(.., new)| new).clone(), ..key.clone() }
+    };
+    let after = FileMarks {
+        unindexed: before.unindexed.iter().map(|(key, file)| (new_path(key), file.clone())).collect(),
+        missing: before.missing.iter().map(new_path).collect(),
+        faults: before.faults.iter().map(|(key, fault)| (new_path(key), fault.clone())).collect(),
+        conflicts: Default::default(),
+    };
+    marks::save(connection, &before, &after)
+}

@@ -1,0 +1,191 @@
+//! Questions to an index in PostgreSQL.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use tokio_postgres::Row;
+
+use super::address::PostgresAddress;
+use super::connection::{ServerConnection, ServerSession};
+use super::error::ServerFailure;
+use super::find;
+use super::keys::{from_column, to_u64};
+use super::load::{self, flags};
+use super::question::QuestionState;
+use super::schema;
+use crate::db::{Error, Interrupt, KnownLocation, Search};
+use crate::model::declared::DeclaredSet;
+use crate::model::find::{FindAnswer, FindRequest};
+
+/// A connection that asks. Each thread that asks has its own.
+pub struct PostgresReader {
+    address: PostgresAddress,
+    connection: Option<ServerConnection>,
+    pub(super) declared: Arc<DeclaredSet>,
+    state: Arc<QuestionState>,
+}
+
+impl PostgresReader {
+    /// Connects to an index that exists.
+    ///
+    /// # Errors
+    /// Fails with [`Error::Missing`] if there is none: see [`Error`].
+    pub fn open(address: &PostgresAddress) -> Result<Self, Error> {
+        let (declared, state) = (Arc::clone(DeclaredSet::none()), Arc::default());
+        let mut this = Self { address: address.clone(), connection: None, declared, state };
+        this.connection()?;
+        Ok(this)
+    }
+
+    /// Sets what is declared.
+    #[must_use]
+    pub fn with_declared(self, declared: Arc<DeclaredSet>) -> Self {
+        Self { declared, ..self }
+    }
+
+    /// The server and database, without secrets.
+    #[must_use]
+    pub fn server(&self) -> &str {
+        self.address.shown()
+    }
+
+    /// The connection, which is made again if it was lost.
+    fn connection(&mut self) -> Result<&mut ServerConnection, Error> {
+        if self.connection.as_ref().is_none_or(ServerConnection::is_closed) {
+            self.connection = None;
+            let mut connection = ServerConnection::open(&self.address, ServerSession::Reads)?;
+            schema::check(&mut connection, &self.address).map_err(|failure| failure.of(self.address.shown()))?;
+            self.connection = Some(connection);
+        }
+        let gone = || ServerFailure::Gone("it closed the connection".into()).of(self.address.shown());
+        self.connection.as_mut().ok_or_else(gone)
+    }
+
+    /// Asks in one statement, or in several that need not be of one moment. If the server has closed the
+    /// connection meanwhile, it is asked again.
+    pub(super) fn ask<T>(
+        &mut self,
+        mut question: impl FnMut(&mut ServerConnection) -> Result<T, ServerFailure>,
+    ) -> Result<T, Error> {
+        match question(self.connection()?) {
+            Err(ServerFailure::Gone(_)) => {
+                self.connection = None;
+                question(self.connection()?).map_err(|failure| failure.of(self.address.shown()))
+            }
+            asked => asked.map_err(|failure| failure.of(self.address.shown())),
+        }
+    }
+
+    /// Asks in a transaction that sees the index of one moment.
+    pub(super) fn ask_at_once<T>(
+        &mut self,
+        mut question: impl FnMut(&mut ServerConnection) -> Result<T, ServerFailure>,
+    ) -> Result<T, Error> {
+        let asked = self.ask(|connection| {
+            connection.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
+            question(connection)
+        });
+        self.end_transaction();
+        asked
+    }
+
+    fn end_transaction(&mut self) {
+        let ended = self.connection.as_mut().map_or(Ok(()), |connection| connection.run("ROLLBACK"));
+        if ended.is_err() {
+            self.connection = None;
+        }
+    }
+
+    fn find_inner(
+        &mut self,
+        request: &FindRequest,
+        on_answer: &mut dyn FnMut(FindAnswer) -> ControlFlow<()>,
+    ) -> Result<u64, Error> {
+        // The transaction shows whether the connection is still there, before the first answer.
+        self.ask(|connection| connection.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"))?;
+        let state = Arc::clone(&self.state);
+        let connection = self.connection()?;
+        state.set_running(Some(connection.canceller()));
+        let found = find::run(connection, request, &state, on_answer);
+        state.set_running(None);
+        self.end_transaction();
+        found.map_err(|failure| failure.of(self.address.shown()))
+    }
+}
+
+impl Search for PostgresReader {
+    fn find(
+        &mut self,
+        request: &FindRequest,
+        mut on_answer: impl FnMut(FindAnswer) -> ControlFlow<()>,
+    ) -> Result<u64, Error> {
+        let state = Arc::clone(&self.state);
+        state.begin();
+        let found = self.find_inner(request, &mut on_answer);
+        if state.end() {
+            self.connection = None;
+        }
+        match found {
+            Ok(_) if state.is_interrupted() => Err(Error::Interrupted),
+            found => found,
+        }
+    }
+
+    fn interrupt(&self) -> Interrupt {
+        let state = Arc::clone(&self.state);
+        Interrupt::new(move || state.interrupt())
+    }
+
+    fn known_locations(&mut self, sop_instance_uid: &str) -> Result<Vec<KnownLocation>, Error> {
+        let uids = BTreeSet::from([sop_instance_uid.to_owned()]);
+        self.ask_at_once(|connection| {
+            let loaded = load::instances(connection, &uids, Default::default())?;
+            let Some(held) = loaded.files.get(sop_instance_uid) else { return Ok(Vec::new()) };
+            let files = held.iter().map(crate::db::contents::StoredFile::key).collect();
+            let marks = super::marks::load(connection, &uids, &files)?;
+            let first_is_missing =
+                loaded.rows.get(sop_instance_uid).is_some_and(|row| row.flags & flags::FIRST_IS_MISSING != 0);
+            let mut found: Vec<(bool, KnownLocation)> = Vec::new();
+            let (first, copies) = held.split_at(held.len().min(1));
+            let mut copies: Vec<_> = copies.iter().filter(|copy| copy.has_object()).collect();
+            copies.sort_by_key(|copy| copy.key());
+            for (at, held) in first.iter().chain(copies).enumerate() {
+                let missing = if at == 0 { first_is_missing } else { marks.missing.contains(&held.key()) };
+                let (location, checksum, differs) = (held.location.clone(), held.checksum, held.differs);
+                found.push((missing, KnownLocation { location, checksum, differs }));
+            }
+            found.sort_by_key(|(missing, known)| (known.differs, *missing));
+            Ok(found.into_iter().map(|(_, known)| known).collect())
+        })
+    }
+
+    fn transfer_syntax_counts(&mut self) -> Result<Vec<(String, String, u64)>, Error> {
+        let sql = "SELECT sop_class_uid, transfer_syntax_uid, sum(instance_count)::bigint FROM shelf GROUP BY 1, 2";
+        self.ask(|connection| {
+            let rows = connection.query(sql, &[])?;
+            let count = |row: &Row| {
+                let (class, syntax) = (from_column(row.try_get(0)?), from_column(row.try_get(1)?));
+                Ok((class, syntax, to_u64(row.try_get(2)?)))
+            };
+            rows.iter().map(count).collect()
+        })
+    }
+
+    fn version(&mut self) -> Result<i64, Error> {
+        self.ask(|connection| {
+            let sql = "SELECT coalesce(sum(changes), 0)::bigint FROM writer_slot";
+            Ok(connection.query_one(sql, &[])?.try_get(0)?)
+        })
+    }
+
+    fn another(&self) -> Result<Self, Error> {
+        Ok(Self::open(&self.address)?.with_declared(Arc::clone(&self.declared)))
+    }
+}
+
+impl std::fmt::Debug for PostgresReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PostgresReader").field("address", &self.address).finish_non_exhaustive()
+    }
+}

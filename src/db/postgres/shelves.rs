@@ -1,0 +1,162 @@
+//! Shelves: what instances of one series and directory say alike.
+
+use std::path::PathBuf;
+
+use serde_json::{Map, Value};
+use tokio_postgres::Row;
+
+use super::body::{BodyBase, InstanceBody, OWN};
+use super::error::ServerFailure;
+use super::keys::{RowKey, path_from, place_from, to_i64};
+use crate::db::Error;
+use crate::db::contents::StoredFile;
+use crate::model::attribute::{ATTRIBUTES, Attribute, AttributeId};
+use crate::model::location::{Location, Place};
+use crate::model::record::{Common, InstanceRecord};
+
+/// A shelf with the record of its first instance.
+#[derive(Clone)]
+pub(super) struct Shelf {
+    /// Number of its row. 0 as long as it has none.
+    pub(super) id: i64,
+    pub(super) study: i64,
+    pub(super) key: RowKey,
+    pub(super) directory: i64,
+    pub(super) place: Place,
+    pub(super) path: PathBuf,
+    pub(super) uid_prefix: String,
+    pub(super) size_base: i64,
+    pub(super) mtime_base: i64,
+    pub(super) instances: i64,
+    pub(super) offline: i64,
+    pub(super) declared: String,
+    pub(super) record: InstanceRecord,
+    pub(super) common: Option<Common>,
+}
+
+/// The columns that [`Shelf::of_row`] reads.
+pub(super) const SHELF_COLUMNS: &str = "s.id, s.study, s.shelf_key, s.directory, d.place, d.path, s.uid_prefix, \
+     s.size_base, s.mtime_base, s.instance_count, s.offline_count, s.declared, s.said";
+
+impl Shelf {
+    pub(super) fn of_row(row: &Row) -> Result<Self, ServerFailure> {
+        let (uid_prefix, declared, said): (&str, &str, &str) = (row.try_get(6)?, row.try_get(11)?, row.try_get(12)?);
+        let mut record = record_from(said)?;
+        let common = record.share();
+        Ok(Self {
+            id: row.try_get(0)?,
+            study: row.try_get(1)?,
+            key: row.try_get(2)?,
+            directory: row.try_get(3)?,
+            place: place_from(row.try_get(4)?),
+            path: path_from(row.try_get(5)?),
+            uid_prefix: super::keys::from_column(uid_prefix),
+            size_base: row.try_get(7)?,
+            mtime_base: row.try_get(8)?,
+            instances: row.try_get(9)?,
+            offline: row.try_get(10)?,
+            declared: declared.to_owned(),
+            record,
+            common,
+        })
+    }
+
+    /// A new shelf for a file, without instances.
+    pub(super) fn for_file(file: &StoredFile, study: i64, directory: i64) -> Self {
+        let uid = file.record.value(AttributeId::SOPInstanceUID);
+        let uid_prefix = uid.rfind('.').and_then(|at| uid.get(..=at)).unwrap_or_default().to_owned();
+        Self {
+            id: 0,
+            study,
+            key: key_of(file, directory),
+            directory,
+            place: file.location.place,
+            path: file.location.directory.clone(),
+            uid_prefix,
+            size_base: to_i64(file.location.size),
+            mtime_base: file.location.mtime_ms,
+            instances: 0,
+            offline: 0,
+            declared: file.declared.clone(),
+            record: file.record.clone(),
+            common: None,
+        }
+    }
+
+    pub(super) fn base(&self) -> BodyBase<'_> {
+        BodyBase { uid_prefix: &self.uid_prefix, size: self.size_base, mtime_ms: self.mtime_base }
+    }
+
+    /// The file that a row of this shelf is about.
+    pub(super) fn file(&self, body: InstanceBody) -> StoredFile {
+        let InstanceBody { uid, file_name, size, mtime_ms, checksum, own } = body;
+        let mut record = self.common.as_ref().map_or_else(|| self.record.clone(), InstanceRecord::like);
+        record.set(AttributeId::SOPInstanceUID, &uid);
+        for (place, value) in own {
+            if let Some(id) = OWN.get(usize::from(place)) {
+                record.set(*id, &value);
+            }
+        }
+        let location = Location { place: self.place, directory: self.path.clone(), file_name, size, mtime_ms };
+        StoredFile { location, record, checksum, differs: false, declared: self.declared.clone() }
+    }
+
+    /// What the row of a file of this shelf has.
+    pub(super) fn body(&self, file: &StoredFile) -> InstanceBody {
+        let differing = (0..).zip(OWN).filter(|(_, id)| file.record.value(*id) != self.record.value(*id));
+        InstanceBody {
+            uid: file.record.value(AttributeId::SOPInstanceUID).to_owned(),
+            file_name: file.location.file_name.clone(),
+            size: file.location.size,
+            mtime_ms: file.location.mtime_ms,
+            checksum: file.checksum,
+            own: differing.map(|(place, id)| (place, file.record.value(id).to_owned())).collect(),
+        }
+    }
+}
+
+/// The attributes that all instances of a shelf have alike.
+fn shared() -> impl Iterator<Item = &'static Attribute> {
+    let is_own = |id: AttributeId| id == AttributeId::SOPInstanceUID || OWN.contains(&id);
+    ATTRIBUTES.iter().filter(move |attribute| attribute.is_stored() && !is_own(attribute.id))
+}
+
+/// The key of the shelf that a file belongs to, in its study.
+pub(super) fn key_of(file: &StoredFile, directory: i64) -> RowKey {
+    let directory = directory.to_le_bytes();
+    let mut parts: Vec<&[u8]> = vec![&directory, file.declared.as_bytes()];
+    for attribute in shared() {
+        let value = file.record.value(attribute.id);
+        // A column names its value, so that a new attribute changes no key.
+        if !value.is_empty() {
+            parts.extend([attribute.column.as_bytes(), value.as_bytes()]);
+        }
+    }
+    RowKey::of(&parts)
+}
+
+/// The values of a record by column, as a JSON object.
+pub(super) fn record_text(record: &InstanceRecord, with_uid: bool) -> String {
+    let stored = ATTRIBUTES.iter().filter(|attribute| attribute.is_stored());
+    let kept = stored.filter(|attribute| with_uid || attribute.id != AttributeId::SOPInstanceUID);
+    let values = kept.map(|attribute| (attribute.column, record.value(attribute.id)));
+    let texts: Map<String, Value> = values
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(column, value)| (column.to_owned(), Value::from(value)))
+        .collect();
+    Value::Object(texts).to_string()
+}
+
+/// The record that [`record_text`] made this of. An attribute that this program does not know is
+/// passed over: a newer one may have written it.
+pub(super) fn record_from(text: &str) -> Result<InstanceRecord, Error> {
+    let broken = |_| Error::Malformed("the values of a shelf cannot be read".into());
+    let texts: Map<String, Value> = serde_json::from_str(text).map_err(broken)?;
+    let mut record = InstanceRecord::new();
+    for (column, value) in &texts {
+        if let (Some(attribute), Some(value)) = (Attribute::by_column(column), value.as_str()) {
+            record.set(attribute.id, value);
+        }
+    }
+    Ok(record)
+}

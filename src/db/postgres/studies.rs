@@ -1,0 +1,166 @@
+//! The rows of studies: what leads to a study, orders it and counts it. All of it follows from the
+//! shelves.
+
+use std::collections::BTreeSet;
+
+use super::connection::ServerConnection;
+use super::error::ServerFailure;
+use super::keys::{RowKey, leading, to_column};
+use super::shelves::Shelf;
+use crate::db::rules::{self, Description, PatientOfStudy};
+use crate::db::view::{description_of, most_complete};
+use crate::model::attribute::AttributeId::{self, *};
+use crate::model::person_name;
+
+/// What the rows of a study say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct StudySummary {
+    date: String,
+    time: String,
+    accession_number: String,
+    is_separated: bool,
+    series: i64,
+    patients: Vec<PatientRow>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct PatientRow {
+    key: RowKey,
+    patient_id: String,
+    identity: String,
+    issuer: String,
+    name: String,
+    is_separated: bool,
+}
+
+/// Stands for a patient, apart from the issuer of the Patient ID.
+pub(super) fn person_key(patient_id: &str, identity: &str) -> RowKey {
+    RowKey::of(&[patient_id.as_bytes(), identity.as_bytes()])
+}
+
+impl StudySummary {
+    pub(super) fn of<'s>(study_instance_uid: &str, shelves: impl Iterator<Item = &'s Shelf>) -> Self {
+        let shelves: Vec<&Shelf> = shelves.collect();
+        let said: Vec<Description> = shelves.iter().map(|shelf| description_of(&shelf.record)).collect();
+        let value = |id: AttributeId| {
+            most_complete(id.attribute().vr, shelves.iter().map(|shelf| shelf.record.value(id).to_owned()))
+        };
+        let (date, time, accession_number) = (value(StudyDate), value(StudyTime), value(AccessionNumber));
+        let series: BTreeSet<&str> = shelves.iter().map(|shelf| shelf.record.value(SeriesInstanceUID)).collect();
+        let has_backslash = |text: &str| text.contains('\\');
+        let is_separated = [&*date, &time, &accession_number, study_instance_uid]
+            .into_iter()
+            .chain(series.iter().copied())
+            .any(has_backslash);
+        Self {
+            date: leading(&date),
+            time: leading(&time),
+            accession_number: leading(&accession_number),
+            is_separated,
+            series: series.iter().filter(|uid| !uid.is_empty()).count() as i64,
+            patients: rules::patients_of_study(&said).iter().map(PatientRow::of).collect(),
+        }
+    }
+}
+
+impl PatientRow {
+    fn of(patient: &PatientOfStudy) -> Self {
+        let (patient_id, identity, issuer) = rules::key_of(&patient.values);
+        let name = rules::value_of(&patient.values, PatientName);
+        let groups = person_name::normal_groups(name).map(|group| format!("\n{group}"));
+        let is_separated = [&*patient_id, name].into_iter().any(|text| text.contains('\\'));
+        Self {
+            key: person_key(&patient_id, &identity),
+            patient_id: leading(&patient_id),
+            identity: leading(&identity),
+            issuer: to_column(&issuer),
+            name: to_column(&groups.concat()),
+            is_separated,
+        }
+    }
+}
+
+/// What becomes of the row of a study.
+pub(super) struct StudyChange {
+    pub(super) id: i64,
+    pub(super) instances: i64,
+    pub(super) offline: i64,
+    /// `None` if its shelves are the same, so that only the counts change.
+    pub(super) summary: Option<StudySummary>,
+}
+
+/// Writes the rows of studies.
+pub(super) fn save(connection: &mut ServerConnection, changes: &[StudyChange]) -> Result<(), ServerFailure> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<i64> = changes.iter().map(|change| change.id).collect();
+    let instances: Vec<i64> = changes.iter().map(|change| change.instances).collect();
+    let offline: Vec<i64> = changes.iter().map(|change| change.offline).collect();
+    connection.execute(
+        "UPDATE study SET instance_count = u.instances, offline_count = u.offline \
+         FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS u(id, instances, offline) WHERE study.id = u.id",
+        &[&ids, &instances, &offline],
+    )?;
+    let new: Vec<(i64, &StudySummary)> =
+        changes.iter().filter_map(|change| Some((change.id, change.summary.as_ref()?))).collect();
+    if !new.is_empty() {
+        save_summaries(connection, &new)?;
+    }
+    Ok(())
+}
+
+fn save_summaries(connection: &mut ServerConnection, new: &[(i64, &StudySummary)]) -> Result<(), ServerFailure> {
+    let ids: Vec<i64> = new.iter().map(|(id, _)| *id).collect();
+    let text = |of: fn(&StudySummary) -> &str| new.iter().map(|(_, study)| of(study)).collect::<Vec<&str>>();
+    let separated: Vec<bool> = new.iter().map(|(_, study)| study.is_separated).collect();
+    let series: Vec<i64> = new.iter().map(|(_, study)| study.series).collect();
+    connection.execute(
+        "UPDATE study SET study_date = u.date, study_time = u.time, accession_number = u.accession_number, \
+         is_separated = u.is_separated, series_count = u.series \
+         FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::boolean[], $6::bigint[]) \
+         AS u(id, date, time, accession_number, is_separated, series) WHERE study.id = u.id",
+        &[
+            &ids,
+            &text(|study| &study.date),
+            &text(|study| &study.time),
+            &text(|study| &study.accession_number),
+            &separated,
+            &series,
+        ],
+    )?;
+    connection.execute("DELETE FROM study_patient WHERE study = ANY($1)", &[&ids])?;
+    let rows: Vec<(i64, i16, &PatientRow)> = new
+        .iter()
+        .flat_map(|(id, study)| (0..).zip(&study.patients).map(move |(position, patient)| (*id, position, patient)))
+        .collect();
+    let studies: Vec<i64> = rows.iter().map(|(study, ..)| *study).collect();
+    let positions: Vec<i16> = rows.iter().map(|(_, position, _)| *position).collect();
+    let keys: Vec<RowKey> = rows.iter().map(|(.., patient)| patient.key).collect();
+    let text = |of: fn(&PatientRow) -> &str| rows.iter().map(|(.., patient)| of(patient)).collect::<Vec<&str>>();
+    let separated: Vec<bool> = rows.iter().map(|(.., patient)| patient.is_separated).collect();
+    connection.execute(
+        "INSERT INTO study_patient SELECT * FROM unnest($1::bigint[], $2::smallint[], $3::uuid[], $4::text[], \
+         $5::text[], $6::text[], $7::text[], $8::boolean[])",
+        &[
+            &studies,
+            &positions,
+            &keys,
+            &text(|patient| &patient.patient_id),
+            &text(|patient| &patient.identity),
+            &text(|patient| &patient.issuer),
+            &text(|patient| &patient.name),
+            &separated,
+        ],
+    )?;
+    Ok(())
+}
+
+/// Drops studies that have no instance any more.
+pub(super) fn drop_empty(connection: &mut ServerConnection, ids: &[i64]) -> Result<(), ServerFailure> {
+    if !ids.is_empty() {
+        connection.execute("DELETE FROM study_patient WHERE study = ANY($1)", &[&ids])?;
+        connection.execute("DELETE FROM study WHERE id = ANY($1)", &[&ids])?;
+    }
+    Ok(())
+}

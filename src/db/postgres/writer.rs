@@ -1,0 +1,404 @@
+//! The writer of a process: a thread that takes changes from all others, groups them and commits.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+
+use super::address::PostgresAddress;
+use super::connection::ServerSession;
+use super::error::ServerFailure;
+use super::group::IndexChanger;
+use super::load::PartNeeds;
+use super::maintenance;
+use crate::db::contents::{Contents, FileKey, kind};
+use crate::db::sqlite::WriterOptions;
+use crate::db::{
+    Arrivals, Backlog, Committed, Error, FileOutcome, Mounted, OnStored, Received, ScannedDirectory, Stored, Tally,
+};
+use crate::model::attribute::AttributeId;
+use crate::model::location::Place;
+
+/// Most received instances in a transaction, which takes all that are queued.
+const MOST_ARRIVALS: usize = 1024;
+
+/// Files of a scan in a transaction, after which no further directory is taken.
+const SCANNED_FILES: usize = 4096;
+
+/// Most files of a scan that wait for the writer.
+const MOST_WAITING: usize = 4096;
+
+/// Least files for which a directory counts in the queue.
+const LEAST_WEIGHT: usize = 16;
+
+/// How long a change waits for a server that is gone. A standby takes over in this time, and a peer
+/// that sends does not give up.
+const WAIT_FOR_SERVER: Duration = Duration::from_secs(8);
+
+/// Pause between two attempts to reach the server.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A change that a caller waits for.
+type ServerWork = Box<dyn FnOnce(&mut ServerState) + Send>;
+
+enum ServerCommand {
+    Store(Box<Received>, OnStored),
+    Scanned(ScannedDirectory),
+    Work(ServerWork),
+    Stop,
+}
+
+/// The writer of an index in PostgreSQL. If it is dropped, it commits what is queued and stops the
+/// thread.
+#[derive(Debug)]
+pub struct PostgresWriter {
+    handle: PostgresWriterHandle,
+    thread: Option<JoinHandle<Option<Error>>>,
+}
+
+/// Access to the writer for any thread.
+#[derive(Clone, Debug)]
+pub struct PostgresWriterHandle {
+    commands: Sender<ServerCommand>,
+    backlog: Arc<Backlog>,
+}
+
+impl PostgresWriter {
+    /// Connects to the server and starts the writer. The tables are made if there are none.
+    ///
+    /// # Errors
+    /// Fails if the server cannot be reached or used: see [`Error`].
+    pub fn open(address: &PostgresAddress, options: WriterOptions) -> Result<Self, Error> {
+        let (commands, queue) = bounded(options.queue_length.max(1));
+        let backlog = Arc::new(Backlog::new(MOST_WAITING));
+        let changer = IndexChanger::open(address, ServerSession::Writes(options.durability))?;
+        let state = ServerState { changer, options, tally: Tally::default(), failure: None };
+        let of_thread = Arc::clone(&backlog);
+        let thread = std::thread::Builder::new()
+            .name("index writer".into())
+            .spawn(move || run(state, &queue, &of_thread))
+            .map_err(|source| Error::Io { path: address.path(), source })?;
+        Ok(Self { handle: PostgresWriterHandle { commands, backlog }, thread: Some(thread) })
+    }
+
+    /// Returns a handle to this writer.
+    #[must_use]
+    pub fn handle(&self) -> PostgresWriterHandle {
+        self.handle.clone()
+    }
+
+    /// Commits what is queued and stops.
+    ///
+    /// # Errors
+    /// Fails with the error of a scan transaction that nobody has asked for yet.
+    pub fn close(mut self) -> Result<(), Error> {
+        self.finish()
+    }
+
+    fn finish(&mut self) -> Result<(), Error> {
+        let Some(thread) = self.thread.take() else { return Ok(()) };
+        // If the thread has already ended, nobody receives this.
+        let _ended = self.handle.commands.send(ServerCommand::Stop);
+        match thread.join() {
+            Ok(failure) => failure.map_or(Ok(()), Err),
+            Err(_panic) => Err(Error::WriterStopped("it panicked".into())),
+        }
+    }
+}
+
+impl Drop for PostgresWriter {
+    fn drop(&mut self) {
+        if let Err(error) = self.finish() {
+            tracing::error!(%error, "the writer of the index ended with an error");
+        }
+    }
+}
+
+fn stopped() -> Error {
+    Error::WriterStopped("its thread has ended".into())
+}
+
+fn weight_of(directory: &ScannedDirectory) -> usize {
+    directory.files.len().max(LEAST_WEIGHT)
+}
+
+impl PostgresWriterHandle {
+    fn ask<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut ServerState) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (reply, answer) = bounded(1);
+        let work: ServerWork = Box::new(move |state| {
+            // A caller that no longer waits for its answer is no fault of ours.
+            let _gone = reply.send(work(state));
+        });
+        self.commands.send(ServerCommand::Work(work)).map_err(|_| stopped())?;
+        answer.recv().map_err(|_| Error::WriterPanicked)?
+    }
+}
+
+impl Arrivals for PostgresWriterHandle {
+    fn store(&self, received: Received, on_done: OnStored) {
+        let (command, error) = match self.commands.try_send(ServerCommand::Store(Box::new(received), on_done)) {
+            Ok(()) => return,
+            Err(TrySendError::Full(command)) => (command, Error::Busy),
+            Err(TrySendError::Disconnected(command)) => (command, stopped()),
+        };
+        if let ServerCommand::Store(_, on_done) = command {
+            on_done(Err(error));
+        }
+    }
+
+    fn scanned(&self, directory: ScannedDirectory) -> Result<(), Error> {
+        self.backlog.begin(weight_of(&directory));
+        self.commands.send(ServerCommand::Scanned(directory)).map_err(|_| stopped())
+    }
+
+    fn begin_scan(&self, roots: String) -> Result<i64, Error> {
+        self.ask(move |state| state.work(|changer, now_ms| maintenance::begin_scan(changer, &roots, now_ms)))
+    }
+
+    fn begin_pass(&self, roots: String, scan: Option<i64>) -> Result<i64, Error> {
+        self.ask(move |state| state.work(|changer, now_ms| maintenance::begin_pass(changer, &roots, scan, now_ms)))
+    }
+
+    fn note_watch(&self, roots: String, watch: Option<String>) -> Result<(), Error> {
+        self.ask(move |state| state.work(|changer, _| maintenance::note_watch(changer, &roots, watch.as_deref())))
+    }
+
+    fn end_scan(&self, scan: i64, summary: String) -> Result<(), Error> {
+        self.ask(move |state| state.work(|changer, now_ms| maintenance::end_scan(changer, scan, &summary, now_ms)))
+    }
+
+    fn mount_point(&self, path: PathBuf, mounted: Mounted) -> Result<(), Error> {
+        let work: ServerWork = Box::new(move |state| {
+            let noted = state.work(|changer, _| maintenance::mount_point(changer, &path, mounted));
+            state.note_failure(noted);
+        });
+        self.commands.send(ServerCommand::Work(work)).map_err(|_| stopped())
+    }
+
+    fn resolve_missing(&self, roots: Vec<PathBuf>, except: Vec<PathBuf>, prune: bool) -> Result<u64, Error> {
+        self.ask(move |state| {
+            let missing = maintenance::MissingMarks { roots, except, prune };
+            let (left, tally) = state.work(|changer, _| missing.resolve(changer))?;
+            state.tally.add(tally);
+            Ok(left)
+        })
+    }
+
+    fn flush(&self) -> Result<Tally, Error> {
+        self.ask(|state| match state.failure.take() {
+            Some(error) => Err(error),
+            None => Ok(std::mem::take(&mut state.tally)),
+        })
+    }
+
+    fn name_index(&self, id: Option<String>) -> Result<String, Error> {
+        self.ask(move |state| state.work(|changer, _| maintenance::name_index(changer, id.as_deref())))
+    }
+
+    fn storage_moved(&self, from: PathBuf, to: PathBuf) -> Result<u64, Error> {
+        self.ask(move |state| state.work(|changer, _| maintenance::storage_moved(changer, &from, &to)))
+    }
+
+    fn index_is_in_place(&self) -> bool {
+        true
+    }
+}
+
+/// What the thread of the writer works with.
+struct ServerState {
+    changer: IndexChanger,
+    options: WriterOptions,
+    tally: Tally,
+    /// The first error of a scan that nobody has asked for.
+    failure: Option<Error>,
+}
+
+/// Works until nobody has anything to write any more.
+fn run(mut state: ServerState, queue: &Receiver<ServerCommand>, backlog: &Backlog) -> Option<Error> {
+    let mut next = None;
+    loop {
+        let command = match next.take() {
+            Some(command) => command,
+            None => match queue.recv() {
+                Ok(command) => command,
+                Err(_nobody_left) => break,
+            },
+        };
+        let go_on = match command {
+            ServerCommand::Stop => break,
+            ServerCommand::Store(received, on_done) => {
+                let mut group = vec![(*received, on_done)];
+                next = gather(queue, |command| match command {
+                    ServerCommand::Store(received, on_done) if group.len() < MOST_ARRIVALS => {
+                        group.push((*received, on_done));
+                        None
+                    }
+                    other => Some(other),
+                });
+                catch_unwind(AssertUnwindSafe(|| state.store(group)))
+            }
+            ServerCommand::Scanned(directory) => {
+                backlog.end(weight_of(&directory));
+                let (mut files, mut group) = (directory.files.len(), vec![directory]);
+                next = gather(queue, |command| match command {
+                    ServerCommand::Scanned(directory) if files < SCANNED_FILES => {
+                        backlog.end(weight_of(&directory));
+                        files += directory.files.len();
+                        group.push(directory);
+                        None
+                    }
+                    other => Some(other),
+                });
+                catch_unwind(AssertUnwindSafe(|| state.scanned(&group)))
+            }
+            ServerCommand::Work(work) => catch_unwind(AssertUnwindSafe(|| work(&mut state))),
+        };
+        if go_on.is_err() {
+            tracing::error!("a defect of this program ended a transaction of the index; it goes on with the next");
+            state.changer.disconnect();
+            state.failure.get_or_insert(Error::WriterPanicked);
+        }
+    }
+    backlog.close();
+    state.failure
+}
+
+/// Takes what waits in the queue, until `take` gives something back.
+fn gather(
+    queue: &Receiver<ServerCommand>,
+    mut take: impl FnMut(ServerCommand) -> Option<ServerCommand>,
+) -> Option<ServerCommand> {
+    while let Ok(command) = queue.try_recv() {
+        if let Some(other) = take(command) {
+            return Some(other);
+        }
+    }
+    None
+}
+
+impl ServerState {
+    fn note_failure<T>(&mut self, done: Result<T, Error>) -> Option<T> {
+        match done {
+            Ok(done) => Some(done),
+            Err(error) => {
+                self.failure.get_or_insert(error);
+                None
+            }
+        }
+    }
+
+    /// Makes a change. While the server is gone, it is tried again for a time.
+    fn work<T>(
+        &mut self,
+        mut work: impl FnMut(&mut IndexChanger, i64) -> Result<T, ServerFailure>,
+    ) -> Result<T, Error> {
+        let _under_way = self.options.suspension.begin();
+        let deadline = Instant::now() + WAIT_FOR_SERVER;
+        self.changer.is_in_doubt = false;
+        loop {
+            match work(&mut self.changer, self.options.clock.now_ms()) {
+                Err(ServerFailure::Gone(_)) if Instant::now() < deadline => std::thread::sleep(PAUSE),
+                Err(failure @ ServerFailure::Gone(_)) if self.changer.is_in_doubt => {
+                    let source = Box::new(failure.of(self.changer.server()));
+                    return Err(Error::InDoubt { committed: false, source });
+                }
+                done => return done.map_err(|failure| failure.of(self.changer.server())),
+            }
+        }
+    }
+
+    /// PartChanges instances. Returns what `change` did, and the contents that it left.
+    fn change<T>(
+        &mut self,
+        needs: &PartNeeds,
+        mut change: impl FnMut(&mut Contents) -> T,
+    ) -> Result<(T, Contents), Error> {
+        self.work(|changer, _| changer.change(needs, &mut change))
+    }
+
+    fn store(&mut self, mut group: Vec<(Received, OnStored)>) {
+        let error = match self.arrived(&group) {
+            Ok(done) => {
+                for ((_, on_done), stored) in group.into_iter().zip(done) {
+                    on_done(Ok(stored));
+                }
+                return;
+            }
+            Err(error) => error,
+        };
+        if group.len() == 1
+            && let Some((_, on_done)) = group.pop()
+        {
+            return on_done(Err(error));
+        }
+        let of_server = error.is_of_the_index() || matches!(error, Error::InDoubt { .. });
+        for (received, on_done) in group {
+            let alone = match of_server {
+                true => Err(error.again()),
+                false => self.arrived(&[(received, ())]).map(|mut done| done.pop()),
+            };
+            on_done(alone.and_then(|stored| stored.ok_or(Error::WriterPanicked)));
+        }
+    }
+
+    fn arrived<D>(&mut self, group: &[(Received, D)]) -> Result<Vec<Stored>, Error> {
+        let mut needs = PartNeeds::default();
+        for (received, _) in group {
+            let Received { record, location, .. } = received;
+            needs.uids.insert(record.value(AttributeId::SOPInstanceUID).to_owned());
+            needs.studies.insert(record.value(AttributeId::StudyInstanceUID).to_owned());
+            needs.directories.insert((kind(location.place), location.directory.clone()));
+            needs.locations.insert(FileKey::of(location.place, &location.directory, &location.file_name));
+        }
+        let declared = Arc::clone(&self.options.declared);
+        let (done, _) = self.change(&needs, |contents| {
+            group.iter().map(|(received, _)| contents.arrived(received, &declared)).collect::<Vec<_>>()
+        })?;
+        let stored = |(outcome, first)| Stored { committed: Committed(()), outcome, first };
+        Ok(done.into_iter().map(stored).collect())
+    }
+
+    fn scanned(&mut self, group: &[ScannedDirectory]) {
+        let mut needs = PartNeeds::default();
+        for unit in group {
+            add_needs(&mut needs, unit);
+        }
+        let declared = Arc::clone(&self.options.declared);
+        let done = self.change(&needs, |contents| {
+            for unit in group {
+                contents.scanned(unit, &declared);
+            }
+        });
+        if let Some((_, contents)) = self.note_failure(done) {
+            self.tally.add(contents.tally);
+        }
+    }
+}
+
+/// What the files of a directory need.
+fn add_needs(needs: &mut PartNeeds, unit: &ScannedDirectory) {
+    let ScannedDirectory { place, directory, files, vanished, missing, returned, .. } = unit;
+    needs.directories.insert((kind(*place), directory.clone()));
+    let key = |name| FileKey { is_archive: *place == Place::Archive, directory: directory.clone(), name };
+    for name in vanished.iter().chain(missing).chain(returned) {
+        needs.files.insert(key(name.clone()));
+    }
+    for file in files {
+        let key = key(file.file_name.clone());
+        if file.known || file.reread {
+            needs.files.insert(key);
+        } else {
+            needs.locations.insert(key);
+        }
+        if let FileOutcome::Instance(record) = &file.outcome {
+            needs.uids.insert(record.value(AttributeId::SOPInstanceUID).to_owned());
+            needs.studies.insert(record.value(AttributeId::StudyInstanceUID).to_owned());
+        }
+    }
+}

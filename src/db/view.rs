@@ -1,0 +1,498 @@
+//! Answers of a query, made by looking at every entity, as PS3.4 C.2.2 and C.4.1.1.3 define an
+//! answer.
+//!
+//! The index in memory looks at all of its studies. The PostgreSQL engine looks at those that its
+//! indexes lead to. Both decide here.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use dicom_core::VR;
+
+use super::Error;
+use super::plan::{PartedKeys, asks_for_patient, can_answer, can_answer_declared};
+use super::rules::{self, Description, PatientOfStudy};
+use crate::model::attribute::AttributeId::{self, *};
+use crate::model::attribute::{Attribute, ValueSource};
+use crate::model::declared::Unit;
+use crate::model::find::{AnswerKey, AnswerOrder, DateTimeKey, DeclaredKey, FindAnswer, FindRequest, MatchingKey};
+use crate::model::level::QueryRetrieveLevel::{self, Image, Patient, Series, Study};
+use crate::model::location::Location;
+use crate::model::record::InstanceRecord;
+
+/// Instances of one series that say the same, apart from values of single instances.
+pub(in crate::db) struct ShelfView<'c> {
+    pub(in crate::db) record: &'c InstanceRecord,
+    /// How many instances it stands for.
+    pub(in crate::db) count: u64,
+    /// Whether all of them can be retrieved.
+    pub(in crate::db) is_online: bool,
+}
+
+/// One instance of a study.
+pub(in crate::db) struct InstanceView<'c> {
+    pub(in crate::db) record: &'c InstanceRecord,
+    /// Place of its shelf in [`StudyView::shelves`].
+    pub(in crate::db) shelf: usize,
+    pub(in crate::db) is_online: bool,
+    pub(in crate::db) location: Option<&'c Location>,
+}
+
+/// A study with the patients that its objects name.
+pub(in crate::db) struct StudyView<'c> {
+    shelves: Vec<ShelfView<'c>>,
+    /// The instances that a query may be about. They may be fewer than the shelves stand for.
+    instances: Vec<InstanceView<'c>>,
+    patients: Vec<PatientOfStudy>,
+}
+
+impl<'c> StudyView<'c> {
+    pub(in crate::db) fn new(shelves: Vec<ShelfView<'c>>, instances: Vec<InstanceView<'c>>) -> Self {
+        let said: Vec<Description> = shelves.iter().map(|shelf| description_of(shelf.record)).collect();
+        Self { patients: rules::patients_of_study(&said), shelves, instances }
+    }
+
+    fn totals(&self) -> StudyTotals {
+        StudyTotals {
+            series: distinct(self.shelves.iter().map(|shelf| shelf.record.value(SeriesInstanceUID))).len() as u64,
+            instances: self.shelves.iter().map(|shelf| shelf.count).sum(),
+            is_online: self.shelves.iter().all(|shelf| shelf.is_online),
+        }
+    }
+
+    /// The patients that its objects name, each with what the study adds to its numbers.
+    pub(in crate::db) fn persons(&self) -> impl Iterator<Item = (PersonKey, StudyTotals)> {
+        let totals = self.totals();
+        self.patients.iter().map(move |patient| (rules::key_of(&patient.values), totals))
+    }
+}
+
+/// What an object says of its patient.
+pub(in crate::db) fn description_of(record: &InstanceRecord) -> Description {
+    rules::patient_attributes().map(|id| record.value(id).to_owned()).collect()
+}
+
+/// An entity: a study under one of its patients, with what is below it down to the level of the
+/// entity. A patient is represented by one of its studies.
+#[derive(Clone, Copy)]
+struct EntityView<'v, 'c> {
+    study: &'v StudyView<'c>,
+    patient: usize,
+    series: Option<&'v str>,
+    /// Place in [`StudyView::instances`].
+    instance: Option<usize>,
+}
+
+/// What tells patients apart: Patient ID, what replaces a missing one, and issuer.
+pub(in crate::db) type PersonKey = (String, String, String);
+
+/// What a study adds to the numbers of its patient.
+#[derive(Clone, Copy)]
+pub(in crate::db) struct StudyTotals {
+    pub(in crate::db) series: u64,
+    pub(in crate::db) instances: u64,
+    pub(in crate::db) is_online: bool,
+}
+
+/// The numbers of a patient over all of its studies.
+#[derive(Clone, Copy)]
+struct PersonNumbers {
+    studies: u64,
+    series: u64,
+    instances: u64,
+    is_online: bool,
+}
+
+/// The patients that descriptions mean, with their numbers.
+#[derive(Default)]
+pub(in crate::db) struct PersonTotals {
+    numbers: BTreeMap<PersonKey, PersonNumbers>,
+    /// The first issuer of each Patient ID. Descriptions without an issuer mean it.
+    first_issuers: BTreeMap<(String, String), String>,
+}
+
+impl PersonTotals {
+    /// Adds up the patients of studies. All studies of a Patient ID have to be there.
+    pub(in crate::db) fn of(studies: &[(PersonKey, StudyTotals)]) -> Self {
+        let mut totals = Self::default();
+        for ((id, identity, issuer), _) in studies {
+            let first = totals.first_issuers.entry((id.clone(), identity.clone())).or_default();
+            if !issuer.is_empty() && (first.is_empty() || issuer < first) {
+                first.clone_from(issuer);
+            }
+        }
+        for (key, of_study) in studies {
+            let empty = PersonNumbers { studies: 0, series: 0, instances: 0, is_online: true };
+            let numbers = totals.numbers.entry(totals.meant(key.clone())).or_insert(empty);
+            numbers.studies += 1;
+            numbers.series += of_study.series;
+            numbers.instances += of_study.instances;
+            numbers.is_online &= of_study.is_online;
+        }
+        totals
+    }
+
+    /// The number of patients.
+    pub(in crate::db) fn len(&self) -> u64 {
+        self.numbers.len() as u64
+    }
+
+    fn meant(&self, (id, identity, issuer): PersonKey) -> PersonKey {
+        let same = (id, identity);
+        let issuer = match self.first_issuers.get(&same) {
+            Some(first) if issuer.is_empty() => first.clone(),
+            Some(_) | None => issuer,
+        };
+        (same.0, same.1, issuer)
+    }
+
+    fn person(&self, description: &[String]) -> PersonKey {
+        self.meant(rules::key_of(description))
+    }
+
+    fn numbers(&self, description: &[String]) -> PersonNumbers {
+        let none = PersonNumbers { studies: 0, series: 0, instances: 0, is_online: true };
+        self.numbers.get(&self.person(description)).copied().unwrap_or(none)
+    }
+}
+
+/// Studies with the patients that they name.
+pub(in crate::db) struct ArchiveView<'c> {
+    studies: Vec<StudyView<'c>>,
+    persons: PersonTotals,
+}
+
+/// Refuses what answers from views cannot carry.
+pub(in crate::db) fn check(request: &FindRequest) -> Result<(), Error> {
+    if request.arrival != Default::default() {
+        return Err(Error::Unsupported("this index does not know how instances came".into()));
+    }
+    if request.record.is_some() {
+        return Err(Error::Unsupported("this index has no record keys".into()));
+    }
+    for key in &request.return_keys {
+        let attribute = key.attribute.attribute();
+        if !can_answer(attribute, request.level) {
+            return Err(Error::Unsupported(format!(
+                "{} is not answered at the {} level",
+                attribute.keyword, request.level
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The position of an answer: its key, its study, and number and UID of its series and of its
+/// instance.
+type EntityOrder = (AnswerOrder, String, (i64, String), (i64, String));
+
+impl<'c> ArchiveView<'c> {
+    /// All studies of an index.
+    pub(in crate::db) fn whole(studies: Vec<StudyView<'c>>) -> Self {
+        let persons: Vec<_> = studies.iter().flat_map(StudyView::persons).collect();
+        Self { persons: PersonTotals::of(&persons), studies }
+    }
+
+    /// Some studies of an index, with the numbers of their patients if the query is about them.
+    pub(in crate::db) fn part(studies: Vec<StudyView<'c>>, persons: PersonTotals) -> Self {
+        Self { studies, persons }
+    }
+
+    /// The number of patients.
+    pub(in crate::db) fn persons(&self) -> u64 {
+        self.persons.len()
+    }
+
+    /// All answers that these studies give, in order. Of patients, those that `is_asked`.
+    pub(in crate::db) fn answers(
+        &self,
+        request: &FindRequest,
+        is_asked: &dyn Fn(&PersonKey) -> bool,
+    ) -> impl Iterator<Item = FindAnswer> + use<> {
+        let keys = PartedKeys::of(request);
+        let mut found = match request.level {
+            Patient => self.patients(request, &keys, is_asked),
+            Study | Series | Image => self.entities(request, &keys),
+        };
+        found.sort_by(|(one, _), (other, _)| one.cmp(other));
+        found.into_iter().map(|(_, answer)| answer)
+    }
+
+    /// Returns one answer for each patient, from the first of its descriptions that match.
+    fn patients(
+        &self,
+        request: &FindRequest,
+        keys: &PartedKeys<'_>,
+        is_asked: &dyn Fn(&PersonKey) -> bool,
+    ) -> Vec<(EntityOrder, FindAnswer)> {
+        let mut by_description: BTreeMap<&Description, Vec<EntityView<'_, 'c>>> = BTreeMap::new();
+        for study in &self.studies {
+            for (patient, said) in study.patients.iter().enumerate() {
+                let entity = EntityView { study, patient, series: None, instance: None };
+                by_description.entry(&said.values).or_default().push(entity);
+            }
+        }
+        let mut best: BTreeMap<PersonKey, (EntityView<'_, 'c>, FindAnswer)> = BTreeMap::new();
+        for (description, entities) in by_description {
+            let Some(&entity) = entities.first() else { continue };
+            if !is_asked(&rules::key_of(description)) {
+                continue;
+            }
+            let fulfils_declared = keys.declared_above.iter().all(|key| {
+                let Some(matching) = &key.matching else { return true };
+                entities.iter().any(|entity| matching.matches(&entity.declared(&key.unit)))
+            });
+            let matches = self.matches_own(entity, keys, Patient)
+                && fulfils_declared
+                && (!keys.asks_below() || entities.iter().any(|entity| self.some_below(*entity, keys)));
+            if !matches {
+                continue;
+            }
+            let person = self.persons.person(description);
+            let is_better = best
+                .get(&person)
+                .is_none_or(|(known, _)| rules::compare_descriptions(description, known.description()).is_lt());
+            if is_better {
+                let declared = |key: &&DeclaredKey| {
+                    let values = entities.iter().map(|entity| entity.declared(&key.unit));
+                    let fits = |value: &String| key.matching.as_ref().is_none_or(|m| m.matches(value));
+                    most_complete(key.unit.vr, values.filter(fits))
+                };
+                best.insert(person, (entity, self.answer(entity, request, declared)));
+            }
+        }
+        best.into_values().map(|(entity, answer)| (order(&entity, Patient), answer)).collect()
+    }
+
+    /// Returns one answer for each study, series or instance, under the first of its patients that
+    /// match.
+    fn entities(&self, request: &FindRequest, keys: &PartedKeys<'_>) -> Vec<(EntityOrder, FindAnswer)> {
+        let level = request.level;
+        let may_be_under_others = asks_for_patient(request, level != Study);
+        let mut found = Vec::new();
+        for study in &self.studies {
+            let of_study = EntityView { study, patient: 0, series: None, instance: None };
+            for entity in of_study.down_to(level) {
+                let patients = if may_be_under_others { study.patients.len() } else { 1 };
+                let under = (0..patients).map(|patient| EntityView { patient, ..entity }).find(|entity| {
+                    (!may_be_under_others || level == Study || entity.names_its_patient())
+                        && self.matches_own(*entity, keys, level)
+                        && keys.declared_above.iter().all(|key| fits_declared(*entity, key))
+                        && (!keys.asks_below() || self.some_below(*entity, keys))
+                });
+                if let Some(entity) = under {
+                    let answer = self.answer(entity, request, |key| entity.declared_at(&key.unit, level));
+                    found.push((order(&entity, level), answer));
+                }
+            }
+        }
+        found
+    }
+
+    /// Whether an entity fulfils the keys of its level and of the levels above.
+    fn matches_own(&self, entity: EntityView<'_, 'c>, keys: &PartedKeys<'_>, level: QueryRetrieveLevel) -> bool {
+        let fits = |key: &&MatchingKey| key.matching.matches(&self.value(entity, key.attribute, level));
+        keys.above.iter().all(fits) && keys.moments_above.iter().all(|key| self.fits_moment(entity, key, level))
+    }
+
+    /// Whether one descendant fulfils all keys below the level (C.4.1.3.1.2).
+    fn some_below(&self, entity: EntityView<'_, 'c>, keys: &PartedKeys<'_>) -> bool {
+        let declared = keys.declared_below.iter().filter(|key| key.matching.is_some()).map(|key| key.unit.level);
+        let asked = keys.below.iter().map(|key| key.attribute).chain(keys.moments_below.iter().map(|key| key.date));
+        let deepest = asked.map(|id| id.attribute().level).chain(declared).max().unwrap_or(Image);
+        entity.down_to(deepest).into_iter().any(|below| {
+            keys.below.iter().all(|key| key.matching.matches(&self.value(below, key.attribute, deepest)))
+                && keys.moments_below.iter().all(|key| self.fits_moment(below, key, deepest))
+                && keys.declared_below.iter().all(|key| fits_declared(below, key))
+        })
+    }
+
+    fn fits_moment(&self, entity: EntityView<'_, 'c>, key: &DateTimeKey, level: QueryRetrieveLevel) -> bool {
+        key.range.contains(&self.value(entity, key.date, level), &self.value(entity, key.time, level))
+    }
+
+    fn answer(
+        &self,
+        entity: EntityView<'_, 'c>,
+        request: &FindRequest,
+        declared: impl Fn(&&DeclaredKey) -> String,
+    ) -> FindAnswer {
+        let level = request.level;
+        let mut values: Vec<String> =
+            request.return_keys.iter().map(|key| self.value(entity, key.attribute, level)).collect();
+        let declared_keys = request.declared.iter().filter(|key| key.is_answered);
+        values.extend(declared_keys.filter(|key| can_answer_declared(&key.unit, level)).map(|key| declared(&key)));
+        let character_set =
+            entity.records().next().map_or("", |(_, record)| record.value(SpecificCharacterSet)).to_owned();
+        let key = request.wants_key.then(|| {
+            let mut uids = Vec::new();
+            for (of, id) in [(Study, StudyInstanceUID), (Series, SeriesInstanceUID), (Image, SOPInstanceUID)] {
+                uids.extend((of <= level).then(|| self.value(entity, id, level)));
+            }
+            Box::new(AnswerKey { order: entity.order(level), uids })
+        });
+        let located = entity.own_instance().filter(|_| request.wants_location && level == Image);
+        let location = located.and_then(|instance| instance.location).map(|location| Box::new(location.clone()));
+        FindAnswer { values, character_set, key, location, record: None }
+    }
+
+    /// The value of an attribute in an entity of this level.
+    fn value(&self, entity: EntityView<'_, 'c>, id: AttributeId, level: QueryRetrieveLevel) -> String {
+        let attribute = id.attribute();
+        let numbers = || self.persons.numbers(entity.description());
+        let distinct = |id| distinct(entity.study.shelves.iter().map(|shelf| shelf.record.value(id)));
+        match (id, attribute.source) {
+            (RetrieveAETitle, _) | (_, ValueSource::AlwaysEmpty) => String::new(),
+            (InstanceAvailability, _) => self.availability(entity, level).to_owned(),
+            (NumberOfPatientRelatedStudies, _) => numbers().studies.to_string(),
+            (NumberOfPatientRelatedSeries, _) => numbers().series.to_string(),
+            (NumberOfPatientRelatedInstances, _) => numbers().instances.to_string(),
+            (NumberOfStudyRelatedSeries, _) => entity.study.totals().series.to_string(),
+            (NumberOfStudyRelatedInstances, _) => entity.study.totals().instances.to_string(),
+            (NumberOfSeriesRelatedInstances, _) => {
+                let series = EntityView { instance: None, ..entity };
+                series.shelves().map(|(_, shelf)| shelf.count).sum::<u64>().to_string()
+            }
+            (ModalitiesInStudy, _) => rules::each_once(&entity.series_values(Modality)),
+            (SOPClassesInStudy, _) => distinct(SOPClassUID).into_iter().collect::<Vec<_>>().join("\\"),
+            (AnatomicRegionsInStudyCodeSequence, _) => rules::items(&entity.series_values(AnatomicRegionSequence)),
+            // A series attribute of a study has the values of all its series.
+            _ if level == Study && attribute.level == Series => rules::joined(attribute.vr, &entity.series_values(id)),
+            _ if attribute.level == Patient => rules::value_of(entity.description(), id).to_owned(),
+            _ => entity.own_value(attribute),
+        }
+    }
+
+    /// The availability of an instance (PS3.3 C.4.23.1.1). For any other entity it is that of the
+    /// least available instance (PS3.4 C.4.1.1.3.2).
+    fn availability(&self, entity: EntityView<'_, 'c>, level: QueryRetrieveLevel) -> &'static str {
+        let all_online = match level {
+            Patient => self.persons.numbers(entity.description()).is_online,
+            Study | Series => entity.shelves().all(|(_, shelf)| shelf.is_online),
+            Image => entity.own_instance().is_none_or(|instance| instance.is_online),
+        };
+        if all_online { "ONLINE" } else { "UNAVAILABLE" }
+    }
+}
+
+impl<'v, 'c> EntityView<'v, 'c> {
+    fn description(&self) -> &'v Description {
+        &self.study.patients[self.patient].values
+    }
+
+    fn own_instance(&self) -> Option<&'v InstanceView<'c>> {
+        self.study.instances.get(self.instance?)
+    }
+
+    /// The shelves of the entity, with their places.
+    fn shelves(&self) -> impl Iterator<Item = (usize, &'v ShelfView<'c>)> {
+        let (series, of_instance) = (self.series, self.own_instance().map(|instance| instance.shelf));
+        self.study.shelves.iter().enumerate().filter(move |(at, shelf)| {
+            series.is_none_or(|series| shelf.record.value(SeriesInstanceUID) == series)
+                && of_instance.is_none_or(|of_instance| of_instance == *at)
+        })
+    }
+
+    /// The records of the entity: that of its instance, or those of its shelves.
+    fn records(&self) -> impl Iterator<Item = (usize, &'c InstanceRecord)> {
+        let own = self.own_instance();
+        self.shelves().map(move |(at, shelf)| (at, own.map_or(shelf.record, |instance| instance.record)))
+    }
+
+    /// Whether some object of the entity names its patient.
+    fn names_its_patient(&self) -> bool {
+        let members = &self.study.patients[self.patient].members;
+        self.shelves().any(|(at, _)| members.contains(&at))
+    }
+
+    /// The entities of a level at or below this one.
+    fn down_to(self, level: QueryRetrieveLevel) -> Vec<Self> {
+        match level {
+            Patient | Study => vec![self],
+            Series => {
+                let uids: BTreeSet<&'c str> =
+                    self.study.shelves.iter().map(|shelf| shelf.record.value(SeriesInstanceUID)).collect();
+                uids.into_iter().map(|series| Self { series: Some(series), ..self }).collect()
+            }
+            Image => {
+                let instances = self.study.instances.iter().enumerate();
+                let own = instances.filter_map(|(at, instance)| {
+                    let series = instance.record.value(SeriesInstanceUID);
+                    let is_below = self.series.is_none_or(|own| own == series);
+                    (is_below && self.instance.is_none_or(|own| own == at)).then_some((at, series))
+                });
+                own.map(|(at, series)| Self { series: Some(series), instance: Some(at), ..self }).collect()
+            }
+        }
+    }
+
+    /// The most complete value among the objects of the entity that has the attribute's level
+    /// (docs/adr/0008).
+    fn own_value(&self, attribute: &Attribute) -> String {
+        let entity = match attribute.level {
+            Patient | Study => Self { series: None, instance: None, ..*self },
+            Series => Self { instance: None, ..*self },
+            Image => *self,
+        };
+        most_complete(attribute.vr, entity.records().map(|(_, record)| record.value(attribute.id).to_owned()))
+    }
+
+    /// The values of an attribute in the series of the study, in order.
+    fn series_values(&self, id: AttributeId) -> BTreeSet<String> {
+        let series = Self { series: None, instance: None, ..*self }.down_to(Series);
+        series.iter().map(|series| series.own_value(id.attribute())).filter(|value| !value.is_empty()).collect()
+    }
+
+    /// The value of a declared attribute at its own level.
+    fn declared(&self, unit: &Unit) -> String {
+        let entity = match unit.level {
+            Patient | Study => Self { series: None, instance: None, ..*self },
+            Series => Self { instance: None, ..*self },
+            Image => *self,
+        };
+        let members = &self.study.patients[self.patient].members;
+        let names = |at: &usize| unit.level != Patient || members.contains(at);
+        let records = entity.records().filter(|(at, _)| names(at));
+        let values = records.map(|(_, record)| record.declared(unit.number).to_owned());
+        most_complete(unit.vr, values)
+    }
+
+    fn declared_at(&self, unit: &Unit, level: QueryRetrieveLevel) -> String {
+        if unit.level <= level {
+            return self.declared(unit);
+        }
+        let series = self.down_to(Series);
+        rules::joined(
+            unit.vr,
+            &series.iter().map(|series| series.declared(unit)).filter(|value| !value.is_empty()).collect(),
+        )
+    }
+
+    fn order(&self, level: QueryRetrieveLevel) -> AnswerOrder {
+        if level == Patient {
+            let (patient_id, identity, issuer) = rules::key_of(self.description());
+            return AnswerOrder::Patient { patient_id, identity, issuer };
+        }
+        let value = |id: AttributeId| Reverse(self.own_value(id.attribute()));
+        AnswerOrder::Study { date: value(StudyDate), time: value(StudyTime) }
+    }
+}
+
+fn order(entity: &EntityView<'_, '_>, level: QueryRetrieveLevel) -> EntityOrder {
+    let text = |id: AttributeId, of| if of <= level { entity.own_value(id.attribute()) } else { String::new() };
+    let series = (rules::leading_number(&text(SeriesNumber, Series)), text(SeriesInstanceUID, Series));
+    let instance = (rules::leading_number(&text(InstanceNumber, Image)), text(SOPInstanceUID, Image));
+    (entity.order(level), text(StudyInstanceUID, Study), series, instance)
+}
+
+fn fits_declared(entity: EntityView<'_, '_>, key: &DeclaredKey) -> bool {
+    key.matching.as_ref().is_none_or(|matching| matching.matches(&entity.declared(&key.unit)))
+}
+
+pub(in crate::db) fn most_complete(vr: VR, values: impl Iterator<Item = String>) -> String {
+    values.fold(String::new(), |known, said| if rules::is_more_complete(vr, &said, &known) { said } else { known })
+}
+
+fn distinct<'t>(values: impl Iterator<Item = &'t str>) -> BTreeSet<&'t str> {
+    values.filter(|value| !value.is_empty()).collect()
+}

@@ -1,0 +1,154 @@
+//! A PostgreSQL server of the tests, from Debian's package.
+//!
+//! Each process that needs one starts its own, on a socket in a directory of its own. The server
+//! ends with the process, however that ends: a shell waits for the end of its standard input.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+
+/// Where Debian has the programs of the server.
+const PROGRAMS: &str = "/usr/lib/postgresql";
+
+/// The server refuses to run as root.
+const USER: &str = "postgres";
+
+/// A running server.
+pub(crate) struct PostgresServer {
+    directory: PathBuf,
+    /// Ends the server when its standard input ends.
+    shell: Child,
+}
+
+/// The directory of the programs of the newest version.
+fn programs() -> PathBuf {
+    let versions = Path::new(PROGRAMS).read_dir().into_iter().flatten().flatten();
+    let number = |path: &Path| path.file_name()?.to_str()?.parse::<u32>().ok();
+    let newest = versions
+        .map(|entry| entry.path())
+        .filter(|path| path.join("bin/initdb").exists())
+        .max_by_key(|path| number(path));
+    newest
+        .unwrap_or_else(|| {
+            panic!("no PostgreSQL server in {PROGRAMS}; hint: run scripts/peers, or apt-get install postgresql")
+        })
+        .join("bin")
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// A program of the server, as a user who may run it.
+fn program(name: &str) -> Command {
+    let program = programs().join(name);
+    if !is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("runuser");
+    command.args(["-u", USER, "--"]).arg(program);
+    command
+}
+
+fn succeed(command: &mut Command) {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+impl PostgresServer {
+    /// Starts a server with further settings, such as `fsync=on`.
+    pub(crate) fn start(settings: &[&str]) -> Self {
+        // The path of a socket has 107 bytes at most.
+        let directory = tempfile::Builder::new().prefix("dcmdex-pg").tempdir_in("/tmp").unwrap().keep();
+        if is_root() {
+            succeed(Command::new("chown").arg(USER).arg(&directory));
+        }
+        let data = directory.join("data");
+        succeed(
+            program("initdb")
+                .args(["--no-sync", "-A", "trust", "-E", "UTF8", "--locale=C", "-U", USER, "-D"])
+                .arg(&data),
+        );
+        Self { shell: Self::run(&directory, settings), directory }
+    }
+
+    fn run(directory: &Path, settings: &[&str]) -> Child {
+        let mut server = program("postgres");
+        server.arg("-D").arg(directory.join("data"));
+        server.arg("-k").arg(directory);
+        let usual =
+            ["listen_addresses=", "fsync=off", "shared_buffers=32MB", "max_connections=200", "logging_collector=off"];
+        for setting in usual.iter().chain(settings) {
+            server.args(["-c", setting]);
+        }
+        let arguments: Vec<_> = std::iter::once(server.get_program()).chain(server.get_args()).collect();
+        // A server that was killed starts again, as soon as nobody holds it back.
+        let script = "dir=$1; shift
+            {
+                while [ ! -e \"$dir/stop\" ]; do
+                    [ -e \"$dir/hold\" ] || \"$@\" >>\"$dir/log\" 2>&1 <&-
+                    sleep 0.05
+                done
+                touch \"$dir/ended\"
+            } &
+            read -r _; touch \"$dir/stop\"
+            while [ ! -e \"$dir/ended\" ]; do
+                kill -INT \"$(head -1 \"$dir/data/postmaster.pid\")\"
+                sleep 0.05
+            done
+            wait; rm -rf \"$dir\"";
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script, "sh"]).arg(directory).args(arguments).current_dir("/");
+        let mut shell = shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let is_ready = || {
+            let mut ready = program("pg_isready");
+            ready.args(["-q", "-U", USER, "-d", USER, "-h"]).arg(directory).status().unwrap().success()
+        };
+        for _ in 0..600 {
+            if is_ready() {
+                return shell;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        let log = std::fs::read_to_string(directory.join("log"));
+        drop(shell.stdin.take());
+        shell.wait().unwrap();
+        panic!("{}", log.unwrap());
+    }
+
+    /// Runs SQL in a database, and returns what it prints.
+    pub(crate) fn sql(&self, database: &str, sql: &str) -> String {
+        let mut psql = program("psql");
+        psql.args(["-qAtX", "-v", "ON_ERROR_STOP=1", "-U", USER, "-d", database, "-c", sql, "-h"]).arg(&self.directory);
+        let output = psql.output().unwrap();
+        assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+    }
+
+    /// Makes an empty database, and returns its address as the path of an index.
+    pub(crate) fn database(&self) -> PathBuf {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("index_{}", NUMBER.fetch_add(1, SeqCst));
+        self.sql(USER, &format!("CREATE DATABASE {name}"));
+        self.address(&name)
+    }
+
+    /// The address of a database.
+    pub(crate) fn address(&self, database: &str) -> PathBuf {
+        format!("postgresql:///{database}?user={USER}&host={}", self.directory.display()).into()
+    }
+}
+
+impl Drop for PostgresServer {
+    fn drop(&mut self) {
+        drop(self.shell.stdin.take());
+        self.shell.wait().unwrap();
+    }
+}
+
+/// The server of this process.
+pub(crate) fn server() -> &'static PostgresServer {
+    static SERVER: OnceLock<PostgresServer> = OnceLock::new();
+    SERVER.get_or_init(|| PostgresServer::start(&[]))
+}
