@@ -94,6 +94,17 @@ impl Reader {
         self.only(what)?.sqlite(what)
     }
 
+    /// What the worklist of the main file has. A database has no worklist, so it is empty.
+    fn worklist_of<T>(
+        &mut self,
+        ask: impl FnOnce(&mut SqliteReader) -> Result<Vec<T>, Error>,
+    ) -> Result<Vec<T>, Error> {
+        match self.main()? {
+            IndexReader::Sqlite(reader) => ask(reader),
+            IndexReader::Postgres(_) => Ok(Vec::new()),
+        }
+    }
+
     /// The main file, which has to be one of SQLite.
     fn main_sqlite(&mut self, what: &'static str) -> Result<&mut SqliteReader, Error> {
         self.main()?.sqlite(what)
@@ -304,28 +315,24 @@ impl WorklistSearch for Reader {
     }
 
     fn worklist_asked(&mut self) -> Result<Vec<WorklistAsked>, Error> {
-        self.main_sqlite("the worklist")?.worklist_asked()
+        self.worklist_of(|reader| reader.worklist_asked())
     }
 
     fn worklist_problems(&mut self) -> Result<Vec<WorklistProblem>, Error> {
-        self.main_sqlite("the worklist")?.worklist_problems()
+        self.worklist_of(|reader| reader.worklist_problems())
     }
 
     /// Arrivals in other files are not seen.
     fn worklist_arrivals(&mut self, unexpired_at: i64) -> Result<Vec<WorklistArrival>, Error> {
-        self.main_sqlite("the worklist")?.worklist_arrivals(unexpired_at)
+        self.worklist_of(|reader| reader.worklist_arrivals(unexpired_at))
     }
 
     fn performed_steps(&mut self) -> Result<Vec<PerformedStep>, Error> {
-        self.main_sqlite("the worklist")?.performed_steps()
+        self.worklist_of(|reader| reader.performed_steps())
     }
 
     fn worklist_counts(&mut self) -> Result<Vec<(WorklistState, u64)>, Error> {
-        match self.main()? {
-            IndexReader::Sqlite(reader) => reader.worklist_counts(),
-            // It cannot have any yet.
-            IndexReader::Postgres(_) => Ok(Vec::new()),
-        }
+        self.worklist_of(|reader| reader.worklist_counts())
     }
 }
 
