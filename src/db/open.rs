@@ -159,7 +159,11 @@ impl Reader {
     /// # Errors
     /// Fails with an error of the engine, and if there are several files.
     pub fn files_for_trash(&mut self, after: Option<&RemovedFile>, limit: usize) -> Result<Vec<RemovedFile>, Error> {
-        self.only_sqlite("the trash")?.files_for_trash(after, limit)
+        match self.only("the trash")? {
+            IndexReader::Sqlite(reader) => reader.files_for_trash(after, limit),
+            // Nothing can be removed there yet.
+            IndexReader::Postgres(_) => Ok(Vec::new()),
+        }
     }
 
     /// See [`SqliteReader::files_of_removal`].
