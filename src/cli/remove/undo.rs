@@ -16,7 +16,7 @@ use crate::cli::reindex::{ReadObject, read, store};
 use crate::cli::stray::series_directories;
 use crate::config::Config;
 use crate::db::open::{Reader, Writer, WriterHandle};
-use crate::db::{Arrivals as _, FileOutcome, RemovedFile, ScannedDirectory, ScannedFile};
+use crate::db::{Arrivals as _, FileOutcome, RemovedFile, ScannedDirectory, ScannedFile, Search as _};
 use crate::ingest::Wanted;
 use crate::model::location::{Location, Place};
 use crate::store::Trash;
@@ -186,7 +186,10 @@ impl Undo {
             let (managed, others): (Vec<_>, Vec<_>) =
                 page.into_iter().partition(|file| file.location.place == Place::Managed);
             let mut found = Vec::new();
-            for file in managed.iter().filter(|file| !file.is_in_trash) {
+            for file in &managed {
+                if file.is_in_trash && !self.lies_without_row(file)? {
+                    continue;
+                }
                 let Location { directory, file_name, .. } = &file.location;
                 let checksums = BTreeMap::from([(directory.join(file_name), file.clone())]);
                 self.read_managed(directory, file_name, &checksums, &mut found, (counts, context))?;
@@ -197,6 +200,14 @@ impl Undo {
             self.writer.forget_removed(managed)?;
             self.in_place(others, counts, context)?;
         }
+    }
+
+    /// Whether an object is at its place and the index does not name it. An undo that was killed had
+    /// moved it there.
+    fn lies_without_row(&mut self, file: &RemovedFile) -> anyhow::Result<bool> {
+        let Some(path) = file.location.path().filter(|path| path.exists()) else { return Ok(false) };
+        let known = self.reader.known_locations(&file.sop_instance_uid)?;
+        Ok(known.iter().all(|known| known.location.path().as_ref() != Some(&path)))
     }
 
     fn in_place(&self, files: Vec<RemovedFile>, counts: &mut UndoCounts, context: &mut Context) -> anyhow::Result<()> {

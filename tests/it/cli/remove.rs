@@ -179,6 +179,25 @@ fn a_lost_index_that_is_built_again_knows_what_was_removed() {
     assert_eq!(indexed(&place), uids(0..3));
 }
 
+/// The undo had moved an object to its place when it was killed, and had not stored its row.
+#[test]
+fn an_undo_that_was_killed_between_object_and_row_is_finished_by_the_next() {
+    let place = Place::new();
+    received(&place, 0..3);
+    place.run(["remove", "StudyInstanceUID=1.2.3", "--objects", "--yes"]).expect(0);
+    let mut trashed = place.path("dcmdex-data/objects/.trash");
+    while trashed.is_dir() {
+        let inside = fs::read_dir(&trashed).unwrap().map(|entry| entry.unwrap().path());
+        trashed = inside.filter(|path| path.file_name().is_some_and(|name| name != "removed.txt")).min().unwrap();
+    }
+    fs::create_dir_all(place.path(object(0)).parent().unwrap()).unwrap();
+    fs::rename(&trashed, place.path(object(0)).with_file_name(trashed.file_name().unwrap())).unwrap();
+    let undone = place.run(["remove", "--undo", "1", "--yes"]).expect(0).stdout;
+    assert!(undone.starts_with("3 received objects"), "{undone}");
+    assert_eq!(indexed(&place), uids(0..3));
+    place.run(["check", "--files", "--orphans"]).expect(0);
+}
+
 #[test]
 fn the_trash_is_emptied_by_age_and_then_nothing_comes_back() {
     let place = Place::new();
