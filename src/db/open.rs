@@ -4,6 +4,7 @@
 //! whose name ends in `.db` is an index, and together they are one (docs/adr/0038). The path can
 //! also be the address of a database: `postgresql://host/database` (docs/adr/0044).
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -49,18 +50,29 @@ pub fn files_of(index: &Path) -> Result<Vec<PathBuf>, Error> {
         return Ok(vec![index.to_owned()]);
     }
     let failed = |source| Error::Io { path: index.to_owned(), source };
-    let mut files = Vec::new();
+    let (mut files, mut left_over) = (Vec::new(), BTreeSet::new());
     for entry in index.read_dir().map_err(failed)? {
         let path = entry.map_err(failed)?.path();
-        if path.extension() == Some(OsStr::new("db")) && path.is_file() {
-            files.push(path);
+        if is_named_as_index(&path) {
+            // A link that leads nowhere is there too: its disk is not mounted.
+            if path.is_file() || (path.is_symlink() && !path.exists()) {
+                files.push(path);
+            }
+        } else if let Some(database) = sqlite::database_of(&path).filter(|database| is_named_as_index(database)) {
+            left_over.insert(database);
         }
     }
+    // Whoever opens it hears that it is gone. Its log has what was acknowledged.
+    files.extend(left_over.into_iter().filter(|path| !path.is_symlink() && sqlite::is_gone_with_commits(path)));
     files.sort_by_key(|path| (path.file_name() != Some(OsStr::new(MAIN_FILE)), path.clone()));
     if files.is_empty() {
         return Err(Error::IsADirectory { path: index.to_owned() });
     }
     Ok(files)
+}
+
+fn is_named_as_index(path: &Path) -> bool {
+    path.extension() == Some(OsStr::new("db"))
 }
 
 impl Reader {

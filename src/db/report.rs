@@ -1,6 +1,6 @@
 //! What is wrong with a study.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Something that is wrong with a study.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,6 +66,10 @@ impl StudyProblem {
         Self::Copies,
     ];
 
+    /// Values of a study or its patient that are missing.
+    const OF_WHAT_IS_MISSING: [Self; 4] =
+        [Self::NoPatientId, Self::NoPatientName, Self::NoStudyDate, Self::NoAccessionNumber];
+
     /// A stable word for it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -118,4 +122,48 @@ pub struct StudyReport {
     /// What is wrong, with the number of objects, series, patients or instance numbers that it is
     /// about.
     pub problems: BTreeMap<StudyProblem, u64>,
+}
+
+impl StudyReport {
+    /// The report of a study from those of its parts. A value that one of them has is a value of the
+    /// study. The numbers of series and instances are sums.
+    pub(super) fn of_parts(parts: impl IntoIterator<Item = Self>) -> Self {
+        parts.into_iter().reduce(Self::with).unwrap_or_default()
+    }
+
+    fn with(mut self, other: Self) -> Self {
+        let lacks = |own: &Self, problem| own.problems.contains_key(&problem);
+        for problem in StudyProblem::OF_WHAT_IS_MISSING {
+            // A part that has the value says it for the other one.
+            if lacks(&self, problem) != lacks(&other, problem) {
+                self.problems.remove(&problem);
+            }
+        }
+        for (problem, count) in other.problems {
+            let is_missing = StudyProblem::OF_WHAT_IS_MISSING.contains(&problem);
+            match self.problems.get_mut(&problem) {
+                Some(own) if !is_missing => *own += count,
+                None if !is_missing => drop(self.problems.insert(problem, count)),
+                Some(_) | None => {}
+            }
+        }
+        let modalities = self.modalities.split('\\').chain(other.modalities.split('\\'));
+        let modalities: BTreeSet<&str> = modalities.filter(|modality| !modality.is_empty()).collect();
+        self.modalities = modalities.into_iter().collect::<Vec<_>>().join("\\");
+        for (own, other) in [
+            (&mut self.patient_id, other.patient_id),
+            (&mut self.patient_name, other.patient_name),
+            (&mut self.patient_birth_date, other.patient_birth_date),
+            (&mut self.study_date, other.study_date),
+            (&mut self.accession_number, other.accession_number),
+            (&mut self.study_description, other.study_description),
+        ] {
+            if own.is_empty() {
+                *own = other;
+            }
+        }
+        self.series += other.series;
+        self.instances += other.instances;
+        self
+    }
 }

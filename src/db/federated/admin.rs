@@ -1,7 +1,7 @@
 //! Questions of an operator to several files.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use super::federation::Federation;
@@ -133,13 +133,36 @@ impl<R: FederatedPart> Admin for Federation<R> {
         Ok(found)
     }
 
-    /// A study of which several files hold a part comes once for each of them.
-    fn studies_with_problems(&mut self, on_study: impl FnMut(StudyReport) -> ControlFlow<()>) -> Result<(), Error> {
+    /// Studies of which several files hold a part come last.
+    fn studies_with_problems(&mut self, mut on_study: impl FnMut(StudyReport) -> ControlFlow<()>) -> Result<(), Error> {
         if let [one] = self.parts.as_mut_slice() {
             return one.studies_with_problems(on_study);
         }
+        let shared: BTreeSet<String> = self.lookups()?.shared.uids().cloned().collect();
+        let mut parts: BTreeMap<String, Vec<StudyReport>> = BTreeMap::new();
+        let mut flow = ControlFlow::Continue(());
         let ask = |part: &mut R, each: &mut dyn FnMut(StudyReport) -> ControlFlow<()>| part.studies_with_problems(each);
-        self.in_order(ask, |study| Reverse(study.study_date.clone()), on_study)
+        self.in_order(
+            ask,
+            |study| Reverse(study.study_date.clone()),
+            |study| {
+                if shared.contains(&study.study_instance_uid) {
+                    parts.entry(study.study_instance_uid.clone()).or_default().push(study);
+                } else {
+                    flow = on_study(study);
+                }
+                flow
+            },
+        )?;
+        for (uid, parts) in parts {
+            if flow.is_break() {
+                break;
+            }
+            let mut study = StudyReport::of_parts(parts);
+            (study.series, study.instances) = self.lookups()?.distinct(&uid)?;
+            flow = on_study(study);
+        }
+        Ok(())
     }
 
     /// The name of the main file.

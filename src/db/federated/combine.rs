@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::lookups::{EntityLookups, answers, request_for, rows};
+use super::lookups::{EntityLookups, answers, make_least, make_most, request_for, rows};
 use super::part::FederatedPart;
 use super::question::FederatedQuestion;
 use crate::db::{Error, rules};
@@ -50,8 +50,29 @@ impl<R: FederatedPart> EntityLookups<'_, R> {
                 set(answer, [(at, count.to_string())]);
             }
             self.add_series(question, study, answer)?;
+            self.add_availability(question, study, answer)?;
         }
         Ok(answers)
+    }
+
+    /// Gives a study or series the availability of its least available instance, over all places
+    /// that files have for it.
+    fn add_availability(
+        &mut self,
+        question: &FederatedQuestion,
+        study: &str,
+        answer: &mut FindAnswer,
+    ) -> Result<(), Error> {
+        let Some((at, _)) = question.places().find(|(_, id)| *id == InstanceAvailability) else { return Ok(()) };
+        if question.level == Image || answer.values.get(at).is_some_and(|known| known == "ONLINE") {
+            return Ok(());
+        }
+        let series = answer.key.as_ref().and_then(|key| key.uids.get(1)).cloned();
+        let mut keys = vec![(StudyInstanceUID, study)];
+        keys.extend(series.as_deref().map(|series| (SeriesInstanceUID, series)));
+        let least = self.least_available(&keys)?;
+        set(answer, [(at, least)]);
+        Ok(())
     }
 
     /// Gives an answer the values that its series has in all files.
@@ -116,8 +137,14 @@ fn once_each(question: &FederatedQuestion, found: Vec<FindAnswer>) -> Vec<FindAn
         let uids = answer.key.as_ref().map(|key| key.uids.clone()).unwrap_or_default();
         match by_uids.get_mut(&uids) {
             None => drop(by_uids.insert(uids, answer)),
-            // Of two places of one instance the first file's counts.
-            Some(_) if question.level == Image => {}
+            // Of two places of one instance the first file's counts, and it is at hand if one is.
+            Some(known) if question.level == Image => {
+                for (at, _) in question.places().filter(|(_, id)| *id == InstanceAvailability) {
+                    if let (Some(known), Some(other)) = (known.values.get_mut(at), answer.values.get(at)) {
+                        make_most(known, other);
+                    }
+                }
+            }
             Some(known) => combine_answers(question, known, &answer),
         }
     }
@@ -160,8 +187,7 @@ fn combine(level: QueryRetrieveLevel, id: AttributeId, known: &mut String, other
     let both = || [known.clone(), other.to_owned()].into_iter().filter(|text| !text.is_empty()).collect();
     let is_of_series = level == Study && attribute.level == Series;
     match id {
-        InstanceAvailability if known.is_empty() || other == "UNAVAILABLE" => other.clone_into(known),
-        InstanceAvailability => {}
+        InstanceAvailability => make_least(known, other),
         AnatomicRegionsInStudyCodeSequence => *known = rules::items(&both()),
         ModalitiesInStudy | SOPClassesInStudy => *known = values_in_order(&both()),
         _ if is_of_series => *known = rules::joined(attribute.vr, &both()),

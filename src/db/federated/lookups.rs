@@ -83,20 +83,65 @@ impl<R: FederatedPart> EntityLookups<'_, R> {
             let twice = self.counted_twice(patient_id, &is_meant)?;
             for (total, id) in total.iter_mut().zip(ids) {
                 if let Some(twice) = twice.get(id) {
-                    *total = count_of(total).saturating_sub(*twice).to_string();
+                    *total = count_of(total).saturating_add_signed(twice.saturating_neg()).to_string();
+                } else if *id == InstanceAvailability && total.as_str() != "ONLINE" {
+                    *total = self.availability_of_person(patient_id, &is_meant)?;
                 }
             }
         }
         Ok(total)
     }
 
+    /// Availability of the least available study of a patient.
+    fn availability_of_person(
+        &mut self,
+        patient_id: &str,
+        is_meant: &dyn Fn(&[String]) -> bool,
+    ) -> Result<String, Error> {
+        let patient: Vec<AttributeId> = rules::patient_attributes().collect();
+        let returned = [&patient[..], &[StudyInstanceUID, InstanceAvailability]].concat();
+        let (mut least, mut shared) = (String::new(), BTreeSet::new());
+        for part in 0..self.parts.len() {
+            for mut values in rows(self.parts, part, Study, &[(PatientID, patient_id)], &returned)? {
+                let more = values.split_off(patient.len());
+                match <[String; 2]>::try_from(more) {
+                    Ok([uid, _]) if is_meant(&values) && self.shared.files_of(&uid).is_some() => {
+                        shared.insert(uid);
+                    }
+                    Ok([_, availability]) if is_meant(&values) => make_least(&mut least, &availability),
+                    Ok(_) | Err(_) => {}
+                }
+            }
+        }
+        for study in shared {
+            make_least(&mut least, &self.least_available(&[(StudyInstanceUID, &study)])?);
+        }
+        Ok(least)
+    }
+
+    /// Availability of the least available instance with these keys. Of several places of an
+    /// instance, the one that is at hand counts.
+    pub(super) fn least_available(&mut self, keys: &[(AttributeId, &str)]) -> Result<String, Error> {
+        let mut of_instances: BTreeMap<String, String> = BTreeMap::new();
+        for part in 0..self.parts.len() {
+            let found = rows(self.parts, part, Image, keys, &[SOPInstanceUID, InstanceAvailability])?;
+            for [uid, availability] in found.into_iter().filter_map(|row| <[String; 2]>::try_from(row).ok()) {
+                make_most(of_instances.entry(uid).or_default(), &availability);
+            }
+        }
+        let mut least = String::new();
+        of_instances.values().for_each(|availability| make_least(&mut least, availability));
+        Ok(least)
+    }
+
     /// How much of the sums of a patient is counted more than once, because several files hold a
-    /// part of a study.
+    /// part of a study. It is negative if a file has a part of such a study under other patients
+    /// only.
     fn counted_twice(
         &mut self,
         patient_id: &str,
         is_meant: &dyn Fn(&[String]) -> bool,
-    ) -> Result<BTreeMap<AttributeId, u64>, Error> {
+    ) -> Result<BTreeMap<AttributeId, i64>, Error> {
         let patient: Vec<AttributeId> = rules::patient_attributes().collect();
         let counts = [StudyInstanceUID, NumberOfStudyRelatedSeries, NumberOfStudyRelatedInstances];
         let returned = [&patient[..], &counts].concat();
@@ -133,16 +178,17 @@ impl<R: FederatedPart> EntityLookups<'_, R> {
                 }
             }
         }
-        self.surplus(sums)
+        Ok(self.surplus(sums)?.map(|count| u64::try_from(count).unwrap_or(0)))
     }
 
     /// What is too much in sums of studies, series and instances, for each study over its files.
-    fn surplus(&mut self, sums: BTreeMap<String, [u64; 3]>) -> Result<[u64; 3], Error> {
-        let mut surplus = [0; 3];
-        for (uid, [studies, series, instances]) in sums {
-            let (own_series, own_instances) = self.distinct(&uid)?;
-            let more = [studies - 1, series.saturating_sub(own_series), instances.saturating_sub(own_instances)];
-            add(&mut surplus, more);
+    fn surplus(&mut self, sums: BTreeMap<String, [u64; 3]>) -> Result<[i64; 3], Error> {
+        let mut surplus = [0_i64; 3];
+        for (uid, summed) in sums {
+            let (series, instances) = self.distinct(&uid)?;
+            for ((surplus, summed), own) in surplus.iter_mut().zip(summed).zip([1, series, instances]) {
+                *surplus = surplus.saturating_add_unsigned(summed).saturating_sub_unsigned(own);
+            }
         }
         Ok(surplus)
     }
@@ -214,10 +260,34 @@ fn add(sum: &mut [u64; 3], added: [u64; 3]) {
 
 /// Adds the value that another file has for a patient.
 pub(super) fn add_of_person(id: AttributeId, total: &mut String, value: &str) {
-    if id != InstanceAvailability {
+    if id == InstanceAvailability {
+        make_least(total, value);
+    } else {
         *total = (count_of(total) + count_of(value)).to_string();
-    } else if total.is_empty() || value == "UNAVAILABLE" {
-        value.clone_into(total);
+    }
+}
+
+/// How far from being available objects are. Nothing is said of none.
+fn distance(availability: &str) -> Option<u8> {
+    match availability {
+        "" => None,
+        "ONLINE" => Some(0),
+        "OFFLINE" => Some(1),
+        _ => Some(2),
+    }
+}
+
+/// Keeps the less available of two Instance Availabilities.
+pub(super) fn make_least(known: &mut String, other: &str) {
+    if distance(other) > distance(known) {
+        other.clone_into(known);
+    }
+}
+
+/// Keeps the more available of two Instance Availabilities.
+pub(super) fn make_most(known: &mut String, other: &str) {
+    if known.is_empty() || (!other.is_empty() && distance(other) < distance(known)) {
+        other.clone_into(known);
     }
 }
 

@@ -348,6 +348,13 @@ impl<R: FederatedPart> Routes for StudyRoutes<R> {
                 break;
             }
         }
+        // An instance that a file has in another study stays in that one, as in a single index. The
+        // file counts the conflict.
+        if held.is_none()
+            && let Some(at) = self.holder_of(record.value(AttributeId::SOPInstanceUID), &mut readers)?
+        {
+            return Ok(at);
+        }
         let at = held.unwrap_or_else(|| self.file_for(record));
         let mut remembered = locked(&self.remembered);
         remembered.files.insert(study.to_owned(), at);
@@ -374,6 +381,18 @@ impl<R: FederatedPart> Routes for StudyRoutes<R> {
             Ok(names)
         };
         locked(&self.readers).iter_mut().map(names).collect()
+    }
+}
+
+impl<R: FederatedPart> StudyRoutes<R> {
+    /// The file that takes arrivals and has this instance.
+    fn holder_of(&self, sop_instance_uid: &str, readers: &mut [R]) -> Result<Option<usize>, Error> {
+        for (at, reader) in readers.iter_mut().enumerate().filter(|(at, _)| self.is_open.get(*at) == Some(&true)) {
+            if !reader.known_locations(sop_instance_uid)?.is_empty() {
+                return Ok(Some(at));
+            }
+        }
+        Ok(None)
     }
 }
 

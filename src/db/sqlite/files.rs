@@ -5,9 +5,10 @@
 //! log that it finds, and the log of another database destroys this one. So the lock file also
 //! holds a [`LogRecord`], which says whose log it is. Every opening reads it first.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -365,6 +366,18 @@ fn is_newer_than_record(database: &Metadata, index: &Path) -> bool {
 /// Whether the record says that the log holds commits.
 pub(super) fn log_is_needed(index: &Path) -> bool {
     matches!(read_record(index), Some((_, Log::Needed)))
+}
+
+/// The database that a log or a lock file belongs to, by its name.
+pub(in crate::db) fn database_of(path: &Path) -> Option<PathBuf> {
+    let name = path.as_os_str().as_bytes();
+    let database = [&b"-wal"[..], b"-turn"].into_iter().find_map(|suffix| name.strip_suffix(suffix))?;
+    Some(OsStr::from_bytes(database).into())
+}
+
+/// Whether a database is gone, and commits that it lacks were left to its log.
+pub(in crate::db) fn is_gone_with_commits(index: &Path) -> bool {
+    !index.exists() && (log_bytes(index) > 0 || log_is_needed(index))
 }
 
 /// Refuses files that do not fit each other, before SQLite sees them. SQLite would take over the

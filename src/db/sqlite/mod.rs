@@ -36,6 +36,7 @@ mod writer;
 
 pub use copying::{IndexHold, copy_index};
 pub use files::DatabaseFiles;
+pub(in crate::db) use files::{database_of, is_gone_with_commits};
 pub(in crate::db) use frozen::note_of;
 pub use frozen::{FrozenIndex, checksum_of, freeze, frozen, thaw};
 pub use reader::SqliteReader;

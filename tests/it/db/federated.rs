@@ -275,3 +275,111 @@ fn new_studies_go_to_the_file_that_is_named_for_them() {
     writer.close().unwrap();
     assert_sound(directory.path());
 }
+
+#[test]
+fn a_study_of_two_patients_in_two_files_counts_as_in_an_undivided_index() {
+    let divided = Divided::new(2);
+    for (to, study, series, patient) in
+        [(0, "1.2.1", "1.2.1.1", "A"), (1, "1.2.1", "1.2.1.2", "B"), (1, "1.2.2", "1.2.2.1", "B")]
+    {
+        let values = [(PatientID, patient), (PatientName, patient)];
+        divided.add(to, study, series, &format!("{series}.1"), &values);
+    }
+    for level in [Patient, Study, Series, Image] {
+        for patient in ["A", "B"] {
+            divided.assert_same(&with_key(level, PatientID, patient), &format!("{level} {patient}"));
+        }
+    }
+}
+
+#[test]
+fn an_instance_that_comes_again_in_another_study_stays_in_its_first() {
+    let directory = tempfile::tempdir().unwrap();
+    let folder = directory.path().join("folder");
+    std::fs::create_dir(&folder).unwrap();
+    for name in ["main.db", "2024.db"] {
+        drop(writer(&folder.join(name)));
+    }
+    let (one, several) = (writer(&directory.path().join("one.db")), writer(&folder));
+    let outcomes = [&one, &several].map(|writer| {
+        let first = record("1.3.1", "1.3.1.1", "1.3.9", &[(StudyDate, "20240101")]);
+        assert_eq!(store(writer, first, location(Place::Managed, "/objects", "1")), StoreOutcome::New);
+        let second = record("1.3.2", "1.3.2.1", "1.3.9", &[(StudyDate, "19990101"), (StudyDescription, "again")]);
+        let outcome = store(writer, second, location(Place::Managed, "/objects", "2"));
+        // The rest of that study is a study of its own.
+        let third = record("1.3.2", "1.3.2.1", "1.3.10", &[(StudyDate, "19990101")]);
+        assert_eq!(store(writer, third, location(Place::Managed, "/objects", "3")), StoreOutcome::New);
+        outcome
+    });
+    assert_eq!(outcomes[1], outcomes[0]);
+    assert_ne!(outcomes[0], StoreOutcome::New);
+    one.close().unwrap();
+    several.close().unwrap();
+    let asked = request(Image, &[SOPInstanceUID, StudyInstanceUID]);
+    assert_eq!(find(&folder, &asked), find(&directory.path().join("one.db"), &asked));
+    let conflicts = |path: &Path| Reader::open(path).unwrap().status().unwrap().conflicts;
+    assert_eq!(conflicts(&folder), conflicts(&directory.path().join("one.db")));
+    assert_eq!(conflicts(&folder).len(), 1);
+    assert_sound(&folder);
+}
+
+#[test]
+fn a_study_of_two_files_is_reported_once() {
+    let divided = Divided::new(2);
+    let named = [(PatientID, "P"), (PatientName, "N"), (StudyDate, "20240101"), (Modality, "CT")];
+    divided.add(0, "1.2.1", "1.2.1.1", "1.2.1.1.1", &named);
+    divided.add(1, "1.2.1", "1.2.1.2", "1.2.1.2.1", &[&named[..3], &[(AccessionNumber, "A1")]].concat());
+    divided.add(1, "1.2.2", "1.2.2.1", "1.2.2.1.1", &named[..2]);
+    let reports = |path: &Path| {
+        let mut studies = Vec::new();
+        let mut reader = Reader::open(path).unwrap();
+        let all = reader.studies_with_problems(|study| {
+            studies.push(study);
+            ControlFlow::Continue(())
+        });
+        all.unwrap();
+        studies.sort_by(|one, other| one.study_instance_uid.cmp(&other.study_instance_uid));
+        studies
+    };
+    let (whole, folder) = (reports(&divided.whole()), reports(&divided.folder()));
+    assert_eq!(folder, whole);
+    assert_eq!((whole[0].series, whole[0].accession_number.as_str()), (2, "A1"));
+}
+
+#[test]
+fn what_one_file_misses_is_available_where_another_has_it() {
+    let divided = Divided::new(2);
+    let both = |to: usize| [&divided.writers[0], &divided.writers[1 + to]];
+    let add = |to: usize, directory: &str, uid: &str| {
+        for writer in both(to) {
+            let number = uid.rsplit('.').next().unwrap();
+            let values = [(PatientID, "P"), (PatientName, "N"), (SeriesNumber, "1"), (InstanceNumber, number)];
+            let found = vec![file(uid, record("1.2.1", "1.2.1.1", uid, &values))];
+            writer.handle().scanned(scanned(directory, found)).unwrap();
+            writer.handle().flush().unwrap();
+        }
+    };
+    let miss = |to: usize, directory: &str, uid: &str| {
+        for writer in both(to) {
+            let mut gone = scanned(directory, Vec::new());
+            gone.missing.push(uid.into());
+            writer.handle().scanned(gone).unwrap();
+            writer.handle().flush().unwrap();
+        }
+    };
+    add(0, "/a", "1.2.1.1.1");
+    add(0, "/a", "1.2.1.1.2");
+    add(1, "/b", "1.2.1.1.1");
+    let same = |expected: &str| {
+        for (level, uid) in [(Image, SOPInstanceUID), (Series, SeriesInstanceUID), (Study, StudyInstanceUID)] {
+            let found = divided.assert_same(&request(level, &[uid, InstanceAvailability]), &level.to_string());
+            assert_eq!(found[0][1], expected, "{level}");
+        }
+        divided.assert_same(&request(Patient, &[PatientID, InstanceAvailability]), "patient");
+    };
+    same("ONLINE");
+    miss(0, "/a", "1.2.1.1.1");
+    same("ONLINE");
+    miss(1, "/b", "1.2.1.1.1");
+    same("UNAVAILABLE");
+}
