@@ -6,7 +6,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::files::{self, Log, LogRecord};
 use super::{functions, schema};
 use crate::db::Error;
-use crate::files::{FILE_MODE, UnfinishedFile};
+use crate::files::{FILE_MODE, UnfinishedFile, replace};
 use crate::model::checksum::{Checksum, ChecksumBuilder};
 
 /// Bytes that are read at a time for a checksum.
@@ -101,6 +101,8 @@ pub fn freeze(index: &Path, now_ms: i64) -> Result<FrozenIndex, Error> {
     let new = with_suffix(index, ".freezing");
     remove(&new)?;
     let connection = alone(index)?;
+    // SQLite fills an empty file, and would make one that others can read.
+    files::make(&new)?;
     connection.execute("VACUUM INTO ?1", [path_text(&new)?]).map_err(failed)?;
     let io = |path: &Path| {
         let path = path.to_owned();
@@ -186,18 +188,12 @@ fn path_text(path: &Path) -> Result<&str, Error> {
 }
 
 fn write_note(index: &Path, frozen: &FrozenIndex) -> io::Result<()> {
-    let note = note_of(index);
-    let new = with_suffix(&note, ".new");
     let text = json!({
         "size": frozen.size,
         "xxh3_128": format!("{:?}", frozen.checksum),
         "frozen_ms": frozen.frozen_ms,
     });
-    let mut file = File::create(&new)?;
-    file.write_all(format!("{text}\n").as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&new, &note)?;
-    sync_directory_of(index)
+    replace(&note_of(index), FILE_MODE, format!("{text}\n").as_bytes())
 }
 
 fn sync_directory_of(index: &Path) -> io::Result<()> {

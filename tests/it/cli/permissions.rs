@@ -68,6 +68,8 @@ fn no_file_of_the_node_can_be_read_or_locked_by_others_whatever_the_umask() {
         let scan = run(&mut with_umask(&format!("scan --index new/scanned.db {}", fixtures("archive")))).expect(1);
         drop(scan);
         are_for_us_alone(&place.path("new"));
+        run(&mut with_umask("index freeze new/scanned.db")).expect(0);
+        assert_eq!(are_for_us_alone(&place.path("new")), 3, "directory, index, and what says that it is frozen");
     }
 }
 
