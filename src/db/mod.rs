@@ -168,8 +168,9 @@ pub trait Search: Sized {
     /// Fails with an error of the engine.
     fn transfer_syntax_counts(&mut self) -> Result<Vec<(String, String, u64)>, Error>;
 
-    /// A number that grows with each change of the index by anybody else. So the same number twice
-    /// means that each question in between has the same answer.
+    /// A number that grows with each change of the index by anybody else, and of the mounts that
+    /// answers depend on. So the same number twice means that each question in between has the same
+    /// answer.
     ///
     /// The numbers of two values of this kind cannot be compared.
     ///

@@ -19,8 +19,9 @@ const MAX_LOCATIONS_OF_ONE: usize = MAX_LOCATIONS / 4;
 /// Locations that an answer counts for besides its own.
 const ANSWER_COST: usize = 8;
 
-/// Time for which an answer is recalled. Whether a disk is mounted is not in the index. Larger: an
-/// answer counts as unchanged after a disk was removed. Smaller: the index is asked more often.
+/// Time for which an answer is recalled. Whether files are there that no scan has missed is not in
+/// the index. Larger: an answer counts as unchanged after they were removed. Smaller: the index is
+/// asked more often.
 const RECALLED_FOR: Duration = Duration::from_secs(60);
 
 /// What the index said for a request.

@@ -26,6 +26,8 @@ pub(super) struct Mounts {
     unmounted: Vec<PathBuf>,
     mounted: Vec<PathBuf>,
     since: Option<Instant>,
+    /// How often a look found other mounts than the one before.
+    changes: i64,
 }
 
 impl Mounts {
@@ -36,11 +38,20 @@ impl Mounts {
             let mut statement = connection.prepare_cached("SELECT path FROM mount_point ORDER BY path")?;
             let rows = statement.query_map([], |row| Ok(PathBuf::from(path_from_sql(row.get_ref(0)?)?)))?;
             let known = rows.collect::<rusqlite::Result<Vec<_>>>()?;
-            self.unmounted = if known.is_empty() { Vec::new() } else { not_mounted(known.clone()) };
+            let unmounted = if known.is_empty() { Vec::new() } else { not_mounted(known.clone()) };
+            self.changes += i64::from(self.since.is_some() && unmounted != self.unmounted);
+            self.unmounted = unmounted;
             self.mounted = known.into_iter().filter(|path| !self.unmounted.contains(path)).collect();
             self.since = Some(Instant::now());
         }
         Ok((&self.unmounted, &self.mounted))
+    }
+
+    /// Looks at the mounts, and returns how often they have changed since the first look. An answer
+    /// depends on them as on the index.
+    pub(super) fn changes(&mut self, connection: &Connection) -> rusqlite::Result<i64> {
+        self.look(connection)?;
+        Ok(self.changes)
     }
 }
 
@@ -153,6 +164,22 @@ mod tests {
         assert_eq!(mount_points(table).collect::<Vec<_>>(), [Path::new("/sys"), Path::new("/mnt/my disk\\")]);
         assert_eq!(unescaped(b"a\\"), b"a\\");
         assert_eq!(unescaped(b"\\09"), b"\\09");
+    }
+
+    #[test]
+    fn a_look_that_finds_other_mounts_is_counted() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch("CREATE TABLE mount_point (path); INSERT INTO mount_point VALUES ('/proc')").unwrap();
+        let mut mounts = Mounts::default();
+        let mut look = |sql: &str| {
+            connection.execute_batch(sql).unwrap();
+            mounts.since = mounts.since.and_then(|since| since.checked_sub(HOLDS));
+            mounts.changes(&connection).unwrap()
+        };
+        assert_eq!((look(""), look("")), (0, 0));
+        let gone = "INSERT INTO mount_point VALUES ('/proc/no such mount')";
+        assert_eq!((look(gone), look("")), (1, 1));
+        assert_eq!(look("DELETE FROM mount_point WHERE path <> '/proc'"), 2);
     }
 
     #[test]

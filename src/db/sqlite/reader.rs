@@ -155,11 +155,10 @@ impl Search for SqliteReader {
     }
 
     fn version(&mut self) -> Result<i64, Error> {
-        let version = self
-            .connection
-            .prepare_cached("PRAGMA data_version")
-            .and_then(|mut version| version.query_row([], |row| row.get(0)));
-        version.map_err(Error::from)
+        let changes = self.mounts.changes(&self.connection)?;
+        let mut version = self.connection.prepare_cached("PRAGMA data_version")?;
+        let version: i64 = version.query_row([], |row| row.get(0))?;
+        Ok(version + changes)
     }
 
     fn another(&self) -> Result<Self, Error> {
