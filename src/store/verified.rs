@@ -9,6 +9,7 @@ use crossbeam_channel::Sender;
 use crate::files::FileMark;
 use crate::model::checksum::Checksum;
 use crate::model::clock::Clock;
+use crate::model::location::Location;
 use crate::telemetry::metrics;
 
 /// Maximum objects in each of two generations. An object takes some 120 bytes, all of them together
@@ -76,6 +77,13 @@ impl Verified {
         let entry = generations.iter().find_map(|generation| generation.get(&(mark.device, mark.inode)))?;
         let holds = entry.mark == *mark && entry.expected == expected && entry.since.elapsed() < self.holds;
         holds.then_some(entry.soundness)
+    }
+
+    /// Whether the file of a location is known to have other bytes than those that were received.
+    #[must_use]
+    pub fn is_damaged(&self, location: &Location, expected: Checksum) -> bool {
+        let metadata = location.file().and_then(|file| file.metadata().ok());
+        metadata.is_some_and(|metadata| self.known(&FileMark::of(&metadata), expected) == Some(Soundness::Damaged))
     }
 
     /// Stores a result. It also counts it and logs a damaged object.

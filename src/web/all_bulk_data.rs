@@ -161,7 +161,7 @@ fn values(
 ) -> Result<InstanceValues, Problem> {
     let instance = instances.get(0).ok_or_else(Problem::ours)?;
     let mut reader = answering.readers.take()?;
-    let opened = OpenObject::open(&mut reader, &instance, &Archives::default());
+    let opened = OpenObject::open(&mut reader, answering.delivery().verified(), &instance, &Archives::default());
     answering.readers.give_back(reader);
     let OpenObject { mut walk, transfer_syntax, location, .. } = opened.map_err(|error| lost(&error))?;
     let walked = |error| no_pixels(&PixelError::Walk(error));

@@ -45,7 +45,7 @@ impl Decompressing {
         let memory = pixels.frame_bits() / 8 + longest;
         let memory = answering.delivery().decoders.memory(peer, memory).ok_or_else(Problem::decoders_are_busy)?;
         let turn = answering.decoding(peer).await?;
-        let found = Found { pixels: Arc::clone(pixels), location: found.location.clone() };
+        let found = found.clone();
         let (shared, frame) = (Arc::clone(answering), frames.first().cloned());
         let first = spawn_blocking(move || {
             let _until_its_end = turn;

@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
 
-use super::objects::{Bytes, OpenObject, lost};
+use super::objects::{Bytes, OpenObject, lost, not_damaged};
 use super::piece::{PieceBuffer, PieceBuffers};
 use super::pixel_cache::PixelsKey;
 use super::problem::Problem;
 use crate::archive::Archives;
-use crate::db::Search as _;
+use crate::db::{KnownLocation, Search as _};
 use crate::deliver::object::ObjectError;
 use crate::encoding::walk::WalkError;
+use crate::model::checksum::Checksum;
 use crate::model::location::Location;
 use crate::pixels::places::{Frame, PixelError, Pixels, realigned};
 use crate::qr::{FindError, Instances};
@@ -21,9 +22,12 @@ use crate::store::is_unchanged;
 use crate::web::call::Answering;
 
 /// An instance whose pixels were found.
+#[derive(Clone)]
 pub(super) struct Found {
     pub(super) pixels: Arc<Pixels>,
     pub(super) location: Location,
+    /// The checksum of the data set, if the object was received.
+    pub(super) checksum: Option<Checksum>,
 }
 
 /// Finds the pixels of the first instance of a list.
@@ -48,20 +52,21 @@ fn find(answering: &Answering, instances: &Instances) -> Result<Found, Problem> 
     let mut reader = answering.readers.take()?;
     let known = reader.known_locations(instance.sop_instance_uid).map_err(FindError::Index)?;
     answering.readers.give_back(reader);
-    let locations: Vec<Location> =
-        known.into_iter().filter(|known| !known.differs).map(|known| known.location).collect();
-    for location in &locations {
+    let known = not_damaged(known, answering.delivery().verified()).map_err(|error| lost(&error))?;
+    for KnownLocation { location, checksum, .. } in &known {
         if let Some(pixels) = answering.pixels.get(&PixelsKey::of(location))
             && is_unchanged(location)
         {
-            return Ok(Found { pixels, location: location.clone() });
+            return Ok(Found { pixels, location: location.clone(), checksum: *checksum });
         }
     }
+    let locations = known.iter().map(|known| known.location.clone());
     let opened = OpenObject::first_of(locations, &instance, &Archives::default());
     let OpenObject { mut walk, transfer_syntax, location, .. } = opened.map_err(|error| lost(&error))?;
+    let checksum = known.iter().find(|known| known.location == location).and_then(|known| known.checksum);
     let pixels = Arc::new(Pixels::find(&mut walk, &transfer_syntax).map_err(|error| no_pixels(&error))?);
     answering.pixels.put(PixelsKey::of(&location), Arc::clone(&pixels));
-    Ok(Found { pixels, location })
+    Ok(Found { pixels, location, checksum })
 }
 
 pub(super) fn no_pixels(error: &PixelError) -> Problem {
@@ -103,7 +108,7 @@ impl Runs {
     pub(super) fn of_frames(
         answering: &Answering,
         instances: Arc<Instances>,
-        Found { pixels, location }: &Found,
+        Found { pixels, location, .. }: &Found,
     ) -> Result<Self, ObjectError> {
         let runs = |bytes| Self {
             instances: Arc::clone(&instances),

@@ -242,7 +242,7 @@ pub(super) async fn bulk_data(answering: &Arc<Answering>, call: &Call<'_>) -> Re
         let _until_its_end = turn;
         let instance = listed.get(0).ok_or_else(Problem::ours)?;
         let mut reader = shared.readers.take()?;
-        let opened = OpenObject::open(&mut reader, &instance, &Archives::default());
+        let opened = OpenObject::open(&mut reader, shared.delivery().verified(), &instance, &Archives::default());
         shared.readers.give_back(reader);
         value(opened.map_err(|error| lost(&error))?, &steps)
     });

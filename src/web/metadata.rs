@@ -482,7 +482,7 @@ impl Job {
         out: &mut String,
     ) -> Result<(), FindError> {
         let bulk = bulk_data_base(&self.service, &self.target, instance.sop_instance_uid);
-        match OpenObject::open(reader, instance, archives) {
+        match OpenObject::open(reader, self.answering.delivery().verified(), instance, archives) {
             Ok(OpenObject { mut walk, transfer_syntax, .. }) => {
                 if let Err(error) = ObjectJson::write(out, &mut walk, &transfer_syntax, &bulk) {
                     self.is_whole.store(false, Ordering::Relaxed);

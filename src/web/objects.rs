@@ -8,7 +8,7 @@ use tracing::debug;
 
 use super::problem::Problem;
 use crate::archive::Archives;
-use crate::db::Search;
+use crate::db::{KnownLocation, Search};
 use crate::db::open::Reader;
 use crate::deliver::decompress::DecompressError;
 use crate::deliver::object::{DataSet, Identity, ObjectError, StoredObject};
@@ -18,7 +18,7 @@ use crate::ingest::limits::MAX_DEPTH;
 use crate::model::location::Location;
 use crate::model::uid::for_log;
 use crate::qr::RetrievedInstance;
-use crate::store::{Source, SpoolFile};
+use crate::store::{Source, SpoolFile, Verified};
 
 /// Bytes of an object.
 pub(super) enum Bytes {
@@ -95,6 +95,7 @@ impl OpenObject {
     /// Opens an instance at the first of its locations where it can be read.
     pub(super) fn open(
         reader: &mut Reader,
+        verified: &Verified,
         instance: &RetrievedInstance<'_>,
         archives: &Archives,
     ) -> Result<Self, ObjectError> {
@@ -102,7 +103,7 @@ impl OpenObject {
             tracing::warn!(%error, "the index cannot be asked for the locations of an instance");
             ObjectError::NotKept
         })?;
-        let locations = known.into_iter().filter(|known| !known.differs).map(|known| known.location);
+        let locations = not_damaged(known, verified)?.into_iter().map(|known| known.location);
         Self::first_of(locations, instance, archives)
     }
 
@@ -155,6 +156,17 @@ impl OpenObject {
         };
         Ok(Self { walk, transfer_syntax, location })
     }
+}
+
+/// The locations of an instance without those whose objects differ or are known to be damaged.
+pub(super) fn not_damaged(
+    mut known: Vec<KnownLocation>,
+    verified: &Verified,
+) -> Result<Vec<KnownLocation>, ObjectError> {
+    known.retain(|known| !known.differs);
+    let are_some = !known.is_empty();
+    known.retain(|known| known.checksum.is_none_or(|checksum| !verified.is_damaged(&known.location, checksum)));
+    if known.is_empty() && are_some { Err(ObjectError::Damaged) } else { Ok(known) }
 }
 
 /// Returns the status for an object that cannot be read.

@@ -97,6 +97,16 @@ impl TestWeb {
         Self::with_writer(change, users, true)
     }
 
+    /// The file of the only object that was stored.
+    pub(crate) fn stored_file(&self) -> PathBuf {
+        let mut path = self.directory.path().join("objects");
+        while path.is_dir() {
+            let mut entries = path.read_dir().unwrap().map(|entry| entry.unwrap().path());
+            path = entries.find(|path| !path.file_name().unwrap().to_string_lossy().starts_with('.')).unwrap();
+        }
+        path
+    }
+
     /// Starts it with an empty index, in metadata-only mode.
     pub(crate) fn storing_metadata() -> Self {
         Self::with_writer(|_| {}, None, false)
@@ -154,8 +164,11 @@ impl TestWeb {
         }
         change(&mut options);
         let users = SharedUsers::new(users.map(|text| Users::parse(text).unwrap()), None);
-        let delivery =
-            DeliveryOptions { max_instances: 100_000, source_timeout: UNREACHED, verification_holds: Duration::ZERO };
+        let delivery = DeliveryOptions {
+            max_instances: 100_000,
+            source_timeout: UNREACHED,
+            verification_holds: store::DEFAULT_HOLDS,
+        };
         let delivery = Arc::new(Delivery::new(index.clone(), delivery));
         let mut services = Services {
             index,

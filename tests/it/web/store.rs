@@ -203,3 +203,35 @@ fn in_metadata_only_mode_the_row_is_kept_and_no_url_is_given() {
     assert!(metadata.header("warning").contains("only the indexed attributes"));
     assert!(fs::read_dir(web.directory.path()).unwrap().all(|entry| entry.unwrap().file_name() != "objects"));
 }
+
+#[test]
+fn nothing_is_sent_of_an_object_that_is_known_to_be_damaged() {
+    let web = TestWeb::storing(|_| {}, None);
+    let object =
+        fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/real/syntaxes/MR_small_RLE.dcm")).unwrap();
+    store(&web, &[&object]).expect(200);
+    let found = web.get("/instances").expect(200).json();
+    let uid = |tag: &str| value(&found[0], tag).as_str().unwrap().to_owned();
+    let study = format!("/studies/{}", uid("0020000D"));
+    let instance = format!("{study}/series/{}/instances/{}", uid("0020000E"), uid("00080018"));
+    let kept = web.stored_file();
+    let mut bytes = fs::read(&kept).unwrap();
+    let last = bytes.len() - 100;
+    bytes[last] ^= 1;
+    fs::write(&kept, bytes).unwrap();
+    let native = [("Accept", "application/dicom; transfer-syntax=1.2.840.10008.1.2.1")];
+    web.get_with(&instance, &native).expect(500);
+    for part in ["/frames/1", "/bulkdata/7FE00010", "/rendered", "/pixeldata", "/thumbnail"] {
+        web.get_with(&format!("{instance}{part}"), &[("Accept", "*/*")]).expect(500);
+    }
+    web.get_with(&instance, &[("Accept", "application/dicom")]).expect(500);
+    // What the index knows of it is true.
+    let metadata = web.get(&format!("{instance}/metadata")).expect(200).json();
+    assert_eq!(value(&metadata[0], "00080018").as_str().unwrap(), uid("00080018"));
+    assert!(metadata[0].get("7FE00010").is_none(), "{metadata}");
+    // Sent again, it is whole.
+    store(&web, &[&object]).expect(200);
+    for part in ["/frames/1", "/rendered", ""] {
+        web.get_with(&format!("{instance}{part}"), &[("Accept", "*/*")]).expect(200);
+    }
+}
