@@ -26,6 +26,10 @@ use crate::store::{self, Soundness, Source, Verified};
 /// is skipped.
 const CHECK_READ: usize = 8 << 10;
 
+/// Sequences of an object that hold something other than items, and become empty if it is
+/// rewritten. For each of them the object is read once more.
+const MAX_EMPTIED: usize = 8;
+
 /// Bytes of a data set that are rewritten at a time.
 const REWRITE_READ: usize = 64 << 10;
 
@@ -315,20 +319,44 @@ impl StoredObject {
             .ok_or(ObjectError::Rewrite(RewriteError::Encapsulated(0x7FE0_0010)))?;
         self.check_now()?;
         self.source.keep();
+        let mut emptied = Vec::new();
+        while let Some(faulty) = self.check_rewriting((from, to), &emptied)? {
+            emptied.push(faulty);
+        }
         self.source.go_to(self.data_set_offset).map_err(ObjectError::Read)?;
         let source = match from {
-            NativeSyntax::Deflated => {
-                check(&mut inflated(&mut self.source).map_err(ObjectError::Read)?, |_, _| Ok(0), from, to)?;
-                self.source.go_to(self.data_set_offset).map_err(ObjectError::Read)?;
-                inflated(self.source).map_err(ObjectError::Read)?
-            }
+            NativeSyntax::Deflated => inflated(self.source).map_err(ObjectError::Read)?,
             NativeSyntax::ImplicitLittle | NativeSyntax::ExplicitLittle | NativeSyntax::ExplicitBig => {
-                check(&mut self.source, Source::pass, from, to)?;
-                self.source.go_to(self.data_set_offset).map_err(ObjectError::Read)?;
                 Box::new(self.source)
             }
         };
-        Ok(DataSet::rewriting(source, from, to))
+        Ok(DataSet::rewriting(source, Rewriter::new(from, to).emptying(emptied)))
+    }
+
+    /// Rewrites it to its end and keeps nothing. Returns the position of a further sequence that
+    /// must become empty, because it holds something other than items.
+    fn check_rewriting(
+        &mut self,
+        (from, to): (NativeSyntax, NativeSyntax),
+        emptied: &[u64],
+    ) -> Result<Option<u64>, ObjectError> {
+        self.source.go_to(self.data_set_offset).map_err(ObjectError::Read)?;
+        let mut rewriter = Rewriter::new(from, to).emptying(emptied.to_vec());
+        let checked = match from {
+            NativeSyntax::Deflated => {
+                check(&mut inflated(&mut self.source).map_err(ObjectError::Read)?, |_, _| Ok(0), &mut rewriter)
+            }
+            NativeSyntax::ImplicitLittle | NativeSyntax::ExplicitLittle | NativeSyntax::ExplicitBig => {
+                check(&mut self.source, Source::pass, &mut rewriter)
+            }
+        };
+        match checked {
+            Ok(()) => Ok(None),
+            Err(ObjectError::Rewrite(error)) if emptied.len() < MAX_EMPTIED => {
+                rewriter.faulty_sequence(error).map(Some).ok_or(ObjectError::Rewrite(error))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Returns its data set without compression, in another transfer syntax. All frames are
@@ -342,9 +370,9 @@ impl StoredObject {
         self.source.keep();
         let mut object = DecompressedObject::open(self.source, self.data_set_offset, &self.transfer_syntax, decoding)?;
         let from = NativeSyntax::ExplicitLittle;
-        check(&mut object, |object, count| Ok(object.pass(count)), from, to)?;
+        check(&mut object, |object, count| Ok(object.pass(count)), &mut Rewriter::new(from, to))?;
         object.rewind();
-        Ok(DataSet::rewriting(Box::new(object), from, to))
+        Ok(DataSet::rewriting(Box::new(object), Rewriter::new(from, to)))
     }
 
     /// Compares its checksum now, if that is due. Who changes the data set need not read the last
@@ -375,10 +403,9 @@ fn inflated<'s>(source: impl Read + Send + 's) -> io::Result<Box<dyn Read + Send
 fn check<R: Read>(
     source: &mut R,
     pass: impl Fn(&mut R, u64) -> io::Result<u64>,
-    from: NativeSyntax,
-    to: NativeSyntax,
+    rewriter: &mut Rewriter,
 ) -> Result<(), ObjectError> {
-    let (mut rewriter, mut out) = (Rewriter::new(from, to), Vec::new());
+    let mut out = Vec::new();
     let mut buffer = vec![0; CHECK_READ];
     loop {
         let skippable = rewriter.skippable();
@@ -434,8 +461,7 @@ pub struct Filled {
 
 impl DataSet {
     /// Returns a data set that is rewritten while it is read.
-    fn rewriting(source: Box<dyn Read + Send>, from: NativeSyntax, to: NativeSyntax) -> Self {
-        let rewriter = Rewriter::new(from, to);
+    fn rewriting(source: Box<dyn Read + Send>, rewriter: Rewriter) -> Self {
         let rewriting =
             Rewriting { source, rewriter, input: vec![0; REWRITE_READ], out: Vec::new(), at: 0, ended: false };
         let bytes = ObjectBytes::Streamed(BufReader::with_capacity(REWRITE_READ, Box::new(rewriting)));

@@ -85,6 +85,10 @@ pub(crate) struct Rewriter {
     signed: bool,
     /// Zeros follow the data set. Some writers fill the last sector with them.
     ended: bool,
+    /// Position of the last sequence of the data set itself that has a length.
+    sequence: Option<u64>,
+    /// Positions of sequences that become empty.
+    emptied: Vec<u64>,
 }
 
 enum RewriteStep {
@@ -105,6 +109,25 @@ impl Rewriter {
             position: 0,
             signed: false,
             ended: false,
+            sequence: None,
+            emptied: Vec::new(),
+        }
+    }
+
+    /// Makes the sequences at these positions empty, because they hold something other than items.
+    pub(crate) fn emptying(self, emptied: Vec<u64>) -> Self {
+        Self { emptied, ..self }
+    }
+
+    /// The position of the sequence that an error is in. `None` if its length does not say where it
+    /// ends, and if the error is not one of what it holds.
+    pub(crate) fn faulty_sequence(&self, error: RewriteError) -> Option<u64> {
+        match error {
+            RewriteError::Encapsulated(_) | RewriteError::Truncated => None,
+            RewriteError::BadVr(_)
+            | RewriteError::LengthPastEnd(_)
+            | RewriteError::Misplaced(_)
+            | RewriteError::TooDeep => self.frames.first()?.end.and(self.sequence),
         }
     }
 
@@ -313,9 +336,13 @@ impl Rewriter {
             return Ok(RewriteStep::Used(size));
         }
         if &letters == b"SQ" {
-            if length == 0 {
+            if length == 0 || self.emptied.contains(&self.position) {
                 to.push_header(out, tag, letters, 0);
+                self.value = ValueAction::Drop { left: u64::from(length) };
                 return Ok(RewriteStep::Used(size));
+            }
+            if self.frames.is_empty() {
+                self.sequence = Some(self.position);
             }
             to.push_header(out, tag, letters, UNDEFINED);
             return self.open(OpenElementKind::Sequence, Some(end), from, to).map(|()| RewriteStep::Used(size));
@@ -584,6 +611,29 @@ mod tests {
         let mut too_long = implicit(Tag(0x0008, 0x1032), &implicit(Tag(0xFFFE, 0xE000), &[0; 8]));
         too_long[12] = 9;
         assert_eq!(fails(&too_long, ImplicitLittle), RewriteError::LengthPastEnd(ITEM));
+    }
+
+    #[test]
+    fn a_sequence_that_holds_no_items_can_be_made_empty() {
+        let mut bytes = b"\x10\0\x02\x10SQ\0\0\x0C\0\0\0Test,Case19 ".to_vec();
+        bytes.extend(b"\x10\0\x10\0PN\x04\0A^B ");
+        for (to, sequence) in
+            [(ExplicitBig, &b"\0\x10\x10\x02SQ\0\0\0\0\0\0"[..]), (ImplicitLittle, b"\x10\0\x02\x10\0\0\0\0")]
+        {
+            let (mut rewriter, mut out) = (Rewriter::new(ExplicitLittle, to), Vec::new());
+            let error = rewriter.feed(&bytes, &mut out).unwrap_err();
+            assert_eq!(rewriter.faulty_sequence(error), Some(0));
+            assert_eq!(rewriter.faulty_sequence(RewriteError::Truncated), None);
+            let (mut rewriter, mut out) = (Rewriter::new(ExplicitLittle, to).emptying(vec![0]), Vec::new());
+            rewriter.feed(&bytes, &mut out).unwrap();
+            rewriter.finish(&mut out).unwrap();
+            assert_eq!(out[..sequence.len()], *sequence);
+            assert!(out.ends_with(b"A^B "));
+        }
+        // A sequence of undefined length says nowhere where it ends.
+        let mut rewriter = Rewriter::new(ExplicitLittle, ImplicitLittle);
+        let error = rewriter.feed(b"\x10\0\x02\x10SQ\0\0\xFF\xFF\xFF\xFFTest,Case19 ", &mut Vec::new()).unwrap_err();
+        assert_eq!(rewriter.faulty_sequence(error), None);
     }
 
     #[test]

@@ -13,7 +13,6 @@ use crate::archive::Archives;
 use crate::db::{KnownLocation, Search as _};
 use crate::deliver::object::ObjectError;
 use crate::encoding::walk::WalkError;
-use crate::model::checksum::Checksum;
 use crate::model::location::Location;
 use crate::pixels::places::{Frame, PixelError, Pixels, realigned};
 use crate::qr::{FindError, Instances};
@@ -26,8 +25,6 @@ use crate::web::call::Answering;
 pub(super) struct Found {
     pub(super) pixels: Arc<Pixels>,
     pub(super) location: Location,
-    /// The checksum of the data set, if the object was received.
-    pub(super) checksum: Option<Checksum>,
 }
 
 /// Finds the pixels of the first instance of a list.
@@ -53,20 +50,19 @@ fn find(answering: &Answering, instances: &Instances) -> Result<Found, Problem> 
     let known = reader.known_locations(instance.sop_instance_uid).map_err(FindError::Index)?;
     answering.readers.give_back(reader);
     let known = not_damaged(known, answering.delivery().verified()).map_err(|error| lost(&error))?;
-    for KnownLocation { location, checksum, .. } in &known {
+    for KnownLocation { location, .. } in &known {
         if let Some(pixels) = answering.pixels.get(&PixelsKey::of(location))
             && is_unchanged(location)
         {
-            return Ok(Found { pixels, location: location.clone(), checksum: *checksum });
+            return Ok(Found { pixels, location: location.clone() });
         }
     }
     let locations = known.iter().map(|known| known.location.clone());
     let opened = OpenObject::first_of(locations, &instance, &Archives::default());
     let OpenObject { mut walk, transfer_syntax, location, .. } = opened.map_err(|error| lost(&error))?;
-    let checksum = known.iter().find(|known| known.location == location).and_then(|known| known.checksum);
     let pixels = Arc::new(Pixels::find(&mut walk, &transfer_syntax).map_err(|error| no_pixels(&error))?);
     answering.pixels.put(PixelsKey::of(&location), Arc::clone(&pixels));
-    Ok(Found { pixels, location, checksum })
+    Ok(Found { pixels, location })
 }
 
 pub(super) fn no_pixels(error: &PixelError) -> Problem {
@@ -108,7 +104,7 @@ impl Runs {
     pub(super) fn of_frames(
         answering: &Answering,
         instances: Arc<Instances>,
-        Found { pixels, location, .. }: &Found,
+        Found { pixels, location }: &Found,
     ) -> Result<Self, ObjectError> {
         let runs = |bytes| Self {
             instances: Arc::clone(&instances),

@@ -8,8 +8,8 @@ use tracing::debug;
 
 use super::problem::Problem;
 use crate::archive::Archives;
-use crate::db::{KnownLocation, Search};
 use crate::db::open::Reader;
+use crate::db::{KnownLocation, Search};
 use crate::deliver::decompress::DecompressError;
 use crate::deliver::object::{DataSet, Identity, ObjectError, StoredObject};
 use crate::encoding::syntax::NativeSyntax;

@@ -124,3 +124,36 @@ fn a_value_of_odd_length_is_padded_when_its_object_is_sent() {
         assert!(got(transfer_syntax) == [&whole[..whole.len() - header], &pixels].concat());
     }
 }
+
+/// The length says where such a sequence ends, so it costs nobody the object.
+#[test]
+fn a_sequence_of_something_other_than_items_is_empty_where_its_object_is_rewritten() {
+    for (stored_as, encoding) in [(EXPLICIT_LE, ELE), (IMPLICIT_LE, ILE), (DEFLATED, ELE)] {
+        let junk = |tag: u32, text: &[u8]| encoding.element(0x0008_0000 | tag, "SQ", text);
+        // The second one has an item before what is none.
+        let item = *b"\xFE\xFF\0\xE0\0\0\0\0some more junk";
+        let middle = [junk(0x1110, b"Test,Case19 "), junk(0x1120, &item)].concat();
+        let archive = TempDir::new().unwrap();
+        let lies = data_set(encoding, b"", &middle, 20);
+        let lies = if stored_as == DEFLATED { deflate(&lies) } else { lies };
+        fs::write(archive.path().join("1.dcm"), file(stored_as, &lies)).unwrap();
+        let node = node_on(archive.path(), |_| {});
+        for (transfer_syntax, to) in [(EXPLICIT_LE, ELE), (IMPLICIT_LE, ILE), (EXPLICIT_BE, EBE)] {
+            if transfer_syntax == stored_as {
+                continue;
+            }
+            let mut peer = getter(&node, STUDY_GET, &[(SECONDARY_CAPTURE, &[transfer_syntax])]);
+            let retrieved = get(&mut peer, STUDY_GET, &study("1.2.3"), |_| SUCCESS);
+            peer.release();
+            assert_eq!(retrieved.status, SUCCESS, "{stored_as} {transfer_syntax}: {}", retrieved.comment);
+            let empty = |tag: u32| to.element(0x0008_0000 | tag, "SQ", b"");
+            let mut expected = data_set(to, b"", &[empty(0x1110), empty(0x1120)].concat(), 20);
+            if stored_as == IMPLICIT_LE {
+                // Without a VR it is the one of the dictionary.
+                let at = expected.windows(2).rposition(|two| two == b"OB").unwrap();
+                expected[at + 1] = b'W';
+            }
+            assert!(retrieved.objects[0].2 == expected, "{stored_as} {transfer_syntax}");
+        }
+    }
+}
