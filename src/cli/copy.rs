@@ -15,17 +15,19 @@ use crate::cli::audited::CommandAudit;
 use crate::cli::context::{Chattiness, Context, Flags, IndexArgs};
 use crate::cohort::Error;
 use crate::cohort::dicomdir::{KEYWORDS, MediaDirectory, MediaInstance, file_id};
-use crate::cohort::folder::{CohortFolder, Placing};
+use crate::cohort::folder::{CohortFolder, CopiedObject, Placing};
 use crate::cohort::manifest::{CohortManifest, MANIFEST, ManifestRow};
 use crate::cohort::names::numbered;
 use crate::cohort::package::{CohortPackage, PackageKind};
 use crate::cohort::template::NameTemplate;
+use crate::db::Search as _;
 use crate::db::open::Reader;
 use crate::files::make_directory;
 use crate::model::attribute::AttributeId;
+use crate::model::checksum::Checksum;
 use crate::model::clock::Clock;
 use crate::model::level::QueryRetrieveLevel;
-use crate::model::location::Place;
+use crate::model::location::{Location, Place};
 
 /// Name of a file if no template is given. No two instances have the same.
 const USUAL_TEMPLATE: &str = "{PatientID}/{StudyInstanceUID}/{SeriesInstanceUID}/{SOPInstanceUID}.dcm";
@@ -106,6 +108,22 @@ enum CohortTarget {
     Package(CohortPackage),
 }
 
+/// The checksum of an object that was received and is copied. Nothing is read for a link.
+fn checksum(
+    lookup: &mut Reader,
+    target: &CohortTarget,
+    sop_instance_uid: &str,
+    location: &Location,
+) -> Result<Option<Checksum>, Error> {
+    let is_linked = matches!(target, CohortTarget::Folder { folder, .. } if folder.is_of_links());
+    if location.place != Place::Managed || is_linked {
+        return Ok(None);
+    }
+    let known = lookup.known_locations(sop_instance_uid);
+    let known = known.map_err(|error| Error::Object(format!("the index has no checksum now: {error}")))?;
+    Ok(known.into_iter().find(|known| known.location == *location).and_then(|known| known.checksum))
+}
+
 /// What became of the instances.
 #[derive(Default)]
 struct CopyTally {
@@ -159,11 +177,12 @@ pub(super) fn run(arguments: &CopyArgs, context: &mut Context) -> anyhow::Result
     let located_by = query.request.return_keys.iter().position(|key| key.attribute == AttributeId::SOPInstanceUID);
     let reader = Reader::open(&config.index)?;
     CommandAudit::open(&config, "copy")?.exported(&arguments.keys, &arguments.to.to_string_lossy())?;
-    let mut target = target(arguments)?;
+    let mut target = (target(arguments)?, Reader::open(&config.index)?);
     let mut tally = CopyTally::default();
     let found = each_batch(reader, &query, located_by, |batch| {
         place(batch, &template, &columns, &mut target, &mut tally, context)
     });
+    let (target, _) = target;
     let goes_on = if matches!(target, CohortTarget::Folder { .. }) { "goes on" } else { "begins again" };
     let found =
         found.with_context(|| format!("not all is in {}; hint: the same command {goes_on}", arguments.to.display()))?;
@@ -215,7 +234,7 @@ fn place(
     batch: &mut [FoundRow],
     template: &NameTemplate,
     columns: &CopyColumns,
-    target: &mut CohortTarget,
+    target: &mut (CohortTarget, Reader),
     tally: &mut CopyTally,
     context: &Context,
 ) -> Result<(), Error> {
@@ -251,23 +270,28 @@ fn place_one(
     name: &dyn Fn(u32) -> PathBuf,
     uids: [&str; 3],
     media_values: &[String],
-    (target, tally, context): (&mut CohortTarget, &mut CopyTally, &Context),
+    ((target, lookup), tally, context): (&mut (CohortTarget, Reader), &mut CopyTally, &Context),
 ) -> Result<(), Error> {
     let source = row.location.as_ref().and_then(|location| location.path()).unwrap_or_default();
     let size = row.location.as_ref().map_or(0, |location| location.size);
-    let placed = match (&row.location, &mut *target) {
-        (None, _) => Err(Error::Object("the index knows no place where it is".to_owned())),
-        (Some(location), CohortTarget::Folder { folder, media, .. }) => {
-            let placed = folder.place(name, uids[2], location);
+    let known = match &row.location {
+        None => Err(Error::Object("the index knows no place where it is".to_owned())),
+        Some(location) => {
+            checksum(lookup, target, uids[2], location).map(|checksum| CopiedObject { location, checksum })
+        }
+    };
+    let placed = known.and_then(|object| match &mut *target {
+        CohortTarget::Folder { folder, media, .. } => {
+            let placed = folder.place(name, uids[2], object);
             if let (Ok(placed), Some(media)) = (&placed, media) {
                 media.add(MediaInstance { values: media_values.to_vec(), file: placed.file.clone() });
             }
             placed.map(|placed| (placed.file, placed.how, placed.number))
         }
-        (Some(location), CohortTarget::Package(package)) => {
-            package.add(&name(1), location).map(|(file, number)| (file, Some(Placing::Copy), number))
+        CohortTarget::Package(package) => {
+            package.add(&name(1), object).map(|(file, number)| (file, Some(Placing::Copy), number))
         }
-    };
+    });
     let (file, how, note) = match &placed {
         Ok((_, None, _)) => {
             tally.there += 1;

@@ -13,6 +13,7 @@ use super::manifest::uid_key;
 use super::names::path_key;
 use crate::archive::Archives;
 use crate::files::{FILE_MODE, UnfinishedFile, with_suffix};
+use crate::model::checksum::{Checksum, ChecksumBuilder};
 use crate::model::location::{Location, Place};
 use crate::store::{Source, change_of};
 
@@ -62,6 +63,49 @@ pub struct PlacedFile {
     pub number: u32,
 }
 
+/// The object of an instance, as the index knows it.
+#[derive(Clone, Copy, Debug)]
+pub struct CopiedObject<'a> {
+    /// Where it is.
+    pub location: &'a Location,
+    /// The checksum of its data set, if it was received.
+    pub checksum: Option<Checksum>,
+}
+
+impl CopiedObject<'_> {
+    /// Opens it. Refuses one that is no longer what the index knows.
+    pub(super) fn open(self, archives: &Archives) -> Result<Source, Error> {
+        let mut source = match Source::open(self.location, archives) {
+            Ok(Some(source)) => source,
+            Ok(None) => return Err(Error::Object("only its metadata are kept".to_owned())),
+            Err(error) => return Err(Error::Object(in_words(&error))),
+        };
+        as_known(source.is_not_as_known())?;
+        if let Some(expected) = self.checksum {
+            let found = checksum_of(&mut source).map_err(|error| Error::Object(error.to_string()))?;
+            if found.is_some_and(|found| found != expected) {
+                return Err(Error::Object("it is damaged: its bytes are not those that were received".to_owned()));
+            }
+            source.go_to(0).map_err(|error| Error::Object(error.to_string()))?;
+        }
+        Ok(source)
+    }
+}
+
+/// The checksum of what was received. `None` if the file does not begin as the node writes it.
+fn checksum_of(source: &mut Source) -> io::Result<Option<Checksum>> {
+    if source.go_behind_our_meta()?.is_none() {
+        return Ok(None);
+    }
+    let (mut checksum, mut buffer) = (ChecksumBuilder::default(), vec![0; COPIED_AT_ONCE]);
+    loop {
+        match source.read(&mut buffer)? {
+            0 => return Ok(Some(checksum.finish())),
+            read => checksum.update(buffer.get(..read).unwrap_or_default()),
+        }
+    }
+}
+
 /// A folder that files of a cohort are placed in.
 pub struct CohortFolder {
     root: PathBuf,
@@ -80,8 +124,15 @@ impl CohortFolder {
         Self { root: root.to_owned(), placing, taken: earlier, directories, archives }
     }
 
+    /// Whether files become links to their sources. Members of archives are copied all the same.
+    #[must_use]
+    pub const fn is_of_links(&self) -> bool {
+        matches!(self.placing, Placing::HardLink | Placing::SymbolicLink)
+    }
+
     /// Places the object of an instance under the first of its names that is free. `name` makes the
-    /// name with a number. The name with the number 1 is the one that was asked for.
+    /// name with a number. The name with the number 1 is the one that was asked for. What is copied
+    /// must have the checksum that the index has for it. For a link nothing is read.
     ///
     /// # Errors
     /// [`Error::Object`] if the source cannot be read. Any other error is one of the destination.
@@ -89,7 +140,7 @@ impl CohortFolder {
         &mut self,
         name: &dyn Fn(u32) -> PathBuf,
         sop_instance_uid: &str,
-        location: &Location,
+        object: CopiedObject<'_>,
     ) -> Result<PlacedFile, Error> {
         let uid = uid_key(sop_instance_uid);
         for number in 1..MAX_NUMBER {
@@ -103,7 +154,7 @@ impl CohortFolder {
                 Some(_) | None => {}
             }
             self.make_directories(&file)?;
-            if let Some(how) = self.make(&self.root.join(&file), location)? {
+            if let Some(how) = self.make(&self.root.join(&file), object)? {
                 self.taken.insert(key, uid);
                 return Ok(PlacedFile { file, how: Some(how), number });
             }
@@ -140,7 +191,8 @@ impl CohortFolder {
     }
 
     /// Makes a file. `None` if another file has the name.
-    fn make(&self, file: &Path, location: &Location) -> Result<Option<Placing>, Error> {
+    fn make(&self, file: &Path, object: CopiedObject<'_>) -> Result<Option<Placing>, Error> {
+        let location = object.location;
         let placing = match location.place {
             Place::MetadataOnly => return Err(Error::Object("only its metadata are kept".to_owned())),
             // A member has no file of its own.
@@ -148,7 +200,7 @@ impl CohortFolder {
             Place::InPlace | Place::Managed => self.placing,
         };
         if matches!(placing, Placing::Reflink | Placing::Copy) {
-            return self.copy(file, location, placing);
+            return self.copy(file, object, placing);
         }
         let source = location.directory.join(&location.file_name);
         check_unchanged(&source, location)?;
@@ -179,12 +231,13 @@ impl CohortFolder {
     }
 
     /// Copies the bytes under a temporary name, and renames them.
-    fn copy(&self, file: &Path, location: &Location, placing: Placing) -> Result<Option<Placing>, Error> {
+    fn copy(&self, file: &Path, object: CopiedObject<'_>, placing: Placing) -> Result<Option<Placing>, Error> {
+        let location = object.location;
         let failed = |source: io::Error| Error::Write { path: file.to_owned(), source };
         if file.symlink_metadata().is_ok() {
-            return Ok(self.has_the_bytes(file, location)?.then_some(placing));
+            return Ok(self.has_the_bytes(file, object)?.then_some(placing));
         }
-        let mut source = open_unchanged(location, &self.archives)?;
+        let mut source = object.open(&self.archives)?;
         let mut into = UnfinishedFile::under(with_suffix(file, ".partial"), file, FILE_MODE).map_err(failed)?;
         let mut placed = Placing::Copy;
         if placing == Placing::Reflink && location.place != Place::Archive {
@@ -210,12 +263,13 @@ impl CohortFolder {
     }
 
     /// Whether a file has the bytes of an object: a run that was killed made it.
-    fn has_the_bytes(&self, file: &Path, location: &Location) -> Result<bool, Error> {
+    fn has_the_bytes(&self, file: &Path, object: CopiedObject<'_>) -> Result<bool, Error> {
+        let location = object.location;
         let Ok(metadata) = file.symlink_metadata() else { return Ok(false) };
         if !metadata.is_file() || (location.place != Place::Archive && metadata.len() != location.size) {
             return Ok(false);
         }
-        let mut source = open_unchanged(location, &self.archives)?;
+        let mut source = object.open(&self.archives)?;
         let mut there =
             io::BufReader::new(File::open(file).map_err(|source| Error::Write { path: file.to_owned(), source })?);
         let (mut one, mut other) = (vec![0; COPIED_AT_ONCE], vec![0; COPIED_AT_ONCE]);
@@ -229,15 +283,6 @@ impl CohortFolder {
                 return Ok(false);
             }
         }
-    }
-}
-
-/// Opens the object of a location. Refuses one that is no longer what the index knows.
-pub(super) fn open_unchanged(location: &Location, archives: &Archives) -> Result<Source, Error> {
-    match Source::open(location, archives) {
-        Ok(Some(source)) => as_known(source.is_not_as_known()).map(|()| source),
-        Ok(None) => Err(Error::Object("only its metadata are kept".to_owned())),
-        Err(error) => Err(Error::Object(in_words(&error))),
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Error;
-use super::folder::{CopyError, copy_bytes, open_unchanged};
+use super::folder::{CopiedObject, CopyError, copy_bytes};
 use super::manifest::{MANIFEST, ManifestRow, PackedManifest};
 use super::names::{numbered, path_key};
 use crate::archive::Archives;
@@ -98,8 +98,9 @@ impl CohortPackage {
     ///
     /// # Errors
     /// [`Error::Object`] if the source cannot be read. Any other error is one of the destination.
-    pub fn add(&mut self, name: &Path, location: &Location) -> Result<(PathBuf, u32), Error> {
-        let mut source = open_unchanged(location, &self.archives)?;
+    pub fn add(&mut self, name: &Path, object: CopiedObject<'_>) -> Result<(PathBuf, u32), Error> {
+        let location = object.location;
+        let mut source = object.open(&self.archives)?;
         // The length stands in front of the bytes. An object that cannot be read whole is left out,
         // so a member is read into a file without a name first.
         let length = match source.left() {

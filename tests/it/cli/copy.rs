@@ -4,6 +4,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
+use rustix::process::Signal;
+
+use super::faults::{SUCCESS, associated, store, uid};
+use super::serve::Node;
 use super::*;
 use crate::util::archives::{Keep, Zip};
 use crate::util::disks::Small;
@@ -197,6 +201,27 @@ fn a_file_that_changed_or_is_gone_is_left_out_and_named() {
             assert_eq!([1, 2, 4].map(|number| rows[&format!("1.2.{number}.1.1")].1.as_str()), ["failed"; 3]);
             assert_eq!(files(&place, to).len(), 2);
         }
+    }
+}
+
+#[test]
+fn a_received_object_that_is_damaged_is_not_copied() {
+    let place = Place::new();
+    let node = Node::start(&place, &["--index", "x.db"]);
+    let mut peer = associated(&node);
+    for number in 0..2 {
+        assert_eq!(store(&mut peer, number, 1000), SUCCESS);
+    }
+    peer.release();
+    assert_eq!(node.stop(Signal::TERM).0, Some(0));
+    let damaged = place.path(format!("dcmdex-data/objects/1.2.3/1.2.3.4/{}.dcm", uid(1)));
+    let mut bytes = fs::read(&damaged).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&damaged, bytes).unwrap();
+    for to in ["copied", "out.zip", "out.tar"] {
+        let run = copy(&place, ["--to", to]).expect(1);
+        assert!(run.stderr.contains(&format!("{}.dcm: it is damaged", uid(1))), "{to}: {run:?}");
+        assert!(run.stderr.contains("1 files in"), "{to}: {run:?}");
     }
 }
 
