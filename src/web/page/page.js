@@ -227,15 +227,23 @@ function view(viewer) {
     return Number.isFinite(center) && width >= 1 ? { center, width } : null;
   };
 
+  // A screen reader reads a slider as soon as its value changes, so its text is set first.
+  function slide({ at, frame }, frames) {
+    const image = `Image ${at} of ${count}`;
+    const shown = Math.min(frame, frames);
+    const text = frames > 1 ? `${image}, frame ${shown} of ${frames}` : image;
+    atField.setAttribute("aria-valuetext", text);
+    atField.value = at;
+    frameField.setAttribute("aria-valuetext", `Frame ${shown} of ${frames}`);
+    frameField.max = frames;
+    frameField.value = shown;
+    return text;
+  }
+
   function tell(frames) {
-    const image = `Image ${place.at} of ${count}`;
-    const text = frames > 1 ? `${image}, frame ${place.frame} of ${frames}` : image;
+    const text = slide(place, frames);
     one("#position", viewer).textContent = text;
     picture.alt = text;
-    atField.value = place.at;
-    atField.setAttribute("aria-valuetext", text);
-    frameField.max = frames;
-    frameField.value = place.frame;
     frameField.closest("label").hidden = frames === 1;
     const shown = window();
     const query = shown ? `&center=${shown.center}&width=${shown.width}` : "";
@@ -296,6 +304,7 @@ function view(viewer) {
     if (next.at === place.at && next.frame === place.frame) return;
     direction = next.at > place.at || (next.at === place.at && next.frame > place.frame) ? 1 : -1;
     place = next;
+    slide(place, stack.framesAt(place.at));
     show();
   }
 
