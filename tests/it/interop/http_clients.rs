@@ -2,8 +2,10 @@
 //! Python.
 
 use std::process::Command;
+use std::sync::Arc;
 
-use dcmdex::ul::tls::{ClientCertificates, Options as TlsOptions, Tls};
+use dcmdex::ul::tls::{SharedTls, Tls};
+use dcmdex::web::TlsSource;
 
 use crate::util::certificates::Authority;
 use crate::util::peers;
@@ -28,26 +30,20 @@ fn curl_speaks_both_versions_of_http() {
 
 #[test]
 fn over_tls_http_2_is_agreed_and_no_certificate_asked_for() {
-    let authority = Authority::new("Hospital");
-    let node = authority.identity("NODE");
-    let options = TlsOptions {
-        certificate: node.certificate,
-        key: node.key,
-        authorities: authority.file(),
-        client_certificates: ClientCertificates::Required,
-        pinned: Vec::new(),
-    };
-    let tls = Tls::load(&options).unwrap();
-    let web = TestWeb::with_services(
-        &archive(),
-        |_| {},
-        None,
-        |services| services.tls = Some(std::sync::Arc::new(move || tls.http())),
-    );
+    let (old, new) = (Authority::new("old"), Authority::new("new"));
+    let tls = SharedTls::new(Tls::load(&old.options(&old.identity("NODE"))).unwrap());
+    let shared = tls.clone();
+    let source: TlsSource = Arc::new(move || shared.current().http());
+    let web = TestWeb::with_services(&archive(), |_| {}, None, |services| services.tls = Some(source));
     let url = format!("https://{}/healthz", web.address);
-    let Some(mut curl) = curl() else { return };
-    let authority = authority.file();
-    assert_eq!(peers::run(curl.arg("--cacert").arg(&authority).arg(&url)).expect_success(), "2 200");
+    let Some(mut curl_of_old) = curl() else { return };
+    assert_eq!(peers::run(curl_of_old.arg("--cacert").arg(old.file()).arg(&url)).expect_success(), "2 200");
+    // New certificates hold from the next handshake on, as they do for DIMSE.
+    tls.replace(Tls::load(&new.options(&new.identity("NODE"))).unwrap());
+    let Some(mut curl_of_new) = curl() else { return };
+    assert_eq!(peers::run(curl_of_new.arg("--cacert").arg(new.file()).arg(&url)).expect_success(), "2 200");
+    // The certificate of the node is not of the old authority any more.
+    assert_eq!(peers::run(&mut curl_of_old).status.code(), Some(60));
 }
 
 #[test]
