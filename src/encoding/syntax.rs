@@ -25,6 +25,14 @@ pub fn is_deflated(uid: &str) -> bool {
     DEFLATED.contains(&uid)
 }
 
+/// Whether all frames in the transfer syntax with this UID are one stream: MPEG2, MPEG-4 and HEVC
+/// (PS3.5 8.2). The stream may lie in several fragments.
+#[must_use]
+pub fn is_video(uid: &str) -> bool {
+    let number = uid.strip_prefix("1.2.840.10008.1.2.4.").and_then(|rest| rest.split('.').next());
+    matches!(number, Some("100" | "101" | "102" | "103" | "104" | "105" | "106" | "107" | "108"))
+}
+
 /// A transfer syntax of an Identifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Encoding {

@@ -3,6 +3,7 @@
 
 use super::codec::FrameShape;
 use super::looks::{Looks, LooksReader, first_text, number};
+use crate::encoding::syntax::is_video;
 use crate::encoding::walk::{Event, Input, Walk, WalkError};
 
 /// Number of bytes that one range takes in a table, with its container.
@@ -134,7 +135,8 @@ impl Pixels {
                     _ => looks.take(&event, walk)?,
                 },
                 Event::Fragments { tag: 0x7FE0_0010, .. } if walk.depth() == 0 => {
-                    let frames = shape.frames.clamp(1, MAX_FRAMES);
+                    // The frames of a video are in one stream.
+                    let frames = if is_video(transfer_syntax) { 1 } else { shape.frames.clamp(1, MAX_FRAMES) };
                     break Layout::Encapsulated(fragments(walk, frames, &extended)?);
                 }
                 _ => looks.take(&event, walk)?,

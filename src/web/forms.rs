@@ -4,9 +4,11 @@
 //! (PS3.18 8.7.3.5.2). They become Explicit VR Little Endian. If no transfer syntax is named,
 //! compressed data go out as they are stored, and their Content-Type names the syntax.
 
+use std::collections::BTreeSet;
+
 use super::negotiate::{Accept, MediaRange};
 use crate::deliver::framing::SentForm;
-use crate::encoding::syntax::NativeSyntax;
+use crate::encoding::syntax::{NativeSyntax, is_video};
 use crate::pixels::codec::Codec;
 
 /// Explicit VR Little Endian.
@@ -122,6 +124,11 @@ fn wrapped(range: &MediaRange) -> Option<(Wrapping, Option<(String, String)>)> {
     }
 }
 
+/// Whether a request accepts any form. No readable range is the same as no header.
+fn takes_any(accept: &Accept) -> bool {
+    accept.groups().is_empty()
+}
+
 /// Returns ranges in the order in which they are tried. Those of the query parameter come first,
 /// then the heaviest. Equal ranges are sorted by how closely they name a type.
 fn in_order(accept: &Accept) -> Vec<&MediaRange> {
@@ -139,7 +146,7 @@ fn in_order(accept: &Accept) -> Vec<&MediaRange> {
 /// of them meet. `None` if no wish can be met.
 pub(super) fn objects(accept: &Accept, stored: &[&str], count: usize) -> Option<(Wrapping, Wish)> {
     let ranges = in_order(accept);
-    if ranges.is_empty() {
+    if takes_any(accept) {
         return Some((Wrapping::Multipart, Wish::Unnamed));
     }
     ranges.into_iter().find_map(|range| {
@@ -150,6 +157,22 @@ pub(super) fn objects(accept: &Accept, stored: &[&str], count: usize) -> Option<
         let wish = Wish::of(range);
         (is_dicom && fits && stored.iter().all(|stored| wish.object(stored).is_some())).then_some((wrapping, wish))
     })
+}
+
+/// Returns the media types that so many objects with these transfer syntaxes can have.
+pub(super) fn object_offers(stored: &[&str], count: usize) -> Vec<String> {
+    let multipart = format!("multipart/related; type=\"{DICOM}\"");
+    let of_all = |uid: &&str| {
+        let wish = Wish::Only((*uid).to_owned());
+        stored.iter().all(|stored| wish.object(stored).is_some())
+    };
+    let syntaxes: BTreeSet<&str> = stored.iter().copied().chain([EXPLICIT_LITTLE]).filter(of_all).collect();
+    let mut offers = vec![format!("{multipart}; transfer-syntax=*")];
+    for uid in syntaxes {
+        offers.push(format!("{multipart}; transfer-syntax={uid}"));
+        offers.extend((count == 1).then(|| format!("{DICOM}; transfer-syntax={uid}")));
+    }
+    offers
 }
 
 /// Returns the media type of frames with this transfer syntax (PS3.18 tables 8.7.3-2 to -5), or
@@ -164,8 +187,9 @@ pub(super) fn frame_type(stored: &str) -> &'static str {
         "4.201" | "4.202" | "4.203" => "image/jphc",
         "4.110" | "4.111" | "4.112" => "image/jxl",
         "5" => "image/dicom-rle",
-        "4.100" | "4.101" => "video/mpeg",
-        "4.102" | "4.103" | "4.104" | "4.105" | "4.106" | "4.107" | "4.108" => "video/mp4",
+        "4.100" | "4.100.1" | "4.101" | "4.101.1" => "video/mpeg",
+        "4.102" | "4.102.1" | "4.103" | "4.103.1" | "4.104" | "4.104.1" | "4.105" | "4.105.1" | "4.106" | "4.106.1"
+        | "4.107" | "4.108" => "video/mp4",
         _ => OCTETS,
     }
 }
@@ -175,8 +199,11 @@ pub(super) fn frame_type(stored: &str) -> &'static str {
 pub(super) fn frames(accept: &Accept, stored: &str, count: usize) -> Option<(Wrapping, &'static str, FrameForm)> {
     let own = frame_type(stored);
     let ranges = in_order(accept);
-    if ranges.is_empty() {
-        return Some((Wrapping::Multipart, OCTETS, FrameForm::AsStored));
+    // A browser that plays a video accepts anything and reads no parts.
+    let is_played = is_video(stored) && count == 1;
+    let whole = if is_played { (Wrapping::Single, own) } else { (Wrapping::Multipart, OCTETS) };
+    if takes_any(accept) {
+        return Some((whole.0, whole.1, FrameForm::AsStored));
     }
     ranges.into_iter().find_map(|range| {
         let (wrapping, kind) = wrapped(range)?;
@@ -184,6 +211,9 @@ pub(super) fn frames(accept: &Accept, stored: &str, count: usize) -> Option<(Wra
             return None;
         }
         let wish = Wish::of(range);
+        if is_played && range.essence.0 == "*" {
+            return Some((whole.0, whole.1, wish.frames(stored, false)?));
+        }
         let Some((kind, subkind)) = kind else {
             return Some((wrapping, OCTETS, wish.frames(stored, wish != Wish::Unnamed)?));
         };
@@ -204,14 +234,14 @@ pub(super) fn takes_all_as_stored(accept: &Accept) -> bool {
             .is_none_or(|(kind, subkind)| kind == "application" && matches!(subkind.as_str(), "octet-stream" | "*"));
         is_octets && matches!(Wish::of(range), Wish::Unnamed | Wish::Any)
     };
-    ranges.is_empty() || ranges.iter().any(is_taken)
+    takes_any(accept) || ranges.iter().any(is_taken)
 }
 
 /// Returns how to send bulk data, whose own type may be known. This is whether they are in parts,
 /// and their type. A browser that accepts anything gets the bytes themselves.
 pub(super) fn bulk(accept: &Accept, own: Option<&str>) -> Option<(Wrapping, String)> {
     let ranges = in_order(accept);
-    if ranges.is_empty() {
+    if takes_any(accept) {
         return Some((Wrapping::Single, OCTETS.to_owned()));
     }
     ranges.into_iter().find_map(|range| {
@@ -296,12 +326,31 @@ mod tests {
     #[test]
     fn one_object_can_be_had_without_parts() {
         assert_eq!(sent("application/dicom", EXPLICIT_LITTLE).unwrap().0, Wrapping::Single);
+        assert_eq!(sent("multipart/*", EXPLICIT_LITTLE).unwrap().0, Wrapping::Multipart);
         assert_eq!(objects(&accept("application/dicom"), &[EXPLICIT_LITTLE], 2), None);
         assert_eq!(sent("image/jpeg", EXPLICIT_LITTLE), None);
         assert_eq!(sent("multipart/related; type=\"application/octet-stream\"", EXPLICIT_LITTLE), None);
         let mixed =
             objects(&accept("multipart/related; type=\"application/dicom\"; transfer-syntax=*"), &[JPEG, IMPLICIT], 2);
         assert_eq!(mixed, Some((Wrapping::Multipart, Wish::Any)));
+    }
+
+    #[test]
+    fn what_is_offered_can_be_had() {
+        for (stored, count, offered) in [
+            (vec![IMPLICIT], 1, 3),
+            (vec![BIG], 2, 2),
+            (vec![JPEG], 1, 3),
+            (vec![RLE], 1, 5),
+            (vec![JPEG, IMPLICIT], 2, 1),
+            (vec![EXPLICIT_LITTLE, DEFLATED], 2, 2),
+        ] {
+            let offers = object_offers(&stored, count);
+            assert_eq!(offers.len(), offered, "{stored:?}: {offers:?}");
+            for offer in offers {
+                assert!(objects(&accept(&offer), &stored, count).is_some(), "{stored:?}: {offer}");
+            }
+        }
     }
 
     #[test]
@@ -324,6 +373,27 @@ mod tests {
         assert_eq!(frames(&accept("application/octet-stream"), JPEG, 2), None);
         assert_eq!(frames(&accept("*/*"), JPEG, 2), stored(Wrapping::Multipart, OCTETS));
         assert_eq!(frames(&accept("*/*"), RLE, 2), stored(Wrapping::Multipart, OCTETS));
+    }
+
+    #[test]
+    fn a_video_is_sent_by_itself_unless_parts_are_wanted() {
+        let mp4 = "1.2.840.10008.1.2.4.102";
+        let by_itself = Some((Wrapping::Single, "video/mp4", FrameForm::AsStored));
+        for header in ["*/*", "video/*", "video/mp4", "video/webm, video/mp4;q=0.9", "audio/*, */*;q=0.5"] {
+            assert_eq!(frames(&accept(header), mp4, 1), by_itself, "{header}");
+        }
+        assert_eq!(frames(&Accept::default(), mp4, 1), by_itself);
+        let parts = accept("multipart/related; type=\"video/mp4\"");
+        assert_eq!(frames(&parts, mp4, 1), Some((Wrapping::Multipart, "video/mp4", FrameForm::AsStored)));
+        assert_eq!(frames(&accept("video/mpeg"), mp4, 1), None);
+        for number in 50..210 {
+            for end in ["", ".1"] {
+                let uid = format!("1.2.840.10008.1.2.4.{number}{end}");
+                let is_fragmentable = matches!(number, 100..=106);
+                let is_known = end.is_empty() || is_fragmentable;
+                assert!(!is_known || is_video(&uid) == frame_type(&uid).starts_with("video/"), "{uid}");
+            }
+        }
     }
 
     // PS3.18 8.7.3.3.2.
@@ -356,5 +426,16 @@ mod tests {
             Some((Wrapping::Single, "application/pdf".into()))
         );
         assert_eq!(bulk(&accept("application/pdf"), None), None);
+    }
+
+    // RFC 9110 12.4.2.
+    #[test]
+    fn a_client_that_accepts_nothing_gets_nothing() {
+        for header in ["*/*;q=0", "application/dicom;q=0, application/octet-stream;q=0"] {
+            assert_eq!(sent(header, EXPLICIT_LITTLE), None, "{header}");
+            assert_eq!(frames(&accept(header), JPEG, 1), None, "{header}");
+            assert_eq!(bulk(&accept(header), None), None, "{header}");
+            assert!(!takes_all_as_stored(&accept(header)), "{header}");
+        }
     }
 }

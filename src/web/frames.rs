@@ -6,11 +6,10 @@
 
 use std::sync::Arc;
 
-use hyper::header::{ACCEPT, CONTENT_LENGTH, HeaderValue, RANGE};
+use hyper::header::{ACCEPT, CONTENT_LENGTH, HeaderValue};
 use hyper::{Response, StatusCode};
 use tokio::task::spawn_blocking;
 
-use super::access::single;
 use super::body::{Body, Outlet};
 use super::decompress::Decompressing;
 use super::forms::{self, EXPLICIT_LITTLE, FrameForm, OCTETS, Wrapping, frame_type};
@@ -22,7 +21,7 @@ use super::objects::{OpenObject, lost};
 use super::piece::{PIECE_BYTES, PieceBuffer, PieceBuffers};
 use super::problem::Problem;
 use super::query::decode;
-use super::ranges::{Selected, Window, add_range, selected};
+use super::ranges::{Selected, Window, add_range, selected_by};
 use super::target::{Listed, Target};
 use crate::archive::Archives;
 use crate::encoding::walk::Event;
@@ -78,7 +77,7 @@ async fn one(answering: &Arc<Answering>, call: &Call<'_>) -> Result<Arc<Instance
 }
 
 /// Sends frames. Without numbers, it sends all of them.
-async fn send(
+pub(super) async fn send(
     answering: &Arc<Answering>,
     call: &Call<'_>,
     (instances, found): (Arc<Instances>, Found),
@@ -107,7 +106,7 @@ async fn send(
     let parts = Parts::new();
     let single_length = frames.first().map(length_of).filter(|_| wrapping == Wrapping::Single);
     let part = match single_length {
-        Some(length) => selected(single(call.headers, &RANGE), length)?,
+        Some(length) => selected_by(call.headers, length)?,
         None => Selected::All,
     };
     let heads: Vec<String> = match wrapping {
@@ -253,7 +252,7 @@ pub(super) async fn bulk_data(answering: &Arc<Answering>, call: &Call<'_>) -> Re
     let parts = Parts::new();
     let head = parts.head(&media_type, Some(range.1));
     let part = match wrapping {
-        Wrapping::Single => selected(single(call.headers, &RANGE), range.1)?,
+        Wrapping::Single => selected_by(call.headers, range.1)?,
         Wrapping::Multipart => Selected::All,
     };
     let (outlet, body) = Body::pieces(answering.options.write_timeout);

@@ -5,10 +5,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hyper::Response;
-use hyper::header::{ACCEPT, RANGE};
+use hyper::header::ACCEPT;
 use tokio::task::spawn_blocking;
 
-use super::access::single;
 use super::body::{Body, Outlet};
 use super::forms::{self, DICOM, Wish, Wrapping};
 use super::heads::{typed, warn_of_missing};
@@ -17,7 +16,7 @@ use super::negotiate::{Accept, not_acceptable};
 use super::objects::lost;
 use super::piece::PieceBuffers;
 use super::problem::Problem;
-use super::ranges::{Selected, Window, add_range, selected};
+use super::ranges::{Selected, Window, add_range, selected_by};
 use super::target::{Listed, Target};
 use crate::archive::Archives;
 use crate::db::Search as _;
@@ -45,7 +44,7 @@ pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Resul
     }
     let kinds: Vec<_> = kinds.into_iter().collect();
     let Some((wrapping, wish)) = forms::objects(&accept, &kinds, listed.instances.len()) else {
-        return Err(not_as_wanted(&kinds));
+        return Err(not_as_wanted(&kinds, listed.instances.len()));
     };
     match wrapping {
         Wrapping::Single => by_itself(answering, call, listed, wish).await,
@@ -54,9 +53,8 @@ pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Resul
 }
 
 /// Returns status 406 with the available transfer syntaxes.
-pub(super) fn not_as_wanted(kinds: &[&str]) -> Problem {
-    let mut offers = vec!["multipart/related; type=\"application/dicom\"; transfer-syntax=*".to_owned()];
-    offers.extend(kinds.iter().map(|uid| format!("{DICOM}; transfer-syntax={uid}")));
+pub(super) fn not_as_wanted(kinds: &[&str], count: usize) -> Problem {
+    let offers = forms::object_offers(kinds, count);
     not_acceptable(&offers.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
@@ -229,7 +227,7 @@ pub(super) async fn by_itself(
 ) -> Result<Response<Body>, Problem> {
     let instance = listed.instances.get(0).ok_or_else(Problem::ours)?;
     let stored = &instance.kind.transfer_syntax;
-    let form = wish.object(stored).ok_or_else(|| not_as_wanted(&[stored]))?;
+    let form = wish.object(stored).ok_or_else(|| not_as_wanted(&[stored], 1))?;
     let rewriting = match form {
         SentForm::AsStored => None,
         SentForm::Rewritten(to) => Some(to),
@@ -240,7 +238,7 @@ pub(super) async fn by_itself(
     let whole = Whole { meta: meta(&instance, transfer_syntax), data_set };
     let length = whole.length();
     let part = match length {
-        Some(length) => selected(single(call.headers, &RANGE), length)?,
+        Some(length) => selected_by(call.headers, length)?,
         None => Selected::All,
     };
     let (mut outlet, body) = Body::pieces(answering.options.write_timeout);

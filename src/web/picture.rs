@@ -27,6 +27,8 @@ pub struct PictureRequest {
     region: Region,
     window: Option<VoiWindow>,
     quality: u8,
+    /// The text that the picture should show. None is drawn.
+    pub(super) annotations: Option<&'static str>,
 }
 
 /// A part of a frame: first column and row, and columns and rows. Negative sizes flip it.
@@ -42,7 +44,8 @@ impl PictureRequest {
     /// # Errors
     /// The reason, if a value is not allowed.
     pub fn of(query: &str) -> Result<Self, &'static str> {
-        let mut wanted = Self { viewport: None, region: Region::default(), window: None, quality: QUALITY };
+        let mut wanted =
+            Self { viewport: None, region: Region::default(), window: None, quality: QUALITY, annotations: None };
         for (name, value) in pairs(query) {
             match name.as_ref() {
                 "viewport" => {
@@ -54,6 +57,7 @@ impl PictureRequest {
                     let quality = value.parse().ok().filter(|quality| (1..=100).contains(quality));
                     wanted.quality = quality.ok_or("quality is a number from 1 to 100")?;
                 }
+                "annotation" => wanted.annotations = annotations(&value),
                 _ => {}
             }
         }
@@ -63,6 +67,17 @@ impl PictureRequest {
     /// Whether a stored picture may be sent as it is.
     pub(super) fn changes_nothing(&self) -> bool {
         self.viewport.is_none() && self.window.is_none()
+    }
+}
+
+/// Returns the requested annotations in words of our own (PS3.18 8.3.5.1.1).
+fn annotations(text: &str) -> Option<&'static str> {
+    let has = |word: &str| text.split(',').any(|part| part.trim() == word);
+    match (has("patient"), has("technique")) {
+        (true, true) => Some("patient,technique"),
+        (true, false) => Some("patient"),
+        (false, true) => Some("technique"),
+        (false, false) => (!text.is_empty()).then_some("all"),
     }
 }
 

@@ -104,3 +104,19 @@ impl From<FindError> for Problem {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // PS3.18 table 10.6.3-1.
+    #[test]
+    fn a_search_that_takes_too_long_is_413_and_says_what_to_do() {
+        let problem = Problem::from(FindError::TimeLimit);
+        assert!(
+            problem.status == StatusCode::PAYLOAD_TOO_LARGE && problem.why.contains("narrow it"),
+            "{}",
+            problem.why
+        );
+    }
+}

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry};
 use dicom_core::{Tag, VR};
-use dicom_dictionary_std::StandardDataDictionary;
+use dicom_dictionary_std::{StandardDataDictionary, tags};
 
 use crate::model::attribute::{ATTRIBUTES, Attribute, KeyType, ValueSource};
 use crate::model::declared::DeclaredSet;
@@ -24,6 +24,9 @@ const MAX_INCLUDED: usize = 2_000;
 
 /// Parameters that PS3.18 defines for all transactions. They name no attribute.
 const NOT_KEYS: [&str; 3] = ["accept", "charset", "disabled"];
+
+/// Elements that say how a C-FIND is meant. The path of a search says it.
+const OF_FIND: [Tag; 2] = [tags::QUERY_RETRIEVE_LEVEL, tags::QUERY_RETRIEVE_VIEW];
 
 /// Default attributes of answers (PS3.18 tables 10.6.3-3 to -5), without those of the service
 /// itself. The last ones of a series are in Request Attributes Sequence.
@@ -292,8 +295,25 @@ impl<'d> Reading<'d> {
         Ok(())
     }
 
-    fn search(self, options: &qr::Options) -> Result<SearchQuery, QueryError> {
+    /// Takes out the keys that would change the meaning of the others. Returns all keys with a value
+    /// that never narrow the answers.
+    fn without_match(&mut self) -> Vec<Tag> {
+        let mut told = Vec::new();
+        self.keys.retain(|(name, value)| {
+            let Ok(tag) = keys::tag(name.trim()) else { return true };
+            let is_of_find = OF_FIND.contains(&tag);
+            let is_matched = !is_no_attribute(tag) && Attribute::by_tag(tag).is_none_or(keys::narrows);
+            if !value.is_empty() && (is_of_find || !is_matched) && !told.contains(&tag) {
+                told.push(tag);
+            }
+            !is_of_find
+        });
+        told
+    }
+
+    fn search(mut self, options: &qr::Options) -> Result<SearchQuery, QueryError> {
         let level = self.level;
+        let without_match = self.without_match();
         let mut texts: Vec<String> = self.keys.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let whole = |sequence: &str| {
             let tag = Attribute::by_keyword(sequence).map(|attribute| hex(attribute.tag));
@@ -316,8 +336,14 @@ impl<'d> Reading<'d> {
         let query = qr::parse(InformationModel::StudyRoot, &identifier, self.negotiated, &options)?;
         let mut ignored: Vec<Tag> = query.unsupported.clone();
         ignored.retain(|tag| !query.is_matched(*tag) && has_value(&identifier.elements, *tag));
+        ignored.extend(without_match.into_iter().filter(|tag| !query.unsupported.contains(tag)));
         Ok(SearchQuery { query, limit: self.limit, offset: self.offset.unwrap_or(0), ignored })
     }
+}
+
+/// Whether a tag belongs to no data set, or only to its encoding.
+fn is_no_attribute(tag: Tag) -> bool {
+    tag.group() < 0x0008 || tag.element() == 0 || tag == tags::SPECIFIC_CHARACTER_SET
 }
 
 /// Whether an attribute belongs to a lower level than the answers. It is left out silently (PS3.18
@@ -508,6 +534,25 @@ mod tests {
         let search = parse(Study, "RequestingPhysician=X&PatientID=P1").unwrap();
         assert_eq!(search.ignored, [Tag(0x0032, 0x1032)]);
         assert!(parse(Study, "RequestingPhysician=").unwrap().ignored.is_empty());
+    }
+
+    #[test]
+    fn a_key_that_never_narrows_is_told_and_leaves_the_level_of_the_path() {
+        for (query, tag) in [
+            ("QueryRetrieveLevel=SERIES", Tag(0x0008, 0x0052)),
+            ("00080052=PATIENT", Tag(0x0008, 0x0052)),
+            ("queryretrievelevel=IMAGE&QueryRetrieveLevel=IMAGE", Tag(0x0008, 0x0052)),
+            ("QueryRetrieveView=CLASSIC", Tag(0x0008, 0x0053)),
+            ("SpecificCharacterSet=ISO_IR%20100", Tag(0x0008, 0x0005)),
+            ("TimezoneOffsetFromUTC=%2B0100", Tag(0x0008, 0x0201)),
+            ("00080000=1", Tag(0x0008, 0x0000)),
+            ("TransferSyntaxUID=1.2", Tag(0x0002, 0x0010)),
+        ] {
+            let search = parse(Study, query).unwrap();
+            assert_eq!((search.query.request.level, search.ignored), (Study, vec![tag]), "{query}");
+        }
+        assert!(parse(Study, "QueryRetrieveLevel=").unwrap().ignored.is_empty());
+        assert_eq!(parse(Study, "includefield=QueryRetrieveLevel").unwrap().query.request.level, Study);
     }
 
     #[test]

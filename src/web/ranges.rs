@@ -1,8 +1,9 @@
 //! Range (RFC 9110 14.2), for responses that are one run of bytes whose length is known.
 
-use hyper::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, HeaderValue};
+use hyper::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, HeaderValue, IF_RANGE, RANGE};
 use hyper::{Response, StatusCode};
 
+use super::access::single;
 use super::body::Body;
 use super::problem::Problem;
 
@@ -17,10 +18,18 @@ pub(super) enum Selected {
     },
 }
 
+/// Bytes of `length` that the headers of a request select.
+///
+/// These responses have no validator, so no `If-Range` matches and all is sent (RFC 9110 13.1.5).
+pub(super) fn selected_by(headers: &HeaderMap, length: u64) -> Result<Selected, Problem> {
+    let range = if headers.contains_key(IF_RANGE) { None } else { single(headers, &RANGE) };
+    selected(range, length)
+}
+
 /// Bytes of `length` that a Range header selects. Several ranges, other units and unreadable
 /// headers select all. RFC 9110 14.2 allows this, and lists of overlapping ranges have felled
 /// servers.
-pub(super) fn selected(header: Option<&str>, length: u64) -> Result<Selected, Problem> {
+fn selected(header: Option<&str>, length: u64) -> Result<Selected, Problem> {
     let spec = header.and_then(|header| header.trim().split_once('='));
     let spec = spec.filter(|(unit, _)| unit.eq_ignore_ascii_case("bytes")).and_then(|(_, spec)| spec.split_once('-'));
     let Some((first, last)) = spec else { return Ok(Selected::All) };

@@ -13,14 +13,18 @@ use tokio::time::timeout;
 
 use super::body::Body;
 use super::call::{Answering, Call};
+use super::forms::frame_type;
 use super::found::{Found, Runs, found, no_pixels};
-use super::frames::numbers;
+use super::frames::{self, numbers};
 use super::heads::typed;
 use super::negotiate::{Accept, not_acceptable};
 use super::objects::lost;
 use super::picture::{Native, PictureError, PictureFormat, PictureRequest, SampleKind, check_size, render};
 use super::problem::Problem;
+use super::resource::SERVICE;
+use super::search::warn;
 use super::target::{Listed, Target, alone};
+use crate::encoding::syntax::is_video;
 use crate::pixels::codec::Codec;
 use crate::pixels::places::Pixels;
 use crate::qr::Instances;
@@ -37,6 +41,9 @@ const RENDERING_TIME: Duration = Duration::from_secs(10);
 /// Formats of a picture, the default first (PS3.18 table 8.7.4-1).
 pub(super) const MEDIA_TYPES: [&str; 2] = ["image/jpeg", "image/png"];
 
+/// Formats of a picture and of a video.
+pub(super) const WITH_VIDEO: [&str; 4] = ["image/jpeg", "image/png", "video/mp4", "video/mpeg"];
+
 /// Answers with a frame as a picture. It is a frame of an instance, or of the middle of a series or
 /// study.
 pub(super) async fn answer(
@@ -49,7 +56,7 @@ pub(super) async fn answer(
         wanted.viewport = Some((THUMBNAIL_SIDE, THUMBNAIL_SIDE));
     }
     let accept = Accept::of(call.headers.get_all(ACCEPT), call.query);
-    let media_type = accept.choose(&MEDIA_TYPES).ok_or_else(|| not_acceptable(&MEDIA_TYPES))?;
+    accept.choose(&WITH_VIDEO).ok_or_else(|| not_acceptable(&MEDIA_TYPES))?;
     let number = match call.route.parameter("frames") {
         "" => 1,
         raw => match numbers(raw)?.as_slice() {
@@ -57,21 +64,35 @@ pub(super) async fn answer(
             _ => return Err(Problem::bad_request("one frame is rendered at a time")),
         },
     };
-    send(answering, call, &Target::of(call)?, (number, wanted), media_type).await
+    let annotations = wanted.annotations;
+    let mut response = send(answering, call, &Target::of(call)?, (number, wanted), &accept).await?;
+    if let Some(annotations) = annotations {
+        let text = format!("The following annotation values are not supported: {annotations}");
+        warn(response.headers_mut(), &format!("{}{SERVICE}", call.base), &text);
+    }
+    Ok(response)
 }
 
-/// Sends a frame of the middle instance of a target as a picture.
+/// Sends a frame of the middle instance of a target as a picture. A video goes out as it is stored to
+/// whoever takes it, unless it has to fit into a viewport.
 pub(super) async fn send(
     answering: &Arc<Answering>,
     call: &Call<'_>,
     target: &Target,
     (number, wanted): (u32, PictureRequest),
-    media_type: &'static str,
+    accept: &Accept,
 ) -> Result<Response<Body>, Problem> {
-    let format = if media_type == "image/png" { PictureFormat::Png } else { PictureFormat::Jpeg };
     let Listed { instances, .. } = target.instances(answering, call).await?;
     let one = middle(&instances).ok_or_else(|| Problem::not_found("there is nothing to render"))?;
     let found = found(answering, &call.peer, &one).await?;
+    let stored = &found.pixels.transfer_syntax;
+    let video = frame_type(stored);
+    let is_chosen = || accept.choose(&[video, "image/jpeg", "image/png"]) == Some(video);
+    if is_video(stored) && wanted.viewport.is_none() && is_chosen() {
+        return frames::send(answering, call, (one, found), Some(vec![number]), accept).await;
+    }
+    let media_type = accept.choose(&MEDIA_TYPES).ok_or_else(|| not_acceptable(&MEDIA_TYPES))?;
+    let format = if media_type == "image/png" { PictureFormat::Png } else { PictureFormat::Jpeg };
     let turn = answering.decoding(&call.peer).await?;
     let shared = Arc::clone(answering);
     let rendered = spawn_blocking(move || {

@@ -103,7 +103,10 @@ pub(super) async fn answer(
     let mut response = response(head, body, content_type, call);
     if !search.ignored.is_empty() {
         let tags: Vec<_> = search.ignored.iter().map(|tag| format!("{:04X}{:04X}", tag.0, tag.1)).collect();
-        let text = format!("The index does not keep these keys, which were not matched: {}", tags.join(" "));
+        let text = format!(
+            "These keys were not matched, because the index has nothing to match them with: {}",
+            tags.join(" ")
+        );
         warn(response.headers_mut(), &service_name(call), &text);
     }
     Ok(response)

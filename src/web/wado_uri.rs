@@ -34,6 +34,13 @@ pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Resul
     };
     // All three are required (PS3.18 9.4.1.1).
     let target = Target { study: uid("studyUID")?, series: uid("seriesUID")?, instance: uid("objectUID")? };
+    // What nobody does here must not look done (PS3.18 9.4.1.2).
+    if !matches!(parameter("anonymize"), "" | "no") {
+        return Err(Problem::bad_request("anonymize is not supported: objects are sent as they are stored"));
+    }
+    if !parameter("presentationUID").is_empty() {
+        return Err(Problem::bad_request("presentationUID is not supported: no presentation state is applied"));
+    }
     // The default is image/jpeg. Clients that name no type accept the object.
     let is_dicom =
         |text: &str| text.trim().split(';').next().is_some_and(|kind| matches!(kind.trim(), DICOM | "*/*" | ""));
@@ -47,7 +54,7 @@ pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Resul
     let listed = target.instances(answering, call).await?;
     let stored = listed.instances.get(0).map(|instance| instance.kind.transfer_syntax.clone()).unwrap_or_default();
     if wish.object(&stored).is_none() {
-        return Err(not_as_wanted(&[&stored]));
+        return Err(not_as_wanted(&[&stored], 1));
     }
     by_itself(answering, call, listed, wish).await
 }
@@ -62,11 +69,11 @@ async fn picture(
 ) -> Result<Response<Body>, Problem> {
     use super::negotiate::{Accept, not_acceptable};
     use super::picture::{MAX_SIDE, PictureRequest};
-    use super::render::{MEDIA_TYPES, send};
+    use super::render::{WITH_VIDEO, send};
 
     let parameter = |name: &str| given.get(name).map(String::as_str);
     let accept = Accept::parse(parameter("contentType"), "");
-    let media_type = accept.choose(&MEDIA_TYPES).ok_or_else(|| not_acceptable(&[DICOM, "image/jpeg", "image/png"]))?;
+    accept.choose(&WITH_VIDEO).ok_or_else(|| not_acceptable(&[DICOM, "image/jpeg", "image/png"]))?;
     if parameter("region").is_some() {
         return Err(Problem::bad_request("region is not supported; WADO-RS has it in its viewport"));
     }
@@ -89,7 +96,7 @@ async fn picture(
     }
     wanted.extend(parameter("imageQuality").map(|quality| format!("quality={quality}")));
     let wanted = PictureRequest::of(&wanted.join("&")).map_err(Problem::bad_request)?;
-    send(answering, call, target, (number, wanted), media_type).await
+    send(answering, call, target, (number, wanted), &accept).await
 }
 
 /// Returns status 406, because this program was built without rendering.

@@ -432,3 +432,59 @@ fn an_extended_jpeg_of_12_bits_is_not_rendered() {
     let refused = web.get_with(&format!("{instance}/rendered"), &[]).expect(406);
     assert!(refused.text().contains("not decompressed"), "{}", refused.text());
 }
+
+// PS3.5 8.2: all frames of a video are in one stream, which may lie in several fragments.
+#[test]
+fn a_video_is_one_stream_that_browsers_can_play() {
+    use dicom_core::value::PixelFragmentSequence;
+    use dicom_core::{DataElement, PrimitiveValue, VR};
+    use dicom_object::{FileMetaTableBuilder, InMemDicomObject};
+    let mut object = InMemDicomObject::new_empty();
+    for (tag, vr, text) in [
+        (tags::SOP_CLASS_UID, VR::UI, "1.2.840.10008.5.1.4.1.1.77.1.4.1"),
+        (tags::SOP_INSTANCE_UID, VR::UI, "1.2.9.1.1"),
+        (tags::STUDY_INSTANCE_UID, VR::UI, "1.2.9"),
+        (tags::SERIES_INSTANCE_UID, VR::UI, "1.2.9.1"),
+        (tags::PHOTOMETRIC_INTERPRETATION, VR::CS, "YBR_PARTIAL_420"),
+        (tags::NUMBER_OF_FRAMES, VR::IS, "25"),
+    ] {
+        object.put_str(tag, vr, text);
+    }
+    for (tag, value) in
+        [(tags::SAMPLES_PER_PIXEL, 3_u16), (tags::ROWS, 64), (tags::COLUMNS, 64), (tags::BITS_ALLOCATED, 8)]
+    {
+        object.put(DataElement::new(tag, VR::US, PrimitiveValue::from(value)));
+    }
+    let stream: Vec<u8> = (0..30_000_u32).map(|at| (at % 251) as u8).collect();
+    let fragments: Vec<Vec<u8>> = stream.chunks(20_000).map(<[u8]>::to_vec).collect();
+    let fragments = PixelFragmentSequence::new(Vec::<u32>::new(), fragments);
+    object.put(DataElement::new(tags::PIXEL_DATA, VR::OB, fragments));
+    let folder = TempDir::new().unwrap();
+    let mp4 = "1.2.840.10008.1.2.4.102";
+    let meta = FileMetaTableBuilder::new().transfer_syntax(mp4);
+    object.with_meta(meta).unwrap().write_to_file(folder.path().join("1.dcm")).unwrap();
+    let (web, instance) = serve(folder.path());
+    let own = format!("video/mp4; transfer-syntax={mp4}");
+    for (path, accept) in [
+        ("rendered", "*/*"),
+        ("rendered", "video/mp4"),
+        ("frames/1", "video/*"),
+        ("bulkdata/7FE00010", "video/webm, video/mp4;q=0.9, */*;q=0.5"),
+        ("bulkdata/7FE00010", "*/*"),
+    ] {
+        let get = |headers: &[(&str, &str)]| web.get_with(&format!("{instance}/{path}"), headers);
+        let whole = get(&[("Accept", accept)]).expect(200);
+        assert!(whole.header("content-type") == own && whole.body == stream, "{path} {accept}");
+        let part = get(&[("Accept", accept), ("Range", "bytes=19990-20009")]).expect(206);
+        assert_eq!(part.body, stream[19_990..20_010], "{path} {accept}");
+        assert_eq!(part.header("content-range"), "bytes 19990-20009/30000");
+    }
+    let all = parts(&web.get(&format!("{instance}/pixeldata")).expect(200));
+    assert!(all.len() == 1 && all[0].1 == stream);
+    web.get(&format!("{instance}/frames/2")).expect(404);
+    // A picture of it cannot be made.
+    for (path, accept) in [("rendered", "image/*"), ("rendered?viewport=9,9", "*/*"), ("thumbnail", "*/*")] {
+        web.get_with(&format!("{instance}/{path}"), &[("Accept", accept)]).expect(406);
+    }
+    web.get_with(&format!("{instance}/rendered"), &[("Accept", "image/avif,image/*,*/*;q=0.8")]).expect(406);
+}

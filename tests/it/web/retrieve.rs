@@ -250,6 +250,9 @@ fn instances_come_as_whole_files_in_explicit_little_endian_or_as_they_lie() {
             let middle = web.get_with(&instance.path(), &middle).expect(206);
             assert_eq!(middle.body, whole.body[100..300]);
             assert_eq!(middle.header("content-range"), format!("bytes 100-299/{}", whole.body.len()));
+            // RFC 9110 13.1.5: nobody can tell whether it is still the object that the client began.
+            let changed = [("Accept", "application/dicom"), ("Range", "bytes=100-299"), ("If-Range", "\"old\"")];
+            assert_eq!(web.get_with(&instance.path(), &changed).expect(200).body, whole.body);
             let behind = [("Accept", "application/dicom"), ("Range", "bytes=99999999-")];
             web.get_with(&instance.path(), &behind).expect(416);
         }
@@ -278,6 +281,14 @@ fn frames_are_rendered_or_it_is_said_why_not() {
     for bad in ["?viewport=100000,100000", "?viewport=0,0", "?window=1", "?quality=0"] {
         picture(&rendered, bad, "*/*").expect(400);
     }
+    // PS3.18 8.3.5.1.1: what is not drawn is told.
+    for (annotation, told) in [("technique%2Cpatient", "patient,technique"), ("patient", "patient"), ("SECRET", "all")]
+    {
+        let answer = picture(&rendered, &format!("?annotation={annotation}"), "*/*").expect(200);
+        let warning = format!("/dicom-web: The following annotation values are not supported: {told}");
+        assert!(answer.header("warning").ends_with(&warning), "{}", answer.header("warning"));
+    }
+    assert_eq!(picture(&rendered, "?annotation=", "*/*").expect(200).header("warning"), "");
     picture(&rendered, "", "video/mp4").expect(406);
     picture(&format!("{}/frames/2/rendered", ct.path()), "", "*/*").expect(404);
     picture(&format!("{}/frames/1/rendered", ct.path()), "", "*/*").expect(200);
@@ -310,6 +321,11 @@ fn wado_uri_gives_one_object() {
     assert!(picture("").expect(200).body == rendered.body);
     for bad in ["&rows=0", "&windowCenter=1", "&region=0,0,1,1", "&frameNumber=x", "&imageQuality=0"] {
         picture(bad).expect(400);
+    }
+    picture("&presentationSeriesUID=1.2&presentationUID=1.2.3").expect(400);
+    for anonymize in ["&anonymize=yes", "&contentType=application/dicom&anonymize=yes"] {
+        let refused = ask(anonymize).expect(400);
+        assert!(refused.text().contains("anonymize is not supported"), "an identified object is not sent instead");
     }
     picture("&frameNumber=2").expect(404);
     ask("&contentType=video%2Fmp4").expect(406);

@@ -54,6 +54,8 @@ fn names_are_found_in_every_script_and_without_accents() {
         ("00100010=Yamada*", 1),
         ("PatientName=hong*", 2),
         ("PatientName=Nobody", 0),
+        ("PatientName=O%27Brien", 0),
+        ("PatientName=%22%27%29%3B--%25_", 0),
     ] {
         let answer = web.get(&format!("/studies?{query}"));
         assert_eq!(answer.status, if found == 0 { 204 } else { 200 }, "{query}");
