@@ -97,7 +97,7 @@ impl Faults {
     pub(super) fn begin(node: &Node, place: &Place, inject: &str, paths: &[PathBuf]) -> Option<Self> {
         let mut strace = peers::program("/usr/bin/strace")?;
         let calls = place.path("calls");
-        strace.args(["-f", "-p", &node.id().to_string(), "-o"]).arg(&calls);
+        strace.args(["-f", "-y", "-p", &node.id().to_string(), "-o"]).arg(&calls);
         strace.args(["-e", &format!("trace={}", inject.split(':').next().unwrap())]);
         strace.args(["-e", &format!("inject={inject}")]);
         for path in paths {

@@ -353,3 +353,34 @@ fn without_room_for_a_journal_each_object_is_durable_by_itself() {
     assert_eq!(node.stop(Signal::TERM).0, Some(0));
     assert_eq!(indexed(&place), [uid(1)]);
 }
+
+/// Counts flushes of files whose path ends so, in what `strace -y` wrote.
+fn flushes(calls: &str, end: &str) -> usize {
+    calls.lines().filter(|line| line.contains("sync(") && line.contains(&format!("{end}>"))).count()
+}
+
+#[test]
+fn an_object_costs_one_flush_of_the_journal_and_is_found_at_once() {
+    const OBJECTS: usize = 20;
+    let place = Place::new();
+    fs::write(place.path("dcmdex.toml"), "[store]\njournal_mib = 4\n").unwrap();
+    let node = Node::start(&place, &[]);
+    let mut peer = associated(&node);
+    assert_eq!(store(&mut peer, 0, 100), SUCCESS);
+    // A sync of another file than these is delayed by nothing, so the expression only counts.
+    let Some(counting) = Faults::begin(&node, &place, "fsync,fdatasync:delay_enter=1", &[]) else { return };
+    for number in 1..=OBJECTS {
+        assert_eq!(store(&mut peer, number, 100), SUCCESS);
+        assert_eq!(super::faults::studies(&mut peer), 1);
+    }
+    counting.end();
+    let calls = fs::read_to_string(place.path("calls")).unwrap();
+    let [journal, log] = ["/.journal", "/index.db-wal"].map(|end| flushes(&calls, end));
+    assert!(journal >= OBJECTS, "{calls}");
+    // Objects and rows are settled together: one more flush of each file, at most once a second.
+    assert!(journal <= OBJECTS + log + 1, "{calls}");
+    let all = calls.lines().filter(|line| line.contains("sync(")).count();
+    assert_eq!(all, journal + log, "{calls}");
+    drop(peer);
+    assert_eq!(node.stop(Signal::TERM).0, Some(0));
+}
