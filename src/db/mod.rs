@@ -85,7 +85,7 @@ pub use events::{
     StudyIdentifiers, WaitingEvent,
 };
 pub use plan::{can_answer, can_answer_declared};
-pub use report::{StudyProblem, StudyReport};
+pub use report::{LISTED_AND_MISSING, StudyProblem, StudyReport, listed_and_missing};
 pub use suspension::Suspension;
 pub use types::{
     CheckReport, Committed, Compared, ConflictEntry, DeclaredCoverage, DirectorySnapshot, DuplicatePolicy, Durability,

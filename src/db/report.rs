@@ -2,6 +2,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Why a file is not indexed that a DICOMDIR lists and that does not exist.
+pub const LISTED_AND_MISSING: &str = "dicomdir-file-missing";
+
+/// The words for such a file of a study that is known. Its UID follows.
+pub(super) const LISTED_AND_MISSING_OF: &str = "the DICOMDIR lists a file that does not exist, of study ";
+
+/// What is kept about a file that a DICOMDIR lists and that does not exist. The study is empty if
+/// the DICOMDIR does not say it.
+#[must_use]
+pub fn listed_and_missing(study_instance_uid: &str) -> String {
+    match study_instance_uid {
+        "" => "the DICOMDIR lists a file that does not exist".to_owned(),
+        uid => format!("{LISTED_AND_MISSING_OF}{uid}"),
+    }
+}
+
 /// Something that is wrong with a study.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum StudyProblem {
@@ -35,6 +51,8 @@ pub enum StudyProblem {
     Faults,
     /// A file that was gone when a scan looked.
     Missing,
+    /// A file that a DICOMDIR lists and that does not exist.
+    ListedAndMissing,
     /// A file that the DICOMDIR of its folder does not list.
     NotInDicomdir,
     /// Instance numbers between the first and the last of a series that no instance has.
@@ -45,7 +63,7 @@ pub enum StudyProblem {
 
 impl StudyProblem {
     /// All of them, the gravest first.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::OtherContent,
         Self::SeveralPatients,
         Self::TwoPeople,
@@ -61,6 +79,7 @@ impl StudyProblem {
         Self::Truncated,
         Self::Faults,
         Self::Missing,
+        Self::ListedAndMissing,
         Self::NotInDicomdir,
         Self::Gaps,
         Self::Copies,
@@ -89,6 +108,7 @@ impl StudyProblem {
             Self::Truncated => "truncated",
             Self::Faults => "faulty-file",
             Self::Missing => "missing-file",
+            Self::ListedAndMissing => LISTED_AND_MISSING,
             Self::NotInDicomdir => "not-in-dicomdir",
             Self::Gaps => "instance-number-gap",
             Self::Copies => "copies",

@@ -18,7 +18,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use super::skip;
-use crate::db::NotIndexed;
+use crate::db::{LISTED_AND_MISSING, NotIndexed, listed_and_missing};
 use crate::ingest::{self, Outcome, References};
 
 /// The name of a DICOMDIR (PS3.10 8.6). Case does not matter.
@@ -70,7 +70,7 @@ pub fn check(path: &Path) -> io::Result<BTreeMap<OsString, DicomdirFinding>> {
     let mut failed = |name: OsString, reason, detail: &str| {
         findings.insert(name, DicomdirFinding { kind: NotIndexed::Failed, reason, detail: detail.to_owned() });
     };
-    let References { file_ids, damage } = references(path)?;
+    let References { file_ids, studies, damage } = references(path)?;
     if let Some(damage) = damage {
         failed("(records)".into(), "dicomdir-damaged", damage);
     }
@@ -79,9 +79,10 @@ pub fn check(path: &Path) -> io::Result<BTreeMap<OsString, DicomdirFinding>> {
     let is_whole = there.list(folder, path);
     let mut listed = vec![false; there.files.len()];
     let mut not_found = Vec::new();
+    let mut study_of = HashMap::new();
     let others = OtherDicomdirs::read(folder, path.file_name().unwrap_or_default());
     let own_name = folded(path.file_name().unwrap_or_default().as_bytes());
-    for file_id in &file_ids {
+    for (file_id, study) in file_ids.iter().zip(studies) {
         let reference = confined(file_id).and_then(|reference| match folded(reference.as_bytes()) == own_name {
             true => Err("a reference to the DICOMDIR itself"),
             false => Ok(reference),
@@ -95,7 +96,10 @@ pub fn check(path: &Path) -> io::Result<BTreeMap<OsString, DicomdirFinding>> {
             }
             Ok(reference) => match there.find(&reference) {
                 Some(at) => listed[at] = true,
-                None => not_found.push(reference),
+                None => {
+                    study_of.insert(reference.clone(), study);
+                    not_found.push(reference);
+                }
             },
         }
     }
@@ -103,7 +107,8 @@ pub fn check(path: &Path) -> io::Result<BTreeMap<OsString, DicomdirFinding>> {
     let not_found = there.find_extended(folder, not_found, &mut listed);
     others.mark_listed(&there, folder, &mut listed);
     for reference in not_found.into_iter().filter(|reference| is_whole && !others.earlier.contains(reference)) {
-        failed(reference.into(), "dicomdir-file-missing", "the DICOMDIR lists a file that does not exist");
+        let detail = listed_and_missing(study_of.get(&reference).map_or("", |study| study));
+        failed(reference.into(), LISTED_AND_MISSING, &detail);
     }
     // The unreadable records of a damaged DICOMDIR may list any file.
     if damage.is_none() && others.leave_unlisted_to_this_one() {
@@ -148,7 +153,7 @@ impl OtherDicomdirs {
             }
             let is_earlier = name.as_os_str() < own_name;
             others.is_later |= is_earlier;
-            let Ok(References { file_ids, damage }) = references(&path) else { continue };
+            let Ok(References { file_ids, damage, .. }) = references(&path) else { continue };
             others.is_damaged |= damage.is_some();
             for reference in file_ids.iter().filter_map(|file_id| confined(file_id).ok()) {
                 if is_earlier {

@@ -52,6 +52,7 @@ Problems:
   invalid-date                   a Study Date or birth date that is none
   truncated  faulty-file         files that end too early, or have another fault
   missing-file                   files that were gone when a scan looked
+  dicomdir-file-missing          files that a DICOMDIR lists and that do not exist
   not-in-dicomdir                files that the DICOMDIR of their folder does not list
   instance-number-gap            numbers that a series lacks between its first and last instance
   copies                         further files with the same content

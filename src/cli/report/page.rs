@@ -95,6 +95,7 @@ const fn is_grave(problem: StudyProblem) -> bool {
             | StudyProblem::NoPatientId
             | StudyProblem::Truncated
             | StudyProblem::Missing
+            | StudyProblem::ListedAndMissing
     )
 }
 

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsString;
 use std::ops::ControlFlow;
 
-use rusqlite::{Connection, Result};
+use rusqlite::{Connection, Result, params};
 
 use super::packing::{UidSuffix, naming};
 use super::sql_values::{path_from_sql, text_of};
-use crate::db::{StudyProblem, StudyReport};
+use crate::db::report::LISTED_AND_MISSING_OF;
+use crate::db::{LISTED_AND_MISSING, StudyProblem, StudyReport};
 use crate::model::datetime;
 
 /// Problems that one statement counts: each gives the row of a study and a number.
@@ -66,6 +67,11 @@ const NOTED_FILES: &str = "SELECT directory, file_name, CASE WHEN instr(faults, 
      UNION ALL SELECT directory, file_name, 'm' FROM missing_file \
      UNION ALL SELECT directory, file_name, 'u' FROM unindexed_file WHERE kind = 'unlisted' ORDER BY 1";
 
+/// Files that a DICOMDIR lists and that do not exist, by study. The study may have no row.
+const LISTED_AND_MISSING_FILES: &str = "SELECT s.id, m.uid, m.count FROM (SELECT substr(detail, ?2 + 1) AS uid, \
+     count(*) AS count FROM unindexed_file WHERE kind = 'failed' AND reason = ?1 AND length(detail) > ?2 GROUP BY 1) m \
+     LEFT JOIN study s ON s.study_instance_uid = m.uid ORDER BY m.uid";
+
 const STUDIES: &str = "SELECT s.id, s.study_instance_uid, p.patient_id, p.patient_name, p.patient_birth_date, s.study_date, \
      s.accession_number, s.modalities_in_study, s.study_description, s.series_count, s.instance_count \
      FROM study s JOIN patient p ON p.id = s.patient ORDER BY s.study_date DESC, s.study_time DESC, s.id";
@@ -82,6 +88,20 @@ pub(super) fn studies(connection: &Connection, on_study: &mut dyn FnMut(StudyRep
     }
     add_counted(&mut problems, connection, StudyProblem::Gaps, GAPS)?;
     add_noted_files(&mut problems, connection)?;
+    let lost = add_listed_and_missing(&mut problems, connection)?;
+    if each_study(connection, problems, on_study)?.is_continue() {
+        // Nobody has the other values of a study without any file.
+        let _ended = lost.into_iter().try_for_each(on_study);
+    }
+    transaction.finish()
+}
+
+/// Calls `on_study` for each study with a row.
+fn each_study(
+    connection: &Connection,
+    mut problems: Problems,
+    on_study: &mut dyn FnMut(StudyReport) -> ControlFlow<()>,
+) -> Result<ControlFlow<()>> {
     let mut statement = connection.prepare(STUDIES)?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
@@ -102,12 +122,31 @@ pub(super) fn studies(connection: &Connection, on_study: &mut dyn FnMut(StudyRep
         };
         add_of_values(&mut study);
         if on_study(study).is_break() {
-            break;
+            return Ok(ControlFlow::Break(()));
         }
     }
-    drop(rows);
-    drop(statement);
-    transaction.finish()
+    Ok(ControlFlow::Continue(()))
+}
+
+/// Adds the files that a DICOMDIR lists and that do not exist. Returns the studies of which the
+/// index knows nothing else.
+fn add_listed_and_missing(problems: &mut Problems, connection: &Connection) -> Result<Vec<StudyReport>> {
+    let mut lost = Vec::new();
+    let mut statement = connection.prepare(LISTED_AND_MISSING_FILES)?;
+    let mut rows = statement.query(params![LISTED_AND_MISSING, LISTED_AND_MISSING_OF.len() as i64])?;
+    while let Some(row) = rows.next()? {
+        let count = u64::try_from(row.get::<_, i64>(2)?).unwrap_or(0);
+        let problem = (StudyProblem::ListedAndMissing, count);
+        match row.get(0)? {
+            Some(study) => problems.entry(study).or_default().extend([problem]),
+            None => lost.push(StudyReport {
+                study_instance_uid: row.get(1)?,
+                problems: [problem].into(),
+                ..StudyReport::default()
+            }),
+        }
+    }
+    Ok(lost)
 }
 
 fn add_counted(problems: &mut Problems, connection: &Connection, problem: StudyProblem, sql: &str) -> Result<()> {

@@ -100,6 +100,35 @@ fn a_series_with_a_gap_is_told_and_one_that_is_numbered_in_another_way_is_not() 
 }
 
 #[test]
+fn files_that_a_dicomdir_lists_and_that_are_gone_are_told_with_their_study() {
+    let place = Place::new();
+    fs::create_dir(place.path("archive")).unwrap();
+    // Two objects of one study, of which one is left; and a study of which nothing is left.
+    let objects = [("1.2.5", "1.2.5.1.1"), ("1.2.5", "1.2.5.1.2"), ("1.2.6", "1.2.6.1.1")];
+    for (study, instance) in objects {
+        let bytes = objects::file("P", study, &format!("{study}.1"), instance);
+        fs::write(place.path(format!("archive/{instance}.dcm")), bytes).unwrap();
+    }
+    place.run(["scan", "--index", "x.db", "archive"]).expect(0);
+    place.run(["copy", "--index", "x.db", "--to", "cd", "--dicomdir", "--by", "copy"]).expect(0);
+    fs::remove_file(place.path("x.db")).unwrap();
+    let manifest = fs::read_to_string(place.path("cd/manifest.csv")).unwrap();
+    for gone in ["1.2.5.1.2", "1.2.6.1.1"] {
+        let line = manifest.lines().find(|line| line.contains(gone)).unwrap();
+        fs::remove_file(place.path("cd").join(line.split(',').next().unwrap())).unwrap();
+    }
+    place.run(["scan", "--index", "x.db", "cd"]).expect(1);
+    let without = "no-study-date,no-accession-number";
+    let told = report(&place, &["--csv", "r.csv", "--html", "r.html", "--without", without]).expect(1);
+    assert_eq!(told.stdout, "2 studies of 2 need work\n");
+    let lost = BTreeMap::from([("dicomdir-file-missing".to_owned(), 1)]);
+    let told = ["1.2.5", "1.2.6"].map(|study| (study.to_owned(), lost.clone()));
+    assert_eq!(problems(&fs::read_to_string(place.path("r.csv")).unwrap()), BTreeMap::from(told));
+    let html = fs::read_to_string(place.path("r.html")).unwrap();
+    assert!(html.contains("<span class=grave>dicomdir-file-missing</span>"), "{html}");
+}
+
+#[test]
 fn a_page_needs_nothing_from_elsewhere_and_runs_nothing() {
     let place = Place::new();
     let evil = "<script>alert(1)</script><img onerror=y>";
