@@ -18,25 +18,46 @@ use crate::model::location::Location;
 const MAX_NUMBER: u32 = 100_000;
 
 /// The file of a zip. The writer of a zip ends it when it is dropped, and complains on standard
-/// error if it cannot. After the package was given up, writes do nothing.
+/// error if it cannot. After the package was given up, only the position moves.
 struct ZipFile {
     file: BufWriter<UnfinishedFile>,
     is_given_up: Arc<AtomicBool>,
+    position: u64,
+    length: u64,
+}
+
+impl ZipFile {
+    fn is_given_up(&self) -> bool {
+        self.is_given_up.load(Ordering::Relaxed)
+    }
 }
 
 impl io::Write for ZipFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.is_given_up.load(Ordering::Relaxed) { Ok(bytes.len()) } else { self.file.write(bytes) }
+        let written = if self.is_given_up() { bytes.len() } else { self.file.write(bytes)? };
+        self.position = self.position.saturating_add(written as u64);
+        self.length = self.length.max(self.position);
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        if self.is_given_up.load(Ordering::Relaxed) { Ok(()) } else { self.file.flush() }
+        if self.is_given_up() { Ok(()) } else { self.file.flush() }
     }
 }
 
 impl io::Seek for ZipFile {
     fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
-        if self.is_given_up.load(Ordering::Relaxed) { Ok(0) } else { self.file.seek(to) }
+        self.position = if self.is_given_up() {
+            // The writer of the zip computes lengths from positions.
+            match to {
+                io::SeekFrom::Start(position) => position,
+                io::SeekFrom::Current(by) => self.position.saturating_add_signed(by),
+                io::SeekFrom::End(by) => self.length.saturating_add_signed(by),
+            }
+        } else {
+            self.file.seek(to)?
+        };
+        Ok(self.position)
     }
 }
 
@@ -81,6 +102,8 @@ impl CohortPackage {
             PackageKind::Zip => PackageWriter::Zip(Box::new(zip::ZipWriter::new(ZipFile {
                 file,
                 is_given_up: Arc::clone(&is_given_up),
+                position: 0,
+                length: 0,
             }))),
             PackageKind::Tar => PackageWriter::Tar(Box::new(tar::Builder::new(file))),
         };
