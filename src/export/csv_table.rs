@@ -6,7 +6,7 @@ use super::Error;
 use super::destination::TableDestination;
 use super::ndjson::put_json;
 use super::table::{TableSchema, TableWriter};
-use super::value::{ColumnType, TableValue, date_text, instant_text, local_text, time_text};
+use super::value::{ColumnType, TableValue};
 
 /// What becomes of a text that a spreadsheet would run as a formula.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub struct CsvTable<'o> {
     schema: TableSchema,
     formulas: Formulas,
     writer: csv::Writer<Vec<u8>>,
+    /// The current field, if it is no text.
+    field: Vec<u8>,
     destination: TableDestination<'o>,
 }
 
@@ -35,7 +37,7 @@ impl<'o> CsvTable<'o> {
     /// If the destination cannot be written.
     pub fn new(schema: TableSchema, formulas: Formulas, destination: TableDestination<'o>) -> Result<Self, Error> {
         let writer = csv_writer(Vec::with_capacity(2 * PIECE));
-        let mut table = Self { schema, formulas, writer, destination };
+        let mut table = Self { schema, formulas, writer, field: Vec::new(), destination };
         let written = table.writer.write_record(table.schema.columns().iter().map(|column| column.name.as_bytes()));
         written.map_err(|error| table.destination.error(error.into()))?;
         Ok(table)
@@ -56,15 +58,23 @@ fn csv_writer(into: Vec<u8>) -> csv::Writer<Vec<u8>> {
 
 impl TableWriter for CsvTable<'_> {
     fn row(&mut self, values: &[TableValue<'_>]) -> Result<(), Error> {
-        let Self { schema, formulas, writer, destination } = self;
+        let Self { schema, formulas, writer, field, destination } = self;
         let mut write = || -> csv::Result<()> {
             for (column, value) in schema.columns().iter().zip(values) {
-                let text = cell(value, column.kind);
-                let text = match formulas {
-                    Formulas::Defuse if column.kind == ColumnType::Text => defused(text),
-                    Formulas::Defuse | Formulas::Keep => text,
-                };
-                writer.write_field(text.as_bytes())?;
+                match value {
+                    TableValue::Text(text) if *formulas == Formulas::Defuse && column.kind == ColumnType::Text => {
+                        writer.write_field(defused(text).as_bytes())?;
+                    }
+                    TableValue::Text(text) => writer.write_field(text.as_bytes())?,
+                    value => {
+                        field.clear();
+                        match value {
+                            TableValue::List(_) => put_json(field, value, column.kind),
+                            value => value.put_bare(field),
+                        }
+                        writer.write_field(&*field)?;
+                    }
+                }
             }
             writer.write_record(None::<&[u8]>)
         };
@@ -81,30 +91,12 @@ impl TableWriter for CsvTable<'_> {
     }
 }
 
-fn cell<'v>(value: &'v TableValue<'_>, kind: ColumnType) -> Cow<'v, str> {
-    match value {
-        TableValue::Null => "".into(),
-        TableValue::Text(text) => Cow::Borrowed(text),
-        TableValue::Integer(number) => number.to_string().into(),
-        TableValue::Double(number) => number.to_string().into(),
-        TableValue::Date(days) => date_text(*days).into(),
-        TableValue::Time(time) => time_text(*time).into(),
-        TableValue::LocalDateTime(moment) => local_text(*moment).into(),
-        TableValue::Instant(ms) => instant_text(*ms).into(),
-        TableValue::List(_) => {
-            let mut json = Vec::new();
-            put_json(&mut json, value, kind);
-            String::from_utf8_lossy(&json).into_owned().into()
-        }
-    }
-}
-
 /// A text that no spreadsheet runs. It looks behind leading white space, as they do.
-fn defused(text: Cow<'_, str>) -> Cow<'_, str> {
+fn defused(text: &str) -> Cow<'_, str> {
     let first = text.trim_start_matches([' ', '\u{a0}']).chars().next();
     match first {
         Some('=' | '+' | '-' | '@' | '\t' | '\r' | '\n' | '＝' | '＋' | '－' | '＠') => format!("'{text}").into(),
-        _ => text,
+        _ => text.into(),
     }
 }
 
@@ -115,10 +107,10 @@ mod tests {
     #[test]
     fn formulas_are_defused_wherever_a_spreadsheet_sees_one() {
         for text in ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", " =1", "＝1"] {
-            assert_eq!(defused(text.into()), format!("'{text}"), "{text}");
+            assert_eq!(defused(text), format!("'{text}"), "{text}");
         }
         for text in ["", "Smith", "1=1", "[\"=1\"]"] {
-            assert_eq!(defused(text.into()), text);
+            assert_eq!(defused(text), text);
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::Error;
 use super::destination::TableDestination;
 use super::table::{TableSchema, TableWriter};
-use super::value::{ColumnType, TableValue, date_text, instant_text, local_text, time_text};
+use super::value::{ColumnType, TableValue};
 
 /// Writes NDJSON.
 pub struct NdjsonTable<'o> {
@@ -52,12 +52,12 @@ pub(super) fn put_json(into: &mut Vec<u8>, value: &TableValue<'_>, kind: ColumnT
         TableValue::Null => into.extend_from_slice(b"null"),
         TableValue::Text(text) if kind == ColumnType::Json => into.extend_from_slice(text.as_bytes()),
         TableValue::Text(text) => put_text(into, text),
-        TableValue::Integer(number) => into.extend_from_slice(number.to_string().as_bytes()),
-        TableValue::Double(number) => into.extend_from_slice(number.to_string().as_bytes()),
-        TableValue::Date(days) => put_text(into, &date_text(*days)),
-        TableValue::Time(time) => put_text(into, &time_text(*time)),
-        TableValue::LocalDateTime(moment) => put_text(into, &local_text(*moment)),
-        TableValue::Instant(ms) => put_text(into, &instant_text(*ms)),
+        TableValue::Integer(_) | TableValue::Double(_) => value.put_bare(into),
+        TableValue::Date(_) | TableValue::Time(_) | TableValue::LocalDateTime(_) | TableValue::Instant(_) => {
+            into.push(b'"');
+            value.put_bare(into);
+            into.push(b'"');
+        }
         TableValue::List(values) => {
             into.push(b'[');
             for (at, value) in values.iter().enumerate() {

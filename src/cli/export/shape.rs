@@ -1,6 +1,7 @@
 //! The columns of an export: their types, and what a found row has in each.
 
 use std::borrow::Cow;
+use std::path::Path;
 
 use anyhow::bail;
 use serde_json::{Map, Value};
@@ -179,11 +180,12 @@ impl RowMaker {
         let text = match column.column.cell(row) {
             CellValue::Number(number) => return i64::try_from(number).map_or(TableValue::Null, TableValue::Integer),
             CellValue::Path(path) => {
-                if path.to_str().is_none() {
-                    crate::cli::output::put_path(raw, &path);
+                let text = path.into_os_string().into_string().unwrap_or_else(|path| {
+                    crate::cli::output::put_path(raw, Path::new(&path));
                     raw.remove("path");
-                }
-                return TableValue::Text(path.to_string_lossy().into_owned().into());
+                    path.to_string_lossy().into_owned()
+                });
+                return TableValue::Text(text.into());
             }
             CellValue::Text(text) => text,
         };
@@ -211,7 +213,7 @@ impl RowMaker {
         }
     }
 
-    /// What sets the patient of a row apart: ID and issuer, or name and birth date without an ID.
+    /// What sets the patient of a row apart: the ID, or name and birth date without one.
     fn patient_of(&self, row: &FoundRow) -> String {
         let mut values = self.patient.iter().map(|column| match column.cell(row) {
             CellValue::Text(text) => text.into_owned(),
