@@ -16,7 +16,7 @@ use super::message::EventSource;
 use super::receiver::{EventReceiver, EventTarget};
 use super::webhook::WebhookCaller;
 use crate::db::open::{Reader, WriterHandle};
-use crate::db::{self, DeliveryChanges, DeliveryCounts, IndexEvent, WaitingEvent};
+use crate::db::{self, DeliveryChanges, DeliveryCounts, IndexEvent, Search as _, WaitingEvent};
 use crate::model::clock::Clock;
 use crate::telemetry::metrics;
 
@@ -24,7 +24,8 @@ use crate::telemetry::metrics;
 /// more transactions.
 const ROUND: usize = 64;
 
-/// Pause between two looks for new events.
+/// Pause between two looks for new events. In an index without changes, a look asks for its version
+/// only.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// Pause after the index failed.
@@ -55,6 +56,10 @@ pub(super) struct Courier {
     is_down: bool,
     counts: DeliveryCounts,
     counted: Option<Instant>,
+    /// The version of the index at the last count.
+    counted_version: Option<i64>,
+    /// The version of the index for which nothing is left to do.
+    settled_version: Option<i64>,
 }
 
 /// What calls a receiver.
@@ -88,8 +93,20 @@ impl Courier {
                 EventCaller::Command(CommandCaller { command: command.clone(), timeout: receiver.timeout })
             }
         };
-        let (counts, counted) = (DeliveryCounts::default(), None);
-        Ok(Self { receiver, caller, index, writer, source, clock, silences: 0, is_down: false, counts, counted })
+        Ok(Self {
+            receiver,
+            caller,
+            index,
+            writer,
+            source,
+            clock,
+            silences: 0,
+            is_down: false,
+            counts: DeliveryCounts::default(),
+            counted: None,
+            counted_version: None,
+            settled_version: None,
+        })
     }
 
     /// Runs until the other end of `ended` is dropped.
@@ -128,14 +145,26 @@ impl Courier {
     fn look(&mut self, reader: &mut Option<Reader>, ended: &Receiver<()>) -> Result<RoundEnd, db::Error> {
         let reader = match reader {
             Some(reader) => reader,
-            None => reader.insert(Reader::open(&self.index)?),
+            None => {
+                // A version means something to one reader only.
+                (self.counted_version, self.settled_version) = (None, None);
+                reader.insert(Reader::open(&self.index)?)
+            }
         };
+        let version = Some(reader.version()?);
+        if version == self.settled_version {
+            return Ok(RoundEnd::Done);
+        }
         let end = self.round(reader, ended)?;
         if self.counted.is_none_or(|counted| counted.elapsed() >= COUNT) {
             self.counted = Some(Instant::now());
+            self.counted_version = version;
             let counts = reader.delivery_counts(&self.receiver.name)?;
             self.show(counts);
         }
+        // What waits is due by the clock.
+        let is_settled = end == RoundEnd::Done && version == self.counted_version && self.counts.waiting == 0;
+        self.settled_version = version.filter(|_| is_settled);
         Ok(end)
     }
 

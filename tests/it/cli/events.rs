@@ -5,6 +5,8 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
@@ -241,6 +243,33 @@ fn a_refused_event_keeps_back_its_study_alone_and_becomes_a_dead_letter() {
     assert_eq!(events.recv().unwrap()["study_instance_uid"], "1.2.1");
     assert_eq!(node.stop(Signal::TERM).0, Some(0));
     assert!(place.run(["events", "failed"]).expect(0).stdout.is_empty());
+}
+
+#[test]
+fn a_web_server_that_says_nothing_harms_nobody_and_gets_its_events_when_it_speaks_again() {
+    let place = Place::new();
+    let ((silent, silent_port), (other, other_port)) = (free(), free());
+    let kinds = "kinds = [\"study-complete\"]";
+    let entry = post("silent", silent_port, &format!("{kinds}\ntimeout_seconds = 1"));
+    configure(&place, &(entry + &post("other", other_port, kinds)));
+    let mut node = Node::start(&place, &[]);
+    let speaks = Arc::new(AtomicBool::new(false));
+    let does_speak = Arc::clone(&speaks);
+    let late = receive(silent, move |_| does_speak.load(Relaxed).then_some(200));
+    let prompt = receive(other, |_| Some(200));
+    scan(&place, "tree", 1..4);
+    let assert_all_come = |events: &Receiver<Value>| {
+        let mut left: BTreeSet<String> = ["1.2.1", "1.2.2", "1.2.3"].map(str::to_owned).into();
+        while !left.is_empty() {
+            left.remove(events.recv().unwrap()["study_instance_uid"].as_str().unwrap());
+        }
+    };
+    assert_all_come(&prompt);
+    assert_eq!(node.wait_for("a receiver did not take an event")["receiver"], "silent");
+    store_all(&node, 0..1);
+    speaks.store(true, Relaxed);
+    assert_all_come(&late);
+    assert_eq!(node.stop(Signal::TERM).0, Some(0));
 }
 
 #[test]
