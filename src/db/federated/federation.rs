@@ -189,7 +189,7 @@ impl<R: FederatedPart> Search for Federation<R> {
 
     fn another(&self) -> Result<Self, Error> {
         let parts = self.parts.iter().map(Search::another).collect::<Result<_, _>>()?;
-        let (names, shared) = (Arc::clone(&self.names), self.shared.clone());
+        let (names, shared) = (Arc::clone(&self.names), self.shared.for_others());
         Ok(Self { parts, lookups: Vec::new(), names, shared, state: Arc::default(), opening: self.opening })
     }
 }

@@ -22,6 +22,8 @@ pub(super) struct SharedStudies {
     studies: Arc<StudyFiles>,
     /// For each file, row number and UID of its last study at that time.
     seen: Vec<Option<(i64, String)>>,
+    /// For each file, its version before that look. It means something to one reader only.
+    versions: Vec<Option<i64>>,
 }
 
 impl SharedStudies {
@@ -39,6 +41,11 @@ impl SharedStudies {
         self.studies.keys()
     }
 
+    /// The same, for other readers of the files.
+    pub(super) fn for_others(&self) -> Self {
+        Self { versions: vec![None; self.versions.len()], ..self.clone() }
+    }
+
     /// Looks at what is new in the files. A study that is gone from a file stays in the list, where
     /// it does no harm.
     pub(super) fn update<R: FederatedPart>(&mut self, parts: &mut [R]) -> Result<(), Error> {
@@ -46,8 +53,14 @@ impl SharedStudies {
             return self.compare_all(parts);
         }
         for at in 0..parts.len() {
+            let version = Some(parts[at].version()?);
+            // Most questions come while nothing has changed.
+            if version == self.versions[at] {
+                continue;
+            }
             let last = parts[at].last_study()?;
             if last == self.seen[at] {
+                self.versions[at] = version;
                 continue;
             }
             if let Some((row, uid)) = &self.seen[at]
@@ -62,7 +75,7 @@ impl SharedStudies {
             for uid in new {
                 self.look_up(parts, at, uid)?;
             }
-            self.seen[at] = last;
+            (self.seen[at], self.versions[at]) = (last, version);
         }
         Ok(())
     }
@@ -82,6 +95,7 @@ impl SharedStudies {
 
     /// Compares the studies of all files.
     fn compare_all<R: FederatedPart>(&mut self, parts: &mut [R]) -> Result<(), Error> {
+        let versions = parts.iter_mut().map(|part| part.version().map(Some)).collect::<Result<_, _>>()?;
         self.seen = parts.iter_mut().map(FederatedPart::last_study).collect::<Result<_, _>>()?;
         let of_files: Vec<Result<Vec<(u64, i64)>, Error>> = std::thread::scope(|scope| {
             let threads: Vec<_> = parts.iter_mut().map(|part| scope.spawn(|| hashes(part))).collect();
@@ -101,7 +115,7 @@ impl SharedStudies {
             }
         }
         studies.retain(|_, files| files.len() > 1);
-        self.studies = Arc::new(studies);
+        (self.studies, self.versions) = (Arc::new(studies), versions);
         Ok(())
     }
 }

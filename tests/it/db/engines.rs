@@ -320,21 +320,7 @@ fn a_query_ends_when_it_is_told_to<E: Engine>() {
     fill(&engine, &[("1.2", "20240101"), ("1.20", "20240301")]);
     let mut reader = engine.reader();
     let asked = request(Image, &[SOPInstanceUID]);
-    let mut seen = 0;
-    let stopped = reader.find(&asked, |_| {
-        seen += 1;
-        if seen == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    });
-    assert_eq!((stopped.unwrap(), seen), (3, 3));
-    let interrupt = reader.interrupt();
-    // Nothing is asked: it does nothing.
-    interrupt.interrupt();
-    let interrupted = reader.find(&asked, |_| {
-        interrupt.interrupt();
-        ControlFlow::Continue(())
-    });
-    assert!(matches!(interrupted, Err(Error::Interrupted)), "{interrupted:?}");
-    assert_eq!(reader.find(&asked, |_| ControlFlow::Continue(())).unwrap(), 8);
+    assert_ends_when_told(&mut reader, &asked, 8);
 }
 
 fn what_cannot_be_answered_is_an_error<E: Engine>() {

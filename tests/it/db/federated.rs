@@ -178,22 +178,7 @@ fn a_query_of_several_files_ends_when_it_is_told_to() {
     let divided = archive();
     let mut reader = Reader::open(&divided.folder()).unwrap();
     let asked = request(Image, &[SOPInstanceUID]);
-    let mut seen = 0;
-    let stopped = reader.find(&asked, |_| {
-        seen += 1;
-        if seen == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    });
-    assert_eq!((stopped.unwrap(), seen), (3, 3));
-    let interrupt = reader.interrupt();
-    let interrupted = reader.find(&asked, |_| {
-        interrupt.interrupt();
-        ControlFlow::Continue(())
-    });
-    assert!(matches!(interrupted, Err(Error::Interrupted)), "{interrupted:?}");
-    assert_eq!(
-        reader.find(&asked, |_| ControlFlow::Continue(())).unwrap(),
-        find(&divided.whole(), &asked).len() as u64
-    );
+    assert_ends_when_told(&mut reader, &asked, find(&divided.whole(), &asked).len() as u64);
 }
 
 #[test]

@@ -21,7 +21,7 @@ use std::path::Path;
 
 use dcmdex::db::open::{Reader, Writer, WriterOptions};
 use dcmdex::db::{
-    Admin, Arrivals, Compared, DuplicatePolicy, Durability, FileOutcome, KnownPolicy, NotIndexed, ReceivePolicy,
+    Admin, Arrivals, Compared, DuplicatePolicy, Durability, Error, FileOutcome, KnownPolicy, NotIndexed, ReceivePolicy,
     Received, ScannedDirectory, ScannedFile, Search, StoreOutcome,
 };
 use dcmdex::ingest::{Outcome, Wanted, read_file};
@@ -55,6 +55,25 @@ pub(crate) fn record(study: &str, series: &str, instance: &str, more: &[(Attribu
         record.set(*id, value);
     }
     Box::new(record)
+}
+
+/// Asks until it has three answers, then with an interruption, and then to the end.
+pub(crate) fn assert_ends_when_told(reader: &mut impl Search, asked: &FindRequest, all: u64) {
+    let mut seen = 0;
+    let stopped = reader.find(asked, |_| {
+        seen += 1;
+        if seen == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert_eq!((stopped.unwrap(), seen), (3, 3));
+    let interrupt = reader.interrupt();
+    // Nothing is asked: it does nothing.
+    interrupt.interrupt();
+    let interrupted = reader.find(asked, |_| {
+        interrupt.interrupt();
+        ControlFlow::Continue(())
+    });
+    assert!(matches!(interrupted, Err(Error::Interrupted)), "{interrupted:?}");
+    assert_eq!(reader.find(asked, |_| ControlFlow::Continue(())).unwrap(), all);
 }
 
 pub(crate) fn file(name: &str, record: Box<InstanceRecord>) -> ScannedFile {
