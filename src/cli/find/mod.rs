@@ -39,7 +39,7 @@ pub(super) struct FindArgs {
     #[arg(long, value_name = "KEY,...", value_delimiter = ',')]
     columns: Vec<String>,
     /// Order of the answers: KEY, or KEY:desc for the largest first. Several with a comma between
-    #[arg(long, value_name = "KEY[:desc],...", value_delimiter = ',')]
+    #[arg(long, value_name = "KEY[:desc],...", value_delimiter = ',', allow_hyphen_values = true)]
     sort: Vec<String>,
     /// Show at most this many answers
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -221,6 +221,9 @@ impl FindArgs {
     /// The columns to sort by, and whether the largest value comes first.
     fn sort_columns(&self, reading: &KeyReader<'_>) -> anyhow::Result<Vec<(AskedColumn, bool)>> {
         let read = |key: &String| {
+            if let Some(name) = key.strip_prefix('-') {
+                bail!("`--sort {key}`: hint: `--sort {name}:desc` has the largest first");
+            }
             let (name, descending) = match key.split_once(':') {
                 None => (key.as_str(), false),
                 Some((name, "asc")) => (name, false),

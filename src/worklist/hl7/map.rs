@@ -6,10 +6,14 @@ use std::fmt;
 use dicom_core::{Tag, VR};
 
 use super::message::{Delimiters, FieldPath, FieldPathError, Hl7Segment, Message, nth, unescaped};
+use super::observation::Observation;
 use crate::model::local_time::local_date_and_time;
 use crate::model::matching::{KeyElement, KeyValue};
 use crate::worklist::item::{WorklistItem, set_in};
 use crate::worklist::tags::*;
+
+/// Name of the segments with observations.
+const OBSERVATION_SEGMENT: &str = "OBX";
 
 /// What a line makes of its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +42,9 @@ enum LineKind {
     Sex,
     /// An ambulatory status: B6 is pregnant.
     Pregnancy,
+    /// A number with its unit, of the OBX segment that has this observation. In other segments it
+    /// is a text in the unit of DICOM.
+    Observed(Observation),
 }
 
 /// Where the value goes.
@@ -69,6 +76,8 @@ const LINES: &[MapLine] = &[
     line("patient_name", LineKind::Name, LineTarget::Root(PATIENT_NAME), "PID-5"),
     line("patient_birth_date", LineKind::Date, LineTarget::Root(PATIENT_BIRTH_DATE), "PID-7.1"),
     line("patient_sex", LineKind::Sex, LineTarget::Root(PATIENT_SEX), "PID-8.1"),
+    line("patient_weight", LineKind::Observed(Observation::Weight), LineTarget::Root(PATIENT_WEIGHT), "OBX-5.1"),
+    line("patient_size", LineKind::Observed(Observation::Height), LineTarget::Root(PATIENT_SIZE), "OBX-5.1"),
     line("admission_id", LineKind::Text, LineTarget::Root(ADMISSION_ID), "PV1-19.1, PID-18.1"),
     line(
         "issuer_of_admission_id",
@@ -210,7 +219,14 @@ impl Hl7Map {
         let mut item = WorklistItem::new(Vec::new(), message.character_set.clone());
         for (line, fields) in LINES.iter().zip(&self.fields) {
             for field in fields {
-                let Some(segment) = order.segment(&field.segment) else { continue };
+                let mut segments = order.segments(&field.segment);
+                let segment = match line.kind {
+                    LineKind::Observed(observation) if field.segment == OBSERVATION_SEGMENT => {
+                        segments.find(|segment| observation.is_in(segment, message.delimiters))
+                    }
+                    _ => segments.next(),
+                };
+                let Some(segment) = segment else { continue };
                 if apply(line, field, segment, message.delimiters, &mut item) {
                     break;
                 }
@@ -227,9 +243,9 @@ pub(super) struct OrderSegments<'m> {
 }
 
 impl<'m> OrderSegments<'m> {
-    pub(super) fn segment(&self, name: &str) -> Option<&'m Hl7Segment> {
-        let own = self.own.iter().find(|segment| segment.name == name).copied();
-        own.or_else(|| self.common.iter().find(|segment| segment.name == name))
+    /// Returns the segments of a name, those of the order first.
+    fn segments<'o>(&'o self, name: &'o str) -> impl Iterator<Item = &'m Hl7Segment> + 'o {
+        self.own.iter().copied().chain(self.common).filter(move |segment| segment.name == name)
     }
 }
 
@@ -255,6 +271,10 @@ fn apply(
     };
     let value = match line.kind {
         LineKind::Text => text,
+        LineKind::Observed(observation) if segment.name == OBSERVATION_SEGMENT => {
+            observation.value(&text, segment, delimiters).unwrap_or_default()
+        }
+        LineKind::Observed(_) => text,
         LineKind::Date => text.get(..8).unwrap_or_default().to_owned(),
         LineKind::Sex => sex(&text).to_owned(),
         LineKind::Priority => priority(&text).to_owned(),

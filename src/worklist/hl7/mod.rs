@@ -8,6 +8,7 @@ mod character_set;
 mod error;
 mod map;
 mod message;
+mod observation;
 mod orders;
 mod take;
 

@@ -44,6 +44,9 @@ pub enum RefusedMessage {
     /// Its type has nothing to do with a worklist, and nobody should send it here.
     #[error("message type {0} is not supported")]
     Type(String),
+    /// It does not say what it is.
+    #[error("it names no message type (MSH-9)")]
+    NoType,
     /// It has no order.
     #[error("it has neither ORC nor OBR")]
     NoOrder,
@@ -65,6 +68,7 @@ pub(super) fn wanted(message: &Message, map: &Hl7Map) -> Result<WantedChange, Re
         ("ORM" | "OMI" | "OMG", _) => orders(message, map).map(WantedChange::Orders),
         ("ADT", "A08" | "A31" | "A40") => patient(message, map, event == "A40"),
         ("ADT", _) => Ok(WantedChange::Nothing),
+        ("", _) => Err(RefusedMessage::NoType),
         _ => Err(RefusedMessage::Type(format!("{kind}^{event}").chars().take(SHOWN).collect())),
     }
 }

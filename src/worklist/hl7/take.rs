@@ -48,7 +48,9 @@ impl Hl7Error {
     /// AR for what should not be sent here, and AE for what has an error.
     fn code(&self) -> AckCode {
         match self {
-            Self::Message(_) | Self::Refused(RefusedMessage::Type(_)) | Self::Index(_) => AckCode::Reject,
+            Self::Message(_) | Self::Refused(RefusedMessage::Type(_) | RefusedMessage::NoType) | Self::Index(_) => {
+                AckCode::Reject
+            }
             Self::Refused(_) | Self::Intake(_) => AckCode::Error,
         }
     }
@@ -197,8 +199,8 @@ fn step_work(
 }
 
 /// The attributes of a patient that a correction sets.
-const OF_PATIENT: [dicom_core::Tag; 5] =
-    [PATIENT_ID, ISSUER_OF_PATIENT_ID, PATIENT_NAME, PATIENT_BIRTH_DATE, PATIENT_SEX];
+const OF_PATIENT: [dicom_core::Tag; 7] =
+    [PATIENT_ID, ISSUER_OF_PATIENT_ID, PATIENT_NAME, PATIENT_BIRTH_DATE, PATIENT_SEX, PATIENT_SIZE, PATIENT_WEIGHT];
 
 /// Corrects the patient of open items. With a former Patient ID, those of that patient go to the new
 /// one.

@@ -248,6 +248,7 @@ fn columns_come_as_asked_sorted_and_limited() {
     assert_eq!((first.len(), said.as_str()), (7, ""));
     assert_eq!(lines(&["--limit", "2", "StudyInstanceUID"]).0, first[..3]);
     assert!(refused(&place, &["--sort", "StudyDate:down"]).contains("KEY:desc"));
+    assert!(refused(&place, &["--sort", "-StudyDate"]).contains("hint: `--sort StudyDate:desc`"));
     assert!(refused(&place, &["--columns", "SliceThickness"]).contains("does not keep"));
     find(&place, &["--limit", "0"]).expect(2);
 }

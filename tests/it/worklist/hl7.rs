@@ -283,11 +283,50 @@ fn a_patient_is_corrected_and_merged() {
     ris.accept(&message("ADT^A01", "20261129100003", &["PID|||P9"]));
 }
 
+/// A message of one order with observations.
+fn with_observations(control: &str, number: u32, observations: &[&str]) -> String {
+    let (order, obr) = (format!("ORC|{control}|PL{number}"), segment("OBR", &[(4, "X"), (18, &format!("A{number}"))]));
+    let segments: Vec<&str> = [PID, &order, &obr].into_iter().chain(observations.iter().copied()).collect();
+    message("ORM^O01", "20261129100000", &segments)
+}
+
+#[test]
+fn weight_and_height_come_from_the_observations_that_name_them() {
+    let ris = Ris::new(&[]);
+    let measures = |row: &WorklistRow| (value(row, "/00101030/Value/0"), value(row, "/00101020/Value/0"));
+    let none = "null".to_owned();
+    for (number, observations, expected) in [
+        (1, ["OBX|1|NM|29463-7^Body weight^LN||70.5|kg", "OBX|2|NM|8302-2^Body height^LN||175|cm"], ("70.5", "1.75")),
+        (2, ["OBX|1|NM|99^Pulse||60|/min", "OBX|2|NM|X^Y^99Z^3141-9^Weight^LN||150|[lb_av]"], ("68.039", "")),
+        (3, ["OBX|1|ST|WT^BODY WEIGHT||3200|g^gram^UCUM", "OBX|2|ST|^body height||1.8|M"], ("3.2", "1.8")),
+        // Without a unit that is known, and without a number.
+        (4, ["OBX|1|NM|29463-7^^LN||70", "OBX|2|NM|8302-2^^LN||tall|cm"], ("", "")),
+    ] {
+        ris.accept(&with_observations("NW", number, &observations));
+        let row = ris.open().into_iter().find(|row| row.value(WorklistColumn::AccessionNumber) == format!("A{number}"));
+        let expected =
+            [expected.0, expected.1].map(|text| if text.is_empty() { none.clone() } else { text.to_owned() });
+        assert_eq!(<[String; 2]>::from(measures(&row.unwrap())), expected, "{observations:?}");
+    }
+    // A correction of the patient has its observations without an order.
+    ris.accept(&message("ADT^A08", "20261129100001", &[PID, "PV1|1|I", "OBX|1|NM|29463-7^^LN||71|kg"]));
+    assert!(ris.open().iter().all(|row| measures(row).0 == "71"));
+}
+
+#[test]
+fn a_weight_can_come_from_another_field() {
+    let ris = Ris::new(&["patient_weight = ZPT-2", "patient_size ="]);
+    ris.accept(&with_observations("NW", 1, &["ZPT|1|82.5", "OBX|1|NM|8302-2^^LN||175|cm"]));
+    let row = only(ris.open());
+    assert_eq!((value(&row, "/00101030/Value/0"), value(&row, "/00101020")), ("82.5".into(), "null".into()));
+}
+
 #[test]
 fn what_cannot_be_used_is_refused_with_its_reason_and_listed() {
     let ris = Ris::new(&[]);
     let order = |pid: &str, obr: &str| message("ORM^O01", "20261129100000", &[pid, "ORC|NW|PL7", obr]);
     for (message, code, reason) in [
+        ("MSH|^~\\&|hello\r".to_owned(), AckCode::Reject, "it names no message type (MSH-9)"),
         (order("PID|||||Secret^Name", "OBR|1|||||||||||||||||ACC7"), AckCode::Error, "names no patient"),
         (order("PID|||P7||Secret^Name", "OBR|1|||X^Knee"), AckCode::Error, "nothing tells it apart"),
         (message("ORM^O01", "", &["PID|||P7"]), AckCode::Error, "neither ORC nor OBR"),
@@ -300,7 +339,7 @@ fn what_cannot_be_used_is_refused_with_its_reason_and_listed() {
         assert!(text.contains(reason) && !text.contains("Secret"), "{text}");
     }
     let problems = ris.reader().worklist_problems().unwrap();
-    assert_eq!(problems.len(), 6);
+    assert_eq!(problems.len(), 7);
     assert!(problems.iter().all(|problem| !problem.reason.contains("Secret")), "{problems:?}");
     assert!(problems[1].origin.contains("MSG1"), "{problems:?}");
     assert!(ris.rows().is_empty(), "nothing of them came in");
