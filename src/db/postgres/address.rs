@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio_postgres::Config;
-use tokio_postgres::config::{Host, TargetSessionAttrs};
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
+use super::tls::ServerTls;
 use crate::db::Error;
 
 /// How an address begins.
@@ -29,6 +30,7 @@ const DEFAULT_PORT: u16 = 5432;
 pub struct PostgresAddress {
     config: Config,
     shown: String,
+    tls: ServerTls,
     names_session: bool,
 }
 
@@ -46,7 +48,7 @@ impl PostgresAddress {
 
     fn read(text: &str, variable: impl Fn(&str) -> Option<PathBuf>) -> Result<Self, Error> {
         let wrong = |detail: String| Error::Address { detail };
-        let (text, passfile) = without_passfile(text);
+        let (text, own) = OwnParameters::take(text);
         // The text of this error can hold the password.
         let mut config: Config = text.parse().map_err(|error| wrong(reason(&error)))?;
         if config.get_password().is_some() {
@@ -60,6 +62,14 @@ impl PostgresAddress {
         let Some(database) = config.get_dbname().map(str::to_owned) else {
             return Err(wrong("it names no database".to_owned()));
         };
+        let tls = match (&own.authorities, own.verifies) {
+            (Some(file), _) => ServerTls::verified(file).map_err(wrong)?,
+            (None, true) => return Err(wrong("sslmode=verify-full needs sslrootcert=FILE".to_owned())),
+            (None, false) => ServerTls::unverified().map_err(wrong)?,
+        };
+        if own.verifies {
+            config.ssl_mode(SslMode::Require);
+        }
         let names_session = text.contains("target_session_attrs=");
         if config.get_connect_timeout().is_none() {
             config.connect_timeout(CONNECT_TIMEOUT);
@@ -75,13 +85,13 @@ impl PostgresAddress {
         }
         let hosts = hosts_of(&config);
         let shown = format!("postgresql://{}/{database}", hosts.join(","));
-        let file = passfile.or_else(|| variable("PGPASSFILE")).or_else(|| Some(variable("HOME")?.join(".pgpass")));
+        let file = own.passfile.or_else(|| variable("PGPASSFILE")).or_else(|| Some(variable("HOME")?.join(".pgpass")));
         if let Some(password) = file.and_then(|file| std::fs::read_to_string(file).ok()).and_then(|secrets| {
             hosts.iter().find_map(|host| password_of(&secrets, host, &database, config.get_user().unwrap_or_default()))
         }) {
             config.password(password);
         }
-        Ok(Self { config, shown, names_session })
+        Ok(Self { config, shown, tls, names_session })
     }
 
     /// What a connection is made with. One that writes goes to a server that can be written, unless
@@ -92,6 +102,10 @@ impl PostgresAddress {
             config.target_session_attrs(TargetSessionAttrs::ReadWrite);
         }
         config
+    }
+
+    pub(super) fn tls(&self) -> &ServerTls {
+        &self.tls
     }
 
     /// Hosts and database, without user and password.
@@ -123,14 +137,34 @@ fn reason(error: &tokio_postgres::Error) -> String {
     error.source().map_or_else(|| "it cannot be read".to_owned(), ToString::to_string)
 }
 
-/// Takes the parameter out that the driver does not know.
-fn without_passfile(text: &str) -> (String, Option<PathBuf>) {
-    let Some((address, parameters)) = text.split_once('?') else { return (text.to_owned(), None) };
-    let (own, others): (Vec<&str>, Vec<&str>) =
-        parameters.split('&').partition(|parameter| parameter.starts_with("passfile="));
-    let file = own.first().and_then(|parameter| parameter.split_once('=')).map(|(_, file)| PathBuf::from(file));
-    let mark = if others.is_empty() { "" } else { "?" };
-    (format!("{address}{mark}{}", others.join("&")), file)
+/// Parameters of an address that the driver does not know.
+#[derive(Default)]
+struct OwnParameters {
+    passfile: Option<PathBuf>,
+    /// Certificates of authorities (`sslrootcert`).
+    authorities: Option<PathBuf>,
+    /// Whether the certificate of the server has to be verified.
+    verifies: bool,
+}
+
+impl OwnParameters {
+    /// Takes them out of an address.
+    fn take(text: &str) -> (String, Self) {
+        let mut own = Self::default();
+        let Some((address, parameters)) = text.split_once('?') else { return (text.to_owned(), own) };
+        let mut is_other = |parameter: &&str| {
+            match parameter.split_once('=') {
+                Some(("passfile", file)) => own.passfile = Some(PathBuf::from(file)),
+                Some(("sslrootcert", file)) => own.authorities = Some(PathBuf::from(file)),
+                Some(("sslmode", "verify-full" | "verify-ca")) => own.verifies = true,
+                _ => return true,
+            }
+            false
+        };
+        let others: Vec<&str> = parameters.split('&').filter(|parameter| is_other(parameter)).collect();
+        let mark = if others.is_empty() { "" } else { "?" };
+        (format!("{address}{mark}{}", others.join("&")), own)
+    }
 }
 
 /// The hosts with their ports, or the directories of their sockets.

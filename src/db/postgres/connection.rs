@@ -9,10 +9,11 @@ use std::sync::OnceLock;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{CancelToken, Client, NoTls, Row, Statement};
+use tokio_postgres::{CancelToken, Client, Row, Statement};
 
 use super::address::PostgresAddress;
 use super::error::{ServerFailure, chain};
+use super::tls::ServerTls;
 use crate::db::{Durability, Error};
 
 /// Oldest server that is known to work.
@@ -44,6 +45,7 @@ pub(super) enum ServerSession {
 pub(super) struct ServerConnection {
     runtime: &'static Runtime,
     client: Client,
+    tls: ServerTls,
     statements: HashMap<String, Statement>,
 }
 
@@ -53,12 +55,13 @@ impl ServerConnection {
         let runtime = runtime()?;
         let config = address.config(session != ServerSession::Reads);
         let gone = |detail| Error::ServerGone { server: address.shown().to_owned(), detail };
-        let (client, connection) = runtime.block_on(config.connect(NoTls)).map_err(|error| gone(chain(&error)))?;
+        let (client, connection) =
+            runtime.block_on(config.connect(address.tls().clone())).map_err(|error| gone(chain(&error)))?;
         runtime.spawn(async move {
             // What ended the connection is told to whoever waits for an answer of it.
             let _ended = connection.await;
         });
-        let mut this = Self { runtime, client, statements: HashMap::new() };
+        let mut this = Self { runtime, client, tls: address.tls().clone(), statements: HashMap::new() };
         this.begin_session(address, session).map_err(|failure| failure.of(address.shown()))?;
         Ok(this)
     }
@@ -150,7 +153,7 @@ impl ServerConnection {
 
     /// A function that cancels the statement that the server runs for this connection.
     pub(super) fn canceller(&self) -> Canceller {
-        Canceller { runtime: self.runtime, token: self.client.cancel_token() }
+        Canceller { runtime: self.runtime, token: self.client.cancel_token(), tls: self.tls.clone() }
     }
 }
 
@@ -159,15 +162,16 @@ impl ServerConnection {
 pub(super) struct Canceller {
     runtime: &'static Runtime,
     token: CancelToken,
+    tls: ServerTls,
 }
 
 impl Canceller {
     /// Asks the server to cancel, and does not wait for it.
     pub(super) fn cancel(&self) {
-        let token = self.token.clone();
+        let (token, tls) = (self.token.clone(), self.tls.clone());
         self.runtime.spawn(async move {
             // If the server is gone, its statement is gone too.
-            let _gone = token.cancel_query(NoTls).await;
+            let _gone = token.cancel_query(tls).await;
         });
     }
 }

@@ -8,10 +8,11 @@ use super::connection::{ServerConnection, ServerSession};
 use super::error::ServerFailure;
 use super::keys::{RowKey, place_number, to_column};
 use super::load::{self, PartNeeds};
+use super::promises;
 use super::save::{self, DirectoryIds, Unsaved};
 use super::schema;
-use crate::db::Error;
 use crate::db::contents::{Contents, kind};
+use crate::db::{Durability, Error};
 use crate::model::location::Place;
 
 /// How often a transaction is tried again because of others. Each of them has then made progress.
@@ -39,6 +40,12 @@ impl IndexChanger {
     pub(super) fn open(address: &PostgresAddress, session: ServerSession) -> Result<Self, Error> {
         let mut connection = ServerConnection::open(address, session)?;
         schema::prepare(&mut connection, address)?;
+        if session == ServerSession::Writes(Durability::Full) {
+            let broken = promises::broken(&mut connection).map_err(|failure| failure.of(address.shown()))?;
+            for promise in broken {
+                tracing::warn!(server = address.shown(), "durability is full, but the server is not: {promise}");
+            }
+        }
         let seed = [std::process::id().to_le_bytes().to_vec(), format!("{:p}", &raw const connection).into_bytes()];
         let slot = xxhash_rust::xxh3::xxh3_64(&seed.concat()) % SLOTS;
         Ok(Self {

@@ -21,12 +21,14 @@ mod ledger;
 mod load;
 mod maintenance;
 mod marks;
+mod promises;
 mod question;
 mod reader;
 mod save;
 mod schema;
 mod shelves;
 mod studies;
+mod tls;
 mod writer;
 
 pub use address::PostgresAddress;

@@ -9,6 +9,7 @@ mod configuration;
 mod cookbook;
 mod copy;
 mod correct;
+mod database;
 mod declared;
 mod echo;
 mod events;

@@ -13,6 +13,7 @@ mod names;
 mod plans;
 mod records;
 mod remembered;
+mod server;
 mod views;
 mod writing;
 

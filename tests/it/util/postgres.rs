@@ -8,15 +8,22 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
+use super::certificates::Identity;
+use super::peers;
+
 /// Where Debian has the programs of the server.
 const PROGRAMS: &str = "/usr/lib/postgresql";
 
 /// The server refuses to run as root.
 const USER: &str = "postgres";
 
+/// The port that the name of a socket has if no other one is named.
+const USUAL_PORT: u16 = 5432;
+
 /// A running server.
 pub(crate) struct PostgresServer {
     directory: PathBuf,
+    pub(crate) port: u16,
     /// Ends the server when its standard input ends.
     shell: Child,
 }
@@ -59,6 +66,28 @@ fn succeed(command: &mut Command) {
 impl PostgresServer {
     /// Starts a server with further settings, such as `fsync=on`.
     pub(crate) fn start(settings: &[&str]) -> Self {
+        let directory = Self::make();
+        Self { shell: Self::run(&directory, USUAL_PORT, settings), directory, port: USUAL_PORT }
+    }
+
+    /// Starts a server that takes encrypted connections with this certificate.
+    pub(crate) fn encrypted(identity: &Identity) -> Self {
+        let (directory, port) = (Self::make(), peers::free_port());
+        let data = directory.join("data");
+        for (from, name) in [(&identity.certificate, "server.crt"), (&identity.key, "server.key")] {
+            let mut install = Command::new("install");
+            install.args(["-m", "600"]);
+            if is_root() {
+                install.args(["-o", USER]);
+            }
+            succeed(install.arg(from).arg(data.join(name)));
+        }
+        let shell = Self::run(&directory, port, &["listen_addresses=localhost", "ssl=on"]);
+        Self { shell, directory, port }
+    }
+
+    /// Makes the directory of a server with its data.
+    fn make() -> PathBuf {
         // The path of a socket has 107 bytes at most.
         let directory = tempfile::Builder::new().prefix("dcmdex-pg").tempdir_in("/tmp").unwrap().keep();
         if is_root() {
@@ -70,24 +99,24 @@ impl PostgresServer {
                 .args(["--no-sync", "-A", "trust", "-E", "UTF8", "--locale=C", "-U", USER, "-D"])
                 .arg(&data),
         );
-        Self { shell: Self::run(&directory, settings), directory }
+        directory
     }
 
-    fn run(directory: &Path, settings: &[&str]) -> Child {
+    fn run(directory: &Path, port: u16, settings: &[&str]) -> Child {
         let mut server = program("postgres");
         server.arg("-D").arg(directory.join("data"));
-        server.arg("-k").arg(directory);
+        server.arg("-k").arg(directory).args(["-p", &port.to_string()]);
         let usual =
             ["listen_addresses=", "fsync=off", "shared_buffers=32MB", "max_connections=200", "logging_collector=off"];
         for setting in usual.iter().chain(settings) {
             server.args(["-c", setting]);
         }
         let arguments: Vec<_> = std::iter::once(server.get_program()).chain(server.get_args()).collect();
-        // A server that was killed starts again, as soon as nobody holds it back.
+        // A server that was killed starts again.
         let script = "dir=$1; shift
             {
                 while [ ! -e \"$dir/stop\" ]; do
-                    [ -e \"$dir/hold\" ] || \"$@\" >>\"$dir/log\" 2>&1 <&-
+                    \"$@\" >>\"$dir/log\" 2>&1 <&-
                     sleep 0.05
                 done
                 touch \"$dir/ended\"
@@ -103,7 +132,12 @@ impl PostgresServer {
         let mut shell = shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let is_ready = || {
             let mut ready = program("pg_isready");
-            ready.args(["-q", "-U", USER, "-d", USER, "-h"]).arg(directory).status().unwrap().success()
+            ready
+                .args(["-q", "-U", USER, "-d", USER, "-p", &port.to_string(), "-h"])
+                .arg(directory)
+                .status()
+                .unwrap()
+                .success()
         };
         for _ in 0..600 {
             if is_ready() {
@@ -115,6 +149,15 @@ impl PostgresServer {
         drop(shell.stdin.take());
         shell.wait().unwrap();
         panic!("{}", log.unwrap());
+    }
+
+    /// Kills the server with SIGKILL, which leaves it no time for anything. It starts again at once.
+    pub(crate) fn kill(&self) {
+        let pids = std::fs::read_to_string(self.directory.join("data/postmaster.pid")).unwrap();
+        let pid = pids.lines().next().unwrap();
+        let children = Command::new("pgrep").args(["-P", pid]).output().unwrap().stdout;
+        // A child may end on its own meanwhile.
+        Command::new("kill").args(["-KILL", pid]).args(String::from_utf8(children).unwrap().lines()).output().unwrap();
     }
 
     /// Runs SQL in a database, and returns what it prints.

@@ -1,0 +1,58 @@
+//! A PostgreSQL database is the index of each command.
+
+use std::fs;
+
+use rustix::process::Signal;
+
+use super::serve::Node;
+use super::*;
+use crate::util::{objects, peers, postgres};
+
+/// Two trees of the same two studies, six instances each, and an empty database.
+fn trees() -> (Place, String) {
+    let place = Place::new();
+    for (tree, first) in [("one", 0), ("two", 6)] {
+        for number in 0..6 {
+            objects::write(&place.path(format!("{tree}/{number}.dcm")), number / 3, number / 2, first + number);
+        }
+    }
+    (place, postgres::server().database().to_str().unwrap().to_owned())
+}
+
+fn count(place: &Place, index: &str, level: &str) -> usize {
+    let found = place.run(["find", "--index", index, "--level", level, "--format", "csv", "SOPInstanceUID"]);
+    found.expect(0).stdout.lines().count() - 1
+}
+
+#[test]
+fn a_node_stores_finds_and_sends_with_a_database() {
+    let (place, index) = trees();
+    place.run(["scan", "--index", &index, "one"]).expect(0);
+    let node = Node::start(&place, &["--index", &index]);
+    let port = node.port.to_string();
+    let Some(mut storescu) = peers::dcmtk("storescu") else { return };
+    storescu.current_dir(place.path("")).args(["-aec", "DCMDEX", "+sd", "127.0.0.1", &port, "two"]);
+    peers::run(&mut storescu).expect_success();
+    let mut findscu = peers::dcmtk("findscu").unwrap();
+    findscu.args([
+        "-v",
+        "-S",
+        "-aec",
+        "DCMDEX",
+        "-k",
+        "QueryRetrieveLevel=STUDY",
+        "-k",
+        "NumberOfStudyRelatedInstances",
+    ]);
+    let found = peers::run(findscu.args(["127.0.0.1", &port])).expect_success();
+    assert_eq!(found.matches("(Pending)").count(), 2, "{found}");
+    fs::create_dir(place.path("got")).unwrap();
+    let mut getscu = peers::dcmtk("getscu").unwrap();
+    getscu.args(["-S", "+B", "-aec", "DCMDEX", "-od"]).arg(place.path("got"));
+    let study = ["-k", "0008,0052=STUDY", "-k", "0020,000d=1.2.0", "127.0.0.1", &port];
+    peers::run(getscu.args(study)).expect_success();
+    assert_eq!(fs::read_dir(place.path("got")).unwrap().count(), 6, "those of the scan and those received");
+    assert_eq!(node.stop(Signal::TERM).0, Some(0));
+    assert_eq!(count(&place, &index, "IMAGE"), 12);
+    place.run(["check", "--index", &index, "--files"]).expect(0);
+}

@@ -1,0 +1,213 @@
+//! What is different in an index on a PostgreSQL server: several writers, a server that ends, and
+//! values that it would refuse.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+use dcmdex::db::{Error, Finding};
+use dcmdex::model::attribute::AttributeId::*;
+use dcmdex::model::find::MatchingKey;
+use dcmdex::model::level::QueryRetrieveLevel::{Image, Patient, Series, Study};
+
+use super::engines::stored;
+use super::*;
+use crate::util::certificates::Authority;
+use crate::util::postgres::{PostgresServer, server};
+
+fn with_key(level: QueryRetrieveLevel, key: (AttributeId, &str), returned: &[AttributeId]) -> FindRequest {
+    let matching_keys = vec![MatchingKey { attribute: key.0, matching: matching(key.0, key.1) }];
+    FindRequest { matching_keys, ..request(level, returned) }
+}
+
+fn instances(index: &Path) -> u64 {
+    Reader::open(index).unwrap().status().unwrap().instances
+}
+
+#[test]
+fn values_that_the_server_refuses_are_stored_and_found() {
+    let index = server().database();
+    let writer = writer(&index);
+    let long: String = (0..2_400).map(|number| format!("{:04x}", number * 7919 % 65_521)).collect();
+    let long_uid = format!("1.2.{}", "3.".repeat(2_000));
+    let values = [
+        (PatientID, long.as_str()),
+        (PatientName, "A\0B^C"),
+        (PatientComments, "\u{1}\0\u{2}"),
+        (AccessionNumber, "X\0Y"),
+        (SeriesNumber, "x"),
+        (StudyDate, "2024\0"),
+        (InstanceNumber, "7\0"),
+    ];
+    let odd = record(&long_uid, "1.2\\1.3", "1.2.3\0.4", &values);
+    assert_eq!(store(&writer, odd, location(Place::Managed, "/o", "a")), StoreOutcome::New);
+    let usual = record("1.9", "1.9.1", "1.9.1.1", &[(PatientID, &long[..9_000])]);
+    assert_eq!(store(&writer, usual, location(Place::Managed, "/o", "b")), StoreOutcome::New);
+    let returned = [PatientID, PatientName, PatientComments, AccessionNumber, StudyInstanceUID];
+    for (level, key) in [
+        (Study, (PatientID, long.as_str())),
+        (Study, (AccessionNumber, "X*")),
+        (Study, (StudyInstanceUID, long_uid.as_str())),
+        (Patient, (PatientComments, "*\0*")),
+        (Series, (SeriesNumber, "x")),
+        (Image, (SOPInstanceUID, "1.2.3\0.4")),
+    ] {
+        let returned = if level == Patient { &returned[..3] } else { &returned };
+        let found = find(&index, &with_key(level, key, returned));
+        let expected = [&long, "A\0B^C", "\u{1}\0\u{2}", "X\0Y", &long_uid];
+        assert_eq!(found, [&expected[..returned.len()]], "{level} {}", key.0);
+    }
+    assert_eq!(find(&index, &request(Image, &[InstanceNumber])).concat(), ["7\0", "1"]);
+    assert_sound(&index);
+}
+
+/// Stores these instances, each with a new object, until one is refused. Returns how many were stored.
+fn store_all(writer: &Writer, uids: impl Iterator<Item = (String, String)>) -> u64 {
+    let mut count = 0;
+    for (study, uid) in uids {
+        let of = record(&study, &format!("{study}.1"), &uid, &[(PatientID, &study)]);
+        let received = Received::new(of, location(Place::Managed, "/objects", &uid));
+        assert!(!matches!(stored(&writer.handle(), received).outcome, StoreOutcome::KeptFirst));
+        count += 1;
+    }
+    count
+}
+
+#[test]
+fn two_writers_of_the_same_studies_do_not_hinder_each_other() {
+    let index = server().database();
+    let writers = [writer(&index), writer(&index)];
+    // Each thread takes the studies in another order, and both writers get half of the instances.
+    std::thread::scope(|scope| {
+        for thread in 0..8_usize {
+            let writer = &writers[thread % 2];
+            scope.spawn(move || {
+                let uid = |at: usize| {
+                    let study = (at * (thread + 1) + thread) % 5;
+                    (format!("1.2.{study}"), format!("1.2.{study}.{}.{at}", thread / 2))
+                };
+                store_all(writer, (0..25).map(uid))
+            });
+        }
+    });
+    // Two threads stored the same instances, one on each writer.
+    let of_threads = |thread: usize| (0..25).map(move |at| ((at * (thread + 1) + thread) % 5, thread / 2, at));
+    let distinct: std::collections::BTreeSet<_> = (0..8).flat_map(of_threads).collect();
+    assert_eq!(instances(&index), distinct.len() as u64);
+    let of_study = find(&index, &request(Study, &[NumberOfStudyRelatedInstances]));
+    let sum: u64 = of_study.concat().iter().map(|count| count.parse::<u64>().unwrap()).sum();
+    assert_eq!((of_study.len(), sum), (5, distinct.len() as u64));
+    assert_sound(&index);
+    let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
+    assert_eq!(server().sql(&database_of(&index), deadlocks), "0");
+}
+
+fn database_of(index: &Path) -> String {
+    let text = index.to_str().unwrap();
+    text["postgresql:///".len()..].split('?').next().unwrap().to_owned()
+}
+
+#[test]
+fn processes_that_begin_at_once_make_the_tables_once() {
+    let index = server().database();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| drop(writer(&index)));
+        }
+    });
+    assert_eq!(instances(&index), 0);
+}
+
+/// A writer whose commits survive a crash of the server.
+fn durable(index: &Path) -> Writer {
+    let options = WriterOptions { durability: Durability::Full, clock: Clock::Fixed(1_000), ..Default::default() };
+    Writer::open(index, options).unwrap()
+}
+
+#[test]
+fn what_was_acknowledged_survives_the_kill_of_the_server() {
+    let server = PostgresServer::start(&["fsync=on"]);
+    let index = server.database();
+    let writer = durable(&index);
+    let is_over = AtomicBool::new(false);
+    let counts = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|thread| {
+                let (writer, is_over) = (&writer, &is_over);
+                let uids = (0..).map(move |at| (format!("1.2.{}", at % 3), format!("1.2.{thread}.{at}")));
+                scope.spawn(move || store_all(writer, uids.take_while(|_| !is_over.load(SeqCst))))
+            })
+            .collect();
+        for round in 1..=3 {
+            // Some objects come before each kill.
+            while Reader::open(&index).and_then(|mut reader| reader.status()).map_or(0, |s| s.instances) < round * 40 {}
+            server.kill();
+        }
+        while Reader::open(&index).is_err() {}
+        is_over.store(true, SeqCst);
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<u64>>()
+    });
+    assert_eq!(instances(&index), counts.iter().sum::<u64>(), "all of them, each once");
+    assert_sound(&index);
+}
+
+#[test]
+fn a_database_that_cannot_be_the_index_is_told() {
+    let opened = |index: &Path| Reader::open(index).unwrap_err().to_string();
+    let empty = server().database();
+    assert!(opened(&empty).starts_with("there is no index at postgresql://"), "{}", opened(&empty));
+    drop(writer(&empty));
+    server().sql(&database_of(&empty), "UPDATE dcmdex_index SET schema_version = 99");
+    assert!(opened(&empty).contains("schema 99"), "{}", opened(&empty));
+    let read_only = server().database();
+    drop(writer(&read_only));
+    let database = database_of(&read_only);
+    server().sql(&database, &format!("ALTER DATABASE {database} SET default_transaction_read_only = on"));
+    let error = Writer::open(&read_only, WriterOptions::default()).unwrap_err();
+    assert!(error.to_string().contains(&database), "{error}");
+    let nowhere = PathBuf::from("postgresql://nobody@127.0.0.1:1/archive?connect_timeout=1");
+    assert!(opened(&nowhere).contains("postgresql://127.0.0.1:1/archive, is not there"), "{}", opened(&nowhere));
+    let secret = PathBuf::from("postgresql://u:secret@127.0.0.1:1/archive");
+    assert!(!opened(&secret).contains("secret"), "{}", opened(&secret));
+}
+
+#[test]
+fn what_only_sqlite_has_is_refused_by_name() {
+    let index = server().database();
+    let writer = writer(&index);
+    let error = Reader::open(&index).unwrap().removals().unwrap_err();
+    assert!(error.to_string().contains("a list of removals wants an SQLite index"), "{error}");
+    let error = writer.handle().begin_removal(0, false).unwrap_err();
+    assert!(matches!(error, Error::WantsSqlite { .. }), "{error}");
+    assert!(dcmdex::db::open::copy_index(&index, Path::new("/nowhere")).is_err());
+}
+
+#[test]
+fn a_check_finds_what_does_not_agree() {
+    let index = server().database();
+    let writer = writer(&index);
+    store_all(&writer, (0..3).map(|at| ("1.2".to_owned(), format!("1.2.{at}"))));
+    drop(writer);
+    server().sql(&database_of(&index), "UPDATE shelf SET instance_count = 7");
+    let report = Reader::open(&index).unwrap().check().unwrap();
+    let checks: Vec<_> = report.findings.iter().map(|Finding { check, .. }| *check).collect();
+    assert_eq!(checks, ["instances of a shelf", "instances of a study"]);
+}
+
+#[test]
+fn the_certificate_of_the_server_is_verified_if_the_address_says_so() {
+    let (authority, other) = (Authority::new("authority"), Authority::new("other"));
+    let server = PostgresServer::encrypted(&authority.identity("server"));
+    let address = |host: &str, parameters: &str| {
+        PathBuf::from(format!("postgresql://postgres@{host}:{}/postgres?{parameters}", server.port))
+    };
+    let opens = |index: PathBuf| Reader::open(&index).map(drop);
+    drop(writer(&address("127.0.0.1", "sslmode=require")));
+    let verified = |authority: &Authority| format!("sslmode=verify-full&sslrootcert={}", authority.file().display());
+    opens(address("127.0.0.1", &verified(&authority))).unwrap();
+    for (host, authority) in [("127.0.0.1", &other), ("localhost", &authority)] {
+        let error = opens(address(host, &verified(authority))).unwrap_err();
+        assert!(matches!(error, Error::ServerGone { .. }), "{host}: {error}");
+    }
+    let plain = opens(crate::util::postgres::server().address("postgres"));
+    assert!(matches!(plain, Err(Error::Missing { .. })), "a socket of this machine needs none");
+}
