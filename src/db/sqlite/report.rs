@@ -3,14 +3,16 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsString;
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 
-use rusqlite::{Connection, Result, params};
+use rusqlite::{Connection, OptionalExtension as _, Result, params};
 
 use super::packing::{UidSuffix, naming};
-use super::sql_values::{path_from_sql, text_of};
+use super::sql_values::{PathValue, path_from_sql, place_number, text_of};
 use crate::db::report::LISTED_AND_MISSING_OF;
 use crate::db::{LISTED_AND_MISSING, StudyProblem, StudyReport};
 use crate::model::datetime;
+use crate::model::location::Place;
 
 /// Problems that one statement counts: each gives the row of a study and a number.
 const COUNTED: &[(StudyProblem, &str)] = &[
@@ -64,8 +66,11 @@ const GAPS: &str = "SELECT study, sum(lacking), count(*) FROM (SELECT e.study AS
 
 /// Files of which something is noted: directory, name, and what.
 const NOTED_FILES: &str = "SELECT directory, file_name, CASE WHEN instr(faults, 'truncated') THEN 't' ELSE 'f' END FROM file_fault \
-     UNION ALL SELECT directory, file_name, 'm' FROM missing_file \
-     UNION ALL SELECT directory, file_name, 'u' FROM unindexed_file WHERE kind = 'unlisted' ORDER BY 1";
+     UNION ALL SELECT directory, file_name, 'm' FROM missing_file ORDER BY 1";
+
+/// Files that a DICOMDIR does not list: the path of the DICOMDIR, and that of the file in its folder.
+const UNLISTED: &str = "SELECT d.path, u.file_name FROM unindexed_file u JOIN directory d ON d.id = u.directory \
+     WHERE u.kind = 'unlisted'";
 
 /// Files that a DICOMDIR lists and that do not exist, by study. The study may have no row.
 const LISTED_AND_MISSING_FILES: &str = "SELECT s.id, m.uid, m.count FROM (SELECT substr(detail, ?2 + 1) AS uid, \
@@ -88,6 +93,7 @@ pub(super) fn studies(connection: &Connection, on_study: &mut dyn FnMut(StudyRep
     }
     add_counted(&mut problems, connection, StudyProblem::Gaps, GAPS)?;
     add_noted_files(&mut problems, connection)?;
+    add_unlisted(&mut problems, connection)?;
     let lost = add_listed_and_missing(&mut problems, connection)?;
     if each_study(connection, problems, on_study)?.is_continue() {
         // Nobody has the other values of a study without any file.
@@ -176,7 +182,30 @@ fn add_of_values(study: &mut StudyReport) {
     }
 }
 
-/// Finds the studies of files with faults, of missing files, and of files that a DICOMDIR lacks.
+/// Finds the studies of files that a DICOMDIR does not list.
+fn add_unlisted(problems: &mut Problems, connection: &Connection) -> Result<()> {
+    let mut of_directories: BTreeMap<PathBuf, HashMap<OsString, Vec<StudyProblem>>> = BTreeMap::new();
+    let mut statement = connection.prepare(UNLISTED)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let dicomdir = PathBuf::from(path_from_sql(row.get_ref(0)?)?);
+        let file = dicomdir.with_file_name(path_from_sql(row.get_ref(1)?)?);
+        if let (Some(directory), Some(name)) = (file.parent(), file.file_name()) {
+            let noted = of_directories.entry(directory.to_owned()).or_default();
+            noted.insert(name.to_owned(), vec![StudyProblem::NotInDicomdir]);
+        }
+    }
+    let mut known = connection.prepare("SELECT id FROM directory WHERE path = ?1 AND place = ?2")?;
+    let place = place_number(Place::InPlace);
+    for (directory, noted) in of_directories {
+        let parameters = params![PathValue::from(directory.as_path()), place];
+        let directory = known.query_row(parameters, |row| row.get(0)).optional()?;
+        add_noted_of(problems, connection, directory, &noted)?;
+    }
+    Ok(())
+}
+
+/// Finds the studies of files with faults, and of missing files.
 fn add_noted_files(problems: &mut Problems, connection: &Connection) -> Result<()> {
     let mut statement = connection.prepare(NOTED_FILES)?;
     let mut rows = statement.query([])?;
@@ -192,7 +221,6 @@ fn add_noted_files(problems: &mut Problems, connection: &Connection) -> Result<(
         let problem = match row.get_ref(2)?.as_str()? {
             "t" => StudyProblem::Truncated,
             "m" => StudyProblem::Missing,
-            "u" => StudyProblem::NotInDicomdir,
             _ => StudyProblem::Faults,
         };
         noted.entry(path_from_sql(row.get_ref(1)?)?).or_default().push(problem);

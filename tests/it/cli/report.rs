@@ -100,7 +100,7 @@ fn a_series_with_a_gap_is_told_and_one_that_is_numbered_in_another_way_is_not() 
 }
 
 #[test]
-fn files_that_a_dicomdir_lists_and_that_are_gone_are_told_with_their_study() {
+fn differences_between_a_dicomdir_and_its_files_are_told_with_their_study() {
     let place = Place::new();
     fs::create_dir(place.path("archive")).unwrap();
     // Two objects of one study, of which one is left; and a study of which nothing is left.
@@ -117,12 +117,22 @@ fn files_that_a_dicomdir_lists_and_that_are_gone_are_told_with_their_study() {
         let line = manifest.lines().find(|line| line.contains(gone)).unwrap();
         fs::remove_file(place.path("cd").join(line.split(',').next().unwrap())).unwrap();
     }
+    fs::create_dir(place.path("cd/EXTRA")).unwrap();
+    for (name, study) in [("MORE", "1.2.7"), ("EXTRA/MORE", "1.2.8")] {
+        let bytes = objects::file("P", study, &format!("{study}.1"), &format!("{study}.1.1"));
+        fs::write(place.path("cd").join(name), bytes).unwrap();
+    }
     place.run(["scan", "--index", "x.db", "cd"]).expect(1);
     let without = "no-study-date,no-accession-number";
     let told = report(&place, &["--csv", "r.csv", "--html", "r.html", "--without", without]).expect(1);
-    assert_eq!(told.stdout, "2 studies of 2 need work\n");
-    let lost = BTreeMap::from([("dicomdir-file-missing".to_owned(), 1)]);
-    let told = ["1.2.5", "1.2.6"].map(|study| (study.to_owned(), lost.clone()));
+    assert_eq!(told.stdout, "4 studies of 4 need work\n");
+    let told = [
+        ("1.2.5", "dicomdir-file-missing"),
+        ("1.2.6", "dicomdir-file-missing"),
+        ("1.2.7", "not-in-dicomdir"),
+        ("1.2.8", "not-in-dicomdir"),
+    ];
+    let told = told.map(|(study, problem)| (study.to_owned(), BTreeMap::from([(problem.to_owned(), 1)])));
     assert_eq!(problems(&fs::read_to_string(place.path("r.csv")).unwrap()), BTreeMap::from(told));
     let html = fs::read_to_string(place.path("r.html")).unwrap();
     assert!(html.contains("<span class=grave>dicomdir-file-missing</span>"), "{html}");

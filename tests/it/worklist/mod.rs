@@ -55,12 +55,17 @@ fn step(modality: &str, station: &str, date: &str, time: &str) -> Value {
 
 /// Puts items into the index, as a file of the command line would.
 fn fill(index: &Path, items: &[Value]) {
+    fill_at(index, items, Clock::System.now_ms());
+}
+
+/// The same at this moment, in milliseconds since 1970 UTC.
+fn fill_at(index: &Path, items: &[Value], now_ms: i64) {
     let options = WriterOptions { durability: Durability::Normal, ..WriterOptions::default() };
     let writer = Writer::open(index, options).unwrap();
     let intake = Intake::new(Box::new(writer.handle()), IntakeOptions::default());
     let drafts = items.iter().map(|item| {
         let item = WorklistItem::from_json(item.as_object().unwrap()).unwrap();
-        complete(item, facts(), &intake.options()).unwrap()
+        complete(item, OrderFacts { now_ms, ..facts() }, &intake.options()).unwrap()
     });
     intake.put(drafts.collect()).unwrap();
     drop(intake);

@@ -53,6 +53,28 @@ fn items_are_found_by_station_modality_and_day() {
     peer.release();
 }
 
+// An order is kept for a day after its step should have begun, or after it came.
+#[test]
+fn an_item_that_nobody_started_in_time_is_found_no_more() {
+    const HOUR: i64 = 3_600_000;
+    let node = node_with(&[order(3, step("CT", "CT1", "20991231", "0900"))], |_| {});
+    let now = Clock::System.now_ms();
+    fill_at(&node.index(), &[order(1, step("CT", "CT1", "20200101", "0900"))], now - 25 * HOUR);
+    fill_at(&node.index(), &[order(2, step("CT", "CT1", "20200101", "0900"))], now - 23 * HOUR);
+    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    assert_eq!(found(&mut peer, &[], &[]), ["A002", "A003"]);
+    assert_eq!(found(&mut peer, &[((0x0008, 0x0050), "A001")], &[]), [""; 0]);
+    peer.release();
+    let listed = |arguments: &[&str]| {
+        let (_, text, _) = worklist(&node, arguments, b"");
+        let line = |line: &str| serde_json::from_str::<Value>(line).unwrap();
+        let words = |line: Value| format!("{} {}", line["accession_number"], line["state"]).replace('"', "");
+        text.lines().map(line).map(words).collect::<Vec<_>>()
+    };
+    assert_eq!(listed(&["list", "--json"]), ["A002 scheduled", "A003 scheduled"]);
+    assert_eq!(listed(&["list", "--all", "--json"]), ["A001 expired", "A002 scheduled", "A003 scheduled"]);
+}
+
 // PS3.4 table K.6-1: attributes of type 1 always have a value.
 #[test]
 fn an_answer_has_the_attributes_of_the_request_and_those_of_type_1_have_a_value() {
