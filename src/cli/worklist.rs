@@ -191,7 +191,17 @@ fn list(arguments: &ListArgs, context: &mut Context) -> anyhow::Result<Exit> {
         if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
     written?;
-    Ok(if count == 0 { Exit::Partly } else { Exit::Done })
+    Ok(match count {
+        0 if arguments.all => nothing(context, "the worklist is empty; hint: `dcmdex worklist add` adds items"),
+        0 => nothing(context, "the worklist has no open items; hint: --all lists the others as well"),
+        _ => Exit::Done,
+    })
+}
+
+/// Says on standard error that a list has nothing.
+fn nothing(context: &Context, why: &str) -> Exit {
+    context.tell(why);
+    Exit::Partly
 }
 
 /// The state of an item as a word. One that nobody started in time has expired.
@@ -263,7 +273,7 @@ fn list_problems(reader: &mut Reader, as_json: bool, context: &mut Context) -> a
             context.output.line(format_args!("{noted}  {source} {}: {}", Escaped(origin), Escaped(reason)))?;
         }
     }
-    Ok(if problems.is_empty() { Exit::Partly } else { Exit::Done })
+    Ok(if problems.is_empty() { nothing(context, "no order had a problem") } else { Exit::Done })
 }
 
 fn show(arguments: &ShowArgs, context: &mut Context) -> anyhow::Result<Exit> {
@@ -299,7 +309,7 @@ fn steps(arguments: &StepsArgs, context: &mut Context) -> anyhow::Result<Exit> {
             context.output.line(format_args!("{created}  {changed}  {status}  {station}  from {sender}  {uid}"))?;
         }
     }
-    Ok(if steps.is_empty() { Exit::Partly } else { Exit::Done })
+    Ok(if steps.is_empty() { nothing(context, "no modality has reported a step") } else { Exit::Done })
 }
 
 fn remove(arguments: &RemoveArgs, context: &mut Context) -> anyhow::Result<Exit> {

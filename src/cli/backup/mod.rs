@@ -46,8 +46,8 @@ pub(super) struct BackupArgs {
     /// Write one JSON object (docs/json.md)
     #[arg(long)]
     json: bool,
-    /// Directory for backups with dated names, or a new file that ends in .db. With --verify, a
-    /// backup, or a directory with backups
+    /// Directory for backups with dated names, which is made if only its parent exists, or a new
+    /// file that ends in .db. With --verify, a backup, or a directory with backups
     #[arg(value_name = "DIR|FILE")]
     to: PathBuf,
 }

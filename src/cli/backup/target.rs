@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 
 use super::manifest::{Manifest, path_beside};
-use crate::files::{FILE_MODE, PRIVATE_MODE, UnfinishedFile, parent_of, sync_directory};
+use crate::files::{FILE_MODE, PRIVATE_MODE, UnfinishedFile, make_directory, parent_of, sync_directory};
 use crate::model::calendar::moment_text;
 
 /// Beginning of the names of backups in a directory.
@@ -42,19 +42,20 @@ pub(super) struct OldBackup {
 impl BackupTarget {
     /// Chooses the files, and removes what a killed backup left.
     pub(super) fn of(to: &Path, now_ms: i64) -> anyhow::Result<Self> {
+        let is_database = to.extension().is_some_and(|extension| extension == "db");
+        if !is_database && !to.exists() && parent_of(to).is_dir() {
+            make_directory(to).with_context(|| format!("cannot make the directory {}", to.display()))?;
+        }
         let is_dated = to.is_dir();
         let (directory, name) = if is_dated {
             let moment = moment_text(now_ms).replace(['-', ':'], "").replace('Z', "");
             let name = format!("{PREFIX}{moment}.{:03}Z.db", now_ms.rem_euclid(1000));
             (to.to_owned(), name.into())
-        } else if to.extension().is_some_and(|extension| extension == "db") {
+        } else if is_database {
             let directory = parent_of(to);
             (directory.to_owned(), to.file_name().unwrap_or_default().to_owned())
         } else {
-            bail!(
-                "there is no directory {}: is its disk mounted? Make the directory, or name a new file that ends in .db",
-                to.display()
-            );
+            bail!("there is no directory {}: is its disk mounted?", parent_of(to).display());
         };
         let directory =
             directory.canonicalize().with_context(|| format!("there is no directory {}", directory.display()))?;

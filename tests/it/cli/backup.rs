@@ -195,6 +195,8 @@ fn so_many_backups_are_kept_and_no_file_is_replaced() {
     assert_eq!(entries, 5, "two copies, two manifests and the lock");
     let refused = place.run(["backup", &kept[0]]).expect(2);
     assert!(refused.stderr.contains("never replaces a file"), "{refused:?}");
+    place.run(["backup", "new"]).expect(0);
+    assert_eq!(backups(&place, "new").len(), 1, "a directory is made if its parent exists");
     let nowhere = place.run(["backup", "not/mounted"]).expect(2);
     assert!(nowhere.stderr.contains("is its disk mounted?"), "{nowhere:?}");
     // What a killed backup left goes with the next one.

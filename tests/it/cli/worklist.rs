@@ -141,3 +141,18 @@ fn findscu_finds_orders_of_hl7_and_of_files_that_dump2dcm_wrote() {
     fs::remove_file(place.path("wl/w1.wl")).unwrap();
     while ask("ScheduledProcedureStepSequence[0].Modality=CR").contains("[W1") {}
 }
+
+#[test]
+fn a_list_without_lines_says_so_on_standard_error() {
+    let place = Place::new();
+    place.run(["scan", &fixtures("archive")]).expect(1);
+    for (list, said) in [
+        (&["list"][..], "the worklist has no open items; hint: --all"),
+        (&["list", "--all"], "the worklist is empty"),
+        (&["list", "--problems"], "no order had a problem"),
+        (&["steps"], "no modality has reported a step"),
+    ] {
+        let run = place.run(["worklist"].iter().chain(list).copied()).expect(1);
+        assert!(run.stdout.is_empty() && run.stderr.starts_with(said), "{run:?}");
+    }
+}
