@@ -1,6 +1,8 @@
 //! `dcmdex copy` makes files of a cohort: links, copies, a zip or a tar, under names of a template.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
@@ -10,18 +12,21 @@ use super::keys::columns::{CellValue, Column, FoundRow};
 use super::keys::query::{LevelParser, nothing_matched, query, refuse_what_was_not_read};
 use super::keys::stream::each_batch;
 use super::output::{Grouped, Shown};
+use crate::archive::Archives;
 use crate::cli::Exit;
 use crate::cli::audited::CommandAudit;
 use crate::cli::context::{Chattiness, Context, Flags, IndexArgs};
 use crate::cohort::Error;
 use crate::cohort::dicomdir::{KEYWORDS, MediaDirectory, MediaInstance, file_id};
-use crate::cohort::folder::{CohortFolder, CopiedObject, Placing};
+use crate::cohort::folder::{CohortFolder, CopiedObject, OpenReplacement, Placing};
 use crate::cohort::manifest::{CohortManifest, MANIFEST, ManifestRow};
 use crate::cohort::names::numbered;
 use crate::cohort::package::{CohortPackage, PackageKind};
 use crate::cohort::template::NameTemplate;
-use crate::db::Search as _;
+use crate::config::Config;
 use crate::db::open::Reader;
+use crate::db::{CorrectedValues, Search as _};
+use crate::deliver::object::{Identity, StoredObject};
 use crate::files::make_directory;
 use crate::model::attribute::AttributeId;
 use crate::model::checksum::Checksum;
@@ -35,7 +40,7 @@ const USUAL_TEMPLATE: &str = "{PatientID}/{StudyInstanceUID}/{SeriesInstanceUID}
 /// Objects that could not be read, which are told one by one.
 const TOLD_FAILURES: u64 = 10;
 
-const UIDS: [&str; 3] = ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"];
+const UIDS: [&str; 4] = ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"];
 
 #[derive(Debug, Args)]
 #[command(after_long_help = AFTER_HELP)]
@@ -74,6 +79,7 @@ Examples:
   dcmdex copy AccessionNumber=@list.csv --to cohort.zip
   dcmdex copy PatientID=4711 --to cd --dicomdir
 
+Objects whose patient was corrected (`dcmdex correct`) are always copied, with the corrected values.
 No file is overwritten. manifest.csv says what came from where. After an interruption, the same command
 goes on; a zip or tar begins again.
 Exit codes: 0 done; 1 nothing matched, or some objects could not be read; 2 failed.";
@@ -108,20 +114,47 @@ enum CohortTarget {
     Package(CohortPackage),
 }
 
-/// The checksum of an object that was received and is copied. Nothing is read for a link.
-fn checksum(
-    lookup: &mut Reader,
-    target: &CohortTarget,
-    sop_instance_uid: &str,
-    location: &Location,
-) -> Result<Option<Checksum>, Error> {
-    let is_linked = matches!(target, CohortTarget::Folder { folder, .. } if folder.is_of_links());
-    if location.place != Place::Managed || is_linked {
-        return Ok(None);
+/// Asks an index about objects that are placed.
+struct CopyLookup {
+    reader: Reader,
+    /// Whether any correction holds.
+    corrects: bool,
+}
+
+/// What an index says about an object that is placed.
+#[derive(Default)]
+struct KnownObject {
+    /// Its checksum, if it was received.
+    checksum: Option<Checksum>,
+    corrected: Option<Arc<CorrectedValues>>,
+}
+
+impl CopyLookup {
+    fn open(config: &Config) -> anyhow::Result<Self> {
+        let mut reader = Reader::open(&config.index)?;
+        let corrects = reader.has_corrections()?;
+        Ok(Self { reader, corrects })
     }
-    let known = lookup.known_locations(sop_instance_uid);
-    let known = known.map_err(|error| Error::Object(format!("the index has no checksum now: {error}")))?;
-    Ok(known.into_iter().find(|known| known.location == *location).and_then(|known| known.checksum))
+
+    /// Asks about an object. Nothing is asked for a link, and for a copy of a file that was not
+    /// received, unless corrections hold.
+    fn ask(
+        &mut self,
+        target: &CohortTarget,
+        sop_instance_uid: &str,
+        location: &Location,
+    ) -> Result<KnownObject, Error> {
+        let is_linked = matches!(target, CohortTarget::Folder { folder, .. } if folder.is_of_links());
+        if (location.place != Place::Managed || is_linked) && !self.corrects {
+            return Ok(KnownObject::default());
+        }
+        let known = self.reader.known_locations(sop_instance_uid);
+        let known = known.map_err(|error| Error::Object(format!("the index cannot be asked for it: {error}")))?;
+        // All locations of an instance have the same corrections.
+        let corrected = known.first().and_then(|known| known.corrected.clone());
+        let known = known.into_iter().find(|known| known.location == *location);
+        Ok(KnownObject { checksum: known.and_then(|known| known.checksum), corrected })
+    }
 }
 
 /// What became of the instances.
@@ -177,7 +210,8 @@ pub(super) fn run(arguments: &CopyArgs, context: &mut Context) -> anyhow::Result
     let located_by = query.request.return_keys.iter().position(|key| key.attribute == AttributeId::SOPInstanceUID);
     let reader = Reader::open(&config.index)?;
     CommandAudit::open(&config, "copy")?.exported(&arguments.keys, &arguments.to.to_string_lossy())?;
-    let mut target = (target(arguments)?, Reader::open(&config.index)?);
+    let lookup = CopyLookup::open(&config)?;
+    let mut target = (target(arguments)?, lookup);
     let mut tally = CopyTally::default();
     let found = each_batch(reader, &query, located_by, |batch| {
         place(batch, &template, &columns, &mut target, &mut tally, context)
@@ -234,7 +268,7 @@ fn place(
     batch: &mut [FoundRow],
     template: &NameTemplate,
     columns: &CopyColumns,
-    target: &mut (CohortTarget, Reader),
+    target: &mut (CohortTarget, CopyLookup),
     tally: &mut CopyTally,
     context: &Context,
 ) -> Result<(), Error> {
@@ -252,7 +286,7 @@ fn place(
             CellValue::Number(_) | CellValue::Path(_) => String::new(),
         };
         let uids: Vec<String> = columns.uids.iter().map(text).collect();
-        let uids = [0, 1, 2].map(|at| uids.get(at).map_or("", String::as_str));
+        let uids = [0, 1, 2, 3].map(|at| uids.get(at).map_or("", String::as_str));
         let media: Vec<String> = columns.of_media.iter().map(text).collect();
         let values: Vec<String> = columns.of_template.iter().map(text).collect();
         let path = template.path(&values);
@@ -265,22 +299,39 @@ fn place(
     Ok(())
 }
 
+/// Opens an object with corrected values.
+fn open_corrected(
+    location: &Location,
+    [_, _, sop_instance_uid, sop_class_uid]: [&str; 4],
+    corrected: &Arc<CorrectedValues>,
+    archives: &Archives,
+) -> Result<Box<dyn Read>, String> {
+    let identity = Identity { sop_instance_uid, sop_class_uid, transfer_syntax: None };
+    let object = StoredObject::open(location, &identity, archives);
+    let file = object.and_then(|object| object.corrected(Some(Arc::clone(corrected))).whole_file());
+    file.map(|file| Box::new(file) as Box<dyn Read>).map_err(|error| error.to_string())
+}
+
 fn place_one(
     row: &FoundRow,
     name: &dyn Fn(u32) -> PathBuf,
-    uids: [&str; 3],
+    uids: [&str; 4],
     media_values: &[String],
-    ((target, lookup), tally, context): (&mut (CohortTarget, Reader), &mut CopyTally, &Context),
+    ((target, lookup), tally, context): (&mut (CohortTarget, CopyLookup), &mut CopyTally, &Context),
 ) -> Result<(), Error> {
     let source = row.location.as_ref().and_then(|location| location.path()).unwrap_or_default();
     let size = row.location.as_ref().map_or(0, |location| location.size);
     let known = match &row.location {
         None => Err(Error::Object("the index knows no place where it is".to_owned())),
-        Some(location) => {
-            checksum(lookup, target, uids[2], location).map(|checksum| CopiedObject { location, checksum })
-        }
+        Some(location) => lookup.ask(target, uids[2], location).map(|known| (location, known)),
     };
-    let placed = known.and_then(|object| match &mut *target {
+    let corrected = known.as_ref().ok().and_then(|(_, known)| known.corrected.clone());
+    let open = row.location.as_ref().zip(corrected.as_ref());
+    let open = open
+        .map(|(location, corrected)| move |archives: &Archives| open_corrected(location, uids, corrected, archives));
+    let replacement = open.as_ref().map(|open| open as OpenReplacement<'_>);
+    let object = known.map(|(location, KnownObject { checksum, .. })| CopiedObject { location, checksum, replacement });
+    let placed = object.and_then(|object| match &mut *target {
         CohortTarget::Folder { folder, media, .. } => {
             let placed = folder.place(name, uids[2], object);
             if let (Ok(placed), Some(media)) = (&placed, media) {
@@ -299,12 +350,15 @@ fn place_one(
         }
         Ok((file, Some(how), number)) => {
             tally.made += 1;
-            let note = if *number > 1 {
+            let mut note = if *number > 1 {
                 tally.numbered += 1;
                 format!("another file has the name {}", name(1).display())
             } else {
                 String::new()
             };
+            if corrected.is_some() {
+                note = [note.as_str(), "its patient is corrected"].join(if note.is_empty() { "" } else { "; " });
+            }
             (file.as_path(), how.as_str(), note)
         }
         Err(Error::Object(problem)) => {
@@ -316,7 +370,8 @@ fn place_one(
         }
         Err(_) => return placed.map(|_| ()),
     };
-    let row = ManifestRow { file, source: &source, size, how, note: &note, uids };
+    let [study, series, instance, _] = uids;
+    let row = ManifestRow { file, source: &source, size, how, note: &note, uids: [study, series, instance] };
     match target {
         CohortTarget::Folder { manifest, .. } => manifest.row(&row),
         CohortTarget::Package(package) => package.note(&row),

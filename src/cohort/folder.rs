@@ -52,6 +52,9 @@ impl Placing {
     }
 }
 
+/// Opens the bytes that are placed in place of those of a file. The error is in words.
+pub type OpenReplacement<'a> = &'a dyn Fn(&Archives) -> Result<Box<dyn Read>, String>;
+
 /// What became of an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlacedFile {
@@ -64,17 +67,32 @@ pub struct PlacedFile {
 }
 
 /// The object of an instance, as the index knows it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct CopiedObject<'a> {
     /// Where it is.
     pub location: &'a Location,
     /// The checksum of its data set, if it was received.
     pub checksum: Option<Checksum>,
+    /// Opens its bytes, if they are not those that lie there.
+    pub replacement: Option<OpenReplacement<'a>>,
 }
 
 impl CopiedObject<'_> {
-    /// Opens it. Refuses one that is no longer what the index knows.
-    pub(super) fn open(self, archives: &Archives) -> Result<Source, Error> {
+    /// Opens the bytes. Also returns their number, if it is known. Refuses an object that is no longer
+    /// what the index knows.
+    pub(super) fn open(self, archives: &Archives) -> Result<(Box<dyn Read>, Option<u64>), Error> {
+        let Some(open) = self.replacement else {
+            let source = self.open_as_known(archives)?;
+            let left = source.left();
+            return Ok((Box::new(source), left));
+        };
+        if self.checksum.is_some() {
+            self.open_as_known(archives)?;
+        }
+        open(archives).map(|bytes| (bytes, None)).map_err(Error::Object)
+    }
+
+    fn open_as_known(self, archives: &Archives) -> Result<Source, Error> {
         let mut source = match Source::open(self.location, archives) {
             Ok(Some(source)) => source,
             Ok(None) => return Err(Error::Object("only its metadata are kept".to_owned())),
@@ -197,6 +215,7 @@ impl CohortFolder {
             Place::MetadataOnly => return Err(Error::Object("only its metadata are kept".to_owned())),
             // A member has no file of its own.
             Place::Archive => Placing::Copy,
+            Place::InPlace | Place::Managed if object.replacement.is_some() => Placing::Copy,
             Place::InPlace | Place::Managed => self.placing,
         };
         if matches!(placing, Placing::Reflink | Placing::Copy) {
@@ -237,7 +256,7 @@ impl CohortFolder {
         if file.symlink_metadata().is_ok() {
             return Ok(self.has_the_bytes(file, object)?.then_some(placing));
         }
-        let mut source = object.open(&self.archives)?;
+        let (mut source, _) = object.open(&self.archives)?;
         let mut into = UnfinishedFile::under(with_suffix(file, ".partial"), file, FILE_MODE).map_err(failed)?;
         let mut placed = Placing::Copy;
         if placing == Placing::Reflink && location.place != Place::Archive {
@@ -266,10 +285,11 @@ impl CohortFolder {
     fn has_the_bytes(&self, file: &Path, object: CopiedObject<'_>) -> Result<bool, Error> {
         let location = object.location;
         let Ok(metadata) = file.symlink_metadata() else { return Ok(false) };
-        if !metadata.is_file() || (location.place != Place::Archive && metadata.len() != location.size) {
+        let has_length = location.place != Place::Archive && object.replacement.is_none();
+        if !metadata.is_file() || (has_length && metadata.len() != location.size) {
             return Ok(false);
         }
-        let mut source = object.open(&self.archives)?;
+        let (mut source, _) = object.open(&self.archives)?;
         let mut there =
             io::BufReader::new(File::open(file).map_err(|source| Error::Write { path: file.to_owned(), source })?);
         let (mut one, mut other) = (vec![0; COPIED_AT_ONCE], vec![0; COPIED_AT_ONCE]);

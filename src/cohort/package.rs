@@ -123,10 +123,10 @@ impl CohortPackage {
     /// [`Error::Object`] if the source cannot be read. Any other error is one of the destination.
     pub fn add(&mut self, name: &Path, object: CopiedObject<'_>) -> Result<(PathBuf, u32), Error> {
         let location = object.location;
-        let mut source = object.open(&self.archives)?;
+        let (mut source, left) = object.open(&self.archives)?;
         // The length stands in front of the bytes. An object that cannot be read whole is left out,
         // so a member is read into a file without a name first.
-        let length = match source.left() {
+        let length = match left {
             Some(length) => length,
             None => {
                 let mut spooled = nameless_file(parent_of(&self.path)).map_err(|error| self.failed(error))?;

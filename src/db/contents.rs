@@ -245,6 +245,7 @@ impl Contents {
             location: first.location.clone(),
             checksum: first.checksum,
             differs: false,
+            corrected: None,
         });
         let uncompared = first_location.as_ref().map(|first| first.location.clone());
         let outcome = match decision {

@@ -7,10 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::rules::{self, Description};
+use super::types::CorrectedValues;
 use crate::model::attribute::AttributeId;
 
 /// The attributes that a rule can replace, in the order of their tags.
-pub(super) const CORRECTABLE: [AttributeId; 6] = [
+const CORRECTABLE: [AttributeId; 6] = [
     AttributeId::PatientName,
     AttributeId::PatientID,
     AttributeId::IssuerOfPatientID,
@@ -196,6 +197,15 @@ impl Corrections {
             places.iter().copied().find(|at| self.rules.get(*at).is_some_and(is_meant))
         };
         LEADING.into_iter().filter_map(first).min()
+    }
+
+    /// What the rules replace in objects of this study and series. `None` if nothing.
+    pub(super) fn values_for(&self, of: (&str, &str), said: &[String]) -> Option<CorrectedValues> {
+        let (now, last) = self.corrected(of, said)?;
+        let differs = |id: &AttributeId| rules::value_of(&now, *id) != rules::value_of(said, *id);
+        let values = CORRECTABLE.into_iter().filter(differs);
+        let values = values.map(|id| (id, rules::value_of(&now, id).to_owned())).collect();
+        Some(CorrectedValues { values, made_ms: last.made_ms, system: last.system.clone() })
     }
 }
 

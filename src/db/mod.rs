@@ -88,11 +88,11 @@ pub use plan::{can_answer, can_answer_declared};
 pub use report::{LISTED_AND_MISSING, StudyProblem, StudyReport, listed_and_missing};
 pub use suspension::Suspension;
 pub use types::{
-    CheckReport, Committed, Compared, ConflictEntry, DeclaredCoverage, DirectorySnapshot, DuplicatePolicy, Durability,
-    FailureEntry, FileOutcome, Finding, IndexStatus, Interrupt, JournalNumber, KnownFile, KnownLocation, KnownPolicy,
-    LocatedInstance, Mounted, NotIndexed, Note, OnStored, REMOVED, ReceivePolicy, Received, ReceivedFrom, Relocation,
-    Removal, RemovedCounts, RemovedFile, ScanEntry, ScannedDirectory, ScannedFile, StoreOutcome, Stored, Tally,
-    WatchEntry,
+    CheckReport, Committed, Compared, ConflictEntry, CorrectedValues, DeclaredCoverage, DirectorySnapshot,
+    DuplicatePolicy, Durability, FailureEntry, FileOutcome, Finding, IndexStatus, Interrupt, JournalNumber, KnownFile,
+    KnownLocation, KnownPolicy, LocatedInstance, Mounted, NotIndexed, Note, OnStored, REMOVED, ReceivePolicy, Received,
+    ReceivedFrom, Relocation, Removal, RemovedCounts, RemovedFile, ScanEntry, ScannedDirectory, ScannedFile,
+    StoreOutcome, Stored, Tally, WatchEntry,
 };
 pub use worklist::{
     PerformedStep, WorklistArrival, WorklistAsked, WorklistBy, WorklistChanges, WorklistColumn, WorklistCondition,

@@ -211,6 +211,18 @@ impl Reader {
         }
     }
 
+    /// Whether any correction holds.
+    ///
+    /// # Errors
+    /// Fails with an error of the engine.
+    pub fn has_corrections(&mut self) -> Result<bool, Error> {
+        self.any(|reader| match reader {
+            IndexReader::Sqlite(reader) => reader.has_corrections(),
+            // It cannot have any yet.
+            IndexReader::Postgres(_) => Ok(false),
+        })
+    }
+
     /// See [`SqliteReader::plan_correction`].
     ///
     /// # Errors

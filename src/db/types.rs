@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::error::Error;
+use crate::model::attribute::AttributeId;
 use crate::model::checksum::Checksum;
 use crate::model::location::{Location, Place};
 use crate::model::record::InstanceRecord;
@@ -115,6 +116,19 @@ pub struct KnownLocation {
     pub checksum: Option<Checksum>,
     /// Whether the object there is known to differ from the one at the first location.
     pub differs: bool,
+    /// What corrections replace in the object when it is sent.
+    pub corrected: Option<Arc<CorrectedValues>>,
+}
+
+/// What corrections replace in an object when it is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CorrectedValues {
+    /// The values that are replaced, in the order of their tags.
+    pub values: Vec<(AttributeId, String)>,
+    /// When the last of the rules was made, in milliseconds since 1970 UTC.
+    pub made_ms: i64,
+    /// AE title of the node where it was made.
+    pub system: String,
 }
 
 /// What became of a record that was received.

@@ -5,7 +5,8 @@
 //! In reading order:
 //!
 //! - [`object`] opens one object and verifies it.
-//! - [`rewrite`] writes an object in another transfer syntax.
+//! - [`rewrite`] writes an object in another transfer syntax, and `correcting` with corrected
+//!   identifiers of its patient.
 //! - [`decompress`] reads a compressed object as one without compression, and `decoders` holds the
 //!   places for that.
 //! - [`delivery`] holds what all retrievals share.
@@ -15,6 +16,7 @@
 //! - [`scrub`] reads all kept objects, round after round.
 
 pub(crate) mod buffer;
+pub mod correcting;
 pub(crate) mod decoders;
 pub mod decompress;
 pub mod delivery;

@@ -7,13 +7,15 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, LazyLock};
 
 use dicom_core::{Tag, VR};
-use flate2::read::{DeflateDecoder, ZlibDecoder};
+use flate2::Compression;
+use flate2::read::{DeflateDecoder, DeflateEncoder, ZlibDecoder};
 
 use super::decoders::DecodingFor;
 use super::decompress::{DecompressError, DecompressedObject};
 use crate::archive::Archives;
+use crate::db::CorrectedValues;
 use crate::deliver::rewrite::{RewriteError, Rewriter};
-use crate::encoding::syntax::NativeSyntax;
+use crate::encoding::syntax::{NativeSyntax, is_deflated};
 use crate::files::FileMark;
 use crate::ingest::Wanted;
 use crate::ingest::parse_stream;
@@ -120,6 +122,7 @@ pub struct StoredObject {
     sop_instance_uid: String,
     transfer_syntax: String,
     check: ChecksumState,
+    corrected: Option<Arc<CorrectedValues>>,
 }
 
 /// Whether the bytes must be compared with a checksum.
@@ -190,7 +193,14 @@ impl StoredObject {
             transfer_syntax,
             sop_instance_uid: instance,
             check: ChecksumState::None,
+            corrected: None,
         })
+    }
+
+    /// Sets what corrections replace in the data set.
+    #[must_use]
+    pub fn corrected(self, corrected: Option<Arc<CorrectedValues>>) -> Self {
+        Self { corrected, ..self }
     }
 
     /// Sets the expected checksum of the data set. The bytes are compared with it before the last
@@ -291,11 +301,21 @@ impl StoredObject {
         }
     }
 
-    /// Returns its data set byte for byte. If the length is odd, a NUL is added.
+    /// Returns its data set byte for byte. If the length is odd, a NUL is added. Corrections replace
+    /// their values.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// When it cannot be read, or not be corrected.
     pub fn as_stored(mut self) -> Result<DataSet, ObjectError> {
+        if self.corrected.is_some() {
+            let syntax = match NativeSyntax::of_uid(&self.transfer_syntax) {
+                Some(native) => native,
+                None if is_deflated(&self.transfer_syntax) => NativeSyntax::Deflated,
+                // PS3.5 A.4: compressed objects have this encoding.
+                None => NativeSyntax::ExplicitLittle,
+            };
+            return self.passed_through(syntax, syntax);
+        }
         self.source.go_to(self.data_set_offset).map_err(ObjectError::Read)?;
         let bytes = match self.source.left() {
             Some(_) => ObjectBytes::Sized(self.source),
@@ -314,9 +334,27 @@ impl StoredObject {
     ///
     /// # Errors
     /// When it is compressed or damaged, or cannot be read.
-    pub fn rewritten(mut self, to: NativeSyntax) -> Result<DataSet, ObjectError> {
+    pub fn rewritten(self, to: NativeSyntax) -> Result<DataSet, ObjectError> {
         let from = NativeSyntax::of_uid(&self.transfer_syntax)
             .ok_or(ObjectError::Rewrite(RewriteError::Encapsulated(0x7FE0_0010)))?;
+        self.passed_through(from, to)
+    }
+
+    /// Returns its whole file, as it is outside of the data set. Corrections replace their values.
+    ///
+    /// # Errors
+    /// As [`Self::as_stored`].
+    pub fn whole_file(mut self) -> Result<impl Read + Send, ObjectError> {
+        let mut before = Vec::new();
+        self.source.keep();
+        self.source.go_to(0).map_err(ObjectError::Read)?;
+        let offset = self.data_set_offset;
+        self.source.by_ref().take(offset).read_to_end(&mut before).map_err(ObjectError::Read)?;
+        Ok(io::Cursor::new(before).chain(self.as_stored()?))
+    }
+
+    /// Returns its data set as the rewriter makes it.
+    fn passed_through(mut self, from: NativeSyntax, to: NativeSyntax) -> Result<DataSet, ObjectError> {
         self.check_now()?;
         self.source.keep();
         let mut emptied = Vec::new();
@@ -324,13 +362,14 @@ impl StoredObject {
             emptied.push(faulty);
         }
         self.source.go_to(self.data_set_offset).map_err(ObjectError::Read)?;
+        let rewriter = Rewriter::new(from, to).correcting(self.corrected);
         let source = match from {
             NativeSyntax::Deflated => inflated(self.source).map_err(ObjectError::Read)?,
             NativeSyntax::ImplicitLittle | NativeSyntax::ExplicitLittle | NativeSyntax::ExplicitBig => {
                 Box::new(self.source)
             }
         };
-        Ok(DataSet::rewriting(source, Rewriter::new(from, to).emptying(emptied)))
+        Ok(DataSet::rewriting(source, rewriter.emptying(emptied), to))
     }
 
     /// Rewrites it to its end and keeps nothing. Returns the position of a further sequence that
@@ -341,7 +380,7 @@ impl StoredObject {
         emptied: &[u64],
     ) -> Result<Option<u64>, ObjectError> {
         self.source.go_to(self.data_set_offset).map_err(ObjectError::Read)?;
-        let mut rewriter = Rewriter::new(from, to).emptying(emptied.to_vec());
+        let mut rewriter = Rewriter::new(from, to).correcting(self.corrected.clone()).emptying(emptied.to_vec());
         let checked = match from {
             NativeSyntax::Deflated => {
                 check(&mut inflated(&mut self.source).map_err(ObjectError::Read)?, |_, _| Ok(0), &mut rewriter)
@@ -370,9 +409,10 @@ impl StoredObject {
         self.source.keep();
         let mut object = DecompressedObject::open(self.source, self.data_set_offset, &self.transfer_syntax, decoding)?;
         let from = NativeSyntax::ExplicitLittle;
-        check(&mut object, |object, count| Ok(object.pass(count)), &mut Rewriter::new(from, to))?;
+        let rewriter = || Rewriter::new(from, to).correcting(self.corrected.clone());
+        check(&mut object, |object, count| Ok(object.pass(count)), &mut rewriter())?;
         object.rewind();
-        Ok(DataSet::rewriting(Box::new(object), Rewriter::new(from, to)))
+        Ok(DataSet::rewriting(Box::new(object), rewriter(), to))
     }
 
     /// Compares its checksum now, if that is due. Who changes the data set need not read the last
@@ -461,10 +501,16 @@ pub struct Filled {
 
 impl DataSet {
     /// Returns a data set that is rewritten while it is read.
-    fn rewriting(source: Box<dyn Read + Send>, rewriter: Rewriter) -> Self {
-        let rewriting =
-            Rewriting { source, rewriter, input: vec![0; REWRITE_READ], out: Vec::new(), at: 0, ended: false };
-        let bytes = ObjectBytes::Streamed(BufReader::with_capacity(REWRITE_READ, Box::new(rewriting)));
+    fn rewriting(source: Box<dyn Read + Send>, rewriter: Rewriter, to: NativeSyntax) -> Self {
+        let input = vec![0; REWRITE_READ];
+        let rewriting = Rewriting { source, rewriter, input, out: Vec::new(), at: 0, ended: false };
+        let rewritten: Box<dyn Read + Send> = match to {
+            NativeSyntax::Deflated => Box::new(DeflateEncoder::new(rewriting, Compression::default())),
+            NativeSyntax::ImplicitLittle | NativeSyntax::ExplicitLittle | NativeSyntax::ExplicitBig => {
+                Box::new(rewriting)
+            }
+        };
+        let bytes = ObjectBytes::Streamed(BufReader::with_capacity(REWRITE_READ, rewritten));
         Self { bytes, filled: 0, check: None }
     }
 
@@ -520,6 +566,12 @@ impl DataSet {
             }
         }
         Ok(Filled { count, is_last })
+    }
+}
+
+impl Read for DataSet {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.fill(buffer).map(|filled| filled.count)
     }
 }
 

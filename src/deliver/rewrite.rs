@@ -5,9 +5,14 @@
 //! of elements. Sequences and items get delimiters, because their new length is not known when their
 //! header is written. Group lengths (retired, PS3.5 7.2) are left out for the same reason. Elements
 //! of the groups 0000 and 0002 do not belong to a data set (PS3.7 6.3.1, PS3.10 7.1) and are left
-//! out too. All other elements keep their values. A private element without a VR becomes UN, and a
+//! out too. All other elements keep their values, unless they are corrected
+//! ([`correcting`](super::correcting)). A private element without a VR becomes UN, and a
 //! value of odd length is padded (PS3.5 7.1.1).
 
+use std::sync::Arc;
+
+use super::correcting::{Correcting, CorrectingError, Fate, ORIGINAL_ATTRIBUTES, SPECIFIC_CHARACTER_SET};
+use crate::db::CorrectedValues;
 use crate::encoding::header::{ElementHeader, HeaderError};
 use crate::encoding::syntax::{Encoding, NativeSyntax};
 use crate::encoding::tag::{DELIMITER_GROUP, ITEM, ITEM_DELIMITER, SEQUENCE_DELIMITER, UNDEFINED, tag_of};
@@ -37,13 +42,21 @@ pub enum RewriteError {
     /// The bytes end inside an element, an item or a sequence.
     #[error("the data set is truncated")]
     Truncated,
+    /// A value cannot be corrected.
+    #[error(transparent)]
+    Correcting(#[from] CorrectingError),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum OpenElementKind {
     Sequence,
     Item,
+    /// Pixel data in fragments, which stay as they are.
+    Fragments,
 }
+
+/// Longest value of Specific Character Set that is read, in bytes.
+const MAX_CHARACTER_SET: u32 = 1024;
 
 #[derive(Debug, Clone, Copy)]
 struct OpenElement {
@@ -68,6 +81,11 @@ enum ValueAction {
     Drop {
         left: u64,
     },
+    /// They go to the previous values of the correction.
+    Keep {
+        left: u64,
+        padding: Option<u8>,
+    },
 }
 
 /// Rewrites one data set that arrives in pieces of any size.
@@ -89,6 +107,8 @@ pub(crate) struct Rewriter {
     sequence: Option<u64>,
     /// Positions of sequences that become empty.
     emptied: Vec<u64>,
+    /// The correction of the data set, if it has one.
+    correcting: Option<Box<Correcting>>,
 }
 
 enum RewriteStep {
@@ -111,6 +131,7 @@ impl Rewriter {
             ended: false,
             sequence: None,
             emptied: Vec::new(),
+            correcting: None,
         }
     }
 
@@ -123,12 +144,19 @@ impl Rewriter {
     /// ends, and if the error is not one of what it holds.
     pub(crate) fn faulty_sequence(&self, error: RewriteError) -> Option<u64> {
         match error {
-            RewriteError::Encapsulated(_) | RewriteError::Truncated => None,
+            RewriteError::Encapsulated(_) | RewriteError::Truncated | RewriteError::Correcting(_) => None,
             RewriteError::BadVr(_)
             | RewriteError::LengthPastEnd(_)
             | RewriteError::Misplaced(_)
             | RewriteError::TooDeep => self.frames.first()?.end.and(self.sequence),
         }
+    }
+
+    /// Also replaces these values. Pixel data in fragments are copied then, unless the encoding
+    /// changes.
+    pub(crate) fn correcting(self, corrected: Option<Arc<CorrectedValues>>) -> Self {
+        let correcting = corrected.map(|corrected| Box::new(Correcting::new(corrected, self.to)));
+        Self { correcting, ..self }
     }
 
     /// Takes the next bytes, and appends the rewritten ones.
@@ -156,7 +184,7 @@ impl Rewriter {
     pub(crate) fn skippable(&self) -> u64 {
         match self.value {
             ValueAction::Copy { left, .. } | ValueAction::Drop { left } if self.carry.is_empty() => left,
-            ValueAction::Copy { .. } | ValueAction::Drop { .. } | ValueAction::None => 0,
+            ValueAction::Copy { .. } | ValueAction::Drop { .. } | ValueAction::Keep { .. } | ValueAction::None => 0,
         }
     }
 
@@ -182,10 +210,16 @@ impl Rewriter {
         self.close_frames(out)?;
         let left = match self.value {
             ValueAction::None => 0,
-            ValueAction::Copy { left, .. } | ValueAction::Drop { left } => left,
+            ValueAction::Copy { left, .. } | ValueAction::Drop { left } | ValueAction::Keep { left, .. } => left,
         };
         let padding = self.ended || self.carry.iter().all(|byte| *byte == 0);
-        if left == 0 && padding && self.frames.is_empty() { Ok(()) } else { Err(RewriteError::Truncated) }
+        if left != 0 || !padding || !self.frames.is_empty() {
+            return Err(RewriteError::Truncated);
+        }
+        if let Some(correcting) = &mut self.correcting {
+            correcting.before(u32::MAX, 0, out)?;
+        }
+        Ok(())
     }
 
     /// Uses as many of `bytes` as possible, and returns how many.
@@ -206,6 +240,19 @@ impl Rewriter {
                 ValueAction::Drop { left: 0 } => {
                     self.value = ValueAction::None;
                     RewriteStep::Used(0)
+                }
+                ValueAction::Keep { left: 0, padding } => {
+                    self.keep(padding.as_slice());
+                    self.value = ValueAction::None;
+                    RewriteStep::Used(0)
+                }
+                ValueAction::Keep { left, padding } => {
+                    let step = self.pass(rest, left);
+                    if let (RewriteStep::Used(count), ValueAction::Drop { left }) = (&step, self.value) {
+                        self.keep(rest.get(..*count).unwrap_or_default());
+                        self.value = ValueAction::Keep { left, padding };
+                    }
+                    step
                 }
                 ValueAction::Drop { left } => self.pass(rest, left),
                 ValueAction::Copy { left, word, padding } => self.copy(rest, (left, word, padding), out),
@@ -228,6 +275,13 @@ impl Rewriter {
         let count = usize::try_from(left).map_or(rest.len(), |left| left.min(rest.len()));
         self.value = ValueAction::Drop { left: left - count as u64 };
         RewriteStep::Used(count)
+    }
+
+    /// Appends bytes to the previous values of the correction.
+    fn keep(&mut self, bytes: &[u8]) {
+        if let Some(correcting) = &mut self.correcting {
+            correcting.previous.extend_from_slice(bytes);
+        }
     }
 
     fn copy(&mut self, rest: &[u8], value: (u64, usize, Option<u8>), out: &mut Vec<u8>) -> RewriteStep {
@@ -268,7 +322,7 @@ impl Rewriter {
         if let Some(frame) = self.frames.pop() {
             let delimiter = match frame.kind {
                 OpenElementKind::Item => ITEM_DELIMITER,
-                OpenElementKind::Sequence => SEQUENCE_DELIMITER,
+                OpenElementKind::Sequence | OpenElementKind::Fragments => SEQUENCE_DELIMITER,
             };
             frame.to.push_marker(out, delimiter, 0);
         }
@@ -278,7 +332,7 @@ impl Rewriter {
         let Some(start) = rest.first_chunk::<8>() else { return Ok(RewriteStep::More) };
         let top = self.frames.last().copied();
         let (from, to) = top.map_or((self.from, self.to), |frame| (frame.from, frame.to));
-        let is_in_sequence = top.is_some_and(|frame| frame.kind == OpenElementKind::Sequence);
+        let is_in_sequence = top.is_some_and(|frame| frame.kind != OpenElementKind::Item);
         if *start == [0; 8] && top.is_none() {
             self.ended = true;
             return Ok(RewriteStep::Used(0));
@@ -299,7 +353,65 @@ impl Rewriter {
         if !header.explicit {
             header.vr = self.letters_in_dictionary(header.tag, header.length);
         }
+        if top.is_none()
+            && header.tag & 0xFFFF != 0
+            && !matches!(header.tag >> 16, 0x0000 | 0x0002)
+            && let Some(step) = self.correct(&header, rest, out)?
+        {
+            return Ok(step);
+        }
         self.element(header, rest, (from, to), out)
+    }
+
+    /// Corrects an element of the data set itself. `None` if the element stays.
+    fn correct(
+        &mut self,
+        header: &ElementHeader,
+        rest: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<Option<RewriteStep>, RewriteError> {
+        let Some(correcting) = &mut self.correcting else { return Ok(None) };
+        let ElementHeader { tag, vr: letters, length, size, .. } = *header;
+        let left = u64::from(length);
+        let mut fate = correcting.before(tag, length, out)?;
+        if tag == SPECIFIC_CHARACTER_SET {
+            let is_short = length <= MAX_CHARACTER_SET;
+            let length = usize::try_from(length).ok().filter(|_| is_short).ok_or(CorrectingError::NotText(tag))?;
+            let Some(value) = rest.get(size..size + length) else { return Ok(Some(RewriteStep::More)) };
+            fate = correcting.character_set(&String::from_utf8_lossy(value), out);
+        }
+        let is_sequence = &letters == b"SQ";
+        let is_text = !is_sequence && length != UNDEFINED;
+        if (fate != Fate::Stays && !is_text) || (tag == ORIGINAL_ATTRIBUTES && !is_sequence) {
+            return Err(CorrectingError::NotText(tag).into());
+        }
+        match fate {
+            Fate::Stays => return Ok(None),
+            Fate::Goes => self.value = ValueAction::Drop { left },
+            Fate::Replaced => {
+                correcting.note_previous(tag, letters, length);
+                let padding = (length % 2 == 1).then(|| vr::padding(letters));
+                self.value = ValueAction::Keep { left, padding };
+            }
+        }
+        Ok(Some(RewriteStep::Used(size)))
+    }
+
+    /// Opens a sequence. The previous values come first in the Original Attributes Sequence.
+    fn open_sequence(
+        &mut self,
+        tag: u32,
+        end: Option<u64>,
+        (from, to): (Encoding, Encoding),
+        out: &mut Vec<u8>,
+    ) -> Result<(), RewriteError> {
+        if self.frames.is_empty()
+            && tag == ORIGINAL_ATTRIBUTES
+            && let Some(correcting) = &mut self.correcting
+        {
+            correcting.push_item(out);
+        }
+        self.open(OpenElementKind::Sequence, end, from, to)
     }
 
     fn element(
@@ -317,6 +429,11 @@ impl Rewriter {
             let (from, inner) = match (&letters, from.is_explicit()) {
                 (b"UN", true) => (Encoding::ImplicitLittle, Encoding::ImplicitLittle),
                 (b"SQ", _) | (_, false) => (from, to),
+                _ if self.correcting.is_some() && from == to => {
+                    to.push_header(out, tag, letters, UNDEFINED);
+                    self.open(OpenElementKind::Fragments, None, from, to)?;
+                    return Ok(RewriteStep::Used(size));
+                }
                 _ => return Err(RewriteError::Encapsulated(tag)),
             };
             let letters = if &letters == b"UN" && inner == Encoding::ImplicitLittle && to.is_explicit() {
@@ -325,7 +442,7 @@ impl Rewriter {
                 *b"SQ"
             };
             to.push_header(out, tag, letters, UNDEFINED);
-            return self.open(OpenElementKind::Sequence, None, from, inner).map(|()| RewriteStep::Used(size));
+            return self.open_sequence(tag, None, (from, inner), out).map(|()| RewriteStep::Used(size));
         }
         let end = start + u64::from(length);
         if self.frames.iter().rev().find_map(|frame| frame.end).is_some_and(|limit| end > limit) {
@@ -337,7 +454,11 @@ impl Rewriter {
         }
         if &letters == b"SQ" {
             if length == 0 || self.emptied.contains(&self.position) {
-                to.push_header(out, tag, letters, 0);
+                // An empty Original Attributes Sequence comes with its new item, after this element.
+                let gets_item = self.frames.is_empty() && tag == ORIGINAL_ATTRIBUTES && self.correcting.is_some();
+                if !gets_item {
+                    to.push_header(out, tag, letters, 0);
+                }
                 self.value = ValueAction::Drop { left: u64::from(length) };
                 return Ok(RewriteStep::Used(size));
             }
@@ -345,7 +466,7 @@ impl Rewriter {
                 self.sequence = Some(self.position);
             }
             to.push_header(out, tag, letters, UNDEFINED);
-            return self.open(OpenElementKind::Sequence, Some(end), from, to).map(|()| RewriteStep::Used(size));
+            return self.open_sequence(tag, Some(end), (from, to), out).map(|()| RewriteStep::Used(size));
         }
         if tag == PIXEL_REPRESENTATION && length == 2 {
             let Some(value) = rest.get(size..).and_then(<[u8]>::first_chunk::<2>) else { return Ok(RewriteStep::More) };
@@ -378,10 +499,15 @@ impl Rewriter {
                 to.push_marker(out, ITEM, UNDEFINED);
                 self.open(OpenElementKind::Item, end, from, to)?;
             }
-            (ITEM_DELIMITER, Some(OpenElement { kind: OpenElementKind::Item, end: None, .. }))
-            | (SEQUENCE_DELIMITER, Some(OpenElement { kind: OpenElementKind::Sequence, end: None, .. })) => {
-                self.close(out)
+            (ITEM, Some(OpenElement { kind: OpenElementKind::Fragments, to, .. })) if length != UNDEFINED => {
+                to.push_marker(out, ITEM, length);
+                self.value = ValueAction::Copy { left: u64::from(length), word: 1, padding: None };
             }
+            (ITEM_DELIMITER, Some(OpenElement { kind: OpenElementKind::Item, end: None, .. }))
+            | (
+                SEQUENCE_DELIMITER,
+                Some(OpenElement { kind: OpenElementKind::Sequence | OpenElementKind::Fragments, end: None, .. }),
+            ) => self.close(out),
             _ => return Err(RewriteError::Misplaced(tag)),
         }
         Ok(RewriteStep::Used(SIZE))
@@ -415,6 +541,8 @@ mod tests {
     use dicom_object::InMemDicomObject;
     use dicom_transfer_syntax_registry::TransferSyntaxRegistry;
     use proptest::prelude::*;
+
+    use crate::model::attribute::AttributeId;
 
     use super::NativeSyntax::{ExplicitBig, ExplicitLittle, ImplicitLittle};
     use super::*;
@@ -670,7 +798,167 @@ mod tests {
         assert_eq!(check(&bytes), Ok(()));
     }
 
+    fn corrected(values: &[(AttributeId, &str)]) -> Option<Arc<CorrectedValues>> {
+        let values = values.iter().map(|(id, value)| (*id, (*value).to_owned())).collect();
+        Some(Arc::new(CorrectedValues { values, made_ms: 951_827_696_000, system: "DCMDEX".to_owned() }))
+    }
+
+    fn sent(
+        bytes: &[u8],
+        (from, to): (NativeSyntax, NativeSyntax),
+        values: &[(AttributeId, &str)],
+        piece: usize,
+    ) -> Result<Vec<u8>, RewriteError> {
+        let (mut rewriter, mut out) = (Rewriter::new(from, to).correcting(corrected(values)), Vec::new());
+        for piece in bytes.chunks(piece) {
+            rewriter.feed(piece, &mut out)?;
+        }
+        rewriter.finish(&mut out)?;
+        Ok(out)
+    }
+
+    fn text(object: &InMemDicomObject, tag: Tag) -> String {
+        object.element(tag).unwrap().to_str().unwrap().trim_end().to_owned()
+    }
+
+    const NEW: [(AttributeId, &str); 3] = [
+        (AttributeId::PatientName, "Müller^Änne"),
+        (AttributeId::PatientID, "NEW"),
+        (AttributeId::IssuerOfPatientID, ""),
+    ];
+
+    #[test]
+    fn corrected_values_go_out_with_the_previous_ones() {
+        let name = Tag(0x0010, 0x0010);
+        let item = |reason: &str| {
+            InMemDicomObject::from_element_iter([DataElement::new(
+                Tag(0x0400, 0x0565),
+                VR::CS,
+                dicom_value!(Str, reason),
+            )])
+        };
+        for has_earlier in [false, true] {
+            let mut object = object();
+            object.put(DataElement::new(Tag(0x0008, 0x0005), VR::CS, dicom_value!(Str, "ISO_IR 100")));
+            object.put(DataElement::new(Tag(0x0010, 0x0021), VR::LO, dicom_value!(Str, "HOSPITAL")));
+            if has_earlier {
+                let earlier = DataSetSequence::from(vec![item("COERCE")]);
+                object.put(DataElement::new(Tag(0x0400, 0x0561), VR::SQ, earlier));
+            }
+            for from in SYNTAXES {
+                let bytes = written(&object, from);
+                for to in SYNTAXES {
+                    let out = sent(&bytes, (from, to), &NEW, usize::MAX).unwrap();
+                    for piece in [1, 2, 7, 64] {
+                        assert!(sent(&bytes, (from, to), &NEW, piece).unwrap() == out, "{from:?} to {to:?} by {piece}");
+                    }
+                    let mut after = read(&out, to);
+                    assert_eq!(text(&after, name), "Müller^Änne");
+                    assert_eq!(text(&after, Tag(0x0010, 0x0020)), "NEW");
+                    assert_eq!(text(&after, Tag(0x0010, 0x0021)), "");
+                    let original = after.take_element(Tag(0x0400, 0x0561)).unwrap();
+                    let items = original.items().unwrap();
+                    assert_eq!(items.len(), 1 + usize::from(has_earlier));
+                    let [date_time, system, source, reason] =
+                        [0x0562, 0x0563, 0x0564, 0x0565].map(|element| text(&items[0], Tag(0x0400, element)));
+                    assert_eq!(
+                        [date_time.as_str(), &system, &source, &reason],
+                        ["20000229123456+0000", "DCMDEX", "", "CORRECT"]
+                    );
+                    let previous = &items[0].element(Tag(0x0400, 0x0550)).unwrap().items().unwrap()[0];
+                    assert_eq!(text(previous, name), "Doe^John");
+                    assert_eq!(text(previous, Tag(0x0010, 0x0020)), "", "it was absent");
+                    assert_eq!(text(previous, Tag(0x0010, 0x0021)), "HOSPITAL");
+                    assert!(items.get(1).is_none_or(|item| text(item, Tag(0x0400, 0x0565)) == "COERCE"));
+                    // All other elements are as they were.
+                    for element in [0x0010, 0x0020, 0x0021] {
+                        after.remove_element(Tag(0x0010, element));
+                    }
+                    let mut before = object.clone();
+                    before.remove_element(Tag(0x0400, 0x0561));
+                    before.remove_element(name);
+                    before.remove_element(Tag(0x0010, 0x0021));
+                    assert!(canonical(&after) == canonical(&before), "{from:?} to {to:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_corrected_value_is_in_the_character_set_of_the_object() {
+        let syntaxes = (ExplicitLittle, ExplicitLittle);
+        let with_set = |set: &str| {
+            let mut object = object();
+            object.put(DataElement::new(Tag(0x0008, 0x0005), VR::CS, dicom_value!(Str, set)));
+            written(&object, ExplicitLittle)
+        };
+        // An object without one gets Unicode, and an empty one is replaced.
+        for bytes in [written(&object(), ExplicitLittle), with_set("")] {
+            let after = read(&sent(&bytes, syntaxes, &NEW, 5).unwrap(), ExplicitLittle);
+            assert_eq!(text(&after, Tag(0x0008, 0x0005)), "ISO_IR 192");
+            assert_eq!(text(&after, Tag(0x0010, 0x0010)), "Müller^Änne");
+            let item = &after.element(Tag(0x0400, 0x0561)).unwrap().items().unwrap()[0];
+            let previous = &item.element(Tag(0x0400, 0x0550)).unwrap().items().unwrap()[0];
+            assert_eq!(text(previous, Tag(0x0008, 0x0005)), "");
+            let plain = read(&sent(&bytes, syntaxes, &NEW[1..], 5).unwrap(), ExplicitLittle);
+            assert!(plain.element_opt(Tag(0x0008, 0x0005)).unwrap().is_none_or(|set| set.to_str().unwrap().is_empty()));
+        }
+        let greek = [(AttributeId::PatientName, "Νίκος")];
+        assert_eq!(
+            sent(&with_set("ISO_IR 100"), syntaxes, &greek, usize::MAX),
+            Err(CorrectingError::NotEncodable(0x0010_0010).into())
+        );
+        assert!(sent(&with_set("ISO_IR 126"), syntaxes, &greek, usize::MAX).is_ok());
+    }
+
+    #[test]
+    fn pixel_data_in_fragments_stay_as_they_are_in_a_corrected_object() {
+        let fragments = b"\xE0\x7F\x10\0OB\0\0\xFF\xFF\xFF\xFF\xFE\xFF\0\xE0\0\0\0\0\xFE\xFF\0\xE0\x04\0\0\0\xFF\xD8\xFE\xFF\xFE\xFF\xDD\xE0\0\0\0\0";
+        let bytes = [&b"\x10\0\x20\0LO\x04\0OLD "[..], fragments].concat();
+        for piece in [1, 3, usize::MAX] {
+            let out = sent(&bytes, (ExplicitLittle, ExplicitLittle), &NEW[1..2], piece).unwrap();
+            assert!(out.starts_with(b"\x10\0\x20\0LO\x04\0NEW \0\x04\x61\x05SQ") && out.ends_with(fragments));
+        }
+        let rewritten = sent(&bytes, (ExplicitLittle, ImplicitLittle), &NEW[1..2], 3);
+        assert_eq!(rewritten, Err(RewriteError::Encapsulated(0x7FE0_0010)));
+    }
+
+    #[test]
+    fn an_original_attributes_sequence_that_is_made_empty_gets_its_item() {
+        let bytes = [&b"\x10\0\x20\0LO\x04\0OLD "[..], b"\0\x04\x61\x05SQ\0\0\x04\0\0\0Test"].concat();
+        for rest in [&b""[..], b"\xE0\x7F\x10\0OB\0\0\x02\0\0\0\x01\x02"] {
+            let mut rewriter = Rewriter::new(ExplicitLittle, ExplicitLittle);
+            rewriter = rewriter.correcting(corrected(&NEW[1..2])).emptying(vec![12]);
+            let mut out = Vec::new();
+            rewriter.feed(&[&bytes, rest].concat(), &mut out).unwrap();
+            rewriter.finish(&mut out).unwrap();
+            let items = read(&out, ExplicitLittle).element(Tag(0x0400, 0x0561)).unwrap().items().unwrap().len();
+            assert_eq!((items, out.windows(4).filter(|four| four == b"\0\x04\x61\x05").count()), (1, 1));
+        }
+    }
+
+    #[test]
+    fn no_old_value_remains_in_an_object_whose_tags_are_in_disorder() {
+        let old = b"\x10\0\x20\0LO\x04\0OLD ";
+        let bytes = [&b"\x20\0\x13\0IS\x02\x001 "[..], old, old].concat();
+        let out = sent(&bytes, (ExplicitLittle, ExplicitLittle), &NEW[1..2], 2).unwrap();
+        assert!(out.starts_with(b"\x10\0\x20\0LO\x04\0NEW ") && !out.windows(3).any(|three| three == b"OLD"));
+        let sequence = b"\x10\0\x20\0SQ\0\0\0\0\0\0";
+        let refused = sent(sequence, (ExplicitLittle, ExplicitLittle), &NEW[1..2], 2);
+        assert_eq!(refused, Err(CorrectingError::NotText(0x0010_0020).into()));
+    }
+
     proptest! {
+        #[test]
+        fn a_corrected_object_gives_the_same_in_pieces(at in 0..400_usize, value: u8, from in 0..3_usize, to in 0..3_usize, piece in 1..20_usize) {
+            let mut bytes = written(&object(), SYNTAXES[from]);
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte = value;
+            }
+            let syntaxes = (SYNTAXES[from], SYNTAXES[to]);
+            prop_assert_eq!(sent(&bytes, syntaxes, &NEW, piece), sent(&bytes, syntaxes, &NEW, usize::MAX));
+        }
+
         #[test]
         fn any_bytes_give_the_same_in_pieces(bytes in proptest::collection::vec(any::<u8>(), 0..300), from in 0..3_usize, to in 0..3_usize) {
             let whole = rewritten(&bytes, SYNTAXES[from], SYNTAXES[to], usize::MAX);

@@ -115,7 +115,7 @@ impl Sending {
             transfer_syntax: Some(&instance.kind.transfer_syntax),
         };
         let object = StoredObject::open(&known.location, &identity, archives)?;
-        let object = object.expecting(known.checksum, self.delivery.verified())?;
+        let object = object.expecting(known.checksum, self.delivery.verified())?.corrected(known.corrected.clone());
         match sent {
             SentForm::AsStored => object.as_stored(),
             SentForm::Rewritten(to) => object.rewritten(to),

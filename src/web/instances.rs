@@ -203,6 +203,7 @@ async fn data_set(
             };
             let opened = StoredObject::open(&known.location, &identity, &Archives::default())
                 .and_then(|object| object.expecting(known.checksum, delivery.verified()))
+                .map(|object| object.corrected(known.corrected.clone()))
                 .and_then(|object| match rewriting {
                     None => object.as_stored(),
                     Some(to) => object.rewritten(to),

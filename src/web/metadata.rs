@@ -267,6 +267,9 @@ async fn ask(
                 hash.update(&known.location.size.to_le_bytes());
                 hash.update(&known.location.mtime_ms.to_le_bytes());
                 hash.update(&[u8::from(known.differs)]);
+                if let Some(corrected) = &known.corrected {
+                    hash.update(format!("{corrected:?}").as_bytes());
+                }
             }
             locations.extend(known.into_iter().find(|known| !known.differs).map(|known| known.location));
         }
@@ -482,7 +485,7 @@ impl Job {
         out: &mut String,
     ) -> Result<(), FindError> {
         let bulk = bulk_data_base(&self.service, &self.target, instance.sop_instance_uid);
-        match OpenObject::open(reader, self.answering.delivery().verified(), instance, archives) {
+        match OpenObject::open_corrected(reader, self.answering.delivery().verified(), instance, archives) {
             Ok(OpenObject { mut walk, transfer_syntax, .. }) => {
                 if let Err(error) = ObjectJson::write(out, &mut walk, &transfer_syntax, &bulk) {
                     self.is_whole.store(false, Ordering::Relaxed);

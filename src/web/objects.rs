@@ -9,7 +9,7 @@ use tracing::debug;
 use super::problem::Problem;
 use crate::archive::Archives;
 use crate::db::open::Reader;
-use crate::db::{KnownLocation, Search};
+use crate::db::{CorrectedValues, KnownLocation, Search};
 use crate::deliver::decompress::DecompressError;
 use crate::deliver::object::{DataSet, Identity, ObjectError, StoredObject};
 use crate::encoding::syntax::NativeSyntax;
@@ -34,7 +34,7 @@ impl Read for Bytes {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Source(source) => source.read(buffer),
-            Self::DataSet(data_set) => data_set.fill(buffer).map(|filled| filled.count),
+            Self::DataSet(data_set) => data_set.read(buffer),
             Self::Kept { file, position } => {
                 let read = file.read_at(buffer, *position)?;
                 *position += read as u64;
@@ -99,12 +99,35 @@ impl OpenObject {
         instance: &RetrievedInstance<'_>,
         archives: &Archives,
     ) -> Result<Self, ObjectError> {
+        let locations = Self::locations(reader, verified, instance)?.into_iter().map(|known| known.location);
+        Self::first_of(locations, instance, archives)
+    }
+
+    /// Works as [`Self::open`]. Corrections replace their values, so the bytes are not those of the
+    /// file.
+    pub(super) fn open_corrected(
+        reader: &mut Reader,
+        verified: &Verified,
+        instance: &RetrievedInstance<'_>,
+        archives: &Archives,
+    ) -> Result<Self, ObjectError> {
+        let known = Self::locations(reader, verified, instance)?;
+        let corrected = known.first().and_then(|known| known.corrected.clone());
+        let locations = known.into_iter().map(|known| known.location);
+        Self::first_readable(locations, instance, |location| Self::with(location, instance, archives, &corrected))
+    }
+
+    /// Asks for the locations of an instance.
+    fn locations(
+        reader: &mut Reader,
+        verified: &Verified,
+        instance: &RetrievedInstance<'_>,
+    ) -> Result<Vec<KnownLocation>, ObjectError> {
         let known = reader.known_locations(instance.sop_instance_uid).map_err(|error| {
             tracing::warn!(%error, "the index cannot be asked for the locations of an instance");
             ObjectError::NotKept
         })?;
-        let locations = not_damaged(known, verified)?.into_iter().map(|known| known.location);
-        Self::first_of(locations, instance, archives)
+        not_damaged(known, verified)
     }
 
     /// Opens an instance at the first of these locations where it can be read.
@@ -113,9 +136,17 @@ impl OpenObject {
         instance: &RetrievedInstance<'_>,
         archives: &Archives,
     ) -> Result<Self, ObjectError> {
+        Self::first_readable(locations, instance, |location| Self::at(location, instance, archives))
+    }
+
+    fn first_readable(
+        locations: impl IntoIterator<Item = Location>,
+        instance: &RetrievedInstance<'_>,
+        open: impl Fn(Location) -> Result<Self, ObjectError>,
+    ) -> Result<Self, ObjectError> {
         let mut failure = ObjectError::NotKept;
         for location in locations {
-            match Self::at(location, instance, archives) {
+            match open(location) {
                 Ok(opened) => return Ok(opened),
                 Err(error) => {
                     let instance = for_log(instance.sop_instance_uid);
@@ -135,17 +166,30 @@ impl OpenObject {
         instance: &RetrievedInstance<'_>,
         archives: &Archives,
     ) -> Result<Self, ObjectError> {
+        Self::with(location, instance, archives, &None)
+    }
+
+    fn with(
+        location: Location,
+        instance: &RetrievedInstance<'_>,
+        archives: &Archives,
+        corrected: &Option<Arc<CorrectedValues>>,
+    ) -> Result<Self, ObjectError> {
         let identity = Identity {
             sop_instance_uid: instance.sop_instance_uid,
             sop_class_uid: &instance.kind.sop_class_uid,
             transfer_syntax: None,
         };
-        let object = StoredObject::open(&location, &identity, archives)?;
+        let object = StoredObject::open(&location, &identity, archives)?.corrected(corrected.clone());
         let transfer_syntax = object.transfer_syntax().to_owned();
         let walk = match NativeSyntax::of_uid(&transfer_syntax) {
             Some(NativeSyntax::ExplicitBig | NativeSyntax::Deflated) => {
                 let data_set = object.rewritten(NativeSyntax::ExplicitLittle)?;
                 Walk::new(Bytes::DataSet(data_set), 0, true, MAX_DEPTH)
+            }
+            native if corrected.is_some() => {
+                let explicit = native != Some(NativeSyntax::ImplicitLittle);
+                Walk::new(Bytes::DataSet(object.as_stored()?), 0, explicit, MAX_DEPTH)
             }
             native @ (Some(NativeSyntax::ImplicitLittle | NativeSyntax::ExplicitLittle) | None) => {
                 let (mut source, offset) = object.into_source();

@@ -159,6 +159,7 @@ impl Search for MemoryIndex {
             location: held.location.clone(),
             checksum: held.checksum,
             differs: held.differs,
+            corrected: None,
         };
         Ok(found.into_iter().map(known).collect())
     }

@@ -153,7 +153,7 @@ impl Search for PostgresReader {
             for (at, held) in first.iter().chain(copies).enumerate() {
                 let missing = if at == 0 { first_is_missing } else { marks.missing.contains(&held.key()) };
                 let (location, checksum, differs) = (held.location.clone(), held.checksum, held.differs);
-                found.push((missing, KnownLocation { location, checksum, differs }));
+                found.push((missing, KnownLocation { location, checksum, differs, corrected: None }));
             }
             found.sort_by_key(|(missing, known)| (known.differs, *missing));
             Ok(found.into_iter().map(|(_, known)| known).collect())

@@ -12,7 +12,7 @@ use super::mounts::Mounts;
 use super::open::ReadConnection;
 use super::packing::{naming, uid_hash};
 use super::sql_values::{PathValue, path_from_sql, place_from_number, place_number, to_u64};
-use crate::db::{Error, Interrupt, KnownLocation, Search};
+use crate::db::{Corrections, Error, Interrupt, KnownLocation, Search};
 use crate::model::checksum::Checksum;
 use crate::model::declared::DeclaredSet;
 use crate::model::find::{FindAnswer, FindRequest};
@@ -29,6 +29,8 @@ pub struct SqliteReader {
     matchers: Matchers,
     mounts: Mounts,
     pub(super) declared: Arc<DeclaredSet>,
+    /// The corrections that hold, with the version of the index that had them.
+    pub(super) corrections: Option<(i64, Arc<Corrections>)>,
 }
 
 impl SqliteReader {
@@ -55,7 +57,7 @@ impl SqliteReader {
         let matchers = Matchers::default();
         find::register_functions(&connection, &matchers)?;
         let (path, mounts, declared) = (path.to_owned(), Mounts::default(), Arc::clone(DeclaredSet::none()));
-        Ok(Self { connection, path, matchers, mounts, declared })
+        Ok(Self { connection, path, matchers, mounts, declared, corrections: None })
     }
 
     /// Sets what is declared. Files that were read with other declarations then lack something: see
@@ -76,6 +78,7 @@ impl SqliteReader {
 
     fn known_locations_inner(&mut self, uid: &str) -> rusqlite::Result<Vec<KnownLocation>> {
         let Some(key) = find::instance_key(&self.connection, uid, uid_hash(uid))? else { return Ok(Vec::new()) };
+        let corrected = self.corrected_values(key.instance_group)?;
         let mut found = Vec::new();
         let mut first = self.connection.prepare_cached(
             "SELECT d.place, d.path, i.file_name, h.file_prefix, h.file_suffix, h.file_digits, \
@@ -98,7 +101,8 @@ impl SqliteReader {
                 mtime_ms: row.get(7)?,
             };
             let checksum = row.get::<_, Option<_>>(9)?.map(Checksum::from_bytes);
-            found.push((missing, KnownLocation { location, checksum, differs: false }));
+            let corrected = corrected.clone();
+            found.push((missing, KnownLocation { location, checksum, differs: false, corrected }));
         }
         let mut copies = self.connection.prepare_cached(
             "SELECT d.place, d.path, c.file_name, c.size, c.mtime_ms, EXISTS (SELECT 1 FROM missing_file m \
@@ -116,11 +120,17 @@ impl SqliteReader {
                 mtime_ms: row.get(4)?,
             };
             let checksum = row.get::<_, Option<_>>(7)?.map(Checksum::from_bytes);
-            found.push((row.get(5)?, KnownLocation { location, checksum, differs: row.get(6)? }));
+            let (differs, corrected) = (row.get(6)?, corrected.clone());
+            found.push((row.get(5)?, KnownLocation { location, checksum, differs, corrected }));
         }
         // A file that was gone when a scan looked may be back. It is tried last.
         found.sort_by_key(|(missing, known)| (known.differs, *missing));
         Ok(found.into_iter().map(|(_, known)| known).collect())
+    }
+
+    /// A number that changes when another connection has written.
+    pub(super) fn data_version(&self) -> rusqlite::Result<i64> {
+        self.connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))
     }
 
     fn transfer_syntax_counts_inner(&self) -> rusqlite::Result<Vec<(String, String, u64)>> {
@@ -156,9 +166,7 @@ impl Search for SqliteReader {
 
     fn version(&mut self) -> Result<i64, Error> {
         let changes = self.mounts.changes(&self.connection)?;
-        let mut version = self.connection.prepare_cached("PRAGMA data_version")?;
-        let version: i64 = version.query_row([], |row| row.get(0))?;
-        Ok(version + changes)
+        Ok(self.data_version()? + changes)
     }
 
     fn another(&self) -> Result<Self, Error> {

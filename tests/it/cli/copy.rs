@@ -218,11 +218,14 @@ fn a_received_object_that_is_damaged_is_not_copied() {
     let mut bytes = fs::read(&damaged).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(&damaged, bytes).unwrap();
-    for to in ["copied", "out.zip", "out.tar"] {
+    let is_left_out = |to: &str| {
         let run = copy(&place, ["--to", to]).expect(1);
         assert!(run.stderr.contains(&format!("{}.dcm: it is damaged", uid(1))), "{to}: {run:?}");
         assert!(run.stderr.contains("1 files in"), "{to}: {run:?}");
-    }
+    };
+    ["copied", "out.zip", "out.tar"].into_iter().for_each(is_left_out);
+    place.run(["correct", "--index", "x.db", "StudyInstanceUID=1.2.3", "--set", "PatientID=NEW", "--yes"]).expect(0);
+    ["corrected", "corrected.zip"].into_iter().for_each(is_left_out);
 }
 
 #[test]

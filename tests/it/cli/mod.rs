@@ -9,6 +9,7 @@ mod configuration;
 mod cookbook;
 mod copy;
 mod correct;
+mod corrected;
 mod database;
 mod declared;
 mod echo;

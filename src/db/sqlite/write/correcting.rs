@@ -12,7 +12,7 @@ use super::corrections::{description_of, load, write};
 use super::rows::Result;
 use super::tables::Tables;
 use crate::db::rules::Description;
-use crate::db::{CorrectionChange, CorrectionEffect, Corrections};
+use crate::db::{CorrectedValues, CorrectionChange, CorrectionEffect, Corrections};
 use crate::model::attribute::AttributeId;
 
 /// An instance group, and what its objects say of their patient.
@@ -86,6 +86,17 @@ fn effect_of(
         }
     }
     Ok(effect)
+}
+
+/// What the rules replace in the objects of an instance group.
+pub(in super::super) fn values_of_group(
+    connection: &Connection,
+    rules: &Corrections,
+    group: i64,
+) -> Result<Option<CorrectedValues>> {
+    let sql = format!("{SAYING_GROUPS}h.id = ?1");
+    let group = connection.prepare_cached(&sql)?.query_row([group], SayingGroup::read)?;
+    Ok(rules.values_for(group.uids(), &description_of(connection, group.said)?))
 }
 
 /// What a change of the rules would do.

@@ -97,7 +97,7 @@ impl<'c> Files<'c> {
             size: to_u64(existing.size),
             mtime_ms: self.mtime_of(existing)?,
         };
-        Ok(KnownLocation { location, checksum: existing.checksum, differs: false })
+        Ok(KnownLocation { location, checksum: existing.checksum, differs: false, corrected: None })
     }
 
     /// The file at the first location of an instance.

@@ -38,7 +38,7 @@ mod tables;
 
 pub(super) use asserted_values::record_of_text;
 pub(super) use batch::Batch;
-pub(super) use correcting::plan as plan_correction;
+pub(super) use correcting::{plan as plan_correction, values_of_group};
 pub(super) use corrections::load as corrections_of;
 pub(super) use event_notes::insert_event;
 pub(super) use journaled::JournalMark;
