@@ -1,7 +1,7 @@
 //! The arrival journal: a file of fixed size that makes small objects durable with one flush for
 //! all that wait ([ADR 0039](../../../docs/adr/0039-arrival-journal.md)).
 //!
-//! The file begins with a [`JournalHead`]. Behind it lies a ring of groups. A [`JournalGroup`]
+//! The file begins with a head. Behind it lies a ring of groups. A [`JournalGroup`]
 //! holds the objects that one flush makes durable. [`ArrivalJournal`] writes groups, says which of
 //! them are still needed, and reads those again after a crash.
 //!
