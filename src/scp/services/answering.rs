@@ -28,6 +28,7 @@ use crate::dimse::command_set::CommandField;
 use crate::dimse::message::{CFindRequest, DataSetPresence};
 use crate::dimse::pdata::put_message;
 use crate::dimse::{Response, Status};
+use crate::qr::readers::Readers;
 use crate::qr::{FindError, QueryControl, StopOrder};
 use crate::shares::{CountedPeer, PeerMemory, Share, Turn, Turns};
 use crate::telemetry::metrics;
@@ -103,15 +104,25 @@ impl<Q: Question> Operation for ArrivingFind<Q> {
 
 /// What a question needs besides itself.
 pub(super) struct AskedFind {
-    pub(super) context_id: u8,
-    pub(super) request: CFindRequest,
+    context_id: u8,
+    request: CFindRequest,
     /// Those who may ask the index at the same time.
-    pub(super) turns: Arc<Turns>,
+    turns: Arc<Turns>,
     /// Where answers wait for slow peers.
-    pub(super) spools: Arc<AnswerSpoolPlace>,
+    spools: Arc<AnswerSpoolPlace>,
 }
 
 impl AskedFind {
+    /// What goes with the question of this command.
+    pub(super) fn new(
+        context_id: u8,
+        request: &CFindRequest,
+        readers: &Readers,
+        spools: &Arc<AnswerSpoolPlace>,
+    ) -> Self {
+        Self { context_id, request: request.clone(), turns: readers.turns(), spools: Arc::clone(spools) }
+    }
+
     async fn answer(
         self,
         question: WholeQuestion,
@@ -294,6 +305,11 @@ impl Outgoing {
     /// then need no hand-over of their own, which takes as long as the query.
     pub(super) fn hold_first(&mut self) {
         self.holds_first = true;
+    }
+
+    /// The command that asks.
+    pub(super) const fn request(&self) -> &CFindRequest {
+        &self.request
     }
 
     /// Sets the status of the Pending responses that follow.

@@ -106,7 +106,6 @@ impl DimseService for FindService {
 /// A query of the index.
 struct IndexQuestion {
     find: Arc<Find>,
-    request: CFindRequest,
     model: InformationModel,
     is_repository_query: bool,
     negotiated: NegotiatedOptions,
@@ -130,14 +129,8 @@ impl IndexQuestion {
         let find = Arc::clone(find);
         let is_repository_query = context.abstract_syntax == uids::REPOSITORY_QUERY;
         let audit = (session.node.audit.clone(), Arc::clone(&session.sender));
-        let asked = AskedFind {
-            context_id: command.context_id,
-            request: request.clone(),
-            turns: find.readers.turns(),
-            spools: Arc::clone(&find.spools),
-        };
-        let request = request.clone();
-        let question = Self { find, request, model, is_repository_query, negotiated, audit };
+        let asked = AskedFind::new(command.context_id, request, &find.readers, &find.spools);
+        let question = Self { find, model, is_repository_query, negotiated, audit };
         Some(ArrivingFind { asked, identifier, question })
     }
 }
@@ -149,13 +142,13 @@ impl Question for IndexQuestion {
         control: &QueryControl,
         outgoing: &mut Outgoing,
     ) -> Result<(), FindError> {
-        let Self { find, model, is_repository_query, negotiated, audit, request } = self;
+        let Self { find, model, is_repository_query, negotiated, audit } = self;
         let encoding = identifier.encoding;
         let bytes = identifier.finish()?;
         let Find { options, readers, .. } = &*find;
         let assumed = &options.assumed_character_set;
         let identifier = Identifier::decode_with(bytes.as_slice(), encoding, assumed, &options.declared)?;
-        audited::note_query(&audit, &request, &identifier);
+        audited::note_query(&audit, outgoing.request(), &identifier);
         let query = match is_repository_query {
             true => qr::parse_repository(&identifier, negotiated, options)?,
             false => qr::parse(model, &identifier, negotiated, options)?,

@@ -193,7 +193,6 @@ impl DimseService for WorklistService {
 /// A query of the worklist.
 struct WorklistQuestion {
     worklist: Arc<Worklist>,
-    request: CFindRequest,
     names: NameMatching,
     view: WorklistView,
     calling_ae_title: String,
@@ -218,14 +217,8 @@ impl WorklistQuestion {
         let view = view_of(session, &calling_ae_title);
         let worklist = Arc::clone(worklist);
         let audit = (session.node.audit.clone(), Arc::clone(&session.sender));
-        let asked = AskedFind {
-            context_id: command.context_id,
-            request: request.clone(),
-            turns: worklist.readers.turns(),
-            spools: Arc::clone(&worklist.spools),
-        };
-        let request = request.clone();
-        let question = Self { worklist, request, names, view, calling_ae_title, audit };
+        let asked = AskedFind::new(command.context_id, request, &worklist.readers, &worklist.spools);
+        let question = Self { worklist, names, view, calling_ae_title, audit };
         Some(ArrivingFind { asked, identifier, question })
     }
 }
@@ -248,12 +241,12 @@ impl Question for WorklistQuestion {
         control: &QueryControl,
         outgoing: &mut Outgoing,
     ) -> Result<(), FindError> {
-        let Self { worklist, names, view, calling_ae_title, audit, request } = self;
+        let Self { worklist, names, view, calling_ae_title, audit } = self;
         let encoding = identifier.encoding;
         let bytes = identifier.finish()?;
         let assumed = &worklist.options.assumed_character_set;
         let identifier = Identifier::decode(bytes.as_slice(), encoding, assumed)?;
-        audited::note_query(&audit, &request, &identifier);
+        audited::note_query(&audit, outgoing.request(), &identifier);
         let now_ms = worklist.clock.now_ms();
         let query = WorklistQuery::parse(&identifier, names, view, &worklist.options, now_ms)?;
         if query.has_no_keys() {
