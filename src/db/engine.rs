@@ -57,6 +57,20 @@ impl IndexReader {
             Self::Postgres(reader) => Err(Error::WantsSqlite { what, server: reader.server().to_owned() }),
         }
     }
+
+    /// Asks for what only SQLite has. A database cannot have any of it yet, so it has none.
+    ///
+    /// # Errors
+    /// Those of the question.
+    pub fn ask_sqlite<T: Default>(
+        &mut self,
+        ask: impl FnOnce(&mut SqliteReader) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        match self {
+            Self::Sqlite(reader) => ask(reader),
+            Self::Postgres(_) => Ok(T::default()),
+        }
+    }
 }
 
 impl Search for IndexReader {

@@ -111,10 +111,7 @@ impl Reader {
         &mut self,
         ask: impl FnOnce(&mut SqliteReader) -> Result<Vec<T>, Error>,
     ) -> Result<Vec<T>, Error> {
-        match self.main()? {
-            IndexReader::Sqlite(reader) => ask(reader),
-            IndexReader::Postgres(_) => Ok(Vec::new()),
-        }
+        self.main()?.ask_sqlite(ask)
     }
 
     /// The main file, which has to be one of SQLite.
@@ -151,11 +148,7 @@ impl Reader {
     /// # Errors
     /// Fails with an error of the engine.
     pub fn is_removed(&mut self, sop_instance_uid: &str) -> Result<bool, Error> {
-        self.any(|reader| match reader {
-            IndexReader::Sqlite(reader) => reader.is_removed(sop_instance_uid),
-            // Nothing can be removed there yet.
-            IndexReader::Postgres(_) => Ok(false),
-        })
+        self.any(|reader| reader.ask_sqlite(|reader| reader.is_removed(sop_instance_uid)))
     }
 
     /// See [`SqliteReader::journal_decided`].
@@ -171,11 +164,7 @@ impl Reader {
     /// # Errors
     /// Fails with an error of the engine, and if there are several files.
     pub fn files_for_trash(&mut self, after: Option<&RemovedFile>, limit: usize) -> Result<Vec<RemovedFile>, Error> {
-        match self.only("the trash")? {
-            IndexReader::Sqlite(reader) => reader.files_for_trash(after, limit),
-            // Nothing can be removed there yet.
-            IndexReader::Postgres(_) => Ok(Vec::new()),
-        }
+        self.only("the trash")?.ask_sqlite(|reader| reader.files_for_trash(after, limit))
     }
 
     /// See [`SqliteReader::files_of_removal`].
@@ -204,11 +193,7 @@ impl Reader {
     /// # Errors
     /// Fails with an error of the engine, and if there are several files.
     pub fn corrections(&mut self) -> Result<Vec<Correction>, Error> {
-        match self.only("a correction")? {
-            IndexReader::Sqlite(reader) => reader.corrections(),
-            // It cannot have any yet.
-            IndexReader::Postgres(_) => Ok(Vec::new()),
-        }
+        self.only("a correction")?.ask_sqlite(|reader| reader.corrections())
     }
 
     /// Whether any correction holds.
@@ -216,11 +201,7 @@ impl Reader {
     /// # Errors
     /// Fails with an error of the engine.
     pub fn has_corrections(&mut self) -> Result<bool, Error> {
-        self.any(|reader| match reader {
-            IndexReader::Sqlite(reader) => reader.has_corrections(),
-            // It cannot have any yet.
-            IndexReader::Postgres(_) => Ok(false),
-        })
+        self.any(|reader| reader.ask_sqlite(SqliteReader::has_corrections))
     }
 
     /// See [`SqliteReader::plan_correction`].

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::connection::ServerConnection;
 use super::error::ServerFailure;
 use super::keys::{RowKey, name_from, path_from, place_number, to_u64};
-use super::load::{self, flags};
+use super::load::{self, IN_DIRECTORY, flags};
 use super::marks::{FileMarks, MARK_COLUMNS};
 use super::reader::PostgresReader;
 use crate::db::contents::{FileKey, StoredFile};
@@ -33,10 +33,12 @@ fn files_of(
         let is_missing = row_flags & flags::FIRST_IS_MISSING != 0;
         found.push((location.file_name, known(location.size, location.mtime_ms, is_missing)));
     })?;
-    let sql = "SELECT c.file_name, c.size, c.mtime_ms FROM directory d JOIN copy c ON c.directory = d.id \
-               WHERE d.path_key = $1 AND (d.place = $2) = $3";
+    let sql = format!(
+        "SELECT c.file_name, c.size, c.mtime_ms FROM directory d JOIN copy c ON c.directory = d.id \
+         WHERE {IN_DIRECTORY}"
+    );
     let archive = place_number(Place::Archive);
-    for row in connection.query(sql, &[&RowKey::of_path(directory), &archive, &is_archive])? {
+    for row in connection.query(&sql, &[&RowKey::of_path(directory), &archive, &is_archive])? {
         let name = name_from(row.try_get(0)?);
         let key = FileKey { is_archive, directory: directory.to_owned(), name: name.clone() };
         found.push((name, known(to_u64(row.try_get(1)?), row.try_get(2)?, marks.missing.contains(&key))));

@@ -86,6 +86,15 @@ pub(super) fn shelves(
     connection.query(&sql, &[&ids])?.iter().map(Shelf::of_row).collect()
 }
 
+/// The same by their numbers.
+fn shelves_by_id(
+    connection: &mut ServerConnection,
+    condition: &str,
+    ids: &[i64],
+) -> Result<HashMap<i64, Shelf>, ServerFailure> {
+    Ok(shelves(connection, condition, ids)?.into_iter().map(|shelf| (shelf.id, shelf)).collect())
+}
+
 /// Reads instances with all of their files. `known` has shelves that need not be read again.
 pub(super) fn instances(
     connection: &mut ServerConnection,
@@ -106,7 +115,7 @@ pub(super) fn instances(
         }
     }
     let others: Vec<i64> = others.into_iter().collect();
-    loaded.shelves.extend(shelves(connection, "s.id", &others)?.into_iter().map(|shelf| (shelf.id, shelf)));
+    loaded.shelves.extend(shelves_by_id(connection, "s.id", &others)?);
     let mut by_key = HashMap::new();
     for row in &rows {
         let id: i64 = row.try_get(0)?;
@@ -177,8 +186,7 @@ pub(super) fn copies(
     let rows = connection.query(&sql, parameters)?;
     let ids = rows.iter().map(|row| row.try_get(10)).collect::<Result<BTreeSet<i64>, _>>()?;
     let ids: Vec<i64> = ids.into_iter().collect();
-    let shelves: HashMap<i64, Shelf> =
-        shelves(connection, "s.id", &ids)?.into_iter().map(|shelf| (shelf.id, shelf)).collect();
+    let shelves = shelves_by_id(connection, "s.id", &ids)?;
     let mut found = Vec::new();
     for row in &rows {
         let Some(shelf) = shelves.get(&row.try_get(10)?) else { continue };
@@ -187,6 +195,10 @@ pub(super) fn copies(
     Ok(found)
 }
 
+/// A condition on `d`: the directory or archive file of [`RowKey::of_path`], the number of
+/// [`Place::Archive`], and whether it is one.
+pub(super) const IN_DIRECTORY: &str = "d.path_key = $1 AND (d.place = $2) = $3";
+
 /// The copies in a directory or archive file.
 pub(super) fn copies_in(
     connection: &mut ServerConnection,
@@ -194,8 +206,7 @@ pub(super) fn copies_in(
     directory: &Path,
 ) -> Result<Vec<StoredFile>, ServerFailure> {
     let archive = place_number(Place::Archive);
-    let condition = "d.path_key = $1 AND (d.place = $2) = $3";
-    copies(connection, condition, &[&RowKey::of_path(directory), &archive, &is_archive])
+    copies(connection, IN_DIRECTORY, &[&RowKey::of_path(directory), &archive, &is_archive])
 }
 
 /// The instances that have one of these files.
@@ -229,12 +240,10 @@ pub(super) fn each_instance_in(
     on_file: &mut dyn FnMut(StoredFile, i16),
 ) -> Result<(), ServerFailure> {
     let archive = place_number(Place::Archive);
-    let sql = "SELECT s.id FROM directory d JOIN shelf s ON s.directory = d.id \
-               WHERE d.path_key = $1 AND (d.place = $2) = $3";
-    let rows = connection.query(sql, &[&RowKey::of_path(directory), &archive, &is_archive])?;
+    let sql = format!("SELECT s.id FROM directory d JOIN shelf s ON s.directory = d.id WHERE {IN_DIRECTORY}");
+    let rows = connection.query(&sql, &[&RowKey::of_path(directory), &archive, &is_archive])?;
     let ids = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<i64>, _>>()?;
-    let shelves: HashMap<i64, Shelf> =
-        shelves(connection, "s.id", &ids)?.into_iter().map(|shelf| (shelf.id, shelf)).collect();
+    let shelves = shelves_by_id(connection, "s.id", &ids)?;
     if shelves.is_empty() {
         return Ok(());
     }
@@ -252,7 +261,7 @@ pub(super) fn part(
     studies: HashMap<String, i64>,
 ) -> Result<LoadedPart, ServerFailure> {
     let ids: Vec<i64> = studies.values().copied().collect();
-    let known = shelves(connection, "s.study", &ids)?.into_iter().map(|shelf| (shelf.id, shelf)).collect();
+    let known = shelves_by_id(connection, "s.study", &ids)?;
     let mut uids = needs.uids.clone();
     if !needs.files.is_empty() {
         uids.extend(uids_at(connection, &needs.files)?);
