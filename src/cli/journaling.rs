@@ -25,15 +25,7 @@ pub(super) fn empty(config: &Config, objects: &Arc<Objects>, writer: &WriterHand
     if journal.groups().next().is_none() {
         return Ok(());
     }
-    let storage = Arc::new(Storage {
-        objects: Some(Arc::clone(objects)),
-        writer: writer.clone(),
-        policy: config.receive_policy(),
-        clock: Clock::System,
-        wanted: Wanted::with_declared(&config.declared),
-        under_way: Arc::default(),
-        journal: None,
-    });
+    let storage = Arc::new(storage(config, Some(Arc::clone(objects)), writer.clone()));
     let replayed = replay(&storage, objects, (&journal, &mut reader));
     let Replayed { written, entered, passed_over } = replayed.with_context(|| {
         format!("what the last process left in the arrival journal {} cannot be stored", path.display())
@@ -46,6 +38,19 @@ pub(super) fn empty(config: &Config, objects: &Arc<Objects>, writer: &WriterHand
         "the last process ended while objects were in the arrival journal; they are in their places now"
     );
     Ok(())
+}
+
+/// Where arriving objects go by the settings, without a journal.
+pub(super) fn storage(config: &Config, objects: Option<Arc<Objects>>, writer: WriterHandle) -> Storage {
+    Storage {
+        objects,
+        writer,
+        policy: config.receive_policy(),
+        clock: Clock::System,
+        wanted: Wanted::with_declared(&config.declared),
+        under_way: Arc::default(),
+        journal: None,
+    }
 }
 
 /// Opens the journal for a node, after [`empty`]. `None` where the node works without one.

@@ -120,18 +120,7 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
              mounted: end the node, mount it, and start again"
         );
     }
-    let options = config.node_writer_options();
-    suspend::commit_before_stopping(&options.suspension)?;
-    let writer = Writer::open(&config.index, options)?;
-    check_index(&config)?;
-    warn_of_lacking(&config)?;
-    if let Some(objects) = &objects {
-        fit::refuse_misfits(&config.index, objects, &writer.handle())?;
-        recover(objects, &config)?;
-        places::follow_storage(&config.index, objects.root(), &writer.handle())?;
-        journaling::empty(&config, objects, &writer.handle())?;
-        warn_of_strays(objects, &config)?;
-    }
+    let writer = open_index(&config, objects.as_ref())?;
     let journal = match &objects {
         Some(objects) => journaling::start(&config, objects, &writer.handle())?,
         None => None,
@@ -183,6 +172,23 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
     Ok(Exit::Done)
 }
 
+/// Opens the index for writing, checks it, and brings it and the received objects together.
+fn open_index(config: &Config, objects: Option<&Arc<Objects>>) -> anyhow::Result<Writer> {
+    let options = config.node_writer_options();
+    suspend::commit_before_stopping(&options.suspension)?;
+    let writer = Writer::open(&config.index, options)?;
+    check_index(config)?;
+    warn_of_lacking(config)?;
+    if let Some(objects) = objects {
+        fit::refuse_misfits(&config.index, objects, &writer.handle())?;
+        recover(objects, config)?;
+        places::follow_storage(&config.index, objects.root(), &writer.handle())?;
+        journaling::empty(config, objects, &writer.handle())?;
+        warn_of_strays(objects, config)?;
+    }
+    Ok(writer)
+}
+
 /// Makes the services of the node: those of DIMSE, and those of HTTP if it is configured.
 fn offers(
     config: &Config,
@@ -191,16 +197,7 @@ fn offers(
     retrieve: Arc<Retrieve>,
     (tls, audit): (Option<SharedTls>, &Auditor),
 ) -> anyhow::Result<Offers> {
-    let storage = Storage {
-        objects,
-        writer,
-        policy: config.receive_policy(),
-        clock: Clock::System,
-        wanted: Wanted::with_declared(&config.declared),
-        under_way: Arc::default(),
-        journal,
-    };
-    let storage = Arc::new(storage);
+    let storage = Arc::new(Storage { journal, ..journaling::storage(config, objects, writer) });
     let find = Find::new(config.index.clone(), config.find.clone()).with_min_free(config.min_free_bytes);
     let peers = SharedPeers::new(config.peers.clone(), tls);
     let http = HttpStart::of(config, peers.tls(), (retrieve.delivery(), &storage), audit)?;

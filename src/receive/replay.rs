@@ -19,6 +19,7 @@ use super::storage::{ReceivedObject, Storage};
 use crate::db::open::Reader;
 use crate::db::{self, JournalNumber, ReceivedFrom, Search as _};
 use crate::ingest::{Outcome, read_stream};
+use crate::model::attribute::AttributeId;
 use crate::model::checksum::Checksum;
 use crate::model::location::Place;
 use crate::model::peer::CountedAs;
@@ -135,7 +136,7 @@ impl Replay<'_> {
     /// Writes the object wherever the index has it. What lies there may be whole only in the memory
     /// of the system, because a disk has failed. So it is always written.
     fn write_again(&mut self, object: &EntryObject<'_>) -> Result<(), ReplayError> {
-        let uid = object.record.value(crate::model::attribute::AttributeId::SOPInstanceUID);
+        let uid = object.record.value(AttributeId::SOPInstanceUID);
         let mut is_named = false;
         for known in self.reader.known_locations(uid)? {
             let is_ours = known.location.place == Place::Managed && known.checksum == Some(object.checksum);
