@@ -149,18 +149,24 @@ fn a_node_answers_with_corrected_values_at_all_levels_and_matches_them() {
     assert_eq!(node.stop(Signal::TERM).0, Some(0));
 }
 
+/// Sends an object of patient OLD to a node that is started for it. `None` without DCMTK.
+fn receive_one(place: &Place) -> Option<()> {
+    let node = Node::start(place, &[]);
+    write(place, "sent", "OLD", 7, 8);
+    let mut storescu = peers::dcmtk("storescu")?;
+    let port = node.port.to_string();
+    peers::run(storescu.args(["-aec", "DCMDEX", "127.0.0.1", &port]).arg(place.path("sent"))).expect_success();
+    assert_eq!(node.stop(Signal::TERM).0, Some(0));
+    Some(())
+}
+
 #[test]
 fn what_comes_later_is_corrected_and_keeps_what_it_says() {
     let place = scanned();
     correct(&place, &RULE);
     write(&place, "tree/new", "OLD", 0, 9);
     place.run(["scan", "tree", "--full"]).expect(0);
-    let node = Node::start(&place, &[]);
-    write(&place, "sent", "OLD", 7, 8);
-    let Some(mut storescu) = peers::dcmtk("storescu") else { return };
-    let port = node.port.to_string();
-    peers::run(storescu.args(["-aec", "DCMDEX", "127.0.0.1", &port]).arg(place.path("sent"))).expect_success();
-    assert_eq!(node.stop(Signal::TERM).0, Some(0));
+    let Some(()) = receive_one(&place) else { return };
     let new = "NEW,Smith^Anne";
     assert_eq!(patients(&place, "IMAGE"), [&[new; 6][..], &["OTHER,Test^Person"]].concat());
     // The object is kept as it came, and a second scan finds nothing changed.
@@ -175,12 +181,7 @@ fn what_comes_later_is_corrected_and_keeps_what_it_says() {
 #[test]
 fn a_lost_index_that_is_built_again_has_the_corrections() {
     let place = scanned();
-    let node = Node::start(&place, &[]);
-    write(&place, "sent", "OLD", 7, 8);
-    let Some(mut storescu) = peers::dcmtk("storescu") else { return };
-    let port = node.port.to_string();
-    peers::run(storescu.args(["-aec", "DCMDEX", "127.0.0.1", &port]).arg(place.path("sent"))).expect_success();
-    assert_eq!(node.stop(Signal::TERM).0, Some(0));
+    let Some(()) = receive_one(&place) else { return };
     correct(&place, &RULE);
     correct(&place, &["correct", "StudyInstanceUID=1.2.2", "--set", "PatientSex=O"]);
     place.run(["correct", "--undo", "2", "--yes"]).expect(0);
