@@ -23,6 +23,7 @@ mod completions;
 mod configuration;
 mod context;
 mod copy;
+mod copy_index;
 mod correct;
 mod echo;
 mod events;
@@ -136,6 +137,8 @@ enum Command {
     Rebuild(rebuild::RebuildArgs),
     /// Make, freeze and list the files of an index that is a folder
     Index(index::IndexFilesArgs),
+    /// Copy an index from a file to a database, or back
+    CopyIndex(copy_index::CopyIndexArgs),
     /// Check that a peer answers (C-ECHO)
     Echo(echo::EchoArgs),
     /// List the peers of the settings file, add one, or check all
@@ -192,6 +195,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Command::Relocate(arguments) => relocate::run(&arguments, &mut context),
         Command::Rebuild(arguments) => rebuild::run(&arguments, &mut context),
         Command::Index(arguments) => index::run(&arguments, &mut context),
+        Command::CopyIndex(arguments) => copy_index::run(&arguments, &mut context),
         Command::Echo(arguments) => echo::run(&arguments, &mut context),
         Command::Peer(arguments) => peer::run(&arguments, &mut context),
         Command::User(arguments) => user::run(&arguments, &mut context),

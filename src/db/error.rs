@@ -107,6 +107,32 @@ pub enum Error {
         /// The index.
         path: PathBuf,
     },
+    /// Another index is being copied to this one, or that was broken off.
+    #[error("the index {0} is an unfinished copy; hint: run `dcmdex copy-index` again, or drop it", path.display())]
+    Unfinished {
+        /// The index.
+        path: PathBuf,
+    },
+    /// The target of a copy is not empty.
+    #[error("there is something at {}; hint: name a new file or an empty database", path.display())]
+    HasContent {
+        /// The target.
+        path: PathBuf,
+    },
+    /// The index has something that a copy in another engine must not lack.
+    #[error("the index has {what}, and its copy cannot keep them yet")]
+    NotCopied {
+        /// What it has.
+        what: &'static str,
+    },
+    /// A copy does not say what the index says.
+    #[error("the copy {} does not have what the index has ({detail}), and is not used", path.display())]
+    OtherCopy {
+        /// The copy.
+        path: PathBuf,
+        /// What differs.
+        detail: String,
+    },
     /// The index could not be copied.
     #[error("could not copy the index to {}", to.display())]
     Copy {

@@ -780,6 +780,14 @@ pub fn is_on_server(index: &Path) -> bool {
     index.to_str().is_some_and(is_address)
 }
 
+/// The path of an index as people are shown it. An address has no user and no parameters then.
+///
+/// # Errors
+/// [`Error::Address`] if an address cannot be used.
+pub fn shown_path(index: &Path) -> Result<PathBuf, Error> {
+    Ok(PostgresAddress::of(index)?.map_or_else(|| index.to_owned(), |address| address.path()))
+}
+
 /// Whether an index exists, as far as this machine can tell.
 #[must_use]
 pub fn may_exist(index: &Path) -> bool {

@@ -115,7 +115,7 @@ impl PostgresAddress {
     }
 
     /// The same where an error names the path of an index.
-    pub(super) fn path(&self) -> PathBuf {
+    pub(in crate::db) fn path(&self) -> PathBuf {
         PathBuf::from(&self.shown)
     }
 }

@@ -68,7 +68,10 @@ fn by_reason(connection: &mut ServerConnection, kind: NotIndexed) -> Result<Vec<
     counts(connection, &sql)
 }
 
-fn scan_of(row: &Row) -> Result<ScanEntry, ServerFailure> {
+/// The columns that [`scan_of`] reads, of all scans.
+pub(super) const SCANS: &str = "SELECT id, started_ms, finished_ms, roots, summary FROM scan";
+
+pub(super) fn scan_of(row: &Row) -> Result<ScanEntry, ServerFailure> {
     Ok(ScanEntry {
         scan: row.try_get(0)?,
         started_ms: row.try_get(1)?,
@@ -84,7 +87,7 @@ const PATIENTS: &str = "SELECT count(*) FROM (SELECT DISTINCT p.person_key, \
      LEFT JOIN (SELECT person_key, min(issuer) AS issuer FROM study_patient WHERE issuer <> '' GROUP BY person_key) f \
      ON f.person_key = p.person_key) a";
 
-fn status(connection: &mut ServerConnection) -> Result<IndexStatus, ServerFailure> {
+pub(super) fn status(connection: &mut ServerConnection) -> Result<IndexStatus, ServerFailure> {
     let row = connection.query_one(
         "SELECT count(*), coalesce(sum(series_count), 0)::bigint, coalesce(sum(instance_count), 0)::bigint FROM study",
         &[],
@@ -104,10 +107,7 @@ fn status(connection: &mut ServerConnection) -> Result<IndexStatus, ServerFailur
     let size_bytes = number(&format!(
         "SELECT coalesce(sum(pg_total_relation_size(to_regclass(name))), 0)::bigint FROM unnest(ARRAY[{tables}]) AS name"
     ))?;
-    let scans = connection.query(
-        "SELECT id, started_ms, finished_ms, roots, summary FROM scan ORDER BY id DESC LIMIT $1",
-        &[&TOLD_SCANS],
-    )?;
+    let scans = connection.query(&format!("{SCANS} ORDER BY id DESC LIMIT $1"), &[&TOLD_SCANS])?;
     let conflicts = "SELECT kind, count(*) FROM (SELECT kind FROM conflict UNION ALL \
                      SELECT 'instance-with-other-content' FROM copy WHERE differs) c GROUP BY kind ORDER BY kind";
     Ok(IndexStatus {
@@ -131,20 +131,26 @@ fn status(connection: &mut ServerConnection) -> Result<IndexStatus, ServerFailur
 
 impl PostgresReader {
     fn run_checks(&mut self, checks: &[(&'static str, &str)]) -> Result<CheckReport, Error> {
-        let mut findings = Vec::new();
-        self.ask_at_once(|connection| {
-            findings.clear();
-            for (check, sql) in checks {
-                let rows = connection.query(&format!("{sql} LIMIT {NAMED_ROWS}"), &[])?;
-                for row in &rows {
-                    let detail = format!("row {}", row.try_get::<_, i64>(0)?);
-                    findings.push(Finding { check, detail });
-                }
-            }
-            Ok(())
-        })?;
+        let findings = self.ask_at_once(|connection| findings(connection, checks))?;
         Ok(CheckReport { findings })
     }
+}
+
+/// What disagrees in all tables.
+pub(super) fn all_findings(connection: &mut ServerConnection) -> Result<Vec<Finding>, ServerFailure> {
+    findings(connection, &CHECKS)
+}
+
+fn findings(connection: &mut ServerConnection, checks: &[(&'static str, &str)]) -> Result<Vec<Finding>, ServerFailure> {
+    let mut findings = Vec::new();
+    for (check, sql) in checks {
+        let rows = connection.query(&format!("{sql} LIMIT {NAMED_ROWS}"), &[])?;
+        for row in &rows {
+            let detail = format!("row {}", row.try_get::<_, i64>(0)?);
+            findings.push(Finding { check, detail });
+        }
+    }
+    Ok(findings)
 }
 
 impl Admin for PostgresReader {

@@ -46,16 +46,29 @@ impl IndexChanger {
                 tracing::warn!(server = address.shown(), "durability is full, but the server is not: {promise}");
             }
         }
+        Ok(Self::of(address, session, connection))
+    }
+
+    /// Connects to a database that a copy is made in. Whoever opens it is told so until
+    /// [`schema::end_copy`].
+    pub(super) fn for_copy(address: &PostgresAddress) -> Result<Self, Error> {
+        let session = ServerSession::Writes(Durability::Full);
+        let mut connection = ServerConnection::open(address, session)?;
+        schema::begin_copy(&mut connection, address)?;
+        Ok(Self::of(address, session, connection))
+    }
+
+    fn of(address: &PostgresAddress, session: ServerSession, connection: ServerConnection) -> Self {
         let seed = [std::process::id().to_le_bytes().to_vec(), format!("{:p}", &raw const connection).into_bytes()];
         let slot = xxhash_rust::xxh3::xxh3_64(&seed.concat()) % SLOTS;
-        Ok(Self {
+        Self {
             address: address.clone(),
             session,
             connection: Some(connection),
             directories: DirectoryIds::new(),
             slot: slot as i32,
             is_in_doubt: false,
-        })
+        }
     }
 
     /// Ends the connection. The next change makes a new one.
@@ -74,7 +87,7 @@ impl IndexChanger {
     }
 
     /// The connection, which is made again if it was lost.
-    fn connection(&mut self) -> Result<&mut ServerConnection, ServerFailure> {
+    pub(super) fn connection(&mut self) -> Result<&mut ServerConnection, ServerFailure> {
         if self.connection.as_ref().is_none_or(ServerConnection::is_closed) {
             self.connection = None;
             let mut connection = ServerConnection::open(&self.address, self.session).map_err(|error| match error {

@@ -102,13 +102,31 @@ pub(super) fn instances(
     known: HashMap<i64, Shelf>,
 ) -> Result<LoadedInstances, ServerFailure> {
     let keys: Vec<RowKey> = uids.iter().map(|uid| RowKey::of_uid(uid)).collect();
-    let mut loaded = LoadedInstances { shelves: known, ..LoadedInstances::default() };
     if keys.is_empty() {
-        return Ok(loaded);
+        return Ok(LoadedInstances { shelves: known, ..LoadedInstances::default() });
     }
     let rows = connection.query("SELECT shelf, flags, body FROM instance WHERE uid_key = ANY($1)", &[&keys])?;
+    of_rows(connection, &rows, known)
+}
+
+/// Reads the instances of some shelves, with all of their files.
+pub(super) fn instances_of(
+    connection: &mut ServerConnection,
+    shelf_ids: &[i64],
+) -> Result<LoadedInstances, ServerFailure> {
+    let sql = "SELECT shelf, flags, body FROM instance WHERE shelf = ANY($1)";
+    let rows = connection.query(sql, &[&shelf_ids])?;
+    of_rows(connection, &rows, HashMap::new())
+}
+
+fn of_rows(
+    connection: &mut ServerConnection,
+    rows: &[Row],
+    known: HashMap<i64, Shelf>,
+) -> Result<LoadedInstances, ServerFailure> {
+    let mut loaded = LoadedInstances { shelves: known, ..LoadedInstances::default() };
     let mut others = BTreeSet::new();
-    for row in &rows {
+    for row in rows {
         let shelf: i64 = row.try_get(0)?;
         if !loaded.shelves.contains_key(&shelf) {
             others.insert(shelf);
@@ -117,7 +135,7 @@ pub(super) fn instances(
     let others: Vec<i64> = others.into_iter().collect();
     loaded.shelves.extend(shelves_by_id(connection, "s.id", &others)?);
     let mut by_key = HashMap::new();
-    for row in &rows {
+    for row in rows {
         let id: i64 = row.try_get(0)?;
         let shelf = loaded.shelves.get(&id).ok_or(ServerFailure::Again)?;
         let file = shelf.file(InstanceBody::unpack(row.try_get(2)?, shelf.base())?);

@@ -10,7 +10,7 @@ use super::keys::{RowKey, path_from, place_number};
 use super::load::PartNeeds;
 use super::marks::{self, FileMarks, MARK_COLUMNS};
 use crate::db::contents::{Contents, FileKey};
-use crate::db::{Mounted, Tally};
+use crate::db::{Mounted, ScanEntry, Tally};
 use crate::model::location::Place;
 
 /// Missing files that one transaction drops.
@@ -34,6 +34,23 @@ pub(super) fn begin_pass(
         Ok(row.map(|row| row.try_get(0)).transpose()?)
     })?;
     known.map_or_else(|| begin_scan(changer, roots, now_ms), Ok)
+}
+
+/// Writes the scans of another index, with their numbers.
+pub(super) fn put_scans(changer: &mut IndexChanger, scans: &[ScanEntry]) -> Result<(), ServerFailure> {
+    if scans.is_empty() {
+        return Ok(());
+    }
+    changer.transaction(|connection, _| {
+        for ScanEntry { scan, started_ms, finished_ms, roots, summary } in scans {
+            connection.execute(
+                "INSERT INTO scan (id, started_ms, finished_ms, roots, summary) OVERRIDING SYSTEM VALUE \
+                 VALUES ($1, $2, $3, $4, $5)",
+                &[scan, started_ms, finished_ms, roots, summary],
+            )?;
+        }
+        connection.run("SELECT setval(pg_get_serial_sequence('scan', 'id'), max(id)) FROM scan")
+    })
 }
 
 pub(super) fn end_scan(changer: &mut IndexChanger, scan: i64, summary: &str, now_ms: i64) -> Result<(), ServerFailure> {

@@ -8,13 +8,10 @@ use super::connection::ServerConnection;
 use super::error::ServerFailure;
 use super::keys::{RowKey, from_column, name_from, path_from, place_from, place_number, to_column, to_i64, to_u64};
 use crate::db::contents::{Contents, FileKey, StoredFile, Unindexed};
+use crate::db::pieces::{NOTED_CONFLICTS, conflicting};
 use crate::db::{NotIndexed, Note};
 use crate::model::attribute::AttributeId;
 use crate::model::location::Location;
-use crate::model::record::InstanceRecord;
-
-/// The kinds of conflicts that have rows.
-const KINDS: [&str; 2] = ["instance-with-other-content", "invalid-uid"];
 
 const UNINDEXED: &str = "unindexed";
 const MISSING: &str = "missing";
@@ -92,7 +89,7 @@ struct MarkRow<'m> {
 /// The conflict of a row, with its kind. Its object has no values but its UIDs.
 pub(super) fn conflict_of(row: &Row) -> Result<Option<(&'static str, StoredFile)>, ServerFailure> {
     let kind: &str = row.try_get(0)?;
-    let Some(kind) = KINDS.into_iter().find(|known| *known == kind) else { return Ok(None) };
+    let Some(kind) = NOTED_CONFLICTS.into_iter().find(|known| *known == kind) else { return Ok(None) };
     let location = Location {
         place: place_from(row.try_get(1)?),
         directory: path_from(row.try_get(2)?),
@@ -100,13 +97,9 @@ pub(super) fn conflict_of(row: &Row) -> Result<Option<(&'static str, StoredFile)
         size: 0,
         mtime_ms: 0,
     };
-    let mut record = InstanceRecord::new();
-    for (at, id) in
-        [(4, AttributeId::StudyInstanceUID), (5, AttributeId::SeriesInstanceUID), (6, AttributeId::SOPInstanceUID)]
-    {
-        record.set(id, &from_column(row.try_get(at)?));
-    }
-    Ok(Some((kind, StoredFile { location, record, checksum: None, differs: false, declared: String::new() })))
+    let uid = |at| Ok::<_, ServerFailure>(from_column(row.try_get(at)?));
+    let (study, series, instance) = (uid(4)?, uid(5)?, uid(6)?);
+    Ok(Some((kind, conflicting(location, [&study, &series, &instance]))))
 }
 
 /// Reads the marks of these files, and the conflicts of them or of these instances.

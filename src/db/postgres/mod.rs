@@ -21,6 +21,7 @@ mod ledger;
 mod load;
 mod maintenance;
 mod marks;
+mod pieces;
 mod promises;
 mod question;
 mod reader;
@@ -33,5 +34,6 @@ mod writer;
 
 pub use address::PostgresAddress;
 pub(super) use address::is_address;
+pub(super) use pieces::PostgresCopy;
 pub use reader::PostgresReader;
 pub use writer::{PostgresWriter, PostgresWriterHandle};

@@ -51,7 +51,7 @@ impl PostgresReader {
     }
 
     /// The connection, which is made again if it was lost.
-    fn connection(&mut self) -> Result<&mut ServerConnection, Error> {
+    pub(super) fn connection(&mut self) -> Result<&mut ServerConnection, Error> {
         if self.connection.as_ref().is_none_or(ServerConnection::is_closed) {
             self.connection = None;
             let mut connection = ServerConnection::open(&self.address, ServerSession::Reads)?;

@@ -11,28 +11,82 @@ pub(super) const POSTGRES_SCHEMA_VERSION: i32 = 1;
 /// Number of the lock under which tables are made and changed: "dcmdex" in ASCII.
 const SCHEMA_LOCK: i64 = 0x6463_6D64_6578;
 
+/// The version of tables that a copy is made in. Programs that do not know of copies take it for an
+/// older schema, and do not use them either.
+const UNFINISHED_COPY: i32 = 0;
+
+/// Number of the lock that a program holds while it makes a copy.
+const COPY_LOCK: i64 = SCHEMA_LOCK + 1;
+
 /// Makes the tables if there are none. Of several processes that begin at once, one makes them.
 pub(super) fn prepare(connection: &mut ServerConnection, address: &PostgresAddress) -> Result<(), Error> {
-    let prepared = connection
+    in_transaction(connection, address, |connection| {
+        if version(connection)?.is_none() {
+            make(connection, POSTGRES_SCHEMA_VERSION)?;
+        }
+        check(connection, address)
+    })
+}
+
+/// Changes tables in one transaction. Other processes that do so wait.
+fn in_transaction(
+    connection: &mut ServerConnection,
+    address: &PostgresAddress,
+    work: impl FnOnce(&mut ServerConnection) -> Result<(), ServerFailure>,
+) -> Result<(), Error> {
+    let done = connection
         .run("BEGIN")
-        .and_then(|()| make(connection, address))
+        .and_then(|()| connection.execute("SELECT pg_advisory_xact_lock($1)", &[&SCHEMA_LOCK]))
+        .and_then(|_| work(connection))
         .and_then(|()| connection.run("COMMIT"))
         .map_err(|failure| failure.of(address.shown()));
-    if prepared.is_err() {
+    if done.is_err() {
         // The connection may be gone, and the first error says so.
         let _gone = connection.run("ROLLBACK");
     }
-    prepared
+    done
 }
 
-fn make(connection: &mut ServerConnection, address: &PostgresAddress) -> Result<(), ServerFailure> {
-    connection.execute("SELECT pg_advisory_xact_lock($1)", &[&SCHEMA_LOCK])?;
-    if version(connection)?.is_none() {
-        connection.run(include_str!("schema.sql"))?;
-        connection.run(&format!("INSERT INTO dcmdex_index (schema_version) VALUES ({POSTGRES_SCHEMA_VERSION})"))?;
-        index_names(connection)?;
+fn make(connection: &mut ServerConnection, version: i32) -> Result<(), ServerFailure> {
+    connection.run(include_str!("schema.sql"))?;
+    connection.run(&format!("INSERT INTO dcmdex_index (schema_version) VALUES ({version})"))?;
+    index_names(connection)
+}
+
+/// Prepares an empty database for a copy of another index. What a copy that was broken off has left
+/// there goes.
+pub(super) fn begin_copy(connection: &mut ServerConnection, address: &PostgresAddress) -> Result<(), Error> {
+    let path = address.path();
+    let row = connection.query_one("SELECT pg_try_advisory_lock($1)", &[&COPY_LOCK]);
+    let is_ours = row.and_then(|row| Ok(row.try_get::<_, bool>(0)?)).map_err(|failure| failure.of(address.shown()))?;
+    if !is_ours {
+        return Err(Error::InUse { path });
     }
-    check(connection, address)
+    in_transaction(connection, address, |connection| match version(connection)? {
+        None => make(connection, UNFINISHED_COPY),
+        Some(UNFINISHED_COPY) => {
+            connection.run(&format!("TRUNCATE {COPIED_TABLES}; UPDATE dcmdex_index SET index_id = NULL"))
+        }
+        Some(POSTGRES_SCHEMA_VERSION) if is_empty(connection)? => {
+            connection.run(&format!("UPDATE dcmdex_index SET schema_version = {UNFINISHED_COPY}"))
+        }
+        Some(_) => Err(Error::HasContent { path }.into()),
+    })
+}
+
+/// The tables that a copy fills.
+const COPIED_TABLES: &str = "writer_slot, directory, study, study_patient, shelf, instance, copy, file_mark, conflict, \
+     scan, watch, mount_point";
+
+fn is_empty(connection: &mut ServerConnection) -> Result<bool, ServerFailure> {
+    let sql = "SELECT NOT EXISTS (SELECT FROM directory) AND NOT EXISTS (SELECT FROM scan) AND index_id IS NULL \
+               FROM dcmdex_index";
+    Ok(connection.query_one(sql, &[])?.try_get(0)?)
+}
+
+/// Makes a copy an index that everybody uses.
+pub(super) fn end_copy(connection: &mut ServerConnection) -> Result<(), ServerFailure> {
+    connection.run(&format!("UPDATE dcmdex_index SET schema_version = {POSTGRES_SCHEMA_VERSION}"))
 }
 
 /// Makes the index for parts of names. A server without the extension answers them more slowly.
@@ -66,6 +120,7 @@ pub(super) fn check(connection: &mut ServerConnection, address: &PostgresAddress
     let path = address.path();
     let (found, known) = match version(connection)? {
         None => return Err(Error::Missing { path }.into()),
+        Some(UNFINISHED_COPY) => return Err(Error::Unfinished { path }.into()),
         Some(version) => (version.cast_unsigned(), POSTGRES_SCHEMA_VERSION.cast_unsigned()),
     };
     Err(match found {

@@ -56,3 +56,23 @@ fn a_node_stores_finds_and_sends_with_a_database() {
     assert_eq!(count(&place, &index, "IMAGE"), 12);
     place.run(["check", "--index", &index, "--files"]).expect(0);
 }
+
+#[test]
+fn an_index_moves_from_a_file_to_a_database_and_back() {
+    let (place, index) = trees();
+    place.run(["scan", "--index", "one.db", "one", "two"]).expect(0);
+    let copied = place.run(["copy-index", "one.db", &index]).expect(0).stdout;
+    assert!(copied.contains("2 studies, 4 series, 12 instances; read again, and the same"), "{copied}");
+    assert!(copied.contains("the copy does not have: who sent objects and when"), "{copied}");
+    assert_eq!(count(&place, &index, "IMAGE"), 12);
+    // Nothing has to be read again.
+    let scanned = place.run(["scan", "--index", &index, "--json", "one", "two"]).expect(0).json();
+    assert_eq!((&scanned[0]["unchanged"], &scanned[0]["indexed"]), (&12.into(), &0.into()), "{scanned:?}");
+    let back = place.run(["copy-index", "--json", &index, "back.db"]).expect(0).json();
+    assert_eq!((&back[0]["instances"], &back[0]["left_behind"]), (&12.into(), &serde_json::json!([])));
+    assert_eq!(count(&place, "back.db", "SERIES"), count(&place, "one.db", "SERIES"));
+    let refused = place.run(["copy-index", "one.db", "back.db"]).expect(2).stderr;
+    assert!(refused.contains("both files"), "{refused}");
+    let refused = place.run(["copy-index", &index, "back.db"]).expect(2).stderr;
+    assert!(refused.contains("there is something at back.db"), "{refused}");
+}

@@ -545,7 +545,7 @@ index_test_suite!(in_postgres, super::Postgres);
 
 /// Everything in an index that the histories of `model_based` produce, without row numbers.
 #[derive(Debug, PartialEq)]
-struct Said {
+pub(super) struct Said {
     answers: Vec<Vec<String>>,
     locations: Vec<(String, Option<Location>, Vec<String>)>,
     files: Vec<(std::ffi::OsString, bool, bool)>,
@@ -553,7 +553,7 @@ struct Said {
     syntaxes: Vec<(String, String)>,
 }
 
-fn said(engine: &impl Engine) -> Said {
+pub(super) fn said(engine: &impl Engine) -> Said {
     let mut reader = engine.reader();
     let patient = [PatientID, IssuerOfPatientID, PatientName, PatientBirthDate, PatientSex, PatientComments];
     let of_patient = [&patient[..], &[NumberOfPatientRelatedStudies, NumberOfPatientRelatedInstances]].concat();

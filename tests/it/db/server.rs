@@ -12,7 +12,7 @@ use dcmdex::model::level::QueryRetrieveLevel::{Image, Patient, Series, Study};
 use super::engines::stored;
 use super::*;
 use crate::util::certificates::Authority;
-use crate::util::postgres::{PostgresServer, server};
+use crate::util::postgres::{PostgresServer, database_of, server};
 
 fn with_key(level: QueryRetrieveLevel, key: (AttributeId, &str), returned: &[AttributeId]) -> FindRequest {
     let matching_keys = vec![MatchingKey { attribute: key.0, matching: matching(key.0, key.1) }];
@@ -99,11 +99,6 @@ fn two_writers_of_the_same_studies_do_not_hinder_each_other() {
     assert_sound(&index);
     let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
     assert_eq!(server().sql(&database_of(&index), deadlocks), "0");
-}
-
-fn database_of(index: &Path) -> String {
-    let text = index.to_str().unwrap();
-    text["postgresql:///".len()..].split('?').next().unwrap().to_owned()
 }
 
 #[test]

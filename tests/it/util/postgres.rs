@@ -169,6 +169,25 @@ impl PostgresServer {
         String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
     }
 
+    /// Runs SQL in a transaction that stays open.
+    pub(crate) fn hold(&self, database: &str, sql: &str) -> HeldTransaction<'_> {
+        let mut psql = program("psql");
+        let sleeping = format!("{sql}; SELECT pg_sleep(3600)");
+        psql.args(["-qAtX", "-U", USER, "-d", database, "-c", &sleeping, "-h"]).arg(&self.directory);
+        let psql = psql.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let sleeps =
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()";
+        while self.sql(database, sleeps) == "0" {}
+        HeldTransaction { server: self, database: database.to_owned(), psql }
+    }
+
+    /// Ends all other connections to a database.
+    pub(crate) fn disconnect_all(&self, database: &str) {
+        let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                   WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        self.sql(database, sql);
+    }
+
     /// Makes an empty database, and returns its address as the path of an index.
     pub(crate) fn database(&self) -> PathBuf {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -183,6 +202,20 @@ impl PostgresServer {
     }
 }
 
+/// A transaction that another process holds open. It ends when this is dropped.
+pub(crate) struct HeldTransaction<'s> {
+    server: &'s PostgresServer,
+    database: String,
+    psql: Child,
+}
+
+impl Drop for HeldTransaction<'_> {
+    fn drop(&mut self) {
+        self.server.disconnect_all(&self.database);
+        self.psql.wait().unwrap();
+    }
+}
+
 impl Drop for PostgresServer {
     fn drop(&mut self) {
         drop(self.shell.stdin.take());
@@ -194,4 +227,10 @@ impl Drop for PostgresServer {
 pub(crate) fn server() -> &'static PostgresServer {
     static SERVER: OnceLock<PostgresServer> = OnceLock::new();
     SERVER.get_or_init(|| PostgresServer::start(&[]))
+}
+
+/// The name of the database that an index of [`PostgresServer::database`] is in.
+pub(crate) fn database_of(index: &Path) -> String {
+    let text = index.to_str().unwrap();
+    text["postgresql:///".len()..].split('?').next().unwrap().to_owned()
 }

@@ -15,7 +15,8 @@ use super::files::MissingIn;
 use super::rows::Result;
 use super::scans::{self, ScanState};
 use super::tables::Tables;
-use super::{arrivals, commit};
+use super::{arrivals, commit, pieces};
+use crate::db::contents::Contents;
 use crate::db::{
     CorrectionChange, CorrectionEffect, Durability, Error, EventRecording, KnownLocation, Mounted, Received,
     RemovedCounts, ScannedDirectory, StoreOutcome, Tally,
@@ -241,6 +242,11 @@ impl<'c> Batch<'c> {
             self.tables.changes.events.note_stored(&received.record, &received.sender);
         }
         Ok((outcome, first))
+    }
+
+    /// Takes a piece of another index. The index has none of its instances.
+    pub(in super::super) fn put_piece(&mut self, piece: &Contents) -> Result<()> {
+        pieces::put(&mut self.tables, piece)
     }
 
     /// Leaves out so many change numbers.

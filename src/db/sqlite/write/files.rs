@@ -84,6 +84,13 @@ impl<'c> Files<'c> {
         Ok(place_from_number(place)?)
     }
 
+    /// The path of a directory.
+    pub(super) fn path_of(&self, directory: i64) -> Result<PathBuf> {
+        self.connection
+            .prepare_cached("SELECT path FROM directory WHERE id = ?1")?
+            .query_row([directory], |row| Ok(path_from_sql(row.get_ref(0)?)?.into()))
+    }
+
     /// The first location of an instance, with its checksum.
     pub(super) fn first_location(&self, existing: &InstanceRow) -> Result<KnownLocation> {
         let (place, directory) = self
@@ -236,10 +243,15 @@ impl<'c> Files<'c> {
             Place::MetadataOnly => OsStr::new(record.value(AttributeId::SOPInstanceUID)),
             Place::InPlace | Place::Managed | Place::Archive => file.name,
         };
+        tally.faulty += 1;
+        self.write_faults(file.directory, name, &fault_text(record))
+    }
+
+    /// Writes the faults of a file.
+    pub(super) fn write_faults(&self, directory: i64, name: &OsStr, faults: &str) -> Result<()> {
         self.connection
             .prepare_cached("INSERT OR REPLACE INTO file_fault (directory, file_name, faults) VALUES (?1, ?2, ?3)")?
-            .execute(params![file.directory, PathValue(name), fault_text(record)])?;
-        tally.faulty += 1;
+            .execute(params![directory, PathValue(name), faults])?;
         Ok(())
     }
 

@@ -51,7 +51,7 @@ fn content_of<'a>(record: &'a InstanceRecord, file: &File<'_>) -> ObjectContent<
 }
 
 /// What the index keeps of the record of a further location: nothing if the first one has the same.
-fn record_beside(record: &InstanceRecord, first: &InstanceRecord) -> Option<String> {
+pub(super) fn record_beside(record: &InstanceRecord, first: &InstanceRecord) -> Option<String> {
     (!is_same_object(record, first)).then(|| record_text(record))
 }
 

@@ -1,0 +1,198 @@
+//! A database as the source of a copy in another engine, and as its target.
+
+use std::collections::BTreeSet;
+
+use tokio_postgres::Row;
+
+use super::address::PostgresAddress;
+use super::admin;
+use super::connection::ServerConnection;
+use super::error::ServerFailure;
+use super::group::IndexChanger;
+use super::keys::{path_from, place_from};
+use super::load::{self, PartNeeds};
+use super::maintenance;
+use super::marks::{self, CONFLICT_COLUMNS, FileMarks, MARK_COLUMNS, conflict_of};
+use super::reader::PostgresReader;
+use super::schema;
+use crate::db::contents::{Contents, FileKey, StoredFile, kind};
+use crate::db::pieces::{OnPiece, PieceOutlet};
+use crate::db::{Error, IndexStatus, Mounted};
+use crate::model::attribute::AttributeId;
+
+/// Instances of shelves that are read at once. One shelf may have more.
+const READ_AT_ONCE: i64 = 4096;
+
+/// Rows that are read at once from a cursor.
+const FETCHED: usize = 1000;
+
+impl PostgresReader {
+    /// Gives away the index in pieces, as it is at one moment.
+    pub(in crate::db) fn each_piece(&mut self, on_piece: OnPiece<'_>) -> Result<(), Error> {
+        let server = self.server().to_owned();
+        at_one_moment(self.connection()?, on_piece).map_err(|failure| failure.of(&server))
+    }
+}
+
+fn at_one_moment(connection: &mut ServerConnection, on_piece: OnPiece<'_>) -> Result<(), ServerFailure> {
+    connection.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
+    let given = each_piece(connection, &mut PieceOutlet::new(on_piece));
+    let ended = connection.run("ROLLBACK");
+    given.and(ended)
+}
+
+fn each_piece(connection: &mut ServerConnection, outlet: &mut PieceOutlet<'_>) -> Result<(), ServerFailure> {
+    each_row(connection, outlet, "directory", "SELECT place, path FROM directory", |piece, row| {
+        piece.directories.insert((kind(place_from(row.try_get(0)?)), path_from(row.try_get(1)?)));
+        Ok(())
+    })?;
+    outlet.flush()?;
+    instances(connection, outlet)?;
+    outlet.flush()?;
+    let mut files = FileMarks::default();
+    each_row(connection, outlet, "marks", &format!("SELECT {MARK_COLUMNS} FROM file_mark"), |piece, row| {
+        files.add(row)?;
+        let FileMarks { unindexed, missing, faults, .. } = std::mem::take(&mut files);
+        piece.unindexed.extend(unindexed);
+        piece.missing.extend(missing);
+        piece.faults.extend(faults);
+        Ok(())
+    })?;
+    each_row(connection, outlet, "conflicts", &format!("SELECT {CONFLICT_COLUMNS} FROM conflict"), |piece, row| {
+        if let Some((kind, object)) = conflict_of(row)? {
+            let uid = object.record.value(AttributeId::SOPInstanceUID).to_owned();
+            piece.conflicts.insert((kind, uid, object.key()), object);
+        }
+        Ok(())
+    })?;
+    each_row(connection, outlet, "mounts", "SELECT path FROM mount_point", |piece, row| {
+        piece.mount_points.insert(path_from(row.try_get(0)?));
+        Ok(())
+    })?;
+    each_row(connection, outlet, "scans", admin::SCANS, |piece, row| {
+        piece.scans.push(admin::scan_of(row)?);
+        Ok(())
+    })?;
+    each_row(connection, outlet, "watches", "SELECT roots, state FROM watch", |piece, row| {
+        piece.watches.insert(row.try_get(0)?, row.try_get(1)?);
+        Ok(())
+    })?;
+    each_row(connection, outlet, "ids", "SELECT index_id FROM dcmdex_index", |piece, row| {
+        piece.id = row.try_get(0)?;
+        Ok(())
+    })?;
+    Ok(outlet.flush()?)
+}
+
+/// Adds something of each row to the pieces. The rows come through a cursor of this name.
+fn each_row(
+    connection: &mut ServerConnection,
+    outlet: &mut PieceOutlet<'_>,
+    cursor: &str,
+    sql: &str,
+    mut add: impl FnMut(&mut Contents, &Row) -> Result<(), ServerFailure>,
+) -> Result<(), ServerFailure> {
+    connection.run(&format!("DECLARE copied_{cursor} NO SCROLL CURSOR FOR {sql}"))?;
+    loop {
+        let rows = connection.query(&format!("FETCH {FETCHED} FROM copied_{cursor}"), &[])?;
+        for row in &rows {
+            add(&mut outlet.piece, row)?;
+            outlet.added()?;
+        }
+        if rows.len() < FETCHED {
+            return Ok(());
+        }
+    }
+}
+
+/// The instances, those of a study one after the other.
+fn instances(connection: &mut ServerConnection, outlet: &mut PieceOutlet<'_>) -> Result<(), ServerFailure> {
+    let rows = connection.query("SELECT id, instance_count FROM shelf ORDER BY study, id", &[])?;
+    let mut shelves = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
+    loop {
+        let (mut ids, mut count): (Vec<i64>, i64) = (Vec::new(), 0);
+        while count < READ_AT_ONCE
+            && let Some(shelf) = shelves.next()
+        {
+            let (id, instances): (i64, i64) = shelf.map_err(|error: tokio_postgres::Error| error)?;
+            ids.push(id);
+            count += instances;
+        }
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let loaded = load::instances_of(connection, &ids)?;
+        let uids: BTreeSet<String> = loaded.files.keys().cloned().collect();
+        let files: BTreeSet<FileKey> = loaded.files.values().flatten().map(StoredFile::key).collect();
+        let marks = marks::load(connection, &uids, &files)?;
+        outlet.piece.missing.extend(marks.missing);
+        for (uid, held) in loaded.files {
+            outlet.piece.instances.insert(uid, held);
+        }
+        outlet.flush()?;
+    }
+}
+
+/// A database that pieces are written to. Nobody uses it before it is whole.
+pub(in crate::db) struct PostgresCopy(IndexChanger);
+
+impl PostgresCopy {
+    /// Takes an empty database, or one in which a copy was broken off.
+    ///
+    /// # Errors
+    /// [`Error::HasContent`] if there is an index.
+    pub(in crate::db) fn create(address: &PostgresAddress) -> Result<Self, Error> {
+        IndexChanger::for_copy(address).map(Self)
+    }
+
+    pub(in crate::db) fn put(&mut self, piece: &Contents) -> Result<(), Error> {
+        self.write(piece).map_err(|failure| failure.of(self.0.server()))
+    }
+
+    fn write(&mut self, piece: &Contents) -> Result<(), ServerFailure> {
+        let first_study = |held: &Vec<StoredFile>| {
+            held.first().map(|first| first.record.value(AttributeId::StudyInstanceUID).to_owned())
+        };
+        let marked = piece.unindexed.keys().chain(&piece.missing).chain(piece.faults.keys());
+        let needs = PartNeeds {
+            uids: piece.instances.keys().cloned().collect(),
+            studies: piece.instances.values().filter_map(first_study).collect(),
+            directories: piece.directories.clone(),
+            locations: marked.chain(piece.conflicts.keys().map(|(.., file)| file)).cloned().collect(),
+            ..PartNeeds::default()
+        };
+        self.0.change(&needs, |contents| contents.add_piece(piece))?;
+        for path in &piece.mount_points {
+            maintenance::mount_point(&mut self.0, path, Mounted::Yes)?;
+        }
+        for (roots, state) in &piece.watches {
+            maintenance::note_watch(&mut self.0, roots, Some(state))?;
+        }
+        if piece.id.is_some() {
+            maintenance::name_index(&mut self.0, piece.id.as_deref())?;
+        }
+        maintenance::put_scans(&mut self.0, &piece.scans)
+    }
+
+    /// What the database has now, in numbers, and what disagrees there.
+    pub(in crate::db) fn status(&mut self) -> Result<(IndexStatus, usize), Error> {
+        let asked = self.0.connection().and_then(|connection| {
+            // A plan for empty tables would take minutes with full ones.
+            connection.run("ANALYZE")?;
+            Ok((admin::status(connection)?, admin::all_findings(connection)?.len()))
+        });
+        asked.map_err(|failure| failure.of(self.0.server()))
+    }
+
+    /// Gives away what was written.
+    pub(in crate::db) fn each_piece(&mut self, on_piece: OnPiece<'_>) -> Result<(), Error> {
+        let given = self.0.connection().and_then(|connection| at_one_moment(connection, on_piece));
+        given.map_err(|failure| failure.of(self.0.server()))
+    }
+
+    /// Has everybody use the database.
+    pub(in crate::db) fn finish(mut self) -> Result<(), Error> {
+        let ended = self.0.transaction(|connection, _| schema::end_copy(connection));
+        ended.map_err(|failure| failure.of(self.0.server()))
+    }
+}

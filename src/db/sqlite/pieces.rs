@@ -1,0 +1,118 @@
+//! An index file as the source of a copy in another engine, and as its target.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::copying::IndexHold;
+use super::reader::SqliteReader;
+use super::write::each_piece;
+use super::writer::{SqliteWriter, WriterOptions};
+use crate::db::contents::Contents;
+use crate::db::pieces::{OnPiece, PieceOutlet};
+use crate::db::{Arrivals, Error};
+use crate::files::{parent_of, rename_without_replacing, sync_directory, with_suffix};
+
+/// What a copy in another engine lacks: in words, its table, and which rows say that it is there.
+const LEFT_BEHIND: [(&str, &str, &str); 6] = [
+    ("who sent objects and when", "arrival", "true"),
+    ("the worklist", "worklist_item", "true"),
+    ("performed procedure steps", "performed_step", "true"),
+    ("events", "event", "true"),
+    ("values of declared attributes", "instance_group", "declared_set <> ''"),
+    ("corrections that were undone", "correction", "undone_ms IS NOT NULL"),
+];
+
+/// What a copy must not lack: without it, queries or scans would say something else.
+const REFUSED: [(&str, &str, &str); 2] =
+    [("corrections that hold", "correction", "undone_ms IS NULL"), ("removed instances", "removed_instance", "true")];
+
+impl SqliteReader {
+    /// Gives away the index in pieces, as it is at one moment. Declared values are not in them.
+    pub(in crate::db) fn each_piece(&mut self, on_piece: OnPiece<'_>) -> Result<(), Error> {
+        let transaction = self.connection.unchecked_transaction()?;
+        each_piece(&transaction, &mut PieceOutlet::new(on_piece))?;
+        Ok(transaction.finish()?)
+    }
+
+    /// What a copy in another engine lacks, in words.
+    ///
+    /// # Errors
+    /// [`Error::NotCopied`] if answers would not be the same without it.
+    pub(in crate::db) fn left_behind(&mut self) -> Result<Vec<&'static str>, Error> {
+        if let Some(what) = self.found(&REFUSED)?.first() {
+            return Err(Error::NotCopied { what });
+        }
+        self.found(&LEFT_BEHIND)
+    }
+
+    /// Which of these the index has. An older index lacks some tables.
+    fn found(&self, sought: &[(&'static str, &str, &str)]) -> Result<Vec<&'static str>, Error> {
+        let mut found = Vec::new();
+        for (what, table, rows) in sought {
+            let sql = format!("SELECT EXISTS (SELECT 1 FROM {table} WHERE {rows})");
+            if self.connection.table_exists(None, *table)? && self.connection.query_row(&sql, [], |row| row.get(0))? {
+                found.push(*what);
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// A new index file that pieces are written to. It gets its name when it is whole.
+pub(in crate::db) struct SqliteCopy {
+    writer: SqliteWriter,
+    part: PathBuf,
+    path: PathBuf,
+}
+
+impl SqliteCopy {
+    /// Makes the file under another name. What a copy that was killed has left there goes.
+    ///
+    /// # Errors
+    /// [`Error::HasContent`] if there is something at the path.
+    pub(in crate::db) fn create(path: &Path, options: WriterOptions) -> Result<Self, Error> {
+        if path.symlink_metadata().is_ok() {
+            return Err(Error::HasContent { path: path.to_owned() });
+        }
+        let part = with_suffix(path, ".copying");
+        remove_index(&part)?;
+        Ok(Self { writer: SqliteWriter::open(&part, options)?, part, path: path.to_owned() })
+    }
+
+    pub(in crate::db) fn put(&self, piece: Contents) -> Result<(), Error> {
+        let handle = self.writer.handle();
+        let (id, piece) = (piece.id.clone(), Arc::new(piece));
+        handle.maintain(move |batch| batch.put_piece(&piece))?;
+        id.map_or(Ok(()), |id| handle.name_index(Some(id)).map(drop))
+    }
+
+    /// A reader of the file as it is now.
+    pub(in crate::db) fn reader(&self) -> Result<SqliteReader, Error> {
+        SqliteReader::open(&self.part)
+    }
+
+    /// Gives the file its name.
+    pub(in crate::db) fn finish(self) -> Result<(), Error> {
+        self.writer.close()?;
+        // The log has the name of the file, so nothing may be left in it.
+        drop(IndexHold::take(&self.part)?);
+        let failed = |source| Error::Io { path: self.path.clone(), source };
+        rename_without_replacing(&self.part, &self.path).map_err(failed)?;
+        sync_directory(parent_of(&self.path)).map_err(failed)?;
+        remove_index(&self.part)
+    }
+}
+
+/// Removes an index file and what is beside it.
+fn remove_index(path: &Path) -> Result<(), Error> {
+    for suffix in ["", "-wal", "-shm", "-turn"] {
+        let path = with_suffix(path, suffix);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != ErrorKind::NotFound => return Err(Error::Io { path, source }),
+            _ => {}
+        }
+    }
+    Ok(())
+}
