@@ -27,7 +27,7 @@ pub(crate) fn index_a_folder(index: &Path, folder: &Path) -> anyhow::Result<Summ
     // The settings are those of the program: this one is set here, all others have their defaults.
     let environment = vec![("DCMDEX_INDEX".into(), index.into())];
     let config = Config::load(&Sources { environment, ..Sources::default() }, &std::env::current_dir()?)?;
-    let options = config.scanner_options();
+    let options = config.scan.clone();
     let roots = Roots::find(&[folder.to_owned()], &options)?;
 
     // One thread writes the index. It creates the file if there is none.

@@ -40,7 +40,7 @@ pub(crate) async fn run_a_node(
         // Without objects, the node keeps the index entry of what arrives and nothing else.
         objects: config.store_options().map(|options| Objects::open(&options)).transpose()?.map(Arc::new),
         writer: writer.handle(),
-        policy: config.receive_policy(),
+        policy: config.receive,
         clock: Clock::System,
         wanted: Wanted::with_declared(&config.declared),
         under_way: Arc::default(),
@@ -49,13 +49,13 @@ pub(crate) async fn run_a_node(
     let services = NodeServices {
         storage: Some(Arc::new(storage)),
         find: Some(Arc::new(Find::new(config.index.clone(), config.find.clone()))),
-        retrieve: Some(Arc::new(Retrieve::new(config.index.clone(), config.retrieve_options()))),
+        retrieve: Some(Arc::new(Retrieve::new(config.index.clone(), config.retrieve.clone()))),
         worklist: None,
         commitment: None,
         peers: SharedPeers::new(config.peers.clone(), None),
         audit: dcmdex::audit::Auditor::off(),
     };
-    let node = Node::bind(config.scp_options(), services).await?;
+    let node = Node::bind(config.node.clone(), services).await?;
     node.local_addr().map(on_listening);
     node.run(shutdown).await;
     writer.close()?; // commits what is still queued

@@ -23,7 +23,7 @@
 //! let sources = Sources { environment, ..Sources::default() };
 //! let config = Config::load(&sources, &std::env::current_dir()?)?;
 //!
-//! let options = config.scanner_options();
+//! let options = config.scan.clone();
 //! let roots = Roots::find(&["fixtures/archive".into()], &options)?;
 //! let writer = Writer::open(&config.index, config.scan_writer_options())?;
 //! let handle = writer.handle();

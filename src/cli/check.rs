@@ -110,7 +110,7 @@ fn check(arguments: &CheckArgs, config: &Config, context: &mut Context) -> anyho
     let mut files = FileCounts { verified, ..FileCounts::default() };
     if arguments.files {
         let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(config.scan_jobs)
+            .num_threads(config.scan.jobs)
             .build()
             .context("cannot start threads to open objects")?;
         look_for_files(&mut reader, &pool, &mut files, &mut printer)?;

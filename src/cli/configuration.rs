@@ -178,7 +178,7 @@ fn who(config: &Config, admitted: Admitted) -> String {
         (Admitted::Table, _) => {
             format!("the peers in the table ({})", config.peers.table.as_ref().map_or(0, BTreeMap::len))
         }
-        (Admitted::Anyone, true) => format!("anyone who reaches {}", config.network.bind),
+        (Admitted::Anyone, true) => format!("anyone who reaches {}", config.node.bind),
         (Admitted::Anyone, false) => "anyone on this machine".to_owned(),
     }
 }

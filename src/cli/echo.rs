@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::model::ae_title::AeTitle;
 use crate::model::peer::{Peer, PeerAddress};
 use crate::ul::destination::Destination;
-use crate::ul::requestor::{self, ScuError, Waits};
+use crate::ul::requestor::{self, ScuError};
 use crate::ul::tls::PeerRoute;
 use crate::ul::tls::Tls;
 
@@ -37,15 +37,14 @@ pub(super) fn run(arguments: &EchoArgs, context: &mut Context) -> anyhow::Result
     let (ae_title, route) = peer(&arguments.peer, &config)?;
     let address = route.destination.address.clone();
     let is_tls = route.tls.is_some();
-    let network = &config.network;
-    let waits = Waits::as_acceptor(network.artim_timeout, network.read_timeout, network.write_timeout);
-    let echoed = requestor::echo(&config.ae_title, &ae_title, &route, waits);
+    let waits = config.node.waits();
+    let echoed = requestor::echo(&config.node.ae_title, &ae_title, &route, waits);
     let milliseconds = |time: std::time::Duration| time.as_secs_f64() * 1000.0;
     if arguments.json {
         let mut object = json!({
             "peer": ae_title.as_str(),
             "address": address.to_string(),
-            "calling_ae_title": config.ae_title.as_str(),
+            "calling_ae_title": config.node.ae_title.as_str(),
             "answered": echoed.is_ok(),
         });
         match &echoed {
@@ -71,7 +70,7 @@ pub(super) fn run(arguments: &EchoArgs, context: &mut Context) -> anyhow::Result
         Err(_) if arguments.json => Ok(Exit::Failed),
         Err(error) => {
             let hint = hint(&error, is_tls).map_or_else(String::new, |hint| format!("; hint: {hint}"));
-            bail!("{ae_title} at {address}, called by {}: {error}{hint}", config.ae_title)
+            bail!("{ae_title} at {address}, called by {}: {error}{hint}", config.node.ae_title)
         }
     }
 }

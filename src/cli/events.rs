@@ -107,7 +107,7 @@ fn configure(index: &IndexArgs, context: &mut Context) -> anyhow::Result<Config>
 fn list(arguments: &EventListArgs, context: &mut Context) -> anyhow::Result<Exit> {
     let config = configure(&arguments.index, context)?;
     let mut reader = Reader::open(&config.index)?;
-    let source = EventSource { index: reader.index_id()?.unwrap_or_default(), node: config.ae_title.to_string() };
+    let source = EventSource { index: reader.index_id()?.unwrap_or_default(), node: config.node.ae_title.to_string() };
     if config.events.recording == EventRecording::Off {
         context.tell("the settings record no events; hint: `event_log.enabled = true`, or a receiver [[events]]");
     }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use crate::cli::context::in_one_line;
-use crate::config::{Config, StoreDurability};
-use crate::db::Admin as _;
+use crate::config::Config;
 use crate::db::open::{Reader, WriterHandle};
+use crate::db::{Admin as _, Durability};
 use crate::ingest::Wanted;
 use crate::model::clock::Clock;
 use crate::receive::journal::Journal;
@@ -45,7 +45,7 @@ pub(super) fn storage(config: &Config, objects: Option<Arc<Objects>>, writer: Wr
     Storage {
         objects,
         writer,
-        policy: config.receive_policy(),
+        policy: config.receive,
         clock: Clock::System,
         wanted: Wanted::with_declared(&config.declared),
         under_way: Arc::default(),
@@ -60,7 +60,7 @@ pub(super) fn start(
     writer: &WriterHandle,
 ) -> anyhow::Result<Option<Arc<Journal>>> {
     let path = objects.journal();
-    let is_wanted = config.journal_bytes > 0 && config.durability == StoreDurability::Full && writer.takes_journal();
+    let is_wanted = config.journal_bytes > 0 && config.durability == Durability::Full && writer.takes_journal();
     if !is_wanted || !objects.can_flush() {
         if is_wanted {
             tracing::warn!(

@@ -91,7 +91,7 @@ impl NodeReport {
         let health = Health::of(&self.config, now_ms);
         Ok(json!({
             "version": env!("CARGO_PKG_VERSION"),
-            "ae_title": self.config.ae_title.as_str(),
+            "ae_title": self.config.node.ae_title.as_str(),
             "started_ms": self.started_ms,
             "now_ms": now_ms,
             "ready": problems.is_empty(),

@@ -17,7 +17,7 @@ use crate::cli::context::{Chattiness, Context};
 use crate::config::Config;
 use crate::files::{UnfinishedFile, with_suffix};
 use crate::model::ae_title::AeTitle;
-use crate::ul::requestor::{self, Waits};
+use crate::ul::requestor;
 use crate::ul::tls::{PeerRoute, Tls};
 
 #[derive(Debug, Args)]
@@ -168,12 +168,11 @@ fn check(config: &Config, context: &mut Context) -> anyhow::Result<Exit> {
     // The key is read only for TLS, since only the service may have permission to read it.
     let wants_tls = config.peers.destinations.values().any(|destination| destination.tls);
     let tls = config.tls.as_ref().filter(|_| wants_tls).map(Tls::load).transpose()?.map(Arc::new);
-    let network = &config.network;
-    let waits = Waits::as_acceptor(network.artim_timeout, network.read_timeout, network.write_timeout);
+    let waits = config.node.waits();
     let mut failed = 0;
     for (title, destination) in &config.peers.destinations {
         let route = PeerRoute { destination: destination.clone(), tls: tls.clone() };
-        match requestor::echo(&config.ae_title, title, &route, waits) {
+        match requestor::echo(&config.node.ae_title, title, &route, waits) {
             Ok(_) => context.output.line(format_args!("{title}: answers at {}", destination.address))?,
             Err(error) => {
                 failed += 1;

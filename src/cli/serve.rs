@@ -125,7 +125,7 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
         Some(objects) => journaling::start(&config, objects, &writer.handle())?,
         None => None,
     };
-    let retrieve = Arc::new(Retrieve::new(config.index.clone(), config.retrieve_options()));
+    let retrieve = Arc::new(Retrieve::new(config.index.clone(), config.retrieve.clone()));
     let scrubbing = Scrubbing::start(&config, Arc::clone(retrieve.delivery().verified()))?;
     let monitor = config.monitoring.map(|address| (address, monitoring::sources(&config, writer.handle())));
     let watching = Watching::start(&config, writer.handle())?;
@@ -201,7 +201,7 @@ fn offers(
     let find = Find::new(config.index.clone(), config.find.clone()).with_min_free(config.min_free_bytes);
     let peers = SharedPeers::new(config.peers.clone(), tls);
     let http = HttpStart::of(config, peers.tls(), (retrieve.delivery(), &storage), audit)?;
-    let commitment = Commitment::new(Arc::clone(&retrieve), config.files_in_place());
+    let commitment = Commitment::new(Arc::clone(&retrieve), config.files_in_place);
     let services = NodeServices {
         storage: Some(Arc::clone(&storage)),
         find: Some(Arc::new(find)),
@@ -420,10 +420,10 @@ fn warn_when_open(config: &Config) {
     if !config.is_reachable_from_outside() {
         return;
     }
-    let address = config.network.bind;
+    let address = config.node.bind;
     // A client without a certificate of our authorities cannot associate.
     let guarded = config.tls.as_ref().map(|tls| tls.client_certificates) == Some(ClientCertificates::Required)
-        && config.plain == Plain::Refuse;
+        && config.node.plain == Plain::Refuse;
     let Some(table) = config.peers.table.as_ref() else {
         if guarded {
             return;
@@ -496,7 +496,7 @@ where
     stop_on_signals(&shutdown)?;
     let mut hang_ups = signal(SignalKind::hangup()).context("cannot handle signals")?;
     let peers = services.peers.clone();
-    let node = Node::bind(config.scp_options(), services).await.map_err(with_port_hint)?;
+    let node = Node::bind(config.node.clone(), services).await.map_err(with_port_hint)?;
     let users = http.as_ref().map(|http| http.services.users.clone());
     let tokens = http.as_ref().and_then(|http| http.tokens.clone());
     let web = match http {
@@ -724,7 +724,7 @@ fn log_listening(config: &Config, node: &Node, (web, monitor): (Option<&Web>, Op
         tls_address = node.tls_addr().map(tracing::field::display),
         http_address = web.map(Web::local_addr).map(tracing::field::display),
         monitoring_address = monitor.map(Monitor::local_addr).map(tracing::field::display),
-        ae_title = %config.ae_title,
+        ae_title = %config.node.ae_title,
         access = config.admitted_in_words()?,
         index = %config.index.display(),
         keeps,

@@ -6,8 +6,10 @@
 
 use std::collections::BTreeMap;
 
+use super::Config;
 use super::entries::FileEntry;
-use super::{Config, Error, SettingProblem};
+use super::setting::SettingProblem;
+use super::sources::Error;
 use crate::access::peers::{Grant, Security};
 use crate::config::keys::settings;
 use crate::config::setting::Origin;
@@ -58,7 +60,7 @@ impl Config {
             (AccessMode::Auto, None) => format!(
                 "others can reach {}, and nothing says who may associate; hint: write a [[peer]] for each node that may, or \
                  `access = \"anyone\"` (--access anyone) to let in everyone who reaches the port",
-                self.network.bind
+                self.node.bind
             ),
             (AccessMode::Table, None) => {
                 "`access` is \"table\", and there is no table: write a [[peer]] for each node that \

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::Config;
+use super::check::Check;
 use super::keys::settings;
-use super::{Check, Config};
 use crate::audit::{AuditCollector, AuditOptions, CollectorOptions};
 
 /// Settings of the audit trail.
@@ -67,7 +68,7 @@ impl Config {
             max_bytes: audit.max_bytes,
             keep: audit.keep,
             collector,
-            node: self.ae_title.to_string(),
+            node: self.node.ae_title.to_string(),
         })
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use toml::Value;
 
 use super::SettingProblem;
-use super::keys::parse_value;
+use super::key::parse_value;
 use crate::config::setting::{Origin, Setting};
 
 /// One key of an entry.

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use super::check::Check;
 use super::entries::FileEntry;
 use super::keys::settings;
-use super::{Check, Config, SettingProblem};
+use super::{Config, SettingProblem};
 use crate::db::{EventKind, EventRecording};
 use crate::events::{EventOptions, EventReceiver, EventTarget, RecorderOptions, WebhookTarget, WebhookUrl};
 use crate::watch::Interval;
@@ -43,7 +44,7 @@ impl Config {
         let EventSettings { recording, quiet, keep, max_events, receivers } = self.events.clone();
         (recording != EventRecording::Off).then(|| EventOptions {
             index: self.index.clone(),
-            node: self.ae_title.to_string(),
+            node: self.node.ae_title.to_string(),
             recorder: RecorderOptions { quiet, keep, max_events },
             receivers,
         })

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 
 use super::entries::EntryTable;
-use super::keys::{KEYS, PEERS};
+use super::key::PEERS;
+use super::keys::KEYS;
 use crate::config::entries::ATTRIBUTE_TABLE;
 use crate::config::entries::EVENTS_TABLE;
 use crate::config::entries::PEER_TABLE;

@@ -4,8 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::keys::{KeyOf, Texts, settings};
-use super::{Check, Config, Error, SettingProblem};
+use super::check::Check;
+use super::key::{KeyOf, Texts};
+use super::keys::settings;
+use super::{Config, Error, SettingProblem};
 use crate::access::jwt::{ALGORITHMS, Issuer};
 use crate::access::users::Rights;
 use crate::web::{self, BaseUrl};
@@ -230,12 +232,12 @@ impl Config {
         Err(Error::Invalid(vec![SettingProblem { origin, message }]))
     }
 
-    /// Returns the options of HTTP. Its timeouts are those of the network.
+    /// Returns the options of HTTP. Its timeouts are those of the node.
     ///
     /// # Errors
     /// Fails as [`Self::http_anyone`] does.
     pub fn web_options(&self) -> Result<web::Options, Error> {
-        let (http, network) = (&self.http, &self.network);
+        let (http, node) = (&self.http, &self.node);
         Ok(web::Options {
             bind: http.bind,
             public_url: http.public_url.clone(),
@@ -246,12 +248,12 @@ impl Config {
             anyone: self.http_anyone()?.unwrap_or(Rights::NONE),
             max_connections: http.max_connections,
             max_connections_per_address: http.max_connections_per_address,
-            head_timeout: network.artim_timeout,
-            idle_timeout: network.idle_timeout,
-            read_timeout: network.read_timeout,
-            write_timeout: network.write_timeout,
-            query_time_limit: network.query_time_limit,
-            drain_timeout: network.drain_timeout,
+            head_timeout: node.artim_timeout,
+            idle_timeout: node.idle_timeout,
+            read_timeout: node.read_timeout,
+            write_timeout: node.write_timeout,
+            query_time_limit: node.query_time_limit,
+            drain_timeout: node.drain_timeout,
             max_results: http.max_results,
             metadata_cache_bytes: http.metadata_cache_bytes,
             min_free_bytes: self.min_free_bytes,

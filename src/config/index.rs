@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
+use super::Config;
+use super::check::Check;
 use super::keys::settings;
-use super::{Check, Config};
 use crate::db::EventRecording;
 use crate::db::open::is_on_server;
 use crate::db::postgres::PostgresAddress;

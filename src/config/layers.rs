@@ -9,7 +9,8 @@ use toml::de::{DeTable, DeValue};
 
 use super::SettingProblem;
 use super::entries::{EntryTable, FileEntry, entry};
-use super::keys::{KEYS, Key, KeyOf, PEERS, SettingValue, VARIABLE_PREFIX, parse_value};
+use super::key::{Key, KeyOf, PEERS, SettingValue, VARIABLE_PREFIX, parse_value};
+use super::keys::KEYS;
 use crate::config::Origin;
 use crate::config::Setting;
 use crate::config::entries::ATTRIBUTE_TABLE;

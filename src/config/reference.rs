@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::keys::{KEYS, Key};
+use super::key::Key;
+use super::keys::KEYS;
 
 /// Returns the table of all settings in Markdown. Each row is a row of [`KEYS`].
 #[must_use]

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::check::{Check, real_path};
 use super::entries::FileEntry;
-use super::{Check, Config, Origin, Setting, SettingProblem, real_path};
+use super::{Config, Origin, Setting, SettingProblem};
 use crate::model::clock::Clock;
 use crate::scanner::{Filter, Rate, Settling, TapeFiles, Vanished, WalkOrder};
 use crate::watch::{DailyTime, Interval, SETTLED_AFTER, WatchPlan, WatchedRoots};
@@ -44,7 +45,7 @@ impl Config {
     }
 
     fn watch(&self, settings: &WatchSettings) -> WatchedRoots {
-        let mut options = self.scanner_options();
+        let mut options = self.scan.clone();
         options.full = false;
         // Whoever prunes what may not be mounted has to look at the list first.
         options.vanished = if settings.prune { Vanished::Prune } else { Vanished::Keep };

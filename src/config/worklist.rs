@@ -4,8 +4,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::Config;
+use super::check::Check;
 use super::keys::settings;
-use super::{Check, Config};
 use crate::mllp;
 use crate::model::ae_title::AeTitle;
 use crate::model::peer::AddressRange;
@@ -132,16 +133,16 @@ impl Config {
     /// Returns the options of the listener for HL7 messages. `None` if there is none.
     #[must_use]
     pub fn mllp_options(&self) -> Option<mllp::Options> {
-        let network = &self.network;
+        let node = &self.node;
         Some(mllp::Options {
             bind: self.worklist.hl7.filter(|_| self.worklist.enabled)?,
             senders: self.worklist.hl7_senders.clone().into(),
             max_connections: HL7_CONNECTIONS,
             max_connections_of_one: HL7_CONNECTIONS_OF_ONE,
             idle_timeout: HL7_IDLE,
-            read_timeout: network.read_timeout,
-            write_timeout: network.write_timeout,
-            drain_timeout: network.drain_timeout,
+            read_timeout: node.read_timeout,
+            write_timeout: node.write_timeout,
+            drain_timeout: node.drain_timeout,
         })
     }
 

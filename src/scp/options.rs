@@ -93,7 +93,8 @@ impl Options {
     }
 
     /// Returns the time limits for a peer that this node calls.
-    pub(super) fn waits(&self) -> Waits {
+    #[must_use]
+    pub fn waits(&self) -> Waits {
         Waits::as_acceptor(self.artim_timeout, self.read_timeout, self.write_timeout)
     }
 }

@@ -107,7 +107,7 @@ impl Manifest {
             schema_version: status.schema_version,
             index: config.index.to_string_lossy().into_owned(),
             index_id: reader.index_id()?,
-            ae_title: config.ae_title.to_string(),
+            ae_title: config.node.ae_title.to_string(),
             storage: config.store_options().map(|options| options.directory.to_string_lossy().into_owned()),
             patients: status.patients,
             studies: status.studies,

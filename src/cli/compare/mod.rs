@@ -32,7 +32,6 @@ use crate::model::clock::Clock;
 use crate::model::datetime::{self, Day};
 use crate::model::level::QueryRetrieveLevel;
 use crate::ul::query_scu::QueryScu;
-use crate::ul::requestor::Waits;
 
 /// Days that are asked for at once, before the number of answers is known.
 const DAYS_AT_ONCE: i64 = 31;
@@ -105,12 +104,11 @@ pub(super) fn run(arguments: &CompareArgs, context: &mut Context) -> anyhow::Res
         compare(&mut here, &mut there, days, arguments, context)?
     } else {
         let (ae_title, route) = peer(&arguments.with, &config)?;
-        let network = &config.network;
-        let waits = Waits::as_acceptor(network.artim_timeout, network.read_timeout, network.write_timeout);
-        let scu = QueryScu::new(&config.ae_title, &ae_title, route, waits)?;
+        let waits = config.node.waits();
+        let scu = QueryScu::new(&config.node.ae_title, &ae_title, route, waits)?;
         let mut there = PacsSide::new(scu, Duration::from_millis(arguments.pause));
         let compared = compare(&mut here, &mut there, days, arguments, context);
-        compared.with_context(|| format!("{ae_title}, called by {}", config.ae_title))?
+        compared.with_context(|| format!("{ae_title}, called by {}", config.node.ae_title))?
     };
     Ok(tell_end(&found, context))
 }

@@ -78,7 +78,7 @@ pub(super) fn run(arguments: &CorrectArgs, context: &mut Context) -> anyhow::Res
     let change = match arguments.undo {
         Some(number) => CorrectionChange::Undo { correction: known(&mut reader, &config, number)?, undone_ms: now_ms },
         None => {
-            let made = (now_ms, config.ae_title.to_string());
+            let made = (now_ms, config.node.ae_title.to_string());
             CorrectionChange::Make(Correction::new(values(&arguments.keys)?, values(&arguments.set)?, made)?)
         }
     };

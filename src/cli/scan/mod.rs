@@ -72,7 +72,7 @@ pub(super) fn run(arguments: &ScanArgs, context: &mut Context) -> anyhow::Result
     arguments.index.add_to(&mut flags)?;
     flags.0.extend(arguments.settings.flags());
     let config = context.configure(flags.0, Chattiness::Tool)?;
-    let options = config.scanner_options();
+    let options = config.scan.clone();
     let roots = match Roots::find(&arguments.paths, &options) {
         Err(scanner::Error::Missing { path }) => bail!(missing(&path, &config)),
         roots => roots?,

@@ -51,7 +51,7 @@ pub(crate) struct TestWeb {
 pub(crate) fn index_of(folder: &Path, index: &Path) {
     let environment = vec![("DCMDEX_INDEX".into(), index.into())];
     let config = Config::load(&Sources { environment, ..Sources::default() }, Path::new("/nowhere")).unwrap();
-    let options = config.scanner_options();
+    let options = config.scan.clone();
     let roots = Roots::find(&[folder.to_owned()], &options).unwrap();
     let writer = Writer::open(index, config.scan_writer_options()).unwrap();
     let handle = writer.handle();
