@@ -62,8 +62,7 @@ impl<S: Search> OtherArchive for IndexSide<S> {
                 .collect();
             let mut count = || row.next().and_then(|count| count.parse().ok());
             let counts = [count(), count()];
-            let date = values.get("StudyDate").and_then(|date| datetime::days(date));
-            let has_day = date.is_some_and(|days| days.start() == days.end());
+            let has_day = values.get("StudyDate").is_some_and(|date| datetime::one_day(date).is_some());
             let is_wanted = *question != StudyQuestion::WithoutDate || !has_day;
             if is_wanted {
                 found.insert(uid, ComparedStudy { values, counts });

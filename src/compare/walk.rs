@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::difference::{ArchiveDifference, DifferenceKind, differing_values};
 use super::{ComparedStudy, DayRange, Error, OtherArchive, StudyQuestion};
-use crate::model::calendar::{civil, days_before};
-use crate::model::datetime::Day;
+use crate::model::datetime::{Day, day_of, days_since_1970};
 
 /// Answers after which a range of days is asked for in halves. Many peers stop at some hundred, and
 /// some of them do not say so.
@@ -146,36 +145,27 @@ fn count_difference(uids: &[&str], what: &'static str, here: Option<u64>, there:
     ArchiveDifference { kind: DifferenceKind::OtherCount, uids, what, here: text(here), there: text(there) }
 }
 
-/// Days since 1970 of a day.
-fn number(day: Day) -> i64 {
-    let day = i64::from(day);
-    days_before(day / 10_000, day / 100 % 100, day % 100)
-}
-
-/// The day of a number of days since 1970.
-fn day(number: i64) -> Day {
-    let (year, month, day) = civil(number);
-    Day::try_from(year * 10_000 + month * 100 + day).unwrap_or_default()
-}
-
 /// The two halves of a range of more than one day.
 fn halves(range: DayRange) -> Option<[DayRange; 2]> {
-    let (first, last) = (number(range.first), number(range.last));
+    let (first, last) = (days_since_1970(range.first), days_since_1970(range.last));
     if first >= last {
         return None;
     }
     let middle = first + (last - first) / 2;
-    Some([DayRange { first: range.first, last: day(middle) }, DayRange { first: day(middle + 1), last: range.last }])
+    Some([
+        DayRange { first: range.first, last: day_of(middle) },
+        DayRange { first: day_of(middle + 1), last: range.last },
+    ])
 }
 
 /// Ranges of some days each, from the first day to the last one.
 #[must_use]
 pub fn ranges(whole: DayRange, days: i64) -> Vec<DayRange> {
-    let (mut at, last) = (number(whole.first), number(whole.last));
+    let (mut at, last) = (days_since_1970(whole.first), days_since_1970(whole.last));
     let mut found = Vec::new();
     while at <= last {
         let end = (at + days - 1).min(last);
-        found.push(DayRange { first: day(at), last: day(end) });
+        found.push(DayRange { first: day_of(at), last: day_of(end) });
         at = end + 1;
     }
     found
@@ -192,7 +182,7 @@ mod tests {
         assert_eq!(parts.first().map(|range| range.first), Some(20_231_215));
         assert_eq!(parts.last().map(|range| range.last), Some(20_240_302));
         for pair in parts.windows(2) {
-            assert_eq!(number(pair[0].last) + 1, number(pair[1].first));
+            assert_eq!(days_since_1970(pair[0].last) + 1, days_since_1970(pair[1].first));
         }
         let [one, other] = halves(DayRange { first: 20_240_228, last: 20_240_301 }).unwrap();
         assert_eq!((one.last, other.first), (20_240_229, 20_240_301));

@@ -7,7 +7,7 @@ use std::io::Write as _;
 use dicom_core::VR;
 use serde::de::IgnoredAny;
 
-use crate::model::calendar::{civil, days_before};
+use crate::model::calendar::civil;
 use crate::model::datetime;
 
 /// Type of the values of a column.
@@ -165,10 +165,7 @@ fn double(text: &str) -> Option<f64> {
 
 /// Days since 1970 of a DA value that names one day.
 fn day(text: &str) -> Option<i32> {
-    let span = datetime::days(text)?;
-    (span.start() == span.end()).then_some(())?;
-    let day = i64::from(*span.start());
-    i32::try_from(days_before(day / 10_000, day / 100 % 100, day % 100)).ok()
+    i32::try_from(datetime::days_since_1970(datetime::one_day(text)?)).ok()
 }
 
 const SECOND_US: i64 = 1_000_000;
@@ -178,13 +175,8 @@ const DAY_US: i64 = 86_400 * SECOND_US;
 fn time(text: &str) -> Option<(i64, ValueFit)> {
     let span = datetime::times(text)?;
     let digits = text.bytes().take_while(|byte| *byte != b'.').filter(u8::is_ascii_digit).count();
-    let start = i64::try_from(*span.start()).ok()?;
-    // A minute has 61 seconds there.
-    let (minutes, within) = (start / (61 * SECOND_US), start % (61 * SECOND_US));
-    if within >= 60 * SECOND_US {
-        return None;
-    }
-    Some((minutes * 60 * SECOND_US + within, if digits >= 6 { ValueFit::Whole } else { ValueFit::Part }))
+    let start = i64::try_from(datetime::clock_microseconds(*span.start())?).ok()?;
+    Some((start, if digits >= 6 { ValueFit::Whole } else { ValueFit::Part }))
 }
 
 /// Microseconds of a DT value that names at least a day, as the clock showed them.

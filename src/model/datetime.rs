@@ -8,6 +8,8 @@
 use std::fmt::Write as _;
 use std::ops::RangeInclusive;
 
+use super::calendar::{self, DAY_MS, civil, days_before};
+
 /// A day as the number `YYYYMMDD`. The order of the numbers is the order of the days.
 pub type Day = u32;
 
@@ -15,9 +17,11 @@ pub type Day = u32;
 /// (`SS` = 60 in PS3.5 6.2) has its own number. The order of the numbers is the order of the times.
 pub type TimeOfDay = u64;
 
-/// A moment in UTC, in microseconds since the first day of the year 0. Each minute counts 61
-/// seconds, as in [`TimeOfDay`].
+/// A moment in UTC, in microseconds since 1970. Each minute counts 61 seconds, as in [`TimeOfDay`].
 pub type Moment = i64;
+
+/// The first day that a DA value can name.
+const FIRST_DAY: Day = 10_101;
 
 /// The last day that a DA value can name.
 pub const LAST_DAY: Day = 99_991_231;
@@ -129,7 +133,46 @@ pub fn moments(text: &str) -> Option<RangeInclusive<Moment>> {
 /// Returns the moment at this time of this day, in UTC.
 #[must_use]
 pub fn moment(day: Day, time: TimeOfDay) -> Moment {
-    days_since_year_zero(day) * (DAY as i64) + time as i64
+    days_since_1970(day) * (DAY as i64) + time as i64
+}
+
+/// Returns the day that a DA value names. `None` if it names none, or more than one.
+#[must_use]
+pub fn one_day(text: &str) -> Option<Day> {
+    days(text).filter(|days| days.start() == days.end()).map(|days| *days.start())
+}
+
+/// Returns the number of days from 1970-01-01 to a day.
+#[must_use]
+pub fn days_since_1970(day: Day) -> i64 {
+    let day = i64::from(day);
+    days_before(day / 10_000, day / 100 % 100, day % 100)
+}
+
+/// Returns the day that lies so many days after 1970-01-01. Before the year 1 it is the first day,
+/// and after the year 9999 the last.
+#[must_use]
+pub fn day_of(days: i64) -> Day {
+    let (year, month, day) = civil(days);
+    let number = year * 10_000 + month * 100 + day;
+    Day::try_from(number).map_or(FIRST_DAY, |day| day.clamp(FIRST_DAY, LAST_DAY))
+}
+
+/// Returns a time of day in microseconds since midnight, in minutes of 60 seconds. `None` for a
+/// leap second.
+#[must_use]
+pub fn clock_microseconds(time: TimeOfDay) -> Option<u64> {
+    let (minutes, within) = (time / MINUTE, time % MINUTE);
+    (within < 60 * SECOND).then_some(minutes * 60 * SECOND + within)
+}
+
+/// Returns a moment in milliseconds since 1970 UTC. A leap second is the second after it.
+#[must_use]
+pub fn unix_ms(moment: Moment) -> i64 {
+    let (day, time) = (moment.div_euclid(DAY as i64), moment.rem_euclid(DAY as i64) as u64);
+    let (minutes, within) = (time / MINUTE, time % MINUTE);
+    let ms = minutes * 60_000 + within / (SECOND / 1000);
+    day * DAY_MS + ms as i64
 }
 
 /// Formats a day as `YYYYMMDD`.
@@ -245,24 +288,8 @@ fn offset(bytes: &[u8]) -> Option<i64> {
     (rest.is_empty() && minutes < 60 && (-12 * 60..=14 * 60).contains(&total)).then_some(total)
 }
 
-fn is_leap_year(year: u32) -> bool {
-    year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
-}
-
 fn days_in_month(year: u32, month: u32) -> u32 {
-    match month {
-        2 => 28 + u32::from(is_leap_year(year)),
-        4 | 6 | 9 | 11 => 30,
-        _ => 31,
-    }
-}
-
-fn days_since_year_zero(day: Day) -> i64 {
-    let (year, month, day) = (day / 10_000, day / 100 % 100, day % 100);
-    let mut days = i64::from(day) + 365 * i64::from(year);
-    // Adds the leap days of the years before this one. The year 0 is a leap year.
-    days += i64::from(year.div_ceil(4)) - i64::from(year.div_ceil(100)) + i64::from(year.div_ceil(400));
-    days + (1..month).map(|month| i64::from(days_in_month(year, month))).sum::<i64>()
+    calendar::days_in(i64::from(year), i64::from(month)) as u32
 }
 
 #[cfg(test)]

@@ -10,8 +10,8 @@
 //! - [`matching`]: PS3.4 C.2.2.2.
 //!
 //! [`uid`], [`ae_title`], [`peer`], [`datetime`], [`person_name`], [`metaphone`], [`checksum`],
-//! [`value`], [`clock`], [`local_time`] and [`calendar`] are the vocabulary of these. `dicom_json` writes elements in
-//! the DICOM JSON Model.
+//! [`value`], [`clock`], [`local_time`], [`written_time`] and [`calendar`] are the vocabulary of
+//! these. `dicom_json` writes elements in the DICOM JSON Model.
 
 pub mod ae_title;
 pub mod attribute;
@@ -36,3 +36,4 @@ pub mod record_key;
 pub mod sop_class;
 pub mod uid;
 pub mod value;
+pub mod written_time;

@@ -341,10 +341,7 @@ fn cleaned(vr: VR, text: &str) -> CleanedText {
     let mut one = |value: &str| {
         let value = trim(vr, value);
         match vr {
-            VR::DA => match datetime::days(value) {
-                Some(days) if days.start() == days.end() => datetime::day_text(*days.start()),
-                _ => String::new(),
-            },
+            VR::DA => datetime::one_day(value).map(datetime::day_text).unwrap_or_default(),
             VR::TM => datetime::times(value).map(|_| value.replace(':', "")).unwrap_or_default(),
             VR::CS => cut(&value.to_uppercase(), vr, &mut was_cut),
             VR::PN => {

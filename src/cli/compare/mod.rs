@@ -27,10 +27,11 @@ use crate::compare::{DayRange, Error, OtherArchive};
 use crate::config::Config;
 use crate::db::Search as _;
 use crate::db::open::Reader;
-use crate::model::calendar::{DAY_MS, civil};
+use crate::model::calendar::DAY_MS;
 use crate::model::clock::Clock;
 use crate::model::datetime::{self, Day};
 use crate::model::level::QueryRetrieveLevel;
+use crate::model::written_time;
 use crate::ul::query_scu::QueryScu;
 
 /// Days that are asked for at once, before the number of answers is known.
@@ -192,16 +193,14 @@ fn unanswered(range: DayRange, status: &str) -> ArchiveDifference {
 
 /// The days to compare.
 fn days(arguments: &CompareArgs, reader: &mut Reader) -> anyhow::Result<DayRange> {
+    let today = Clock::System.now_ms().div_euclid(DAY_MS);
     let given = |text: &Option<String>, option: &str| -> anyhow::Result<Option<Day>> {
         let Some(text) = text else { return Ok(None) };
-        let days = datetime::days(&text.replace('-', "")).filter(|days| days.start() == days.end());
-        Ok(Some(*days.with_context(|| format!("{option} {text}: write a date as 2024-01-31"))?.start()))
+        let day = written_time::day(text, today);
+        Ok(Some(day.with_context(|| format!("{option} {text}: write a date as 2024-01-31"))?))
     };
     let (from, to) = (given(&arguments.from, "--from")?, given(&arguments.to, "--to")?);
-    let today = Clock::System.now_ms().div_euclid(DAY_MS);
-    let (year, month, day) = civil(today);
-    let today = Day::try_from(year * 10_000 + month * 100 + day).unwrap_or(datetime::LAST_DAY);
-    let (mut oldest, mut newest) = (FIRST_DAY, today);
+    let (mut oldest, mut newest) = (FIRST_DAY, datetime::day_of(today));
     if from.is_none() || to.is_none() {
         let identifier = crate::qr::keys::identifier(QueryRetrieveLevel::Study, ["StudyDate"])?;
         let asked = crate::qr::parse(
@@ -213,8 +212,8 @@ fn days(arguments: &CompareArgs, reader: &mut Reader) -> anyhow::Result<DayRange
         let at = asked.request.return_keys.iter().position(|key| key.attribute.attribute().keyword == "StudyDate");
         reader.find(&asked.request, |answer| {
             let date = at.and_then(|at| answer.values.get(at)).map_or("", String::as_str);
-            if let Some(days) = datetime::days(date).filter(|days| days.start() == days.end()) {
-                (oldest, newest) = (oldest.min(*days.start()), newest.max(*days.start()));
+            if let Some(day) = datetime::one_day(date) {
+                (oldest, newest) = (oldest.min(day), newest.max(day));
             }
             ControlFlow::Continue(())
         })?;

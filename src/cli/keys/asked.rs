@@ -9,7 +9,7 @@ use dicom_dictionary_std::tags;
 
 use super::columns::{Column, ColumnSource, OwnColumn};
 use super::lists::{self, KeyList};
-use super::{arrival, dates, hints};
+use super::{arrival, hints};
 use crate::db::{can_answer, can_answer_declared};
 use crate::export::table::snake_case;
 use crate::model::attribute::{Attribute, LetterCase};
@@ -18,6 +18,7 @@ use crate::model::declared::{Declared, DeclaredPlace, DeclaredSet, SelectorStep,
 use crate::model::find::ArrivalKeys;
 use crate::model::level::QueryRetrieveLevel;
 use crate::model::matching::separates_values;
+use crate::model::written_time;
 use crate::qr;
 
 /// The keys of a command line, checked.
@@ -114,7 +115,7 @@ impl KeyReader<'_> {
         }
         let (vr, letter_case) = meaning.comparison();
         let in_dicom_form = |value: &str| match vr {
-            VR::DA | VR::DT => dates::in_dicom_form(vr, value, self.now_ms.div_euclid(DAY_MS)),
+            VR::DA | VR::DT => written_time::in_dicom_form(vr, value, self.now_ms.div_euclid(DAY_MS)),
             VR::TM => value.replace("..", "-"),
             _ => value.to_owned(),
         };

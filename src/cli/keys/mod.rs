@@ -3,7 +3,6 @@
 mod arrival;
 pub(in crate::cli) mod asked;
 pub(in crate::cli) mod columns;
-mod dates;
 pub(in crate::cli) mod hints;
 pub(in crate::cli) mod lists;
 pub(in crate::cli) mod query;

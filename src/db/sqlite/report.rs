@@ -167,8 +167,7 @@ fn add_counted(problems: &mut Problems, connection: &Connection, problem: StudyP
 
 /// Problems that the values of a study show.
 fn add_of_values(study: &mut StudyReport) {
-    let is_no_date =
-        |text: &str| !text.is_empty() && datetime::days(text).is_none_or(|days| days.start() != days.end());
+    let is_no_date = |text: &str| !text.is_empty() && datetime::one_day(text).is_none();
     for (is_so, problem) in [
         (study.patient_id.is_empty(), StudyProblem::NoPatientId),
         (study.patient_name.is_empty(), StudyProblem::NoPatientName),

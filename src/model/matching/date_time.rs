@@ -59,9 +59,9 @@ impl DateTimeRange {
         if date.is_empty() && self.unknown == UnknownRequired::Match {
             return true;
         }
-        let Some(days) = datetime::days(date).filter(|days| days.start() == days.end()) else { return false };
+        let Some(day) = datetime::one_day(date) else { return false };
         let time = if time.is_empty() { Some(0) } else { datetime::times(time).map(|times| *times.start()) };
-        time.is_some_and(|time| self.span.contains(&datetime::moment(*days.start(), time)))
+        time.is_some_and(|time| self.span.contains(&datetime::moment(day, time)))
     }
 }
 

@@ -7,6 +7,7 @@ use dicom_core::{Tag, VR};
 
 use super::message::{Delimiters, FieldPath, FieldPathError, Hl7Segment, Message, nth, unescaped};
 use super::observation::Observation;
+use crate::model::datetime;
 use crate::model::local_time::local_date_and_time;
 use crate::model::matching::{KeyElement, KeyValue};
 use crate::worklist::item::{WorklistItem, set_in};
@@ -396,19 +397,9 @@ pub(super) fn date_and_time(text: &str) -> Option<(String, String)> {
     }
     let (date, time) = digits.split_at(8);
     let time = time.get(..time.len().min(6) / 2 * 2)?;
-    match crate::model::datetime::moments(&format!("{date}{time}{offset}"))
-        .filter(|_| !offset.is_empty() && !time.is_empty())
-    {
-        // Moments count 61 seconds to a minute, so the offset is applied to the calendar instead.
-        Some(_) => {
-            let (hours, minutes) = (offset.get(1..3)?.parse::<i64>().ok()?, offset.get(3..5)?.parse::<i64>().ok()?);
-            let sign = if offset.starts_with('-') { -1 } else { 1 };
-            let number = |from: usize, to: usize| digits.get(from..to).and_then(|part| part.parse::<i64>().ok());
-            let days = crate::model::calendar::days_before(number(0, 4)?, number(4, 6)?, number(6, 8)?);
-            let of = |from| number(from, from + 2).unwrap_or(0);
-            let seconds = days * 86_400 + (of(8) - sign * hours) * 3600 + (of(10) - sign * minutes) * 60 + of(12);
-            Some(local_date_and_time(seconds * 1000))
-        }
+    let moments = datetime::moments(&format!("{date}{time}{offset}"));
+    match moments.filter(|_| !offset.is_empty() && !time.is_empty()) {
+        Some(moments) => Some(local_date_and_time(datetime::unix_ms(*moments.start()))),
         None => Some((date.to_owned(), time.to_owned())),
     }
 }
