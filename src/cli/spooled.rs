@@ -3,13 +3,13 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::path::Path;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::output::{Audience, Output};
 use crate::db::open::directory_beside;
-use crate::store::{FreeSpace, Spool};
+use crate::store::{Spool, SpoolDirectory};
 
 /// Maximum bytes that wait in memory.
 const IN_MEMORY: usize = 256 * 1024;
@@ -17,14 +17,10 @@ const IN_MEMORY: usize = 256 * 1024;
 /// Total time that a query waits for its reader. After it, output goes to a file.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Maximum share of the disk to keep free, as a divisor.
-const PART_FREE: u64 = 10;
-
 /// The buffer between a query and the reader of its output.
 #[derive(Debug)]
 pub(super) struct OutputBuffer {
-    directory: PathBuf,
-    space: Arc<FreeSpace>,
+    spools: SpoolDirectory,
     waiting: Mutex<BufferState>,
     changed: Condvar,
 }
@@ -45,7 +41,6 @@ struct BufferState {
 impl OutputBuffer {
     /// Creates a buffer. If it needs a file, the file lies beside this index.
     pub(super) fn beside(index: &Path, min_free_bytes: u64) -> Self {
-        let directory = directory_beside(index);
         let waiting = BufferState {
             pieces: VecDeque::new(),
             bytes: 0,
@@ -55,8 +50,7 @@ impl OutputBuffer {
             gone: false,
         };
         Self {
-            space: Arc::new(FreeSpace::new(&directory, min_free_bytes, PART_FREE)),
-            directory,
+            spools: SpoolDirectory::new(directory_beside(index), min_free_bytes),
             waiting: Mutex::new(waiting),
             changed: Condvar::new(),
         }
@@ -132,7 +126,7 @@ impl OutputBuffer {
                     waiting.patience = patience.saturating_sub(begun.elapsed());
                     continue;
                 }
-                waiting.spool = Spool::new(&self.directory, &self.space).ok();
+                waiting.spool = self.spools.spool().ok();
             }
             if waiting.spool.as_mut().is_some_and(|spool| spool.push(piece).is_ok()) {
                 self.changed.notify_all();

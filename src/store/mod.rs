@@ -37,8 +37,8 @@ pub use objects::{
 };
 pub use ownership::{has_objects_in, index_id_in};
 pub use source::Source;
-pub use space::FreeSpace;
-pub use spool::{Spool, SpoolFile};
+use space::FreeSpace;
+pub use spool::{Spool, SpoolDirectory, SpoolFile};
 pub use trash::Trash;
 pub use verified::{DEFAULT_HOLDS, Soundness, Verified};
 

@@ -5,11 +5,53 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::FreeSpace;
 use crate::files::nameless_file;
+
+/// Maximum share of the disk to leave free, as a divisor. It is twice what received objects leave.
+const PART_FREE: u64 = 10;
+
+/// A local directory for spools. All of them together leave part of the disk free.
+#[derive(Clone, Debug)]
+pub struct SpoolDirectory {
+    path: PathBuf,
+    space: Arc<FreeSpace>,
+}
+
+impl SpoolDirectory {
+    /// Uses this directory. `min_free_bytes` of its disk stay free, or a tenth of the disk if that
+    /// is less.
+    #[must_use]
+    pub fn new(path: PathBuf, min_free_bytes: u64) -> Self {
+        let space = Arc::new(FreeSpace::new(&path, min_free_bytes, PART_FREE));
+        Self { path, space }
+    }
+
+    /// Creates an empty file without a name.
+    ///
+    /// # Errors
+    /// If the file cannot be created.
+    pub fn file(&self) -> io::Result<SpoolFile> {
+        Ok(SpoolFile { file: nameless_file(&self.path)?, space: Arc::clone(&self.space), length: 0 })
+    }
+
+    /// Creates an empty spool.
+    ///
+    /// # Errors
+    /// If its file cannot be created.
+    pub fn spool(&self) -> io::Result<Spool> {
+        Ok(Spool { file: self.file()?, pieces: VecDeque::new() })
+    }
+
+    /// Works as if the disk had no space left, for a second.
+    #[cfg(test)]
+    pub(crate) fn use_up(&self) {
+        self.space.use_up();
+    }
+}
 
 /// A file without a name. It goes away with its owner or with the process.
 ///
@@ -22,15 +64,6 @@ pub struct SpoolFile {
 }
 
 impl SpoolFile {
-    /// Creates an empty file in a directory. The directory must be local and writable. `space`
-    /// limits its use of the disk.
-    ///
-    /// # Errors
-    /// If the file cannot be created.
-    pub fn new(directory: &Path, space: &Arc<FreeSpace>) -> io::Result<Self> {
-        Ok(Self { file: nameless_file(directory)?, space: Arc::clone(space), length: 0 })
-    }
-
     /// Appends bytes.
     ///
     /// # Errors
@@ -72,14 +105,6 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// Creates an empty spool in a directory. See [`SpoolFile::new`].
-    ///
-    /// # Errors
-    /// If its file cannot be created.
-    pub fn new(directory: &Path, space: &Arc<FreeSpace>) -> io::Result<Self> {
-        Ok(Self { file: SpoolFile::new(directory, space)?, pieces: VecDeque::new() })
-    }
-
     /// Appends a piece.
     ///
     /// # Errors
@@ -112,8 +137,8 @@ mod tests {
     #[test]
     fn pieces_come_out_as_they_went_in_and_leave_nothing_behind() {
         let directory = tempfile::tempdir().unwrap();
-        let space = Arc::new(FreeSpace::new(directory.path(), 0, 20));
-        let mut spool = Spool::new(directory.path(), &space).unwrap();
+        let spools = SpoolDirectory::new(directory.path().to_owned(), 0);
+        let mut spool = spools.spool().unwrap();
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
         spool.push(b"one").unwrap();
         spool.push(b"").unwrap();
@@ -127,10 +152,10 @@ mod tests {
     #[test]
     fn what_has_to_stay_free_of_the_disk_is_not_written_to() {
         let directory = tempfile::tempdir().unwrap();
-        let space = Arc::new(FreeSpace::new(directory.path(), 0, 20));
-        let mut spool = Spool::new(directory.path(), &space).unwrap();
+        let spools = SpoolDirectory::new(directory.path().to_owned(), 0);
+        let mut spool = spools.spool().unwrap();
         spool.push(b"one").unwrap();
-        space.use_up();
+        spools.use_up();
         assert_eq!(spool.push(b"two").unwrap_err().kind(), io::ErrorKind::StorageFull);
         assert_eq!(spool.pop().unwrap().unwrap(), b"one");
         assert_eq!(spool.pop().unwrap(), None);

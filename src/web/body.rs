@@ -19,8 +19,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::debug;
 
-use crate::db::open::directory_beside;
-use crate::store::{FreeSpace, Spool, SpoolFile};
+use crate::store::{Spool, SpoolDirectory};
 use crate::web::activity::InFlight;
 
 /// Maximum number of pieces that wait in memory for the client. A response also has one that is
@@ -145,42 +144,18 @@ pub(super) struct Outlet {
 
 /// Pieces that wait on disk for a slow client.
 struct ResponseBacklog {
-    place: Arc<SpoolPlace>,
+    spools: SpoolDirectory,
     patience: Duration,
     spool: Option<Spool>,
     is_full: bool,
 }
 
-/// The place for results of all searches that wait on disk.
-#[derive(Debug)]
-pub(super) struct SpoolPlace {
-    directory: std::path::PathBuf,
-    space: Arc<FreeSpace>,
-}
-
-/// Divisor for the part of the disk that must stay free.
-const PART_FREE: u64 = 10;
-
-impl SpoolPlace {
-    /// Returns a place beside an index. It leaves twice the bytes free that objects have to leave.
-    pub(super) fn beside(index: &std::path::Path, min_free_bytes: u64) -> Self {
-        let directory = directory_beside(index);
-        let space = Arc::new(FreeSpace::new(&directory, min_free_bytes.saturating_mul(2), PART_FREE));
-        Self { directory, space }
-    }
-
-    /// Returns an empty file without a name.
-    pub(super) fn file(&self) -> io::Result<SpoolFile> {
-        SpoolFile::new(&self.directory, &self.space)
-    }
-}
-
 impl Outlet {
     /// Returns the same outlet, whose pieces go to a file if the client is slow. So its maker need
     /// not wait.
-    pub(super) fn with_backlog(mut self, place: &Arc<SpoolPlace>) -> Self {
-        let place = Arc::clone(place);
-        self.backlog = Some(ResponseBacklog { place, patience: PATIENCE, spool: None, is_full: false });
+    pub(super) fn with_backlog(mut self, spools: &SpoolDirectory) -> Self {
+        let spools = spools.clone();
+        self.backlog = Some(ResponseBacklog { spools, patience: PATIENCE, spool: None, is_full: false });
         self
     }
 
@@ -238,8 +213,7 @@ impl Outlet {
         let kept = match &mut backlog.spool {
             _ if backlog.is_full => Err(io::ErrorKind::StorageFull.into()),
             Some(spool) => spool.push(&bytes),
-            none => Spool::new(&backlog.place.directory, &backlog.place.space)
-                .and_then(|spool| none.insert(spool).push(&bytes)),
+            none => backlog.spools.spool().and_then(|spool| none.insert(spool).push(&bytes)),
         };
         let Err(error) = kept else { return ControlFlow::Continue(()) };
         debug!("results for a slow client cannot be kept beside the index: {error}");

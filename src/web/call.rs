@@ -11,7 +11,6 @@ use tokio_rustls::rustls::ServerConfig;
 
 use super::access::SharedUsers;
 use super::base_url::BaseUrl;
-use super::body::SpoolPlace;
 use super::error::Error;
 use super::members::Members;
 use super::metadata_cache::MetadataCache;
@@ -23,10 +22,12 @@ use super::recalled::RecalledAnswers;
 use super::resource::Route;
 use super::{Options, Services, TlsSource};
 use crate::audit::Auditor;
+use crate::db::open::directory_beside;
 use crate::deliver::delivery::Delivery;
 use crate::qr::readers::Readers;
 use crate::receive::storage::Storage;
 use crate::shares::{CountedPeer, MEMORY_BYTES, Shares, Turn};
+use crate::store::SpoolDirectory;
 use crate::telemetry::metrics;
 
 /// Maximum memory for metadata that are being made, in bytes. One client may have half of it. If it
@@ -40,7 +41,7 @@ const WAIT_FOR_TURN: Duration = Duration::from_secs(10);
 pub(super) struct Answering {
     pub(super) options: Options,
     pub(super) readers: Readers,
-    pub(super) spools: Arc<SpoolPlace>,
+    pub(super) spools: SpoolDirectory,
     /// Memory for arriving and outgoing data.
     pub(super) memory: Arc<Shares>,
     /// Finished metadata.
@@ -70,13 +71,13 @@ impl Answering {
         let user_header = options.user_header.as_ref().map(|name| {
             HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes()).map_err(|_| Error::HeaderName(name.clone()))
         });
-        let spools = Arc::new(SpoolPlace::beside(&services.index, options.min_free_bytes));
+        let spools = SpoolDirectory::new(directory_beside(&services.index), options.min_free_bytes.saturating_mul(2));
         Ok(Self {
             readers: Readers::new(services.index),
             metadata: MetadataCache::new(options.metadata_cache_bytes),
             recalled: RecalledAnswers::default(),
             memory_of_metadata: Shares::new(METADATA_BYTES, 0, &metrics::MEMORY_REFUSED),
-            members: Arc::new(Members::new(Arc::clone(&spools))),
+            members: Arc::new(Members::new(spools.clone())),
             spools,
             memory: Shares::new(MEMORY_BYTES, 0, &metrics::MEMORY_REFUSED),
             pixels: PixelCache::default(),

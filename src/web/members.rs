@@ -11,10 +11,9 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 
-use super::body::SpoolPlace;
 use super::objects::Bytes;
 use super::pixel_cache::PixelsKey;
-use crate::store::SpoolFile;
+use crate::store::{SpoolDirectory, SpoolFile};
 
 /// Time for which an unused member is kept. Larger: more disk is used. Smaller: slow viewers
 /// inflate again.
@@ -31,7 +30,7 @@ const PIECE_BYTES: usize = 256 << 10;
 
 /// The kept members.
 pub(super) struct Members {
-    place: Arc<SpoolPlace>,
+    spools: SpoolDirectory,
     kept: Mutex<Vec<KeptMember>>,
 }
 
@@ -46,8 +45,8 @@ struct KeptMember {
 }
 
 impl Members {
-    pub(super) fn new(place: Arc<SpoolPlace>) -> Self {
-        Self { place, kept: Mutex::default() }
+    pub(super) fn new(spools: SpoolDirectory) -> Self {
+        Self { spools, kept: Mutex::default() }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<KeptMember>> {
@@ -103,7 +102,7 @@ impl Members {
 
     fn filled(&self, bytes: &mut Bytes) -> std::io::Result<SpoolFile> {
         bytes.go_to(0, 0)?;
-        let mut file = self.place.file()?;
+        let mut file = self.spools.file()?;
         let mut buffer = vec![0; PIECE_BYTES];
         loop {
             let read = match bytes.read(&mut buffer) {
@@ -178,7 +177,7 @@ mod tests {
     #[tokio::test]
     async fn a_member_is_read_once_and_let_go_after_a_while() {
         let directory = tempfile::tempdir().unwrap();
-        let members = Arc::new(Members::new(Arc::new(SpoolPlace::beside(&directory.path().join("index.db"), 0))));
+        let members = Arc::new(Members::new(SpoolDirectory::new(directory.path().to_owned(), 0)));
         let content: Vec<u8> = (0..300_000_u32).map(|number| number as u8).collect();
         let location = location(directory.path(), &content);
         let key = PixelsKey::of(&location);

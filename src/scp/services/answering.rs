@@ -21,7 +21,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{sleep, sleep_until, timeout};
 use tracing::warn;
 
-use super::backlog::{AnswerBacklog, AnswerSpoolPlace, Answers};
+use super::backlog::{AnswerBacklog, AnswerSpools, Answers};
 use super::incoming_identifier::ArrivingIdentifier;
 use super::service::{Boxed, End, Interleaved, Operation, QueuedCommand, Session};
 use crate::dimse::command_set::CommandField;
@@ -109,7 +109,7 @@ pub(super) struct AskedFind {
     /// Those who may ask the index at the same time.
     turns: Arc<Turns>,
     /// Where answers wait for slow peers.
-    spools: Arc<AnswerSpoolPlace>,
+    spools: Arc<AnswerSpools>,
 }
 
 impl AskedFind {
@@ -118,7 +118,7 @@ impl AskedFind {
         context_id: u8,
         request: &CFindRequest,
         readers: &Readers,
-        spools: &Arc<AnswerSpoolPlace>,
+        spools: &Arc<AnswerSpools>,
     ) -> Self {
         Self { context_id, request: request.clone(), turns: readers.turns(), spools: Arc::clone(spools) }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -10,7 +10,7 @@ use tracing::debug;
 
 use crate::db::open::directory_beside;
 use crate::shares::{CountedPeer, Share, Shares, Turns};
-use crate::store::{FreeSpace, Spool};
+use crate::store::{Spool, SpoolDirectory};
 use crate::telemetry::metrics;
 
 /// Maximum bytes of answers in files beside the index, for all queries together. A million answers
@@ -22,23 +22,18 @@ const SPOOLED_BYTES: usize = 1 << 30;
 /// leave free.
 const MIN_FREE_BYTES: u64 = 256 << 20;
 
-/// The part of the disk that is always enough to leave free, as a divisor. It is twice what
-/// received objects leave free.
-const PART_FREE: u64 = 10;
-
 /// Maximum threads that read answers back from files. Each reads one piece.
 const READING_THREADS: usize = 16;
 
 /// The files for answers of all queries.
 #[derive(Debug)]
-pub(super) struct AnswerSpoolPlace {
-    directory: PathBuf,
-    space: Arc<FreeSpace>,
+pub(super) struct AnswerSpools {
+    directory: SpoolDirectory,
     room: Arc<Shares>,
     threads: Arc<Turns>,
 }
 
-impl AnswerSpoolPlace {
+impl AnswerSpools {
     /// Creates the files beside an index.
     pub(super) fn beside(index: &Path) -> Self {
         Self::leaving(index, MIN_FREE_BYTES)
@@ -47,10 +42,8 @@ impl AnswerSpoolPlace {
     /// Creates the files beside an index. They leave twice as many bytes free as received objects
     /// do.
     pub(super) fn leaving(index: &Path, min_free_bytes: u64) -> Self {
-        let directory = directory_beside(index);
         Self {
-            space: Arc::new(FreeSpace::new(&directory, min_free_bytes.saturating_mul(2), PART_FREE)),
-            directory,
+            directory: SpoolDirectory::new(directory_beside(index), min_free_bytes.saturating_mul(2)),
             room: Shares::new(SPOOLED_BYTES, 0, &metrics::SPOOL_REFUSED),
             threads: Turns::new(READING_THREADS),
         }
@@ -69,7 +62,7 @@ pub(in crate::scp) struct Answers {
 /// The answers of one query that wait.
 #[derive(Debug)]
 pub(super) struct AnswerBacklog {
-    place: Arc<AnswerSpoolPlace>,
+    spools: Arc<AnswerSpools>,
     peer: CountedPeer,
     /// The answers on disk, and the room that is counted for them.
     spool: Option<(Spool, Share)>,
@@ -83,9 +76,9 @@ pub(super) struct AnswerBacklog {
 
 impl AnswerBacklog {
     /// Creates an empty backlog.
-    pub(super) fn new(place: &Arc<AnswerSpoolPlace>, peer: &CountedPeer) -> Self {
-        let (place, peer) = (Arc::clone(place), Arc::clone(peer));
-        Self { place, peer, spool: None, counts: VecDeque::new(), last: None, _memory: None }
+    pub(super) fn new(spools: &Arc<AnswerSpools>, peer: &CountedPeer) -> Self {
+        let (spools, peer) = (Arc::clone(spools), Arc::clone(peer));
+        Self { spools, peer, spool: None, counts: VecDeque::new(), last: None, _memory: None }
     }
 
     /// Whether no answers wait on disk.
@@ -115,8 +108,8 @@ impl AnswerBacklog {
         let (spool, room) = match &mut self.spool {
             Some(it) => it,
             none => {
-                let share = self.place.room.take(&self.peer, 0).ok_or_else(no_room)?;
-                none.insert((Spool::new(&self.place.directory, &self.place.space)?, share))
+                let share = self.spools.room.take(&self.peer, 0).ok_or_else(no_room)?;
+                none.insert((self.spools.directory.spool()?, share))
             }
         };
         if !room.grow(length) {
@@ -154,7 +147,7 @@ impl AnswerBacklog {
     /// Takes the oldest answers from the disk, on a thread that may block.
     pub(super) fn read(mut self) -> JoinHandle<(Self, io::Result<Option<Answers>>)> {
         tokio::spawn(async move {
-            let turn = self.place.threads.take(&self.peer).await;
+            let turn = self.spools.threads.take(&self.peer).await;
             let reading = spawn_blocking(move || {
                 let _until_its_end = turn;
                 let answers = self.next();
@@ -182,14 +175,14 @@ mod tests {
     #[test]
     fn one_peer_does_not_take_all_room_on_disk() {
         let directory = tempfile::tempdir().unwrap();
-        let mut place = AnswerSpoolPlace::leaving(&directory.path().join("index.db"), 0);
-        place.room = Shares::new(1000, 0, &metrics::SPOOL_REFUSED);
-        let place = Arc::new(place);
+        let mut spools = AnswerSpools::leaving(&directory.path().join("index.db"), 0);
+        spools.room = Shares::new(1000, 0, &metrics::SPOOL_REFUSED);
+        let spools = Arc::new(spools);
         let peer = |number| -> CountedPeer { Arc::new(CountedAs::address([10, 0, 0, number].into())) };
-        let (mut first, mut again) = (AnswerBacklog::new(&place, &peer(1)), AnswerBacklog::new(&place, &peer(1)));
+        let (mut first, mut again) = (AnswerBacklog::new(&spools, &peer(1)), AnswerBacklog::new(&spools, &peer(1)));
         first.keep(answers(400)).unwrap();
         assert_eq!(again.keep(answers(200)).unwrap_err().bytes.len(), 200);
-        let mut other = AnswerBacklog::new(&place, &peer(2));
+        let mut other = AnswerBacklog::new(&spools, &peer(2));
         other.keep(answers(200)).unwrap();
         assert_eq!(first.next().unwrap().unwrap().bytes.len(), 400);
         assert!(first.next().unwrap().is_none() && first.is_empty());
@@ -199,9 +192,9 @@ mod tests {
     #[test]
     fn nothing_is_kept_where_the_disk_has_to_stay_free() {
         let directory = tempfile::tempdir().unwrap();
-        let mut place = AnswerSpoolPlace::leaving(&directory.path().join("index.db"), 0);
-        place.space = Arc::new(FreeSpace::new(directory.path(), u64::MAX, 1));
-        let mut backlog = AnswerBacklog::new(&Arc::new(place), &Arc::new(CountedAs::address([10, 0, 0, 1].into())));
+        let spools = AnswerSpools::leaving(&directory.path().join("index.db"), 0);
+        spools.directory.use_up();
+        let mut backlog = AnswerBacklog::new(&Arc::new(spools), &Arc::new(CountedAs::address([10, 0, 0, 1].into())));
         assert_eq!(backlog.keep(answers(10)).unwrap_err().count, 1);
         assert!(backlog.is_empty());
     }

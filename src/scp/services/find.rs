@@ -8,7 +8,7 @@ use dicom_dictionary_std::uids;
 
 use super::answering::{ArrivingFind, AskedFind, Outgoing, Question, response};
 use super::audited;
-use super::backlog::AnswerSpoolPlace;
+use super::backlog::AnswerSpools;
 use super::incoming_identifier::ArrivingIdentifier;
 use super::service::{ArrivedCommand, Begin, DimseService, Session, sop_class_not_supported};
 use crate::audit::Auditor;
@@ -26,14 +26,14 @@ use crate::scp::service_class::{ServiceClass, SopClasses, StatementRow};
 pub struct Find {
     readers: Readers,
     options: qr::Options,
-    spools: Arc<AnswerSpoolPlace>,
+    spools: Arc<AnswerSpools>,
 }
 
 impl Find {
     /// Creates the service for this index.
     #[must_use]
     pub fn new(index: PathBuf, options: qr::Options) -> Self {
-        let spools = AnswerSpoolPlace::beside(&index);
+        let spools = AnswerSpools::beside(&index);
         Self { readers: Readers::new(index), options, spools: Arc::new(spools) }
     }
 
@@ -41,7 +41,7 @@ impl Find {
     /// that wait for slow peers must not cause objects to be refused.
     #[must_use]
     pub fn with_min_free(mut self, min_free_bytes: u64) -> Self {
-        self.spools = Arc::new(AnswerSpoolPlace::leaving(self.readers.index(), min_free_bytes));
+        self.spools = Arc::new(AnswerSpools::leaving(self.readers.index(), min_free_bytes));
         self
     }
 }

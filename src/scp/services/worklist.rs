@@ -14,7 +14,7 @@ use tracing::{error, warn};
 
 use super::answering::{ArrivingFind, AskedFind, Outgoing, Question, response};
 use super::audited;
-use super::backlog::AnswerSpoolPlace;
+use super::backlog::AnswerSpools;
 use super::incoming_identifier::ArrivingIdentifier;
 use super::service::{ArrivedCommand, Begin, Boxed, DimseService, Session, sop_class_not_supported};
 use crate::audit::Auditor;
@@ -46,7 +46,7 @@ const ASKED_ROWS: usize = 2000;
 pub struct Worklist {
     readers: Readers,
     options: WorklistOptions,
-    spools: Arc<AnswerSpoolPlace>,
+    spools: Arc<AnswerSpools>,
     intake: Arc<Intake>,
     asked: AskedItems,
     clock: Clock,
@@ -56,7 +56,7 @@ impl Worklist {
     /// Creates the service for this index. What it notes goes through `intake`.
     #[must_use]
     pub fn new(index: PathBuf, options: WorklistOptions, intake: Arc<Intake>) -> Self {
-        let spools = Arc::new(AnswerSpoolPlace::beside(&index));
+        let spools = Arc::new(AnswerSpools::beside(&index));
         let readers = Readers::new(index);
         Self { readers, options, spools, intake, asked: AskedItems::default(), clock: Clock::System }
     }
@@ -64,7 +64,7 @@ impl Worklist {
     /// Leaves twice as many bytes free on the disk of the index as received objects do.
     #[must_use]
     pub fn with_min_free(mut self, min_free_bytes: u64) -> Self {
-        self.spools = Arc::new(AnswerSpoolPlace::leaving(self.readers.index(), min_free_bytes));
+        self.spools = Arc::new(AnswerSpools::leaving(self.readers.index(), min_free_bytes));
         self
     }
 
