@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use super::output::{Audience, Grouped, Shown};
 use crate::archive::Archives;
 use crate::cli::context::{Chattiness, Context, Flags, IndexArgs};
-use crate::cli::{Exit, stray};
+use crate::cli::{Exit, unindexed};
 use crate::config::Config;
 use crate::db::ScanLedger;
 use crate::db::open::Reader;
@@ -136,10 +136,10 @@ fn list_orphans(config: &Config, reader: &mut Reader, printer: &mut Printer<'_>)
     };
     let storage = &options.directory;
     let root = storage.canonicalize().with_context(|| format!("cannot open {}", storage.display()))?;
-    let listed = stray::series_directories(&root).with_context(|| format!("cannot list {}", root.display()))?;
+    let listed = unindexed::series_directories(&root).with_context(|| format!("cannot list {}", root.display()))?;
     let mut orphans = 0;
     for series in listed {
-        let mut unknown = stray::unknown_for_good(reader, &series)?;
+        let mut unknown = unindexed::unknown_for_good(reader, &series)?;
         unknown.sort();
         for name in unknown {
             orphans += 1;

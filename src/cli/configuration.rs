@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 
 use crate::cli::context::{Context, in_one_line};
 use crate::cli::http::Callers;
-use crate::cli::{Exit, fit, import, places, stray};
+use crate::cli::{Exit, storage_match, import, directory_checks, unindexed};
 use crate::config::{Admitted, Config, DEFAULT_FILE, example};
 use crate::db;
 use crate::db::open::{Reader, may_exist};
@@ -144,12 +144,12 @@ fn check(context: &mut Context) -> anyhow::Result<Exit> {
 
 /// What keeps a node from working with its index and its storage directory.
 fn of_places(config: &Config) -> Vec<String> {
-    let problems = places::problems(config);
+    let problems = directory_checks::problems(config);
     if !problems.is_empty() {
         return problems;
     }
     let misfit = match config.store_options() {
-        Some(options) => fit::misfit(&config.index, &options.directory),
+        Some(options) => storage_match::misfit(&config.index, &options.directory),
         None => match Reader::open(&config.index) {
             // A node makes a new index, or brings an older one up to date.
             Ok(_) | Err(db::Error::Missing { .. } | db::Error::OlderSchema { .. }) => Ok(None),
@@ -168,7 +168,7 @@ fn strays(config: &Config) -> anyhow::Result<Option<String>> {
         Err(db::Error::Missing { .. } | db::Error::OlderSchema { .. }) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    let found = stray::count_some(&mut reader, &storage)?;
+    let found = unindexed::count_some(&mut reader, &storage)?;
     Ok((found.objects + found.elsewhere > 0).then(|| found.in_words(&storage)))
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::output::Grouped;
-use super::watched::WatchReport;
+use super::watch_report::WatchReport;
 use crate::cli::backup;
 use crate::config::{Config, Keep};
 use crate::db::Admin as _;

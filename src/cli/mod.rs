@@ -3,14 +3,14 @@
 //!
 //! The other modules belong to several commands:
 //!
-//! - `serve` starts threads of `feeding` (worklist), `trashing` (trash) and `watching` (watched
-//!   directories). Before, it checks index and storage by `places` and `fit`. `notify` tells the
-//!   service manager, and `monitoring` serves the port for supervisors.
-//! - `status` shares `health` and `watched` with `serve`. `rebuild` shares `reindex` with `remove`.
-//!   It shares the file of `correct` with that. `stray` finds objects that the index lacks.
-//! - All commands use `context`, `output`, `spooled`, `setting_args` and `suspend`. `keys` reads
-//!   keys of queries, `http` the access over HTTP, `import` other nodes' settings, and `audited`
-//!   writes the audit trail.
+//! - `serve` and `rebuild` check index and storage first by `directory_checks` and `storage_match`.
+//!   Both empty the `arrival_journal`, and `remove` asks for it.
+//! - `status` shares `health` and `watch_report` with `serve`. `rebuild` shares `reindex` with
+//!   `remove`. It shares the file of `correct` with that. `unindexed` finds objects that the index
+//!   lacks.
+//! - All commands use `context`, `output`, `output_buffer`, `setting_args` and `suspend`. `keys`
+//!   reads keys of queries, `http` the access over HTTP, `import` other nodes' settings, and
+//!   `audited` writes the audit trail.
 //!
 //! Results go to standard output, everything else to standard error. If a command fails, its
 //! message says what happened, and to which file or peer. Where possible it says what to do.
@@ -28,22 +28,18 @@ mod correct;
 mod echo;
 mod events;
 mod export;
-mod feeding;
 mod find;
-mod fit;
+mod storage_match;
 mod health;
-mod hl7;
 mod http;
 mod import;
 mod index;
-mod journaling;
+mod arrival_journal;
 mod keys;
 mod man;
-mod monitoring;
-mod notify;
 mod output;
 mod peer;
-mod places;
+mod directory_checks;
 mod rebuild;
 mod reindex;
 mod relocate;
@@ -53,14 +49,12 @@ mod restore;
 mod scan;
 mod serve;
 mod setting_args;
-mod spooled;
+mod output_buffer;
 mod status;
-mod stray;
+mod unindexed;
 mod suspend;
-mod trashing;
 mod user;
-mod watched;
-mod watching;
+mod watch_report;
 mod worklist;
 
 use std::ffi::OsString;

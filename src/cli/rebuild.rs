@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use super::output::{Grouped, Shown};
 use crate::cli::context::{Chattiness, Context, Flags, IndexArgs, make_directory_of};
 use crate::cli::reindex::{ReadObject, read, store};
-use crate::cli::{Exit, correct, fit, journaling, places, stray};
+use crate::cli::{Exit, correct, storage_match, arrival_journal, directory_checks, unindexed};
 use crate::config::Config;
 use crate::db::open::{Reader, Writer, WriterHandle};
 use crate::db::{Admin, Arrivals, ScanLedger, ScannedDirectory};
@@ -68,10 +68,10 @@ pub(super) fn run(arguments: &RebuildArgs, context: &mut Context) -> anyhow::Res
     make_directory_of(&config.index)?;
     let writer = Writer::open(&config.index, config.node_writer_options())?;
     join(&config, &objects, &writer.handle())?;
-    places::follow_storage(&config.index, objects.root(), &writer.handle())?;
+    directory_checks::follow_storage(&config.index, objects.root(), &writer.handle())?;
     note_removed(&config, objects.root(), &writer.handle())?;
     let corrections = correct::kept::bring_back(&config, objects.root(), &writer.handle())?;
-    journaling::empty(&config, &objects, &writer.handle())?;
+    arrival_journal::empty(&config, &objects, &writer.handle())?;
     let counts = index_strays(&config, &objects, &writer.handle(), context)?;
     let pruned = if arguments.prune { prune(&config, objects.root(), &writer.handle())? } else { 0 };
     writer.close()?;
@@ -103,7 +103,7 @@ fn join(config: &Config, objects: &Objects, writer: &WriterHandle) -> anyhow::Re
         let id = writer.name_index(objects.index_id()?)?;
         objects.set_index_id(&id)?;
     }
-    fit::refuse_misfits(&config.index, objects, writer)
+    storage_match::refuse_misfits(&config.index, objects, writer)
 }
 
 /// Deletes the entries of received objects whose files are gone. Returns how many there were.
@@ -176,7 +176,7 @@ fn index_strays(
     let reader = Reader::open(&config.index)?;
     let wanted = Wanted::with_declared(&config.declared);
     let root = objects.root();
-    let listed = stray::series_directories(root).with_context(|| format!("cannot list {}", root.display()))?;
+    let listed = unindexed::series_directories(root).with_context(|| format!("cannot list {}", root.display()))?;
     thread::scope(|scope| {
         // While one batch is committed, the next one is read.
         let (sender, batches) = mpsc::sync_channel::<Vec<ReadObject>>(WAITING_BATCHES);
@@ -207,7 +207,7 @@ impl Rebuild<'_> {
     fn all(&mut self, listed: impl Iterator<Item = PathBuf>) -> anyhow::Result<()> {
         let mut waiting = Vec::new();
         for series in listed {
-            for name in stray::unknown_files(&mut self.reader, &series)? {
+            for name in unindexed::unknown_files(&mut self.reader, &series)? {
                 waiting.push((series.clone(), name));
                 if waiting.len() == BATCH {
                     self.index(std::mem::take(&mut waiting))?;

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::output::{Grouped, Shown};
 use crate::cli::context::{Chattiness, Context, Flags, IndexArgs, in_one_line};
 use crate::cli::health::{Grade, Health};
-use crate::cli::watched::WatchReport;
+use crate::cli::watch_report::WatchReport;
 use crate::cli::{Exit, backup};
 use crate::db::open::Reader;
 use crate::db::{Admin, IndexStatus, ScanEntry};

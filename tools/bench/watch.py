@@ -48,7 +48,7 @@ def once(options, folder, watching, scanned):
     index, log, settings = folder / "index.db", folder / "log", folder / "dcmdex.toml"
     shutil.copy(scanned, index)
     # One look after the other. Looks that find nothing new are logged at debug.
-    watch = f'[log]\nfilter = "info,dcmdex::cli::watching=debug"\n[[watch]]\npath = "{options.archive}"\nevery = "1s"\n'
+    watch = f'[log]\nfilter = "info,dcmdex::cli::serve::watch_thread=debug"\n[[watch]]\npath = "{options.archive}"\nevery = "1s"\n'
     settings.write_text(watch if watching else "")
     before = count(index)
     with open(log, "wb") as lines, serve(index, folder / "objects", lines, "--config", settings) as node:

@@ -12,7 +12,7 @@ use clap::ValueEnum;
 
 use super::manifest::{BackedUpObjects, open_copy};
 use super::target::{BackupTarget, OldBackup, backups_in};
-use crate::cli::stray::series_directories;
+use crate::cli::unindexed::series_directories;
 use crate::config::Config;
 use crate::db::ScanLedger as _;
 use crate::db::open::Reader;

@@ -14,7 +14,7 @@ use super::keys::columns::{FoundRow, OwnColumn};
 use super::keys::query::{LevelParser, query, refuse_what_was_not_read};
 use super::keys::stream::each_batch;
 use super::output::{Grouped, check_is_not_index};
-use super::spooled::OutputBuffer;
+use super::output_buffer::OutputBuffer;
 use crate::cli::Exit;
 use crate::cli::audited::CommandAudit;
 use crate::cli::context::{Chattiness, Context, Flags, IndexArgs};

@@ -17,7 +17,7 @@ use super::keys::columns::{Column, FoundRow, of_table};
 use super::keys::lists::ListTracker;
 use super::keys::query::{LevelParser, locate, nothing_matched, query, refuse_what_was_not_read};
 use super::output::{Audience, Output, check_is_not_index, terminal_width};
-use super::spooled::OutputBuffer;
+use super::output_buffer::OutputBuffer;
 use crate::cli::Exit;
 use crate::cli::context::{Chattiness, Context, Flags, IndexArgs};
 use crate::config::Config;

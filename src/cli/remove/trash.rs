@@ -7,7 +7,7 @@ use crate::audit::AuditEvent;
 use crate::cli::audited::CommandAudit;
 use crate::cli::context::Context;
 use crate::cli::output::{Grouped, Shown};
-use crate::cli::{Exit, journaling};
+use crate::cli::{Exit, arrival_journal};
 use crate::config::Config;
 use crate::db::Removal;
 use crate::db::open::{Reader, Writer, WriterHandle};
@@ -21,7 +21,7 @@ use crate::store::{self, Objects, Trash};
 pub(super) fn sweep(config: &Config, options: &store::Options, writer: &WriterHandle) -> anyhow::Result<Option<u64>> {
     match Objects::open(options) {
         // The next start moves them, when it has stored what a crash has left in the journal.
-        Ok(objects) if journaling::is_in_use(&objects, &mut Reader::open(&config.index)?)? => Ok(None),
+        Ok(objects) if arrival_journal::is_in_use(&objects, &mut Reader::open(&config.index)?)? => Ok(None),
         Ok(objects) => Ok(Some(trash::sweep(&config.index, (objects.root(), None), writer, |_| ())?)),
         Err(store::Error::InUse { .. }) => Ok(None),
         Err(error) => Err(error.into()),

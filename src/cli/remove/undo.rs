@@ -13,7 +13,7 @@ use crate::cli::audited::CommandAudit;
 use crate::cli::context::Context;
 use crate::cli::output::{Grouped, Shown};
 use crate::cli::reindex::{ReadObject, read, store};
-use crate::cli::stray::series_directories;
+use crate::cli::unindexed::series_directories;
 use crate::config::Config;
 use crate::db::open::{Reader, Writer, WriterHandle};
 use crate::db::{Arrivals as _, FileOutcome, RemovedFile, ScannedDirectory, ScannedFile, Search as _};

@@ -20,7 +20,7 @@ const LOOKS: [&str; 2] = ["looked at a watched directory", "looked at changes"];
 fn watch(place: &Place, keys: &str) {
     fs::create_dir_all(place.path("archive")).unwrap();
     // Looks that find nothing new are logged at debug.
-    let log = "[log]\nfilter = \"info,dcmdex::cli::watching=debug\"";
+    let log = "[log]\nfilter = \"info,dcmdex::cli::serve::watch_thread=debug\"";
     fs::write(place.path("dcmdex.toml"), format!("{log}\n[[watch]]\npath = \"archive\"\n{keys}\n")).unwrap();
 }
 

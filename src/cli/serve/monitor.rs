@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::health::{DiskSpace, Health, directory_of_objects};
-use super::status::counts_as_json;
-use super::watched::WatchReport;
+use crate::cli::health::{DiskSpace, Health, directory_of_objects};
+use crate::cli::status::counts_as_json;
+use crate::cli::watch_report::WatchReport;
 use crate::config::Config;
 use crate::db::open::{IndexFiles, Reader, WriterHandle};
 use crate::db::{Admin as _, Arrivals as _, IndexStatus};

@@ -20,19 +20,16 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
-use super::notify::{NOTIFY_SOCKET, ServiceManager};
-use super::setting_args::{HasSettings, SettingArgs};
-use super::trashing::Trashing;
+use self::service_manager::{NOTIFY_SOCKET, ServiceManager};
+use self::trash_thread::Trashing;
 use crate::access::jwt::TokenCheck;
 use crate::access::peers::SharedPeers;
 use crate::access::peers::{Grant, Security};
 use crate::audit::{AuditEvent, AuditRecord, AuditTrail, Auditor};
 use crate::cli::context::{Chattiness, Context, Flags, IndexArgs, in_one_line, make_directory_of};
-use crate::cli::feeding::Feeding;
-use crate::cli::hl7::{Hl7Start, WorklistControl};
 use crate::cli::http::{Callers, read_users};
-use crate::cli::watching::Watching;
-use crate::cli::{Exit, backup, fit, journaling, monitoring, places, stray, suspend};
+use crate::cli::setting_args::{HasSettings, SettingArgs};
+use crate::cli::{Exit, backup, storage_match, arrival_journal, directory_checks, unindexed, suspend};
 use crate::config::{self, AccessHistory, Config, Keep};
 use crate::db::Admin;
 use crate::db::Finding;
@@ -105,12 +102,12 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
     if let Some(made) = make_directory_of(&config.index)? {
         tracing::info!(directory = %made.display(), "made the directory of the index");
     }
-    if let Some(problem) = places::problems(&config).first() {
+    if let Some(problem) = directory_checks::problems(&config).first() {
         bail!("{problem}");
     }
     let objects = config.store_options().map(|options| Objects::open(&options).map(Arc::new)).transpose()?;
     if let Some(objects) = &objects {
-        fit::refuse_new_index(&config.index, objects)?;
+        storage_match::refuse_new_index(&config.index, objects)?;
     }
     // The sign of a wrong path, or of a disk that is not mounted.
     if !may_exist(&config.index) {
@@ -120,14 +117,25 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
              mounted: end the node, mount it, and start again"
         );
     }
-    let writer = open_index(&config, objects.as_ref())?;
+    let options = config.node_writer_options();
+    suspend::commit_before_stopping(&options.suspension)?;
+    let writer = Writer::open(&config.index, options)?;
+    check_index(&config)?;
+    warn_of_lacking(&config)?;
+    if let Some(objects) = &objects {
+        storage_match::refuse_misfits(&config.index, objects, &writer.handle())?;
+        recover(objects, &config)?;
+        directory_checks::follow_storage(&config.index, objects.root(), &writer.handle())?;
+        arrival_journal::empty(&config, objects, &writer.handle())?;
+        warn_of_strays(objects, &config)?;
+    }
     let journal = match &objects {
-        Some(objects) => journaling::start(&config, objects, &writer.handle())?,
+        Some(objects) => arrival_journal::start(&config, objects, &writer.handle())?,
         None => None,
     };
     let retrieve = Arc::new(Retrieve::new(config.index.clone(), config.retrieve.clone()));
     let scrubbing = Scrubbing::start(&config, Arc::clone(retrieve.delivery().verified()))?;
-    let monitor = config.monitoring.map(|address| (address, monitoring::sources(&config, writer.handle())));
+    let monitor = config.monitoring.map(|address| (address, monitor::sources(&config, writer.handle())));
     let watching = Watching::start(&config, writer.handle())?;
     let trail = config.audit_options().map(|options| AuditTrail::open(options, Clock::System)).transpose()?;
     let audit = trail.as_ref().map(AuditTrail::auditor).unwrap_or_default();
@@ -172,23 +180,6 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
     Ok(Exit::Done)
 }
 
-/// Opens the index for writing, checks it, and brings it and the received objects together.
-fn open_index(config: &Config, objects: Option<&Arc<Objects>>) -> anyhow::Result<Writer> {
-    let options = config.node_writer_options();
-    suspend::commit_before_stopping(&options.suspension)?;
-    let writer = Writer::open(&config.index, options)?;
-    check_index(config)?;
-    warn_of_lacking(config)?;
-    if let Some(objects) = objects {
-        fit::refuse_misfits(&config.index, objects, &writer.handle())?;
-        recover(objects, config)?;
-        places::follow_storage(&config.index, objects.root(), &writer.handle())?;
-        journaling::empty(config, objects, &writer.handle())?;
-        warn_of_strays(objects, config)?;
-    }
-    Ok(writer)
-}
-
 /// Makes the services of the node: those of DIMSE, and those of HTTP if it is configured.
 fn offers(
     config: &Config,
@@ -197,7 +188,7 @@ fn offers(
     retrieve: Arc<Retrieve>,
     (tls, audit): (Option<SharedTls>, &Auditor),
 ) -> anyhow::Result<Offers> {
-    let storage = Arc::new(Storage { journal, ..journaling::storage(config, objects, writer) });
+    let storage = Arc::new(Storage { journal, ..arrival_journal::storage(config, objects, writer) });
     let find = Find::new(config.index.clone(), config.find.clone()).with_min_free(config.min_free_bytes);
     let peers = SharedPeers::new(config.peers.clone(), tls);
     let http = HttpStart::of(config, peers.tls(), (retrieve.delivery(), &storage), audit)?;
@@ -354,7 +345,7 @@ fn warn_of_strays(objects: &Objects, config: &Config) -> anyhow::Result<()> {
     if !config.start_check {
         return Ok(());
     }
-    let found = stray::count_some(&mut Reader::open(&config.index)?, objects.root())?;
+    let found = unindexed::count_some(&mut Reader::open(&config.index)?, objects.root())?;
     if found.objects > 0 {
         tracing::warn!(
             objects = found.objects,
