@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 
 use crate::cli::context::{Context, in_one_line};
 use crate::cli::http::Callers;
-use crate::cli::{Exit, storage_match, import, directory_checks, unindexed};
+use crate::cli::{Exit, directory_checks, import, storage_match, unindexed};
 use crate::config::{Admitted, Config, DEFAULT_FILE, example};
 use crate::db;
 use crate::db::open::{Reader, may_exist};

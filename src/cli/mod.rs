@@ -15,6 +15,7 @@
 //! Results go to standard output, everything else to standard error. If a command fails, its
 //! message says what happened, and to which file or peer. Where possible it says what to do.
 
+mod arrival_journal;
 mod audited;
 mod backup;
 mod check;
@@ -25,21 +26,20 @@ mod context;
 mod copy;
 mod copy_index;
 mod correct;
+mod directory_checks;
 mod echo;
 mod events;
 mod export;
 mod find;
-mod storage_match;
 mod health;
 mod http;
 mod import;
 mod index;
-mod arrival_journal;
 mod keys;
 mod man;
 mod output;
+mod output_buffer;
 mod peer;
-mod directory_checks;
 mod rebuild;
 mod reindex;
 mod relocate;
@@ -49,10 +49,10 @@ mod restore;
 mod scan;
 mod serve;
 mod setting_args;
-mod output_buffer;
 mod status;
-mod unindexed;
+mod storage_match;
 mod suspend;
+mod unindexed;
 mod user;
 mod watch_report;
 mod worklist;

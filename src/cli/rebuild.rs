@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use super::output::{Grouped, Shown};
 use crate::cli::context::{Chattiness, Context, Flags, IndexArgs, make_directory_of};
 use crate::cli::reindex::{ReadObject, read, store};
-use crate::cli::{Exit, correct, storage_match, arrival_journal, directory_checks, unindexed};
+use crate::cli::{Exit, arrival_journal, correct, directory_checks, storage_match, unindexed};
 use crate::config::Config;
 use crate::db::open::{Reader, Writer, WriterHandle};
 use crate::db::{Admin, Arrivals, ScanLedger, ScannedDirectory};
