@@ -18,7 +18,7 @@ use crate::cli::audited::CommandAudit;
 use crate::cli::context::{Chattiness, Context, Flags, IndexArgs};
 use crate::config::Config;
 use crate::db::RemovedCounts;
-use crate::db::open::{Reader, Writer};
+use crate::db::open::{Reader, Writer, WriterHandle};
 use crate::model::calendar::moment_text;
 use crate::model::clock::Clock;
 use crate::store::Trash;
@@ -147,36 +147,8 @@ fn remove(
     // Before it is done. A removal that then fails is noted all the same.
     CommandAudit::open(config, "remove")?.deleted(&audited.collect::<Vec<_>>())?;
     let writer = Writer::open(&config.index, config.node_writer_options())?;
-    let handle = writer.handle();
-    let removal = handle.begin_removal(begun_ms, arguments.objects)?;
-    let mut counts = RemovedCounts::default();
-    let mut batch = Vec::new();
-    for study in chosen {
-        batch.extend_from_slice(&study.instances);
-        if batch.len() >= BATCH {
-            counts.add(handle.remove(removal, arguments.objects, std::mem::take(&mut batch))?);
-        }
-    }
-    counts.add(handle.remove(removal, arguments.objects, batch)?);
-    tracing::info!(
-        removal,
-        studies = chosen.len(),
-        instances = counts.instances,
-        objects = arguments.objects,
-        "instances were removed"
-    );
-    let mut moved = None;
-    if let Some(options) = config.store_options().filter(|options| options.directory.is_dir()) {
-        let storage = options.directory.canonicalize()?;
-        write_list(&storage, config, removal, begun_ms)?;
-        if arguments.objects {
-            moved = trash::sweep(config, &options, &handle)?;
-            if moved.is_some() && arguments.no_undo {
-                Trash::below(&storage).empty(begun_ms)?;
-                handle.emptied(removal, Clock::System.now_ms())?;
-            }
-        }
-    }
+    let (removal, counts) = remove_rows(arguments, chosen, begun_ms, &writer.handle())?;
+    let moved = move_objects(arguments, config, (removal, begun_ms), &writer.handle())?;
     writer.close()?;
     if arguments.json {
         context.output.line(in_json(Some(removal), chosen.len(), counts))?;
@@ -188,6 +160,69 @@ fn remove(
         Grouped(counts.instances),
         Grouped(chosen.len() as u64)
     ))?;
+    tell_objects(arguments, moved, counts, context)?;
+    if !arguments.no_undo {
+        context.output.line(format_args!("`dcmdex remove --undo {removal} --yes` brings them back"))?;
+    }
+    Ok(Exit::Done)
+}
+
+/// Takes the instances out of the index. Returns the number of the removal.
+fn remove_rows(
+    arguments: &RemovalArgs,
+    chosen: &[ChosenStudy],
+    begun_ms: i64,
+    writer: &WriterHandle,
+) -> anyhow::Result<(i64, RemovedCounts)> {
+    let removal = writer.begin_removal(begun_ms, arguments.objects)?;
+    let mut counts = RemovedCounts::default();
+    let mut batch = Vec::new();
+    for study in chosen {
+        batch.extend_from_slice(&study.instances);
+        if batch.len() >= BATCH {
+            counts.add(writer.remove(removal, arguments.objects, std::mem::take(&mut batch))?);
+        }
+    }
+    counts.add(writer.remove(removal, arguments.objects, batch)?);
+    tracing::info!(
+        removal,
+        studies = chosen.len(),
+        instances = counts.instances,
+        objects = arguments.objects,
+        "instances were removed"
+    );
+    Ok((removal, counts))
+}
+
+/// Moves objects to the trash if that is wanted, and deletes them if they cannot come back. Returns
+/// how many were moved. `None` if the node does it.
+fn move_objects(
+    arguments: &RemovalArgs,
+    config: &Config,
+    (removal, begun_ms): (i64, i64),
+    writer: &WriterHandle,
+) -> anyhow::Result<Option<u64>> {
+    let Some(options) = config.store_options().filter(|options| options.directory.is_dir()) else { return Ok(None) };
+    let storage = options.directory.canonicalize()?;
+    write_list(&storage, config, removal, begun_ms)?;
+    if !arguments.objects {
+        return Ok(None);
+    }
+    let moved = trash::sweep(config, &options, writer)?;
+    if moved.is_some() && arguments.no_undo {
+        Trash::below(&storage).empty(begun_ms)?;
+        writer.emptied(removal, Clock::System.now_ms())?;
+    }
+    Ok(moved)
+}
+
+/// Says what became of received objects.
+fn tell_objects(
+    arguments: &RemovalArgs,
+    moved: Option<u64>,
+    counts: RemovedCounts,
+    context: &mut Context,
+) -> anyhow::Result<()> {
     match moved {
         Some(objects) if arguments.no_undo => {
             context.output.line(format_args!("{} received objects were deleted for good", Grouped(objects)))?;
@@ -206,10 +241,7 @@ fn remove(
         }
         None => {}
     }
-    if !arguments.no_undo {
-        context.output.line(format_args!("`dcmdex remove --undo {removal} --yes` brings them back"))?;
-    }
-    Ok(Exit::Done)
+    Ok(())
 }
 
 /// Writes what was removed beside the trash, for an index that is built anew.
