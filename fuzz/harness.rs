@@ -39,7 +39,7 @@ use dcmdex::model::clock::Clock;
 use dcmdex::model::level::{InformationModel, QueryRetrieveLevel};
 use dcmdex::model::location::{Location, Place};
 use dcmdex::pixels::codec::{CODECS, FrameShape};
-use dcmdex::pixels::looks::{Function, Greys, Looks, Lut, VoiWindow};
+use dcmdex::pixels::transforms::{Function, Greys, Lut, PixelTransforms, VoiWindow};
 use dcmdex::qr::{self, Identifier, NegotiatedOptions, QueryStop, ResponseWriter};
 use dcmdex::scanner::check_dicomdir;
 use dcmdex::scp::negotiation::{Answer, HeldSyntaxes, Policy, answer};
@@ -533,7 +533,7 @@ pub(crate) fn render(bytes: &[u8]) {
     let names = ["MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422"];
     let photometric = names.get(usize::from(photometric)).copied().unwrap_or_default();
     let lut = |number: u16| Lut::new([u16::from(first), number, 8 + u16::from(flags >> 4)], flags & 2 == 2, stream);
-    let looks = Looks {
+    let looks = PixelTransforms {
         photometric: photometric.to_owned(),
         bits_stored: u16::from(bits_stored),
         high_bit: u16::from(high_bit),

@@ -20,7 +20,7 @@ use serde_json::Value;
 
 use crate::access::users::Rights;
 
-/// The longest token that is looked at, in bytes. Those with many groups have some thousand.
+/// The longest token that is checked, in bytes. Those with many groups have some thousand.
 pub const MAX_TOKEN_BYTES: usize = 16 << 10;
 
 /// The longest file of keys, in bytes. Providers have some five keys of a kilobyte.
@@ -29,8 +29,8 @@ const MAX_KEYS_BYTES: u64 = 1 << 20;
 /// Keys of a file. A token without a key ID is tried with all of them.
 const MAX_KEYS: usize = 32;
 
-/// How often the file of keys is looked at.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// How often the file of keys is checked.
+const CHECK_AGAIN: Duration = Duration::from_secs(5);
 
 /// A signature algorithm that a token may have. `none` is missing, and so are algorithms with a
 /// shared secret, such as HS256. With those, anyone who has the public key could make a token.
@@ -106,7 +106,7 @@ struct KnownKeys {
     known: Arc<Vec<VerifyingKey>>,
     /// Size and time of the file then.
     version: Option<(u64, SystemTime)>,
-    looked: Instant,
+    checked: Instant,
 }
 
 impl std::fmt::Debug for KnownKeys {
@@ -145,7 +145,7 @@ impl TokenCheck {
             ALGORITHMS.iter().filter(|(name, _)| is_allowed(name)).map(|(_, algorithm)| *algorithm).collect();
         let version = version(&issuer.keys);
         let known = Arc::new(read_keys(&issuer.keys, &algorithms)?);
-        let keys = Mutex::new(KnownKeys { known, version, looked: Instant::now() });
+        let keys = Mutex::new(KnownKeys { known, version, checked: Instant::now() });
         Ok(Self(Arc::new(Inner { issuer, algorithms, keys })))
     }
 
@@ -157,7 +157,7 @@ impl TokenCheck {
         let Inner { issuer, algorithms, keys } = &*self.0;
         let version = version(&issuer.keys);
         let known = Arc::new(read_keys(&issuer.keys, algorithms)?);
-        *keys.lock().unwrap_or_else(PoisonError::into_inner) = KnownKeys { known, version, looked: Instant::now() };
+        *keys.lock().unwrap_or_else(PoisonError::into_inner) = KnownKeys { known, version, checked: Instant::now() };
         Ok(())
     }
 
@@ -188,8 +188,8 @@ impl TokenCheck {
     fn keys(&self) -> Arc<Vec<VerifyingKey>> {
         let Inner { issuer, algorithms, keys } = &*self.0;
         let mut keys = keys.lock().unwrap_or_else(PoisonError::into_inner);
-        if keys.looked.elapsed() >= LOOK_AGAIN {
-            keys.looked = Instant::now();
+        if keys.checked.elapsed() >= CHECK_AGAIN {
+            keys.checked = Instant::now();
             let now = version(&issuer.keys);
             if now != keys.version {
                 match read_keys(&issuer.keys, algorithms) {

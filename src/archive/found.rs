@@ -72,7 +72,7 @@ pub(super) struct Passed {
 }
 
 impl Passed {
-    pub(super) fn place(&self, step: &PathStep) -> Option<u64> {
+    pub(super) fn offset(&self, step: &PathStep) -> Option<u64> {
         self.places.get(&self.hash(&step.name, step.occurrence)).copied()
     }
 

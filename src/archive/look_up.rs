@@ -17,7 +17,7 @@ pub(super) fn in_zip(
     if !passed.is_whole() {
         return Ok(Reached::Unknown);
     }
-    if let Some(place) = passed.place(step) {
+    if let Some(place) = passed.offset(step) {
         let entry = directory.at(place)?;
         // Another name may have the same hash.
         return Ok(if entry.name == step.name {
@@ -68,7 +68,7 @@ pub(super) fn in_tar(
     if !passed.is_whole() {
         return Ok(Reached::Unknown);
     }
-    if let Some(place) = passed.place(step) {
+    if let Some(place) = passed.offset(step) {
         let mut header = WindowReader::at(headers.whole(), place, 2 * tar::BLOCK)?;
         let entry = tar::next(&mut header)?;
         return Ok(match entry.filter(|entry| entry.kind == EntryKind::File && entry.name == step.name) {

@@ -35,7 +35,7 @@ pub use walk::{Member, MemberAction, MemberKind, MemberSink, ReadMember, walk};
 pub use wanted::WantedMembers;
 
 /// Bytes needed to detect an archive. A tar header has 512.
-pub const LOOK: usize = tar::BLOCK;
+pub const KIND_BYTES: usize = tar::BLOCK;
 
 /// A kind of archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub enum ArchiveKind {
 }
 
 impl ArchiveKind {
-    /// The kind of archive that begins with these bytes: [`LOOK`] of them, or fewer if the file is
+    /// The kind of archive that begins with these bytes: [`KIND_BYTES`] of them, or fewer if the file is
     /// shorter.
     ///
     /// The preamble of a DICOM file may hold anything (PS3.10 7.1), even the beginning of an

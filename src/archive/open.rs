@@ -19,7 +19,7 @@ use super::stream::{StreamArchive, StreamKind};
 use super::tar;
 use super::wanted::WantedMembers;
 use super::zip::CentralDirectory;
-use super::{ArchiveKind, LOOK};
+use super::{ArchiveKind, KIND_BYTES};
 use crate::files::FileMark;
 
 /// Opens one member of an archive file. `member` is its path from [`walk`](super::walk()). To open
@@ -253,7 +253,7 @@ impl Archive {
     fn enter(bytes: MemberData, otherwise: Option<ArchiveKind>, budget: Budget) -> Result<Self, ArchiveProblem> {
         match bytes {
             MemberData::Window(window) => {
-                let mut start = [0; LOOK];
+                let mut start = [0; KIND_BYTES];
                 let read = window.read_at(&mut start, 0)?;
                 match ArchiveKind::of(start.get(..read).unwrap_or_default())?.or(otherwise) {
                     Some(ArchiveKind::Zip) => Ok(match CentralDirectory::find(&window)? {
@@ -268,7 +268,7 @@ impl Archive {
                 }
             }
             MemberData::Stream(stream) => {
-                let ahead = Peeked::look(stream, LOOK)?;
+                let ahead = Peeked::fill(stream, KIND_BYTES)?;
                 match ArchiveKind::of(ahead.head())? {
                     Some(ArchiveKind::Zip) => Ok(Self::stream(StreamKind::Zip, Box::new(ahead), budget)),
                     Some(ArchiveKind::Tar) => Ok(Self::stream(StreamKind::Tar, Box::new(ahead), budget)),
@@ -281,7 +281,7 @@ impl Archive {
 
     fn gzip(source: Box<dyn SkipRead>, budget: Budget) -> Result<Self, ArchiveProblem> {
         let metered = Metered { inner: MultiGzDecoder::new(source), budget: budget.clone() };
-        let ahead = Peeked::look(Streamed(BufReader::with_capacity(BUFFER, metered)), LOOK)?;
+        let ahead = Peeked::fill(Streamed(BufReader::with_capacity(BUFFER, metered)), KIND_BYTES)?;
         let is_tar = tar::is_header(ahead.head());
         let ahead = Box::new(ahead);
         Ok(if is_tar { Self::stream(StreamKind::Tar, ahead, budget) } else { Self::SingleFile(Some(ahead), budget) })

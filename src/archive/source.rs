@@ -453,7 +453,7 @@ pub(crate) struct Peeked<S> {
 
 impl<S: SkipRead> Peeked<S> {
     /// Reads the first `count` bytes, or fewer if the stream is shorter.
-    pub(crate) fn look(mut source: S, count: usize) -> Result<Self, ArchiveProblem> {
+    pub(crate) fn fill(mut source: S, count: usize) -> Result<Self, ArchiveProblem> {
         let mut head = vec![0; count];
         let read = crate::archive::source::fill(&mut source, &mut head)?;
         head.truncate(read);

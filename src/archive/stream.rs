@@ -71,7 +71,7 @@ impl StreamArchive {
             }
             standing = Some(StreamPosition::AtData(header, occurrence, source));
         }
-        if self.passed.place(step).is_some() {
+        if self.passed.offset(step).is_some() {
             return Ok(Reached::Unknown);
         }
         if !self.passed.goes_on() {

@@ -17,7 +17,7 @@ use super::problem::ArchiveProblem;
 use super::source::{Budget, FileRange, Inflate, Limited, Metered, OnRead, Peeked, SkipRead, Streamed, WindowReader};
 use super::tar::{self, EntryKind};
 use super::zip::{self, CentralDirectory, MemberArea};
-use super::{ArchiveKind, LOOK, MemberBytes, name};
+use super::{ArchiveKind, KIND_BYTES, MemberBytes, name};
 
 /// Members of a zip archive that one thread reads at a time.
 const CHUNK: usize = 256;
@@ -361,7 +361,7 @@ impl<T: Send> ArchiveWalk<'_, T> {
         let held = window.read_at(&mut buffer, 0)?;
         buffer.truncate(held);
         let mut reader = WindowReader::begun(window.clone(), buffer, 0);
-        match ArchiveKind::of(reader.held().get(..LOOK).unwrap_or(reader.held())) {
+        match ArchiveKind::of(reader.held().get(..KIND_BYTES).unwrap_or(reader.held())) {
             Ok(None) => {
                 let value = (self.read)(&mut reader);
                 self.scratch.buffer = reader.into_buffer();
@@ -380,7 +380,7 @@ impl<T: Send> ArchiveWalk<'_, T> {
         depth: usize,
     ) -> Result<(), Halt> {
         let mut counted = CountingReader { source, bytes: 0 };
-        let mut ahead = Peeked::look(&mut counted, LOOK)?;
+        let mut ahead = Peeked::fill(&mut counted, KIND_BYTES)?;
         match ArchiveKind::of(ahead.head()) {
             Ok(None) => {
                 let value = (self.read)(&mut ahead);
@@ -645,7 +645,7 @@ impl<T: Send> ArchiveWalk<'_, T> {
         depth: usize,
     ) -> Result<(), Halt> {
         let metered = Metered { inner: MultiGzDecoder::new(source), budget: self.budget.clone() };
-        let mut ahead = Peeked::look(Streamed(BufReader::with_capacity(STREAM_BUFFER, metered)), LOOK)?;
+        let mut ahead = Peeked::fill(Streamed(BufReader::with_capacity(STREAM_BUFFER, metered)), KIND_BYTES)?;
         if tar::is_header(ahead.head()) {
             return self.tar(&mut ahead, path, depth);
         }
@@ -711,7 +711,7 @@ fn read_in_zip<T>(
     buffer.truncate(held);
     let mut reader = WindowReader::begun(window, buffer, at);
     if entry.method == zip::STORED {
-        let leaf = match ArchiveKind::of(reader.held().get(..LOOK).unwrap_or(reader.held()))? {
+        let leaf = match ArchiveKind::of(reader.held().get(..KIND_BYTES).unwrap_or(reader.held()))? {
             None => Leaf::Read(read(&mut reader)),
             Some(kind) => Leaf::Archive(kind),
         };
@@ -721,7 +721,7 @@ fn read_in_zip<T>(
     let inflate = Inflate::new(reader, scratch.inflater.take(), budget.clone());
     let mut inflated = BufReader::with_capacity(INFLATE_STEP, inflate);
     let leaf = {
-        let mut ahead = Peeked::look(Streamed(&mut inflated), LOOK)?;
+        let mut ahead = Peeked::fill(Streamed(&mut inflated), KIND_BYTES)?;
         match ArchiveKind::of(ahead.head())? {
             None => Leaf::Read(read(&mut ahead)),
             Some(kind) => Leaf::Archive(kind),

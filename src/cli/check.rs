@@ -113,7 +113,7 @@ fn check(arguments: &CheckArgs, config: &Config, context: &mut Context) -> anyho
             .num_threads(config.scan.jobs)
             .build()
             .context("cannot start threads to open objects")?;
-        look_for_files(&mut reader, &pool, &mut files, &mut printer)?;
+        check_files(&mut reader, &pool, &mut files, &mut printer)?;
     }
     let orphans = if arguments.orphans { Some(list_orphans(config, &mut reader, &mut printer)?) } else { None };
     let differing = files.changed + files.gone + files.not_accessible + orphans.unwrap_or(0);
@@ -332,7 +332,7 @@ enum FileProblem {
     NotAccessible(String),
 }
 
-fn look_for_files(
+fn check_files(
     reader: &mut Reader,
     pool: &rayon::ThreadPool,
     files: &mut FileCounts,
@@ -351,26 +351,26 @@ fn look_for_files(
                 known.sort_unstable_by(|a, b| a.location.file_name.cmp(&b.location.file_name));
                 batch.append(&mut known);
                 if batch.len() >= BATCH {
-                    look_at(&mut batch, PART, pool, files, printer)?;
+                    check_file(&mut batch, PART, pool, files, printer)?;
                 }
             }
         }
     }
-    look_at(&mut batch, PART, pool, files, printer)?;
+    check_file(&mut batch, PART, pool, files, printer)?;
     let mut after = root.to_owned();
     loop {
         let page = reader.directories_below(Place::Archive, root, &after, PAGE_DIRECTORIES)?;
         let Some(last) = page.last() else { return Ok(()) };
         after.clone_from(last);
         for archive in &page {
-            look_into_archive(reader, archive, pool, files, printer)?;
+            check_archive(reader, archive, pool, files, printer)?;
         }
     }
 }
 
 /// Opens the members of an archive file. If the time of the archive has changed, its members may be
 /// others, so none is opened.
-fn look_into_archive(
+fn check_archive(
     reader: &mut Reader,
     archive: &Path,
     pool: &rayon::ThreadPool,
@@ -386,7 +386,7 @@ fn look_into_archive(
     members.sort_unstable_by(|a, b| a.location.file_name.cmp(&b.location.file_name));
     let (mut same, other): (Vec<_>, Vec<_>) =
         members.into_iter().partition(|member| mtime_ms == Some(member.location.mtime_ms));
-    look_at(&mut same, ARCHIVE_PART, pool, files, printer)?;
+    check_file(&mut same, ARCHIVE_PART, pool, files, printer)?;
     for member in other {
         let (problem, detail) = files.problem(&metadata);
         printer.file(problem, &detail, &Place::Archive.shown_path(archive, &member.location.file_name))?;
@@ -395,7 +395,7 @@ fn look_into_archive(
 }
 
 /// Opens the objects of a batch in parallel and compares them with the index.
-fn look_at(
+fn check_file(
     batch: &mut Vec<LocatedInstance>,
     part: usize,
     pool: &rayon::ThreadPool,

@@ -21,7 +21,7 @@ use crate::model::clock::Clock;
 const PAGE: usize = 256;
 
 /// Pause between two looks for new events.
-const LOOK: Duration = Duration::from_millis(200);
+const POLL: Duration = Duration::from_millis(200);
 
 /// Time for which a dead letter is tried again, if its receiver is not among the settings.
 const RETRY_MS: i64 = 3 * DAY_MS;
@@ -131,7 +131,7 @@ fn list(arguments: &EventListArgs, context: &mut Context) -> anyhow::Result<Exit
         if !arguments.follow || context.output.flush()? == Audience::Gone {
             return Ok(Exit::Done);
         }
-        thread::sleep(LOOK);
+        thread::sleep(POLL);
     }
 }
 

@@ -13,7 +13,7 @@ use crate::model::clock::{Clock, unix_ms};
 
 /// Time that a start spends on the look. Larger: more of a large storage directory is seen, and the
 /// start takes longer.
-const LOOK_FOR: Duration = Duration::from_secs(2);
+const SEARCH_TIME: Duration = Duration::from_secs(2);
 
 /// Age up to which an object without a row may still be arriving, in milliseconds.
 const ARRIVING_MS: i64 = 60_000;
@@ -116,13 +116,13 @@ pub(super) fn count_some(reader: &mut Reader, root: &Path) -> anyhow::Result<Str
         let name = entry.file_name();
         let is_own = name.as_encoded_bytes().first() == Some(&b'.') || name == "lost+found";
         found.elsewhere += u64::from(!is_own && !entry.file_type()?.is_dir());
-        if begun.elapsed() > LOOK_FOR {
+        if begun.elapsed() > SEARCH_TIME {
             return Ok(found);
         }
     }
     for series in series_directories(root)? {
         found.objects += unknown_for_good(reader, &series)?.len() as u64;
-        if begun.elapsed() > LOOK_FOR {
+        if begun.elapsed() > SEARCH_TIME {
             break;
         }
     }

@@ -9,14 +9,14 @@ use crate::shares::{CountedPeer, Share, Shares, Turn, Turns};
 use crate::telemetry::metrics;
 
 /// Maximum number of frames that are decompressed or rendered at a time. Each takes a processor and
-/// the memory of the frame. One peer has half of these places, because a peer may have as many as
+/// the memory of the frame. One peer has half of these slots, because a peer may have as many as
 /// are left. Larger: other work gets less of the processors. Smaller: peers wait for each other.
-const PLACES: usize = 4;
+const SLOTS: usize = 4;
 
 /// Maximum memory for decompressed frames, in bytes. One peer may have half of it.
 const FRAME_BYTES: usize = 1 << 30;
 
-/// The places and the memory of a node for frames that are decompressed.
+/// The slots and the memory of a node for frames that are decompressed.
 #[derive(Debug)]
 pub(crate) struct Decoders {
     turns: Arc<Turns>,
@@ -25,12 +25,12 @@ pub(crate) struct Decoders {
 
 impl Default for Decoders {
     fn default() -> Self {
-        Self { turns: Turns::new(PLACES), memory: Shares::new(FRAME_BYTES, 0, &metrics::MEMORY_REFUSED) }
+        Self { turns: Turns::new(SLOTS), memory: Shares::new(FRAME_BYTES, 0, &metrics::MEMORY_REFUSED) }
     }
 }
 
 impl Decoders {
-    /// Waits for a place to decompress or render one frame.
+    /// Waits for a slot to decompress or render one frame.
     pub(crate) async fn turn(&self, peer: &CountedPeer) -> Turn {
         self.turns.take(peer).await
     }

@@ -64,7 +64,7 @@ impl Scrub {
             after.clone_from(last);
             for directory in &page {
                 for instance in reader.located_instances(Place::Managed, directory)? {
-                    if round.look_at(&instance, wait).is_break() {
+                    if round.verify(&instance, wait).is_break() {
                         return Ok(round.tally);
                     }
                 }
@@ -81,7 +81,7 @@ struct Round<'s> {
 }
 
 impl Round<'_> {
-    fn look_at(&mut self, instance: &LocatedInstance, wait: &mut Wait<'_>) -> ControlFlow<()> {
+    fn verify(&mut self, instance: &LocatedInstance, wait: &mut Wait<'_>) -> ControlFlow<()> {
         let identity = Identity {
             sop_instance_uid: &instance.sop_instance_uid,
             sop_class_uid: &instance.sop_class_uid,

@@ -14,7 +14,7 @@ use super::delivery_failure::DeliveryFailure;
 use super::message::OutgoingEvent;
 
 /// Pauses between two looks at a running command: the first, and the longest.
-const LOOK: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
+const POLL: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
 /// A command, with a limit on its time.
 pub(super) struct CommandCaller {
@@ -28,7 +28,7 @@ impl CommandCaller {
         let cannot = |error: io::Error| DeliveryFailure::Unreachable(format!("it cannot be started: {error}"));
         let mut child = self.start(event).map_err(cannot)?;
         let deadline = Instant::now() + self.timeout;
-        let mut pause = LOOK.0;
+        let mut pause = POLL.0;
         loop {
             match child.try_wait().map_err(cannot)? {
                 Some(status) if status.success() => return Ok(()),
@@ -39,7 +39,7 @@ impl CommandCaller {
                 }
                 None => thread::sleep(pause),
             }
-            pause = (pause * 2).min(LOOK.1);
+            pause = (pause * 2).min(POLL.1);
         }
     }
 

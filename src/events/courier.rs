@@ -26,7 +26,7 @@ const ROUND: usize = 64;
 
 /// Pause between two looks for new events. In an index without changes, a look asks for its version
 /// only.
-const LOOK: Duration = Duration::from_millis(250);
+const POLL: Duration = Duration::from_millis(250);
 
 /// Pause after the index failed.
 const INDEX_PAUSE: Duration = Duration::from_secs(5);
@@ -115,7 +115,7 @@ impl Courier {
         let mut back_off = BACK_OFF.0;
         let mut told = false;
         loop {
-            let pause = match self.look(&mut reader, ended) {
+            let pause = match self.poll(&mut reader, ended) {
                 Ok(RoundEnd::Down) => {
                     let pause = back_off;
                     back_off = (back_off * 2).min(BACK_OFF.1);
@@ -123,7 +123,7 @@ impl Courier {
                 }
                 Ok(end) => {
                     (told, back_off) = (false, BACK_OFF.0);
-                    if end == RoundEnd::More { Duration::ZERO } else { LOOK }
+                    if end == RoundEnd::More { Duration::ZERO } else { POLL }
                 }
                 Err(error) => {
                     reader = None;
@@ -142,7 +142,7 @@ impl Courier {
         self.show(DeliveryCounts::default());
     }
 
-    fn look(&mut self, reader: &mut Option<Reader>, ended: &Receiver<()>) -> Result<RoundEnd, db::Error> {
+    fn poll(&mut self, reader: &mut Option<Reader>, ended: &Receiver<()>) -> Result<RoundEnd, db::Error> {
         let reader = match reader {
             Some(reader) => reader,
             None => {

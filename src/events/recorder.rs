@@ -14,7 +14,7 @@ use crate::telemetry::metrics;
 
 /// Longest pause between two looks at the index. Larger: studies are told later. Smaller: more
 /// queries for nothing.
-const LOOK: Duration = Duration::from_secs(1);
+const POLL: Duration = Duration::from_secs(1);
 
 /// Pause between two looks for events that may go.
 const TIDY: Duration = Duration::from_secs(60);
@@ -46,12 +46,12 @@ pub(super) struct EventRecorder {
 impl EventRecorder {
     /// Runs until the other end of `ended` is dropped.
     pub(super) fn run(self, ended: &Receiver<()>) {
-        let pause = LOOK.min(self.options.quiet / 4);
+        let pause = POLL.min(self.options.quiet / 4);
         let mut studies = None;
         let mut told = false;
         let mut tidied: Option<Instant> = None;
         loop {
-            let done = self.look(&mut studies).and_then(|()| {
+            let done = self.poll(&mut studies).and_then(|()| {
                 if tidied.is_none_or(|last| last.elapsed() >= TIDY) {
                     tidied = Some(Instant::now());
                     self.tidy()?;
@@ -74,7 +74,7 @@ impl EventRecorder {
         }
     }
 
-    fn look(&self, studies: &mut Option<(Reader, QuietStudies)>) -> Result<(), Error> {
+    fn poll(&self, studies: &mut Option<(Reader, QuietStudies)>) -> Result<(), Error> {
         let (reader, studies) = match studies {
             Some(known) => known,
             None => {

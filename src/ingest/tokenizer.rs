@@ -675,9 +675,9 @@ impl<'w> Core<'w> {
             // One element without a VR does not prove that the data set is implicit. The second one
             // decides.
             match sniff::next(rest, &first, end) {
-                Look::Bytes(second) if sniff::is_explicit_element(second) => found = None,
-                Look::Wait => return Step::More,
-                Look::Bytes(_) | Look::TooFar | Look::End => {}
+                FollowingBytes::Bytes(second) if sniff::is_explicit_element(second) => found = None,
+                FollowingBytes::Wait => return Step::More,
+                FollowingBytes::Bytes(_) | FollowingBytes::TooFar | FollowingBytes::End => {}
             }
         }
         if is_deflated && found != Some(EXPLICIT_LE) {

@@ -110,12 +110,12 @@ pub struct Declared {
     /// Value representation.
     pub vr: VR,
     /// Where the value is kept.
-    pub kept: DeclaredPlace,
+    pub kept: DeclaredColumn,
 }
 
 /// Where the value of a declared attribute is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeclaredPlace {
+pub enum DeclaredColumn {
     /// In the unit with this number.
     Unit(usize),
     /// In a sequence of the table, which is kept as a whole.
@@ -445,7 +445,7 @@ fn vr_of(declaration: &Declaration, dictionary: Option<VR>) -> Result<VR, Declar
 }
 
 /// Returns where the index keeps the values of a path.
-fn place_of(path: &[SelectorStep], shown: &str, level: QueryRetrieveLevel) -> Result<DeclaredPlace, DeclarationError> {
+fn place_of(path: &[SelectorStep], shown: &str, level: QueryRetrieveLevel) -> Result<DeclaredColumn, DeclarationError> {
     use DeclarationError as Error;
     let root = match path.first() {
         Some(SelectorStep::Public(tag)) => Attribute::by_tag(*tag),
@@ -453,7 +453,7 @@ fn place_of(path: &[SelectorStep], shown: &str, level: QueryRetrieveLevel) -> Re
     };
     match root {
         // The number is set once all units are known.
-        None => Ok(DeclaredPlace::Unit(usize::MAX)),
+        None => Ok(DeclaredColumn::Unit(usize::MAX)),
         Some(attribute) if path.len() == 1 => Err(Error::InTable(shown.to_owned(), attribute.level)),
         Some(attribute) if attribute.source != ValueSource::DataSet => {
             Err(Error::NotAllowed(shown.to_owned(), "the node computes its value"))
@@ -463,7 +463,7 @@ fn place_of(path: &[SelectorStep], shown: &str, level: QueryRetrieveLevel) -> Re
             "private elements cannot be told apart in a sequence that is kept as a whole",
         )),
         Some(attribute) if attribute.level != level => Err(Error::OtherLevel(shown.to_owned(), attribute.level)),
-        Some(attribute) => Ok(DeclaredPlace::InTable(attribute.id)),
+        Some(attribute) => Ok(DeclaredColumn::InTable(attribute.id)),
     }
 }
 
@@ -586,7 +586,7 @@ fn not_past_the_header(group: u16, text: &str) -> Result<(), DeclarationError> {
 fn units(attributes: &mut [Declared]) -> Vec<Arc<Unit>> {
     let mut roots: Vec<(SelectorStep, QueryRetrieveLevel, VR, Vec<KeptNode>, bool)> = Vec::new();
     for attribute in attributes.iter_mut() {
-        let DeclaredPlace::Unit(unit) = &mut attribute.kept else { continue };
+        let DeclaredColumn::Unit(unit) = &mut attribute.kept else { continue };
         let Some((root, inner)) = attribute.path.split_first() else { continue };
         let at = roots.iter().position(|known| known.0 == *root).unwrap_or_else(|| {
             let vr = if inner.is_empty() { attribute.vr } else { VR::SQ };
@@ -683,7 +683,7 @@ mod tests {
         ]);
         let names: Vec<_> = set.attributes().iter().map(|attribute| attribute.name.as_str()).collect();
         assert_eq!(names[..3], ["ContrastBolusAgent", "CTDIvol", "P_ACME_1_1_0019xx0A"]);
-        assert_eq!(set.attributes()[3].kept, DeclaredPlace::InTable(AttributeId::RequestAttributesSequence));
+        assert_eq!(set.attributes()[3].kept, DeclaredColumn::InTable(AttributeId::RequestAttributesSequence));
         assert_eq!(set.units().len(), 4, "what lies in one sequence is one unit");
         assert_eq!(set.units()[3].items.len(), 2);
         assert_eq!(set.unit(Tag(0x0019, 0x120A), Some("ACME 1.1 ")).unwrap().number, 2);

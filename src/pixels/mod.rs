@@ -3,8 +3,8 @@
 //!
 //! - `places` finds the frames in the bytes of an object.
 //! - [`codec`] decompresses a frame.
-//! - [`looks`] holds windows, look-up tables and palettes.
+//! - [`transforms`] holds windows, look-up tables and palettes.
 
 pub mod codec;
-pub mod looks;
-pub(crate) mod places;
+pub(crate) mod frames;
+pub mod transforms;

@@ -12,7 +12,7 @@ use super::retrieve::RetrieveError;
 use crate::db::{self, can_answer, can_answer_declared};
 use crate::encoding::charset::CharacterSets;
 use crate::model::attribute::{ATTRIBUTES, Attribute, AttributeId, KeyType, LetterCase, ValueSource};
-use crate::model::declared::{DeclaredPlace, DeclaredSet, SelectorStep};
+use crate::model::declared::{DeclaredColumn, DeclaredSet, SelectorStep};
 use crate::model::level::{InformationModel, QueryRetrieveLevel};
 use crate::model::matching::{
     KeyElement, KeyValue, MatchPolicy, Matching, MatchingError, NameMatching, QuotationMarks, SeveralValues,
@@ -124,10 +124,10 @@ pub fn declared_attributes(declared: &DeclaredSet) -> String {
             .collect();
         creators.dedup();
         let comparison = match attribute.kept {
-            DeclaredPlace::Unit(number) if path.len() == 1 => {
+            DeclaredColumn::Unit(number) if path.len() == 1 => {
                 declared.units().get(number).map(|unit| unit.comparison())
             }
-            DeclaredPlace::Unit(_) | DeclaredPlace::InTable(_) => None,
+            DeclaredColumn::Unit(_) | DeclaredColumn::InTable(_) => None,
         };
         let matching = match comparison {
             Some(comparison) if comparison.vr != VR::SQ => types_of(|key| match key {
@@ -139,10 +139,10 @@ pub fn declared_attributes(declared: &DeclaredSet) -> String {
         let answered: Vec<_> = QueryRetrieveLevel::ALL
             .into_iter()
             .filter(|level| match attribute.kept {
-                DeclaredPlace::Unit(number) => {
+                DeclaredColumn::Unit(number) => {
                     declared.units().get(number).is_some_and(|unit| can_answer_declared(unit, *level))
                 }
-                DeclaredPlace::InTable(id) => can_answer(id.attribute(), *level),
+                DeclaredColumn::InTable(id) => can_answer(id.attribute(), *level),
             })
             .map(QueryRetrieveLevel::as_str)
             .collect();

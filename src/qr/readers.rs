@@ -33,11 +33,11 @@ pub(crate) struct Readers {
     idle: Mutex<Vec<Reader>>,
     /// How often the folder had other files than before.
     times_changed: AtomicU64,
-    /// Watches for changes of the index.
-    watching: Mutex<VersionReader>,
+    /// Reads the version of the index.
+    version_reader: Mutex<VersionReader>,
 }
 
-/// The reader that watches for changes, and how many did so before it.
+/// The reader of the version, and how many there were before it.
 #[derive(Debug, Default)]
 struct VersionReader {
     reader: Option<Reader>,
@@ -68,8 +68,8 @@ impl Readers {
         let files = Mutex::new(IndexFiles::of(&index));
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let turns = Turns::new(AT_ONE_TIME.max(4 * processors));
-        let (idle, times_changed, watching) = (Mutex::default(), AtomicU64::new(0), Mutex::default());
-        Self { index, files, turns, idle, times_changed, watching }
+        let (idle, times_changed, version_reader) = (Mutex::default(), AtomicU64::new(0), Mutex::default());
+        Self { index, files, turns, idle, times_changed, version_reader }
     }
 
     /// Returns the turns of requests. Each request needs one while it queries the index.
@@ -113,18 +113,18 @@ impl Readers {
         // A reader of a former index would see no change.
         self.files_now().check_database().map_err(FindError::Index)?;
         let times_changed = self.times_changed.load(Relaxed);
-        let mut watching = self.watching.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut reader = match watching.reader.take() {
-            Some(reader) if watching.times_changed == times_changed => reader,
+        let mut version_reader = self.version_reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reader = match version_reader.reader.take() {
+            Some(reader) if version_reader.times_changed == times_changed => reader,
             Some(_) | None => {
-                watching.count += 1;
-                watching.times_changed = times_changed;
+                version_reader.count += 1;
+                version_reader.times_changed = times_changed;
                 self.take()?
             }
         };
         let version = reader.version().map_err(FindError::Index)?;
-        watching.reader = Some(reader);
-        Ok(IndexVersion { reader: watching.count, version })
+        version_reader.reader = Some(reader);
+        Ok(IndexVersion { reader: version_reader.count, version })
     }
 
     /// Keeps a reader for the next request. A reader that failed must not be given back, since it

@@ -8,7 +8,7 @@ use crate::store;
 
 /// How thoroughly the object at the first location is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum FirstLook {
+pub(super) enum FirstCheck {
     /// It has the same content. The whole object is compared, because the new one will be removed.
     Whole,
     /// It has other content. It must be there with its length.
@@ -17,7 +17,7 @@ pub(super) enum FirstLook {
     Presence,
 }
 
-impl FirstLook {
+impl FirstCheck {
     pub(super) fn at(outcome: &StoreOutcome, first: &KnownLocation) -> Self {
         match outcome {
             StoreOutcome::Identical { .. } | StoreOutcome::KeptCopy { differs: false } => Self::Whole,
@@ -44,16 +44,16 @@ pub(super) enum FirstObject {
 }
 
 impl FirstObject {
-    pub(super) fn at(first: &KnownLocation, sop_instance_uid: &str, look: FirstLook) -> Self {
+    pub(super) fn at(first: &KnownLocation, sop_instance_uid: &str, check: FirstCheck) -> Self {
         let KnownLocation { location, checksum, .. } = first;
         if location.place == Place::Managed
             && let Some(metadata) = location.path().and_then(|path| std::fs::metadata(path).ok())
             && metadata.is_file()
         {
-            match look {
-                FirstLook::Presence => return Self::There,
-                FirstLook::Whole | FirstLook::Length if metadata.len() != location.size => return Self::Damaged,
-                FirstLook::Whole | FirstLook::Length => {}
+            match check {
+                FirstCheck::Presence => return Self::There,
+                FirstCheck::Whole | FirstCheck::Length if metadata.len() != location.size => return Self::Damaged,
+                FirstCheck::Whole | FirstCheck::Length => {}
             }
         }
         // Its SOP Class is compared together with the other values of the index.
@@ -64,7 +64,7 @@ impl FirstObject {
         }
         let is_whole = || store::checksum(location).is_ok_and(|found| found == *checksum);
         match checksum {
-            Some(_) if look == FirstLook::Whole && !is_whole() => Self::Damaged,
+            Some(_) if check == FirstCheck::Whole && !is_whole() => Self::Damaged,
             _ => Self::There,
         }
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tracing::warn;
 
 use super::error::ReceiveError;
-use super::first::{FirstLook, FirstObject};
+use super::first::{FirstCheck, FirstObject};
 use super::sink::FileSink;
 use super::storage::{ReceivedObject, Storage};
 use super::under_way::UnderWay;
@@ -72,8 +72,8 @@ pub(super) async fn keep_object(
         // The index still names a file that is not ours: on somebody's disk, or in an earlier
         // storage directory.
         let (first, uid) = (first.clone(), uid.clone());
-        let look = FirstLook::at(outcome, &first);
-        let (state, first) = under_way.blocking(&peer, move || (FirstObject::at(&first, &uid, look), first)).await?;
+        let check = FirstCheck::at(outcome, &first);
+        let (state, first) = under_way.blocking(&peer, move || (FirstObject::at(&first, &uid, check), first)).await?;
         if state != FirstObject::There {
             let gone = storage.commit(again, placed.location.clone(), Compared::FirstIsGone);
             let stored = gone.await.map_err(ReceiveError::Index);

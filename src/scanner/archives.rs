@@ -56,7 +56,7 @@ pub(super) enum ArchiveFile {
 
 /// The kind of archive that a file is, if it is one.
 pub(super) fn kind_of(file: &File, name: &OsStr) -> Result<Option<ArchiveKind>, ArchiveProblem> {
-    let mut start = [0; archive::LOOK];
+    let mut start = [0; archive::KIND_BYTES];
     let read = file.read_at(&mut start, 0)?;
     let kind = ArchiveKind::of(start.get(..read).unwrap_or_default())?;
     // A self-extracting zip archive begins with the program, so only the name tells.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 /// Files of a directory after which the thread looks whether it is still wanted.
-const LOOK_AFTER: u64 = 1024;
+const CHECK_AFTER: u64 = 1024;
 
 /// A count of the files below directories, on a thread of its own. Dropping it ends the thread. A
 /// directory that does not answer holds up nobody, because nobody waits for the thread.
@@ -63,7 +63,7 @@ impl Counting {
                 } else {
                     files += 1;
                 }
-                if files % LOOK_AFTER == 0 && self.is_stopped.load(Relaxed) {
+                if files % CHECK_AFTER == 0 && self.is_stopped.load(Relaxed) {
                     return;
                 }
             }

@@ -87,7 +87,7 @@ pub(super) struct Guard {
 }
 
 /// What the walk found in a directory.
-pub(super) struct DirectoryLook<'a> {
+pub(super) struct ListedDirectory<'a> {
     pub(super) path: &'a Path,
     /// Whether it is a root of the scan.
     pub(super) is_root: bool,
@@ -131,15 +131,15 @@ impl Guard {
     /// Checks a directory. Returns a change of its mount point for the index.
     pub(super) fn directory(
         &mut self,
-        look: &DirectoryLook<'_>,
+        listed: &ListedDirectory<'_>,
         known: Option<&mut Reader>,
     ) -> Result<Option<(PathBuf, Mounted)>, db::Error> {
-        let news = self.mounted(look.path, look.is_mount_point);
+        let news = self.mounted(listed.path, listed.is_mount_point);
         if let (Vanished::Prune, Some(known)) = (self.vanished, known)
-            && !self.covers(look.path)
-            && let Some(why) = self.why(look, known)?
+            && !self.covers(listed.path)
+            && let Some(why) = self.why(listed, known)?
         {
-            self.suspect(look.path, why);
+            self.suspect(listed.path, why);
         }
         Ok(news)
     }
@@ -186,20 +186,20 @@ impl Guard {
         }
     }
 
-    fn why(&self, look: &DirectoryLook<'_>, known: &mut Reader) -> Result<Option<Why>, db::Error> {
-        if self.mount_points.contains(look.path) && !look.is_mount_point {
+    fn why(&self, listed: &ListedDirectory<'_>, known: &mut Reader) -> Result<Option<Why>, db::Error> {
+        if self.mount_points.contains(listed.path) && !listed.is_mount_point {
             return Ok(Some(Why::NotMounted));
         }
-        let is_root = look.is_root || look.is_mount_point;
-        if look.is_empty {
+        let is_root = listed.is_root || listed.is_mount_point;
+        if listed.is_empty {
             let enough = if is_root { 1 } else { EMPTIED_FILES };
-            return Ok(has_files(known, look.path, enough)?.then_some(Why::Empty));
+            return Ok(has_files(known, listed.path, enough)?.then_some(Why::Empty));
         }
-        if !is_root || look.has_known_file || !has_files(known, look.path, 1)? {
+        if !is_root || listed.has_known_file || !has_files(known, listed.path, 1)? {
             return Ok(None);
         }
-        for name in look.directories {
-            let path = look.path.join(name);
+        for name in listed.directories {
+            let path = listed.path.join(name);
             // An archive file has its note in the files of its directory.
             if !known.directory_files(&path)?.is_empty()
                 || !known.directories_below(Place::InPlace, &path, &path, 1)?.is_empty()

@@ -57,9 +57,9 @@ impl Pool {
                 return slot.break_off(result);
             }
             slot.turns_to(number);
-            match self.look_at(&mut result, entry) {
-                Looked::File(bytes) => text_bytes += bytes,
-                Looked::Archive(found) => {
+            match self.read_entry(&mut result, entry) {
+                FileRead::File(bytes) => text_bytes += bytes,
+                FileRead::Archive(found) => {
                     text_bytes = 0;
                     let out = Out { slot, entry: number };
                     let before = std::mem::replace(&mut result, UnitResult::of(&directory));
@@ -85,9 +85,9 @@ impl Pool {
     }
 
     /// Looks at one file.
-    fn look_at(&self, result: &mut UnitResult, entry: &WorkEntry) -> Looked {
+    fn read_entry(&self, result: &mut UnitResult, entry: &WorkEntry) -> FileRead {
         let directory = Arc::clone(&result.directory);
-        let Some(handle) = directory.handle.as_ref() else { return Looked::File(0) };
+        let Some(handle) = directory.handle.as_ref() else { return FileRead::File(0) };
         // Cloned only when needed: an unchanged file needs no copy of its name.
         let name = &entry.name;
         if let Some(waited) = entry.waited_for {
@@ -105,7 +105,7 @@ impl Pool {
         {
             return match FileType::from_raw_mode(stat.st_mode) {
                 FileType::RegularFile => match self.waits(result, name, &stat, &file) {
-                    true => Looked::File(0),
+                    true => FileRead::File(0),
                     false => self.read(result, name.clone(), &stat, file),
                 },
                 _ => skipped(result, name.clone(), "special-file"),
@@ -137,17 +137,17 @@ impl Pool {
                 None => result.unchanged += 1,
                 Some(note) => return known_note(result, name.clone(), note),
             }
-            return Looked::File(0);
+            return FileRead::File(0);
         }
         if self.waits(result, name, &stat, handle) {
-            return Looked::File(0);
+            return FileRead::File(0);
         }
         match self.open(handle, name) {
             Ok(file) => self.read(result, name.clone(), &stat, file),
             Err(error) => {
                 let outcome = failed("unreadable", error.to_string());
                 note(result, name.clone(), marks, outcome);
-                Looked::File(0)
+                FileRead::File(0)
             }
         }
     }
@@ -193,7 +193,7 @@ impl Pool {
     }
 
     /// Reads a file and adds its outcome to the result, unless it is an archive.
-    fn read(&self, result: &mut UnitResult, name: OsString, stat: &Stat, file: File) -> Looked {
+    fn read(&self, result: &mut UnitResult, name: OsString, stat: &Stat, file: File) -> FileRead {
         let marks = Marks::of(stat);
         let mut outcome =
             if marks.size == 0 { failed("empty", String::new()) } else { outcome_of(&file, self.settings.wanted) };
@@ -205,37 +205,37 @@ impl Pool {
             match archives::kind_of(&file, &name) {
                 Ok(Some(kind)) => {
                     let found = archives::ArchiveFile::File { name, marks, file, kind, otherwise: outcome };
-                    return Looked::Archive(Box::new(found));
+                    return FileRead::Archive(Box::new(found));
                 }
                 Ok(None) => {}
                 Err(problem) => outcome = failed(problem.code(), problem.to_string()),
             }
             let path = || result.directory.path.join(&name);
-            if self.settings.settling.as_ref().is_some_and(|settling| settling.wants_second_look(path, stat)) {
+            if self.settings.settling.as_ref().is_some_and(|settling| settling.wants_second_read(path, stat)) {
                 result.pending.push(name);
-                return Looked::File(0);
+                return FileRead::File(0);
             }
         }
         if let FileOutcome::NotIndexed { reason: DICOMDIR, .. } = outcome {
             note(result, name.clone(), marks, outcome);
-            return Looked::Archive(Box::new(archives::ArchiveFile::Dicomdir { name }));
+            return FileRead::Archive(Box::new(archives::ArchiveFile::Dicomdir { name }));
         }
         let was = result.directory.known.get(&name).and_then(|known| known.note.as_deref());
         if was.is_some_and(archives::is_archive) {
             note(result, name.clone(), marks, outcome);
-            return Looked::Archive(Box::new(archives::ArchiveFile::Former { name }));
+            return FileRead::Archive(Box::new(archives::ArchiveFile::Former { name }));
         }
         let text_bytes = match &outcome {
             FileOutcome::Instance(record) => record.text_bytes(),
             FileOutcome::NotIndexed { detail, .. } => detail.len(),
         };
         note(result, name, marks, outcome);
-        Looked::File(text_bytes)
+        FileRead::File(text_bytes)
     }
 }
 
 /// What a reader found.
-enum Looked {
+enum FileRead {
     /// One file. Its outcome is in the result and holds this many bytes of text.
     File(usize),
     /// An archive file, or a file that was an archive in the last scan. Its members come next.
@@ -243,7 +243,7 @@ enum Looked {
 }
 
 /// A file with a note in the index that has not changed since.
-fn known_note(result: &mut UnitResult, name: OsString, known: &Note) -> Looked {
+fn known_note(result: &mut UnitResult, name: OsString, known: &Note) -> FileRead {
     let below = match known.reason == DICOMDIR {
         true => Some(archives::ArchiveFile::Dicomdir { name: name.clone() }),
         false if archives::is_archive(known) => Some(archives::ArchiveFile::Unchanged { name: name.clone() }),
@@ -253,7 +253,7 @@ fn known_note(result: &mut UnitResult, name: OsString, known: &Note) -> Looked {
         let (reason, detail) = (known.reason.clone().into(), known.detail.clone().into());
         result.reports.push(EntryReport { name, kind: known.kind, reason, detail });
     }
-    below.map_or(Looked::File(0), |found| Looked::Archive(Box::new(found)))
+    below.map_or(FileRead::File(0), |found| FileRead::Archive(Box::new(found)))
 }
 
 fn outcome_of(file: &File, wanted: &Wanted) -> FileOutcome {
@@ -268,13 +268,13 @@ fn may_have_passed(known: &KnownFile) -> bool {
     known.note.as_ref().is_some_and(|note| MAY_PASS.contains(&note.reason.as_str()))
 }
 
-fn does_not_answer(result: &mut UnitResult, name: OsString, waited: Duration) -> Looked {
+fn does_not_answer(result: &mut UnitResult, name: OsString, waited: Duration) -> FileRead {
     let detail = format!("did not answer for {:.1} s", waited.as_secs_f64());
     note(result, name, Marks::NONE, failed(TIMED_OUT, detail));
-    Looked::File(0)
+    FileRead::File(0)
 }
 
-fn cannot_stat(result: &mut UnitResult, name: OsString, error: io::Error, directory: impl AsFd) -> Looked {
+fn cannot_stat(result: &mut UnitResult, name: OsString, error: io::Error, directory: impl AsFd) -> FileRead {
     let outcome = if error.kind() != io::ErrorKind::NotFound {
         failed("unreadable", error.to_string())
     } else if statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
@@ -284,11 +284,11 @@ fn cannot_stat(result: &mut UnitResult, name: OsString, error: io::Error, direct
         return skipped(result, name, "vanished");
     };
     note(result, name, Marks::NONE, outcome);
-    Looked::File(0)
+    FileRead::File(0)
 }
 
-fn skipped(result: &mut UnitResult, name: OsString, reason: &'static str) -> Looked {
+fn skipped(result: &mut UnitResult, name: OsString, reason: &'static str) -> FileRead {
     let (reason, detail) = (Cow::Borrowed(reason), Cow::Borrowed(""));
     result.reports.push(EntryReport { name, kind: NotIndexed::Skipped, reason, detail });
-    Looked::File(0)
+    FileRead::File(0)
 }

@@ -19,7 +19,7 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
 
 /// Age up to which a file that cannot be read is looked at twice. The clock of a file server may
 /// differ from ours, and then a half-written file looks old.
-const SECOND_LOOK_MS: i64 = 60 * 60 * 1000;
+const SECOND_READ_MS: i64 = 60 * 60 * 1000;
 
 /// Keeps a scan from reading files that changed a moment ago. Clones share what they remember.
 ///
@@ -64,8 +64,8 @@ impl Settling {
 
     /// Whether a file that could not be read must be looked at once more before it counts as
     /// failed.
-    pub(super) fn wants_second_look(&self, path: impl FnOnce() -> PathBuf, stat: &Stat) -> bool {
-        (0..SECOND_LOOK_MS).contains(&self.age_ms(stat)) && !self.has_stayed(path(), stat)
+    pub(super) fn wants_second_read(&self, path: impl FnOnce() -> PathBuf, stat: &Stat) -> bool {
+        (0..SECOND_READ_MS).contains(&self.age_ms(stat)) && !self.has_stayed(path(), stat)
     }
 
     /// Forgets files that nobody looked at for a long time.
@@ -149,9 +149,9 @@ mod tests {
     fn a_file_that_fails_is_looked_at_twice_only_while_it_is_young() {
         let (stat, now) = stat_of_new_file();
         let path = || PathBuf::from("/a");
-        assert!(settling(now + 6_000).wants_second_look(path, &stat));
-        assert!(!settling(now + SECOND_LOOK_MS).wants_second_look(path, &stat));
+        assert!(settling(now + 6_000).wants_second_read(path, &stat));
+        assert!(!settling(now + SECOND_READ_MS).wants_second_read(path, &stat));
         let quick = Settling { after: Duration::ZERO, ..settling(now + 6_000) };
-        assert!(quick.wants_second_look(path, &stat) && !quick.wants_second_look(path, &stat));
+        assert!(quick.wants_second_read(path, &stat) && !quick.wants_second_read(path, &stat));
     }
 }

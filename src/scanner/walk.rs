@@ -14,7 +14,7 @@ use fail::fail_point;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat};
 
 use super::filter::FilterState;
-use super::prune::{self, DirectoryLook, Guard, Suspect};
+use super::prune::{self, Guard, ListedDirectory, Suspect};
 use super::scan_roots::ScanRoots;
 use super::watchdog::TimedFs;
 use super::work::{EntryReport, KnownAs, WorkDirectory, WorkEntry, WorkUnit};
@@ -204,7 +204,7 @@ impl ScanWalk<'_> {
             return Ok(Vec::new());
         }
         let mut vanished = vanished(known, listing);
-        let look = DirectoryLook {
+        let look = ListedDirectory {
             path,
             is_root: self.scan_roots.directories.contains(path),
             is_mount_point,

@@ -29,7 +29,7 @@ mod whole;
 use std::io;
 use std::path::PathBuf;
 
-pub use journal::{ArrivalJournal, GroupPlace, JournalEntry, JournalError, JournalGroup, JournalId, entries_of};
+pub use journal::{ArrivalJournal, GroupPosition, JournalEntry, JournalError, JournalGroup, JournalId, entries_of};
 pub use known::{change_of, is_unchanged};
 pub use meta::{FileMeta, data_set_of};
 pub use objects::{

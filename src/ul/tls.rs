@@ -222,14 +222,14 @@ impl Tls {
 }
 
 /// Maximum bytes of a file that are read to say why it cannot be used.
-const LOOK_AT_BYTES: u64 = 64 << 10;
+const CHECKED_BYTES: u64 = 64 << 10;
 
 /// Says what to do about a file that is not PEM as it should be.
 fn unreadable(path: &Path, what: &'static str, source: pem::Error) -> Error {
     let mut begin = Vec::new();
     if matches!(source, pem::Error::NoItemsFound) {
         // The file was read a moment ago. If it is gone now, there is no hint.
-        let _read = File::open(path).and_then(|file| file.take(LOOK_AT_BYTES).read_to_end(&mut begin));
+        let _read = File::open(path).and_then(|file| file.take(CHECKED_BYTES).read_to_end(&mut begin));
     }
     let has = |text: &str| begin.windows(text.len()).any(|part| part == text.as_bytes());
     let hint = if has("ENCRYPTED") {

@@ -24,7 +24,7 @@ use super::problem::Problem;
 use super::resource::SERVICE;
 use super::target::{Target, alone, bulk_data_base};
 use crate::archive::Archives;
-use crate::pixels::places::{PixelError, Pixels};
+use crate::pixels::frames::{PixelError, Pixels};
 use crate::qr::{Instances, RetrievedInstance};
 
 /// Which values are sent.

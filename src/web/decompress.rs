@@ -11,7 +11,7 @@ use super::found::{Found, Runs};
 use super::objects::lost;
 use super::problem::Problem;
 use crate::pixels::codec::{Codec, CodecError};
-use crate::pixels::places::{Frame, Pixels};
+use crate::pixels::frames::{Frame, Pixels};
 use crate::qr::Instances;
 use crate::shares::{CountedPeer, Share};
 use crate::web::call::Answering;

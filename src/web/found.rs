@@ -14,7 +14,7 @@ use crate::db::{KnownLocation, Search as _};
 use crate::deliver::object::ObjectError;
 use crate::encoding::walk::WalkError;
 use crate::model::location::Location;
-use crate::pixels::places::{Frame, PixelError, Pixels, realigned};
+use crate::pixels::frames::{Frame, PixelError, Pixels, realigned};
 use crate::qr::{FindError, Instances};
 use crate::shares::CountedPeer;
 use crate::store::is_unchanged;

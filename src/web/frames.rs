@@ -27,7 +27,7 @@ use crate::archive::Archives;
 use crate::encoding::walk::Event;
 use crate::model::location::Location;
 use crate::pixels::codec::Codec;
-use crate::pixels::places::{Frame, PixelError, Pixels};
+use crate::pixels::frames::{Frame, PixelError, Pixels};
 use crate::qr::Instances;
 use crate::web::call::{Answering, Call};
 

@@ -61,7 +61,7 @@ pub struct Web {
     listener: TcpListener,
     address: SocketAddr,
     answering: Arc<Answering>,
-    places: Arc<Places>,
+    slots: Arc<ConnectionSlots>,
 }
 
 impl std::fmt::Debug for Web {
@@ -79,13 +79,13 @@ impl Web {
         let failed = |source| Error::Bind { address: options.bind, source };
         let listener = TcpListener::bind(options.bind).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let places = Arc::new(Places {
+        let slots = Arc::new(ConnectionSlots {
             all: options.max_connections,
             of_one: options.max_connections_per_address,
             taken: Mutex::default(),
         });
         let answering = Arc::new(Answering::new(options, services)?);
-        Ok(Self { listener, address, answering, places })
+        Ok(Self { listener, address, answering, slots })
     }
 
     /// The address and port that it listens on.
@@ -97,7 +97,7 @@ impl Web {
     /// Serves until `shutdown` is cancelled. Then it accepts nothing more and finishes responses in
     /// flight. After [`Options::drain_timeout`] it cuts off the rest.
     pub async fn run(self, shutdown: CancellationToken) {
-        let Self { listener, answering, places, .. } = self;
+        let Self { listener, answering, slots, .. } = self;
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
@@ -105,7 +105,7 @@ impl Web {
                 () = shutdown.cancelled() => break,
                 Some(ended) = connections.join_next(), if !connections.is_empty() => LISTENED.ended(ended),
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, peer)) => match Places::take(&places, peer.ip()) {
+                    Ok((stream, peer)) => match ConnectionSlots::take(&slots, peer.ip()) {
                         Some(place) => {
                             let (answering, shutdown) = (Arc::clone(&answering), shutdown.clone());
                             connections.spawn(async move {
@@ -128,39 +128,39 @@ impl Web {
     }
 }
 
-/// Places for connections.
-struct Places {
+/// Slots for connections.
+struct ConnectionSlots {
     all: usize,
     of_one: usize,
     taken: Mutex<HashMap<IpAddr, usize>>,
 }
 
-/// A place for a connection, taken until it is dropped.
-struct ConnectionPlace {
-    places: Arc<Places>,
+/// A slot for a connection, taken until it is dropped.
+struct ConnectionSlot {
+    slots: Arc<ConnectionSlots>,
     address: IpAddr,
 }
 
-impl Places {
-    fn take(places: &Arc<Self>, address: IpAddr) -> Option<ConnectionPlace> {
+impl ConnectionSlots {
+    fn take(slots: &Arc<Self>, address: IpAddr) -> Option<ConnectionSlot> {
         // With IPv6 everyone has 2^64 addresses.
         let address = match address.to_canonical() {
             IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) >> 64 << 64).into()),
             v4 => v4,
         };
-        let mut taken = places.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = slots.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let of_one = taken.get(&address).copied().unwrap_or(0);
-        if of_one >= places.of_one || taken.values().sum::<usize>() >= places.all {
+        if of_one >= slots.of_one || taken.values().sum::<usize>() >= slots.all {
             return None;
         }
         taken.insert(address, of_one + 1);
-        Some(ConnectionPlace { places: Arc::clone(places), address })
+        Some(ConnectionSlot { slots: Arc::clone(slots), address })
     }
 }
 
-impl Drop for ConnectionPlace {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        let mut taken = self.places.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.slots.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = taken.get_mut(&self.address) {
             *count -= 1;
             if *count == 0 {

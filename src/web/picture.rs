@@ -10,7 +10,7 @@ use image::{ExtendedColorType, ImageBuffer, ImageEncoder as _, Luma, Pixel, Rgb}
 
 use super::query::pairs;
 use crate::pixels::codec::MAX_PIXELS;
-use crate::pixels::looks::{Function, Greys, Looks, VoiWindow};
+use crate::pixels::transforms::{Function, Greys, PixelTransforms, VoiWindow};
 
 /// Maximum number of columns and of rows of a picture.
 pub(super) const MAX_SIDE: u32 = 4096;
@@ -252,7 +252,7 @@ pub fn check_size(columns: u32, rows: u32) -> Result<(), PictureError> {
 /// If its pixels cannot be shown as wanted.
 pub fn render(
     frame: &Native<'_>,
-    looks: &Looks,
+    transforms: &PixelTransforms,
     number: u32,
     wanted: &PictureRequest,
     format: PictureFormat,
@@ -260,36 +260,40 @@ pub fn render(
     check_size(frame.columns, frame.rows)?;
     let pixels = frame.columns as usize * frame.rows as usize;
     let bytes = frame.bytes.get(..frame.kind.frame_bytes(pixels)).ok_or(PictureError::Short)?;
-    let greys = looks.of_frame(number);
+    let greys = transforms.of_frame(number);
     let view = PictureView { wanted, format, columns: frame.columns, rows: frame.rows };
     match frame.kind {
-        SampleKind::Grey { bits: bits @ (1 | 8 | 16), is_inverse } => {
-            view.encode::<Luma<u8>>(grey(bytes, bits, pixels, &Mapping { looks, greys, is_inverse }, wanted.window))
-        }
+        SampleKind::Grey { bits: bits @ (1 | 8 | 16), is_inverse } => view.encode::<Luma<u8>>(grey(
+            bytes,
+            bits,
+            pixels,
+            &Mapping { transforms, greys, is_inverse },
+            wanted.window,
+        )),
         SampleKind::Grey { is_inverse, .. } => {
             let sample = |bytes: &[u8; 4]| {
-                if looks.is_signed {
+                if transforms.is_signed {
                     f64::from(i32::from_le_bytes(*bytes))
                 } else {
                     f64::from(u32::from_le_bytes(*bytes))
                 }
             };
             let values = bytes.as_chunks::<4>().0.iter().map(sample);
-            view.encode::<Luma<u8>>(wide_grey(values, &Mapping { looks, greys, is_inverse }, wanted.window))
+            view.encode::<Luma<u8>>(wide_grey(values, &Mapping { transforms, greys, is_inverse }, wanted.window))
         }
         SampleKind::Float { bytes: 4, is_inverse } => {
             let values = bytes.as_chunks::<4>().0.iter().map(|bytes| f64::from(f32::from_le_bytes(*bytes)));
-            view.encode::<Luma<u8>>(wide_grey(values, &Mapping { looks, greys, is_inverse }, wanted.window))
+            view.encode::<Luma<u8>>(wide_grey(values, &Mapping { transforms, greys, is_inverse }, wanted.window))
         }
         SampleKind::Float { is_inverse, .. } => {
             let values = bytes.as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes));
-            view.encode::<Luma<u8>>(wide_grey(values, &Mapping { looks, greys, is_inverse }, wanted.window))
+            view.encode::<Luma<u8>>(wide_grey(values, &Mapping { transforms, greys, is_inverse }, wanted.window))
         }
-        SampleKind::Palette { bits } => view.encode::<Rgb<u8>>(palette(bytes, bits, looks)?),
+        SampleKind::Palette { bits } => view.encode::<Rgb<u8>>(palette(bytes, bits, transforms)?),
         SampleKind::Colour { bits, is_ybr, is_planar } => {
             let narrow;
             let bytes = if bits == 16 {
-                narrow = high_bytes(bytes, looks.bits_stored);
+                narrow = high_bytes(bytes, transforms.bits_stored);
                 narrow.as_slice()
             } else {
                 bytes
@@ -302,7 +306,7 @@ pub fn render(
 
 /// Mapping from stored values to the greys of one frame.
 struct Mapping<'l> {
-    looks: &'l Looks,
+    transforms: &'l PixelTransforms,
     greys: Greys,
     is_inverse: bool,
 }
@@ -310,7 +314,7 @@ struct Mapping<'l> {
 impl Mapping<'_> {
     /// Modality LUT (PS3.3 C.11.1).
     fn modality(&self, stored: f64) -> f64 {
-        match &self.looks.modality_lut {
+        match &self.transforms.modality_lut {
             Some(lut) => f64::from(lut.at(stored)),
             None => stored * self.greys.slope + self.greys.intercept,
         }
@@ -319,7 +323,7 @@ impl Mapping<'_> {
     /// Returns a function from modality values to greys. `range` has the least and the greatest
     /// value.
     fn shown(&self, window: Option<VoiWindow>, range: (f64, f64)) -> impl Fn(f64) -> u8 {
-        let lut = self.looks.voi_lut.as_ref().filter(|_| window.is_none());
+        let lut = self.transforms.voi_lut.as_ref().filter(|_| window.is_none());
         let window = window.or(self.greys.window).unwrap_or(VoiWindow {
             centre: range.0.midpoint(range.1),
             width: range.1 - range.0,
@@ -353,11 +357,11 @@ fn share(value: f64, VoiWindow { centre, width, function }: VoiWindow) -> f64 {
 }
 
 /// Returns the value of stored bits (PS3.5 8.1.1).
-fn stored(raw: u16, looks: &Looks) -> f64 {
-    let bits = looks.bits_stored.clamp(1, 16);
-    let shift = (looks.high_bit.saturating_add(1)).saturating_sub(bits).min(15);
+fn stored(raw: u16, transforms: &PixelTransforms) -> f64 {
+    let bits = transforms.bits_stored.clamp(1, 16);
+    let shift = (transforms.high_bit.saturating_add(1)).saturating_sub(bits).min(15);
     let value = u32::from(raw) >> shift & ((1_u32 << bits) - 1);
-    if looks.is_signed && value >> (bits - 1) & 1 == 1 {
+    if transforms.is_signed && value >> (bits - 1) & 1 == 1 {
         f64::from(value) - f64::from(1_u32 << bits)
     } else {
         f64::from(value)
@@ -379,11 +383,11 @@ fn grey(bytes: &[u8], bits: u16, pixels: usize, mapping: &Mapping<'_>, window: O
             *occurs = true;
         }
     }
-    let one_bit = Looks { bits_stored: 1, high_bit: 0, is_signed: false, ..Looks::default() };
-    let looks = if bits == 1 { &one_bit } else { mapping.looks };
-    let value = |raw: usize| mapping.modality(stored(u16::try_from(raw).unwrap_or(u16::MAX), looks));
+    let one_bit = PixelTransforms { bits_stored: 1, high_bit: 0, is_signed: false, ..PixelTransforms::default() };
+    let transforms = if bits == 1 { &one_bit } else { mapping.transforms };
+    let value = |raw: usize| mapping.modality(stored(u16::try_from(raw).unwrap_or(u16::MAX), transforms));
     let all = || occurs.iter().enumerate().filter(|(_, occurs)| **occurs).map(|(raw, _)| raw);
-    let is_padding = |raw: &usize| mapping.looks.padding.is_some_and(|padding| usize::from(padding) == *raw);
+    let is_padding = |raw: &usize| mapping.transforms.padding.is_some_and(|padding| usize::from(padding) == *raw);
     let image = match bits {
         // A mask that is all background is black.
         1 => Some((value(0), value(1))),
@@ -415,9 +419,9 @@ fn range(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
 }
 
 /// PS3.3 C.7.6.3.1.5.
-fn palette(bytes: &[u8], bits: u16, looks: &Looks) -> Result<Vec<u8>, PictureError> {
-    let tables = looks.palette.as_deref().ok_or(PictureError::NoPalette)?;
-    let colour = |raw: u16| tables.each_ref().map(|table| table.at(stored(raw, looks)) as u8);
+fn palette(bytes: &[u8], bits: u16, transforms: &PixelTransforms) -> Result<Vec<u8>, PictureError> {
+    let tables = transforms.palette.as_deref().ok_or(PictureError::NoPalette)?;
+    let colour = |raw: u16| tables.each_ref().map(|table| table.at(stored(raw, transforms)) as u8);
     if bits == 8 {
         let colours: Vec<[u8; 3]> = (0..=u8::MAX).map(|raw| colour(u16::from(raw))).collect();
         return Ok(bytes.iter().flat_map(|raw| colours.get(usize::from(*raw)).copied().unwrap_or_default()).collect());
@@ -539,8 +543,8 @@ fn fitted((columns, rows): (u32, u32), (most_columns, most_rows): (u32, u32)) ->
 mod tests {
     use super::*;
 
-    fn looks() -> Looks {
-        Looks { bits_stored: 12, high_bit: 11, ..Looks::default() }
+    fn transforms() -> PixelTransforms {
+        PixelTransforms { bits_stored: 12, high_bit: 11, ..PixelTransforms::default() }
     }
 
     fn words(values: &[i16]) -> Vec<u8> {
@@ -551,45 +555,45 @@ mod tests {
         VoiWindow::new(centre, width, Function::Linear)
     }
 
-    fn shown(values: &[i16], looks: &Looks, is_inverse: bool, window: Option<VoiWindow>) -> Vec<u8> {
-        let mapping = Mapping { looks, greys: looks.greys, is_inverse };
+    fn shown(values: &[i16], transforms: &PixelTransforms, is_inverse: bool, window: Option<VoiWindow>) -> Vec<u8> {
+        let mapping = Mapping { transforms, greys: transforms.greys, is_inverse };
         grey(&words(values), 16, values.len(), &mapping, window)
     }
 
     // PS3.3 C.11.2.1.2.1: of a window of 100 around 50, 0 is black and 99 white.
     #[test]
     fn a_window_goes_from_black_to_white() {
-        let levels = shown(&[0x0FFF, 0, 50, 99, 100], &looks(), false, window(50.0, 100.0));
+        let levels = shown(&[0x0FFF, 0, 50, 99, 100], &transforms(), false, window(50.0, 100.0));
         assert_eq!((levels[1], levels[3], levels[4]), (0, 255, 255));
         assert!(levels[2] > 120 && levels[2] < 136);
-        assert_eq!(shown(&[0, 99], &looks(), true, window(50.0, 100.0)), [255, 0]);
+        assert_eq!(shown(&[0, 99], &transforms(), true, window(50.0, 100.0)), [255, 0]);
         let greys = Greys { intercept: -1024.0, window: window(0.0, 2.0), ..Greys::default() };
-        assert_eq!(shown(&[1000, 1024, 1048], &Looks { greys, ..looks() }, false, None), [0, 255, 255]);
-        let signed = Looks { is_signed: true, ..looks() };
+        assert_eq!(shown(&[1000, 1024, 1048], &PixelTransforms { greys, ..transforms() }, false, None), [0, 255, 255]);
+        let signed = PixelTransforms { is_signed: true, ..transforms() };
         assert_eq!(shown(&[0x0FFF, 0, 1], &signed, false, window(0.5, 2.0)), [0, 128, 255]);
     }
 
     #[test]
     fn without_a_window_the_range_of_the_image_is_shown() {
-        assert_eq!(shown(&[7, 9], &looks(), false, None), [0, 255]);
-        let padded = Looks { padding: Some(4000), ..looks() };
+        assert_eq!(shown(&[7, 9], &transforms(), false, None), [0, 255]);
+        let padded = PixelTransforms { padding: Some(4000), ..transforms() };
         assert_eq!(shown(&[4000, 7, 9], &padded, false, None), [255, 0, 255]);
-        assert_eq!(shown(&[7, 7], &looks(), false, None), [128, 128]);
-        let mapping = Mapping { looks: &looks(), greys: Greys::default(), is_inverse: false };
+        assert_eq!(shown(&[7, 7], &transforms(), false, None), [128, 128]);
+        let mapping = Mapping { transforms: &transforms(), greys: Greys::default(), is_inverse: false };
         assert_eq!(wide_grey([0.25, f64::NAN, 0.5, 0.75].into_iter(), &mapping, None), [0, 0, 128, 255]);
     }
 
     #[test]
     fn look_up_tables_come_before_windows() {
-        use crate::pixels::looks::Lut;
+        use crate::pixels::transforms::Lut;
         let data = words(&[0, 255, 255]);
         let voi_lut = Lut::new([3, 5, 8], false, &data);
         let greys = Greys { window: window(5.0, 2.0), ..Greys::default() };
-        let both = Looks { voi_lut, greys, ..looks() };
+        let both = PixelTransforms { voi_lut, greys, ..transforms() };
         assert_eq!(shown(&[5, 6, 7], &both, false, None), [0, 255, 255]);
         assert_eq!(shown(&[5, 6, 7], &both, false, window(6.5, 2.0)), [0, 128, 255], "the one that is asked for");
         let modality_lut = Lut::new([3, 0, 16], false, &words(&[300, 100, 200]));
-        let modality = Looks { modality_lut, ..looks() };
+        let modality = PixelTransforms { modality_lut, ..transforms() };
         assert_eq!(shown(&[0, 1, 2], &modality, false, None), [255, 0, 128]);
     }
 
@@ -605,7 +609,7 @@ mod tests {
 
     #[test]
     fn single_bits_are_black_and_white() {
-        let mapping = Mapping { looks: &looks(), greys: Greys::default(), is_inverse: false };
+        let mapping = Mapping { transforms: &transforms(), greys: Greys::default(), is_inverse: false };
         assert_eq!(grey(&[0b101, 1], 1, 9, &mapping, None), [255, 0, 255, 0, 0, 0, 0, 0, 255]);
         assert_eq!(grey(&[0], 1, 2, &mapping, None), [0, 0]);
     }
@@ -621,12 +625,13 @@ mod tests {
 
     #[test]
     fn palettes_are_looked_up() {
-        use crate::pixels::looks::Lut;
+        use crate::pixels::transforms::Lut;
         let table = |data: &[u8]| Lut::new([2, 1, 8], false, data).unwrap();
         let palette_of = Some(Box::new([table(&[1, 2]), table(&[3, 4]), table(&[5, 6])]));
-        let looks = Looks { palette: palette_of, bits_stored: 8, high_bit: 7, ..Looks::default() };
-        assert_eq!(palette(&[0, 1, 2, 255], 8, &looks).unwrap(), [1, 3, 5, 1, 3, 5, 2, 4, 6, 2, 4, 6]);
-        assert_eq!(palette(&[0], 8, &Looks::default()), Err(PictureError::NoPalette));
+        let transforms =
+            PixelTransforms { palette: palette_of, bits_stored: 8, high_bit: 7, ..PixelTransforms::default() };
+        assert_eq!(palette(&[0, 1, 2, 255], 8, &transforms).unwrap(), [1, 3, 5, 1, 3, 5, 2, 4, 6, 2, 4, 6]);
+        assert_eq!(palette(&[0], 8, &PixelTransforms::default()), Err(PictureError::NoPalette));
     }
 
     #[test]
@@ -644,9 +649,9 @@ mod tests {
             rows: 2,
             kind: SampleKind::Grey { bits: 8, is_inverse: false },
         };
-        let looks = Looks { bits_stored: 8, high_bit: 7, ..Looks::default() };
+        let transforms = PixelTransforms { bits_stored: 8, high_bit: 7, ..PixelTransforms::default() };
         let of = |query: &str| {
-            let picture = render(&frame, &looks, 1, &PictureRequest::of(query).unwrap(), PictureFormat::Png)?;
+            let picture = render(&frame, &transforms, 1, &PictureRequest::of(query).unwrap(), PictureFormat::Png)?;
             Ok::<_, PictureError>(image::load_from_memory(&picture).unwrap().into_luma8().into_raw())
         };
         assert_eq!(of("").unwrap(), [0, 255, 0, 0, 0, 0]);

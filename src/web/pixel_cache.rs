@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::model::location::Location;
-use crate::pixels::places::Pixels;
+use crate::pixels::frames::Pixels;
 
 /// Maximum size of all kept offset tables, in bytes. A frame takes 40.
 const KEPT_BYTES: usize = 16 << 20;
@@ -64,7 +64,7 @@ impl PixelCache {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pixels::places::RANGE_BYTES;
+    use crate::pixels::frames::RANGE_BYTES;
 
     #[test]
     fn what_was_not_asked_for_longest_goes_first() {

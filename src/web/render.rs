@@ -26,7 +26,7 @@ use super::search::warn;
 use super::target::{Listed, Target, alone};
 use crate::encoding::syntax::is_video;
 use crate::pixels::codec::Codec;
-use crate::pixels::places::Pixels;
+use crate::pixels::frames::Pixels;
 use crate::qr::Instances;
 
 /// Number of columns and of rows of a thumbnail.
@@ -138,7 +138,7 @@ fn picture(
 ) -> Result<Vec<u8>, Problem> {
     let pixels = &found.pixels;
     let frame = pixels.frame(number).map_err(|error| no_pixels(&error))?;
-    let (shape, looks) = (&pixels.shape, &pixels.looks);
+    let (shape, transforms) = (&pixels.shape, &pixels.transforms);
     let (columns, rows) = (u32::from(shape.columns), u32::from(shape.rows));
     check_size(columns, rows)?;
     let codec = match pixels.is_encapsulated() {
@@ -163,22 +163,23 @@ fn picture(
     if let Some(codec) = codec {
         bytes = codec.decompress(&bytes, &shape.of_frame()).map_err(|error| Problem::not_decompressed(&error))?;
     }
-    Ok(render(&Native { bytes: &bytes, columns, rows, kind }, looks, number, wanted, format)?)
+    Ok(render(&Native { bytes: &bytes, columns, rows, kind }, transforms, number, wanted, format)?)
 }
 
 /// Returns the kind of the native samples.
 fn kind(pixels: &Pixels, codec: Option<&Codec>) -> Result<SampleKind, PictureError> {
-    let (shape, looks) = (&pixels.shape, &pixels.looks);
+    let (shape, transforms) = (&pixels.shape, &pixels.transforms);
     if shape.is_float {
-        let is_inverse = looks.photometric == "MONOCHROME1";
+        let is_inverse = transforms.photometric == "MONOCHROME1";
         return Ok(SampleKind::Float { bytes: usize::from(shape.bits_allocated / 8), is_inverse });
     }
-    let photometric = codec.map_or(looks.photometric.as_str(), |codec| codec.photometric(&looks.photometric));
+    let photometric = codec.map_or(transforms.photometric.as_str(), |codec| codec.photometric(&transforms.photometric));
     SampleKind::of(photometric, shape.samples, shape.bits_allocated, shape.is_planar)
 }
 
 /// Whether a browser shows the stored stream as the object means it. Without a marker, a browser
 /// takes colours for YCbCr. Greys may have a window.
 fn is_shown_as_it_is(pixels: &Pixels) -> bool {
-    pixels.transfer_syntax == JPEG_BASELINE && matches!(pixels.looks.photometric.as_str(), "YBR_FULL" | "YBR_FULL_422")
+    pixels.transfer_syntax == JPEG_BASELINE
+        && matches!(pixels.transforms.photometric.as_str(), "YBR_FULL" | "YBR_FULL_422")
 }

@@ -72,7 +72,7 @@ pub(super) async fn answer(
     let turn = answering.turn(&call.peer).await?;
     let (outlet, body) = Body::pieces(answering.options.write_timeout);
     let outlet = outlet.with_backlog(&answering.spools);
-    let watch = Watch::start(answering.options.query_time_limit, outlet.closed());
+    let timer = SearchTimer::start(answering.options.query_time_limit, outlet.closed());
     let (head, told) = oneshot::channel();
     let service = format!("{}{SERVICE}", call.base);
     let parts = media_type.starts_with("multipart").then(Parts::new);
@@ -94,7 +94,7 @@ pub(super) async fn answer(
                 count: 0,
                 page,
             };
-            results.find(&answering, &query, &watch);
+            results.find(&answering, &query, &timer);
             drop(turn);
         });
     }
@@ -219,9 +219,9 @@ struct Results {
 }
 
 impl Results {
-    fn find(mut self, answering: &Answering, query: &Query, watch: &Watch) {
-        let found = self.ask(answering, query, watch);
-        watch.ended.cancel();
+    fn find(mut self, answering: &Answering, query: &Query, timer: &SearchTimer) {
+        let found = self.ask(answering, query, timer);
+        timer.ended.cancel();
         match found {
             Ok(more) => self.end(more),
             Err(error) => {
@@ -232,9 +232,9 @@ impl Results {
         }
     }
 
-    fn ask(&mut self, answering: &Answering, query: &Query, watch: &Watch) -> Result<More, FindError> {
+    fn ask(&mut self, answering: &Answering, query: &Query, timer: &SearchTimer) -> Result<More, FindError> {
         let mut reader = answering.readers.take()?;
-        let stop = watch.begin(&reader);
+        let stop = timer.begin(&reader);
         let mut failure = None;
         let mut is_full = false;
         let asked = qr::run(&mut reader, query, stop, |answer| {
@@ -264,7 +264,7 @@ impl Results {
                 };
                 self.tell(Ok(Head::Results(more)));
             }
-            watch.pause(|| self.outlet.send(std::mem::take(&mut self.text)))
+            timer.pause(|| self.outlet.send(std::mem::take(&mut self.text)))
         });
         match asked {
             Ok(_) => {}
@@ -341,14 +341,14 @@ fn remaining(answering: &Answering, query: &Query, offset: u64, limit: u64) -> R
     request.offset = offset.saturating_add(limit);
     request.limit = Some(MAX_COUNTED);
     let mut reader = answering.readers.take()?;
-    let watch = Watch::start(COUNTING, std::future::pending());
-    let stop = watch.begin(&reader);
+    let timer = SearchTimer::start(COUNTING, std::future::pending());
+    let stop = timer.begin(&reader);
     let mut count = 0;
     let counted = qr::run(&mut reader, &query, stop, |_| {
         count += 1;
         ControlFlow::Continue(())
     });
-    watch.ended.cancel();
+    timer.ended.cancel();
     match counted {
         Ok(0) => Ok(More::None),
         Ok(MAX_COUNTED) => Ok(More::AtLeast(MAX_COUNTED)),
@@ -360,30 +360,30 @@ fn remaining(answering: &Answering, query: &Query, offset: u64, limit: u64) -> R
 }
 
 /// Stops a search that takes too long, or that nobody waits for any more.
-pub(super) struct Watch {
-    shared: Arc<Watched>,
+pub(super) struct SearchTimer {
+    shared: Arc<TimerState>,
     /// The search is over.
     ended: CancellationToken,
 }
 
 #[derive(Default)]
-struct Watched {
+struct TimerState {
     control: QueryControl,
     /// Time that the search waited for its client, and the start of the present wait.
     waited: Mutex<(Duration, Option<Instant>)>,
 }
 
-impl Watch {
-    /// Returns a watch over a search that begins now. `limit` is the time that it may work. When
+impl SearchTimer {
+    /// Returns a timer over a search that begins now. `limit` is the time that it may work. When
     /// `gone` is ready, nobody waits for it.
     pub(super) fn start(limit: Duration, gone: impl Future<Output = ()> + Send + 'static) -> Self {
-        let (shared, ended) = (Arc::new(Watched::default()), CancellationToken::new());
-        let (watched, over) = (Arc::clone(&shared), ended.clone());
+        let (shared, ended) = (Arc::new(TimerState::default()), CancellationToken::new());
+        let (state, over) = (Arc::clone(&shared), ended.clone());
         let begun = Instant::now();
         tokio::runtime::Handle::current().spawn(async move {
             let out_of_time = async {
                 loop {
-                    let worked = begun.elapsed().saturating_sub(watched.waited());
+                    let worked = begun.elapsed().saturating_sub(state.waited());
                     let Some(left) = limit.checked_sub(worked).filter(|left| !left.is_zero()) else { return };
                     sleep(left).await;
                 }
@@ -393,10 +393,10 @@ impl Watch {
                 () = gone => StopOrder::Cancel,
                 () = out_of_time => StopOrder::TimeOut,
             };
-            watched.control.stop(order);
+            state.control.stop(order);
             while !over.is_cancelled() {
                 sleep(TELL_AGAIN).await;
-                watched.control.repeat();
+                state.control.repeat();
             }
         });
         Self { shared, ended }
@@ -420,13 +420,13 @@ impl Watch {
 }
 
 /// A search that has ended in any way is not stopped any more.
-impl Drop for Watch {
+impl Drop for SearchTimer {
     fn drop(&mut self) {
         self.ended.cancel();
     }
 }
 
-impl Watched {
+impl TimerState {
     fn lock(&self) -> std::sync::MutexGuard<'_, (Duration, Option<Instant>)> {
         self.waited.lock().unwrap_or_else(PoisonError::into_inner)
     }

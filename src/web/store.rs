@@ -49,7 +49,7 @@ const MAX_PARTS: usize = 200_000;
 const MAX_META: usize = 64 << 10;
 
 /// Number of bytes of a data set that are examined together with the File Meta Information.
-const LOOK: usize = 4 << 10;
+const HEAD_BYTES: usize = 4 << 10;
 
 /// Refused: out of resources (PS3.4 table B.2-1).
 const OUT_OF_RESOURCES: u16 = 0xA700;
@@ -421,13 +421,13 @@ fn is_enough(beginning: &[u8]) -> bool {
     };
     let needed = match meta {
         // Without a preamble, or with something else in its place, this many bytes suffice.
-        None => LOOK,
+        None => HEAD_BYTES,
         Some(meta) => match meta.strip_prefix(GROUP_LENGTH).and_then(|rest| rest.first_chunk::<4>()) {
             Some(length) => {
                 let length = u32::from_le_bytes(*length) as usize;
-                128 + 4 + 12 + length.min(MAX_META) + LOOK
+                128 + 4 + 12 + length.min(MAX_META) + HEAD_BYTES
             }
-            None => MAX_META + LOOK,
+            None => MAX_META + HEAD_BYTES,
         },
     };
     beginning.len() >= needed
@@ -527,7 +527,7 @@ mod tests {
         .encode();
         let mut file = meta.clone();
         file.extend(b"\x08\0\x18\0\x08\0\0\x001.2.3.4\0");
-        file.resize(meta.len() + LOOK, 0);
+        file.resize(meta.len() + HEAD_BYTES, 0);
         assert!(!is_enough(&file[..100]) && !is_enough(&file[..file.len() - 1]) && is_enough(&file));
         let (announced, offset) = announced(&file, None).unwrap();
         assert_eq!((announced.sop_instance_uid.as_str(), offset), ("1.2.3.4", meta.len()));

@@ -14,7 +14,7 @@ use crate::db::{can_answer, can_answer_declared};
 use crate::export::table::snake_case;
 use crate::model::attribute::{Attribute, LetterCase};
 use crate::model::calendar::DAY_MS;
-use crate::model::declared::{Declared, DeclaredPlace, DeclaredSet, SelectorStep, canonical_tag};
+use crate::model::declared::{Declared, DeclaredColumn, DeclaredSet, SelectorStep, canonical_tag};
 use crate::model::find::ArrivalKeys;
 use crate::model::level::QueryRetrieveLevel;
 use crate::model::matching::separates_values;
@@ -198,11 +198,11 @@ impl KeyReader<'_> {
         let (fits, level) = match meaning {
             KeyMeaning::Attribute(attribute, ..) => (can_answer(attribute, self.level), attribute.level),
             KeyMeaning::Declared(attribute) => match attribute.kept {
-                DeclaredPlace::Unit(number) => {
+                DeclaredColumn::Unit(number) => {
                     let unit = self.declared.units().get(number);
                     (unit.is_some_and(|unit| can_answer_declared(unit, self.level)), attribute.level)
                 }
-                DeclaredPlace::InTable(id) => (can_answer(id.attribute(), self.level), attribute.level),
+                DeclaredColumn::InTable(id) => (can_answer(id.attribute(), self.level), attribute.level),
             },
             KeyMeaning::Own(_) => (self.level == QueryRetrieveLevel::Image, QueryRetrieveLevel::Image),
         };
@@ -255,8 +255,8 @@ impl FindKeys {
             KeyMeaning::Attribute(..) | KeyMeaning::Own(_) => None,
         });
         let kept = of_matched.chain(of_shown).filter_map(|attribute| match attribute.kept {
-            DeclaredPlace::Unit(number) => Some(number),
-            DeclaredPlace::InTable(_) => None,
+            DeclaredColumn::Unit(number) => Some(number),
+            DeclaredColumn::InTable(_) => None,
         });
         kept.collect()
     }
@@ -324,8 +324,8 @@ impl AskedColumn {
             }
             KeyMeaning::Declared(attribute) => {
                 let (at, nodes) = match attribute.kept {
-                    DeclaredPlace::InTable(id) => (in_table(id)?, [].as_slice()),
-                    DeclaredPlace::Unit(number) => {
+                    DeclaredColumn::InTable(id) => (in_table(id)?, [].as_slice()),
+                    DeclaredColumn::Unit(number) => {
                         let mut answered = request.declared.iter().filter(|key| key.is_answered);
                         let at = answered.position(|key| key.unit.number == number)?;
                         let unit = declared.units().get(number)?;

@@ -59,8 +59,8 @@ use crate::watch::WatchControl;
 use crate::web::{Monitor, MonitorSources, Web};
 use crate::worklist::Intake;
 
-/// Pause between two looks at the note of the last backup.
-const BACKUP_LOOK: Duration = Duration::from_secs(10);
+/// Pause between two reads of the note of the last backup.
+const BACKUP_POLL: Duration = Duration::from_secs(10);
 
 /// Damaged objects whose events wait to be recorded.
 const MAX_DAMAGED: usize = 1024;
@@ -319,7 +319,7 @@ async fn follow_backups(index: PathBuf) {
         if let Ok(Some(made_ms)) = noted {
             metrics::BACKUP_LAST_SUCCESS.set(made_ms.div_euclid(1000));
         }
-        tokio::time::sleep(BACKUP_LOOK).await;
+        tokio::time::sleep(BACKUP_POLL).await;
     }
 }
 

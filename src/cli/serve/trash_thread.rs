@@ -12,7 +12,7 @@ use crate::receive::storage::Storage;
 use crate::receive::trash;
 
 /// Pause between two looks for removed objects. A look that finds none is one query.
-const LOOK: Duration = Duration::from_secs(2);
+const POLL: Duration = Duration::from_secs(2);
 
 /// The thread that moves removed objects to the trash. `dcmdex remove` leaves that to the node,
 /// which may receive the same instances meanwhile.
@@ -40,7 +40,7 @@ impl Trashing {
                         tracing::error!(%error, "removed objects are not in the trash; the next look tries again")
                     }
                 }
-                if !matches!(ended.recv_timeout(LOOK), Err(RecvTimeoutError::Timeout)) {
+                if !matches!(ended.recv_timeout(POLL), Err(RecvTimeoutError::Timeout)) {
                     return;
                 }
             }

@@ -145,12 +145,12 @@ pub(super) fn run(connection: &Connection) -> rusqlite::Result<CheckReport> {
     let mut report = CheckReport::default();
     let worklist = if has_worklist(connection)? { WORKLIST_CHECKS } else { &[] };
     for &(check, sql) in CHECKS.iter().chain(worklist) {
-        match look(connection, check, sql, &mut report) {
+        match run_check(connection, check, sql, &mut report) {
             // A check that meets damage cannot go on, but the others can.
             Err(error) if is_damage(&error) => {
                 report.findings.push(Finding { check, detail: error.to_string() });
             }
-            looked => looked?,
+            result => result?,
         }
     }
     transaction.finish()?;
@@ -161,7 +161,12 @@ fn is_damage(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }
 
-fn look(connection: &Connection, check: &'static str, sql: &str, report: &mut CheckReport) -> rusqlite::Result<()> {
+fn run_check(
+    connection: &Connection,
+    check: &'static str,
+    sql: &str,
+    report: &mut CheckReport,
+) -> rusqlite::Result<()> {
     let mut statement = connection.prepare(sql)?;
     let mut rows = statement.query([])?;
     let mut found = 0;

@@ -94,7 +94,7 @@ impl From<&Metadata> for FileStatus {
 /// of its own, and the sync after it also writes the inode. For the log that was one more write to
 /// the disk in each commit.
 #[cfg(target_os = "linux")]
-fn look_at(path: &Path, with_time: bool) -> io::Result<FileStatus> {
+fn status_of(path: &Path, with_time: bool) -> io::Result<FileStatus> {
     use rustix::fs::{AtFlags, CWD, StatxFlags};
 
     let times = if with_time { StatxFlags::MTIME } else { StatxFlags::empty() };
@@ -115,7 +115,7 @@ fn look_at(path: &Path, with_time: bool) -> io::Result<FileStatus> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn look_at(path: &Path, _with_time: bool) -> io::Result<FileStatus> {
+fn status_of(path: &Path, _with_time: bool) -> io::Result<FileStatus> {
     fs::metadata(path).map(|now| FileStatus::from(&now))
 }
 
@@ -166,7 +166,7 @@ impl DatabaseFiles {
     pub fn of(index: &Path) -> Self {
         // The database keeps the name that was given, because a link may later lead elsewhere.
         let opened = [index.to_owned(), beside(index, "-wal"), beside(index, "-shm")].map(|path| {
-            let id = look_at(&path, false).ok().map(|now| now.id);
+            let id = status_of(&path, false).ok().map(|now| now.id);
             (path, id)
         });
         Self { index: index.to_owned(), opened }
@@ -192,7 +192,7 @@ impl DatabaseFiles {
     /// Fails with [`Error::Replaced`] if it is gone or another file has its name.
     pub fn check_database(&self) -> Result<(), Error> {
         let (path, opened) = &self.opened[DATABASE];
-        let now = look_at(path, false).ok().map(|now| now.id);
+        let now = status_of(path, false).ok().map(|now| now.id);
         if opened.is_some() && now != *opened {
             return Err(Error::Replaced { path: self.index.clone() });
         }
@@ -206,18 +206,18 @@ impl DatabaseFiles {
 
     /// How the files differ. `None` if they do not.
     pub(super) fn difference(&self) -> Option<Difference> {
-        self.look().err()
+        self.observe().err()
     }
 
     /// Reads the state of the files after a commit, if they are the same files.
-    pub(super) fn look(&self) -> Result<Seen, Difference> {
+    pub(super) fn observe(&self) -> Result<Seen, Difference> {
         let (mut log_bytes, mut changed) = (0, None);
         let mut same = [true; 3];
         let mut log_is_gone = false;
         for (at, (path, opened)) in self.opened.iter().enumerate() {
             // A file that was not there when the index was opened is not ours.
             let Some(opened) = opened else { continue };
-            let now = look_at(path, at == DATABASE);
+            let now = status_of(path, at == DATABASE);
             same[at] = now.as_ref().is_ok_and(|now| now.id == *opened);
             if at == DATABASE {
                 changed = now.ok().and_then(|now| now.modified);

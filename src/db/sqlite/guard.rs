@@ -62,7 +62,7 @@ impl IndexGuard {
 
     /// Checks that the last commit is in files that have the names of the index.
     pub(super) fn after_commit(&self, connection: &Connection) -> Result<(), Error> {
-        match self.files.look() {
+        match self.files.observe() {
             Err(difference) => Err(self.tell(difference, connection)),
             // Nothing was written yet.
             Ok(Seen { log_bytes: 0, .. }) => Ok(()),
@@ -75,14 +75,14 @@ impl IndexGuard {
 
     /// Does the same while nothing is written. An operator so learns it at once, and not with the
     /// next instance.
-    pub(super) fn look(&self, connection: &Connection) {
-        match self.files.look() {
+    pub(super) fn while_idle(&self, connection: &Connection) {
+        match self.files.observe() {
             Err(difference) => drop(self.tell(difference, connection)),
             Ok(Seen { log_bytes, .. }) => {
                 self.found_again();
                 // Another program may have emptied it with `PRAGMA wal_checkpoint(TRUNCATE)`.
                 if log_bytes == 0 {
-                    let _the_next_look = self.record.note(Log::Spent);
+                    let _next_time = self.record.note(Log::Spent);
                 }
             }
         }

@@ -33,7 +33,7 @@ pub(super) struct Mounts {
 impl Mounts {
     /// Returns the places where scans have seen a file system: first those where none is mounted
     /// now, then those where one is.
-    pub(super) fn look(&mut self, connection: &Connection) -> rusqlite::Result<(&[PathBuf], &[PathBuf])> {
+    pub(super) fn current(&mut self, connection: &Connection) -> rusqlite::Result<(&[PathBuf], &[PathBuf])> {
         if self.since.is_none_or(|since| since.elapsed() >= HOLDS) {
             let mut statement = connection.prepare_cached("SELECT path FROM mount_point ORDER BY path")?;
             let rows = statement.query_map([], |row| Ok(PathBuf::from(path_from_sql(row.get_ref(0)?)?)))?;
@@ -50,18 +50,18 @@ impl Mounts {
     /// Looks at the mounts, and returns how often they have changed since the first look. An answer
     /// depends on them as on the index.
     pub(super) fn changes(&mut self, connection: &Connection) -> rusqlite::Result<i64> {
-        self.look(connection)?;
+        self.current(connection)?;
         Ok(self.changes)
     }
 }
 
 /// The probe of this process for paths that the table of mounts does not have.
-static LOOK: MountProbe = MountProbe { unanswered: Mutex::new(None) };
+static PROBE: MountProbe = MountProbe { unanswered: Mutex::new(None) };
 
 fn not_mounted(known: Vec<PathBuf>) -> Vec<PathBuf> {
     let mounted = mounted().unwrap_or_default();
     let unnamed: Vec<PathBuf> = known.into_iter().filter(|path| !mounted.contains(path)).collect();
-    if unnamed.is_empty() { unnamed } else { LOOK.not_mounted(unnamed, is_mount_point) }
+    if unnamed.is_empty() { unnamed } else { PROBE.not_mounted(unnamed, is_mount_point) }
 }
 
 /// Looks at paths that may lead to a mount point by a link. To follow a link may wait for a server

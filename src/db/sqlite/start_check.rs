@@ -24,8 +24,8 @@ const SAMPLED_GROUPS: usize = 128;
 /// Instances of each sampled group that are looked up by UID.
 const SAMPLED_INSTANCES: u32 = 4;
 
-/// Steps of SQLite's machine between two looks at the clock, some 100 µs.
-const STEPS_BETWEEN_LOOKS: i32 = 10_000;
+/// Steps of SQLite's machine between two checks of the clock, some 100 µs.
+const STEPS_BETWEEN_CHECKS: i32 = 10_000;
 
 /// Rules for a sampled instance group, each with a query that returns a row if it is broken.
 const OF_GROUP: &[(&str, &str)] = &[
@@ -69,11 +69,11 @@ const LOOK_UPS: (&str, &str) = (
 /// Checks a sample of the index for a short time. Damage that SQLite meets is a finding, too.
 pub(super) fn run(connection: &mut Connection) -> Result<CheckReport, Error> {
     let deadline = Instant::now() + LONGEST;
-    connection.progress_handler(STEPS_BETWEEN_LOOKS, Some(move || Instant::now() >= deadline))?;
+    connection.progress_handler(STEPS_BETWEEN_CHECKS, Some(move || Instant::now() >= deadline))?;
     let mut report = CheckReport::default();
-    let looked = look(connection, &mut report);
+    let result = run_checks(connection, &mut report);
     connection.progress_handler(0, None::<fn() -> bool>)?;
-    match looked.map_err(Error::from) {
+    match result.map_err(Error::from) {
         Ok(()) => Ok(report),
         // As far as it came, nothing is wrong.
         Err(Error::Interrupted) => Ok(report),
@@ -85,7 +85,7 @@ pub(super) fn run(connection: &mut Connection) -> Result<CheckReport, Error> {
     }
 }
 
-fn look(connection: &Connection, report: &mut CheckReport) -> rusqlite::Result<()> {
+fn run_checks(connection: &Connection, report: &mut CheckReport) -> rusqlite::Result<()> {
     let pages: i64 = connection.query_row("PRAGMA page_count", [], |row| row.get(0))?;
     if pages <= SMALL_PAGES {
         *report = check::run(connection)?;

@@ -443,7 +443,7 @@ impl WriterThread {
         loop {
             match self.queue.recv_deadline(Instant::now() + LOOK_AT_FILES) {
                 Ok(command) => return Ok(command),
-                Err(RecvTimeoutError::Timeout) => self.guard.look(connection),
+                Err(RecvTimeoutError::Timeout) => self.guard.while_idle(connection),
                 Err(RecvTimeoutError::Disconnected) => return Err(RecvError),
             }
         }

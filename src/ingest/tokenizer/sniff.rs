@@ -116,17 +116,17 @@ pub(super) fn is_uid_like(value: &[u8]) -> bool {
 
 /// Returns the first bytes after the value of the header at the start of `rest`. For undefined
 /// length, they are the bytes after the header.
-pub(super) fn next<'r>(rest: &'r [u8], header: &ElementHeader, end: bool) -> Look<'r> {
+pub(super) fn next<'r>(rest: &'r [u8], header: &ElementHeader, end: bool) -> FollowingBytes<'r> {
     let length = if header.length == UNDEFINED { 0 } else { header.length as usize };
     if length > MAX_LOOK_AHEAD {
-        return Look::TooFar;
+        return FollowingBytes::TooFar;
     }
     let at = header.size + length;
     match rest.get(at..).and_then(|next| next.first_chunk::<8>()) {
-        Some(next) => Look::Bytes(next),
-        None if !end => Look::Wait,
-        None if rest.len() == at => Look::End,
-        None => Look::TooFar,
+        Some(next) => FollowingBytes::Bytes(next),
+        None if !end => FollowingBytes::Wait,
+        None if rest.len() == at => FollowingBytes::End,
+        None => FollowingBytes::TooFar,
     }
 }
 
@@ -134,10 +134,10 @@ pub(super) fn next<'r>(rest: &'r [u8], header: &ElementHeader, end: bool) -> Loo
 /// read in this way. `None` if the deciding bytes are not there yet.
 pub(super) fn goes_on(rest: &[u8], header: &ElementHeader, syntax: Syntax, end: bool) -> Option<bool> {
     let next = match self::next(rest, header, end) {
-        Look::Bytes(next) => next,
-        Look::Wait => return None,
-        Look::TooFar => return Some(false),
-        Look::End => return Some(true),
+        FollowingBytes::Bytes(next) => next,
+        FollowingBytes::Wait => return None,
+        FollowingBytes::TooFar => return Some(false),
+        FollowingBytes::End => return Some(true),
     };
     let next_tag = tag_at(next, syntax.big);
     if header.length == UNDEFINED {
@@ -181,11 +181,11 @@ pub(super) fn item_goes_on(
         return Some(Going::On);
     }
     let next = match self::next(rest, header, end) {
-        Look::Bytes(next) => next,
-        Look::Wait => return None,
-        Look::TooFar if length as usize > MAX_LOOK_AHEAD => return Some(Going::TooFar),
-        Look::TooFar => return Some(Going::Wrong),
-        Look::End => return Some(Going::On),
+        FollowingBytes::Bytes(next) => next,
+        FollowingBytes::Wait => return None,
+        FollowingBytes::TooFar if length as usize > MAX_LOOK_AHEAD => return Some(Going::TooFar),
+        FollowingBytes::TooFar => return Some(Going::Wrong),
+        FollowingBytes::End => return Some(Going::On),
     };
     let next_tag = tag_at(next, big);
     let goes_on = if header.length == UNDEFINED {

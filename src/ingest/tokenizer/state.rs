@@ -29,7 +29,7 @@ pub(super) enum State {
 
 /// Bytes after the value of an element that was looked past.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Look<'r> {
+pub(super) enum FollowingBytes<'r> {
     Bytes(&'r [u8; 8]),
     /// The deciding bytes are not there yet.
     Wait,

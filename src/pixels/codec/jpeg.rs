@@ -15,7 +15,7 @@ pub(super) enum Process {
 }
 
 /// Reads of the decoder between two looks at the clock. It reads a few bytes at a time.
-const READS_BETWEEN_LOOKS: u32 = 256;
+const READS_BETWEEN_CHECKS: u32 = 256;
 
 /// A stream that ends with an error when the time is over.
 struct TimedStream<'s> {
@@ -27,7 +27,7 @@ struct TimedStream<'s> {
 impl Read for TimedStream<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.reads = self.reads.wrapping_add(1);
-        if self.reads.is_multiple_of(READS_BETWEEN_LOOKS) && self.deadline.check().is_err() {
+        if self.reads.is_multiple_of(READS_BETWEEN_CHECKS) && self.deadline.check().is_err() {
             return Err(io::ErrorKind::TimedOut.into());
         }
         self.stream.read(buffer)

@@ -52,7 +52,7 @@ const MANY_ANSWERS: u64 = 8;
 const PATIENCE_WITH_PEER: Duration = Duration::from_secs(1);
 
 /// Interval at which a query that waits for its turn checks whether it is still wanted.
-const LOOK_FOR_ORDERS: Duration = Duration::from_millis(20);
+const CHECK_ORDERS: Duration = Duration::from_millis(20);
 
 /// Interval at which a query that must stop is told again. SQLite notices it only while a statement
 /// runs.
@@ -264,7 +264,7 @@ fn count(answers: &Answers, session: &mut Session) {
 async fn wait_for_turn(turns: &Arc<Turns>, peer: &CountedPeer, control: &QueryControl) -> Result<Turn, FindError> {
     let mut turn = pin!(turns.take(peer));
     loop {
-        match timeout(LOOK_FOR_ORDERS, &mut turn).await {
+        match timeout(CHECK_ORDERS, &mut turn).await {
             Ok(turn) => return Ok(turn),
             Err(_) => {
                 if let Some(order) = control.order() {

@@ -18,7 +18,7 @@ const PIECE: usize = 1 << 20;
 
 /// Where a group lies in the ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GroupPlace {
+pub struct GroupPosition {
     /// Its number.
     pub number: u64,
     offset: u64,
@@ -34,7 +34,7 @@ pub struct ArrivalJournal {
     file: File,
     head: JournalHead,
     /// Groups that are needed, or whose release is not durable yet.
-    groups: VecDeque<GroupPlace>,
+    groups: VecDeque<GroupPosition>,
     /// The first group that is needed.
     needed: u64,
     /// Number and place of the next group.
@@ -126,7 +126,7 @@ impl ArrivalJournal {
             }
             let Some((offset, head)) = found else { return Ok(()) };
             let Some(length) = head.padded() else { return Ok(()) };
-            self.groups.push_back(GroupPlace { number, offset, length });
+            self.groups.push_back(GroupPosition { number, offset, length });
             self.next = (number + 1, offset + length);
         }
     }
@@ -184,7 +184,7 @@ impl ArrivalJournal {
     }
 
     /// The groups that are needed, in their order.
-    pub fn groups(&self) -> impl Iterator<Item = GroupPlace> {
+    pub fn groups(&self) -> impl Iterator<Item = GroupPosition> {
         self.groups.iter().copied()
     }
 
@@ -192,7 +192,7 @@ impl ArrivalJournal {
     ///
     /// # Errors
     /// [`JournalError::Unusable`], and [`JournalError::Damaged`] if it is no longer what it was.
-    pub fn read_group(&self, place: GroupPlace) -> Result<Vec<u8>, JournalError> {
+    pub fn read_group(&self, place: GroupPosition) -> Result<Vec<u8>, JournalError> {
         let mut bytes = Vec::new();
         let read = self.read_at(place.offset, &mut bytes);
         let read = read.map_err(|source| JournalError::Unusable { path: self.path.clone(), source })?;
@@ -217,7 +217,7 @@ impl ArrivalJournal {
         let length = bytes.len() as u64;
         let offset = self.room_for(length).ok_or(ErrorKind::StorageFull)?;
         self.file.write_all_at(bytes, BLOCK + offset)?;
-        self.groups.push_back(GroupPlace { number, offset, length });
+        self.groups.push_back(GroupPosition { number, offset, length });
         self.next = (number + 1, offset + length);
         self.next_entry += entries;
         self.flush()?;

@@ -14,7 +14,7 @@ mod format;
 use std::io;
 use std::path::PathBuf;
 
-pub use file::{ArrivalJournal, GroupPlace};
+pub use file::{ArrivalJournal, GroupPosition};
 pub use format::{JournalEntry, JournalGroup, JournalId, entries_of};
 
 /// Errors of a journal. Each names the file, and says what an operator can do.

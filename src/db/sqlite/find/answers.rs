@@ -150,7 +150,7 @@ impl<'c, F: FnMut(FindAnswer) -> ControlFlow<()>> RowAnswers<'c, F> {
             return self.take_patient(row, answer);
         }
         if let Some(further) = further.filter(|further| !further.has_ended) {
-            let place = self.place(row)?;
+            let place = self.position(row)?;
             if self.hand_out_before(Some(&place), further)?.is_break() {
                 return Ok(ControlFlow::Break(()));
             }
@@ -201,7 +201,7 @@ impl<'c, F: FnMut(FindAnswer) -> ControlFlow<()>> RowAnswers<'c, F> {
         Ok(AnswerKey { order, uids: uids.map(text).collect::<rusqlite::Result<_>>()? })
     }
 
-    fn place(&self, row: &Row<'_>) -> rusqlite::Result<AnswerPosition> {
+    fn position(&self, row: &Row<'_>) -> rusqlite::Result<AnswerPosition> {
         let first = self.values + 1;
         let numbers = (first + 2..first + order_columns(self.level).len()).map(|at| row.get(at));
         let (date, time) = (text_of(row.get_ref(first)?)?, text_of(row.get_ref(first + 1)?)?);
@@ -269,7 +269,7 @@ impl<'c, F: FnMut(FindAnswer) -> ControlFlow<()>> RowAnswers<'c, F> {
             let (next, answer) = match further.next.take() {
                 Some(next) => next,
                 None => match further.rows.next()? {
-                    Some(row) => (self.place(row)?, self.answer(row)?),
+                    Some(row) => (self.position(row)?, self.answer(row)?),
                     None => {
                         further.has_ended = true;
                         return Ok(ControlFlow::Continue(()));

@@ -37,7 +37,7 @@ impl Obstacles {
             .optional()?;
         let some_are_missing =
             connection.prepare_cached("SELECT EXISTS (SELECT 1 FROM missing_file)")?.query_row([], |row| row.get(0))?;
-        let (unmounted, mounted) = mounts.look(connection)?;
+        let (unmounted, mounted) = mounts.current(connection)?;
         let below = |path: &Path| mounted.iter().filter(|it| it.starts_with(path)).cloned().collect();
         let unmounted = unmounted.iter().map(|path| (path.clone(), below(path))).collect();
         Ok(Self { without_object, some_are_missing, unmounted })

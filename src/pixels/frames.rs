@@ -2,7 +2,7 @@
 //! frame is one read.
 
 use super::codec::FrameShape;
-use super::looks::{Looks, LooksReader, first_text, number};
+use super::transforms::{PixelTransforms, TransformReader, first_text, number};
 use crate::encoding::syntax::is_video;
 use crate::encoding::walk::{Event, Input, Walk, WalkError};
 
@@ -75,7 +75,7 @@ enum Layout {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Pixels {
     pub(crate) shape: Shape,
-    pub(crate) looks: Looks,
+    pub(crate) transforms: PixelTransforms,
     /// The transfer syntax of the stored object.
     pub(crate) transfer_syntax: String,
     layout: Layout,
@@ -110,7 +110,7 @@ impl Pixels {
     /// Walks to the pixel data of an object.
     pub(crate) fn find<R: Input>(walk: &mut Walk<R>, transfer_syntax: &str) -> Result<Self, PixelError> {
         let mut shape = Shape::default();
-        let mut looks = LooksReader::default();
+        let mut transforms = TransformReader::default();
         let mut extended = Extended::default();
         let layout = loop {
             let event = walk.next()?;
@@ -132,28 +132,28 @@ impl Pixels {
                         }
                         break Layout::Native { offset, length: u64::from(length) };
                     }
-                    _ => looks.take(&event, walk)?,
+                    _ => transforms.take(&event, walk)?,
                 },
                 Event::Fragments { tag: 0x7FE0_0010, .. } if walk.depth() == 0 => {
                     // The frames of a video are in one stream.
                     let frames = if is_video(transfer_syntax) { 1 } else { shape.frames.clamp(1, MAX_FRAMES) };
                     break Layout::Encapsulated(fragments(walk, frames, &extended)?);
                 }
-                _ => looks.take(&event, walk)?,
+                _ => transforms.take(&event, walk)?,
             }
         };
-        let looks = looks.finish();
+        let transforms = transforms.finish();
         shape.frames = shape.frames.clamp(1, MAX_FRAMES);
         let is_native = matches!(layout, Layout::Native { .. });
-        shape.is_subsampled = is_native && looks.photometric == "YBR_FULL_422" && shape.samples == 3;
-        Ok(Self { shape, looks, transfer_syntax: transfer_syntax.to_owned(), layout })
+        shape.is_subsampled = is_native && transforms.photometric == "YBR_FULL_422" && shape.samples == 3;
+        Ok(Self { shape, transforms, transfer_syntax: transfer_syntax.to_owned(), layout })
     }
 
     /// Returns pixels with these fragments, and nothing else.
     #[cfg(test)]
     pub(crate) fn of_fragments(frames: Vec<Vec<Range>>) -> Self {
-        let (shape, looks) = (Shape::default(), Looks::default());
-        Self { shape, looks, transfer_syntax: String::new(), layout: Layout::Encapsulated(frames) }
+        let (shape, transforms) = (Shape::default(), PixelTransforms::default());
+        Self { shape, transforms, transfer_syntax: String::new(), layout: Layout::Encapsulated(frames) }
     }
 
     /// Returns the number of bits of one native frame.
@@ -206,7 +206,7 @@ impl Pixels {
             Layout::Native { .. } => 1,
             Layout::Encapsulated(frames) => frames.iter().map(|frame| frame.len() + 1).sum(),
         };
-        512 + ranges * RANGE_BYTES + self.looks.cost()
+        512 + ranges * RANGE_BYTES + self.transforms.cost()
     }
 }
 
@@ -326,7 +326,7 @@ mod tests {
         let shape = Shape { rows: 3, columns: 3, samples: 1, bits_allocated, frames, ..Shape::default() };
         Pixels {
             shape,
-            looks: Looks::default(),
+            transforms: PixelTransforms::default(),
             transfer_syntax: String::new(),
             layout: Layout::Native { offset: 100, length },
         }

@@ -10,12 +10,12 @@ const MAX_DECIMALS: u32 = 4 << 10;
 /// number.
 const MAX_ENTRIES: usize = 1 << 16;
 
-/// Maximum number of frames with looks of their own. Looks of later frames are not read.
-const MAX_FRAMES_WITH_LOOKS: u32 = 100_000;
+/// Maximum number of frames with greys of their own. Those of later frames are not read.
+const MAX_FRAMES_WITH_GREYS: u32 = 100_000;
 
-/// Looks of an object: how to show its pixels.
+/// Pixel transforms of an object: how to show its pixels.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Looks {
+pub struct PixelTransforms {
     /// Photometric Interpretation (0028,0004).
     pub photometric: String,
     /// Bits Stored (0028,0101).
@@ -88,7 +88,7 @@ impl Default for Greys {
     }
 }
 
-impl Looks {
+impl PixelTransforms {
     /// Returns the greys of a frame, counted from 1.
     #[must_use]
     pub fn of_frame(&self, number: u32) -> Greys {
@@ -199,9 +199,9 @@ fn segment(words: &[u16], at: usize, out: &mut Vec<u16>, may_refer: bool) -> Opt
     }
 }
 
-/// Place of a value that belongs to the looks.
+/// The sequence of a value, as far as it matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum LooksPlace {
+enum ValueContext {
     Root,
     ModalityLut,
     VoiLut,
@@ -250,12 +250,12 @@ impl GreyParts {
     }
 }
 
-/// Gathers looks during a walk over an object.
+/// Gathers transforms during a walk over an object.
 #[derive(Default)]
-pub(crate) struct LooksReader {
+pub(crate) struct TransformReader {
     /// Open sequences, and the number of the item in each.
     path: Vec<(u32, u32)>,
-    looks: Looks,
+    transforms: PixelTransforms,
     modality_lut: LutParts,
     voi_lut: LutParts,
     palette: [LutParts; 3],
@@ -264,8 +264,8 @@ pub(crate) struct LooksReader {
     frames: Vec<GreyParts>,
 }
 
-impl LooksReader {
-    /// Takes an event of the walk. It reads the value of the event if it says something of looks.
+impl TransformReader {
+    /// Takes an event of the walk. It reads the value of the event if it says something of transforms.
     pub(crate) fn take<R: Input>(&mut self, event: &Event, walk: &mut Walk<R>) -> Result<(), WalkError> {
         match *event {
             Event::Sequence { tag } => self.path.push((tag, 0)),
@@ -281,7 +281,7 @@ impl LooksReader {
         Ok(())
     }
 
-    fn place(&self) -> LooksPlace {
+    fn context(&self) -> ValueContext {
         const MODALITY_LUT: u32 = 0x0028_3000;
         const VOI_LUT: u32 = 0x0028_3010;
         // Frame VOI LUT Sequence, Pixel Value Transformation Sequence.
@@ -289,21 +289,21 @@ impl LooksReader {
         const SHARED: u32 = 0x5200_9229;
         const PER_FRAME: u32 = 0x5200_9230;
         match *self.path.as_slice() {
-            [] => LooksPlace::Root,
-            [(MODALITY_LUT, 1)] => LooksPlace::ModalityLut,
-            [(VOI_LUT, 1)] => LooksPlace::VoiLut,
-            [(SHARED, 1), (group, 1)] if GROUPS.contains(&group) => LooksPlace::AllFrames,
-            [(PER_FRAME, frame), (group, 1)] if GROUPS.contains(&group) => LooksPlace::OneFrame(frame),
-            _ => LooksPlace::Elsewhere,
+            [] => ValueContext::Root,
+            [(MODALITY_LUT, 1)] => ValueContext::ModalityLut,
+            [(VOI_LUT, 1)] => ValueContext::VoiLut,
+            [(SHARED, 1), (group, 1)] if GROUPS.contains(&group) => ValueContext::AllFrames,
+            [(PER_FRAME, frame), (group, 1)] if GROUPS.contains(&group) => ValueContext::OneFrame(frame),
+            _ => ValueContext::Elsewhere,
         }
     }
 
     fn value<R: Input>(&mut self, tag: u32, length: u32, walk: &mut Walk<R>) -> Result<(), WalkError> {
-        let place = self.place();
-        match place {
-            LooksPlace::Root => self.of_root(tag, length, walk),
-            LooksPlace::ModalityLut | LooksPlace::VoiLut => {
-                let lut = if place == LooksPlace::ModalityLut { &mut self.modality_lut } else { &mut self.voi_lut };
+        let context = self.context();
+        match context {
+            ValueContext::Root => self.of_root(tag, length, walk),
+            ValueContext::ModalityLut | ValueContext::VoiLut => {
+                let lut = if context == ValueContext::ModalityLut { &mut self.modality_lut } else { &mut self.voi_lut };
                 match tag {
                     0x0028_3002 => lut.descriptor = descriptor(walk, tag, length)?,
                     0x0028_3006 => lut.data = table(walk, tag, length)?,
@@ -311,26 +311,26 @@ impl LooksReader {
                 }
                 Ok(())
             }
-            LooksPlace::AllFrames => grey_part(&mut self.all_frames, tag, length, walk),
-            LooksPlace::OneFrame(frame) if frame <= MAX_FRAMES_WITH_LOOKS && is_grey_part(tag) => {
+            ValueContext::AllFrames => grey_part(&mut self.all_frames, tag, length, walk),
+            ValueContext::OneFrame(frame) if frame <= MAX_FRAMES_WITH_GREYS && is_grey_part(tag) => {
                 if self.frames.len() < frame as usize {
                     self.frames.resize_with(frame as usize, GreyParts::default);
                 }
                 let Some(parts) = self.frames.get_mut(frame as usize - 1) else { return Ok(()) };
                 grey_part(parts, tag, length, walk)
             }
-            LooksPlace::OneFrame(_) | LooksPlace::Elsewhere => Ok(()),
+            ValueContext::OneFrame(_) | ValueContext::Elsewhere => Ok(()),
         }
     }
 
     fn of_root<R: Input>(&mut self, tag: u32, length: u32, walk: &mut Walk<R>) -> Result<(), WalkError> {
-        let looks = &mut self.looks;
+        let transforms = &mut self.transforms;
         match tag {
-            0x0028_0004 => looks.photometric = first_text(&walk.value(tag, 64)?),
-            0x0028_0101 => looks.bits_stored = number(&walk.value(tag, 64)?).unwrap_or(0),
-            0x0028_0102 => looks.high_bit = number(&walk.value(tag, 64)?).unwrap_or(0),
-            0x0028_0103 => looks.is_signed = number(&walk.value(tag, 64)?) == Some(1),
-            0x0028_0120 => looks.padding = number(&walk.value(tag, 64)?),
+            0x0028_0004 => transforms.photometric = first_text(&walk.value(tag, 64)?),
+            0x0028_0101 => transforms.bits_stored = number(&walk.value(tag, 64)?).unwrap_or(0),
+            0x0028_0102 => transforms.high_bit = number(&walk.value(tag, 64)?).unwrap_or(0),
+            0x0028_0103 => transforms.is_signed = number(&walk.value(tag, 64)?) == Some(1),
+            0x0028_0120 => transforms.padding = number(&walk.value(tag, 64)?),
             0x0028_1101..=0x0028_1103 => {
                 if let Some(parts) = self.palette.get_mut((tag - 0x0028_1101) as usize) {
                     parts.descriptor = descriptor(walk, tag, length)?;
@@ -347,19 +347,19 @@ impl LooksReader {
         Ok(())
     }
 
-    /// Returns the looks of the object after the walk has come to its pixels.
-    pub(crate) fn finish(self) -> Looks {
-        let mut looks = self.looks;
-        let is_signed = looks.is_signed;
-        looks.greys = self.all_frames.greys(self.root.greys(Greys::default()));
-        looks.greys_of_frames = self.frames.into_iter().map(|frame| frame.greys(looks.greys)).collect();
-        looks.modality_lut = self.modality_lut.lut(is_signed);
+    /// Returns the transforms of the object after the walk has come to its pixels.
+    pub(crate) fn finish(self) -> PixelTransforms {
+        let mut transforms = self.transforms;
+        let is_signed = transforms.is_signed;
+        transforms.greys = self.all_frames.greys(self.root.greys(Greys::default()));
+        transforms.greys_of_frames = self.frames.into_iter().map(|frame| frame.greys(transforms.greys)).collect();
+        transforms.modality_lut = self.modality_lut.lut(is_signed);
         // The input is signed if the values after the Modality LUT can be (PS3.3 C.11.2.1.1).
-        let is_signed_input = is_signed && looks.modality_lut.is_none() || looks.greys.intercept < 0.0;
-        looks.voi_lut = self.voi_lut.lut(is_signed_input);
+        let is_signed_input = is_signed && transforms.modality_lut.is_none() || transforms.greys.intercept < 0.0;
+        transforms.voi_lut = self.voi_lut.lut(is_signed_input);
         let [red, green, blue] = self.palette.map(|parts| parts.lut(is_signed).map(Lut::in_bytes));
-        looks.palette = red.zip(green).zip(blue).map(|((red, green), blue)| Box::new([red, green, blue]));
-        looks
+        transforms.palette = red.zip(green).zip(blue).map(|((red, green), blue)| Box::new([red, green, blue]));
+        transforms
     }
 }
 
