@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::output::{Audience, Grouped, Shown};
 use crate::archive::Archives;
-use crate::cli::context::{Chattiness, Context, Flags, IndexArgs};
+use crate::cli::context::{Context, IndexArgs};
 use crate::cli::{Exit, unindexed};
 use crate::config::Config;
 use crate::db::ScanLedger;
@@ -71,10 +71,7 @@ pub(super) struct CheckArgs {
 }
 
 pub(super) fn run(arguments: &CheckArgs, context: &mut Context) -> anyhow::Result<Exit> {
-    let mut flags = Flags::default();
-    arguments.index.add_to(&mut flags)?;
-    flags.path("storage", "--storage", arguments.storage.as_ref())?;
-    let config = context.configure(flags.0, Chattiness::Tool)?;
+    let config = arguments.index.configure_with(arguments.storage.as_ref(), context)?;
     check(arguments, &config, context).map_err(|error| match error.downcast() {
         Ok(error) => damaged(error, &config.index),
         Err(error) => error,

@@ -171,6 +171,19 @@ impl IndexArgs {
     pub(super) fn add_to(&self, flags: &mut Flags) -> anyhow::Result<()> {
         flags.path("index", "--index", self.index.as_ref())
     }
+
+    /// Reads the settings for a command that needs the index.
+    pub(super) fn configure(&self, context: &mut Context) -> anyhow::Result<Config> {
+        self.configure_with(None, context)
+    }
+
+    /// Reads the settings for a command that needs the index and the storage directory.
+    pub(super) fn configure_with(&self, storage: Option<&PathBuf>, context: &mut Context) -> anyhow::Result<Config> {
+        let mut flags = Flags::default();
+        self.add_to(&mut flags)?;
+        flags.path("storage", "--storage", storage)?;
+        context.configure(flags.0, Chattiness::Tool)
+    }
 }
 
 /// Name of the directory that the defaults of index and storage directory lie in.

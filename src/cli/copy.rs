@@ -15,7 +15,7 @@ use super::output::{Grouped, Shown};
 use crate::archive::Archives;
 use crate::cli::Exit;
 use crate::cli::audited::CommandAudit;
-use crate::cli::context::{Chattiness, Context, Flags, IndexArgs};
+use crate::cli::context::{Context, IndexArgs};
 use crate::cohort::Error;
 use crate::cohort::dicomdir::{KEYWORDS, MediaDirectory, MediaInstance, file_id};
 use crate::cohort::folder::{CohortFolder, CopiedObject, OpenReplacement, Placing};
@@ -175,9 +175,7 @@ struct CopyColumns {
 
 pub(super) fn run(arguments: &CopyArgs, context: &mut Context) -> anyhow::Result<Exit> {
     let template = NameTemplate::parse(&arguments.template)?;
-    let mut flags = Flags::default();
-    arguments.index.add_to(&mut flags)?;
-    let config = context.configure(flags.0, Chattiness::Tool)?;
+    let config = arguments.index.configure(context)?;
     let level = QueryRetrieveLevel::Image;
     let reading = KeyReader { level, declared: &config.declared, now_ms: Clock::System.now_ms() };
     if let Some(key) = arguments.keys.iter().find(|key| !key.contains('=')) {

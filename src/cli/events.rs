@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::output::{Audience, Escaped};
 use crate::cli::Exit;
-use crate::cli::context::{Chattiness, Context, Flags, IndexArgs};
+use crate::cli::context::{Context, IndexArgs};
 use crate::config::Config;
 use crate::db::open::{Reader, Writer};
 use crate::db::{Admin as _, EventKind, EventRecording, IndexEvent, WaitingEvent};
@@ -98,14 +98,8 @@ pub(super) fn run(arguments: EventsArgs, context: &mut Context) -> anyhow::Resul
     }
 }
 
-fn configure(index: &IndexArgs, context: &mut Context) -> anyhow::Result<Config> {
-    let mut flags = Flags::default();
-    index.add_to(&mut flags)?;
-    context.configure(flags.0, Chattiness::Tool)
-}
-
 fn list(arguments: &EventListArgs, context: &mut Context) -> anyhow::Result<Exit> {
-    let config = configure(&arguments.index, context)?;
+    let config = arguments.index.configure(context)?;
     let mut reader = Reader::open(&config.index)?;
     let source = EventSource { index: reader.index_id()?.unwrap_or_default(), node: config.node.ae_title.to_string() };
     if config.events.recording == EventRecording::Off {
@@ -162,7 +156,7 @@ fn in_words(event: &IndexEvent) -> String {
 }
 
 fn failed(arguments: &FailedArgs, context: &mut Context) -> anyhow::Result<Exit> {
-    let config = configure(&arguments.index, context)?;
+    let config = arguments.index.configure(context)?;
     let waiting = Reader::open(&config.index)?.failed_events()?;
     for one in &waiting {
         let WaitingEvent { receiver, event, attempts, next_ms, failure, is_dead, .. } = one;
@@ -198,7 +192,7 @@ fn failed(arguments: &FailedArgs, context: &mut Context) -> anyhow::Result<Exit>
 }
 
 fn retry(arguments: RetryArgs, context: &mut Context) -> anyhow::Result<Exit> {
-    let config = configure(&arguments.index, context)?;
+    let config = arguments.index.configure(context)?;
     Reader::open(&config.index)?;
     let give_up = config.events.receivers.iter().map(|receiver| receiver.give_up).max();
     let give_up_ms = give_up.map_or(RETRY_MS, |time| i64::try_from(time.as_millis()).unwrap_or(i64::MAX));

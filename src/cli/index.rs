@@ -9,7 +9,7 @@ use serde_json::json;
 use super::backup::manifest::counts_in_words;
 use super::output::{Grouped, Shown};
 use crate::cli::Exit;
-use crate::cli::context::{Chattiness, Context, Flags, IndexArgs};
+use crate::cli::context::{Chattiness, Context, IndexArgs};
 use crate::db::open::{Reader, Writer, checksum_of, files_of, freeze, frozen, thaw};
 use crate::db::{Admin as _, IndexStatus};
 use crate::model::calendar::moment_text;
@@ -126,9 +126,7 @@ fn verify(index: &Path, context: &mut Context) -> anyhow::Result<Exit> {
 }
 
 fn list(arguments: &ListedIndex, context: &mut Context) -> anyhow::Result<Exit> {
-    let mut flags = Flags::default();
-    arguments.index.add_to(&mut flags)?;
-    let config = context.configure(flags.0, Chattiness::Tool)?;
+    let config = arguments.index.configure(context)?;
     for file in files_of(&config.index)? {
         let IndexStatus { patients, studies, series, instances, size_bytes, .. } = Reader::open(&file)?.status()?;
         let frozen = frozen(&file)?;

@@ -13,7 +13,7 @@ use clap::Args;
 use rayon::prelude::*;
 
 use super::output::{Grouped, Shown};
-use crate::cli::context::{Chattiness, Context, Flags, IndexArgs, make_directory_of};
+use crate::cli::context::{Context, IndexArgs, make_directory_of};
 use crate::cli::reindex::{ReadObject, read, store};
 use crate::cli::{Exit, arrival_journal, correct, directory_checks, storage_match, unindexed};
 use crate::config::Config;
@@ -53,10 +53,7 @@ pub(super) struct RebuildArgs {
 }
 
 pub(super) fn run(arguments: &RebuildArgs, context: &mut Context) -> anyhow::Result<Exit> {
-    let mut flags = Flags::default();
-    arguments.index.add_to(&mut flags)?;
-    flags.path("storage", "--storage", arguments.storage.as_ref())?;
-    let config = context.configure(flags.0, Chattiness::Tool)?;
+    let config = arguments.index.configure_with(arguments.storage.as_ref(), context)?;
     let Some(options) = config.store_options() else {
         bail!("with `metadata_only` no objects are kept, so there is nothing to index");
     };

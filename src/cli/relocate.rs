@@ -9,7 +9,7 @@ use clap::Args;
 use super::output::{Grouped, Shown};
 use crate::cli::Exit;
 use crate::cli::audited::CommandAudit;
-use crate::cli::context::{Chattiness, Context, Flags, IndexArgs};
+use crate::cli::context::{Context, IndexArgs};
 use crate::db::Relocation;
 use crate::db::open::{Reader, Writer};
 
@@ -32,9 +32,7 @@ pub(super) struct RelocateArgs {
 }
 
 pub(super) fn run(arguments: &RelocateArgs, context: &mut Context) -> anyhow::Result<Exit> {
-    let mut flags = Flags::default();
-    arguments.index.add_to(&mut flags)?;
-    let config = context.configure(flags.0, Chattiness::Tool)?;
+    let config = arguments.index.configure(context)?;
     // OLD may no longer exist, so no link in it can be followed.
     let (old, new) = (absolute(&arguments.old)?, absolute(&arguments.new)?);
     let new = new.canonicalize().unwrap_or(new);

@@ -13,7 +13,7 @@ use super::output::{Grouped, Shown};
 use crate::cli::Exit;
 use crate::cli::audited::CommandAudit;
 use crate::cli::backup;
-use crate::cli::context::{Chattiness, Context, Flags, IndexArgs, make_directory_of};
+use crate::cli::context::{Context, IndexArgs, make_directory_of};
 use crate::db::open::{IndexHold, Reader, only_file_of};
 use crate::db::{Admin as _, IndexStatus};
 use crate::files::{FILE_MODE, parent_of, with_suffix};
@@ -39,10 +39,7 @@ pub(super) struct RestoreArgs {
 }
 
 pub(super) fn run(arguments: &RestoreArgs, context: &mut Context) -> anyhow::Result<Exit> {
-    let mut flags = Flags::default();
-    arguments.index.add_to(&mut flags)?;
-    flags.path("storage", "--storage", arguments.storage.as_ref())?;
-    let config = context.configure(flags.0, Chattiness::Tool)?;
+    let config = arguments.index.configure_with(arguments.storage.as_ref(), context)?;
     let index = only_file_of(&config.index, "a restore")?;
     let backup = &arguments.backup;
     let manifest = match manifest::verify(backup)? {

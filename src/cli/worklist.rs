@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::output::{Escaped, Shown};
 use crate::cli::Exit;
-use crate::cli::context::{Chattiness, Context, Flags, IndexArgs, in_one_line, make_directory_of};
+use crate::cli::context::{Context, IndexArgs, in_one_line, make_directory_of};
 use crate::config::Config;
 use crate::db::open::{Reader, Writer};
 use crate::db::{
@@ -103,14 +103,8 @@ pub(super) fn run(arguments: WorklistArgs, context: &mut Context) -> anyhow::Res
     }
 }
 
-fn configure(index: &IndexArgs, context: &mut Context) -> anyhow::Result<Config> {
-    let mut flags = Flags::default();
-    index.add_to(&mut flags)?;
-    context.configure(flags.0, Chattiness::Tool)
-}
-
 fn add(arguments: &AddArgs, context: &mut Context) -> anyhow::Result<Exit> {
-    let config = configure(&arguments.index, context)?;
+    let config = arguments.index.configure(context)?;
     make_directory_of(&config.index)?;
     let writer = Writer::open(&config.index, config.node_writer_options())?;
     let intake = Intake::new(Box::new(writer.handle()), config.worklist.intake.clone());
@@ -172,7 +166,7 @@ fn bytes_of(file: &Path) -> anyhow::Result<Vec<u8>> {
 }
 
 fn list(arguments: &ListArgs, context: &mut Context) -> anyhow::Result<Exit> {
-    let config = configure(&arguments.index, context)?;
+    let config = arguments.index.configure(context)?;
     let mut reader = Reader::open(&config.index)?;
     if arguments.problems {
         return list_problems(&mut reader, arguments.json, context);
@@ -277,7 +271,7 @@ fn list_problems(reader: &mut Reader, as_json: bool, context: &mut Context) -> a
 }
 
 fn show(arguments: &ShowArgs, context: &mut Context) -> anyhow::Result<Exit> {
-    let config = configure(&arguments.index, context)?;
+    let config = arguments.index.configure(context)?;
     let Some(row) = Reader::open(&config.index)?.worklist_row(arguments.item)? else {
         bail!("there is no item {} in the worklist", arguments.item);
     };
@@ -287,7 +281,7 @@ fn show(arguments: &ShowArgs, context: &mut Context) -> anyhow::Result<Exit> {
 }
 
 fn steps(arguments: &StepsArgs, context: &mut Context) -> anyhow::Result<Exit> {
-    let config = configure(&arguments.index, context)?;
+    let config = arguments.index.configure(context)?;
     let steps = Reader::open(&config.index)?.performed_steps()?;
     for step in &steps {
         let PerformedStep { sop_instance_uid, status, station_ae_title, sender, created_ms, changed_ms, .. } = step;
@@ -313,7 +307,7 @@ fn steps(arguments: &StepsArgs, context: &mut Context) -> anyhow::Result<Exit> {
 }
 
 fn remove(arguments: &RemoveArgs, context: &mut Context) -> anyhow::Result<Exit> {
-    let config = configure(&arguments.index, context)?;
+    let config = arguments.index.configure(context)?;
     if !config.index.exists() {
         bail!("there is no index at {}", config.index.display());
     }

@@ -1,7 +1,7 @@
 //! The pixels of an object: where its frames lie, how they are decompressed, and how they are meant
 //! to be shown. It reads no files by itself: a walk over an object gives it the elements.
 //!
-//! - `places` finds the frames in the bytes of an object.
+//! - `frames` finds the frames in the bytes of an object.
 //! - [`codec`] decompresses a frame.
 //! - [`transforms`] holds windows, look-up tables and palettes.
 

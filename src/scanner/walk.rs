@@ -204,7 +204,7 @@ impl ScanWalk<'_> {
             return Ok(Vec::new());
         }
         let mut vanished = vanished(known, listing);
-        let look = ListedDirectory {
+        let listed = ListedDirectory {
             path,
             is_root: self.scan_roots.directories.contains(path),
             is_mount_point,
@@ -214,7 +214,7 @@ impl ScanWalk<'_> {
                 || listing.reports.iter().any(|report| report.reason == EXCLUDED),
             directories: &listing.directories,
         };
-        let news = self.guard.directory(&look, self.known.as_mut())?;
+        let news = self.guard.directory(&listed, self.known.as_mut())?;
         self.news.extend(news);
         if self.guard.covers(path) {
             return Ok(Vec::new());

@@ -19,7 +19,7 @@ use self::target::BackupTarget;
 use super::output::Shown;
 use crate::cli::Exit;
 use crate::cli::audited::CommandAudit;
-use crate::cli::context::{Chattiness, Context, Flags, IndexArgs};
+use crate::cli::context::{Chattiness, Context, IndexArgs};
 use crate::config::Config;
 use crate::db::open::copy_index;
 use crate::files::{replace, with_suffix};
@@ -69,10 +69,7 @@ pub(super) fn run(arguments: &BackupArgs, context: &mut Context) -> anyhow::Resu
     if arguments.verify {
         return verify(arguments, context);
     }
-    let mut flags = Flags::default();
-    arguments.index.add_to(&mut flags)?;
-    flags.path("storage", "--storage", arguments.storage.as_ref())?;
-    let config = context.configure(flags.0, Chattiness::Tool)?;
+    let config = arguments.index.configure_with(arguments.storage.as_ref(), context)?;
     let now_ms = Clock::System.now_ms();
     let target = BackupTarget::of(&arguments.to, now_ms)?;
     if arguments.keep.is_some() && !target.is_dated() {

@@ -18,7 +18,7 @@ use super::keys::lists;
 use super::keys::query::query;
 use super::output::{Grouped, check_is_not_index};
 use crate::cli::Exit;
-use crate::cli::context::{Chattiness, Context, Flags, IndexArgs};
+use crate::cli::context::{Context, IndexArgs};
 use crate::compare::difference::{ArchiveDifference, DifferenceKind};
 use crate::compare::index_side::IndexSide;
 use crate::compare::pacs_side::PacsSide;
@@ -87,9 +87,7 @@ Examples:
 Exit codes: 0 no difference; 1 differences; 2 failed, or the other side did not answer wholly.";
 
 pub(super) fn run(arguments: &CompareArgs, context: &mut Context) -> anyhow::Result<Exit> {
-    let mut flags = Flags::default();
-    arguments.index.add_to(&mut flags)?;
-    let config = context.configure(flags.0, Chattiness::Tool)?;
+    let config = arguments.index.configure(context)?;
     if let Some(out) = &arguments.out {
         check_is_not_index(out, &config.index)?;
     }

@@ -13,7 +13,7 @@ use super::output::{Grouped, Shown};
 use crate::audit::AuditedStudy;
 use crate::cli::Exit;
 use crate::cli::audited::CommandAudit;
-use crate::cli::context::{Chattiness, Context, Flags, IndexArgs};
+use crate::cli::context::{Context, IndexArgs};
 use crate::config::Config;
 use crate::db::open::{Reader, Writer};
 use crate::db::{Correction, CorrectionChange, CorrectionEffect};
@@ -66,10 +66,7 @@ Examples:
   dcmdex correct --undo 3 --yes                                    ends number 3";
 
 pub(super) fn run(arguments: &CorrectArgs, context: &mut Context) -> anyhow::Result<Exit> {
-    let mut flags = Flags::default();
-    arguments.index.add_to(&mut flags)?;
-    flags.path("storage", "--storage", arguments.storage.as_ref())?;
-    let config = context.configure(flags.0, Chattiness::Tool)?;
+    let config = arguments.index.configure_with(arguments.storage.as_ref(), context)?;
     let mut reader = Reader::open(&config.index)?;
     if arguments.list {
         return list(&reader.corrections()?, arguments.json, context);

@@ -17,7 +17,7 @@ use super::output::{Grouped, check_is_not_index};
 use super::output_buffer::OutputBuffer;
 use crate::cli::Exit;
 use crate::cli::audited::CommandAudit;
-use crate::cli::context::{Chattiness, Context, Flags, IndexArgs};
+use crate::cli::context::{Context, IndexArgs};
 use crate::config::Config;
 use crate::db::Admin;
 use crate::db::open::Reader;
@@ -134,9 +134,7 @@ struct ExportPlan {
 }
 
 pub(super) fn run(arguments: &ExportArgs, context: &mut Context) -> anyhow::Result<Exit> {
-    let mut flags = Flags::default();
-    arguments.index.add_to(&mut flags)?;
-    let config = context.configure(flags.0, Chattiness::Tool)?;
+    let config = arguments.index.configure(context)?;
     if let Some(out) = &arguments.out {
         check_is_not_index(out, &config.index)?;
     }

@@ -19,7 +19,7 @@ use super::keys::query::{LevelParser, locate, nothing_matched, query, refuse_wha
 use super::output::{Audience, Output, check_is_not_index, terminal_width};
 use super::output_buffer::OutputBuffer;
 use crate::cli::Exit;
-use crate::cli::context::{Chattiness, Context, Flags, IndexArgs};
+use crate::cli::context::{Context, IndexArgs};
 use crate::config::Config;
 use crate::db::Search;
 use crate::db::open::Reader;
@@ -116,9 +116,7 @@ struct FindPlan {
 }
 
 pub(super) fn run(arguments: &FindArgs, context: &mut Context) -> anyhow::Result<Exit> {
-    let mut flags = Flags::default();
-    arguments.index.add_to(&mut flags)?;
-    let config = context.configure(flags.0, Chattiness::Tool)?;
+    let config = arguments.index.configure(context)?;
     let reading = KeyReader { level: arguments.level(), declared: &config.declared, now_ms: Clock::System.now_ms() };
     let asked = asked(arguments, &reading)?;
     let mut plan = plan(arguments, &asked, &reading, &config)?;

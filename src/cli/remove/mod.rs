@@ -15,7 +15,7 @@ use super::output::Grouped;
 use crate::audit::AuditedStudy;
 use crate::cli::Exit;
 use crate::cli::audited::CommandAudit;
-use crate::cli::context::{Chattiness, Context, Flags, IndexArgs};
+use crate::cli::context::{Context, IndexArgs};
 use crate::config::Config;
 use crate::db::RemovedCounts;
 use crate::db::open::{Reader, Writer, WriterHandle};
@@ -83,10 +83,7 @@ Examples:
   dcmdex remove StudyDate=..today-1y --objects --no-undo --until-free 200G --yes";
 
 pub(super) fn run(arguments: &RemovalArgs, context: &mut Context) -> anyhow::Result<Exit> {
-    let mut flags = Flags::default();
-    arguments.index.add_to(&mut flags)?;
-    flags.path("storage", "--storage", arguments.storage.as_ref())?;
-    let config = context.configure(flags.0, Chattiness::Tool)?;
+    let config = arguments.index.configure_with(arguments.storage.as_ref(), context)?;
     if arguments.list {
         return trash::list(&config, arguments.json, context);
     }

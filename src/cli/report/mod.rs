@@ -13,7 +13,7 @@ use self::page::ReportPage;
 use self::totals::ReportTotals;
 use super::output::{Grouped, check_is_not_index};
 use crate::cli::Exit;
-use crate::cli::context::{Chattiness, Context, Flags, IndexArgs};
+use crate::cli::context::{Context, IndexArgs};
 use crate::db::open::Reader;
 use crate::db::{Admin, StudyProblem, StudyReport};
 use crate::export::csv_table::{CsvTable, Formulas};
@@ -61,9 +61,7 @@ Without --html and --csv, the totals go to standard output.
 Exit codes: 0 no study has a problem; 1 some have; 2 failed.";
 
 pub(super) fn run(arguments: &ReportArgs, context: &mut Context) -> anyhow::Result<Exit> {
-    let mut flags = Flags::default();
-    arguments.index.add_to(&mut flags)?;
-    let config = context.configure(flags.0, Chattiness::Tool)?;
+    let config = arguments.index.configure(context)?;
     let without = arguments.without.iter().map(|word| problem(word.trim())).collect::<anyhow::Result<Vec<_>>>()?;
     for path in arguments.html.iter().chain(&arguments.csv) {
         check_is_not_index(path, &config.index)?;
