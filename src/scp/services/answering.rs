@@ -114,12 +114,7 @@ pub(super) struct AskedFind {
 
 impl AskedFind {
     /// What goes with the question of this command.
-    pub(super) fn new(
-        context_id: u8,
-        request: &CFindRequest,
-        readers: &Readers,
-        spools: &Arc<AnswerSpools>,
-    ) -> Self {
+    pub(super) fn new(context_id: u8, request: &CFindRequest, readers: &Readers, spools: &Arc<AnswerSpools>) -> Self {
         Self { context_id, request: request.clone(), turns: readers.turns(), spools: Arc::clone(spools) }
     }
 
