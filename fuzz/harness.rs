@@ -19,7 +19,7 @@ use std::sync::{Arc, Once, mpsc};
 use dcmdex::access::peers::SharedPeers;
 use dcmdex::access::policy::{AccessPolicy, CalledAeTitle};
 use dcmdex::archive::{
-    self, ArchiveKind, ArchiveProblem, Archives, LOOK, Member, MemberAction, MemberBytes, MemberKind, MemberSink,
+    self, ArchiveKind, ArchiveProblem, Archives, KIND_BYTES, Member, MemberAction, MemberBytes, MemberKind, MemberSink,
     OnRead,
 };
 use dcmdex::db::open::{Reader, Writer, WriterOptions};
@@ -265,7 +265,7 @@ fn small_index() -> Reader {
 /// An archive file. Its members are the same for every reader. Each member that was read can be
 /// opened by its path, with the same content.
 pub(crate) fn archive(bytes: &[u8]) {
-    let kind = match ArchiveKind::of(bytes.get(..LOOK).unwrap_or(bytes)) {
+    let kind = match ArchiveKind::of(bytes.get(..KIND_BYTES).unwrap_or(bytes)) {
         Ok(Some(kind)) => kind,
         // As if it were called .zip.
         Ok(None) => ArchiveKind::Zip,

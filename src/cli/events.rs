@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use super::output::{Audience, Escaped};
 use crate::cli::Exit;
 use crate::cli::context::{Context, IndexArgs};
-use crate::config::Config;
 use crate::db::open::{Reader, Writer};
 use crate::db::{Admin as _, EventKind, EventRecording, IndexEvent, WaitingEvent};
 use crate::events::{EventSource, message};

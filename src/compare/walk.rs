@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::difference::{ArchiveDifference, DifferenceKind, differing_values};
 use super::{ComparedStudy, DayRange, Error, OtherArchive, StudyQuestion};
-use crate::model::datetime::{Day, day_of, days_since_1970};
+use crate::model::datetime::{day_of, days_since_1970};
 
 /// Answers after which a range of days is asked for in halves. Many peers stop at some hundred, and
 /// some of them do not say so.

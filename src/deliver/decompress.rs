@@ -121,7 +121,7 @@ impl DecompressedObject {
         let (source, parts) = match &pixels {
             Some(pixels) => {
                 let mut walk = Walk::new(source, offset, true, MAX_DEPTH);
-                let parts = parts(&mut walk, offset, (codec, &pixels.looks.photometric), &frames);
+                let parts = parts(&mut walk, offset, (codec, &pixels.transforms.photometric), &frames);
                 let parts = parts.map_err(PixelError::Walk)?;
                 (walk.into_input(), parts)
             }

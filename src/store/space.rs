@@ -11,7 +11,7 @@ const HOLDS: Duration = Duration::from_millis(500);
 
 /// The space on a disk that may still be used.
 #[derive(Debug)]
-pub struct FreeSpace {
+pub(super) struct FreeSpace {
     directory: PathBuf,
     min_free_bytes: u64,
     /// Maximum share of the file system to keep free, as a divisor. 20 means a twentieth.
@@ -24,7 +24,7 @@ impl FreeSpace {
     /// For the disk of a directory. `min_free_bytes` must stay free, or this part of the disk if
     /// that is less.
     #[must_use]
-    pub fn new(directory: &Path, min_free_bytes: u64, part: u64) -> Self {
+    pub(super) fn new(directory: &Path, min_free_bytes: u64, part: u64) -> Self {
         Self { directory: directory.to_owned(), min_free_bytes, part: part.max(1), known: Mutex::new(None) }
     }
 
@@ -33,7 +33,7 @@ impl FreeSpace {
     ///
     /// # Errors
     /// If the file system does not answer.
-    pub fn take(&self, bytes: u64) -> io::Result<bool> {
+    pub(super) fn take(&self, bytes: u64) -> io::Result<bool> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = known.filter(|(when, _)| when.elapsed() < HOLDS);
         let (when, usable) = match fresh {

@@ -9,7 +9,7 @@ use crate::cli::context::make_directory_of;
 use crate::cli::{arrival_journal, directory_checks, storage_match, suspend};
 use crate::config::Config;
 use crate::db::open::{Reader, Writer};
-use crate::db::{Admin as _, Finding, ScanLedger as _};
+use crate::db::{Admin as _, Finding, Search as _};
 use crate::ingest::{Outcome, Wanted, read_file};
 use crate::model::attribute::AttributeId;
 use crate::store::{Objects, Recovered};

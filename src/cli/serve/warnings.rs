@@ -8,7 +8,7 @@ use super::hl7::WorklistControl;
 use crate::access::peers::{Grant, Security};
 use crate::cli::unindexed;
 use crate::config::Config;
-use crate::db::Search as _;
+use crate::db::ScanLedger as _;
 use crate::db::open::{Reader, may_exist};
 use crate::model::location::Place;
 use crate::scp::Plain;

@@ -13,7 +13,7 @@ use crate::qr::{self, FindError};
 use crate::web::call::{Answering, Call};
 use crate::web::problem::Problem;
 use crate::web::query::{Scope, SearchQuery};
-use crate::web::search::Watch;
+use crate::web::search::SearchTimer;
 
 /// The index, for one page.
 pub(super) struct Asking<'a> {
@@ -48,9 +48,9 @@ impl Asking<'_> {
         request.limit = Some(part.limit as u64);
         request.return_keys.retain(|key| shown.contains(&key.attribute));
         let keys = Arc::new(request.return_keys.iter().map(|key| key.attribute).collect::<Vec<_>>());
-        let watch = Watch::start(options.query_time_limit, self.gone.clone().cancelled_owned());
+        let timer = SearchTimer::start(options.query_time_limit, self.gone.clone().cancelled_owned());
         let mut found = Vec::new();
-        let stop = watch.begin(&self.reader);
+        let stop = timer.begin(&self.reader);
         qr::run(&mut self.reader, &search.query, stop, |answer| {
             found.push(Entity { keys: Arc::clone(&keys), values: answer.values });
             ControlFlow::Continue(())
