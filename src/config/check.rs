@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::access::AccessMode;
-use super::events::EventSettings;
 use super::key::{Boolean, Choice, Integer, KeyOf, Text, Texts, ValueKind};
 use super::keys::settings;
 use super::layers::Layers;
@@ -53,7 +52,7 @@ impl<'a> Check<'a> {
             http: self.http(),
             monitoring: self.monitoring(),
             audit: None,
-            events: EventSettings::default(),
+            events: Default::default(),
             durability: self.choice(settings::STORE_DURABILITY, [Durability::Full, Durability::Normal]),
             journal_bytes: self.integer(settings::STORE_JOURNAL_MIB) << 20,
             journal_object_bytes: self.count(settings::STORE_JOURNAL_OBJECT_KIB) << 10,

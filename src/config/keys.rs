@@ -2,7 +2,7 @@
 //!
 //! The shipped example, the checks and `dcmdex config show` use this table.
 
-use super::key::{Boolean, Choice, FlagForm, Integer, Key, KeyFlag, KeyOf, Text, Texts, ValueKind};
+use super::key::{Key, KeyFlag};
 
 /// Returns the first of several optional parts of a row.
 const fn first<T: Copy, const N: usize>(parts: [Option<T>; N]) -> Option<T> {
@@ -56,7 +56,8 @@ macro_rules! keys {
             $(, also: $switch_also:literal = $switch_also_value:literal)? $(,)?)?
     })+) => {
         mod rows {
-            use super::{CENTURY_HOURS, DAY_SECONDS, FlagForm, Key, KeyFlag, UNLIMITED, ValueKind, first};
+            use crate::config::key::{FlagForm, Key, KeyFlag, ValueKind};
+            use crate::config::keys::{CENTURY_HOURS, DAY_SECONDS, UNLIMITED, first};
 
             $(pub(super) static $name: Key = Key {
                 path: $path,
@@ -88,7 +89,8 @@ macro_rules! keys {
 
         /// The rows by name, with the types of their values.
         pub(super) mod settings {
-            use super::{Boolean, Choice, Integer, KeyOf, Text, Texts, rows};
+            use crate::config::key::{Boolean, Choice, Integer, KeyOf, Text, Texts};
+            use crate::config::keys::rows;
 
             $(pub(in crate::config) const $name: KeyOf<key_type!($kind $(($($range)*))? $([$($choice),+])?)> =
                 KeyOf::new(&rows::$name);)+
@@ -779,6 +781,8 @@ keys! {
 #[cfg(test)]
 mod tests {
     use toml::Value;
+
+    use crate::config::key::ValueKind;
 
     use super::*;
 
