@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::SettingProblem;
 use super::layers::Layers;
-use crate::model::declared::{Declaration, DeclaredSet};
+use crate::model::declaration::Declaration;
+use crate::model::declared::DeclaredSet;
 
 /// Builds the set of all declared attributes.
 pub(super) fn declared(layers: &Layers, problems: &mut Vec<SettingProblem>) -> Arc<DeclaredSet> {

@@ -4,16 +4,17 @@
 //! whose name ends in `.db` is an index, and together they are one (docs/adr/0038). The path can
 //! also be the address of a database: `postgresql://host/database` (docs/adr/0044).
 
-use std::collections::BTreeSet;
-use std::ffi::OsStr;
+mod index_files;
+mod index_path;
+
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::engine::IndexReader;
 use super::federated::{Federation, RoutedFile, Router, RouterThread};
-use super::postgres::{PostgresAddress, PostgresReader, PostgresWriter, PostgresWriterHandle, is_address};
-use super::sqlite::{self, DatabaseFiles, SqliteReader, SqliteWriter, SqliteWriterHandle, note_of};
+use super::postgres::{PostgresAddress, PostgresReader, PostgresWriter, PostgresWriterHandle};
+use super::sqlite::{SqliteReader, SqliteWriter, SqliteWriterHandle};
 use super::worklist::{
     PerformedStep, WorklistArrival, WorklistAsked, WorklistChanges, WorklistProblem, WorklistRequest, WorklistRow,
     WorklistSearch, WorklistState, WorklistWork,
@@ -23,57 +24,19 @@ use super::{
     EventLimits, IndexEvent, Mounted, OnStored, Received, Relocation, Removal, RemovedCounts, RemovedFile,
     ScannedDirectory, StudyIdentifiers, Tally, WaitingEvent,
 };
-use crate::files::parent_of;
 use crate::model::clock::Clock;
 use crate::model::declared::DeclaredSet;
 use crate::model::find::FindRequest;
 use crate::model::record::InstanceRecord;
 
-pub use super::sqlite::{FrozenIndex, IndexHold, SCHEMA_VERSION, WriterOptions, checksum_of, freeze, frozen, thaw};
+pub use index_files::IndexFiles;
+use index_path::wants_sqlite;
+pub use index_path::{copy_index, directory_beside, files_of, is_on_server, may_exist, only_file_of, shown_path};
 
-/// The main file of a folder. It holds the worklist, and what belongs to no study.
-const MAIN_FILE: &str = "main.db";
+pub use super::sqlite::{FrozenIndex, IndexHold, SCHEMA_VERSION, WriterOptions, checksum_of, freeze, frozen, thaw};
 
 /// Questions to an index, of one file, of several, or in a database.
 pub type Reader = Federation<IndexReader>;
-
-/// The files of an index: the path itself, or the index files of a folder with the main file first.
-/// An index in a database has none here.
-///
-/// # Errors
-/// [`Error::IsADirectory`] if the folder has no index file.
-pub fn files_of(index: &Path) -> Result<Vec<PathBuf>, Error> {
-    if is_on_server(index) {
-        return Ok(Vec::new());
-    }
-    if !index.is_dir() {
-        return Ok(vec![index.to_owned()]);
-    }
-    let failed = |source| Error::Io { path: index.to_owned(), source };
-    let (mut files, mut left_over) = (Vec::new(), BTreeSet::new());
-    for entry in index.read_dir().map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        if is_named_as_index(&path) {
-            // A link that leads nowhere is there too: its disk is not mounted.
-            if path.is_file() || (path.is_symlink() && !path.exists()) {
-                files.push(path);
-            }
-        } else if let Some(database) = sqlite::database_of(&path).filter(|database| is_named_as_index(database)) {
-            left_over.insert(database);
-        }
-    }
-    // Whoever opens it hears that it is gone. Its log has what was acknowledged.
-    files.extend(left_over.into_iter().filter(|path| !path.is_symlink() && sqlite::is_gone_with_commits(path)));
-    files.sort_by_key(|path| (path.file_name() != Some(OsStr::new(MAIN_FILE)), path.clone()));
-    if files.is_empty() {
-        return Err(Error::IsADirectory { path: index.to_owned() });
-    }
-    Ok(files)
-}
-
-fn is_named_as_index(path: &Path) -> bool {
-    path.extension() == Some(OsStr::new("db"))
-}
 
 impl Reader {
     /// Opens an index that exists.
@@ -687,144 +650,4 @@ impl WorklistChanges for WriterHandle {
             OpenedIndex::Server { address, .. } => Err(wants_sqlite("the worklist", address)),
         }
     }
-}
-
-/// The files that an index was opened with: see [`DatabaseFiles`].
-#[derive(Clone, Debug)]
-pub struct IndexFiles {
-    index: PathBuf,
-    is_folder: bool,
-    files: Vec<IndexFile>,
-}
-
-/// One of them.
-#[derive(Clone, Debug)]
-struct IndexFile {
-    path: PathBuf,
-    files: DatabaseFiles,
-    /// What is beside it if it is frozen, and whether it was.
-    note: PathBuf,
-    is_frozen: bool,
-}
-
-impl IndexFile {
-    fn of(path: PathBuf) -> Self {
-        let (files, note) = (DatabaseFiles::of(&path), note_of(&path));
-        Self { is_frozen: note.exists(), path, files, note }
-    }
-
-    /// Whether it is frozen, or not, as it was. A frozen file may be thawed, written, and frozen
-    /// again, while readers have what it was.
-    fn is_as_opened(&self) -> bool {
-        self.note.exists() == self.is_frozen && (!self.is_frozen || self.files.check_database().is_ok())
-    }
-}
-
-impl IndexFiles {
-    /// Bytes of the files of an index and their write-ahead logs. A file that is missing counts as
-    /// empty.
-    #[must_use]
-    pub fn bytes(index: &Path) -> u64 {
-        files_of(index).unwrap_or_default().iter().map(|file| DatabaseFiles::bytes(file)).sum()
-    }
-
-    /// Identifies the files of this index as they are now.
-    #[must_use]
-    pub fn of(index: &Path) -> Self {
-        let paths = files_of(index).unwrap_or_else(|_| vec![index.to_owned()]);
-        let files = paths.into_iter().map(IndexFile::of).collect();
-        Self { index: index.to_owned(), is_folder: index.is_dir(), files }
-    }
-
-    /// Whether the folder has the same files as then. An index of one file always has.
-    #[must_use]
-    pub fn are_all(&self) -> bool {
-        let has_same = || files_of(&self.index).is_ok_and(|now| self.paths().eq(now.iter().map(PathBuf::as_path)));
-        !self.is_folder || has_same() && self.files.iter().all(IndexFile::is_as_opened)
-    }
-
-    /// Whether a reader has opened files of just these names.
-    #[must_use]
-    pub fn are_those_of(&self, reader: &Reader) -> bool {
-        !self.is_folder || self.paths().eq(reader.files().iter().map(PathBuf::as_path))
-    }
-
-    fn paths(&self) -> impl Iterator<Item = &Path> {
-        self.files.iter().map(|file| file.path.as_path())
-    }
-
-    /// Checks that the same files still have these names.
-    ///
-    /// # Errors
-    /// See [`DatabaseFiles::check`].
-    pub fn check(&self) -> Result<(), Error> {
-        self.files.iter().try_for_each(|file| file.files.check())
-    }
-
-    /// Checks that the databases still have their names.
-    ///
-    /// # Errors
-    /// See [`DatabaseFiles::check_database`].
-    pub fn check_database(&self) -> Result<(), Error> {
-        self.files.iter().try_for_each(|file| file.files.check_database())
-    }
-}
-
-fn wants_sqlite(what: &'static str, address: &PostgresAddress) -> Error {
-    Error::WantsSqlite { what, server: address.shown().to_owned() }
-}
-
-/// Whether an index is in a database, so that no file of it is on this machine.
-#[must_use]
-pub fn is_on_server(index: &Path) -> bool {
-    index.to_str().is_some_and(is_address)
-}
-
-/// The path of an index as people are shown it. An address has no user and no parameters then.
-///
-/// # Errors
-/// [`Error::Address`] if an address cannot be used.
-pub fn shown_path(index: &Path) -> Result<PathBuf, Error> {
-    Ok(PostgresAddress::of(index)?.map_or_else(|| index.to_owned(), |address| address.path()))
-}
-
-/// Whether an index exists, as far as this machine can tell.
-#[must_use]
-pub fn may_exist(index: &Path) -> bool {
-    is_on_server(index) || index.exists()
-}
-
-/// The directory for files that a node needs beside its index.
-#[must_use]
-pub fn directory_beside(index: &Path) -> PathBuf {
-    if !is_on_server(index) {
-        return parent_of(index).to_owned();
-    }
-    // systemd makes this directory for a service with `StateDirectory=`.
-    #[expect(clippy::disallowed_methods, reason = "where a service keeps its files is no setting of the program")]
-    let of_service = std::env::var_os("STATE_DIRECTORY").map(PathBuf::from);
-    of_service.unwrap_or_else(std::env::temp_dir)
-}
-
-/// The only file of an index.
-///
-/// # Errors
-/// [`Error::SeveralFiles`] if there are several, and that of [`files_of`].
-pub fn only_file_of(index: &Path, what: &'static str) -> Result<PathBuf, Error> {
-    if let Some(address) = PostgresAddress::of(index)? {
-        return Err(wants_sqlite(what, &address));
-    }
-    let mut files = files_of(index)?;
-    match files.len() {
-        1 => Ok(files.remove(0)),
-        _ => Err(Error::SeveralFiles { what, file: files.remove(0) }),
-    }
-}
-
-/// Copies an index of one file as it is at one moment, while others write it.
-///
-/// # Errors
-/// See [`sqlite::copy_index`], and if there are several files.
-pub fn copy_index(index: &Path, to: &Path) -> Result<(), Error> {
-    sqlite::copy_index(&only_file_of(index, "a backup")?, to)
 }

@@ -19,6 +19,7 @@ pub mod calendar;
 pub mod checksum;
 pub mod clock;
 pub mod datetime;
+pub mod declaration;
 pub mod declared;
 pub(crate) mod dicom_json;
 pub mod file_system;

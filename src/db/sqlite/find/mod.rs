@@ -4,6 +4,7 @@ mod answers;
 mod arrival_keys;
 mod availability;
 mod compile;
+mod fragments;
 mod functions;
 mod located;
 mod lookup;
