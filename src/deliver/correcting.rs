@@ -1,5 +1,5 @@
-//! Replaces the identifiers of a patient in a data set on its way out, and notes the previous values
-//! in the Original Attributes Sequence (PS3.3 C.12.1.1.9).
+//! Replaces the identifiers of a patient in a data set on its way out. The previous values go into
+//! the Original Attributes Sequence (PS3.3 C.12.1.1.9).
 
 use std::sync::Arc;
 

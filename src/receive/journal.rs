@@ -9,8 +9,8 @@
 //! 4. The *settling thread* flushes the file system of the objects and the log of the index, for all
 //!    objects since the last time. Then the journal uses their room again.
 //!
-//! So a row never comes to the disk before its object is in the journal, and nothing leaves the
-//! journal before object and row are on the disk.
+//! So a row never comes to the disk before its object is in the journal. Nothing leaves the journal
+//! before object and row are on the disk.
 
 use std::collections::BTreeMap;
 use std::fmt;

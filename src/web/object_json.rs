@@ -10,6 +10,7 @@ use dicom_core::VR;
 
 use super::objects::Bytes;
 use crate::encoding::charset::CharacterSets;
+use crate::encoding::vr::is_binary;
 use crate::encoding::walk::{Event, Walk, WalkError};
 use crate::model::dicom_json::{push_element, push_key, push_stored, push_string};
 
@@ -244,9 +245,9 @@ impl<'o> ObjectJson<'o> {
         if !self.begin(tag) {
             return Ok(());
         }
-        let is_binary = matches!(vr, VR::OB | VR::OD | VR::OF | VR::OL | VR::OV | VR::OW | VR::UN);
-        let limit = if is_binary { MAX_INLINE_BINARY } else { MAX_INLINE_TEXT };
-        if length > limit || is_binary && tag >> 16 == PIXEL_DATA_GROUP {
+        let has_bytes = is_binary(vr);
+        let limit = if has_bytes { MAX_INLINE_BINARY } else { MAX_INLINE_TEXT };
+        if length > limit || has_bytes && tag >> 16 == PIXEL_DATA_GROUP {
             self.uri(tag, vr, Some((offset, u64::from(length))));
             return Ok(());
         }
