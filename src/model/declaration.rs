@@ -10,7 +10,7 @@ use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry};
 use dicom_core::{Tag, VR};
 use dicom_dictionary_std::StandardDataDictionary;
 
-use super::attribute::{ATTRIBUTES, Attribute, AttributeId, Multiplicity, ValueSource};
+use super::attribute::{ATTRIBUTES, Attribute, Multiplicity, ValueSource};
 use super::declared::{Declared, DeclaredColumn, DeclaredSet, KeptNode, SelectorStep, Unit};
 use super::level::QueryRetrieveLevel;
 use crate::encoding::vr::is_binary;

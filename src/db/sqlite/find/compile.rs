@@ -18,7 +18,7 @@ use super::answers::{key_columns, order_columns};
 use super::arrival_keys::arrival_condition;
 use super::availability::{Availability, Obstacles};
 use super::fragments::{
-    UNDER_THIS_PATIENT, character_set, declared_above, declared_of_patient, declared_value, each_once, from_clause,
+    UNDER_THIS_PATIENT, character_set, declared_of_patient, declared_value, each_once, from_clause,
     instance_group_join, is_availability, is_instance_group_key, most_complete_first, names_this_patient, order_clause,
 };
 use super::functions::{Matcher, Matchers};

@@ -84,7 +84,7 @@ pub(super) fn declared_value(unit: &Unit) -> String {
 }
 
 /// SQL for the most complete value among the objects of an entity (docs/adr/0008).
-pub(super) fn declared_above(unit: &Unit, from: &str, own: &str) -> String {
+fn declared_above(unit: &Unit, from: &str, own: &str) -> String {
     format!(
         "ifnull((SELECT c.declared_above ->> '$.\"{}\"' AS v FROM {from} WHERE {own} AND v <> '' ORDER BY {} LIMIT 1), '')",
         unit.key,
