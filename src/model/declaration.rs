@@ -439,7 +439,10 @@ mod tests {
         ]);
         let names: Vec<_> = set.attributes().iter().map(|attribute| attribute.name.as_str()).collect();
         assert_eq!(names[..3], ["ContrastBolusAgent", "CTDIvol", "P_ACME_1_1_0019xx0A"]);
-        assert_eq!(set.attributes()[3].kept, DeclaredColumn::InTable(AttributeId::RequestAttributesSequence));
+        assert_eq!(
+            set.attributes()[3].kept,
+            DeclaredColumn::InTable(crate::model::attribute::AttributeId::RequestAttributesSequence)
+        );
         assert_eq!(set.units().len(), 4, "what lies in one sequence is one unit");
         assert_eq!(set.units()[3].items.len(), 2);
         assert_eq!(set.unit(Tag(0x0019, 0x120A), Some("ACME 1.1 ")).unwrap().number, 2);
