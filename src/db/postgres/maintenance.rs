@@ -1,11 +1,11 @@
-//! PartChanges that are not about single instances: scans, mount points, missing files, the storage.
+//! Changes that are not about single instances: scans, mount points, missing files, the storage.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::connection::ServerConnection;
 use super::error::ServerFailure;
-use super::group::IndexChanger;
+use super::changer::IndexChanger;
 use super::keys::{RowKey, path_from, place_number};
 use super::load::PartNeeds;
 use super::marks::{self, FileMarks, MARK_COLUMNS};

@@ -7,14 +7,25 @@
 //! A transaction locks its studies in one order. It loads what it is about as
 //! [`Contents`](super::contents::Contents), changes that as the index in memory does, and writes
 //! back what differs.
+//!
+//! In reading order:
+//!
+//! - `schema` makes the tables. `address`, `connection`, `tls` and `error` reach the server.
+//! - `keys` has the forms of columns. `shelves`, `body`, `studies` and `marks` are the rows.
+//! - `writer` is the thread that commits, by transactions of `changer`. Each of them does `load`,
+//!   changes the contents, and does `save`. `maintenance` has the changes that need no contents.
+//! - `reader` answers, one `question` at a time: `lead` finds studies that may match, and `find`
+//!   decides. `ledger` and `admin` are the questions of scans and operators.
+//! - `promises` compares what the server promises with the durability that is asked for.
+//! - `pieces` is one side of a copy to or from another engine.
 
 mod address;
 mod admin;
 mod body;
+mod changer;
 mod connection;
 mod error;
 mod find;
-mod group;
 mod keys;
 mod lead;
 mod ledger;

@@ -8,7 +8,7 @@ use super::address::PostgresAddress;
 use super::admin;
 use super::connection::ServerConnection;
 use super::error::ServerFailure;
-use super::group::IndexChanger;
+use super::changer::IndexChanger;
 use super::keys::{path_from, place_from};
 use super::load::{self, PartNeeds};
 use super::maintenance;

@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use super::address::PostgresAddress;
 use super::connection::ServerSession;
 use super::error::ServerFailure;
-use super::group::IndexChanger;
+use super::changer::IndexChanger;
 use super::load::PartNeeds;
 use super::maintenance;
 use crate::db::contents::{Contents, FileKey, kind};
