@@ -65,17 +65,16 @@
 //! 7. [`qr`] turns an Identifier into a query, and answers into response Identifiers. [`worklist`]
 //!    completes orders, and matches the questions of modalities. [`mllp`] receives orders as HL7
 //!    messages.
-//! 8. [`receive`] takes an object that arrives: file, place, row. [`deliver`] reads the objects that
-//!    are sent.
+//! 8. [`receive`] takes an object that arrives: file, place, row. [`deliver`] reads the objects
+//!    that are sent.
 //! 9. [`dimse`] holds DIMSE messages: command sets, status codes, fragments. It has no sockets.
 //!    [`ul`] holds PDUs, TLS and requested associations, [`access`] the table of peers. `shares`
 //!    counts memory, threads and places for each peer. `listening` is what all listeners do.
 //! 10. [`scp`] is the network node: listener, associations, the DIMSE services.
 //! 11. [`web`] is the HTTP side: DICOMweb, access, health and metrics.
 //!     [`audit`] keeps who asked for what. [`events`] tells other programs what happened.
-//! 12. [`export`] writes answers as typed tables: CSV, NDJSON, Parquet.
-//!     [`cohort`] makes files of objects under names of a template. [`compare`] tells how two archives
-//!     differ.
+//! 12. [`export`] writes answers as typed tables: CSV, NDJSON, Parquet. [`cohort`] makes files of
+//!     objects under names of a template. [`compare`] tells how two archives differ.
 //! 13. [`telemetry`] holds log lines and the one table of metrics.
 //! 14. [`config`] reads file, environment and flags into one checked
 //!     [`Config`](config::Config), which makes the options of every other module.
@@ -85,9 +84,9 @@
 //!
 //! - Files and peers are not trusted. Every length from outside meets a limit before memory is
 //!   taken.
-//! - tokio is in [`ul`], [`scp`], [`web`], [`mllp`], [`receive`], [`deliver`], `shares`, `listening`,
-//!   the webhooks of [`events`] and the command `serve` only. All other modules are plain synchronous
-//!   code.
+//! - tokio is in [`ul`], [`scp`], [`web`], [`mllp`], [`receive`], [`deliver`], `shares`,
+//!   `listening`, the webhooks of [`events`] and the command `serve` only. All other modules are
+//!   plain synchronous code.
 //! - Only [`db`] writes the index. Several processes may use one index at the same time.
 //! - Errors, logs and metrics hold no patient data.
 //!

@@ -49,8 +49,8 @@ pub enum ArchiveKind {
 }
 
 impl ArchiveKind {
-    /// The kind of archive that begins with these bytes: [`KIND_BYTES`] of them, or fewer if the file is
-    /// shorter.
+    /// The kind of archive that begins with these bytes: [`KIND_BYTES`] of them, or fewer if the
+    /// file is shorter.
     ///
     /// The preamble of a DICOM file may hold anything (PS3.10 7.1), even the beginning of an
     /// archive. So a file with the prefix `DICM` is no archive.

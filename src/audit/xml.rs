@@ -247,7 +247,8 @@ mod tests {
         );
     }
 
-    /// The elements in an element, in their order. No element of a message contains one of its own name.
+    /// The elements in an element, in their order. No element of a message contains one of its own
+    /// name.
     fn children(xml: &str) -> Vec<(&str, &str)> {
         let (mut rest, mut found) = (xml, Vec::new());
         while let Some(begun) = rest.strip_prefix('<') {
@@ -270,7 +271,8 @@ mod tests {
         children(xml).into_iter().map(|(name, _)| name).collect()
     }
 
-    /// PS3.15 A.5.1: each object has the code of its ID, then a name or a query, then perhaps a description.
+    /// PS3.15 A.5.1: each object has the code of its ID, then a name or a query, then perhaps a
+    /// description.
     #[test]
     fn every_event_has_the_elements_of_the_schema_in_their_order() {
         use AuditEvent::*;

@@ -1,5 +1,5 @@
-//! What commands leave in the audit trail: what was deleted and what left the system (PS3.15 A.5.3.4,
-//! A.5.3.8).
+//! What commands leave in the audit trail: what was deleted and what left the system (PS3.15
+//! A.5.3.4, A.5.3.8).
 
 use std::fs;
 

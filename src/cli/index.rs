@@ -35,8 +35,8 @@ pub(super) struct IndexFilesArgs {
 
 #[derive(Debug, Subcommand)]
 enum IndexFilesAction {
-    /// Make new index files. In a folder, a file takes new studies of the institution or of the year
-    /// that it is named for
+    /// Make new index files. In a folder, a file takes new studies of the institution or of the
+    /// year that it is named for
     New(IndexFileNames),
     /// Make index files compact, and only readable from now on. No other process may have them open
     Freeze(IndexFileNames),

@@ -24,8 +24,9 @@ use crate::model::attribute::AttributeId;
 use crate::model::location::Place;
 use crate::store::{Objects, Trash};
 
-/// Objects that are read and entered at a time. It is less than the length of the writer's queue. Larger:
-/// more memory, some 3 KB for each. Smaller: more commits, each of which waits for the disk.
+/// Objects that are read and entered at a time. It is less than the length of the writer's queue.
+/// Larger: more memory, some 3 KB for each. Smaller: more commits, each of which waits for the
+/// disk.
 const BATCH: usize = 512;
 
 /// Batches that are read ahead of the writer.

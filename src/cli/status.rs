@@ -30,8 +30,8 @@ pub(super) struct StatusArgs {
     /// Write one JSON object (docs/json.md)
     #[arg(long)]
     json: bool,
-    /// Write one line for a supervisor such as Nagios or Icinga. The exit code is 0 if all is well, 1
-    /// for a warning and 2 for a critical state. It is 3 if the state cannot be found out
+    /// Write one line for a supervisor such as Nagios or Icinga. The exit code is 0 if all is well,
+    /// 1 for a warning and 2 for a critical state. It is 3 if the state cannot be found out
     #[arg(long, conflicts_with = "json")]
     check: bool,
 }

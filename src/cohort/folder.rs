@@ -78,8 +78,8 @@ pub struct CopiedObject<'a> {
 }
 
 impl CopiedObject<'_> {
-    /// Opens the bytes. Also returns their number, if it is known. Refuses an object that is no longer
-    /// what the index knows.
+    /// Opens the bytes. Also returns their number, if it is known. Refuses an object that is no
+    /// longer what the index knows.
     pub(super) fn open(self, archives: &Archives) -> Result<(Box<dyn Read>, Option<u64>), Error> {
         let Some(open) = self.replacement else {
             let source = self.open_as_known(archives)?;

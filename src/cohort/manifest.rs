@@ -19,7 +19,8 @@ pub const MANIFEST: &str = "manifest.csv";
 /// Its name while files are being made.
 const UNFINISHED: &str = "manifest.csv.partial";
 
-/// Rows that are written at once. After a kill, the files of so many rows are compared byte by byte.
+/// Rows that are written at once. After a kill, the files of so many rows are compared byte by
+/// byte.
 const ROWS_AT_ONCE: usize = 256;
 
 const HEADER: [&str; 8] =
@@ -43,8 +44,8 @@ pub struct ManifestRow<'a> {
 }
 
 impl ManifestRow<'_> {
-    /// The values under [`HEADER`]. A carriage return of a source path becomes `?`: it would look like
-    /// the end of a row after a kill.
+    /// The values under [`HEADER`]. A carriage return of a source path becomes `?`: it would look
+    /// like the end of a row after a kill.
     fn fields(&self) -> [Cow<'_, [u8]>; 8] {
         let source = self.source.as_os_str().as_bytes();
         let source = source.iter().map(|byte| if *byte == b'\r' { b'?' } else { *byte }).collect::<Vec<u8>>();
@@ -78,8 +79,8 @@ pub struct CohortManifest {
 }
 
 impl CohortManifest {
-    /// Opens the manifest of a folder, and reads what earlier runs have made. A row that a killed run
-    /// left half written is dropped.
+    /// Opens the manifest of a folder, and reads what earlier runs have made. A row that a killed
+    /// run left half written is dropped.
     ///
     /// # Errors
     /// If it cannot be read or written, or is none of ours.

@@ -1,5 +1,5 @@
-//! Entries of the tables `[[peer]]`, `[[attribute]]`, `[[watch]]` and `[[events]]`, as written in the file. A file may have
-//! any number of them.
+//! Entries of the tables `[[peer]]`, `[[attribute]]`, `[[watch]]` and `[[events]]`, as written in
+//! the file. A file may have any number of them.
 
 use std::collections::BTreeMap;
 

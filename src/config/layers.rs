@@ -211,7 +211,8 @@ impl Layers {
     /// Returns the effective value of a setting.
     ///
     /// # Panics
-    /// Panics if the value has another type. Each source is checked against the type of the default.
+    /// Panics if the value has another type. Each source is checked against the type of the
+    /// default.
     pub(super) fn value<T: SettingValue>(&self, key: KeyOf<T>) -> T::Read<'_> {
         T::read(&self.setting(key.path()).value).expect("the layers only take values of the default's type")
     }

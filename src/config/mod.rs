@@ -147,9 +147,9 @@ impl Config {
         KEYS.iter().map(|key| (key.path, self.layers.setting(key.path))).chain(peers)
     }
 
-    /// Returns the entries of `[[peer]]`, `[[attribute]]`, `[[watch]]` and `[[events]]` as written in
-    /// the file. Each has the name of its table and its line. Its fields are in the order of the shipped
-    /// example.
+    /// Returns the entries of `[[peer]]`, `[[attribute]]`, `[[watch]]` and `[[events]]` as written
+    /// in the file. Each has the name of its table and its line. Its fields are in the order of the
+    /// shipped example.
     pub fn entries(&self) -> impl Iterator<Item = (&'static str, &Origin, impl Iterator<Item = (&str, &Setting)>)> {
         let peers = self.layers.peer_table().unwrap_or_default();
         let (attributes, watches) = (self.layers.attributes(), self.layers.watches());

@@ -146,7 +146,8 @@ impl Config {
         })
     }
 
-    /// Returns the options of questions to the worklist. Names and character sets are as in queries.
+    /// Returns the options of questions to the worklist. Names and character sets are as in
+    /// queries.
     #[must_use]
     pub fn worklist_options(&self) -> WorklistOptions {
         WorklistOptions {

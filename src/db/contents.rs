@@ -182,7 +182,8 @@ impl Contents {
         FurtherLocation { place: copy.location.place, is_missing, differs: copy.differs }
     }
 
-    /// Gives the node's own directories at or below `from` their paths at or below `to`. Returns how many.
+    /// Gives the node's own directories at or below `from` their paths at or below `to`. Returns
+    /// how many.
     pub(in crate::db) fn storage_moved(&mut self, from: &Path, to: &Path) -> u64 {
         let own = kind(Place::Managed);
         let new_path = |path: &Path| Some(to.join(path.strip_prefix(from).ok()?));

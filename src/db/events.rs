@@ -150,7 +150,8 @@ impl DeliveryChanges {
 /// Counts of a receiver.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeliveryCounts {
-    /// Events that are still to be delivered. Those of kinds that it does not take may be among them.
+    /// Events that are still to be delivered. Those of kinds that it does not take may be among
+    /// them.
     pub waiting: u64,
     /// Dead letters.
     pub dead: u64,

@@ -19,8 +19,8 @@
 //! - relocations: `plan_relocation` and `scan_roots` on the reader, `relocate` on the writer;
 //! - copies: `copy_index` makes one, `Reader::open_copy` opens it, and `IndexHold` replaces the
 //!   index;
-//! - events: `events_after` and what stands beside it on the reader, `tell_studies` and what follows
-//!   it on the writer;
+//! - events: `events_after` and what stands beside it on the reader, `tell_studies` and what
+//!   follows it on the writer;
 //! - files: `IndexFiles` names and checks those of the index;
 //! - `Reader::explain`, which tells how SQLite runs a query.
 //!
@@ -204,8 +204,8 @@ pub trait Arrivals: Send + Sync {
     ///
     /// *Visibility*: each question asked after that sees the instance.
     ///
-    /// *Cancellation*: none. `on_done` gets [`Error::Busy`] when the queue is full. Only an instance
-    /// of a journal waits then, so that its order is kept. `on_done` gets
+    /// *Cancellation*: none. `on_done` gets [`Error::Busy`] when the queue is full. Only an
+    /// instance of a journal waits then, so that its order is kept. `on_done` gets
     /// [`Error::WriterStopped`] when there is no writer any more; then nothing was queued.
     fn store(&self, received: Received, on_done: OnStored);
 

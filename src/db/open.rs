@@ -336,8 +336,8 @@ enum OpenedIndex {
 }
 
 impl Writer {
-    /// Opens the index and starts the writer. An index file is created or migrated if necessary. Of a
-    /// folder, each file that is not frozen gets a writer. In a database, the tables are made.
+    /// Opens the index and starts the writer. An index file is created or migrated if necessary. Of
+    /// a folder, each file that is not frozen gets a writer. In a database, the tables are made.
     ///
     /// # Errors
     /// Fails if the index cannot be opened for writing: see [`Error`].

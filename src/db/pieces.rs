@@ -1,8 +1,8 @@
 //! A whole index in pieces, by which it is copied from one engine to another.
 //!
 //! A piece is a [`Contents`] with some thousand entries. Directories come first, then instances
-//! with their files. What is known of files besides follows, and last what belongs to the index as a
-//! whole.
+//! with their files. What is known of files besides follows, and last what belongs to the index as
+//! a whole.
 
 use xxhash_rust::xxh3::Xxh3;
 

@@ -145,8 +145,8 @@ pub struct StudyReport {
 }
 
 impl StudyReport {
-    /// The report of a study from those of its parts. A value that one of them has is a value of the
-    /// study. The numbers of series and instances are sums.
+    /// The report of a study from those of its parts. A value that one of them has is a value of
+    /// the study. The numbers of series and instances are sums.
     pub(super) fn of_parts(parts: impl IntoIterator<Item = Self>) -> Self {
         parts.into_iter().reduce(Self::with).unwrap_or_default()
     }

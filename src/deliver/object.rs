@@ -301,8 +301,8 @@ impl StoredObject {
         }
     }
 
-    /// Returns its data set byte for byte. If the length is odd, a NUL is added. Corrections replace
-    /// their values.
+    /// Returns its data set byte for byte. If the length is odd, a NUL is added. Corrections
+    /// replace their values.
     ///
     /// # Errors
     /// When it cannot be read, or not be corrected.

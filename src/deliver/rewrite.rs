@@ -1,13 +1,13 @@
-//! Rewrites a data set from one transfer syntax without compression to another (PS3.5 7.1, 7.3, annex
-//! A), as a stream. Peers that do not accept the transfer syntax of a stored object need it.
+//! Rewrites a data set from one transfer syntax without compression to another (PS3.5 7.1, 7.3,
+//! annex A), as a stream. Peers that do not accept the transfer syntax of a stored object need it.
 //!
-//! It keeps one unfinished element header in memory, whatever the length, the number and the nesting
-//! of elements. Sequences and items get delimiters, because their new length is not known when their
-//! header is written. Group lengths (retired, PS3.5 7.2) are left out for the same reason. Elements
-//! of the groups 0000 and 0002 do not belong to a data set (PS3.7 6.3.1, PS3.10 7.1) and are left
-//! out too. All other elements keep their values, unless they are corrected
-//! ([`correcting`](super::correcting)). A private element without a VR becomes UN, and a
-//! value of odd length is padded (PS3.5 7.1.1).
+//! It keeps one unfinished element header in memory, whatever the length, the number and the
+//! nesting of elements. Sequences and items get delimiters, because their new length is not known
+//! when their header is written. Group lengths (retired, PS3.5 7.2) are left out for the same
+//! reason. Elements of the groups 0000 and 0002 do not belong to a data set (PS3.7 6.3.1, PS3.10
+//! 7.1) and are left out too. All other elements keep their values, unless they are corrected
+//! ([`correcting`](super::correcting)). A private element without a VR becomes UN, and a value of
+//! odd length is padded (PS3.5 7.1.1).
 
 use std::sync::Arc;
 
@@ -454,7 +454,8 @@ impl Rewriter {
         }
         if &letters == b"SQ" {
             if length == 0 || self.emptied.contains(&self.position) {
-                // An empty Original Attributes Sequence comes with its new item, after this element.
+                // An empty Original Attributes Sequence comes with its new item, after this
+                // element.
                 let gets_item = self.frames.is_empty() && tag == ORIGINAL_ATTRIBUTES && self.correcting.is_some();
                 if !gets_item {
                     to.push_header(out, tag, letters, 0);

@@ -1,8 +1,8 @@
 //! Brings events to one receiver: at least once, and those of a study in their order.
 //!
-//! If a receiver refuses an event or is silent, that event and the later ones of its study wait. They
-//! are tried again after growing pauses. A receiver that cannot be reached costs
-//! nothing: nothing is tried until it can be reached, or until its events are too old.
+//! If a receiver refuses an event or is silent, that event and the later ones of its study wait.
+//! They are tried again after growing pauses. A receiver that cannot be reached costs nothing:
+//! nothing is tried until it can be reached, or until its events are too old.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

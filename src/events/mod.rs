@@ -1,9 +1,9 @@
 //! What other programs are told of the index: a log of events, and receivers that get them.
 //!
 //! The index records what happens ([`crate::db::IndexEvent`]). A thread adds the studies that are
-//! quiet and the objects that are damaged. Each receiver has a thread of its own: it posts events to
-//! a web server, or gives them to a command. Events come at least once, and those of one study in
-//! their order (docs/adr/0042).
+//! quiet and the objects that are damaged. Each receiver has a thread of its own: it posts events
+//! to a web server, or gives them to a command. Events come at least once, and those of one study
+//! in their order (docs/adr/0042).
 
 mod command;
 mod courier;

@@ -45,8 +45,8 @@ impl QuietStudies {
         }
     }
 
-    /// Takes the studies that are quiet, in the order of their changes. Also returns the change up to
-    /// which all are told then.
+    /// Takes the studies that are quiet, in the order of their changes. Also returns the change up
+    /// to which all are told then.
     pub(super) fn take(&mut self, now: Instant) -> (Vec<ChangedStudy>, u64) {
         let is_quiet = |pending: &PendingStudy| pending.quiet_at <= now;
         let mut quiet: Vec<_> = self.pending.values().filter(|one| is_quiet(one)).map(|one| one.last).collect();

@@ -1,4 +1,5 @@
-//! Web servers that take events: one POST for each (RFC 9110), signed as "Standard Webhooks" has it.
+//! Web servers that take events: one POST for each (RFC 9110), signed as "Standard Webhooks" has
+//! it.
 
 use std::time::Duration;
 

@@ -402,7 +402,8 @@ mod tests {
 
     #[test]
     fn the_offsets_say_to_which_study_a_reference_belongs() {
-        // Where the first record begins, and how long each kind is: a reference adds 12 bytes, a UID 12.
+        // Where the first record begins, and how long each kind is: a reference adds 12 bytes, a
+        // UID 12.
         let start = 132 + 28 + 28 + 12;
         let (study, series, image) = (8 + 34 + 12, 8 + 34, 8 + 34 + 12);
         let first_image = start + 2 * study + 2 * series;

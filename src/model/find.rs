@@ -47,7 +47,8 @@ pub struct FindRequest {
 }
 
 impl FindRequest {
-    /// A query for all entities of a level, which returns no attributes. Callers add what they want.
+    /// A query for all entities of a level, which returns no attributes. Callers add what they
+    /// want.
     #[must_use]
     pub fn new(model: InformationModel, level: QueryRetrieveLevel) -> Self {
         Self {

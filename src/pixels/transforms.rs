@@ -265,7 +265,8 @@ pub(crate) struct TransformReader {
 }
 
 impl TransformReader {
-    /// Takes an event of the walk. It reads the value of the event if it says something of transforms.
+    /// Takes an event of the walk. It reads the value of the event if it says something of
+    /// transforms.
     pub(crate) fn take<R: Input>(&mut self, event: &Event, walk: &mut Walk<R>) -> Result<(), WalkError> {
         match *event {
             Event::Sequence { tag } => self.path.push((tag, 0)),

@@ -46,7 +46,8 @@ struct VersionReader {
     times_changed: u64,
 }
 
-/// Version of an index. The same version twice means that each query in between has the same answer.
+/// Version of an index. The same version twice means that each query in between has the same
+/// answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct IndexVersion {
     /// Number of the reader that found out. Versions of two readers cannot be compared.

@@ -6,8 +6,8 @@
 //! 1. Its file is written under its final name, without a flush.
 //! 2. The *journal thread* appends it to the journal, with all others that wait, and flushes that.
 //! 3. The writer of the index commits its row, without a flush. Then its sender is told.
-//! 4. The *settling thread* flushes the file system of the objects and the log of the index, for all
-//!    objects since the last time. Then the journal uses their room again.
+//! 4. The *settling thread* flushes the file system of the objects and the log of the index, for
+//!    all objects since the last time. Then the journal uses their room again.
 //!
 //! So a row never comes to the disk before its object is in the journal. Nothing leaves the journal
 //! before object and row are on the disk.

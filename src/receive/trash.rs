@@ -26,8 +26,8 @@ pub enum TrashError {
 
 /// Moves every removed object to the trash that is to go there. Returns how many were moved.
 ///
-/// `hold` keeps other objects of an instance from getting their places, until its result is dropped.
-/// An object that was received again since it was removed stays: the index names it.
+/// `hold` keeps other objects of an instance from getting their places, until its result is
+/// dropped. An object that was received again since it was removed stays: the index names it.
 ///
 /// `unsettled` are the objects that an arrival journal may still keep. They are made durable first,
 /// because a replay passes over what is removed.

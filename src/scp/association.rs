@@ -220,8 +220,8 @@ impl Connection {
         turned_away(&self.shared.audit, self.peer, name, reason);
     }
 
-    /// Logs services that the peer asked for and may not use. Without this line a missing right leaves no trace: the peer
-    /// sees its contexts refused and sends nothing.
+    /// Logs services that the peer asked for and may not use. Without this line a missing right
+    /// leaves no trace: the peer sees its contexts refused and sends nothing.
     fn log_refused_services(&self, refused: &RefusedContexts) {
         if refused.not_permitted.is_empty() {
             return;

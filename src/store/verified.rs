@@ -63,8 +63,8 @@ impl Verified {
         Self { holds, generations: Mutex::default(), told: OnceLock::new() }
     }
 
-    /// Sends the SOP Instance UID of each object that is found damaged from now on. It never waits: an
-    /// object that does not fit into the channel is found again by the next check.
+    /// Sends the SOP Instance UID of each object that is found damaged from now on. It never waits:
+    /// an object that does not fit into the channel is found again by the next check.
     pub fn tell_damaged(&self, to: Sender<String>) {
         // A second one would be a defect of the node, and the first one stays.
         let _first = self.told.set(to);

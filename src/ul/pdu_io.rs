@@ -595,7 +595,8 @@ mod tests {
         let (first, second) = pdu.split_at(50);
         peer.write_all(first).await.unwrap();
         assert!(matches!(reader.next(patience).await, Ok(IncomingPdu::Pdv(_))));
-        // A disk that answers after two minutes. The peer can send the rest once there is room for it.
+        // A disk that answers after two minutes. The peer can send the rest once there is room for
+        // it.
         reader.handed_over = reader.handed_over.and_then(|since| since.checked_sub(Duration::from_secs(120)));
         reader.deadline = reader.deadline.and_then(|deadline| deadline.checked_sub(Duration::from_secs(120)));
         let mut rest = Box::pin(reader.next(patience));
@@ -608,7 +609,8 @@ mod tests {
         assert!(matches!(rest.await, Ok(IncomingPdu::Pdv(Pdv { is_last: true, .. }))));
     }
 
-    /// What a peer declares for its A-ASSOCIATE-RQ is counted for its address, and afterwards for nobody.
+    /// What a peer declares for its A-ASSOCIATE-RQ is counted for its address, and afterwards for
+    /// nobody.
     #[tokio::test]
     async fn what_a_long_request_took_is_given_back_with_the_association() {
         let (mut peer, mut reader, _writer) = connected(Duration::from_secs(60)).await;
@@ -650,7 +652,8 @@ mod tests {
                     async { assert!(whole(&mut reader, patience(Duration::from_secs(60))).await == fragment) };
                 tokio::join!(send, receive);
                 assert!(reader.buffer.len() > FIRST_BUFFER_LENGTH);
-                // The wait for the next message goes on with a small one, and has the end that it should.
+                // The wait for the next message goes on with a small one, and has the end that it
+                // should.
                 assert!(matches!(reader.next(patience(KEEP_BUFFER * 3 / 2)).await, Err(ReadError::Silence)));
                 assert!(reader.buffer.len() <= FIRST_BUFFER_LENGTH && reader.share.is_none());
             }

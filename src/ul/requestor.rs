@@ -202,7 +202,8 @@ impl ScuAssociation {
         }
     }
 
-    /// Waits for a response to the request with this Message ID, and for its data set if it has one.
+    /// Waits for a response to the request with this Message ID, and for its data set if it has
+    /// one.
     pub(crate) async fn response_with_data_set(
         &mut self,
         field: CommandField,
@@ -502,7 +503,8 @@ mod tests {
         for rejected in [(3, 3, None), (3, 4, Some("")), (3, 7, Some("1.2")), (3, 255, None), (3, 1, Some("\u{e4}"))] {
             assert_eq!(ids(&accept(&[(1, 0, explicit), rejected], &[])), [1], "{rejected:?}");
         }
-        // Accepted, without saying how; in a syntax that was not proposed; in a context that was not.
+        // Accepted, without saying how; in a syntax that was not proposed; in a context that was
+        // not.
         assert_eq!(ids(&accept(&[(1, 0, None), (3, 0, explicit)], &[])), [3]);
         assert_eq!(ids(&accept(&[(1, 0, Some("1.2")), (2, 0, explicit), (9, 0, explicit)], &[])), Vec::<u8>::new());
         let mut odd = accept(&[(1, 0, explicit)], &[]);

@@ -1,9 +1,9 @@
 //! Cache of finished metadata: bodies of whole responses in memory, limited in bytes.
 //!
 //! Compressed and plain bodies are kept apart, each when it is asked for. The key is a hash of
-//! everything that the index knows of the objects. A change of the index makes another key. A change
-//! of a file that the index has not seen yet is found by one `stat` for each file. There is no cache
-//! on disk, which would be a second truth.
+//! everything that the index knows of the objects. A change of the index makes another key. A
+//! change of a file that the index has not seen yet is found by one `stat` for each file. There is
+//! no cache on disk, which would be a second truth.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -63,7 +63,8 @@ struct Level {
     items: usize,
 }
 
-/// The tags of a level so far. Nearly all objects have them in ascending order, which needs no hash.
+/// The tags of a level so far. Nearly all objects have them in ascending order, which needs no
+/// hash.
 #[derive(Default)]
 struct SeenTags {
     ascending: Vec<u32>,

@@ -1,14 +1,14 @@
 //! Buffers of the pieces that go out. They are used again when the client has taken their bytes.
 //!
-//! A new buffer of this size comes from the kernel, which clears each page, and goes back to it. With
-//! frames of 0.5 MB that was a third of the processor time.
+//! A new buffer of this size comes from the kernel, which clears each page, and goes back to it.
+//! With frames of 0.5 MB that was a third of the processor time.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hyper::body::Bytes;
 
-/// Number of bytes of one piece. Larger: more memory for each response. Smaller: more changes between
-/// threads.
+/// Number of bytes of one piece. Larger: more memory for each response. Smaller: more changes
+/// between threads.
 pub(super) const PIECE_BYTES: usize = 256 << 10;
 
 /// Maximum number of buffers that are kept without use: 8 MiB.
@@ -62,8 +62,8 @@ impl PieceBuffer {
         self.bytes.get_mut(..count).unwrap_or_default()
     }
 
-    /// Returns its bytes, which keep the buffer until they are dropped. A few bytes are copied: a slow
-    /// client would keep a whole buffer for them.
+    /// Returns its bytes, which keep the buffer until they are dropped. A few bytes are copied: a
+    /// slow client would keep a whole buffer for them.
     pub(super) fn into_bytes(self) -> Bytes {
         if self.filled < PIECE_BYTES / 8 { Bytes::copy_from_slice(self.as_ref()) } else { Bytes::from_owner(self) }
     }

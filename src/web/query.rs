@@ -295,8 +295,8 @@ impl<'d> Reading<'d> {
         Ok(())
     }
 
-    /// Takes out the keys that would change the meaning of the others. Returns all keys with a value
-    /// that never narrow the answers.
+    /// Takes out the keys that would change the meaning of the others. Returns all keys with a
+    /// value that never narrow the answers.
     fn without_match(&mut self) -> Vec<Tag> {
         let mut told = Vec::new();
         self.keys.retain(|(name, value)| {

@@ -73,8 +73,8 @@ pub(super) async fn answer(
     Ok(response)
 }
 
-/// Sends a frame of the middle instance of a target as a picture. A video goes out as it is stored to
-/// whoever takes it, unless it has to fit into a viewport.
+/// Sends a frame of the middle instance of a target as a picture. A video goes out as it is stored
+/// to whoever takes it, unless it has to fit into a viewport.
 pub(super) async fn send(
     answering: &Arc<Answering>,
     call: &Call<'_>,

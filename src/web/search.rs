@@ -46,8 +46,8 @@ const GATHERED_BYTES: usize = 1 << 20;
 /// there are at least.
 const COUNTING: Duration = Duration::from_millis(50);
 
-/// Number of results that are counted besides the requested ones. Larger: a search for the first page
-/// of a large archive takes longer. Smaller: clients learn less of what else there is.
+/// Number of results that are counted besides the requested ones. Larger: a search for the first
+/// page of a large archive takes longer. Smaller: clients learn less of what else there is.
 const MAX_COUNTED: u64 = 1_000;
 
 /// Pause between two orders to stop a search. SQLite only notices an order while a statement runs.

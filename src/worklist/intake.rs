@@ -113,7 +113,8 @@ impl Intake {
     }
 }
 
-/// Puts a draft: makes a row, or changes the row of the same order. Returns also the number of the row.
+/// Puts a draft: makes a row, or changes the row of the same order. Returns also the number of the
+/// row.
 ///
 /// # Errors
 /// That of the index.
@@ -153,8 +154,8 @@ pub fn put(
 
 /// Cancels an order. Returns how many items it had.
 ///
-/// An order that is not known is remembered, because messages may overtake each other. Items that the
-/// scope leaves out stay as they are.
+/// An order that is not known is remembered, because messages may overtake each other. Items that
+/// the scope leaves out stay as they are.
 ///
 /// # Errors
 /// That of the index.
@@ -189,8 +190,8 @@ pub fn cancel(
     Ok(count)
 }
 
-/// Cancels steps that a message no longer names. It names `items`, and those of them that are `replacing`
-/// are all steps of their studies. A step that has started stays.
+/// Cancels steps that a message no longer names. It names `items`, and those of them that are
+/// `replacing` are all steps of their studies. A step that has started stays.
 ///
 /// # Errors
 /// That of the index.

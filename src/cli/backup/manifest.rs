@@ -1,4 +1,5 @@
-//! The manifest of a backup: what was copied, when, and from where. It is a JSON file beside the copy.
+//! The manifest of a backup: what was copied, when, and from where. It is a JSON file beside the
+//! copy.
 
 use std::fs::{self, File};
 use std::io::Read as _;
@@ -14,8 +15,8 @@ use crate::db::Admin as _;
 use crate::db::open::{Reader, SCHEMA_VERSION, checksum_of};
 use crate::model::calendar::moment_text;
 
-/// Longest manifest that is read, in bytes. A real one has a few kilobytes, and the settings file in it
-/// has at most a megabyte.
+/// Longest manifest that is read, in bytes. A real one has a few kilobytes, and the settings file
+/// in it has at most a megabyte.
 const LONGEST: u64 = 4 * 1024 * 1024;
 
 /// The form of the manifest.

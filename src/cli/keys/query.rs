@@ -47,8 +47,8 @@ impl clap::builder::TypedValueParser for LevelParser {
 /// If a key cannot be matched or answered.
 pub(in crate::cli) fn query(level: QueryRetrieveLevel, keys: &[&str], config: &Config) -> anyhow::Result<qr::Query> {
     let identifier = qr::keys::identifier_with(level, keys.iter().copied(), &config.declared)?;
-    // A query from the terminal may use keys of any level, and the patient level. It may ask for what
-    // has no value.
+    // A query from the terminal may use keys of any level, and the patient level. It may ask for
+    // what has no value.
     let negotiated = NegotiatedOptions { relational_queries: true, empty_value: true, ..NegotiatedOptions::default() };
     // The limit is for peers. A user at the terminal can stop a long list, and retrieves nothing.
     let options = qr::Options { limit: None, retrieve_ae_title: String::new(), ..config.find.clone() };

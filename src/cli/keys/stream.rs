@@ -16,8 +16,9 @@ const BATCH: usize = 256;
 /// Batches that may wait.
 const WAITING_BATCHES: usize = 4;
 
-/// Asks the index in one thread, and calls `take` with batches of rows in this one. Returns the number
-/// of rows. `located_by` is the place of the SOP Instance UID in an answer, if locations are wanted.
+/// Asks the index in one thread, and calls `take` with batches of rows in this one. Returns the
+/// number of rows. `located_by` is the place of the SOP Instance UID in an answer, if locations are
+/// wanted.
 ///
 /// # Errors
 /// That of `take`, which ends the query, or that of the query.

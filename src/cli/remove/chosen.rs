@@ -40,7 +40,8 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
     number.checked_shl(factor).filter(|size| size >> factor == number).ok_or_else(|| "that is too much".to_owned())
 }
 
-/// Finds what matches the keys. With `until_free`, only as many studies as it takes, the oldest first.
+/// Finds what matches the keys. With `until_free`, only as many studies as it takes, the oldest
+/// first.
 pub(super) fn choose(keys: &[String], until_free: Option<u64>, config: &Config) -> anyhow::Result<Vec<ChosenStudy>> {
     if let Some(key) = keys.iter().find(|key| !key.contains('=')) {
         bail!("`{key}` has no value: write KEY=VALUE");

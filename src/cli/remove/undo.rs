@@ -202,8 +202,8 @@ impl Undo {
         }
     }
 
-    /// Whether an object is at its place and the index does not name it. An undo that was killed had
-    /// moved it there.
+    /// Whether an object is at its place and the index does not name it. An undo that was killed
+    /// had moved it there.
     fn lies_without_row(&mut self, file: &RemovedFile) -> anyhow::Result<bool> {
         let Some(path) = file.location.path().filter(|path| path.exists()) else { return Ok(false) };
         let known = self.reader.known_locations(&file.sop_instance_uid)?;

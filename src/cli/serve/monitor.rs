@@ -107,7 +107,8 @@ impl NodeReport {
         }))
     }
 
-    /// The counts of the index. To make them reads whole tables, so they are used again for a while.
+    /// The counts of the index. To make them reads whole tables, so they are used again for a
+    /// while.
     fn counts(&self) -> Result<Value, crate::db::Error> {
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
         let holds = |counted: &Counted| counted.at.elapsed() < counted.took * REST_AFTER_COUNT;

@@ -69,7 +69,8 @@ impl<R: FederatedPart> Federation<R> {
 }
 
 impl<R: FederatedPart> Admin for Federation<R> {
-    /// The files are counted one after the other, so the numbers of two files may be of two moments.
+    /// The files are counted one after the other, so the numbers of two files may be of two
+    /// moments.
     fn status(&mut self) -> Result<IndexStatus, Error> {
         if let [one] = self.parts.as_mut_slice() {
             return one.status();

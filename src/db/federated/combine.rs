@@ -91,8 +91,8 @@ impl<R: FederatedPart> EntityLookups<'_, R> {
         Ok(())
     }
 
-    /// The values that a study or series has in all files, of attributes of its own level, with their
-    /// places.
+    /// The values that a study or series has in all files, of attributes of its own level, with
+    /// their places.
     fn common(
         &mut self,
         question: &FederatedQuestion,

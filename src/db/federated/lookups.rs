@@ -165,8 +165,8 @@ impl<R: FederatedPart> EntityLookups<'_, R> {
         ]))
     }
 
-    /// How many studies, series and instances are counted more than once if the numbers of all files
-    /// are added.
+    /// How many studies, series and instances are counted more than once if the numbers of all
+    /// files are added.
     pub(super) fn counted_twice_in_all(&mut self) -> Result<[u64; 3], Error> {
         let mut sums: BTreeMap<String, [u64; 3]> = BTreeMap::new();
         let counts = [NumberOfStudyRelatedSeries, NumberOfStudyRelatedInstances];

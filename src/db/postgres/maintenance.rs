@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use super::changer::IndexChanger;
 use super::connection::ServerConnection;
 use super::error::ServerFailure;
-use super::changer::IndexChanger;
 use super::keys::{RowKey, path_from, place_number};
 use super::load::PartNeeds;
 use super::marks::{self, FileMarks, MARK_COLUMNS};

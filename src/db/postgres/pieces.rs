@@ -6,9 +6,9 @@ use tokio_postgres::Row;
 
 use super::address::PostgresAddress;
 use super::admin;
+use super::changer::IndexChanger;
 use super::connection::ServerConnection;
 use super::error::ServerFailure;
-use super::changer::IndexChanger;
 use super::keys::{path_from, place_from};
 use super::load::{self, PartNeeds};
 use super::maintenance;

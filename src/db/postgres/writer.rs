@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::address::PostgresAddress;
+use super::changer::IndexChanger;
 use super::connection::ServerSession;
 use super::error::ServerFailure;
-use super::changer::IndexChanger;
 use super::load::PartNeeds;
 use super::maintenance;
 use crate::db::contents::{Contents, FileKey, kind};

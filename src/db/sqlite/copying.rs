@@ -27,8 +27,8 @@ const ATTEMPTS: u32 = 1000;
 
 /// Copies the index as it is at one moment to a new file, while others write it.
 ///
-/// All pages are copied in one step. A copy in several steps begins anew with each commit of another
-/// process, so beside a busy node it never ends. The new file is not durable yet.
+/// All pages are copied in one step. A copy in several steps begins anew with each commit of
+/// another process, so beside a busy node it never ends. The new file is not durable yet.
 ///
 /// # Errors
 /// That of opening the index, or [`Error::Copy`]. The new file may then be incomplete.
@@ -66,8 +66,8 @@ pub struct IndexHold {
 }
 
 impl IndexHold {
-    /// Takes an index for this process alone. It is no error if there is no index, or if the file is
-    /// damaged.
+    /// Takes an index for this process alone. It is no error if there is no index, or if the file
+    /// is damaged.
     ///
     /// # Errors
     /// [`Error::InUse`] if another process has the index open.

@@ -1,4 +1,5 @@
-//! Events, as the index has them: asked by a [`SqliteReader`], changed by the writer (docs/adr/0042).
+//! Events, as the index has them: asked by a [`SqliteReader`], changed by the writer
+//! (docs/adr/0042).
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde_json::{Map, Value, json};
@@ -222,7 +223,8 @@ impl SqliteWriterHandle {
         })
     }
 
-    /// Keeps these receivers and forgets all others. A new one gets the events that come after this.
+    /// Keeps these receivers and forgets all others. A new one gets the events that come after
+    /// this.
     ///
     /// # Errors
     /// [`Error::WriterStopped`], or that of the transaction.
@@ -305,8 +307,8 @@ impl SqliteWriterHandle {
         })
     }
 
-    /// Drops events that are settled and old, and the oldest ones if there are too many. Returns how
-    /// many went that were not settled.
+    /// Drops events that are settled and old, and the oldest ones if there are too many. Returns
+    /// how many went that were not settled.
     ///
     /// # Errors
     /// [`Error::WriterStopped`], or that of a transaction.

@@ -127,8 +127,8 @@ pub fn freeze(index: &Path, now_ms: i64) -> Result<FrozenIndex, Error> {
 
 /// Lets an index be written again.
 ///
-/// Who has it open takes no locks, and would find pages of two moments once it is written. So a copy
-/// gets its name, and those keep the file that they have opened.
+/// Who has it open takes no locks, and would find pages of two moments once it is written. So a
+/// copy gets its name, and those keep the file that they have opened.
 ///
 /// # Errors
 /// If it cannot be copied, or its note cannot be removed. It is frozen then.

@@ -111,14 +111,14 @@ pub(super) fn open(path: &Path, access: Access) -> Result<Connection, Error> {
 /// How the files of an index are opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OpeningWay {
-    /// A reader also opens read-write, because readers need writable shared memory for the write-ahead
-    /// log. query_only then keeps it from writing.
+    /// A reader also opens read-write, because readers need writable shared memory for the
+    /// write-ahead log. query_only then keeps it from writing.
     ReadWrite,
-    /// This process may not write, and there is a log. SQLite reads it through the shared memory that
-    /// another process made.
+    /// This process may not write, and there is a log. SQLite reads it through the shared memory
+    /// that another process made.
     ReadOnly,
-    /// This process may not write, and there is no log. The file is the whole index, and SQLite needs no
-    /// file beside it. It takes no locks, so nothing may write the index meanwhile.
+    /// This process may not write, and there is no log. The file is the whole index, and SQLite
+    /// needs no file beside it. It takes no locks, so nothing may write the index meanwhile.
     Immutable,
 }
 
@@ -261,8 +261,8 @@ fn configure(connection: &Connection, access: Access) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Sets what a commit does. With FULL it survives a power cut: 0 of 56,760 were lost, against 4,860 of
-/// 931,900 with NORMAL. NORMAL is enough for a scan, because its files are still there and its
+/// Sets what a commit does. With FULL it survives a power cut: 0 of 56,760 were lost, against 4,860
+/// of 931,900 with NORMAL. NORMAL is enough for a scan, because its files are still there and its
 /// checkpoint is in the same transaction. It is enough for what a journal has, too.
 pub(super) fn set_durability(connection: &Connection, durability: Durability) -> rusqlite::Result<()> {
     let synchronous = match durability {

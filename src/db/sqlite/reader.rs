@@ -34,7 +34,8 @@ pub struct SqliteReader {
 }
 
 impl SqliteReader {
-    /// Opens an index that exists. A frozen one is opened as a copy, without locks and files beside it.
+    /// Opens an index that exists. A frozen one is opened as a copy, without locks and files beside
+    /// it.
     ///
     /// # Errors
     /// Fails with [`Error::Missing`] if there is none: see [`Error`].

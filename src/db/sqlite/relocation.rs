@@ -177,8 +177,8 @@ fn apply(connection: &Connection, planned: &PlannedRelocation, from: &Path, to: 
     move_watches(connection, from, to)
 }
 
-/// Changes the paths of directories. Those that are no UTF-8 before or after the change are few, and
-/// are changed one by one.
+/// Changes the paths of directories. Those that are no UTF-8 before or after the change are few,
+/// and are changed one by one.
 fn move_paths(connection: &Connection, from: &Path, to: &Path) -> rusqlite::Result<()> {
     let trimmed = |path: &Path| path.to_str().map(|text| text.trim_end_matches('/').to_owned());
     if let (Some(from_text), Some(to_text)) = (from.to_str(), to.to_str())
@@ -251,7 +251,8 @@ fn move_watches(connection: &Connection, from: &Path, to: &Path) -> rusqlite::Re
     Ok(())
 }
 
-/// Paths that are noted as a JSON array of texts, with their new paths. `None` if none of them moves.
+/// Paths that are noted as a JSON array of texts, with their new paths. `None` if none of them
+/// moves.
 fn moved_roots(roots: &str, from: &Path, to: &Path) -> Option<String> {
     let mut paths: Vec<String> = serde_json::from_str(roots).ok()?;
     let mut has_changed = false;

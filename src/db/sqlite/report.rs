@@ -68,7 +68,8 @@ const GAPS: &str = "SELECT study, sum(lacking), count(*) FROM (SELECT e.study AS
 const NOTED_FILES: &str = "SELECT directory, file_name, CASE WHEN instr(faults, 'truncated') THEN 't' ELSE 'f' END FROM file_fault \
      UNION ALL SELECT directory, file_name, 'm' FROM missing_file ORDER BY 1";
 
-/// Files that a DICOMDIR does not list: the path of the DICOMDIR, and that of the file in its folder.
+/// Files that a DICOMDIR does not list: the path of the DICOMDIR, and that of the file in its
+/// folder.
 const UNLISTED: &str = "SELECT d.path, u.file_name FROM unindexed_file u JOIN directory d ON d.id = u.directory \
      WHERE u.kind = 'unlisted'";
 

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-/// Time for one frame. Larger: a stream that was made to be slow keeps a place longer. Smaller: large
-/// frames on a busy machine are refused.
+/// Time for one frame. Larger: a stream that was made to be slow keeps a place longer. Smaller:
+/// large frames on a busy machine are refused.
 const TIME_OF_FRAME: Duration = Duration::from_secs(10);
 
 /// The moment at which a decoder gives up.

@@ -1,8 +1,8 @@
 //! JPEG-LS (ITU-T T.87): lossless and near-lossless, of 2 to 16 bits.
 //!
-//! Each sample is predicted from its neighbours, and the error of the prediction is coded. Flat parts
-//! are coded as runs. Names in brackets are those of T.87. Mapping tables, restart intervals and
-//! point transforms are refused: DICOM needs none, and no encoder at hand writes them.
+//! Each sample is predicted from its neighbours, and the error of the prediction is coded. Flat
+//! parts are coded as runs. Names in brackets are those of T.87. Mapping tables, restart intervals
+//! and point transforms are refused: DICOM needs none, and no encoder at hand writes them.
 
 use memchr::memmem;
 
@@ -82,7 +82,8 @@ fn next_segment(stream: &[u8]) -> Result<(u8, &[u8], &[u8]), CodecError> {
     Ok((*marker, segment.get(2..).unwrap_or_default(), after))
 }
 
-/// Divides a stream behind the data of a scan. They have no byte 0xFF before one that is above 0x7F.
+/// Divides a stream behind the data of a scan. They have no byte 0xFF before one that is above
+/// 0x7F.
 fn entropy_coded(stream: &[u8]) -> (&[u8], &[u8]) {
     let end = memchr::memchr_iter(0xFF, stream).find(|at| stream.get(at + 1).is_none_or(|next| *next >= 0x80));
     stream.split_at(end.unwrap_or(stream.len()))

@@ -22,8 +22,8 @@ pub const MAX_PIXELS: u64 = 100_000_000;
 /// Samples of a frame that is decompressed. Decoders need up to 12 bytes for each.
 const MAX_SAMPLES: u64 = 100_000_000;
 
-/// Samples of a frame of JPEG 2000. Its decoder cannot be stopped. With noise of 16 bits it took 240
-/// ns for a sample, and else about 90 ns. Larger: such a frame keeps its place for more than 10
+/// Samples of a frame of JPEG 2000. Its decoder cannot be stopped. With noise of 16 bits it took
+/// 240 ns for a sample, and else about 90 ns. Larger: such a frame keeps its place for more than 10
 /// seconds.
 #[cfg(feature = "render")]
 const MAX_SAMPLES_OF_JPEG_2000: u64 = 40_000_000;

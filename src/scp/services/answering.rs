@@ -296,8 +296,8 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    /// Gathers the first answers until the query ends, because it has only one or ends at once. They
-    /// then need no hand-over of their own, which takes as long as the query.
+    /// Gathers the first answers until the query ends, because it has only one or ends at once.
+    /// They then need no hand-over of their own, which takes as long as the query.
     pub(super) fn hold_first(&mut self) {
         self.holds_first = true;
     }

@@ -198,8 +198,8 @@ impl Hl7Map {
         Ok(())
     }
 
-    /// Sets the assigning authority whose identifier counts if a patient has several. Its name or its
-    /// universal ID. Empty for none.
+    /// Sets the assigning authority whose identifier counts if a patient has several. Its name or
+    /// its universal ID. Empty for none.
     pub fn set_patient_authority(&mut self, authority: &str) {
         authority.clone_into(&mut self.patient_authority);
     }

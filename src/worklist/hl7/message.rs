@@ -1,8 +1,8 @@
 //! An HL7 version 2 message: segments, fields, repetitions, components, subcomponents (HL7 2.5.1
 //! chapter 2).
 //!
-//! The whole message is decoded to text before it is split. In Japanese and Chinese sets, bytes of a
-//! two-byte character look like delimiters.
+//! The whole message is decoded to text before it is split. In Japanese and Chinese sets, bytes of
+//! a two-byte character look like delimiters.
 
 use std::borrow::Cow;
 use std::str::FromStr;
@@ -125,8 +125,8 @@ impl Message {
     /// Moves the identifier of the patient that counts to the front of its field, where the mapping
     /// looks. PID-3 and MRG-1 may hold several.
     ///
-    /// `authority` is the assigning authority of the settings, or empty. After it counts the type: a
-    /// medical record number (MR), then an internal identifier (PI).
+    /// `authority` is the assigning authority of the settings, or empty. After it counts the type:
+    /// a medical record number (MR), then an internal identifier (PI).
     pub(super) fn put_patient_identifier_first(&mut self, authority: &str) {
         let delimiters = self.delimiters;
         for segment in &mut self.segments {
@@ -202,7 +202,8 @@ impl Hl7Segment {
         if text == "\"\"" { "" } else { text }
     }
 
-    /// Moves the repetition of a field with the least rank to its front. Of equal ones it is the first.
+    /// Moves the repetition of a field with the least rank to its front. Of equal ones it is the
+    /// first.
     fn put_first<R: Ord>(&mut self, field: usize, delimiter: char, rank: impl Fn(&str) -> R) {
         let Some(text) = field.checked_sub(1).and_then(|at| self.fields.get_mut(at)) else { return };
         let mut repetitions: Vec<&str> = text.split(delimiter).collect();
@@ -297,7 +298,8 @@ fn resolve(text: &str, escape: char, delimiters: Delimiters) -> String {
             "E" => out.push(escape),
             "T" => out.extend(delimiters.subcomponent),
             _ if sequence.starts_with('.') => out.push(' '),
-            // Others are highlighting (H, N), and changes of the character set, which is decoded already.
+            // Others are highlighting (H, N), and changes of the character set, which is decoded
+            // already.
             _ => {
                 if let Some(bytes) = sequence.strip_prefix('X').and_then(hexadecimal) {
                     out.push_str(&String::from_utf8_lossy(&bytes));

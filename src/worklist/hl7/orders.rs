@@ -153,8 +153,8 @@ fn order(
     } else {
         steps.into_iter().map(|step| item_of(Some(step))).collect()
     };
-    // HL7 2.5.1, 2.10.4.1: segments that repeat replace all former ones (snapshot mode). A new order has
-    // nothing to replace, and some senders write one message for each step.
+    // HL7 2.5.1, 2.10.4.1: segments that repeat replace all former ones (snapshot mode). A new
+    // order has nothing to replace, and some senders write one message for each step.
     let is_change = action == OrderAction::Put && matches!(control.as_str(), "XO" | "XX" | "RP" | "RO");
     Ok(Hl7Order { action, items, keys, replaces_steps: is_change && has_steps })
 }

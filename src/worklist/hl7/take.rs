@@ -202,8 +202,8 @@ fn step_work(
 const OF_PATIENT: [dicom_core::Tag; 7] =
     [PATIENT_ID, ISSUER_OF_PATIENT_ID, PATIENT_NAME, PATIENT_BIRTH_DATE, PATIENT_SEX, PATIENT_SIZE, PATIENT_WEIGHT];
 
-/// Corrects the patient of open items. With a former Patient ID, those of that patient go to the new
-/// one.
+/// Corrects the patient of open items. With a former Patient ID, those of that patient go to the
+/// new one.
 fn correct(
     tables: &mut dyn WorklistTables,
     item: &WorklistItem,

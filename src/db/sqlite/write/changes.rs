@@ -54,7 +54,8 @@ pub(super) struct Changes {
 }
 
 impl Changes {
-    /// Counts a new conflict. `record` is that of the later object, where the conflict is about one.
+    /// Counts a new conflict. `record` is that of the later object, where the conflict is about
+    /// one.
     pub(super) fn note_conflict(&mut self, kind: &'static str, record: Option<&InstanceRecord>) {
         self.tally.conflicts += 1;
         self.events.note_conflict(kind, record);

@@ -1,7 +1,8 @@
 //! What a transaction has to tell programs that follow the index (docs/adr/0042).
 //!
 //! Events are rows of the same transaction as the change that they tell of. Instances that are
-//! received together share a row for each study, so that an instance costs some 70 bytes and no row.
+//! received together share a row for each study, so that an instance costs some 70 bytes and no
+//! row.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -45,8 +46,8 @@ struct StoredSeries {
     sop_instance_uids: Vec<String>,
 }
 
-/// The content of an event of stored instances. It is written as it is, since a tree of values would
-/// copy each UID once more.
+/// The content of an event of stored instances. It is written as it is, since a tree of values
+/// would copy each UID once more.
 #[derive(Serialize)]
 struct StoredContent<'a> {
     calling_ae_title: &'a str,

@@ -155,8 +155,8 @@ impl<'c> Files<'c> {
         Ok(())
     }
 
-    /// Gives the node's own directories at or below `from` their paths at or below `to`. Returns how
-    /// many. Cached directories have to be forgotten afterwards.
+    /// Gives the node's own directories at or below `from` their paths at or below `to`. Returns
+    /// how many. Cached directories have to be forgotten afterwards.
     pub(super) fn storage_moved(&self, from: &Path, to: &Path) -> Result<u64> {
         /// Directories that are read at a time.
         const PAGE: i64 = 1000;
