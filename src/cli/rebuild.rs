@@ -14,22 +14,21 @@ use rayon::prelude::*;
 
 use super::output::{Grouped, Shown};
 use crate::cli::context::{Context, IndexArgs, make_directory_of};
-use crate::cli::reindex::{ReadObject, read, store};
+use crate::cli::reindex::{ReadObject, read, store_batches};
 use crate::cli::{Exit, arrival_journal, correct, directory_checks, storage_match, unindexed};
 use crate::config::Config;
-use crate::db::open::{Reader, Writer, WriterHandle};
-use crate::db::{Admin, Arrivals, ScanLedger, ScannedDirectory};
+use crate::db::open::{Reader, Writer, WriterHandle, WriterOptions};
+use crate::db::{Admin, Arrivals, Durability, ScanLedger, ScannedDirectory};
 use crate::ingest::Wanted;
-use crate::model::attribute::AttributeId;
 use crate::model::location::Place;
 use crate::store::{Objects, Trash};
 
-/// Objects that are read and entered at a time. It is less than the length of the writer's queue.
-/// Larger: more memory, some 3 KB for each. Smaller: more commits, each of which waits for the
-/// disk.
+/// Objects that are read and entered at a time. The queue of the writer has room for two batches.
+/// Larger: more memory, some 3 KB for each. Smaller: more commits, and more hand-over between
+/// threads.
 const BATCH: usize = 512;
 
-/// Batches that are read ahead of the writer.
+/// Batches that wait between two steps: listing, reading and storing.
 const WAITING_BATCHES: usize = 1;
 
 /// Directories of the index that one query returns.
@@ -70,6 +69,10 @@ pub(super) fn run(arguments: &RebuildArgs, context: &mut Context) -> anyhow::Res
     note_removed(&config, objects.root(), &writer.handle())?;
     let corrections = correct::kept::bring_back(&config, objects.root(), &writer.handle())?;
     arrival_journal::empty(&config, &objects, &writer.handle())?;
+    writer.close()?;
+    // What a power cut takes away now is found again by the next rebuild.
+    let options = WriterOptions { durability: Durability::Normal, ..config.node_writer_options() };
+    let writer = Writer::open(&config.index, options)?;
     let counts = index_strays(&config, &objects, &writer.handle(), context)?;
     let pruned = if arguments.prune { prune(&config, objects.root(), &writer.handle())? } else { 0 };
     writer.close()?;
@@ -163,6 +166,10 @@ struct RebuildCounts {
     removed: u64,
 }
 
+/// The files of one batch: directories with names.
+type FileBatch = Vec<(PathBuf, OsString)>;
+
+/// Lists, reads and stores at the same time, one thread for each step.
 fn index_strays(
     config: &Config,
     objects: &Objects,
@@ -171,25 +178,47 @@ fn index_strays(
 ) -> anyhow::Result<RebuildCounts> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(config.scan.jobs).build();
     let pool = pool.context("cannot start threads to read objects")?;
-    let reader = Reader::open(&config.index)?;
+    let (mut known, reader) = (Reader::open(&config.index)?, Reader::open(&config.index)?);
     let wanted = Wanted::with_declared(&config.declared);
     let root = objects.root();
-    let listed = unindexed::series_directories(root).with_context(|| format!("cannot list {}", root.display()))?;
+    let series = unindexed::series_directories(root).with_context(|| format!("cannot list {}", root.display()))?;
     thread::scope(|scope| {
-        // While one batch is committed, the next one is read.
-        let (sender, batches) = mpsc::sync_channel::<Vec<ReadObject>>(WAITING_BATCHES);
-        let storing = scope.spawn(move || batches.into_iter().try_for_each(|found| store(writer, found)));
-        let mut rebuild = Rebuild { pool, reader, wanted, read: sender, context, counts: RebuildCounts::default() };
-        let read = rebuild.all(listed);
+        let (listed, files) = mpsc::sync_channel(WAITING_BATCHES);
+        let (read, batches) = mpsc::sync_channel(WAITING_BATCHES);
+        let listing = scope.spawn(move || list(series, &mut known, &listed));
+        let storing = scope.spawn(move || store_batches(writer, batches));
+        let mut rebuild = Rebuild { pool, reader, wanted, read, context, counts: RebuildCounts::default() };
+        let read = files.into_iter().try_for_each(|files| rebuild.index(files));
         let counts = rebuild.counts;
         drop(rebuild.read);
+        let listed = listing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         let stored = storing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        // Reading ends early when storing has failed.
-        stored.and(read).map(|()| counts)
+        // Listing ends early when reading has failed, and reading when storing has.
+        stored.and(read).and(listed).map(|()| counts)
     })
 }
 
-/// What indexing of objects works with.
+/// Lists the files in these directories that the index lacks.
+fn list(
+    series: impl Iterator<Item = PathBuf>,
+    known: &mut Reader,
+    listed: &mpsc::SyncSender<FileBatch>,
+) -> anyhow::Result<()> {
+    let mut waiting = Vec::new();
+    for series in series {
+        for name in unindexed::unknown_files(known, &series)? {
+            waiting.push((series.clone(), name));
+            if waiting.len() == BATCH && listed.send(std::mem::take(&mut waiting)).is_err() {
+                // Reading has failed.
+                return Ok(());
+            }
+        }
+    }
+    let _failed = listed.send(waiting);
+    Ok(())
+}
+
+/// What reading of objects works with.
 struct Rebuild<'a> {
     pool: rayon::ThreadPool,
     reader: Reader,
@@ -201,31 +230,17 @@ struct Rebuild<'a> {
 }
 
 impl Rebuild<'_> {
-    /// Indexes what the index lacks of these directories.
-    fn all(&mut self, listed: impl Iterator<Item = PathBuf>) -> anyhow::Result<()> {
-        let mut waiting = Vec::new();
-        for series in listed {
-            for name in unindexed::unknown_files(&mut self.reader, &series)? {
-                waiting.push((series.clone(), name));
-                if waiting.len() == BATCH {
-                    self.index(std::mem::take(&mut waiting))?;
-                }
-            }
-        }
-        self.index(waiting)
-    }
-
-    /// Reads objects in parallel, and hands them over to be entered in one transaction.
-    fn index(&mut self, files: Vec<(PathBuf, OsString)>) -> anyhow::Result<()> {
+    /// Reads objects in parallel, and hands them over to be entered.
+    fn index(&mut self, files: FileBatch) -> anyhow::Result<()> {
         let wanted = self.wanted;
         let read_one = |(series, name): &(PathBuf, OsString)| read(Place::Managed, series, name, wanted);
         let outcomes: Vec<_> = self.pool.install(|| files.par_iter().map(read_one).collect());
+        let uids = outcomes.iter().flatten().map(|object| object.sop_instance_uid().to_owned());
+        let removed = self.reader.removed_among(uids.collect())?;
         let mut found = Vec::new();
         for ((series, name), outcome) in files.iter().zip(outcomes) {
             match outcome {
-                Ok(object) if self.reader.is_removed(object.record.value(AttributeId::SOPInstanceUID))? => {
-                    self.counts.removed += 1;
-                }
+                Ok(object) if removed.contains(object.sop_instance_uid()) => self.counts.removed += 1,
                 Ok(object) => found.push(object),
                 Err(reason) => {
                     self.counts.failed += 1;

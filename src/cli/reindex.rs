@@ -7,8 +7,9 @@ use std::path::Path;
 use std::sync::mpsc;
 
 use crate::db::open::WriterHandle;
-use crate::db::{Arrivals as _, Compared, ReceivePolicy, Received, StoreOutcome};
+use crate::db::{self, Arrivals as _, Compared, ReceivePolicy, Received, StoreOutcome, Stored};
 use crate::ingest::{Outcome, Wanted, read_file};
+use crate::model::attribute::AttributeId;
 use crate::model::checksum::Checksum;
 use crate::model::clock::unix_ms;
 use crate::model::location::{Location, Place};
@@ -20,6 +21,12 @@ pub(super) struct ReadObject {
     pub(super) location: Location,
     /// The checksum of its data set, if the index knew it once.
     pub(super) checksum: Option<Checksum>,
+}
+
+impl ReadObject {
+    pub(super) fn sop_instance_uid(&self) -> &str {
+        self.record.value(AttributeId::SOPInstanceUID)
+    }
 }
 
 /// Reads an object, or says why it cannot be indexed.
@@ -47,36 +54,66 @@ pub(super) fn read(place: Place, directory: &Path, name: &OsStr, wanted: &Wanted
 
 /// Stores instances, and waits until all of them are committed.
 pub(super) fn store(writer: &WriterHandle, found: Vec<ReadObject>) -> anyhow::Result<()> {
-    let mut left: Vec<_> = found.into_iter().map(|object| (object, Compared::Nothing)).collect();
-    while !left.is_empty() {
-        let (done, outcomes) = mpsc::channel();
-        let mut sent = Vec::new();
-        for (object, compared) in left.drain(..) {
-            let received = Received {
-                policy: ReceivePolicy::default(),
-                compared,
-                checksum: object.checksum,
-                ..Received::new(object.record.clone(), object.location.clone())
-            };
-            let done = done.clone();
-            let number = sent.len();
-            sent.push(Some(object));
-            // The receiver is there until all have answered.
-            writer.store(received, Box::new(move |stored| drop(done.send((number, stored)))));
-        }
-        drop(done);
+    settle(writer, send(writer, compared_with_nothing(found)))
+}
+
+/// Stores batches of instances, one after the other, and waits until all of them are committed.
+/// While one is committed, the next one is already in the queue of the writer.
+pub(super) fn store_batches(
+    writer: &WriterHandle,
+    batches: impl IntoIterator<Item = Vec<ReadObject>>,
+) -> anyhow::Result<()> {
+    let mut before = None;
+    for found in batches {
+        let sent = send(writer, compared_with_nothing(found));
+        before.replace(sent).map_or(Ok(()), |before| settle(writer, before))?;
+    }
+    before.map_or(Ok(()), |last| settle(writer, last))
+}
+
+/// Instances in the queue of the writer.
+struct SentObjects {
+    /// The number of each instance, with what became of it.
+    outcomes: mpsc::Receiver<(usize, Result<Stored, db::Error>)>,
+    objects: Vec<Option<ReadObject>>,
+}
+
+fn compared_with_nothing(found: Vec<ReadObject>) -> impl Iterator<Item = (ReadObject, Compared)> {
+    found.into_iter().map(|object| (object, Compared::Nothing))
+}
+
+fn send(writer: &WriterHandle, found: impl Iterator<Item = (ReadObject, Compared)>) -> SentObjects {
+    let (done, outcomes) = mpsc::channel();
+    let mut objects = Vec::new();
+    for (object, compared) in found {
+        let received = Received {
+            policy: ReceivePolicy::default(),
+            compared,
+            checksum: object.checksum,
+            ..Received::new(object.record.clone(), object.location.clone())
+        };
+        let done = done.clone();
+        let number = objects.len();
+        objects.push(Some(object));
+        // After an error nobody waits for the others.
+        writer.store(received, Box::new(move |stored| drop(done.send((number, stored)))));
+    }
+    SentObjects { outcomes, objects }
+}
+
+/// Waits until all instances are committed.
+fn settle(writer: &WriterHandle, mut sent: SentObjects) -> anyhow::Result<()> {
+    loop {
         let mut again = Vec::new();
-        for (number, stored) in outcomes {
+        for (number, stored) in sent.outcomes {
             if let StoreOutcome::Identical { uncompared: Some(_) } = stored?.outcome {
                 // The node keeps a second object of an instance only if the two differ.
-                again.push(number);
+                again.extend(sent.objects.get_mut(number).and_then(Option::take));
             }
         }
-        for number in again {
-            if let Some(object) = sent.get_mut(number).and_then(Option::take) {
-                left.push((object, Compared::FirstIsOther));
-            }
+        if again.is_empty() {
+            return Ok(());
         }
+        sent = send(writer, again.into_iter().map(|object| (object, Compared::FirstIsOther)));
     }
-    Ok(())
 }

@@ -7,6 +7,7 @@
 mod index_files;
 mod index_path;
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -106,12 +107,12 @@ impl Reader {
         self.only_sqlite("a list of removals")?.removals()
     }
 
-    /// Whether an instance is removed.
+    /// See [`SqliteReader::removed_among`].
     ///
     /// # Errors
-    /// Fails with an error of the engine.
-    pub fn is_removed(&mut self, sop_instance_uid: &str) -> Result<bool, Error> {
-        self.any(|reader| reader.ask_sqlite(|reader| reader.is_removed(sop_instance_uid)))
+    /// Fails with an error of the engine, and if there are several files.
+    pub fn removed_among(&mut self, sop_instance_uids: Vec<String>) -> Result<HashSet<String>, Error> {
+        self.only_sqlite("a list of removals")?.removed_among(sop_instance_uids)
     }
 
     /// See [`SqliteReader::journal_decided`].

@@ -11,8 +11,11 @@
 //! An index that is built anew learns removals from the trash: `removal_of` makes the row, and
 //! `note_removed` the instances.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
+use rusqlite::types::Value;
+use rusqlite::vtab::array::Array;
 use rusqlite::{OptionalExtension as _, params};
 
 use super::reader::SqliteReader;
@@ -62,16 +65,19 @@ impl SqliteReader {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Whether an instance is removed.
+    /// Those of these instances that are removed.
     ///
     /// # Errors
     /// Fails with an error of the engine.
-    pub fn is_removed(&mut self, sop_instance_uid: &str) -> Result<bool, Error> {
+    pub fn removed_among(&mut self, sop_instance_uids: Vec<String>) -> Result<HashSet<String>, Error> {
         if !self.knows_removals()? {
-            return Ok(false);
+            return Ok(HashSet::new());
         }
-        let sql = "SELECT EXISTS (SELECT 1 FROM removed_instance WHERE sop_instance_uid = ?1)";
-        Ok(self.connection.prepare_cached(sql)?.query_row([sop_instance_uid], |row| row.get(0))?)
+        let uids = Array::new(sop_instance_uids.into_iter().map(Value::from).collect());
+        let sql = "SELECT sop_instance_uid FROM removed_instance WHERE sop_instance_uid IN rarray(?1)";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let removed = statement.query_map([uids], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        Ok(removed)
     }
 
     /// A page of the removed files that are to go to the trash, those after `after` in the order of
