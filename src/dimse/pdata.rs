@@ -274,8 +274,16 @@ pub fn put_message(
     command.encode(&mut encoded);
     put_fragments(out, context_id, COMMAND_FRAGMENT, &encoded, peer_max_length);
     if let Some(data_set) = data_set {
-        put_fragments(out, context_id, 0, data_set, peer_max_length);
+        put_data_set(out, context_id, data_set, peer_max_length);
     }
+}
+
+/// Writes the data set of a message behind its command set, in as many P-DATA-TF PDUs as it takes.
+///
+/// # Panics
+/// As [`put_message`].
+pub fn put_data_set(out: &mut Vec<u8>, context_id: u8, data_set: &[u8], peer_max_length: u32) {
+    put_fragments(out, context_id, 0, data_set, peer_max_length);
 }
 
 /// Returns the length of the longest fragment that a peer accepts in one PDU. It is even (PS3.8

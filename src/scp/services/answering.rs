@@ -1,7 +1,8 @@
 //! The answers of a C-FIND, from a question on a thread of its own to the peer.
 //!
 //! The thread hands over its answers whenever the channel is free, and gathers answers otherwise.
-//! So the first answer goes out at once, and a fast query fills whole writes. A peer that reads
+//! After each piece the sender pauses for a moment, unless a large piece is there or the query has
+//! ended. So the first answer goes out at once, and a fast query fills whole writes. A peer that reads
 //! slowly fills no memory, and delays neither the index nor other queries. After a while, or when
 //! others wait for their turn, its answers go to a file ([`AnswerBacklog`]). The query then runs to
 //! its end and releases its turn, its thread and its reader. The answers in the file go out as the
@@ -16,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{sleep, sleep_until, timeout};
 use tracing::warn;
@@ -26,7 +27,7 @@ use super::incoming_identifier::ArrivingIdentifier;
 use super::service::{Boxed, End, Interleaved, Operation, QueuedCommand, Session};
 use crate::dimse::command_set::CommandField;
 use crate::dimse::message::{CFindRequest, DataSetPresence};
-use crate::dimse::pdata::put_message;
+use crate::dimse::pdata::{put_data_set, put_message};
 use crate::dimse::{Response, Status};
 use crate::qr::readers::Readers;
 use crate::qr::{FindError, QueryControl, StopOrder};
@@ -40,6 +41,14 @@ const GATHERED_BYTES: usize = 64 * 1024;
 
 /// The same limit for a peer without memory left.
 const FEW_GATHERED_BYTES: usize = 16 * 1024;
+
+/// Pause after a piece of answers. To send a piece takes longer than to find an answer. On one processor
+/// 109,091 answers went out in 27,836 pieces without a pause, and in 2,700 with it. Larger: answers of a
+/// slow query come later. Smaller: more pieces.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// Bytes of a piece that ends the pause.
+const LARGE_PIECE: usize = FEW_GATHERED_BYTES;
 
 /// A query with so many answers probably has many more. It yields the processor once to the thread
 /// that sends them. Otherwise it would keep the processor for some milliseconds. Fewer answers go
@@ -133,8 +142,10 @@ impl AskedFind {
         let Self { context_id, request, turns, spools } = self;
         let (sender, answers) = mpsc::channel(1);
         let control = Arc::new(QueryControl::default());
-        let outgoing = Outgoing {
+        let no_pause = Arc::new(Notify::new());
+        let mut outgoing = Outgoing {
             sender,
+            no_pause: Arc::clone(&no_pause),
             gathered: Answers::default(),
             memory: memory.clone(),
             share: None,
@@ -146,9 +157,10 @@ impl AskedFind {
             holds_first: false,
             context_id,
             request: request.clone(),
-            status: Status::PENDING,
+            command: Vec::new(),
             peer_max_length,
         };
+        outgoing.set_status(Status::PENDING);
         let inside = Arc::clone(&control);
         let query = match turns.try_take(memory.peer()) {
             Some(turn) => spawn_blocking(move || run_to_end(question, &inside, outgoing, turn)),
@@ -168,7 +180,7 @@ impl AskedFind {
                 })
             }
         };
-        let state = AnswersFrom::Asking { answers, query };
+        let state = AnswersFrom::Asking { answers, query, no_pause, pause_until: None };
         Running { context_id, request, control, state, ended: None, begun: Instant::now() }
     }
 }
@@ -183,9 +195,11 @@ fn run_to_end(
 ) -> (Result<(), FindError>, AnswerBacklog) {
     let answered = question(control, &mut outgoing);
     // The last gathered answers. They need no room on disk, because no more follow.
-    let Outgoing { gathered, mut backlog, share, failure, .. } = outgoing;
+    let Outgoing { sender, no_pause, gathered, mut backlog, share, failure, .. } = outgoing;
     backlog.end_with(gathered, share);
     drop(turn);
+    drop(sender);
+    no_pause.notify_one();
     (failure.map_or(answered, Err), backlog)
 }
 
@@ -273,6 +287,8 @@ async fn wait_for_turn(turns: &Arc<Turns>, peer: &CountedPeer, control: &QueryCo
 /// The sending end of the channel, with what the query knows of its peer.
 pub(super) struct Outgoing {
     sender: mpsc::Sender<Answers>,
+    /// Ends the pause of the sending thread.
+    no_pause: Arc<Notify>,
     gathered: Answers,
     memory: PeerMemory,
     /// The memory that is counted for answers that are gathered, in the channel, or being sent.
@@ -291,7 +307,8 @@ pub(super) struct Outgoing {
     holds_first: bool,
     context_id: u8,
     request: CFindRequest,
-    status: Status,
+    /// The Pending response before its Identifier. It is the same for all answers.
+    command: Vec<u8>,
     peer_max_length: u32,
 }
 
@@ -309,14 +326,16 @@ impl Outgoing {
 
     /// Sets the status of the Pending responses that follow.
     pub(super) fn set_status(&mut self, status: Status) {
-        self.status = status;
+        let command = response(&self.request, status).command_set(DataSetPresence::Present);
+        self.command.clear();
+        put_message(&mut self.command, self.context_id, &command, None, self.peer_max_length);
     }
 
     /// Puts the next answer.
     pub(super) fn put(&mut self, identifier: &[u8]) -> ControlFlow<()> {
-        let command = response(&self.request, self.status).command_set(DataSetPresence::Present);
         let bytes = &mut self.gathered.bytes;
-        put_message(bytes, self.context_id, &command, Some(identifier), self.peer_max_length);
+        bytes.extend_from_slice(&self.command);
+        put_data_set(bytes, self.context_id, identifier, self.peer_max_length);
         self.gathered.count += 1;
         self.answered += 1;
         if self.answered == MANY_ANSWERS {
@@ -328,16 +347,29 @@ impl Outgoing {
                 Ok(older) => older.unwrap_or_else(|| std::mem::take(&mut self.gathered)),
                 Err(error) => return self.lose(&error),
             };
-            if self.sender.try_send(next).is_err() {
-                return ControlFlow::Break(());
-            }
+            self.hand_over(next)?;
         } else if self.sender.is_closed() {
             return ControlFlow::Break(());
+        }
+        if self.gathered.bytes.len() >= LARGE_PIECE {
+            self.no_pause.notify_one();
         }
         if self.gathered.bytes.len() < FEW_GATHERED_BYTES || self.may_gather_more() {
             return ControlFlow::Continue(());
         }
         self.keep_or_wait()
+    }
+
+    /// Hands over a piece. There is room in the channel.
+    fn hand_over(&self, answers: Answers) -> ControlFlow<()> {
+        let is_large = answers.bytes.len() >= LARGE_PIECE;
+        if self.sender.try_send(answers).is_err() {
+            return ControlFlow::Break(());
+        }
+        if is_large {
+            self.no_pause.notify_one();
+        }
+        ControlFlow::Continue(())
     }
 
     fn may_gather_more(&mut self) -> bool {
@@ -399,7 +431,7 @@ impl Outgoing {
             Ok(older) => older.unwrap_or_else(|| std::mem::take(&mut self.gathered)),
             Err(error) => return self.lose(&error).map_continue(|()| false),
         };
-        if self.sender.try_send(next).is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(true) }
+        self.hand_over(next).map_continue(|()| true)
     }
 
     /// Ends the query: answers on disk cannot be read. The peer must not take the others for all
@@ -425,7 +457,14 @@ struct Running {
 /// The source of answers.
 enum AnswersFrom {
     /// The query runs.
-    Asking { answers: mpsc::Receiver<Answers>, query: JoinHandle<(Result<(), FindError>, AnswerBacklog)> },
+    Asking {
+        answers: mpsc::Receiver<Answers>,
+        query: JoinHandle<(Result<(), FindError>, AnswerBacklog)>,
+        /// The query notifies of a large piece, and of its end.
+        no_pause: Arc<Notify>,
+        /// When the next piece is wanted. `None`: at once.
+        pause_until: Option<tokio::time::Instant>,
+    },
     /// The query has ended. Some of its answers wait.
     Waiting(AnswerBacklog),
     /// The next of these is being read.
@@ -440,8 +479,18 @@ impl Running {
     async fn next(&mut self) -> Option<Answers> {
         loop {
             match &mut self.state {
-                AnswersFrom::Asking { answers, query } => {
+                AnswersFrom::Asking { answers, query, no_pause, pause_until } => {
+                    if let Some(until) = *pause_until
+                        && !answers.is_closed()
+                    {
+                        tokio::select! {
+                            () = no_pause.notified() => {}
+                            () = sleep_until(until) => {}
+                        }
+                        *pause_until = None;
+                    }
                     if let Some(answers) = answers.recv().await {
+                        *pause_until = Some(tokio::time::Instant::now() + PAUSE);
                         return Some(answers);
                     }
                     self.state = match query.await {
