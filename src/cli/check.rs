@@ -107,7 +107,7 @@ fn check(arguments: &CheckArgs, config: &Config, context: &mut Context) -> anyho
     let mut files = FileCounts { verified, ..FileCounts::default() };
     if arguments.files {
         let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(config.scan.jobs)
+            .num_threads(config.scan.jobs.first)
             .build()
             .context("cannot start threads to open objects")?;
         check_files(&mut reader, &pool, &mut files, &mut printer)?;

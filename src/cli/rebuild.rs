@@ -176,7 +176,7 @@ fn index_strays(
     writer: &WriterHandle,
     context: &mut Context,
 ) -> anyhow::Result<RebuildCounts> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(config.scan.jobs).build();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(config.scan.jobs.first).build();
     let pool = pool.context("cannot start threads to read objects")?;
     let (mut known, reader) = (Reader::open(&config.index)?, Reader::open(&config.index)?);
     let wanted = Wanted::with_declared(&config.declared);

@@ -21,7 +21,7 @@ use crate::model::ae_title::AeTitle;
 use crate::model::declared::DeclaredSet;
 use crate::model::matching::{NameMatching, UnknownRequired};
 use crate::qr::{self, Hierarchy, PendingStatus, Retrievable};
-use crate::scanner::{self, BeforeListing, Filter, TapeFiles, Vanished, WalkOrder};
+use crate::scanner::{self, BeforeListing, Filter, Jobs, TapeFiles, Vanished, WalkOrder};
 use crate::scp::{self, Decompression, FilesInPlace, Plain, RetrieveOptions};
 use crate::telemetry;
 use crate::ul::tls::{self, ClientCertificates};
@@ -207,8 +207,8 @@ impl<'a> Check<'a> {
     pub(super) fn scan(&mut self, (index, storage): (&Path, &Path), declared: &Arc<DeclaredSet>) -> scanner::Options {
         scanner::Options {
             jobs: match self.count(settings::SCAN_JOBS) {
-                0 => default_jobs(),
-                jobs => jobs,
+                0 => Jobs::growing_from(default_jobs()),
+                jobs => Jobs::fixed(jobs),
             },
             full: self.boolean(settings::SCAN_FULL),
             filter: self.filter(),
@@ -424,8 +424,8 @@ pub(super) fn real_path(path: &Path) -> PathBuf {
     real
 }
 
-/// Returns the default number of readers. Readers wait for the disk or the file server more than
-/// for a processor. The best measured numbers are between 16 and 64.
+/// Returns the number of readers with which a scan begins by default. Readers wait for the disk or
+/// the file server more than for a processor. The best measured numbers are between 16 and 64.
 fn default_jobs() -> usize {
     std::thread::available_parallelism().map_or(16, |cores| (cores.get() * 4).max(16))
 }

@@ -475,13 +475,14 @@ keys! {
         high: "true: a restart takes up to two seconds longer",
     }
     SCAN_JOBS: Integer(0, 1024) = "scan.jobs" = "0" {
-        "Number of files that a scan reads at the same time. 0 means four for each processor, and \
-         at least 16.",
+        "Number of files that a scan reads at the same time. With 0 it begins with four for each \
+         processor, and at least 16. It takes up to 128 while a slow disk or file server gives more \
+         files for that.",
         unit: "threads",
         low: "disks and file servers are idle while they wait for the scan",
         high: "a single disk seeks more, and the scan needs more memory (a few hundred kilobytes \
                each)",
-        flag: "scan" "--jobs" "N" "Number of files to read at the same time [default: four for each processor, at least 16]",
+        flag: "scan" "--jobs" "N" "Number of files to read at the same time [default: four for each processor, at least 16, and up to 128 while that brings more files]",
     }
     SCAN_FULL: Boolean = "scan.full" = "false" {
         "Read every file again, even if its size and time are unchanged. Index entries that differ \

@@ -40,7 +40,7 @@ fn the_defaults_work_with_no_file() {
     assert_eq!(config.node.ae_title.as_str(), "DCMDEX");
     assert_eq!(config.node.bind.to_string(), "127.0.0.1:11112");
     assert!(!config.is_reachable_from_outside());
-    assert!(config.scan.jobs >= 16);
+    assert!(config.scan.jobs.first >= 16);
     assert!(config.settings().all(|(_, setting)| setting.origin == Origin::Default));
 }
 

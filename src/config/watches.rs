@@ -9,7 +9,7 @@ use super::check::{Check, real_path};
 use super::entries::FileEntry;
 use super::{Config, Origin, Setting, SettingProblem};
 use crate::model::clock::Clock;
-use crate::scanner::{Filter, Rate, Settling, TapeFiles, Vanished, WalkOrder};
+use crate::scanner::{Filter, Jobs, Rate, Settling, TapeFiles, Vanished, WalkOrder};
 use crate::watch::{DailyTime, Interval, SETTLED_AFTER, WatchPlan, WatchedRoots};
 
 /// A watched directory. `None` means that the setting of scans applies.
@@ -55,7 +55,7 @@ impl Config {
         }
         options.order = settings.order.unwrap_or(options.order);
         options.throttle = settings.throttle.unwrap_or(options.throttle);
-        options.jobs = settings.jobs.unwrap_or(options.jobs);
+        options.jobs = settings.jobs.map_or(options.jobs, Jobs::fixed);
         options.read_timeout = settings.read_timeout.unwrap_or(options.read_timeout);
         if let Some(recall) = settings.recall {
             options.tape_files = if recall { TapeFiles::Recall } else { TapeFiles::Leave };
@@ -168,10 +168,13 @@ mod tests {
         )
         .unwrap();
         let [archive, inbox] = config.watched().try_into().unwrap();
-        assert_eq!((archive.paths, archive.options.jobs, archive.events), (vec!["/archive".into()], 3, true));
+        assert_eq!(
+            (archive.paths, archive.options.jobs, archive.events),
+            (vec!["/archive".into()], Jobs::fixed(3), true)
+        );
         assert_eq!((archive.options.vanished, archive.options.tape_files), (Vanished::Prune, TapeFiles::Leave));
         assert!(inbox.paths[0].is_absolute() && inbox.paths[0].ends_with("in"));
-        assert_eq!((inbox.options.jobs, inbox.options.vanished, inbox.events), (5, Vanished::Keep, false));
+        assert_eq!((inbox.options.jobs, inbox.options.vanished, inbox.events), (Jobs::fixed(5), Vanished::Keep, false));
         assert_eq!((inbox.plan.to_string().as_str(), inbox.options.tape_files), ("at 02:00", TapeFiles::Recall));
     }
 

@@ -1,5 +1,6 @@
 //! A limit to what is under way at a time.
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Condvar, Mutex, PoisonError};
 
 /// Limits the files that are handed over and not yet taken. Senders wait while there are too many.
@@ -8,7 +9,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 /// for the largest would starve the receiver of small ones.
 #[derive(Debug)]
 pub struct Backlog {
-    limit: usize,
+    limit: AtomicUsize,
     files: Mutex<Option<usize>>,
     fewer: Condvar,
 }
@@ -17,13 +18,15 @@ impl Backlog {
     /// A backlog of at most so many files.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { limit, files: Mutex::new(Some(0)), fewer: Condvar::new() }
+        Self { limit: limit.into(), files: Mutex::new(Some(0)), fewer: Condvar::new() }
     }
 
     /// Waits until so many more files may be under way. A single unit may always be.
     pub fn begin(&self, files: usize) {
         let begun = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_full = |begun: &mut Option<usize>| begun.is_some_and(|begun| begun > 0 && begun + files > self.limit);
+        let is_full = |begun: &mut Option<usize>| {
+            begun.is_some_and(|begun| begun > 0 && begun + files > self.limit.load(Relaxed))
+        };
         let mut begun = self.fewer.wait_while(begun, is_full).unwrap_or_else(PoisonError::into_inner);
         if let Some(begun) = begun.as_mut() {
             *begun += files;
@@ -38,6 +41,15 @@ impl Backlog {
         }
         drop(begun);
         self.fewer.notify_one();
+    }
+
+    /// Lets so many more files be under way.
+    pub fn raise_limit(&self, more: usize) {
+        // Under the lock, so that nobody begins to wait meanwhile.
+        let begun = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        self.limit.fetch_add(more, Relaxed);
+        drop(begun);
+        self.fewer.notify_all();
     }
 
     /// Ends all waiting, because nobody takes files any more.

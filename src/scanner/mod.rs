@@ -1,14 +1,14 @@
 //! The scanner reads every file below a directory and reports what became of each.
 //!
-//! One thread lists directories, depth first and sorted (`walk`). A pool of threads looks at the
-//! files. It reads the headers of files that are new or have changed (`read`). The caller's thread
-//! takes the results *in the order of the walk* and hands them to the only writer. So thread
-//! scheduling does not change the index. An interrupted scan has done the first part of the same
-//! work.
+//! One thread walks the directories, depth first and sorted (`walk`). It asks the file system for
+//! several directories at a time (`upcoming`). A pool of threads looks at the files. It reads the
+//! headers of files that are new or have changed (`read`). The caller's thread takes the results
+//! *in the order of the walk* and hands them to the only writer. So thread scheduling does not
+//! change the index. An interrupted scan has done the first part of the same work.
 //!
 //! Memory is bounded, whatever the size of the archive. The walk cuts directories into units of
-//! [`UNIT_FILES`] files. [`Backlog`] limits the files that are in the queues or being read. Only
-//! the names of one directory are all in memory at once.
+//! [`UNIT_FILES`] files. [`Backlog`] limits the files that are in the queues or being read. All
+//! names of a directory are in memory at once. Only small directories are listed before their turn.
 //!
 //! The pool is plain threads on a bounded channel, not rayon. The threads mostly wait for a disk or
 //! a file server. So the scan wants more threads than cores, and a full queue must stop the walk.
@@ -21,10 +21,12 @@
 
 mod archives;
 mod count;
+mod depth;
 mod dicomdir;
 mod error;
 mod filter;
 mod known_members;
+mod listing;
 mod offline;
 mod options;
 mod prune;
@@ -36,6 +38,7 @@ mod settling;
 mod skip;
 mod stop;
 mod throttle;
+mod upcoming;
 mod walk;
 mod watchdog;
 mod work;
@@ -59,6 +62,7 @@ use crate::model::location::Place;
 use crate::telemetry::metrics;
 
 pub use count::FilesAhead;
+pub use depth::Jobs;
 pub use dicomdir::{DicomdirFinding, check as check_dicomdir};
 pub use error::Error;
 pub use filter::{Filter, GlobError};
@@ -198,7 +202,7 @@ impl ScanThreads {
     /// walk ends when the receivers have gone. Readers and watchdog end after the walk and the
     /// scan. So an error of the scan ends all threads, and nothing waits for them.
     fn start(roots: &Roots, options: &Options, known: Option<db::open::Reader>, stop: &Stop) -> Result<Self, Error> {
-        let jobs = options.jobs.max(1);
+        let jobs = options.jobs.first.max(1);
         let backlog = Arc::new(Backlog::new(jobs * UNIT_FILES + WAITING_FILES));
         let (work, to_read) = unbounded();
         let (order, in_order) = bounded(MAX_UNITS);
@@ -216,7 +220,8 @@ impl ScanThreads {
             wanted: Wanted::with_declared(&options.declared),
             members: Arc::new(KnownMembers::new(members)),
         };
-        let mut watch = Watchdog::new(Pool { to_read, settings }, limit.clone());
+        let pool = Pool { to_read, backlog: Arc::clone(&backlog), settings };
+        let mut watch = Watchdog::new(pool, limit.clone(), options.jobs);
         for _ in 0..jobs {
             watch.start_reader(None).map_err(Error::Thread)?;
         }

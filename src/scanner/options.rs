@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::depth::Jobs;
 use super::filter::Filter;
 use super::offline::TapeFiles;
 use super::settling::Settling;
@@ -39,11 +40,11 @@ pub enum WalkOrder {
 /// Settings of a scan.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Number of threads that read files.
+    /// Numbers of threads that read files.
     ///
     /// Larger: more seeks on a single disk, and more memory. Smaller: disks and file servers wait
     /// for the scan.
-    pub jobs: usize,
+    pub jobs: Jobs,
     /// Whether to read files again whose size and time have not changed.
     pub full: bool,
     /// Which files the scan looks at.

@@ -18,16 +18,18 @@ use super::offline::TapeFiles;
 use super::settings::ReadSettings;
 use super::watchdog::{First, ReaderPool, ReaderSlot, ReaderState, UpTo};
 use super::work::{
-    DICOMDIR, EntryReport, MAY_PASS, Marks, OFFLINE, RESULT_TEXT_BYTES, TIMED_OUT, UnitResult, WorkDirectory,
-    WorkEntry, WorkUnit, failed, note, to_outcome,
+    DICOMDIR, EntryReport, MAY_PASS, Marks, OFFLINE, RESULT_TEXT_BYTES, TIMED_OUT, UNIT_FILES, UnitResult,
+    WorkDirectory, WorkEntry, WorkUnit, failed, note, to_outcome,
 };
-use crate::db::{FileOutcome, KnownFile, NotIndexed, Note};
+use crate::db::{Backlog, FileOutcome, KnownFile, NotIndexed, Note};
 use crate::ingest::{self, Wanted};
 
 /// The readers of a scan, with their queue of units and their settings.
 #[derive(Clone, Debug)]
 pub(super) struct Pool {
     pub(super) to_read: Receiver<(WorkUnit, Sender<UnitResult>)>,
+    /// The files between the walk and the collector.
+    pub(super) backlog: Arc<Backlog>,
     pub(super) settings: ReadSettings,
 }
 
@@ -43,6 +45,14 @@ impl ReaderPool for Pool {
 
     fn drop_waiting(&self) {
         while self.to_read.try_recv().is_ok() {}
+    }
+
+    fn has_waiting(&self) -> bool {
+        !self.to_read.is_empty()
+    }
+
+    fn grown_by(&self, readers: usize) {
+        self.backlog.raise_limit(readers * UNIT_FILES);
     }
 }
 

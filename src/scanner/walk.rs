@@ -5,17 +5,18 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use fail::fail_point;
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat};
+use rustix::fs::{CWD, FileType};
 
 use super::filter::FilterState;
-use super::prune::{self, Guard, ListedDirectory, Suspect};
+use super::listing::{Opened, RawEntry, open_directory, time_of, timed_out};
+use super::prune::{Guard, ListedDirectory, Suspect};
 use super::scan_roots::ScanRoots;
+use super::upcoming::{AskedDirectory, Listing, SortedDirectory, Upcoming, UpcomingDirectory, UpcomingState};
 use super::watchdog::TimedFs;
 use super::work::{EntryReport, KnownAs, WorkDirectory, WorkEntry, WorkUnit};
 use super::{BeforeListing, Error, Options, Stop, UNIT_FILES, WalkOrder, skip};
@@ -65,22 +66,6 @@ struct ScanWalk<'a> {
     news: Vec<(PathBuf, Mounted)>,
     stop: &'a Stop,
     send: &'a mut dyn FnMut(WorkUnit) -> bool,
-}
-
-/// The content of a directory.
-#[derive(Default)]
-struct Listing {
-    files: Vec<WorkEntry>,
-    directories: Vec<OsString>,
-    reports: Vec<EntryReport>,
-    /// The error that ended the listing early.
-    error: Option<io::Error>,
-}
-
-impl Listing {
-    fn is_empty(&self) -> bool {
-        self.files.is_empty() && self.directories.is_empty() && self.reports.is_empty()
-    }
 }
 
 impl ScanWalk<'_> {
@@ -137,31 +122,59 @@ impl ScanWalk<'_> {
 
     /// Walks a directory and everything below it. Returns false if the walk is over.
     fn tree(&mut self, root: &Path) -> Result<bool, Error> {
-        // One frame for each level, with the names still to enter. So memory holds the names along
-        // one path, not those of the whole tree.
-        let Some(directories) = self.directory(root)? else { return Ok(false) };
-        let mut frames = vec![(root.to_owned(), directories.into_iter())];
-        while let Some((parent, names)) = frames.last_mut() {
-            let Some(name) = names.next() else {
-                frames.pop();
-                continue;
+        let mut upcoming = Upcoming::new(root, self.options.jobs.first);
+        while !self.stop.is_asked() {
+            self.ask_ahead(&mut upcoming)?;
+            let Some(next) = upcoming.take_first() else {
+                return Ok(self.gone_directories(Place::InPlace, root)? && self.gone_directories(Place::Archive, root)?);
             };
-            let path = parent.join(name);
-            let Some(directories) = self.directory(&path)? else { return Ok(false) };
-            if !directories.is_empty() {
-                frames.push((path, directories.into_iter()));
+            let listed = match next {
+                UpcomingDirectory::Listed(listed) => *listed,
+                UpcomingDirectory::Asked(asked) => {
+                    let AskedDirectory { path, known, call } = *asked;
+                    let opened = self.timed_fs.wait(call);
+                    let listed = self.listed(path, known, opened);
+                    upcoming.insert_below(0, &listed);
+                    listed
+                }
+            };
+            if !self.send_directory(listed)? {
+                return Ok(false);
             }
         }
-        Ok(self.gone_directories(Place::InPlace, root)? && self.gone_directories(Place::Archive, root)?)
+        Ok(false)
     }
 
-    /// Sends one directory. Returns its subdirectories in order, or `None` if the walk is over.
-    fn directory(&mut self, path: &Path) -> Result<Option<Vec<OsString>>, Error> {
-        if self.stop.is_asked() {
-            return Ok(None);
+    /// Asks the file system for the directories that come next. The first one is then asked for or
+    /// listed, unless there are no more.
+    fn ask_ahead(&mut self, upcoming: &mut Upcoming) -> Result<(), Error> {
+        let (mut at, mut begun) = (0, 0);
+        while begun < upcoming.depth()
+            && let Some(next) = upcoming.state_of(at)
+        {
+            match next {
+                UpcomingState::Unasked(path) => {
+                    let asked = self.ask(path)?;
+                    upcoming.insert_asked(at, asked);
+                }
+                UpcomingState::Asked(asked) => {
+                    if let Some(opened) = self.timed_fs.take(&asked.call) {
+                        let (path, known) = (std::mem::take(&mut asked.path), std::mem::take(&mut asked.known));
+                        let listed = self.listed(path, known, Some(opened));
+                        upcoming.set_listed(at, listed);
+                    }
+                }
+                UpcomingState::Listed => {}
+            }
+            at += 1;
+            begun += 1;
         }
-        let standing = self.standing(path);
-        let (whole, order) = (path.to_owned(), self.options.order);
+        Ok(())
+    }
+
+    /// Asks the file system for a directory, and the index for its files.
+    fn ask(&mut self, path: PathBuf) -> Result<AskedDirectory, Error> {
+        let (whole, order) = (path.clone(), self.options.order);
         let before_listing = self.options.before_listing.clone();
         let list = move || {
             if let BeforeListing(Some(call)) = before_listing {
@@ -173,23 +186,41 @@ impl ScanWalk<'_> {
         };
         // This reads the index as it is before the listing. Otherwise a file that another scan adds
         // meanwhile would look deleted.
-        let known = self.known.as_mut().map(|index| index.directory_now(path)).transpose()?;
-        let read_known = || known.map_or(Ok(HashMap::new()), |known| Ok(known.files()?));
-        let (opened, known) = self.timed_fs.run_and(path, list, read_known)?;
+        let known = self.known.as_mut().map(|index| index.directory_now(&path)).transpose()?;
+        let call = self.timed_fs.start(&path, list)?;
+        let known = known.map_or(Ok(HashMap::new()), |known| known.files())?;
+        Ok(AskedDirectory { path, known, call })
+    }
+
+    /// Sorts the entries of a directory. `None`: it does not answer.
+    fn listed(
+        &self,
+        path: PathBuf,
+        known: HashMap<OsString, KnownFile>,
+        opened: Option<io::Result<Opened>>,
+    ) -> SortedDirectory {
         let mut is_mount_point = false;
-        let (handle, mut listing) = match opened.unwrap_or_else(|| Err(timed_out())) {
+        let (handle, listing) = match opened.unwrap_or_else(|| Err(timed_out())) {
             Ok(opened) => {
                 is_mount_point = opened.is_mount_point;
-                let listing = self.list(path, standing, opened.entries, opened.error);
+                let listing = self.list(&path, self.standing(&path), opened.entries, opened.error);
                 (Some(opened.handle), listing)
             }
-            // Deleted since its parent was listed. The next scan will see that.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(Vec::new())),
             Err(error) => (None, Listing { error: Some(error), ..Listing::default() }),
         };
-        let vanished = self.vanished(path, standing, is_mount_point, (&known, &listing))?;
-        let directory = Arc::new(WorkDirectory { place: Place::InPlace, path: path.to_owned(), handle, known });
-        Ok(self.send_units(&directory, &mut listing, vanished).then_some(listing.directories))
+        SortedDirectory { path, known, handle, listing, is_mount_point }
+    }
+
+    /// Sends one directory. Returns false if the walk is over.
+    fn send_directory(&mut self, listed: SortedDirectory) -> Result<bool, Error> {
+        let SortedDirectory { path, known, handle, mut listing, is_mount_point } = listed;
+        // Deleted since its parent was listed. The next scan will see that.
+        if listing.error.as_ref().is_some_and(|error| handle.is_none() && error.kind() == io::ErrorKind::NotFound) {
+            return Ok(true);
+        }
+        let vanished = self.vanished(&path, self.standing(&path), is_mount_point, (&known, &listing))?;
+        let directory = Arc::new(WorkDirectory { place: Place::InPlace, path, handle, known });
+        Ok(self.send_units(&directory, &mut listing, vanished))
     }
 
     /// Returns the files of a directory that are gone, as far as this scan may say so.
@@ -298,9 +329,9 @@ impl ScanWalk<'_> {
             self.sort_in(path, standing, name, kind, &mut listing);
         }
         listing.files.sort_unstable_by(|one, other| one.name.cmp(&other.name));
-        listing.directories.sort_unstable();
+        Rc::make_mut(&mut listing.directories).sort_unstable();
         if !times.is_empty() {
-            listing.directories.sort_by_key(|name| Reverse(times.get(name).copied()));
+            Rc::make_mut(&mut listing.directories).sort_by_key(|name| Reverse(times.get(name).copied()));
         }
         listing.reports.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         listing
@@ -348,7 +379,7 @@ impl ScanWalk<'_> {
                 reason: reason.into(),
                 detail: Cow::Borrowed(""),
             }),
-            (None, FileType::Directory) => listing.directories.push(name),
+            (None, FileType::Directory) => Rc::make_mut(&mut listing.directories).push(name),
             (None, kind) => {
                 listing.files.push(WorkEntry { name, is_file: kind == FileType::RegularFile, waited_for: None })
             }
@@ -481,72 +512,6 @@ impl ScanWalk<'_> {
     }
 }
 
-/// A directory entry as the system returned it.
-struct RawEntry {
-    name: OsString,
-    kind: FileType,
-    /// Time of the last change, in seconds. Only for directories, and only if the order needs it.
-    time: Option<i64>,
-}
-
-/// A directory as the system returned it.
-struct Opened {
-    handle: OwnedFd,
-    entries: Vec<RawEntry>,
-    /// The error that ended reading early.
-    error: Option<io::Error>,
-    is_mount_point: bool,
-}
-
-impl Opened {
-    /// Reads from the file system all that the walk needs of a directory.
-    fn read(path: &Path, order: WalkOrder) -> io::Result<Self> {
-        let handle = open_directory(path)?;
-        let is_mount_point = prune::is_mount_point(&handle);
-        let mut entries = Vec::new();
-        let mut failure = None;
-        for entry in Dir::read_from(&handle)? {
-            let entry = match entry {
-                Ok(entry) => entry,
-                Err(error) => {
-                    failure = Some(error.into());
-                    break;
-                }
-            };
-            let name = entry.file_name().to_bytes();
-            if matches!(name, b"." | b"..") {
-                continue;
-            }
-            let kind = match entry.file_type() {
-                // Some file systems do not report the type here.
-                FileType::Unknown => match statat(&handle, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
-                    Ok(stat) => FileType::from_raw_mode(stat.st_mode),
-                    Err(_) => FileType::RegularFile, // and then the reader will say what is wrong with it
-                },
-                kind => kind,
-            };
-            let wants_time = order == WalkOrder::NewestFirst && kind == FileType::Directory;
-            let time = wants_time.then(|| time_of(&handle, OsStr::from_bytes(name)));
-            entries.push(RawEntry { name: OsString::from_vec(name.to_vec()), kind, time });
-        }
-        Ok(Self { handle, entries, error: failure, is_mount_point })
-    }
-}
-
-fn timed_out() -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, "the directory does not answer")
-}
-
-/// When an entry was last added to a directory or removed from it, in seconds. The smallest number
-/// if that is unknown.
-fn time_of(parent: impl AsFd, name: &OsStr) -> i64 {
-    // The type differs between systems.
-    #[expect(clippy::allow_attributes, reason = "whether the conversion does anything depends on the system")]
-    #[allow(clippy::useless_conversion, clippy::unnecessary_fallible_conversions, reason = "see above")]
-    statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
-        .map_or(i64::MIN, |stat| i64::try_from(stat.st_mtime).unwrap_or(i64::MIN))
-}
-
 /// Whether a path no longer has a directory (or an archive file). If the system gives no clear
 /// answer, it still exists.
 fn is_gone(place: Place, path: &Path) -> bool {
@@ -556,11 +521,6 @@ fn is_gone(place: Place, path: &Path) -> bool {
         Ok(metadata) => !(if is_archive { metadata.is_file() } else { metadata.is_dir() }),
         Err(error) => matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
     }
-}
-
-fn open_directory(path: &Path) -> io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(openat(CWD, path, flags, Mode::empty())?)
 }
 
 /// The entries that the index has and a complete listing does not have, sorted.

@@ -9,6 +9,7 @@
 //! ([`MAX_GIVEN_UP`]).
 
 use std::cell::RefCell;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
+use super::depth::{Depth, DepthSample, Jobs};
 use super::work::{UnitResult, WorkEntry, WorkUnit};
 use super::{Error, Stop};
 
@@ -211,18 +213,27 @@ pub(super) trait ReaderPool: Clone + Send + 'static {
 
     /// Drops the units in the queue, since there may be no readers left.
     fn drop_waiting(&self);
+
+    /// Whether units wait in the queue.
+    fn has_waiting(&self) -> bool;
+
+    /// Takes note that there are so many more readers.
+    fn grown_by(&self, readers: usize);
 }
 
 /// Watches the readers of a scan.
 pub(super) struct Watchdog<R> {
     readers_of_scan: R,
     limit: Limit,
+    depth: Depth,
+    /// Readers that were started, given up ones included.
+    started: usize,
     readers: Vec<(Arc<ReaderSlot>, u64, Instant)>,
 }
 
 impl<R: ReaderPool> Watchdog<R> {
-    pub(super) const fn new(readers_of_scan: R, limit: Limit) -> Self {
-        Self { readers_of_scan, limit, readers: Vec::new() }
+    pub(super) const fn new(readers_of_scan: R, limit: Limit, jobs: Jobs) -> Self {
+        Self { readers_of_scan, limit, depth: Depth::new(jobs), started: 0, readers: Vec::new() }
     }
 
     /// Starts a reader. `first` is its first unit, if it takes over one.
@@ -230,8 +241,9 @@ impl<R: ReaderPool> Watchdog<R> {
         let slot = Arc::<ReaderSlot>::default();
         let (readers, own) = (self.readers_of_scan.clone(), Arc::clone(&slot));
         std::thread::Builder::new()
-            .name(format!("scan reader {}", self.readers.len()))
+            .name(format!("scan reader {}", self.started))
             .spawn(move || readers.run(&own, first))?;
+        self.started += 1;
         self.readers.push((slot, 0, Instant::now()));
         Ok(())
     }
@@ -254,11 +266,30 @@ impl<R: ReaderPool> Watchdog<R> {
             for number in hanging.into_iter().rev() {
                 self.replace(number);
             }
+            if self.depth.is_due(now) {
+                self.grow(now);
+            }
             if self.limit.check().is_err() {
                 // There may be no readers left. The collector waits for the units, so drop them.
                 self.readers_of_scan.drop_waiting();
             }
         }
+    }
+
+    /// Starts more readers if the storage needs them.
+    fn grow(&mut self, now: Instant) {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let more = self.depth.take(DepthSample {
+            at: now,
+            processor: Duration::try_from(time).unwrap_or_default().div_f64(processors as f64),
+            // Each file is a step. So is the end of a unit, which changes no decision.
+            files: self.readers.iter().map(|(slot, ..)| slot.at.load(Relaxed) >> 32).sum(),
+            some_wait: self.readers_of_scan.has_waiting(),
+        });
+        // If no thread can start, the others go on.
+        let started = (0..more).take_while(|_| self.start_reader(None).is_ok()).count();
+        self.readers_of_scan.grown_by(started);
     }
 
     fn replace(&mut self, number: usize) {
@@ -293,15 +324,24 @@ impl<R: ReaderPool> Watchdog<R> {
 
 type FsJob = Box<dyn FnOnce() + Send>;
 
-/// Calls the file system on another thread, and gives the thread up if it hangs.
+/// Calls the file system on other threads, and gives a thread up if it hangs.
 pub(super) struct TimedFs {
     limit: Limit,
-    worker: Option<Sender<FsJob>>,
+    /// Threads with nothing to do.
+    idle: Vec<Sender<FsJob>>,
+}
+
+/// A call of the file system that was started.
+pub(super) struct StartedCall<T> {
+    path: PathBuf,
+    begun: Instant,
+    answered: Receiver<T>,
+    worker: Sender<FsJob>,
 }
 
 impl TimedFs {
     pub(super) const fn new(limit: Limit) -> Self {
-        Self { limit, worker: None }
+        Self { limit, idle: Vec::new() }
     }
 
     /// Runs `work`, which accesses `path`. Returns `None` if it hangs or a stop was requested
@@ -311,40 +351,52 @@ impl TimedFs {
         path: &Path,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<Option<T>, Error> {
-        self.run_and(path, work, || Ok(())).map(|(answer, ())| answer)
+        let call = self.start(path, work)?;
+        Ok(self.wait(call))
     }
 
-    /// Like [`Self::run`], and runs `meanwhile` on this thread at the same time.
-    pub(super) fn run_and<T: Send + 'static, U>(
+    /// Starts `work`, which accesses `path`, on a thread of its own.
+    pub(super) fn start<T: Send + 'static>(
         &mut self,
         path: &Path,
         work: impl FnOnce() -> T + Send + 'static,
-        meanwhile: impl FnOnce() -> Result<U, Error>,
-    ) -> Result<(Option<T>, U), Error> {
+    ) -> Result<StartedCall<T>, Error> {
         let (answer, answered) = bounded(1);
         let job: FsJob = Box::new(move || {
             // If this thread was given up, nobody reads the answer.
             let _unwanted = answer.send(work());
         });
-        let worker = match &self.worker {
+        let worker = match self.idle.pop() {
             Some(worker) => worker,
-            None => self.worker.insert(start_worker()?),
+            None => start_worker()?,
         };
         let _lost = worker.send(job);
-        let begun = Instant::now();
-        let done = meanwhile()?;
+        Ok(StartedCall { path: path.to_owned(), begun: Instant::now(), answered, worker })
+    }
+
+    /// The answer to a call, if it is there.
+    pub(super) fn take<T>(&mut self, call: &StartedCall<T>) -> Option<T> {
+        let answer = call.answered.try_recv().ok()?;
+        self.idle.push(call.worker.clone());
+        Some(answer)
+    }
+
+    /// Waits for the answer to a call. Returns `None` as [`Self::run`] does.
+    pub(super) fn wait<T>(&mut self, call: StartedCall<T>) -> Option<T> {
         loop {
-            match answered.recv_timeout(NAP) {
-                Ok(answer) => return Ok((Some(answer), done)),
+            match call.answered.recv_timeout(NAP) {
+                Ok(answer) => {
+                    self.idle.push(call.worker);
+                    return Some(answer);
+                }
                 // The thread panicked. Treat it like a hang.
                 Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) if begun.elapsed() >= self.limit.now() => break,
+                Err(RecvTimeoutError::Timeout) if call.begun.elapsed() >= self.limit.now() => break,
                 Err(RecvTimeoutError::Timeout) => {}
             }
         }
-        self.worker = None;
-        self.limit.give_up(path.to_owned(), begun.elapsed());
-        Ok((None, done))
+        self.limit.give_up(call.path, call.begun.elapsed());
+        None
     }
 }
 

@@ -2,11 +2,11 @@
 //!
 //! The thread hands over its answers whenever the channel is free, and gathers answers otherwise.
 //! After each piece the sender pauses for a moment, unless a large piece is there or the query has
-//! ended. So the first answer goes out at once, and a fast query fills whole writes. A peer that reads
-//! slowly fills no memory, and delays neither the index nor other queries. After a while, or when
-//! others wait for their turn, its answers go to a file ([`AnswerBacklog`]). The query then runs to
-//! its end and releases its turn, its thread and its reader. The answers in the file go out as the
-//! peer takes them.
+//! ended. So the first answer goes out at once, and a fast query fills whole writes. A peer that
+//! reads slowly fills no memory, and delays neither the index nor other queries. After a while, or
+//! when others wait for their turn, its answers go to a file ([`AnswerBacklog`]). The query then
+//! runs to its end and releases its turn, its thread and its reader. The answers in the file go out
+//! as the peer takes them.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -42,9 +42,9 @@ const GATHERED_BYTES: usize = 64 * 1024;
 /// The same limit for a peer without memory left.
 const FEW_GATHERED_BYTES: usize = 16 * 1024;
 
-/// Pause after a piece of answers. To send a piece takes longer than to find an answer. On one processor
-/// 109,091 answers went out in 27,836 pieces without a pause, and in 2,700 with it. Larger: answers of a
-/// slow query come later. Smaller: more pieces.
+/// Pause after a piece of answers. To send a piece takes longer than to find an answer. On one
+/// processor 109,091 answers went out in 27,836 pieces without a pause, and in 2,700 with it.
+/// Larger: answers of a slow query come later. Smaller: more pieces.
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// Bytes of a piece that ends the pause.

@@ -208,7 +208,7 @@ fn what_has_been_read_and_would_be_lost_with_the_process_is_bounded() {
     const JOBS: usize = 4;
     const FILES: u64 = 30_000;
     let mut archive = Archive::new();
-    archive.options.jobs = JOBS;
+    archive.options.jobs = Jobs::fixed(JOBS);
     for directory in 0..30 {
         for number in 0..FILES as u32 / 30 {
             archive.write(format!("d{directory}/{number}"), directory * 1000 + number);

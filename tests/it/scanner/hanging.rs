@@ -25,7 +25,7 @@ impl Drop for Hanging {
 
 fn with_files(jobs: usize) -> Archive {
     let mut archive = Archive::new();
-    archive.options.jobs = jobs;
+    archive.options.jobs = Jobs::fixed(jobs);
     archive.options.read_timeout = Duration::from_millis(200);
     for number in 0..30 {
         archive.write(format!("d{}/{number:02}", number / 10), number);

@@ -22,7 +22,9 @@ use dcmdex::model::clock::Clock;
 use dcmdex::model::declared::DeclaredSet;
 use dcmdex::model::find::FindRequest;
 use dcmdex::model::level::{InformationModel, QueryRetrieveLevel};
-use dcmdex::scanner::{Filter, Options, Rate, Roots, ScanEvent, ScanTarget, Stop, Summary, Vanished, WalkOrder, scan};
+use dcmdex::scanner::{
+    Filter, Jobs, Options, Rate, Roots, ScanEvent, ScanTarget, Stop, Summary, Vanished, WalkOrder, scan,
+};
 
 use crate::util::objects;
 
@@ -60,7 +62,7 @@ impl Archive {
         let root = directory.path().canonicalize().unwrap();
         std::fs::create_dir(root.join("tree")).unwrap();
         let options = Options {
-            jobs: 4,
+            jobs: Jobs::fixed(4),
             full: false,
             filter: Filter::default(),
             order: WalkOrder::Name,

@@ -68,7 +68,7 @@ fn what_wrote_files_before_there_was_a_file_format_is_read() {
 #[test]
 fn what_changes_under_the_scan_is_read_as_it_is_or_named_and_right_after_the_next_scan() {
     let mut archive = Archive::new();
-    archive.options.jobs = 1;
+    archive.options.jobs = Jobs::fixed(1);
     for number in 1..6 {
         archive.write(format!("{number}"), number);
     }

@@ -5,8 +5,9 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
+use std::sync::Barrier;
 
-use dcmdex::scanner::{Error, Roots, UNIT_FILES};
+use dcmdex::scanner::{BeforeListing, Error, Roots, UNIT_FILES};
 
 use super::*;
 
@@ -192,7 +193,7 @@ fn neither_the_report_nor_the_index_depends_on_the_number_of_threads() {
     let mut results = Vec::new();
     for jobs in [1, 3, 32] {
         let mut archive = Archive::new();
-        archive.options.jobs = jobs;
+        archive.options.jobs = Jobs::fixed(jobs);
         let told = archive.scan_paths(&paths);
         let index = archive.index().to_owned();
         let dump = std::process::Command::new("sqlite3")
@@ -209,4 +210,22 @@ fn neither_the_report_nor_the_index_depends_on_the_number_of_threads() {
         let differences: Vec<_> = one.iter().zip(other).filter(|(one, other)| one != other).take(3).collect();
         assert!(differences.is_empty() && one.len() == other.len(), "{differences:#?}");
     }
+}
+
+#[test]
+fn several_directories_are_listed_at_a_time() {
+    let mut archive = Archive::new();
+    for number in 0..4 {
+        archive.write(format!("d{number}/file"), number);
+    }
+    // No directory answers before another one was asked for as well.
+    let two = Arc::new(Barrier::new(2));
+    let root = archive.root();
+    archive.options.before_listing = BeforeListing(Some(Arc::new(move |directory: &Path| {
+        if directory != root {
+            two.wait();
+        }
+    })));
+    let told = archive.scan();
+    assert_eq!((told.numbers(), told.summary.directories), ((4, 4, 0, 0, 0, 0), 5));
 }
