@@ -64,10 +64,12 @@ pub(super) fn entry(
     for (name, value, origin) in fields {
         let Some(key) = table.keys.iter().find(|key| key.name == name) else {
             let near = table.keys.iter().map(|key| (strsim::damerau_levenshtein(&name, key.name), key.name)).min();
-            let hint = near.filter(|(distance, _)| *distance <= 2).map(|(_, name)| format!("; did you mean `{name}`?"));
-            let hint = hint.unwrap_or_default();
-            problems
-                .push(SettingProblem { origin, message: format!("unknown setting `{name}` of {}{hint}", table.one) });
+            let hint = match near {
+                Some((0..=2, near)) => format!("did you mean `{near}`?"),
+                Some(_) | None => known_settings(table.keys.iter().map(|key| key.name)),
+            };
+            let message = format!("unknown setting `{name}` of {}; {hint}", table.one);
+            problems.push(SettingProblem { origin, message });
             continue;
         };
         match value {
@@ -80,6 +82,12 @@ pub(super) fn entry(
         }
     }
     FileEntry { origin, fields: known }
+}
+
+/// The names that a table knows, for whoever wrote another one.
+pub(super) fn known_settings<'n>(names: impl Iterator<Item = &'n str>) -> String {
+    let names: Vec<String> = names.map(|name| format!("`{name}`")).collect();
+    format!("it can be {}", names.join(", "))
 }
 
 /// The table of declarations.

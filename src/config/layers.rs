@@ -8,7 +8,7 @@ use toml::Value;
 use toml::de::{DeTable, DeValue};
 
 use super::SettingProblem;
-use super::entries::{EntryTable, FileEntry, entry};
+use super::entries::{EntryTable, FileEntry, entry, known_settings};
 use super::key::{Key, KeyOf, PEERS, SettingValue, VARIABLE_PREFIX, parse_value};
 use super::keys::KEYS;
 use crate::config::Origin;
@@ -183,7 +183,8 @@ impl Layers {
         } else if let Some(key) = Key::by_path(path) {
             key.default_value()
         } else {
-            let hint = suggestion(path).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
+            let near = suggestion(path).map(|name| format!("; did you mean `{name}`?"));
+            let hint = near.or_else(|| beside(path)).unwrap_or_default();
             problems.push(SettingProblem { origin, message: format!("unknown setting `{path}`{hint}") });
             return;
         };
@@ -281,6 +282,14 @@ fn suggestion(path: &str) -> Option<&'static str> {
     (distance <= 1 + path.len() / 6).then_some(name)
 }
 
+/// The settings of the table that an unknown name is in.
+fn beside(path: &str) -> Option<String> {
+    let (table, _) = path.rsplit_once('.')?;
+    let mut names = KEYS.iter().filter_map(|key| key.path.strip_prefix(table)?.strip_prefix('.')).peekable();
+    names.peek()?;
+    Some(format!("; {}", known_settings(names)))
+}
+
 /// Parses the text of a variable as a value of the same type as `like`. Commas separate the items
 /// of a list.
 fn read_as(text: &str, like: &Value) -> Option<Value> {
@@ -369,6 +378,10 @@ mod tests {
         );
         assert_eq!(with_file("jobs = 1").1, ["dcmdex.toml:1: unknown setting `jobs`; did you mean `scan.jobs`?"]);
         assert_eq!(with_file("[colours]").1, ["dcmdex.toml:1: unknown setting `colours`"]);
+        let of_a_table = with_file("[event_log]\ncolour = 1").1;
+        assert_eq!(of_a_table.len(), 1);
+        let start = "dcmdex.toml:2: unknown setting `event_log.colour`; it can be `enabled`, ";
+        assert!(of_a_table[0].starts_with(start) && of_a_table[0].contains("`keep_days`"), "{of_a_table:?}");
     }
 
     #[test]

@@ -273,6 +273,11 @@ mod tests {
                 "[[peer]]\nae_title = \"A\"\nadresses = []\n",
                 "f:3: unknown setting `adresses` of a peer; did you mean `addresses`?",
             ),
+            (
+                "[[peer]]\nae_title = \"A\"\ncolour = 1\n",
+                "f:3: unknown setting `colour` of a peer; it can be `ae_title`, `addresses`, `services`, \
+                 `max_associations`, `host`, `tls`, `certificates`, `port`, `worklist_of`, `character_set`",
+            ),
             ("[[peer]]\nae_title = 1\n", "f:2: `ae_title` is written as in \"CT1\"\nf:1: a peer needs an `ae_title`"),
             (
                 "[[peer]]\nae_title = \"A\\\\B\"\n",

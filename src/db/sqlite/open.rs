@@ -56,6 +56,10 @@ pub(super) fn open(path: &Path, access: Access) -> Result<Connection, Error> {
     if !exists && !writer {
         return Err(Error::Missing { path: path.to_owned() });
     }
+    // SQLite takes a file of one byte for an empty one, and a writer would make an index of it.
+    if exists && path.metadata().is_ok_and(|found| found.len() == 1) {
+        return Err(Error::NotAnIndex { path: path.to_owned() });
+    }
     if writer && let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         files::make_directory(parent)?;
     }

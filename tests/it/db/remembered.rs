@@ -148,6 +148,11 @@ fn a_reader_says_when_a_file_is_no_index() {
     let other = dir.path().join("notes.txt");
     std::fs::write(&other, "these are notes, and more than sixteen bytes of them. ".repeat(100)).unwrap();
     assert!(matches!(Reader::open(&other), Err(Error::NotAnIndex { .. })));
+    // SQLite takes this one for an empty database.
+    std::fs::write(&other, "1").unwrap();
+    assert!(matches!(Reader::open(&other), Err(Error::NotAnIndex { .. })));
+    assert!(matches!(Writer::open(&other, WriterOptions::default()), Err(Error::NotAnIndex { .. })));
+    assert_eq!(std::fs::read(&other).unwrap(), b"1");
 }
 
 #[test]
