@@ -475,26 +475,31 @@ impl Collector<'_> {
         }
         let seen = self.seen.take().unwrap_or_default();
         let was_seen = |uid: &str| seen.contains(&xxh3_64(uid.as_bytes()));
+        let prunes = self.options.vanished == Vanished::Prune;
         let (writer, summary) = (self.writer, &mut self.summary);
-        let moved = &mut |place: Place, directory: &Path, vanished: Vec<OsString>| {
+        let on_gone = &mut |place: Place, directory: &Path, gone: prune::GoneFiles| {
             match writer {
                 Some(writer) => writer.scanned(ScannedDirectory {
                     place,
                     directory: directory.to_owned(),
                     files: Vec::new(),
                     complete: false,
-                    vanished,
-                    missing: Vec::new(),
+                    vanished: gone.moved,
+                    missing: gone.missing,
                     returned: Vec::new(),
                 })?,
-                None => summary.removed += vanished.len() as u64,
+                None if prunes => summary.removed += gone.moved.len() as u64,
+                None => {}
             }
             Ok(())
         };
         // A stop request does not interrupt this step.
-        let left = prune::find_moved(&mut known, &suspects, &Stop::default(), &was_seen, moved)?;
+        let left = prune::find_moved(&mut known, &suspects, &Stop::default(), &was_seen, on_gone)?;
         for not_pruned in &left {
             self.summary.missing += not_pruned.files;
+            if !prunes {
+                continue;
+            }
             self.summary.not_pruned += not_pruned.files;
             (self.on_event)(ScanEvent::NotPruned(not_pruned));
         }

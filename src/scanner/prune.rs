@@ -6,7 +6,7 @@
 //! ([`Vanished::PruneEmptied`]). One case differs: if a file has moved from there to another place,
 //! the scan deletes its old entry.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -135,10 +135,16 @@ impl Guard {
         known: Option<&mut Reader>,
     ) -> Result<Option<(PathBuf, Mounted)>, db::Error> {
         let news = self.mounted(listed.path, listed.is_mount_point);
-        if let (Vanished::Prune, Some(known)) = (self.vanished, known)
-            && !self.covers(listed.path)
-            && let Some(why) = self.why(listed, known)?
-        {
+        if self.covers(listed.path) {
+            return Ok(news);
+        }
+        let why = match (self.vanished, known) {
+            (Vanished::Prune, Some(known)) => self.why(listed, known)?,
+            // Nothing is deleted, but what lies on a disk that is not mounted is not missing.
+            (Vanished::Keep, Some(_)) => self.is_unmounted(listed).then_some(Why::NotMounted),
+            (Vanished::Prune | Vanished::Keep, None) | (Vanished::PruneEmptied, _) => None,
+        };
+        if let Some(why) = why {
             self.suspect(listed.path, why);
         }
         Ok(news)
@@ -181,13 +187,18 @@ impl Guard {
     }
 
     fn suspect(&mut self, path: &Path, why: Why) {
-        if self.vanished == Vanished::Prune && !self.covers(path) {
+        if self.vanished != Vanished::PruneEmptied && !self.covers(path) {
             self.suspects.push(Suspect { path: path.to_owned(), why });
         }
     }
 
+    /// Whether an earlier scan saw a file system there that is not mounted now.
+    fn is_unmounted(&self, listed: &ListedDirectory<'_>) -> bool {
+        self.mount_points.contains(listed.path) && !listed.is_mount_point
+    }
+
     fn why(&self, listed: &ListedDirectory<'_>, known: &mut Reader) -> Result<Option<Why>, db::Error> {
-        if self.mount_points.contains(listed.path) && !listed.is_mount_point {
+        if self.is_unmounted(listed) {
             return Ok(Some(Why::NotMounted));
         }
         let is_root = listed.is_root || listed.is_mount_point;
@@ -261,18 +272,27 @@ fn lies_there(location: &Location) -> bool {
     }
 }
 
-/// Takes the files of a directory that now exist elsewhere.
-type OnMoved<'a> = dyn FnMut(Place, &Path, Vec<OsString>) -> Result<(), super::Error> + 'a;
+/// Files of a directory or archive file that are not there, below a suspect.
+#[derive(Default)]
+pub(super) struct GoneFiles {
+    /// Those that now exist elsewhere.
+    pub(super) moved: Vec<OsString>,
+    /// Those that the index takes for accessible, and that are not on a disk that is not mounted.
+    pub(super) missing: Vec<OsString>,
+}
+
+/// Takes the files of a directory that are not there.
+type OnGone<'a> = dyn FnMut(Place, &Path, GoneFiles) -> Result<(), super::Error> + 'a;
 
 /// Checks the files of the index that are missing below the suspects. All other files must be in
-/// the index before. Calls `moved` with the files of a directory that now exist elsewhere. Returns
-/// the suspects that still have missing files.
+/// the index before. Calls `on_gone` for each directory with such files, if it has to change.
+/// Returns the suspects that still have missing files.
 pub(super) fn find_moved(
     known: &mut Reader,
     suspects: &[Suspect],
     stop: &Stop,
     was_seen: &dyn Fn(&str) -> bool,
-    moved: &mut OnMoved<'_>,
+    on_gone: &mut OnGone<'_>,
 ) -> Result<Vec<NotPruned>, super::Error> {
     let is_suspect = |path: &Path| suspects.iter().any(|suspect| path.starts_with(&suspect.path));
     let mut left = Vec::new();
@@ -283,7 +303,8 @@ pub(super) fn find_moved(
             if place == Place::Archive && directory.is_file() {
                 return Ok(true);
             }
-            let mut names = Vec::new();
+            let mut gone = GoneFiles::default();
+            let noted = noted_as_missing(known, place, directory)?;
             for LocatedInstance { location, sop_instance_uid: uid, .. } in known.located_instances(place, directory)? {
                 let name = location.file_name;
                 if place == Place::InPlace && directory.join(&name).symlink_metadata().is_ok() {
@@ -291,13 +312,16 @@ pub(super) fn find_moved(
                 }
                 let mut elsewhere = known.locations(&uid)?.into_iter();
                 if was_seen(&uid) || elsewhere.any(|other| !is_suspect(&other.directory) && lies_there(&other)) {
-                    names.push(name);
-                } else {
-                    files += 1;
+                    gone.moved.push(name);
+                    continue;
+                }
+                files += 1;
+                if suspect.why != Why::NotMounted && !noted.contains(&name) {
+                    gone.missing.push(name);
                 }
             }
-            if !names.is_empty()
-                && let Err(error) = moved(place, directory, names)
+            if !(gone.moved.is_empty() && gone.missing.is_empty())
+                && let Err(error) = on_gone(place, directory, gone)
             {
                 failure = Some(error);
             }
@@ -311,6 +335,23 @@ pub(super) fn find_moved(
         }
     }
     Ok(left)
+}
+
+/// The files of a directory or archive file of which the index knows that they are missing.
+fn noted_as_missing(known: &mut Reader, place: Place, directory: &Path) -> Result<HashSet<OsString>, db::Error> {
+    let mut noted = HashSet::new();
+    let mut note = |name: OsString, file: db::KnownFile| {
+        if file.missing {
+            noted.insert(name);
+        }
+    };
+    match place {
+        Place::Archive => known.archive_members(directory, &mut note)?,
+        Place::InPlace | Place::Managed | Place::MetadataOnly => {
+            known.directory_files(directory)?.into_iter().for_each(|(name, file)| note(name, file));
+        }
+    }
+    Ok(noted)
 }
 
 /// Whether an open directory is a mount point. False if the system cannot tell.

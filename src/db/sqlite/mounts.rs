@@ -1,7 +1,7 @@
-//! Whether the file systems that scans have seen are mounted. No file system that may not answer is
-//! asked.
+//! Whether the file systems and the directories that scans have seen are there. No file system that
+//! may not answer is asked.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, TryRecvError};
@@ -31,14 +31,16 @@ pub(super) struct Mounts {
 }
 
 impl Mounts {
-    /// Returns the places where scans have seen a file system: first those where none is mounted
-    /// now, then those where one is.
+    /// Returns what scans have seen and is away: places where no file system is mounted now, and
+    /// scanned paths that are gone. The places where one is mounted come second.
     pub(super) fn current(&mut self, connection: &Connection) -> rusqlite::Result<(&[PathBuf], &[PathBuf])> {
         if self.since.is_none_or(|since| since.elapsed() >= HOLDS) {
             let mut statement = connection.prepare_cached("SELECT path FROM mount_point ORDER BY path")?;
             let rows = statement.query_map([], |row| Ok(PathBuf::from(path_from_sql(row.get_ref(0)?)?)))?;
             let known = rows.collect::<rusqlite::Result<Vec<_>>>()?;
-            let unmounted = if known.is_empty() { Vec::new() } else { not_mounted(known.clone()) };
+            let mut unmounted = if known.is_empty() { Vec::new() } else { not_mounted(known.clone()) };
+            let gone = scanned_roots(connection)?.into_iter().filter(|root| is_gone(root, &known));
+            unmounted.extend(gone);
             self.changes += i64::from(self.since.is_some() && unmounted != self.unmounted);
             self.unmounted = unmounted;
             self.mounted = known.into_iter().filter(|path| !self.unmounted.contains(path)).collect();
@@ -53,6 +55,30 @@ impl Mounts {
         self.current(connection)?;
         Ok(self.changes)
     }
+}
+
+/// Different sets of paths of the last scans whose roots are looked at.
+const LOOKED_AT_SCANS: i64 = 64;
+
+/// The paths that the last scans were told to scan.
+fn scanned_roots(connection: &Connection) -> rusqlite::Result<BTreeSet<PathBuf>> {
+    let sql = "SELECT roots FROM scan GROUP BY roots ORDER BY max(id) DESC LIMIT ?1";
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map([LOOKED_AT_SCANS], |row| row.get::<_, String>(0))?;
+    let mut roots = BTreeSet::new();
+    for row in rows {
+        // A path that is no UTF-8 is not noted exactly.
+        let paths: Vec<String> = serde_json::from_str(&row?).unwrap_or_default();
+        let exact = paths.into_iter().filter(|path| !path.contains(char::REPLACEMENT_CHARACTER));
+        roots.extend(exact.map(PathBuf::from));
+    }
+    Ok(roots)
+}
+
+/// Whether a scanned path is gone from the file system of the machine itself. One that scans have
+/// seen mounted is not asked, because a server that is gone does not answer.
+fn is_gone(root: &Path, mount_points: &[PathBuf]) -> bool {
+    !mount_points.iter().any(|mounted| root.starts_with(mounted)) && matches!(root.try_exists(), Ok(false))
 }
 
 /// The probe of this process for paths that the table of mounts does not have.
@@ -169,7 +195,12 @@ mod tests {
     #[test]
     fn a_look_that_finds_other_mounts_is_counted() {
         let connection = Connection::open_in_memory().unwrap();
-        connection.execute_batch("CREATE TABLE mount_point (path); INSERT INTO mount_point VALUES ('/proc')").unwrap();
+        connection
+            .execute_batch(
+                "CREATE TABLE scan (id, roots); CREATE TABLE mount_point (path); \
+                 INSERT INTO mount_point VALUES ('/proc')",
+            )
+            .unwrap();
         let mut mounts = Mounts::default();
         let mut look = |sql: &str| {
             connection.execute_batch(sql).unwrap();

@@ -289,3 +289,22 @@ fn what_lies_on_a_disk_that_is_not_mounted_is_offline_unless_a_copy_is_there() {
     writer.close().unwrap();
     assert_eq!(availability(Study), ["UNAVAILABLE"]);
 }
+
+#[test]
+fn what_lies_below_a_scanned_directory_that_is_gone_is_offline() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index.db");
+    let archive = dir.path().join("archive");
+    let availability = || find(&index, &request(Study, &[InstanceAvailability]));
+    std::fs::create_dir(&archive).unwrap();
+    let inside = archive.join("ct");
+    scan_at(&index, 1, inside.to_str().unwrap(), vec![file("a", record("1.1", "1.1.1", "1.1.1.1", &[]))]);
+    let writer = writer_at(&index, 2);
+    writer.handle().begin_scan(serde_json::json!([archive.to_str()]).to_string()).unwrap();
+    writer.close().unwrap();
+    assert_eq!(availability(), [["ONLINE"]], "nobody looks for single files and directories");
+    std::fs::remove_dir(&archive).unwrap();
+    assert_eq!(availability(), [["OFFLINE"]]);
+    std::fs::create_dir(&archive).unwrap();
+    assert_eq!(availability(), [["ONLINE"]]);
+}

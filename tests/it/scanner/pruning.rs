@@ -21,6 +21,14 @@ fn empty(directory: &Path) {
     fs::create_dir(directory).unwrap();
 }
 
+/// The availability of all instances, as queries answer it, sorted.
+fn availability(archive: &Archive) -> Vec<String> {
+    let request = crate::db::request(QueryRetrieveLevel::Image, &[AttributeId::InstanceAvailability]);
+    let mut found: Vec<String> = crate::db::find(archive.index(), &request).into_iter().flatten().collect();
+    found.sort();
+    found
+}
+
 fn not_pruned(told: &Told) -> Vec<&str> {
     told.events.iter().filter(|event| event.starts_with("not-pruned")).map(String::as_str).collect()
 }
@@ -34,6 +42,7 @@ fn nothing_is_dropped_below_a_root_that_is_empty_unless_that_is_meant() {
         assert_eq!(not_pruned(&told), ["not-pruned  empty 4"]);
         assert_eq!((told.summary.removed, told.summary.missing, told.summary.not_pruned), (0, 4, 4));
         assert_eq!(archive.instances().len(), 4);
+        assert_eq!(availability(&archive), ["UNAVAILABLE"; 4], "kept, and nobody can have it");
     }
     archive.options.vanished = Vanished::Keep;
     let told = archive.scan();
@@ -164,6 +173,12 @@ fn what_lies_on_a_disk_that_is_not_mounted_stays() {
     archive.write("disk/1.old", 2);
     let told = archive.scan();
     assert_eq!(not_pruned(&told), ["not-pruned disk not-mounted 1"]);
+    for vanished in [Vanished::Keep, Vanished::Prune] {
+        archive.options.vanished = vanished;
+        let told = archive.scan();
+        assert_eq!((told.summary.missing, told.summary.removed), (1, 0));
+        assert_eq!(availability(&archive), ["OFFLINE", "OFFLINE", "ONLINE"], "{vanished:?}: the disk may come back");
+    }
     // Nor is its being gone, as with an automounter.
     fs::remove_dir_all(archive.path("disk")).unwrap();
     assert_eq!(not_pruned(&archive.scan()), ["not-pruned disk not-mounted 2"]);

@@ -22,7 +22,8 @@ pub(super) struct Obstacles {
     without_object: Option<i64>,
     /// Whether files were gone when a scan looked.
     some_are_missing: bool,
-    /// Places where a file system is not mounted, and where below them one is.
+    /// Places where a file system is not mounted and scanned paths that are gone, each with where
+    /// below it a file system is mounted.
     unmounted: Vec<(PathBuf, Vec<PathBuf>)>,
 }
 
