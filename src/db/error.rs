@@ -133,6 +133,12 @@ pub enum Error {
         /// What differs.
         detail: String,
     },
+    /// An index file cannot be merged with another one.
+    #[error("it has {what}, which a merge cannot take along")]
+    NotMergeable {
+        /// What it has.
+        what: &'static str,
+    },
     /// The index could not be copied.
     #[error("could not copy the index to {}", to.display())]
     Copy {

@@ -30,11 +30,13 @@ use crate::model::declared::DeclaredSet;
 use crate::model::find::FindRequest;
 use crate::model::record::InstanceRecord;
 
+pub use super::sqlite::{
+    FrozenIndex, IndexHold, KeptStudies, SCHEMA_VERSION, WriterOptions, checksum_of, compact, freeze, frozen,
+    keep_studies, take_in, thaw,
+};
 pub use index_files::IndexFiles;
 use index_path::wants_sqlite;
 pub use index_path::{copy_index, directory_beside, files_of, is_on_server, may_exist, only_file_of, shown_path};
-
-pub use super::sqlite::{FrozenIndex, IndexHold, SCHEMA_VERSION, WriterOptions, checksum_of, freeze, frozen, thaw};
 
 /// Questions to an index, of one file, of several, or in a database.
 pub type Reader = Federation<IndexReader>;
@@ -58,6 +60,14 @@ impl Reader {
     /// Fails as [`Self::open`] does.
     pub fn open_copy(index: &Path) -> Result<Self, Error> {
         Self::of_files(files_of(index)?, SqliteReader::open_copy)
+    }
+
+    /// Opens copies of index files, which answer as one and which nobody writes.
+    ///
+    /// # Errors
+    /// Fails as [`Self::open`] does.
+    pub fn open_copies(files: &[PathBuf]) -> Result<Self, Error> {
+        Self::of_files(files.to_vec(), SqliteReader::open_copy)
     }
 
     fn of_files(files: Vec<PathBuf>, open: impl Fn(&Path) -> Result<SqliteReader, Error>) -> Result<Self, Error> {

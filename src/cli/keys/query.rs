@@ -3,19 +3,20 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 
 use super::asked::{AskedColumn, FindKeys, KeyReader};
 use super::hints;
 use crate::config::Config;
 use crate::db::open::Reader;
 use crate::db::{ScanLedger, Search};
+use crate::model::attribute::AttributeId;
 use crate::model::clock::Clock;
 use crate::model::find::{FindAnswer, FindRequest};
 use crate::model::level::{InformationModel, QueryRetrieveLevel};
 use crate::model::location::Location;
 use crate::model::matching::MatchingError;
-use crate::qr::{self, FindError, NegotiatedOptions};
+use crate::qr::{self, FindError, NegotiatedOptions, QueryStop};
 
 /// Parses a level, and lists the levels for completions.
 #[derive(Clone)]
@@ -62,6 +63,32 @@ pub(in crate::cli) fn query(level: QueryRetrieveLevel, keys: &[&str], config: &C
         bail!("{} cannot be matched", qr::keys::keyword(*tag));
     }
     Ok(query)
+}
+
+/// The values of these attributes in all answers to a query.
+///
+/// # Errors
+/// If a key cannot be matched or answered, and that of the index.
+pub(in crate::cli) fn values_of_answers<const N: usize>(
+    reader: &mut Reader,
+    level: QueryRetrieveLevel,
+    keys: &[String],
+    returned: [AttributeId; N],
+    config: &Config,
+) -> anyhow::Result<Vec<[String; N]>> {
+    let query = query_of_keys(level, keys, &returned.map(|id| id.attribute().keyword), config)?;
+    let at = |request: &FindRequest, id| request.return_keys.iter().position(|key| key.attribute == id);
+    let mut places = [0; N];
+    for (place, id) in places.iter_mut().zip(returned) {
+        *place = at(&query.request, id).context("a column has no value in the answers")?;
+    }
+    let mut found = Vec::new();
+    let stop = QueryStop::new(reader);
+    qr::run(reader, &query, &stop, |answer| {
+        found.push(places.map(|place| answer.values.get(place).cloned().unwrap_or_default()));
+        ControlFlow::Continue(())
+    })?;
+    Ok(found)
 }
 
 /// Makes the query for a level and keys as a user writes them, with these attributes in its answers

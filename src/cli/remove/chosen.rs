@@ -2,15 +2,13 @@
 
 use anyhow::{Context as _, bail};
 
-use crate::cli::keys::query::query_of_keys;
+use crate::cli::keys::query::values_of_answers;
 use crate::config::Config;
 use crate::db::open::Reader;
 use crate::db::{RemovedCounts, Search as _};
 use crate::model::attribute::AttributeId;
-use crate::model::find::FindRequest;
 use crate::model::level::QueryRetrieveLevel;
 use crate::model::location::Place;
-use crate::qr::{self, QueryStop};
 
 /// A study that loses instances.
 pub(super) struct ChosenStudy {
@@ -57,7 +55,7 @@ pub(super) fn choose(keys: &[String], until_free: Option<u64>, config: &Config) 
     };
     let mut studies = Vec::new();
     let returned = [AttributeId::StudyInstanceUID, AttributeId::StudyDate, AttributeId::PatientID];
-    for [uid, date, patient_id] in values(&mut reader, QueryRetrieveLevel::Study, keys, returned, config)? {
+    for [uid, date, patient_id] in values_of_answers(&mut reader, QueryRetrieveLevel::Study, keys, returned, config)? {
         let counts = RemovedCounts::default();
         studies.push(ChosenStudy { date, uid, patient_id, instances: Vec::new(), counts });
     }
@@ -70,7 +68,13 @@ pub(super) fn choose(keys: &[String], until_free: Option<u64>, config: &Config) 
         }
         let mut narrowed = keys.to_vec();
         narrowed.push(format!("StudyInstanceUID={}", study.uid));
-        let uids = values(&mut reader, QueryRetrieveLevel::Image, &narrowed, [AttributeId::SOPInstanceUID], config)?;
+        let uids = values_of_answers(
+            &mut reader,
+            QueryRetrieveLevel::Image,
+            &narrowed,
+            [AttributeId::SOPInstanceUID],
+            config,
+        )?;
         for [uid] in uids {
             study.counts.add(counts_of(&mut reader, &uid)?);
             study.instances.push(uid);
@@ -98,29 +102,6 @@ fn counts_of(reader: &mut Reader, uid: &str) -> anyhow::Result<RemovedCounts> {
         }
     }
     Ok(counts)
-}
-
-/// The values of these attributes in all answers to a query.
-fn values<const N: usize>(
-    reader: &mut Reader,
-    level: QueryRetrieveLevel,
-    keys: &[String],
-    returned: [AttributeId; N],
-    config: &Config,
-) -> anyhow::Result<Vec<[String; N]>> {
-    let query = query_of_keys(level, keys, &returned.map(|id| id.attribute().keyword), config)?;
-    let at = |request: &FindRequest, id| request.return_keys.iter().position(|key| key.attribute == id);
-    let mut places = [0; N];
-    for (place, id) in places.iter_mut().zip(returned) {
-        *place = at(&query.request, id).context("a column has no value in the answers")?;
-    }
-    let mut found = Vec::new();
-    let stop = QueryStop::new(reader);
-    qr::run(reader, &query, &stop, |answer| {
-        found.push(places.map(|place| answer.values.get(place).cloned().unwrap_or_default()));
-        std::ops::ControlFlow::Continue(())
-    })?;
-    Ok(found)
 }
 
 /// Free bytes on the disk of the received objects.

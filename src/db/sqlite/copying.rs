@@ -2,6 +2,8 @@
 //! index.
 
 use std::fs::{self, File};
+use std::io::Seek as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -80,6 +82,32 @@ impl IndexHold {
         Ok(hold)
     }
 
+    /// Copies the index to a new file. It is not durable yet.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] if there is no index, and those of the files.
+    pub fn copy_to(&self, to: &Path) -> Result<(), Error> {
+        // Another descriptor of the file would end the lock when it is closed.
+        let Some(mut database) = self.database.as_ref() else {
+            return Err(Error::Missing { path: self.index.clone() });
+        };
+        let mut copy = || -> std::io::Result<()> {
+            let mut new = File::create_new(to)?;
+            let metadata = database.metadata()?;
+            new.set_permissions(metadata.permissions())?;
+            if rustix::process::geteuid().is_root() {
+                std::os::unix::fs::fchown(&new, Some(metadata.uid()), Some(metadata.gid()))?;
+            }
+            if rustix::fs::ioctl_ficlone(&new, database).is_err() {
+                // Few file systems share blocks.
+                database.rewind()?;
+                std::io::copy(&mut database, &mut new)?;
+            }
+            Ok(())
+        };
+        copy().map_err(|source| Error::Io { path: to.to_owned(), source })
+    }
+
     /// Puts a file in the place of the index, and keeps the former index under another name, with
     /// the log that it may have left. Returns that name, if there was an index.
     ///
@@ -90,6 +118,19 @@ impl IndexHold {
     /// # Errors
     /// If a file cannot be renamed.
     pub fn replace_with(self, new: &Path, suffix: &str) -> Result<Option<PathBuf>, Error> {
+        self.set_aside(Some(new), suffix)
+    }
+
+    /// Gives the index another name, with the log that it may have left. Returns that name, if there
+    /// was an index.
+    ///
+    /// # Errors
+    /// If a file cannot be renamed.
+    pub fn rename_aside(self, suffix: &str) -> Result<Option<PathBuf>, Error> {
+        self.set_aside(None, suffix)
+    }
+
+    fn set_aside(self, new: Option<&Path>, suffix: &str) -> Result<Option<PathBuf>, Error> {
         let failed = |path: &Path| {
             let path = path.to_owned();
             move |source| Error::Io { path, source }
@@ -110,7 +151,14 @@ impl IndexHold {
                 Err(error) => return Err(failed(&aside)(error)),
             }
         }
-        fs::rename(new, &self.index).map_err(failed(&self.index))?;
+        match new {
+            Some(new) => fs::rename(new, &self.index).map_err(failed(&self.index))?,
+            None => match fs::remove_file(&self.index) {
+                // Without hard links it has its other name already.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                removed => removed.map_err(failed(&self.index))?,
+            },
+        }
         rename_if_there(&with_suffix(&self.index, "-turn"), &with_suffix(&aside, "-turn"))?;
         let directory = parent_of(&self.index);
         sync_directory(directory).map_err(failed(directory))?;

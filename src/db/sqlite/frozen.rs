@@ -96,21 +96,13 @@ pub fn freeze(index: &Path, now_ms: i64) -> Result<FrozenIndex, Error> {
         return Ok(frozen);
     }
     let index = &fs::canonicalize(index).map_err(|_| Error::Missing { path: index.to_owned() })?;
-    let failed = |source: rusqlite::Error| Error::Open { path: index.clone(), source: Box::new(source) };
     files::refuse_misfits(index)?;
     let new = with_suffix(index, ".freezing");
-    remove(&new)?;
-    let connection = alone(index)?;
-    // SQLite fills an empty file, and would make one that others can read.
-    files::make(&new)?;
-    connection.execute("VACUUM INTO ?1", [path_text(&new)?]).map_err(failed)?;
+    let connection = write_compact(index, &new)?;
     let io = |path: &Path| {
         let path = path.to_owned();
         move |source| Error::Io { path, source }
     };
-    let permissions = fs::metadata(index).map_err(io(index))?.permissions();
-    fs::set_permissions(&new, permissions).map_err(io(&new))?;
-    File::open(&new).and_then(|file| file.sync_all()).map_err(io(&new))?;
     let (size, checksum) = checksum_of(&new).map_err(io(&new))?;
     let frozen = FrozenIndex { size, checksum, frozen_ms: now_ms };
     // Tests end the work at these two places.
@@ -123,6 +115,31 @@ pub fn freeze(index: &Path, now_ms: i64) -> Result<FrozenIndex, Error> {
         remove(&with_suffix(index, suffix))?;
     }
     Ok(frozen)
+}
+
+/// Writes an index that no other process has open to a new file, without what is free in it. The
+/// new file is on the disk afterwards.
+///
+/// # Errors
+/// [`Error::InUse`] if another process has the index open, and those of its files.
+pub fn compact(index: &Path, new: &Path) -> Result<(), Error> {
+    write_compact(index, new).map(drop)
+}
+
+/// Does what [`compact`] does, and keeps the index for this process alone while the connection lives.
+fn write_compact(index: &Path, new: &Path) -> Result<Connection, Error> {
+    remove(new)?;
+    let connection = alone(index)?;
+    // SQLite fills an empty file, and would make one that others can read.
+    files::make(new)?;
+    let failed = |source: rusqlite::Error| Error::Open { path: index.to_owned(), source: Box::new(source) };
+    connection.execute("VACUUM INTO ?1", [path_text(new)?]).map_err(failed)?;
+    let written = || -> io::Result<()> {
+        fs::set_permissions(new, fs::metadata(index)?.permissions())?;
+        File::open(new)?.sync_all()
+    };
+    written().map_err(|source| Error::Io { path: new.to_owned(), source })?;
+    Ok(connection)
 }
 
 /// Lets an index be written again.

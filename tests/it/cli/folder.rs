@@ -38,6 +38,129 @@ fn commands_that_ask_see_all_of_its_files() {
     assert_eq!(numbers, [Some(6), Some(6)]);
 }
 
+/// All that the folder answers, with the paths of the objects.
+fn answers(place: &Place) -> Vec<String> {
+    let level = |level| place.run(["export", "--index", "folder", "--level", level, "--format", "ndjson"]).expect(0);
+    let all = ["PATIENT", "STUDY", "SERIES", "IMAGE"].map(|name| level(name).stdout).concat();
+    let mut lines: Vec<_> = all.lines().map(str::to_owned).collect();
+    lines.sort();
+    lines
+}
+
+fn instances_of_files(place: &Place) -> Vec<(String, u64)> {
+    let listed = place.run(["index", "list", "--index", "folder", "--json"]).expect(0).json();
+    let name = |file: &serde_json::Value| file["index"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
+    listed.iter().map(|file| (name(file), file["instances"].as_u64().unwrap())).collect()
+}
+
+#[test]
+fn a_file_is_split_and_all_answers_stay() {
+    let place = folder();
+    // A file of the study that moves has a copy, and another one is gone.
+    fs::create_dir(place.path("one/more")).unwrap();
+    fs::copy(place.path("one/0.dcm"), place.path("one/more/0.dcm")).unwrap();
+    fs::remove_file(place.path("one/2.dcm")).unwrap();
+    place.run(["scan", "--index", "folder/main.db", "one"]).expect(0);
+    let before = answers(&place);
+    let split = ["index", "split", "folder/main.db", "--into", "folder/new.db", "StudyInstanceUID=1.2.0"];
+    let split_it = || place.run(split.into_iter().chain(["--yes"]));
+    let told = place.run(split).expect(0).stdout;
+    assert!(told.contains("1 of 2 studies would go to") && told.contains("nothing was changed"), "{told}");
+    assert!(!place.path("folder/new.db").exists());
+    let done = split_it().expect(0).stdout;
+    let in_files = |names: [(&str, u64); 3]| names.map(|(name, count)| (name.to_owned(), count)).to_vec();
+    let parted = in_files([("main.db", 3), ("cold.db", 6), ("new.db", 3)]);
+    assert_eq!((answers(&place), instances_of_files(&place)), (before.clone(), parted.clone()));
+    // After a kill before the last step, both files have the study. It is answered once.
+    let former = Path::new(done.split("the former index is ").nth(1).unwrap().trim());
+    fs::rename(former, place.path("folder/main.db")).unwrap();
+    assert_eq!(instances_of_files(&place), in_files([("main.db", 6), ("cold.db", 6), ("new.db", 3)]));
+    assert_eq!(answers(&place), before);
+    split_it().expect(0);
+    assert_eq!((answers(&place), instances_of_files(&place)), (before, parted));
+    for file in ["folder/main.db", "folder/new.db"] {
+        place.run(["check", "--index", file]).expect(0);
+    }
+    let again = place.run(["scan", "--index", "folder", "--json", "one"]).expect(0).json();
+    assert_eq!(again.last().unwrap()["unchanged"], 6, "{again:?}");
+    assert!(split_it().expect(1).stdout.contains("none of 1 studies matches"));
+}
+
+#[test]
+fn a_split_that_cannot_be_is_refused() {
+    let place = folder();
+    let refused = |arguments: [&str; 4]| {
+        let run = place.run(["index", "split"].into_iter().chain(arguments).chain(["--yes"])).expect(2);
+        assert_eq!(instances_of_files(&place).iter().map(|(_, count)| count).sum::<u64>(), 12);
+        run.stderr
+    };
+    assert!(
+        refused(["folder/main.db", "--into", "folder/cold.db", "StudyInstanceUID=1.2.0"]).contains("other studies")
+    );
+    assert!(refused(["folder/main.db", "--into", "folder/x.db", "StudyDate="]).contains("all studies match"));
+    assert!(refused(["folder/no.db", "--into", "folder/x.db", "StudyDate="]).contains("no index file"));
+    let node = Node::start(&place, &["--index", "folder"]);
+    assert!(refused(["folder/main.db", "--into", "folder/x.db", "StudyInstanceUID=1.2.0"]).contains("in use"));
+    drop(node);
+    place.run(["index", "freeze", "folder/main.db"]).expect(0);
+    assert!(refused(["folder/main.db", "--into", "folder/x.db", "StudyInstanceUID=1.2.0"]).contains("index thaw"));
+}
+
+#[test]
+fn files_are_merged_and_all_answers_stay() {
+    let place = folder();
+    // The other file has a part of a study, a copy of an instance, and a file that cannot be read.
+    objects::write(&place.path("two/more.dcm"), 0, 0, 90);
+    fs::copy(place.path("one/1.dcm"), place.path("two/1.dcm")).unwrap();
+    fs::write(place.path("two/broken.dcm"), "DICM, or not").unwrap();
+    fs::remove_file(place.path("two/11.dcm")).unwrap();
+    place.run(["scan", "--index", "folder/cold.db", "two"]).expect(1);
+    let before = answers(&place);
+    let failed = || place.run(["status", "--index", "folder", "--json"]).expect(0).json()[0]["failed"].clone();
+    let failed_before = failed();
+    let merge = ["index", "merge", "--into", "folder/main.db", "folder/cold.db"];
+    let merge_it = || place.run(merge.into_iter().chain(["--yes"]));
+    let told = place.run(merge).expect(0).stdout;
+    assert!(told.contains("3 studies would go to") && told.contains("nothing was changed"), "{told}");
+    let done = merge_it().expect(0).stdout;
+    let merged = vec![("main.db".to_owned(), 13)];
+    assert_eq!((answers(&place), instances_of_files(&place)), (before.clone(), merged.clone()));
+    assert_eq!(failed(), failed_before);
+    // After a kill before the last step, the other file is still there.
+    let former = done.split(" and ").last().unwrap().trim();
+    fs::rename(former, place.path("folder/cold.db")).unwrap();
+    assert_eq!(answers(&place), before);
+    merge_it().expect(0);
+    assert_eq!((answers(&place), instances_of_files(&place)), (before, merged));
+    place.run(["check", "--index", "folder/main.db"]).expect(0);
+    let again = place.run(["scan", "--index", "folder", "--json", "one", "two"]).expect(1).json();
+    let summary = again.last().unwrap();
+    assert_eq!((summary["unchanged"].as_u64(), summary["indexed"].as_u64()), (Some(13), Some(0)), "{again:?}");
+}
+
+#[test]
+fn a_merge_that_would_change_answers_is_refused() {
+    let place = folder();
+    // One instance cannot be of two studies in one file.
+    objects::write(&place.path("three/0.dcm"), 0, 0, 0);
+    let bytes = fs::read(place.path("three/0.dcm")).unwrap();
+    let other = objects::file("P1", "1.2.77", "1.2.77.1", "1.2.0.0.0");
+    assert_ne!(bytes, other);
+    fs::write(place.path("three/0.dcm"), other).unwrap();
+    place.run(["scan", "--index", "folder/third.db", "three"]).expect(0);
+    let before = answers(&place);
+    let merge = |into, other| place.run(["index", "merge", "--into", into, other, "--yes"]).expect(2).stderr;
+    assert!(merge("folder/main.db", "folder/third.db").contains("nothing was changed"));
+    assert!(merge("folder/main.db", "folder/main.db").contains("into itself"));
+    assert!(merge("folder/main.db", "folder/none.db").contains("no index file"));
+    place.run(["correct", "--index", "folder/cold.db", "PatientID=P1", "--set", "PatientSex=O", "--yes"]).expect(0);
+    let corrected = merge("folder/main.db", "folder/cold.db");
+    assert!(corrected.contains("corrections that the other file does not have"), "{corrected}");
+    place.run(["correct", "--index", "folder/cold.db", "--undo", "1", "--yes"]).expect(0);
+    assert_eq!(answers(&place), before);
+    assert_eq!(instances_of_files(&place).len(), 3);
+}
+
 #[test]
 fn a_frozen_file_goes_on_answering_and_takes_no_scan() {
     let place = folder();

@@ -15,6 +15,7 @@ use super::files::MissingIn;
 use super::rows::Result;
 use super::scans::{self, ScanState};
 use super::tables::Tables;
+use super::taking::OtherIndex;
 use super::{arrivals, commit, pieces};
 use crate::db::contents::Contents;
 use crate::db::{
@@ -277,6 +278,27 @@ impl<'c> Batch<'c> {
         takes_objects: bool,
     ) -> Result<RemovedCounts> {
         self.tables.remove_instance(uid, removal, takes_objects)
+    }
+
+    /// Drops a study, and leaves no note of it.
+    pub(in super::super) fn drop_study(&mut self, study_instance_uid: &str) -> Result<()> {
+        self.tables.drop_study(study_instance_uid)
+    }
+
+    /// Another index file with this connection, which is only read.
+    pub(in super::super) fn other<'o>(&self, connection: &'o Connection) -> Result<OtherIndex<'o>> {
+        let declared = Arc::clone(self.tables.groups.declared_set());
+        Ok(OtherIndex::new(Tables::new(connection, self.tables.clock, declared, EventRecording::Off)?))
+    }
+
+    /// Takes a study of another index file in.
+    pub(in super::super) fn take_study(&mut self, other: &mut OtherIndex<'_>, study_instance_uid: &str) -> Result<()> {
+        self.tables.take_study(other, study_instance_uid)
+    }
+
+    /// Takes in what another index file has besides studies.
+    pub(in super::super) fn take_notes(&mut self, other: &mut OtherIndex<'_>) -> Result<()> {
+        self.tables.take_notes(other)
     }
 
     /// Study and Series Instance UID of an instance. `None` if the index does not know it.

@@ -255,6 +255,11 @@ impl<'c> Groups<'c> {
     pub(super) fn declared(&self) -> &DeclaredSet {
         &self.declared
     }
+
+    /// What is declared, for others that need it.
+    pub(super) fn declared_set(&self) -> &Arc<DeclaredSet> {
+        &self.declared
+    }
 }
 
 impl DeclaredTexts {

@@ -36,6 +36,7 @@ mod rows;
 mod run;
 mod scans;
 mod tables;
+mod taking;
 
 pub(super) use asserted_values::record_of_text;
 pub(super) use batch::Batch;

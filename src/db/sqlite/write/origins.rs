@@ -124,6 +124,11 @@ impl<'c> Origins<'c> {
         }
     }
 
+    /// Sets the arrival of what follows.
+    pub(super) fn set_arrival(&mut self, arrival: Option<i64>) {
+        self.current = Some(arrival);
+    }
+
     /// Says whether an instance that replaces another one is an arrival of its own. Otherwise it is
     /// a correction, and keeps the arrival of the former one.
     pub(super) fn renew(&mut self, renews: bool) {

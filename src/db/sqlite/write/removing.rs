@@ -1,5 +1,6 @@
 //! What operators remove: rows go, and a note stays so that no scan brings them back.
 
+use super::super::packing::UidSuffix;
 use super::asserted_values::record_text;
 use super::removals::{FOR_TRASH, STAYS};
 use super::rows::{File, InstanceRow, Result};
@@ -16,22 +17,75 @@ impl Tables<'_> {
         counts.instances = 1;
         let place = self.files.place_of(existing.instance_group.directory)?;
         let record = self.record_without_object(&existing, place)?;
-        if place != Place::MetadataOnly {
-            let first = self.files.first_file(&existing, place)?;
-            self.note_removed(&first, uid, removal, false, takes_objects, &mut counts)?;
+        self.take_out(&existing, |tables, file, differs| {
+            tables.note_removed(file, uid, removal, differs, takes_objects, &mut counts)
+        })?;
+        self.removals.insert_instance(uid, removal, record.as_deref())?;
+        Ok(counts)
+    }
+
+    /// Drops a study with all that is noted of its files. Unlike a removal, it leaves no note: a
+    /// scan brings the study back.
+    pub(super) fn drop_study(&mut self, study_instance_uid: &str) -> Result<()> {
+        for group in self.groups_of_study(study_instance_uid)? {
+            for uid in self.uids_of_group(group)? {
+                if let Some(existing) = self.find_instance(&uid)? {
+                    self.take_out(&existing, |_, _, _| Ok(()))?;
+                }
+            }
         }
-        for copy in self.copies.of(&existing)? {
+        Ok(())
+    }
+
+    /// The instance groups of a study, in the order in which they came.
+    pub(super) fn groups_of_study(&self, study_instance_uid: &str) -> Result<Vec<i64>> {
+        self.connection
+            .prepare_cached(
+                "SELECT h.id FROM study s JOIN study_series e ON e.study = s.id JOIN instance_group h ON h.series = e.id \
+                 WHERE s.study_instance_uid = ?1 ORDER BY h.id",
+            )?
+            .query_map([study_instance_uid], |row| row.get(0))?
+            .collect()
+    }
+
+    /// The SOP Instance UIDs of an instance group.
+    pub(super) fn uids_of_group(&mut self, group: i64) -> Result<Vec<String>> {
+        let Some(group) = self.groups.by_id(group)? else { return Ok(Vec::new()) };
+        self.connection
+            .prepare_cached("SELECT uid_suffix FROM instance WHERE instance_group = ?1")?
+            .query_map([group.id], |row| {
+                let mut uid = String::new();
+                UidSuffix::unpack(row.get_ref(0)?, &group.uid_prefix, &mut uid)?;
+                Ok(uid)
+            })?
+            .collect()
+    }
+
+    /// Takes an instance out of the index, with what is noted of its files. Calls `on_file` with
+    /// each of them, and whether it differs from the first one.
+    fn take_out(
+        &mut self,
+        existing: &InstanceRow,
+        mut on_file: impl FnMut(&Self, &File<'_>, bool) -> Result<()>,
+    ) -> Result<()> {
+        let place = self.files.place_of(existing.instance_group.directory)?;
+        if place != Place::MetadataOnly {
+            let first = self.files.first_file(existing, place)?;
+            self.files.forget_marks(first.directory, first.name)?;
+            on_file(self, &first, false)?;
+        }
+        for copy in self.copies.of(existing)? {
             let file = copy.as_first();
             self.copies.delete(copy.directory, &copy.file_name)?;
             if file.place != Place::MetadataOnly {
-                self.note_removed(&file, uid, removal, copy.differs, takes_objects, &mut counts)?;
+                self.files.forget_marks(file.directory, file.name)?;
+                on_file(self, &file, copy.differs)?;
             }
         }
-        self.delete_instance(&existing)?;
-        self.files.forget_refused(uid)?;
-        self.files.forget_metadata(uid)?;
-        self.removals.insert_instance(uid, removal, record.as_deref())?;
-        Ok(counts)
+        self.delete_instance(existing)?;
+        let uid = existing.uid();
+        self.files.forget_refused(&uid)?;
+        self.files.forget_metadata(&uid)
     }
 
     /// All that is known of an instance that was received without its object.
@@ -62,7 +116,6 @@ impl Tables<'_> {
                 STAYS
             }
         };
-        self.files.forget_marks(file.directory, file.name)?;
         self.files.note_unindexed(file, NotIndexed::Skipped, REMOVED, "")?;
         self.removals.insert_file(file, uid, removal, differs, state)
     }

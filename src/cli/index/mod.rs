@@ -1,4 +1,9 @@
-//! `dcmdex index` makes, freezes and lists the files of an index that is a folder.
+//! `dcmdex index` makes, freezes, parts and lists the files of an index that is a folder.
+
+mod answers;
+mod merge;
+mod split;
+mod work;
 
 use std::path::{Path, PathBuf};
 
@@ -6,6 +11,8 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use self::merge::MergeArgs;
+use self::split::SplitArgs;
 use super::backup::manifest::counts_in_words;
 use super::output::{Grouped, Shown};
 use crate::cli::Exit;
@@ -24,7 +31,9 @@ Examples:
   dcmdex index list --index archive/
   dcmdex index freeze archive/2019.db archive/2020.db
   dcmdex index verify archive/2019.db
-  dcmdex index thaw archive/2019.db";
+  dcmdex index thaw archive/2019.db
+  dcmdex index split archive/main.db --into archive/2020.db StudyDate=2020 --yes
+  dcmdex index merge --into archive/main.db archive/2020.db --yes";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -44,6 +53,10 @@ enum IndexFilesAction {
     Thaw(IndexFileNames),
     /// Compare frozen index files with their checksums
     Verify(IndexFileNames),
+    /// Move studies of an index file to a new one
+    Split(SplitArgs),
+    /// Take all that other index files have into one
+    Merge(MergeArgs),
     /// List the files of an index with their numbers
     List(ListedIndex),
 }
@@ -67,6 +80,8 @@ struct ListedIndex {
 pub(super) fn run(arguments: &IndexFilesArgs, context: &mut Context) -> anyhow::Result<Exit> {
     match &arguments.action {
         IndexFilesAction::List(arguments) => list(arguments, context),
+        IndexFilesAction::Merge(arguments) => merge::run(arguments, context),
+        IndexFilesAction::Split(arguments) => split::run(arguments, context),
         IndexFilesAction::New(names) => {
             let config = context.configure(Vec::new(), Chattiness::Tool)?;
             for index in &names.files {
