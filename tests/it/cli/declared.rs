@@ -63,7 +63,8 @@ level = "SERIES"
 name = "StepID"
 "#;
 
-fn sequence(items: &[DataSet]) -> Vec<u8> {
+/// The value of a sequence in Implicit VR Little Endian.
+pub(super) fn sequence(items: &[DataSet]) -> Vec<u8> {
     items.iter().flat_map(|item| DataSet::default().bytes(0xFFFE, 0xE000, &item.0).0).collect()
 }
 
@@ -105,7 +106,8 @@ fn object(number: u8) -> DataSet {
         .bytes(0x0040, 0x0275, &sequence(&[request]))
 }
 
-fn write_file(place: &Place, name: &str, data_set: &DataSet) {
+/// Writes a file in Implicit VR Little Endian below `archive`.
+pub(super) fn write_file(place: &Place, name: &str, data_set: &DataSet) {
     let mut bytes = vec![0; 128];
     bytes.extend_from_slice(b"DICM\x02\0\0\0UL\x04\0\x1A\0\0\0\x02\0\x10\0UI\x12\x001.2.840.10008.1.2\0");
     bytes.extend_from_slice(&data_set.0);

@@ -6,9 +6,11 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::{Value, json};
 
+use super::declared::{sequence, write_file};
 use super::*;
 use crate::util::objects;
 use crate::util::peers::python_peer;
+use crate::util::scripted::DataSet;
 
 /// An index over a few studies, one of them with values that do not fit their types.
 fn place() -> Place {
@@ -97,6 +99,37 @@ fn each_level_has_its_attributes_and_an_instance_has_its_path() {
     assert_eq!(row["size"], fs::metadata(path).unwrap().len());
     assert_eq!(row["instance_number"], 1);
     assert!(row["mtime"].as_str().unwrap().ends_with('Z'), "{row}");
+}
+
+#[test]
+fn a_sequence_is_json_in_each_format() {
+    let place = Place::new();
+    let request = DataSet::default().text(0x0032, 0x1060, "Thorax, \"PA\"").text(0x0040, 0x0009, "SPS1");
+    let object = DataSet::default()
+        .uid(0x0008, 0x0016, objects::SOP_CLASS)
+        .uid(0x0008, 0x0018, "1.2.1.1.1")
+        .text(0x0008, 0x0060, "CT")
+        .text(0x0010, 0x0020, "P1")
+        .uid(0x0020, 0x000D, "1.2.1")
+        .uid(0x0020, 0x000E, "1.2.1.1")
+        .bytes(0x0040, 0x0275, &sequence(&[request]));
+    write_file(&place, "1.dcm", &object);
+    place.run(["scan", "--index", "x.db", "archive"]).expect(0);
+    let expected = json!([{
+        "00321060": {"vr": "LO", "Value": ["Thorax, \"PA\""]}, "00400009": {"vr": "SH", "Value": ["SPS1"]},
+    }]);
+    let columns = ["--level", "SERIES", "--columns", "SeriesInstanceUID,RequestAttributesSequence"];
+    let table = |more: [&'static str; 2]| export(&place, columns.into_iter().chain(more)).expect(0);
+    let row = &table(["--format", "ndjson"]).json()[0];
+    assert_eq!(row["request_attributes_sequence"], expected, "JSON, and no text of it");
+    let text = table(["--format", "csv"]).stdout;
+    let of_csv = csv::Reader::from_reader(text.as_bytes()).records().next().unwrap().unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&of_csv[1]).unwrap(), expected, "{text}");
+    table(["--out", "series.parquet"]);
+    let Some(read) = read(&place, "series.parquet", "series_instance_uid,request_attributes_sequence") else { return };
+    let of_parquet = read["duckdb"]["rows"][0][1].as_str().unwrap();
+    assert_eq!(serde_json::from_str::<Value>(of_parquet).unwrap(), expected);
+    assert_eq!(read["polars"]["types"], json!(["String", "String"]));
 }
 
 #[test]
