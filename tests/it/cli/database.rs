@@ -66,11 +66,11 @@ fn an_index_moves_from_a_file_to_a_database_and_back() {
     assert!(copied.contains("the copy does not have: who sent objects and when"), "{copied}");
     assert_eq!(count(&place, &index, "IMAGE"), 12);
     // Nothing has to be read again.
-    let scanned = place.run(["scan", "--index", &index, "--json", "one", "two"]).expect(0).json();
-    assert_eq!((&scanned[0]["unchanged"], &scanned[0]["indexed"]), (&12.into(), &0.into()), "{scanned:?}");
+    let scanned = place.run(["scan", "--index", &index, "--json", "one", "two"]).expect(0).json().pop().unwrap();
+    assert_eq!((&scanned["unchanged"], &scanned["indexed"]), (&12.into(), &0.into()), "{scanned}");
     let back = place.run(["copy-index", "--json", &index, "back.db"]).expect(0).json();
     assert_eq!((&back[0]["instances"], &back[0]["left_behind"]), (&12.into(), &serde_json::json!([])));
-    assert_eq!(count(&place, "back.db", "SERIES"), count(&place, "one.db", "SERIES"));
+    assert_eq!(count(&place, "back.db", "IMAGE"), 12);
     let refused = place.run(["copy-index", "one.db", "back.db"]).expect(2).stderr;
     assert!(refused.contains("both files"), "{refused}");
     let refused = place.run(["copy-index", &index, "back.db"]).expect(2).stderr;
