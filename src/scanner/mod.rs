@@ -88,7 +88,7 @@ use work::{UnitResult, WorkDirectory, WorkUnit};
 
 /// Files that may wait in the queues, besides the files that the readers hold. With so many the
 /// walk stays ahead of the readers.
-const WAITING_FILES: usize = 12 * UNIT_FILES;
+const WAITING_FILES: usize = 4 * UNIT_FILES;
 
 /// Maximum units in the queues. Each unit keeps its directory open.
 const MAX_UNITS: usize = 256;
