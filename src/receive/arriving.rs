@@ -22,7 +22,7 @@ use crate::ingest::{HeaderParser, Need, Outcome};
 use crate::model::attribute::AttributeId;
 use crate::model::record::InstanceRecord;
 use crate::model::uid::{SeriesInstanceUid, SopInstanceUid, StudyInstanceUid};
-use crate::shares::{PeerMemory, Share};
+use crate::shares::{CountedPeer, PeerMemory, Share};
 use crate::store::FileMeta;
 use crate::telemetry::metrics;
 
@@ -72,7 +72,7 @@ pub(crate) struct Arriving {
     parser: HeaderParser<'static>,
     header: HeaderProgress,
     /// `None` in metadata-only mode, and after an error.
-    file: Option<FileSink>,
+    file: Option<Box<FileSink>>,
     length: u64,
     memory: PeerMemory,
     /// The memory that is counted for the header reader.
@@ -110,7 +110,7 @@ impl Arriving {
                 transfer_syntax,
                 source_ae_title: &sender.calling_ae_title,
             };
-            FileSink::new(objects, &storage.under_way, meta.encode(), memory)
+            Box::new(FileSink::new(objects, &storage.under_way, meta.encode(), memory))
         });
         let deflated = is_deflated(transfer_syntax);
         Ok(Self {
@@ -196,41 +196,49 @@ impl Arriving {
 
     /// Stores the object at the end of the data set, and waits until its row is durable.
     ///
+    /// The record is read before the future begins. Otherwise each future on the way would have
+    /// room for the header reader, and copy it.
+    ///
     /// # Errors
     /// The reason why it is not stored: the first error on the way, or the error of the store or of
     /// the index.
-    pub(crate) async fn finish(self) -> Result<Arrived, ReceiveError> {
+    pub(crate) fn finish(self) -> impl Future<Output = Result<Arrived, ReceiveError>> + Send {
         let begun = Instant::now();
         metrics::RECEIVED_DATA_SET_BYTES.add(self.length);
-        let (storage, sender) = (Arc::clone(&self.storage), Arc::clone(&self.sender));
-        let announced = Arc::clone(&self.announced);
-        let arrived = self.keep().await;
-        metrics::STORE_SECONDS.observe(begun.elapsed());
-        match &arrived {
-            Ok(_) => metrics::INSTANCES_STORED.increment(),
-            Err(error) => {
-                error.count();
-                // A conflict has its own line.
-                if !error.is_ours() && !matches!(error, ReceiveError::Duplicate) {
-                    storage.log_refused(&sender, &announced.sop_instance_uid, &error.comment());
+        let Self { storage, announced, sender, parser, file, length, memory, error, .. } = self;
+        let record = error.map_or_else(|| read(&announced, parser), Err);
+        async move {
+            let arrived = match record {
+                Ok(record) => keep_record(&storage, (record, &sender), file, (length, memory.peer())).await,
+                Err(error) => Err(error),
+            };
+            metrics::STORE_SECONDS.observe(begun.elapsed());
+            match &arrived {
+                Ok(_) => metrics::INSTANCES_STORED.increment(),
+                Err(error) => {
+                    error.count();
+                    // A conflict has its own line.
+                    if !error.is_ours() && !matches!(error, ReceiveError::Duplicate) {
+                        storage.log_refused(&sender, &announced.sop_instance_uid, &error.comment());
+                    }
                 }
             }
+            arrived
         }
-        arrived
     }
+}
 
-    async fn keep(self) -> Result<Arrived, ReceiveError> {
-        let Self { storage, announced, sender, parser, file, length, memory, error, .. } = self;
-        if let Some(error) = error {
-            return Err(error);
-        }
-        let record = read(&announced, parser)?;
-        let [study_instance_uid, series_instance_uid, patient_id] =
-            [AttributeId::StudyInstanceUID, AttributeId::SeriesInstanceUID, AttributeId::PatientID]
-                .map(|id| record.value(id).to_owned());
-        let committed = keep(&storage, (record, sender), file, (length, memory.peer())).await?;
-        Ok(Arrived { committed, study_instance_uid, series_instance_uid, patient_id })
-    }
+async fn keep_record(
+    storage: &Arc<Storage>,
+    (record, sender): (Box<InstanceRecord>, &Arc<ReceivedFrom>),
+    file: Option<Box<FileSink>>,
+    (length, peer): (u64, &CountedPeer),
+) -> Result<Arrived, ReceiveError> {
+    let [study_instance_uid, series_instance_uid, patient_id] =
+        [AttributeId::StudyInstanceUID, AttributeId::SeriesInstanceUID, AttributeId::PatientID]
+            .map(|id| record.value(id).to_owned());
+    let committed = keep(storage, (record, Arc::clone(sender)), file, (length, peer)).await?;
+    Ok(Arrived { committed, study_instance_uid, series_instance_uid, patient_id })
 }
 
 /// Reads the record, and compares the data set with the announcement.

@@ -23,7 +23,7 @@ use crate::store::{self, Placed};
 pub(super) async fn keep(
     storage: &Arc<Storage>,
     (record, sender): (Box<InstanceRecord>, Arc<ReceivedFrom>),
-    file: Option<FileSink>,
+    file: Option<Box<FileSink>>,
     (length, peer): (u64, &CountedPeer),
 ) -> Result<Committed, ReceiveError> {
     let Some(file) = file else {
@@ -58,7 +58,7 @@ pub(super) async fn keep(
 pub(super) async fn keep_object(
     storage: Arc<Storage>,
     known: ReceivedObject,
-    file: FileSink,
+    file: Box<FileSink>,
     _room: Share,
 ) -> Result<Committed, ReceiveError> {
     let peer = Arc::clone(file.memory.peer());

@@ -172,7 +172,7 @@ impl Replay<'_> {
         let room = under_way.room_for(&peer).map_err(ReplayError::Refused)?;
         let number = JournalNumber { journal: self.journal.id().to_bytes(), number };
         let file = FileSink::of_entry(self.objects, under_way, (entry.object.to_vec(), number), &memory);
-        match keep_object(Arc::clone(self.storage), known, file, room).await {
+        match keep_object(Arc::clone(self.storage), known, Box::new(file), room).await {
             Ok(_committed) => self.counts.entered += 1,
             // It was refused the first time, too.
             Err(ReceiveError::Duplicate) => self.counts.passed_over += 1,
