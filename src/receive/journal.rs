@@ -31,6 +31,10 @@ use crate::telemetry::metrics;
 /// takes longer to write. Smaller: more flushes.
 const FULL_GROUP: u64 = 4 << 20;
 
+/// Part of a flush for which the next group waits for objects that are expected, as a divisor.
+/// Larger: less delay where a sender has ended. Smaller: fewer flushes where many senders wait.
+const WAITS_FOR_PART: u32 = 2;
+
 /// Longest time until objects leave the journal. Larger: a start after a crash writes more objects
 /// again. Smaller: more flushes of everything.
 const SETTLE_AFTER: Duration = Duration::from_secs(1);
@@ -171,7 +175,9 @@ impl Journal {
             changed: Condvar::new(),
         });
         let (commands, queue) = unbounded();
-        let journal = JournalThread { file, queue, full_group, shared: Arc::clone(&shared), writer: writer.clone() };
+        let rhythm = GroupRhythm::new(Instant::now());
+        let (to_settle, to_close) = (Arc::clone(&shared), writer.clone());
+        let journal = JournalThread { file, queue, rhythm, full_group, shared: to_settle, writer: to_close };
         let (objects, writer, to_journal) = (Arc::clone(objects), writer.clone(), commands.clone());
         let settling = SettlingThread { objects, writer, commands: to_journal, shared: Arc::clone(&shared) };
         let threads = vec![
@@ -232,10 +238,40 @@ fn not_written(error: std::io::Error) -> store::Error {
     store::Error::Object { step: "written to the arrival journal", source: error }
 }
 
+/// When the next group is complete.
+///
+/// A sender waits for its answer before it sends again. So its next object comes soon after a
+/// flush, and too late for a group that begins with what came during that flush. Without a wait,
+/// senders part into two groups, and each group waits for the flush of the other.
+struct GroupRhythm {
+    /// Objects of the last group, and those that came during its flush.
+    expected: usize,
+    /// No group waits longer than this.
+    until: Instant,
+}
+
+impl GroupRhythm {
+    fn new(now: Instant) -> Self {
+        Self { expected: 0, until: now }
+    }
+
+    /// Notes a flush that has made `written` objects durable, while `queued` came.
+    fn flushed(&mut self, (begun, ended): (Instant, Instant), (written, queued): (usize, usize)) {
+        self.expected = written + queued;
+        self.until = ended + ended.saturating_duration_since(begun) / WAITS_FOR_PART;
+    }
+
+    /// How long a group of so many objects may wait for one more. `None` if it is complete.
+    fn wait_until(&self, gathered: usize) -> Option<Instant> {
+        (gathered < self.expected).then_some(self.until)
+    }
+}
+
 /// Writes the journal. No other thread does.
 struct JournalThread {
     file: ArrivalJournal,
     queue: Receiver<JournalCommand>,
+    rhythm: GroupRhythm,
     full_group: u64,
     shared: Arc<SharedJournal>,
     writer: WriterHandle,
@@ -268,8 +304,7 @@ impl JournalThread {
         }
     }
 
-    /// Adds what is queued, without waiting for more. A group forms by itself while the one before
-    /// it is written.
+    /// Adds what is queued, and waits for what is expected ([`GroupRhythm`]).
     fn gather(
         &self,
         first: Journaling,
@@ -291,10 +326,13 @@ impl JournalThread {
             if group.length() as u64 >= self.full_group {
                 return None;
             }
-            match self.queue.try_recv() {
-                Ok(JournalCommand::Append(another)) => next = Some(another),
-                Ok(other) => return Some(other),
-                Err(_empty_or_gone) => {}
+            let command = match self.rhythm.wait_until(waiting.len()) {
+                Some(until) => self.queue.recv_deadline(until).ok(),
+                None => self.queue.try_recv().ok(),
+            };
+            match command {
+                Some(JournalCommand::Append(another)) => next = Some(another),
+                other => return other,
             }
         }
         None
@@ -302,6 +340,7 @@ impl JournalThread {
 
     fn write(&mut self, group: &mut JournalGroup, waiting: &mut Vec<Journaling>) {
         fail_point!(&format!("journal write {}", self.file.path().display()));
+        let begun = Instant::now();
         let written = match self.shared.is_open.load(Ordering::SeqCst) {
             true => self.file.write(group, waiting.len() as u64),
             // What came before a failure was seen.
@@ -322,6 +361,7 @@ impl JournalThread {
         };
         fail_point!(&format!("journal written {}", self.file.path().display()));
         metrics::JOURNAL_FLUSHES.increment();
+        self.rhythm.flushed((begun, Instant::now()), (waiting.len(), self.queue.len()));
         let room = waiting.iter_mut().map(|journaling| std::mem::take(&mut journaling.room.bytes)).sum();
         let is_first = {
             let groups = &mut self.shared.lock().groups;
@@ -439,5 +479,28 @@ impl SettlingThread {
         drop(settling);
         self.shared.taken.fetch_sub(freed, Ordering::SeqCst);
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_waits_for_those_that_shared_the_last_flush_and_for_nobody_else() {
+        let begun = Instant::now();
+        let ended = begun + Duration::from_millis(8);
+        let mut rhythm = GroupRhythm::new(begun);
+        assert_eq!(rhythm.wait_until(1), None);
+        // One sender alone never waits.
+        rhythm.flushed((begun, ended), (1, 0));
+        assert_eq!(rhythm.wait_until(1), None);
+        // Eight were written, and eight came meanwhile: all sixteen can share the next flush.
+        rhythm.flushed((begun, ended), (8, 8));
+        assert_eq!(rhythm.wait_until(8), Some(ended + Duration::from_millis(4)));
+        assert_eq!(rhythm.wait_until(16), None);
+        // One of them has ended. It is waited for once.
+        rhythm.flushed((begun, ended), (15, 0));
+        assert_eq!(rhythm.wait_until(15), None);
     }
 }
