@@ -274,11 +274,12 @@ keys! {
               themselves",
         high: "a start after a crash takes longer: it writes the objects of the journal again",
     }
-    STORE_JOURNAL_OBJECT_KIB: Integer(1, 256) = "store.journal_object_kib" = "256" {
-        "Largest object that goes into the arrival journal. A larger one is flushed by itself.",
+    STORE_JOURNAL_OBJECT_KIB: Integer(1, 4_096) = "store.journal_object_kib" = "256" {
+        "Largest object that goes into the arrival journal, at most a quarter of it. A larger one is \
+         flushed by itself. An object stays in memory until it is complete.",
         unit: "KiB",
         low: "more objects wait for several flushes",
-        high: "more bytes are written twice",
+        high: "more bytes are written twice, and each association takes more memory",
     }
     STORE_DUPLICATES: Choice["keep-both", "keep-first", "replace"] = "store.duplicates" = "\"keep-both\"" {
         "What to do if a SOP Instance UID arrives again with other content. It is always recorded \

@@ -110,7 +110,8 @@ impl Arriving {
                 transfer_syntax,
                 source_ae_title: &sender.calling_ae_title,
             };
-            Box::new(FileSink::new(objects, &storage.under_way, meta.encode(), memory))
+            let sink = FileSink::new(objects, &storage.under_way, meta.encode(), memory);
+            Box::new(sink.for_journal(storage.journal.as_ref()))
         });
         let deflated = is_deflated(transfer_syntax);
         Ok(Self {

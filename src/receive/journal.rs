@@ -162,6 +162,8 @@ impl Journal {
         (objects, writer): (&Arc<Objects>, &WriterHandle),
     ) -> std::io::Result<Self> {
         let full_group = FULL_GROUP.min(file.ring_bytes() / 8);
+        // A small journal could not take two of the largest.
+        let largest_object = largest_object.min(usize::try_from(file.ring_bytes() / 4).unwrap_or(usize::MAX));
         // A group may have one more object than it should, and one group's length may stay empty at
         // the end of the ring.
         let largest_group = full_group + JournalEntry::room_of(largest_object, "");
@@ -185,6 +187,11 @@ impl Journal {
             thread::Builder::new().name("settling".into()).spawn(move || settling.run())?,
         ];
         Ok(Self { commands, shared, threads: Mutex::new(threads) })
+    }
+
+    /// Bytes of the largest object that it takes.
+    pub(super) fn largest_object(&self) -> usize {
+        self.shared.largest_object
     }
 
     /// Takes room for an object. `None` if the object is too large, and while the journal has no

@@ -34,6 +34,8 @@ pub(super) struct FileSink {
     /// The memory that is counted for large batches.
     share: Option<Share>,
     writing: WriteState,
+    /// Bytes up to which the object stays in memory, because the journal takes it as a whole.
+    whole_up_to: usize,
     /// Its entry, if it comes out of the journal.
     entry: Option<JournalNumber>,
 }
@@ -78,8 +80,15 @@ impl FileSink {
             memory: memory.clone(),
             share: None,
             writing: WriteState::NotBegun,
+            whole_up_to: WRITE_BATCH,
             entry: None,
         }
+    }
+
+    /// Keeps an object in memory that this journal may take.
+    pub(super) fn for_journal(self, journal: Option<&Arc<Journal>>) -> Self {
+        let largest = journal.map_or(0, |journal| journal.largest_object());
+        Self { whole_up_to: WRITE_BATCH.max(largest), ..self }
     }
 
     /// Takes a whole object out of the journal.
@@ -102,7 +111,7 @@ impl FileSink {
             // One batch is being filled, and one is being written.
             self.share = self.memory.take(2 * WRITE_BATCH);
         }
-        if self.share.is_some() && self.batch.len() < WRITE_BATCH {
+        if self.share.is_some() && (self.batch.len() < WRITE_BATCH || self.stays_whole()) {
             return Ok(());
         }
         let (incoming, memory) = self.written().await?;
@@ -122,6 +131,16 @@ impl FileSink {
         });
         self.writing = WriteState::Batch(writing.await);
         Ok(())
+    }
+
+    /// Whether the object stays in memory for the journal. It may fit, and its peer has memory.
+    fn stays_whole(&mut self) -> bool {
+        let Some(share) = &mut self.share else { return false };
+        // The vector may have room for as much again.
+        let wanted = 2 * self.batch.len();
+        self.batch.len() <= self.whole_up_to
+            && matches!(self.writing, WriteState::NotBegun)
+            && (share.count() >= wanted || share.grow(wanted - share.count()))
     }
 
     /// Waits for the batch that is being written.

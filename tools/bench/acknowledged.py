@@ -14,7 +14,7 @@ from dimse import EXPLICIT_LE, SECONDARY_CAPTURE, Sender, _explicit, data_set
 SENDERS = 8
 # Series of instances that all senders send, and of those that lie in the directory of the scan as well.
 SHARED, SCANNED = 99, 98
-SIZES = [200, 4_000, 16_000, 70_000]
+SIZES = [200, 4_000, 16_000, 70_000, 400_000]
 FAULTS = ["missing", "missing later", "short", "partial", "orphans", "doubled", "not scanned", "check", "refused starts"]
 
 

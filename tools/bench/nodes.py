@@ -41,7 +41,8 @@ class Dcmdex:
         """The beginning of a command line."""
         binary = os.environ.get("DCMDEX_BINARY", RELEASE / "dcmdex")
         config = self.home / "dcmdex.toml"
-        config.write_text(f'[store]\nduplicates = "{self.duplicates}"\njournal_mib = {self.journal_mib}\n')
+        journal = f"journal_mib = {self.journal_mib}\njournal_object_kib = 1024\n"
+        config.write_text(f'[store]\nduplicates = "{self.duplicates}"\n{journal}')
         return [str(part) for part in (binary, verb, "--config", config, "--index", self.index)]
 
     def command(self, port):

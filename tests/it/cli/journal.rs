@@ -146,6 +146,11 @@ fn start_once(place: &Place) -> Vec<String> {
     at_start
 }
 
+/// Two of the objects are larger than what is written to a file at a time.
+fn pixels(number: usize) -> usize {
+    if number % 4 == 2 { 300_000 + 2 * number } else { 1000 + 2 * number }
+}
+
 #[test]
 fn whatever_a_power_cut_takes_all_that_was_acknowledged_is_there_after_the_next_start() {
     let losses: [fn(&Path, &Path); 4] = [
@@ -160,7 +165,7 @@ fn whatever_a_power_cut_takes_all_that_was_acknowledged_is_there_after_the_next_
     for (at, lose) in losses.into_iter().enumerate() {
         let mut node = Unsettled::start(DuplicatePolicy::KeepBoth);
         for number in 1..=9 {
-            assert_eq!(node.store(number, 1000 + 2 * number), SUCCESS);
+            assert_eq!(node.store(number, pixels(number)), SUCCESS);
         }
         let place = node.crash("", lose);
         // A start that is ended right after it has done its work.
@@ -171,7 +176,7 @@ fn whatever_a_power_cut_takes_all_that_was_acknowledged_is_there_after_the_next_
         assert_eq!(indexed(&place), expected, "loss {at}");
         assert_eq!(
             kept(&place.path("objects")),
-            (1..=9).map(|number| (number as u8, 1000 + 2 * number)).collect(),
+            (1..=9).map(|number| (number as u8, pixels(number))).collect(),
             "loss {at}"
         );
         assert_eq!(files(&place.path("objects")), 9, "loss {at}");
@@ -363,14 +368,15 @@ fn flushes(calls: &str, end: &str) -> usize {
 fn an_object_costs_one_flush_of_the_journal_and_is_found_at_once() {
     const OBJECTS: usize = 20;
     let place = Place::new();
-    fs::write(place.path("dcmdex.toml"), "[store]\njournal_mib = 4\n").unwrap();
+    fs::write(place.path("dcmdex.toml"), "[store]\njournal_mib = 16\njournal_object_kib = 1024\n").unwrap();
     let node = Node::start(&place, &[]);
     let mut peer = associated(&node);
     assert_eq!(store(&mut peer, 0, 100), SUCCESS);
     // A sync of another file than these is delayed by nothing, so the expression only counts.
     let Some(counting) = Faults::begin(&node, &place, "fsync,fdatasync:delay_enter=1", &[]) else { return };
     for number in 1..=OBJECTS {
-        assert_eq!(store(&mut peer, number, 100), SUCCESS);
+        // A large one is no exception.
+        assert_eq!(store(&mut peer, number, if number % 5 == 0 { 700_000 } else { 100 }), SUCCESS);
         assert_eq!(super::faults::studies(&mut peer), 1);
     }
     counting.end();
