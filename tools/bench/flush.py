@@ -2,13 +2,17 @@
 """Times C-STORE where a flush of the disk takes a while, beside other nodes; prints a table.
 
     tools/bench/flush.py --work DIR [--delays 0 2 5] [--seconds 6] [--runs 1]
-        [--cases 16384x1 16384x16 16384x64 524288x1 524288x16] [--binary PATH ...]
+        [--cases 16384x1 16384x16 16384x64 524288x1 524288x16] [--binary PATH ...] [--own-disk MIB]
 
 strace makes each fsync, fdatasync and syncfs of a node longer by the delay, in milliseconds. That is
 a disk whose flushes are slow and otherwise do not disturb one another. A delay of 0 runs without
 strace. The bound is a program that overwrites one file and flushes once for each group, with as many
 objects in a group as there are associations. The contestants run in turn, each on an empty folder.
 The number of objects is chosen for each so that a run takes about --seconds.
+
+ext4 does not use an inode again for some minutes after it was freed, and searches past such inodes
+for each new file. So whoever has removed many files measures that search. --own-disk gives each run
+a new ext4 in a file that is mounted by loop. It needs root.
 
 Peers as in store.py. --binary adds other builds of dcmdex. Needs strace. Standard library only.
 """
@@ -22,8 +26,10 @@ from pathlib import Path
 
 import store
 from common import RELEASE, Listener, build, commit, fail, machine, serve
+from disks import Disk
 
 FLUSHES = "fsync,fdatasync,syncfs"
+JOURNAL = "journal_mib = 256\njournal_object_kib = 1024\n"
 
 
 class Build(store.Dcmdex):
@@ -54,11 +60,19 @@ def delayed(milliseconds):
 
 def contestants(binaries, parallel):
     bound = store.Bound("bound: one flush for each group", "--group", parallel)
-    with_journal = Build(name="dcmdex with a journal", settings="journal_mib = 128\n")
+    with_journal = Build(name="dcmdex with a journal", settings=JOURNAL)
     own = [Build(), with_journal, Build(metadata_only=True), Build(durability="os")]
     own += [Build(Path(binary), f"dcmdex at {binary}") for binary in binaries]
     others = [found for found in (store.DicomRs(), store.Dcmtk(), store.Orthanc()) if shutil.which(found.program)]
     return [bound, *own, *others]
+
+
+def places(scratch, disk):
+    """A folder for each run, on a new disk if there is one."""
+    for number in range(1_000_000):
+        if disk:
+            disk.make()
+        yield (disk.path if disk else scratch) / str(number)
 
 
 def one(contestant, folders, size, parallel, seconds):
@@ -77,6 +91,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=6)
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--binary", nargs="+", default=[], help="other builds of dcmdex")
+    parser.add_argument("--own-disk", type=int, default=0, metavar="MIB", help="a new ext4 of this size for each run")
     parser.add_argument("--only", default="", help="only contestants whose name has this in it")
     parser.add_argument("--no-build", action="store_true", help="measure what is built already")
     options = parser.parse_args()
@@ -93,7 +108,8 @@ def main():
         for case in options.cases:
             size, parallel = (int(part) for part in case.split("x"))
             scratch = Path(tempfile.mkdtemp(prefix="flush-bench-", dir=options.work))
-            folders = (scratch / str(number) for number in range(1_000_000))
+            disk = Disk(scratch, "disk", options.own_disk, measure=True) if options.own_disk else None
+            folders = places(scratch, disk)
             try:
                 for contestant in contestants(options.binary, parallel):
                     if options.only not in contestant.name:
@@ -106,6 +122,8 @@ def main():
                     row = f"| {delay} | {size:,} | {parallel} | {contestant.name}{durable} | {median['rate']:,.0f} | {times} |"
                     print(row, flush=True)
             finally:
+                if disk:
+                    disk.unmount()
                 shutil.rmtree(scratch)
 
 
