@@ -198,6 +198,7 @@ impl<'c> Patients<'c> {
             row_now = self.description(&values, record.value(AttributeId::SpecificCharacterSet), changes)?;
             self.freeze_patient(study, first, row, &known)?;
             self.lead_to((study, first), row, row_now, changes)?;
+            self.forget_agreed(study, row_now, &values)?;
         }
         let first_now = if row == first { row_now } else { first };
         Ok(NamedPatient { first: first_now, own: row_now, said: self.said_unless(&values, own)? })
@@ -287,6 +288,23 @@ impl<'c> Patients<'c> {
         )?
         .execute([study, first, row, said])?;
         self.asserted.drop_unused(said)
+    }
+
+    /// Sets the asserted values of the instance groups that agree with a new description to NULL. Only
+    /// with rules there can be such: they took away a value that objects of another series state.
+    fn forget_agreed(&self, study: i64, row: i64, values: &[String]) -> Result<()> {
+        if self.corrections()?.is_empty() {
+            return Ok(());
+        }
+        let Some(same) = self.asserted.find_row(Patient, values)? else { return Ok(()) };
+        self.connection
+            .prepare_cached(
+                "UPDATE instance_group SET patient_values = NULL WHERE patient_values = ?3 \
+                 AND ifnull(patient, (SELECT patient FROM study WHERE id = ?1)) = ?2 \
+                 AND series IN (SELECT id FROM study_series WHERE study = ?1)",
+            )?
+            .execute([study, row, same])?;
+        self.asserted.drop_unused(same)
     }
 
     /// Leads a study to another row for one of its patients.
