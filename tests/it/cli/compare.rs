@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::interop::compare::{dcmqrscp, orthanc_server};
@@ -177,22 +178,30 @@ fn a_peer_that_does_not_answer_is_an_error_and_nothing_is_under_the_final_name()
     assert!(compare(&place, &["--with", "there.db", "--from", "gestern"]).expect(2).stderr.contains("2024-01-31"));
 }
 
-/// A PACS that answers half. It relays to another peer, and aborts the association (PS3.8 9.3.8) after
-/// three P-DATA-TF PDUs that answer one question. It does so while `aborts` is true.
-fn half_pacs(to: SocketAddr, aborts: &Arc<AtomicBool>) -> u16 {
-    const P_DATA_TF: u8 = 4;
+/// The type of P-DATA-TF PDUs (PS3.8 9.3.5).
+const P_DATA_TF: u8 = 4;
+
+/// The type of A-RELEASE-RQ PDUs (PS3.8 9.3.6).
+const A_RELEASE_RQ: u8 = 5;
+
+/// A PACS that relays to another peer. It calls `asked` with what a caller sends, and `passes` with
+/// the type of each PDU of an answer. If that is false, it aborts the association (PS3.8 9.3.8).
+fn relay(
+    to: SocketAddr,
+    asked: impl Fn(&[u8]) + Clone + Send + 'static,
+    passes: impl Fn(u8) -> bool + Send + 'static,
+) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let (port, aborts) = (listener.local_addr().unwrap().port(), Arc::clone(aborts));
+    let port = listener.local_addr().unwrap().port();
     thread::spawn(move || {
         for caller in listener.incoming() {
             let (mut caller, mut peer) = (caller.unwrap(), TcpStream::connect(to).unwrap());
             let (mut from_caller, mut to_peer) = (caller.try_clone().unwrap(), peer.try_clone().unwrap());
-            let answers = Arc::new(AtomicU32::new(0));
-            let of_question = Arc::clone(&answers);
+            let asked = asked.clone();
             thread::spawn(move || {
                 let mut bytes = [0; 4096];
                 while let Ok(read @ 1..) = from_caller.read(&mut bytes) {
-                    of_question.store(0, Relaxed);
+                    asked(&bytes[..read]);
                     if to_peer.write_all(&bytes[..read]).is_err() {
                         break;
                     }
@@ -202,8 +211,7 @@ fn half_pacs(to: SocketAddr, aborts: &Arc<AtomicBool>) -> u16 {
             while peer.read_exact(&mut head).is_ok() {
                 let mut rest = vec![0; u32::from_be_bytes(head[2..].try_into().unwrap()) as usize];
                 peer.read_exact(&mut rest).unwrap();
-                let before = answers.fetch_add(u32::from(head[0] == P_DATA_TF), Relaxed);
-                if before >= 3 && aborts.load(Relaxed) {
+                if !passes(head[0]) {
                     let _ = caller.write_all(&[7, 0, 0, 0, 0, 4, 0, 0, 0, 0]);
                     break;
                 }
@@ -215,6 +223,46 @@ fn half_pacs(to: SocketAddr, aborts: &Arc<AtomicBool>) -> u16 {
         }
     });
     port
+}
+
+/// A PACS that answers half: it aborts the association after three P-DATA-TF PDUs that answer one
+/// question. It does so while `aborts` is true.
+fn half_pacs(to: SocketAddr, aborts: &Arc<AtomicBool>) -> u16 {
+    let (answers, aborts) = (Arc::new(AtomicU32::new(0)), Arc::clone(aborts));
+    let of_question = Arc::clone(&answers);
+    let passes = move |kind| answers.fetch_add(u32::from(kind == P_DATA_TF), Relaxed) < 3 || !aborts.load(Relaxed);
+    relay(to, move |_| of_question.store(0, Relaxed), passes)
+}
+
+#[test]
+fn a_pacs_gets_each_question_after_a_pause() {
+    const PAUSE: Duration = Duration::from_millis(20);
+    let place = archives();
+    let node = TestNode::start();
+    if send("DCMDEX", node.address().port(), &place.path("there")).is_none() {
+        return;
+    }
+    let last_answer: Arc<Mutex<Option<Instant>>> = Arc::default();
+    let gaps: Arc<Mutex<Vec<Duration>>> = Arc::default();
+    let (answered, of_answers) = (Arc::clone(&last_answer), Arc::clone(&gaps));
+    let asked = move |bytes: &[u8]| {
+        // A question may need a new association. The end of one is no question.
+        if let Some(before) = answered.lock().unwrap().take().filter(|_| bytes[0] != A_RELEASE_RQ) {
+            of_answers.lock().unwrap().push(before.elapsed());
+        }
+    };
+    let passes = move |kind| {
+        if kind == P_DATA_TF {
+            *last_answer.lock().unwrap() = Some(Instant::now());
+        }
+        true
+    };
+    let with = format!("DCMDEX=127.0.0.1:{}", relay(node.address(), asked, passes));
+    let run = compare(&place, &["--with", &with, "--pause", &PAUSE.as_millis().to_string()]).expect(1);
+    assert_eq!(rows(&run.stdout), planted(true), "{run:?}");
+    // The PACS has no work in these times. A busy machine makes them longer, and never shorter.
+    let gaps = gaps.lock().unwrap();
+    assert!(gaps.len() > 3 && gaps.iter().all(|gap| *gap >= PAUSE), "{gaps:?}");
 }
 
 #[test]
