@@ -69,9 +69,11 @@ impl<R: FederatedPart> EntityLookups<'_, R> {
         let found = self.descriptions((patient_id, identity), ids)?;
         let first = self.first_issuer(patient_id, identity)?;
         let issuer = if issuer.is_empty() { &first } else { issuer };
+        // Without a Patient ID, name and birth date tell patients apart.
         let is_meant = |description: &[String]| {
-            let own = rules::value_of(description, IssuerOfPatientID);
-            own == issuer || (own.is_empty() && *issuer == first)
+            let (own_id, own_identity, own) = rules::key_of(description);
+            (&own_id, &own_identity) == (patient_id, identity)
+                && (own == *issuer || (own.is_empty() && *issuer == first))
         };
         let mut total = vec![String::new(); ids.len()];
         for (_, values) in found.iter().filter(|(description, _)| is_meant(description)) {
