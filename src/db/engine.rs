@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::federated::FederatedPart;
+use super::federated::{DescribedPatient, FederatedPart};
 use super::postgres::PostgresReader;
 use super::sqlite::SqliteReader;
 use super::{
@@ -208,5 +208,17 @@ impl FederatedPart for IndexReader {
 
     fn has_study(&mut self, study_instance_uid: &str) -> Result<bool, Error> {
         self.sqlite("a folder")?.has_study(study_instance_uid)
+    }
+
+    fn each_described(&mut self, on_patient: &mut dyn FnMut(DescribedPatient) -> ControlFlow<()>) -> Result<(), Error> {
+        self.sqlite("a folder")?.each_described(on_patient)
+    }
+
+    fn study_of_description(&mut self, row: i64) -> Result<Option<String>, Error> {
+        self.sqlite("a folder")?.study_of_description(row)
+    }
+
+    fn each_series(&mut self, on_series: &mut dyn FnMut(String, i64) -> ControlFlow<()>) -> Result<(), Error> {
+        self.sqlite("a folder")?.each_series(on_series)
     }
 }

@@ -27,12 +27,13 @@ const KINDS: [&str; 5] = [
 ];
 
 impl<R: FederatedPart> Federation<R> {
-    /// Calls `on_entry` with the entries of all files, ordered by `key`, until it says to stop.
-    fn in_order<T: Send, K: Ord>(
+    /// Calls `on_entry` with the entries of all files, ordered by `key`, and with the number of the
+    /// file of each, until it says to stop.
+    pub(super) fn in_order<T: Send, K: Ord>(
         &mut self,
         ask: impl Ask<R, T>,
         key: impl Fn(&T) -> K,
-        mut on_entry: impl FnMut(T) -> ControlFlow<()>,
+        mut on_entry: impl FnMut(usize, T) -> ControlFlow<()>,
     ) -> Result<(), Error> {
         let interrupts: Vec<Interrupt> = self.parts.iter().map(R::interrupt).collect();
         streams::merged(&mut self.parts, &interrupts, &ask, |mut streams| {
@@ -42,7 +43,7 @@ impl<R: FederatedPart> Federation<R> {
                 let Some((at, _)) = keys.min_by(|(_, one), (_, other)| one.cmp(other)) else { return Ok(()) };
                 let (Some(head), Some(stream)) = (heads.get_mut(at), streams.get_mut(at)) else { return Ok(()) };
                 if let Some(entry) = std::mem::replace(head, stream.next()?)
-                    && on_entry(entry).is_break()
+                    && on_entry(at, entry).is_break()
                 {
                     return Ok(());
                 }
@@ -81,6 +82,10 @@ impl<R: FederatedPart> Admin for Federation<R> {
         }
         sum.scans.sort_by_key(|entry: &ScanEntry| Reverse(entry.started_ms));
         sum.scans.truncate(LISTED_SCANS);
+        for between in self.contradictions()? {
+            add_words(&mut sum.conflicts, vec![(between.kind, 1)]);
+        }
+        sum.conflicts.sort();
         sum.patients = self.find(&request_for(Patient, &[], &[]), |_| ControlFlow::Continue(()))?;
         let [studies, series, instances] = self.lookups()?.counted_twice_in_all()?;
         sum.studies = sum.studies.saturating_sub(studies);
@@ -108,21 +113,41 @@ impl<R: FederatedPart> Admin for Federation<R> {
         }
     }
 
-    fn failures(&mut self, on_failure: impl FnMut(FailureEntry) -> ControlFlow<()>) -> Result<(), Error> {
+    fn failures(&mut self, mut on_failure: impl FnMut(FailureEntry) -> ControlFlow<()>) -> Result<(), Error> {
         if let [one] = self.parts.as_mut_slice() {
             return one.failures(on_failure);
         }
         let ask = |part: &mut R, each: &mut dyn FnMut(FailureEntry) -> ControlFlow<()>| part.failures(each);
-        self.in_order(ask, |failure| failure.path.clone(), on_failure)
+        self.in_order(ask, |failure| failure.path.clone(), |_, failure| on_failure(failure))
     }
 
-    /// A conflict between two files is not listed.
-    fn conflicts(&mut self, on_conflict: impl FnMut(ConflictEntry) -> ControlFlow<()>) -> Result<(), Error> {
+    /// The conflicts between files follow those of the files, kind by kind.
+    fn conflicts(&mut self, mut on_conflict: impl FnMut(ConflictEntry) -> ControlFlow<()>) -> Result<(), Error> {
         if let [one] = self.parts.as_mut_slice() {
             return one.conflicts(on_conflict);
         }
         let ask = |part: &mut R, each: &mut dyn FnMut(ConflictEntry) -> ControlFlow<()>| part.conflicts(each);
-        self.in_order(ask, |conflict| KINDS.iter().position(|kind| *kind == conflict.kind), on_conflict)
+        let kind_of = |conflict: &ConflictEntry| KINDS.iter().position(|kind| *kind == conflict.kind);
+        let mut between = self.contradictions()?.into_iter().peekable();
+        let mut flow = ControlFlow::Continue(());
+        self.in_order(ask, kind_of, |_, conflict| {
+            while flow.is_continue()
+                && let Some(earlier) = between.next_if(|between| kind_of(between) < kind_of(&conflict))
+            {
+                flow = on_conflict(earlier);
+            }
+            if flow.is_continue() {
+                flow = on_conflict(conflict);
+            }
+            flow
+        })?;
+        for conflict in between {
+            if flow.is_break() {
+                break;
+            }
+            flow = on_conflict(conflict);
+        }
+        Ok(())
     }
 
     fn watches(&mut self) -> Result<Vec<WatchEntry>, Error> {
@@ -146,7 +171,7 @@ impl<R: FederatedPart> Admin for Federation<R> {
         self.in_order(
             ask,
             |study| Reverse(study.study_date.clone()),
-            |study| {
+            |_, study| {
                 if shared.contains(&study.study_instance_uid) {
                     parts.entry(study.study_instance_uid.clone()).or_default().push(study);
                 } else {

@@ -8,6 +8,7 @@
 mod admin;
 mod asked;
 mod combine;
+mod contradictions;
 mod federation;
 mod find;
 mod heads;
@@ -21,5 +22,5 @@ mod shared;
 mod streams;
 
 pub use federation::Federation;
-pub use part::FederatedPart;
+pub use part::{DescribedPatient, FederatedPart};
 pub use router::{RoutedFile, Router, RouterThread};

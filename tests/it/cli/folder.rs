@@ -4,8 +4,10 @@ use std::fs;
 
 use rustix::process::Signal;
 
+use super::declared::write_file;
 use super::serve::Node;
 use super::*;
+use crate::util::scripted::DataSet;
 use crate::util::{objects, peers};
 
 /// Two index files in a folder, each of a scan of its own.
@@ -159,6 +161,82 @@ fn a_merge_that_would_change_answers_is_refused() {
     place.run(["correct", "--index", "folder/cold.db", "--undo", "1", "--yes"]).expect(0);
     assert_eq!(answers(&place), before);
     assert_eq!(instances_of_files(&place).len(), 3);
+}
+
+/// Writes an object of a patient below `archive`.
+fn write_of(place: &Place, name: &str, [study, series, instance]: [&str; 3], [id, person, born]: [&str; 3]) {
+    let object = DataSet::default()
+        .uid(0x0008, 0x0016, objects::SOP_CLASS)
+        .uid(0x0008, 0x0018, instance)
+        .text(0x0008, 0x0060, "CT")
+        .text(0x0010, 0x0010, person)
+        .text(0x0010, 0x0020, id)
+        .text(0x0010, 0x0030, born)
+        .uid(0x0020, 0x000D, study)
+        .uid(0x0020, 0x000E, series)
+        .text(0x0020, 0x0013, if name.contains("other") { "22" } else { "1" });
+    write_file(place, name, &object);
+}
+
+#[test]
+fn patients_without_an_id_have_their_own_studies_where_files_share_one() {
+    let place = Place::new();
+    fs::create_dir(place.path("folder")).unwrap();
+    let (gus, diana) = (["", "GAMMA^GUS", ""], ["", "DELTA^DIANA", ""]);
+    write_of(&place, "one/1.dcm", ["1.2.1", "1.2.1.1", "1.2.1.1.1"], gus);
+    write_of(&place, "two/2.dcm", ["1.2.1", "1.2.1.1", "1.2.1.1.2"], gus);
+    write_of(&place, "one/3.dcm", ["1.2.3", "1.2.3.1", "1.2.3.1.1"], diana);
+    for (index, tree) in [("folder/main.db", "archive/one"), ("folder/two.db", "archive/two")] {
+        place.run(["scan", "--index", index, tree]).expect(0);
+    }
+    let keys = ["PatientName", "NumberOfPatientRelatedStudies", "NumberOfPatientRelatedInstances"];
+    let find = ["find", "--index", "folder", "--level", "PATIENT", "--format", "csv"];
+    let found = place.run(find.into_iter().chain(keys)).expect(0).stdout;
+    let rows: Vec<&str> = found.lines().skip(1).collect();
+    assert_eq!(rows, ["DELTA^DIANA,1,1", "GAMMA^GUS,1,2"]);
+}
+
+#[test]
+fn contradictions_between_files_are_listed_as_those_of_one_file() {
+    let place = Place::new();
+    fs::create_dir(place.path("folder")).unwrap();
+    let (gus, diana) = (["42", "GAMMA^GUS", "19600101"], ["42", "DELTA^DIANA", "19750505"]);
+    let (anne, bob) = (["A", "SMITH^ANNE", ""], ["B", "SMITH^ANNE", ""]);
+    for (name, uids, patient) in [
+        ("one/1.dcm", ["1.2.1", "1.2.1.1", "1.2.1.1.1"], gus),
+        ("two/2.dcm", ["1.2.2", "1.2.2.1", "1.2.2.1.1"], diana),
+        // An instance with two contents, in a series that both files have.
+        ("one/3.dcm", ["1.2.3", "1.2.3.1", "1.2.3.1.1"], anne),
+        ("two/3-other.dcm", ["1.2.3", "1.2.3.1", "1.2.3.1.1"], anne),
+        // A study with two patients.
+        ("two/4.dcm", ["1.2.4", "1.2.4.1", "1.2.4.1.1"], bob),
+        ("one/4.dcm", ["1.2.4", "1.2.4.1", "1.2.4.1.2"], anne),
+        // A series in two studies.
+        ("one/5.dcm", ["1.2.5", "1.2.9.1", "1.2.5.1.1"], anne),
+        ("two/6.dcm", ["1.2.6", "1.2.9.1", "1.2.6.1.1"], anne),
+    ] {
+        write_of(&place, name, uids, patient);
+    }
+    for (index, tree) in [("folder/main.db", "one"), ("folder/two.db", "two"), ("whole.db", "one"), ("whole.db", "two")]
+    {
+        place.run(["scan", "--index", index, &format!("archive/{tree}")]).expect(0);
+    }
+    let told = |index| {
+        let counts = place.run(["status", "--index", index, "--json"]).expect(0).json()[0]["conflicts_by_kind"].clone();
+        let mut listed = place.run(["check", "--index", index, "--json"]).expect(0).json();
+        listed.retain(|line| line["event"] == "conflict");
+        (counts, listed)
+    };
+    let whole = told("whole.db");
+    assert_eq!(whole.1.len(), 4, "{whole:?}");
+    assert_eq!(told("folder"), whole);
+    // What one file contradicts by itself is not listed twice.
+    write_of(&place, "one/7.dcm", ["1.2.7", "1.2.7.1", "1.2.7.1.1"], diana);
+    write_of(&place, "one/8.dcm", ["1.2.4", "1.2.4.1", "1.2.4.1.3"], bob);
+    for index in ["folder/main.db", "whole.db"] {
+        place.run(["scan", "--index", index, "archive/one"]).expect(0);
+    }
+    assert_eq!(told("folder").0, told("whole.db").0);
 }
 
 #[test]
