@@ -43,7 +43,6 @@ impl Config {
     pub fn event_options(&self) -> Option<EventOptions> {
         let EventSettings { recording, quiet, keep, max_events, receivers } = self.events.clone();
         (recording != EventRecording::Off).then(|| EventOptions {
-            index: self.index.clone(),
             node: self.node.ae_title.to_string(),
             recorder: RecorderOptions { quiet, keep, max_events },
             receivers,

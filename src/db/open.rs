@@ -421,6 +421,18 @@ impl WriterHandle {
         }
     }
 
+    /// The index files that take changes, each with the way into it alone. The main file comes first.
+    /// A database has none.
+    #[must_use]
+    pub fn files(&self) -> Vec<(PathBuf, Self)> {
+        let of_file = |file: &SqliteWriterHandle| (file.index().to_owned(), Self(OpenedIndex::File(file.clone())));
+        match &self.0 {
+            OpenedIndex::File(main) => vec![of_file(main)],
+            OpenedIndex::Folder { router, .. } => router.open_targets().map(of_file).collect(),
+            OpenedIndex::Server { .. } => Vec::new(),
+        }
+    }
+
     fn arrivals(&self) -> &dyn Arrivals {
         match &self.0 {
             OpenedIndex::File(main) => main,
@@ -566,7 +578,7 @@ impl WriterHandle {
     ///
     /// # Errors
     /// That of the writer, and if there are several files.
-    pub fn tell_damaged(&self, sop_instance_uids: Vec<String>, clock: Clock) -> Result<(), Error> {
+    pub fn tell_damaged(&self, sop_instance_uids: Vec<String>, clock: Clock) -> Result<Vec<String>, Error> {
         self.only("events")?.tell_damaged(sop_instance_uids, clock)
     }
 

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::quiet::QuietStudies;
 use crate::db::open::{Reader, WriterHandle};
@@ -40,6 +40,8 @@ pub(super) struct EventRecorder {
     pub(super) options: RecorderOptions,
     /// SOP Instance UIDs of objects that were found damaged.
     pub(super) damaged: Receiver<String>,
+    /// Takes those that this file does not know. `None` for the last file.
+    pub(super) next: Option<Sender<String>>,
     pub(super) clock: Clock,
 }
 
@@ -92,7 +94,10 @@ impl EventRecorder {
         }
         let damaged: Vec<String> = self.damaged.try_iter().take(DAMAGED_AT_ONCE).collect();
         if !damaged.is_empty() {
-            self.writer.tell_damaged(damaged, self.clock)?;
+            for unknown in self.writer.tell_damaged(damaged, self.clock)? {
+                // An object that no file knows any more is nobody's.
+                let _taken = self.next.as_ref().map(|next| next.try_send(unknown));
+            }
         }
         Ok(())
     }

@@ -1,6 +1,5 @@
 //! The threads that tell events while a node runs.
 
-use std::path::PathBuf;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -19,11 +18,12 @@ use crate::model::clock::Clock;
 /// one.
 const LAST_DELIVERIES: Duration = Duration::from_secs(2);
 
+/// Damaged objects that wait until the next file is asked for them.
+const WAITING_DAMAGED: usize = 1024;
+
 /// What is told, and to whom.
 #[derive(Clone, Debug)]
 pub struct EventOptions {
-    /// The index.
-    pub index: PathBuf,
     /// AE title of the node.
     pub node: String,
     /// What is recorded.
@@ -42,30 +42,46 @@ pub struct Telling {
 }
 
 impl Telling {
-    /// Starts the threads. `damaged` gives the SOP Instance UIDs of objects that are found damaged.
+    /// Starts the threads, for each file of the index. `damaged` gives the SOP Instance UIDs of
+    /// objects that are found damaged.
     ///
     /// # Errors
     /// If a receiver's key or certificates cannot be read, or if the index fails.
-    pub fn start(options: EventOptions, writer: &WriterHandle, damaged: Receiver<String>) -> Result<Self, Error> {
-        let EventOptions { index, node, recorder, receivers } = options;
-        let clock = Clock::System;
-        let source = EventSource { index: writer.name_index(None)?, node };
-        let couriers: Vec<_> = receivers
-            .into_iter()
-            .map(|receiver| {
-                let name = receiver.name.clone();
-                Ok((name, Courier::new(receiver, (index.clone(), writer.clone()), source.clone(), clock)?))
-            })
-            .collect::<Result<_, Error>>()?;
-        writer.keep_receivers(couriers.iter().map(|(name, _)| name.clone()).collect())?;
+    pub fn start(options: &EventOptions, writer: &WriterHandle, mut damaged: Receiver<String>) -> Result<Self, Error> {
         let (runs, running) = bounded(0);
         let mut telling = Self { go_on: Vec::new(), threads: Vec::new(), running };
-        let recorder = EventRecorder { index, writer: writer.clone(), options: recorder, damaged, clock };
-        telling.spawn(&runs, "events", |ended| recorder.run(ended))?;
-        for (_, courier) in couriers {
-            telling.spawn(&runs, "event receiver", |ended| courier.run(ended))?;
+        let mut files = writer.files().into_iter().peekable();
+        while let Some((index, file)) = files.next() {
+            let (next, of_next) = bounded(WAITING_DAMAGED);
+            let next = files.peek().map(|_| next);
+            let recorder = EventRecorder {
+                index,
+                writer: file,
+                options: options.recorder.clone(),
+                damaged: std::mem::replace(&mut damaged, of_next),
+                next,
+                clock: Clock::System,
+            };
+            telling.tell(options, recorder, &runs)?;
         }
         Ok(telling)
+    }
+
+    /// Starts the threads of one file.
+    fn tell(&mut self, options: &EventOptions, recorder: EventRecorder, runs: &Sender<()>) -> Result<(), Error> {
+        let (index, writer, clock) = (recorder.index.clone(), recorder.writer.clone(), recorder.clock);
+        let source = EventSource { index: writer.name_index(None)?, node: options.node.clone() };
+        let couriers: Vec<_> = options
+            .receivers
+            .iter()
+            .map(|receiver| Courier::new(receiver.clone(), (index.clone(), writer.clone()), source.clone(), clock))
+            .collect::<Result<_, Error>>()?;
+        writer.keep_receivers(options.receivers.iter().map(|receiver| receiver.name.clone()).collect())?;
+        self.spawn(runs, "events", |ended| recorder.run(ended))?;
+        for courier in couriers {
+            self.spawn(runs, "event receiver", |ended| courier.run(ended))?;
+        }
+        Ok(())
     }
 
     fn spawn(

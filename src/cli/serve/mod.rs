@@ -227,7 +227,7 @@ fn tell_events(config: &Config, writer: WriterHandle, verified: &Verified) -> an
     }
     let (found, damaged) = crossbeam_channel::bounded(MAX_DAMAGED);
     verified.tell_damaged(found);
-    Ok(Some(Telling::start(options, &writer, damaged)?))
+    Ok(Some(Telling::start(&options, &writer, damaged)?))
 }
 
 fn is_this_machine(host: &str) -> bool {

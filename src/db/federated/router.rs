@@ -138,7 +138,8 @@ impl<A: Arrivals + Clone + 'static> Router<A> {
         let _ended = self.waiting.send(Routed::Stop);
     }
 
-    fn open_targets(&self) -> impl Iterator<Item = &A> {
+    /// The ways into the files that take arrivals.
+    pub(in crate::db) fn open_targets(&self) -> impl Iterator<Item = &A> {
         self.targets.iter().flatten()
     }
 

@@ -208,18 +208,22 @@ impl SqliteWriterHandle {
         })
     }
 
-    /// Records that objects are damaged.
+    /// Records that objects are damaged. Returns those that the index does not know.
     ///
     /// # Errors
     /// [`Error::WriterStopped`], or that of the transaction.
-    pub fn tell_damaged(&self, sop_instance_uids: Vec<String>, clock: Clock) -> Result<(), Error> {
+    pub fn tell_damaged(&self, sop_instance_uids: Vec<String>, clock: Clock) -> Result<Vec<String>, Error> {
         self.maintain(move |batch| {
-            for uid in &sop_instance_uids {
-                let (study, series) = batch.parents_of(uid)?.unwrap_or_default();
+            let mut unknown = Vec::new();
+            for uid in sop_instance_uids {
+                let Some((study, series)) = batch.parents_of(&uid)? else {
+                    unknown.push(uid);
+                    continue;
+                };
                 let content = json!({ "series_instance_uid": series, "sop_instance_uid": uid }).to_string();
                 insert_event(batch.connection(), (EventKind::Damaged, &study), (0, clock.now_ms()), &content)?;
             }
-            Ok(())
+            Ok(unknown)
         })
     }
 

@@ -280,6 +280,11 @@ impl SqliteWriterHandle {
         result.recv().map_err(|_| stopped())
     }
 
+    /// The path of the index.
+    pub(in crate::db) fn index(&self) -> &Path {
+        self.files.index()
+    }
+
     /// The files that the writer has opened.
     pub(super) fn files(&self) -> &DatabaseFiles {
         &self.files

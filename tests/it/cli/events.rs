@@ -139,6 +139,32 @@ fn a_study_is_told_once_when_it_is_quiet_and_again_when_it_has_changed() {
 }
 
 #[test]
+fn a_folder_tells_the_events_of_each_of_its_files() {
+    let place = Place::new();
+    let (listener, port) = free();
+    place.run(["index", "new", "folder/main.db", "folder/2024.db"]).expect(0);
+    configure(&place, &post("ris", port, ""));
+    let node = Node::start(&place, &["--index", "folder"]);
+    let events = receive(listener, |_| Some(200));
+    store_all(&node, 0..3);
+    let of_main = complete(&events, 3);
+    assert_eq!(of_main["study_instance_uid"], "1.2.3");
+    fs::create_dir(place.path("tree")).unwrap();
+    fs::write(place.path("tree/1"), objects::file_with(7, &[(0x0008, 0x0020, b"DA", "20240131")])).unwrap();
+    place.run(["scan", "--index", "folder", "tree"]).expect(0);
+    let of_year = complete(&events, 1);
+    assert_eq!(of_year["study_instance_uid"], "1.2.7");
+    assert_ne!(of_main["index"], of_year["index"], "each file counts its events for itself");
+    // Each file has its log.
+    let told = ["events", "--json", "--kind", "study-complete"];
+    let of_file = place.run(told.into_iter().chain(["--index", "folder/2024.db"])).expect(0).json();
+    assert_eq!(of_file.iter().map(|event| &event["study_instance_uid"]).collect::<Vec<_>>(), ["1.2.7"]);
+    let of_folder = place.run(told.into_iter().chain(["--index", "folder"])).expect(2);
+    assert!(of_folder.stderr.contains("needs one file"), "{of_folder:?}");
+    assert_eq!(node.stop(Signal::TERM).0, Some(0));
+}
+
+#[test]
 fn an_independent_receiver_finds_the_signature_right_over_tls() {
     let place = Place::new();
     let authority = Authority::new("Hook CA");
