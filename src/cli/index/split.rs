@@ -42,6 +42,9 @@ pub(super) struct SplitArgs {
 pub(super) fn run(arguments: &SplitArgs, context: &mut Context) -> anyhow::Result<Exit> {
     let SplitArgs { into, yes, file, keys } = arguments;
     check_is_writable(file)?;
+    if into.extension().is_none_or(|end| end != "db") {
+        bail!("{}: a folder takes only files whose names end in .db for index files", Shown(into));
+    }
     let mut flags = Flags::default();
     flags.path("index", "FILE", Some(file))?;
     let config = context.configure(flags.0, Chattiness::Tool)?;

@@ -100,6 +100,7 @@ fn a_split_that_cannot_be_is_refused() {
         refused(["folder/main.db", "--into", "folder/cold.db", "StudyInstanceUID=1.2.0"]).contains("other studies")
     );
     assert!(refused(["folder/main.db", "--into", "folder/x.db", "StudyDate="]).contains("all studies match"));
+    assert!(refused(["folder/main.db", "--into", "folder/x", "StudyInstanceUID=1.2.0"]).contains("end in .db"));
     assert!(refused(["folder/no.db", "--into", "folder/x.db", "StudyDate="]).contains("no index file"));
     let node = Node::start(&place, &["--index", "folder"]);
     assert!(refused(["folder/main.db", "--into", "folder/x.db", "StudyInstanceUID=1.2.0"]).contains("in use"));
