@@ -421,8 +421,8 @@ impl WriterHandle {
         }
     }
 
-    /// The index files that take changes, each with the way into it alone. The main file comes first.
-    /// A database has none.
+    /// The index files that take changes, each with the way into it alone. The main file comes
+    /// first. A database has none.
     #[must_use]
     pub fn files(&self) -> Vec<(PathBuf, Self)> {
         let of_file = |file: &SqliteWriterHandle| (file.index().to_owned(), Self(OpenedIndex::File(file.clone())));
