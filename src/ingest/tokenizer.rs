@@ -15,7 +15,6 @@ use std::mem;
 use dicom_core::VR;
 use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry, VirtualVr};
 use dicom_dictionary_std::StandardDataDictionary;
-use flate2::{Decompress, FlushDecompress, Status};
 
 use super::fault::{Fault, Faults};
 use super::json;
@@ -28,21 +27,19 @@ use crate::encoding::vr::{self, Form};
 use crate::ingest::parsed::Spare;
 use crate::ingest::wanted::{ALL_IDENTIFYING, Element, Role, Wanted};
 
+mod inflate;
 mod nested;
+mod odd;
 mod sniff;
+mod start;
 mod state;
 
+use inflate::Inflater;
 use sniff::Going;
 use state::*;
 
-const DIRECTORY_GROUP: u32 = 0x0004;
 const PIXEL_DATA_GROUP: u32 = 0x7FE0;
 const NO_END: u64 = u64::MAX;
-
-const MEDIA_STORAGE_DIRECTORY: &str = dicom_dictionary_std::uids::MEDIA_STORAGE_DIRECTORY_STORAGE;
-
-const PREAMBLE: usize = 128;
-const PREFIX: &[u8; 4] = b"DICM";
 
 /// Bytes of a new slice that are added to an unfinished header of the slice before.
 const CARRY_STEP: usize = 64;
@@ -51,13 +48,6 @@ const CARRY_STEP: usize = 64;
 /// moved while it grows.
 const RAW_CAPACITY: usize = 2 << 10;
 const VALUES_CAPACITY: usize = 64;
-
-/// Input of one call of the inflater. On damaged input the inflater drops output that it still
-/// buffers. We feed so few bytes that their largest expansion (1,032 times) always fits the output.
-const DEFLATED_STEP: usize = 16;
-
-/// Output of one call of the inflater.
-const INFLATE_CHUNK: usize = 32 << 10;
 
 /// The next request of a [`HeaderParser`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -234,47 +224,6 @@ impl<'w> HeaderParser<'w> {
                 self.core.stop(Fault::Deflate);
             }
         }
-    }
-}
-
-/// Decodes the deflated encoding (PS3.5 A.5).
-#[derive(Debug)]
-struct Inflater {
-    stream: Decompress,
-    out: Vec<u8>,
-    ended: bool,
-}
-
-struct Damaged;
-
-impl Inflater {
-    fn new() -> Self {
-        Self { stream: Decompress::new(false), out: vec![0; INFLATE_CHUNK], ended: false }
-    }
-
-    /// Inflates the next few bytes. Returns the output and whether the input is intact. Without
-    /// input, it returns the remaining output.
-    fn next(&mut self, bytes: &mut &[u8]) -> (&[u8], Result<(), Damaged>) {
-        // Some writers use a zlib stream, although PS3.5 A.5 means the raw one of RFC 1951. In a
-        // raw stream, 78 as the first byte would begin a stored block. Compressors do not write a
-        // data set like that.
-        if self.stream.total_in() == 0 && bytes.first() == Some(&0x78) {
-            self.stream = Decompress::new(true);
-        }
-        let (read, written) = (self.stream.total_in(), self.stream.total_out());
-        let step = bytes.get(..DEFLATED_STEP).unwrap_or(bytes);
-        let status = self.stream.decompress(step, &mut self.out, FlushDecompress::None);
-        let read = usize::try_from(self.stream.total_in() - read).unwrap_or(usize::MAX);
-        let written = usize::try_from(self.stream.total_out() - written).unwrap_or(0);
-        *bytes = bytes.get(read..).unwrap_or_default();
-        self.ended = matches!(status, Ok(Status::StreamEnd));
-        let intact = match status {
-            // A further try would give nothing either.
-            Ok(_) if read == 0 && written == 0 && !step.is_empty() && !self.ended => Err(Damaged),
-            Ok(_) => Ok(()),
-            Err(_) => Err(Damaged),
-        };
-        (self.out.get(..written).unwrap_or_default(), intact)
     }
 }
 
@@ -485,244 +434,6 @@ impl<'w> Core<'w> {
         true
     }
 
-    // ---- before the data set -------------------------------------------------------------------
-
-    fn start(&mut self, rest: &[u8], at: &mut usize, end: bool) -> Step {
-        if rest.len() < PREAMBLE + PREFIX.len() && !end {
-            return Step::More;
-        }
-        if rest.get(PREAMBLE..PREAMBLE + PREFIX.len()) == Some(PREFIX) {
-            self.has_preamble = true;
-            *at += PREAMBLE + PREFIX.len();
-            self.state = State::Meta;
-            return Step::Continue;
-        }
-        let behind = rest.strip_prefix(PREFIX).and_then(|behind| behind.first_chunk::<8>());
-        if behind.is_some_and(|start| start.starts_with(&[2, 0]) || sniff::starts_command_set(start)) {
-            *at += PREFIX.len();
-            self.state = State::Meta;
-            return Step::Continue;
-        }
-        match sniff::start(rest) {
-            Ok(State::Meta) => {
-                self.doubtful = true;
-                self.state = State::Meta;
-            }
-            Ok(state) => {
-                self.doubtful = true;
-                self.state = state;
-            }
-            Err(reason) => self.reject(reason),
-        }
-        Step::Continue
-    }
-
-    /// Reads one element of group 0002 (PS3.10 7.1), or ends the group.
-    fn meta(&mut self, rest: &[u8], at: &mut usize, end: bool) -> Step {
-        let here = self.offset + *at as u64;
-        if self.meta.end == Some(here) {
-            match self.group_ends(rest, end) {
-                Some(true) => return self.end_of_meta(here),
-                Some(false) if self.declared.is_empty() => {}
-                // These elements may belong to the data set. Then their encoding is that of the
-                // following elements, as in a data set that arrives without File Meta Information.
-                Some(false) => self.foreign = Some((here, EXPLICIT_LE)),
-                None => return Step::More,
-            }
-        }
-        let Some(start) = rest.first_chunk::<8>() else {
-            if end && rest.is_empty() {
-                return self.end_of_meta(here);
-            }
-            return Step::More;
-        };
-        if !self.meta.present
-            && start.starts_with(&[0, 0])
-            && let Some((header, _)) = sniff::foreign_element(start, rest, false)
-        {
-            // A command set belongs to a message (PS3.7 6.3.1). Some writers leave it at the start
-            // of the file.
-            return self.pass_foreign(&header, rest, at);
-        }
-        let big = start.starts_with(&[0, 2]) && (self.syntax.big || !self.meta.present);
-        if !big && !start.starts_with(&[2, 0]) {
-            return self.end_of_meta(here);
-        }
-        self.meta_element(rest, start, at, (big, end))
-    }
-
-    /// Whether group 0002 really ends at the offset that (0002,0000) declares. `None` if the
-    /// deciding bytes are not there yet.
-    ///
-    /// A wrong length is ignored. The group goes on if it had no transfer syntax yet, or if its
-    /// encoding differs from that of the data set.
-    fn group_ends(&self, rest: &[u8], end: bool) -> Option<bool> {
-        let Some(start) = rest.first_chunk::<8>() else { return end.then_some(true) };
-        let is_meta = start.starts_with(&[2, 0]) || start.starts_with(&[0, 2]);
-        let declares_explicit_little = match self.declared.as_str() {
-            "" => return Some(!is_meta),
-            syntax::IMPLICIT_VR_LITTLE_ENDIAN | syntax::EXPLICIT_VR_BIG_ENDIAN => false,
-            declared => !syntax::is_deflated(declared),
-        };
-        let looks_like_meta = start.starts_with(&[2, 0]) && sniff::is_explicit_element(start);
-        Some(declares_explicit_little || !looks_like_meta)
-    }
-
-    fn meta_element(&mut self, rest: &[u8], start: &[u8; 8], at: &mut usize, (big, end): (bool, bool)) -> Step {
-        let here = self.offset + *at as u64;
-        let letters = vr::is_letters([start[4], start[5]]);
-        self.syntax = Syntax { explicit: letters, big };
-        if self.syntax != EXPLICIT_LE {
-            self.faults.add(Fault::MetaEncoding);
-        }
-        self.meta.present = true;
-        let Some(header) = self.header(self.syntax, rest, end) else { return Step::More };
-        let Ok(length) = usize::try_from(header.length) else { return Step::More };
-        let kept = matches!(header.tag, 0x0002_0000 | 0x0002_0002 | 0x0002_0003 | 0x0002_0010);
-        if !kept || length > MAX_META_VALUE {
-            if header.length == UNDEFINED || kept {
-                self.faults.add(Fault::ValueTooLong { tag: tag_of(header.tag) });
-            }
-            *at += header.size;
-            self.body = ValueRest::Skip(u64::from(header.length));
-            return Step::Continue;
-        }
-        let Some(value) = rest.get(header.size..header.size + length) else { return Step::More };
-        *at += header.size + length;
-        // The first value counts. A second one may belong to a data set that begins with elements
-        // of group 0002.
-        let set = |kept: &mut String| {
-            if kept.is_empty() {
-                String::from_utf8_lossy(value).trim_matches(['\0', ' ']).clone_into(kept);
-            }
-        };
-        match header.tag {
-            0x0002_0000 if self.meta.end.is_none() => {
-                if let Some(bytes) = value.first_chunk::<4>() {
-                    let length = u32_of(*bytes, big);
-                    self.meta.end = Some(here + (header.size + value.len()) as u64 + u64::from(length));
-                }
-            }
-            0x0002_0000 => {}
-            0x0002_0002 => set(&mut self.meta.sop_class),
-            0x0002_0003 => set(&mut self.meta.sop_instance),
-            _ => set(&mut self.declared),
-        }
-        Step::Continue
-    }
-
-    fn end_of_meta(&mut self, here: u64) -> Step {
-        self.state = State::DataSetStart;
-        if self.meta.present && self.meta.end.is_some_and(|meta_end| meta_end != here) {
-            self.faults.add(Fault::MetaLength);
-        }
-        if self.meta.present && self.declared.is_empty() {
-            self.faults.add(Fault::MissingTransferSyntax);
-        }
-        if self.meta.sop_class == MEDIA_STORAGE_DIRECTORY {
-            self.verdict = Verdict::Dicomdir;
-            self.state = State::Done;
-        }
-        Step::Continue
-    }
-
-    /// Skips an element before the data set that cannot be part of it.
-    fn pass_foreign(&mut self, header: &ElementHeader, rest: &[u8], at: &mut usize) -> Step {
-        if header.size > rest.len() || !self.within_limit(*at) {
-            return Step::More;
-        }
-        self.faults.add(Fault::ForeignGroup { tag: tag_of(header.tag) });
-        *at += header.size;
-        self.body = ValueRest::Skip(u64::from(header.length));
-        Step::Continue
-    }
-
-    /// Examines the first element to find the encoding. Elements of the groups 0000 and 0002 may
-    /// come before it. They reveal neither the encoding nor the transfer syntax.
-    fn data_set_start(&mut self, rest: &[u8], at: &mut usize, end: bool) -> Step {
-        let here = self.offset + *at as u64;
-        let Some(start) = rest.first_chunk::<8>() else {
-            if end {
-                self.begin_data_set(here);
-            }
-            return Step::More;
-        };
-        let expected = self.expected_syntax();
-        let is_deflated = syntax::is_deflated(&self.declared) && !self.inflated;
-        let likely_big = self.foreign.map_or(expected.is_some_and(|expected| expected.big), |(_, syntax)| syntax.big);
-        if let Some((header, syntax)) = sniff::foreign_element(start, rest, likely_big)
-            // A deflated stream may begin with any bytes.
-            && (!is_deflated || syntax.explicit || self.foreign.is_some() || sniff::starts_command_set(start))
-        {
-            // Elements in the encoding of the data set count as part of it, because they were sent
-            // with it.
-            if self.foreign.is_none_or(|(_, known)| known != syntax) {
-                self.foreign = Some((here, syntax));
-            }
-            return self.pass_foreign(&header, rest, at);
-        }
-        if self.inflated {
-            // Deflated data sets are in Explicit VR Little Endian (PS3.5 A.5).
-            self.syntax = EXPLICIT_LE;
-            self.begin_data_set(here);
-            return Step::Continue;
-        }
-        let mut found = sniff::syntax(start);
-        if let Some(implicit @ Syntax { explicit: false, .. }) = found
-            && self.declared != syntax::IMPLICIT_VR_LITTLE_ENDIAN
-            && let Some(first) = self.header(implicit, rest, end)
-        {
-            // One element without a VR does not prove that the data set is implicit. The second one
-            // decides.
-            match sniff::next(rest, &first, end) {
-                FollowingBytes::Bytes(second) if sniff::is_explicit_element(second) => found = None,
-                FollowingBytes::Wait => return Step::More,
-                FollowingBytes::Bytes(_) | FollowingBytes::TooFar | FollowingBytes::End => {}
-            }
-        }
-        if is_deflated && found != Some(EXPLICIT_LE) {
-            self.data_set_offset = here;
-            self.state = State::Deflated;
-            return Step::More;
-        }
-        if is_deflated || found.zip(expected).is_some_and(|(found, expected)| found != expected) {
-            self.faults.add(Fault::WrongTransferSyntax);
-        }
-        self.syntax = found.or(expected).unwrap_or(EXPLICIT_LE);
-        self.begin_data_set(here);
-        if tag_at(start, self.syntax.big) >> 16 == DIRECTORY_GROUP {
-            self.verdict = Verdict::Dicomdir;
-            self.state = State::Done;
-        }
-        Step::Continue
-    }
-
-    /// Returns the encoding of the declared transfer syntax.
-    ///
-    /// `None` if none is declared, or if the declared one does not tell: private transfer syntaxes
-    /// exist in all encodings.
-    fn expected_syntax(&self) -> Option<Syntax> {
-        match self.declared.as_str() {
-            syntax::IMPLICIT_VR_LITTLE_ENDIAN => Some(IMPLICIT_LE),
-            syntax::EXPLICIT_VR_BIG_ENDIAN => Some(Syntax { explicit: true, big: true }),
-            declared if !declared.starts_with("1.2.840.10008.1.2.") => None,
-            _ => Some(EXPLICIT_LE),
-        }
-    }
-
-    /// Starts the data set. Its first element is at `here`, after elements that do not belong to a
-    /// data set.
-    ///
-    /// If these have the encoding of the data set, they are sent with it. Otherwise no reader could
-    /// decode both.
-    fn begin_data_set(&mut self, here: u64) {
-        self.state = State::DataSet;
-        if !self.inflated {
-            let foreign = self.foreign.filter(|(_, syntax)| *syntax == self.syntax);
-            self.data_set_offset = foreign.map_or(here, |(offset, _)| offset);
-        }
-    }
-
     // ---- the data set --------------------------------------------------------------------------
 
     /// Reads the elements of the root until one opens a sequence. A scan spends most of its time in
@@ -834,110 +545,6 @@ impl<'w> Core<'w> {
         Step::Continue
     }
 
-    /// Handles a root element that does not simply follow. It is out of order, or past the last
-    /// wanted element, or it is not yet certain that this is a data set.
-    #[cold]
-    fn unusual(&mut self, header: ElementHeader, at: usize) -> Unusual {
-        let tag = header.tag;
-        let group = tag >> 16;
-        if tag == 0 && header.length == 0 {
-            // These are zeros after the data set. Some writers fill the last sector with them.
-            self.state = State::Done;
-            return Unusual::Stop;
-        }
-        if group == DELIMITER_GROUP {
-            if self.doubtful {
-                self.reject("no DICM prefix, and no data set");
-                return Unusual::Stop;
-            }
-            self.faults.add(Fault::StrayDelimiter { offset: self.offset + at as u64 });
-            return Unusual::PassDelimiter;
-        }
-        if self.doubtful && !sniff::beyond_doubt(&header, self.last_tag) {
-            self.reject("no DICM prefix, and no data set");
-            return Unusual::Stop;
-        }
-        if tag > self.wanted.last && (self.identified == ALL_IDENTIFYING || group >= PIXEL_DATA_GROUP) {
-            self.state = State::Done;
-            return Unusual::Stop;
-        }
-        if tag <= self.last_tag && self.last_tag != 0 {
-            self.faults.add(Fault::UnsortedTags { tag: tag_of(tag) });
-            self.cursor = 0;
-            self.unsorted = true;
-            if self.values.len() > 2 * self.wanted.elements.len() {
-                self.forget_repeated();
-            }
-        }
-        Unusual::Read
-    }
-
-    /// Drops repeated values. If an element occurs twice, the last value counts. An object may even
-    /// consist of one repeated tag.
-    fn forget_repeated(&mut self) {
-        let mut seen = vec![false; self.wanted.elements.len()];
-        let mut kept: Vec<_> = mem::take(&mut self.values);
-        kept.reverse();
-        kept.retain(|value| {
-            let place = self.wanted.tags.binary_search(&value.tag).ok();
-            let seen = place.and_then(|place| seen.get_mut(place));
-            seen.is_some_and(|seen| !mem::replace(seen, true))
-        });
-        kept.reverse();
-        self.values = kept;
-    }
-
-    /// Whether a wanted value of this length can be kept. Makes room for it if necessary.
-    #[cold]
-    fn has_room(&mut self, tag: u32, length: usize) -> bool {
-        if length > MAX_VALUE {
-            self.faults.add(Fault::ValueTooLong { tag: tag_of(tag) });
-            return false;
-        }
-        if self.raw.len() + length > MAX_VALUES {
-            self.make_room();
-        }
-        true
-    }
-
-    /// Frees at least half of the memory of wanted values. So the total bytes that are moved never
-    /// exceed the bytes that arrived.
-    ///
-    /// Unused values are dropped first, then the largest. UIDs stay. No value may be incomplete at
-    /// this time.
-    fn make_room(&mut self) {
-        if self.unsorted {
-            self.forget_repeated();
-        }
-        let mut left: usize = self.values.iter().map(|value| value.length as usize).sum();
-        let mut lengths: Vec<u32> = self.values.iter().map(|value| value.length).collect();
-        lengths.sort_unstable();
-        while left > MAX_VALUES / 2
-            && let Some(length) = lengths.pop()
-        {
-            left -= length as usize;
-        }
-        let longest = lengths.last().copied().unwrap_or(0);
-        let Self { raw, values, faults, .. } = self;
-        let (mut end, mut equals) = (0, lengths.iter().filter(|length| **length == longest).count());
-        values.retain_mut(|value| {
-            let length = value.length as usize;
-            let start = value.start as usize;
-            // If several values have this length, as many stay as fit.
-            let fits = value.length < longest || (value.length == longest && equals > 0);
-            if !fits {
-                faults.add(Fault::ValueTooLong { tag: tag_of(value.tag) });
-                return false;
-            }
-            equals -= usize::from(value.length == longest);
-            raw.copy_within(start..start + length, end);
-            value.start = end as u32;
-            end += length;
-            true
-        });
-        raw.truncate(end);
-    }
-
     /// Keeps the wanted root value that is now complete at the end of `raw`.
     fn collected(&mut self) {
         if let Some(Collecting { element, tag, vr, big, start }) = self.collecting.take() {
@@ -964,58 +571,6 @@ impl<'w> Core<'w> {
     /// Parses the header at the start of `rest`. `None` if there are not enough bytes.
     fn header(&mut self, syntax: Syntax, rest: &[u8], end: bool) -> Option<ElementHeader> {
         read_plain_in(syntax.explicit, syntax.big, rest).or_else(|| self.odd_header(syntax, rest, end))
-    }
-
-    /// Parses the header of an element in an explicit data set whose VR field is invalid, or whose
-    /// bytes are incomplete.
-    ///
-    /// It tries the possible forms. The right one is followed by a plausible element.
-    #[cold]
-    fn odd_header(&mut self, syntax: Syntax, rest: &[u8], end: bool) -> Option<ElementHeader> {
-        let start = rest.first_chunk::<8>()?;
-        let vr = [start[4], start[5]];
-        if *start == [0; 8] {
-            return Some(ElementHeader { tag: 0, vr, length: 0, size: 8, explicit: false });
-        }
-        let form = vr::form(vr);
-        let reserved = [start[6], start[7]];
-        if form == Form::Long && reserved == [0, 0] {
-            return None; // only its length is missing
-        }
-        if rest.len() < 12 && !end {
-            return None;
-        }
-        let tag = tag_at(start, syntax.big);
-        let number = |bytes| u32_of(bytes, syntax.big);
-        let short_length = if syntax.big { u16::from_be_bytes(reserved) } else { u16::from_le_bytes(reserved) };
-        let short = ElementHeader { tag, vr, length: u32::from(short_length), size: 8, explicit: true };
-        let implicit =
-            ElementHeader { length: number([vr[0], vr[1], reserved[0], reserved[1]]), explicit: false, ..short };
-        let long = rest.get(8..12).and_then(|bytes| bytes.first_chunk::<4>()).map(|bytes| ElementHeader {
-            length: number(*bytes),
-            size: 12,
-            ..short
-        });
-        let candidates = match form {
-            Form::Long => [Some(short), long, None],
-            _ if vr::is_letters(vr) && reserved == [0, 0] => [long, Some(short), None],
-            _ if vr::is_letters(vr) => [Some(short), None, None],
-            _ => [Some(implicit), Some(short), long],
-        };
-        for candidate in candidates.into_iter().flatten() {
-            match sniff::goes_on(rest, &candidate, syntax, end) {
-                Some(true) => {
-                    if form != Form::Long || candidate.size != 12 {
-                        self.faults.add(Fault::BadVr { tag: tag_of(tag) });
-                    }
-                    return Some(candidate);
-                }
-                Some(false) => {}
-                None => return None,
-            }
-        }
-        self.faults.add(Fault::BadVr { tag: tag_of(tag) });
-        candidates.into_iter().flatten().next()
     }
 
     // ---- the end -------------------------------------------------------------------------------
@@ -1069,24 +624,6 @@ impl<'w> Core<'w> {
         } else {
             self.declared.clone()
         }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Unusual {
-    Read,
-    PassDelimiter,
-    Stop,
-}
-
-/// Returns the VR of a nested element in an implicit data set (PS3.6). An unknown element is UN, or
-/// a sequence if its length is undefined.
-fn dictionary_vr(tag: u32, length: u32) -> VR {
-    match StandardDataDictionary.by_tag(tag_of(tag)).map(|entry| entry.vr()) {
-        Some(VirtualVr::Exact(vr)) => vr,
-        Some(vr) => vr.relaxed(),
-        None if length == UNDEFINED => VR::SQ,
-        None => VR::UN,
     }
 }
 

@@ -305,3 +305,14 @@ impl Core<'_> {
         }
     }
 }
+
+/// Returns the VR of a nested element in an implicit data set (PS3.6). An unknown element is UN, or
+/// a sequence if its length is undefined.
+fn dictionary_vr(tag: u32, length: u32) -> VR {
+    match StandardDataDictionary.by_tag(tag_of(tag)).map(|entry| entry.vr()) {
+        Some(VirtualVr::Exact(vr)) => vr,
+        Some(vr) => vr.relaxed(),
+        None if length == UNDEFINED => VR::SQ,
+        None => VR::UN,
+    }
+}

@@ -38,3 +38,11 @@ pub(super) enum FollowingBytes<'r> {
     /// The object ends there.
     End,
 }
+
+/// What to do with an element that does not simply follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unusual {
+    Read,
+    PassDelimiter,
+    Stop,
+}
