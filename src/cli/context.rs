@@ -186,6 +186,23 @@ impl IndexArgs {
     }
 }
 
+/// The options of commands that need the received objects as well.
+#[derive(Debug, Args)]
+pub(super) struct StorageArgs {
+    #[command(flatten)]
+    index: IndexArgs,
+    /// Directory with the received objects [default: dcmdex-data/objects]
+    #[arg(long, value_name = "DIR")]
+    storage: Option<PathBuf>,
+}
+
+impl StorageArgs {
+    /// Reads the settings for such a command.
+    pub(super) fn configure(&self, context: &mut Context) -> anyhow::Result<Config> {
+        self.index.configure_with(self.storage.as_ref(), context)
+    }
+}
+
 /// Name of the directory that the defaults of index and storage directory lie in.
 const DEFAULT_DIRECTORY: &str = "dcmdex-data";
 

@@ -35,7 +35,7 @@ impl Callers {
 
     /// Who that is, in words.
     pub(super) fn in_words(&self, config: &Config) -> String {
-        let address = config.http.bind;
+        let address = config.http.server.bind;
         match self.anyone {
             Some(_) if address.ip().is_loopback() => "anyone on this machine".to_owned(),
             Some(_) => format!("anyone who reaches {address}, to search and retrieve"),
@@ -50,7 +50,7 @@ impl Callers {
     /// What an operator should know of a port that is more open than it may seem.
     pub(super) fn warnings(&self, config: &Config) -> Vec<String> {
         let http = &config.http;
-        let address = http.bind;
+        let address = http.server.bind;
         let mut warnings = Vec::new();
         if let Some(path) = http.users.as_deref().filter(|path| self.users.is_some() && is_open_to_others(path)) {
             warnings.push(format!("not only its owner can read or write {}; hint: chmod 600", path.display()));
@@ -63,7 +63,7 @@ impl Callers {
                 "other machines can reach {address}, and HTTP needs no user (http.access): anyone can search and \
                  retrieve; nobody can store"
             ));
-        } else if !http.tls && http.trusted_proxies.is_empty() {
+        } else if !http.tls && http.server.trusted_proxies.is_empty() {
             warnings.push(format!(
                 "HTTP on {address} runs without TLS (http.tls): others on the network can read passwords and tokens"
             ));

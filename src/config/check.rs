@@ -42,14 +42,15 @@ impl<'a> Check<'a> {
         let find = self.find(&declared);
         let index = self.index();
         let storage = self.path(settings::STORAGE);
+        let node = self.node();
         let commits_in_place = self.boolean(settings::COMMITMENT_IN_PLACE);
         let mut config = Config {
             require_end: self.boolean(settings::REQUIRE_END),
             access: self.choice(settings::ACCESS, [AccessMode::Auto, AccessMode::Table, AccessMode::Anyone]),
             keep: if self.boolean(settings::METADATA_ONLY) { Keep::MetadataOnly } else { Keep::Objects },
             tls: self.tls(),
-            node: self.node(),
-            http: self.http(),
+            http: self.http(&node, &find),
+            node,
             monitoring: self.monitoring(),
             audit: None,
             events: Default::default(),

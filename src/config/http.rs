@@ -10,7 +10,7 @@ use super::keys::settings;
 use super::{Config, Error, SettingProblem};
 use crate::access::jwt::{ALGORITHMS, Issuer};
 use crate::access::users::Rights;
-use crate::web::{self, BaseUrl};
+use crate::{qr, scp, web};
 
 /// Who may send requests over HTTP, as given by the setting `http.access`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,36 +28,18 @@ pub enum HttpAccess {
 pub struct Http {
     /// Whether the node has an HTTP port.
     pub enabled: bool,
-    /// Address and port to listen on.
-    pub bind: SocketAddr,
+    /// Settings of the server. `anyone` is set when it is known who may send requests.
+    pub server: web::Options,
     /// Whether the port uses TLS.
     pub tls: bool,
     /// File of users.
     pub users: Option<PathBuf>,
     /// Who may send requests.
     pub access: HttpAccess,
-    /// URL of the node as clients know it.
-    pub public_url: Option<BaseUrl>,
-    /// Host names of the node.
-    pub hosts: Vec<String>,
-    /// Origins whose pages may use the node.
-    pub cors_origins: Vec<String>,
-    /// Trusted proxies.
-    pub trusted_proxies: Vec<IpAddr>,
-    /// Header in which a trusted proxy names the user.
-    pub user_header: Option<String>,
     /// Issuer of access tokens.
     pub oidc: Option<Issuer>,
     /// Folder of the OHIF viewer.
     pub ohif: Option<PathBuf>,
-    /// Maximum number of connections.
-    pub max_connections: usize,
-    /// Maximum number of connections of one address.
-    pub max_connections_per_address: usize,
-    /// Maximum number of results of a search.
-    pub max_results: Option<u64>,
-    /// Memory for finished metadata.
-    pub metadata_cache_bytes: usize,
 }
 
 impl Check<'_> {
@@ -68,7 +50,8 @@ impl Check<'_> {
         self.boolean(settings::MONITORING_ENABLED).then(|| SocketAddr::new(address, port))
     }
 
-    pub(super) fn http(&mut self) -> Http {
+    /// The settings of HTTP. Its timeouts are those of the node.
+    pub(super) fn http(&mut self, node: &scp::Options, query: &qr::Options) -> Http {
         let address = match self.text(settings::HTTP_BIND) {
             "localhost" => IpAddr::from(Ipv4Addr::LOCALHOST),
             _ => self.parsed(settings::HTTP_BIND).unwrap_or(IpAddr::from(Ipv4Addr::LOCALHOST)),
@@ -78,34 +61,45 @@ impl Check<'_> {
         let max_results = self.integer(settings::HTTP_MAX_RESULTS);
         let http = Http {
             enabled: self.boolean(settings::HTTP_ENABLED),
-            bind: SocketAddr::new(address, port),
             tls: self.boolean(settings::HTTP_TLS),
             users: is_given(self, settings::HTTP_USERS).then(|| self.path(settings::HTTP_USERS)),
             access: self.choice(settings::HTTP_ACCESS, [HttpAccess::Auto, HttpAccess::Users, HttpAccess::Anyone]),
-            public_url: if is_given(self, settings::HTTP_PUBLIC_URL) {
-                self.parsed(settings::HTTP_PUBLIC_URL)
-            } else {
-                None
-            },
-            hosts: self.texts(settings::HTTP_HOSTS),
-            cors_origins: self.texts(settings::HTTP_CORS_ORIGINS),
-            trusted_proxies: self.addresses(settings::HTTP_TRUSTED_PROXIES),
-            user_header: is_given(self, settings::HTTP_USER_HEADER)
-                .then(|| self.text(settings::HTTP_USER_HEADER).to_owned()),
             oidc: self.oidc(),
             ohif: is_given(self, settings::HTTP_OHIF).then(|| self.path(settings::HTTP_OHIF)),
-            max_connections: self.count(settings::HTTP_MAX_CONNECTIONS),
-            max_connections_per_address: self.count(settings::HTTP_MAX_CONNECTIONS_PER_ADDRESS),
-            max_results: (max_results > 0).then_some(max_results),
-            metadata_cache_bytes: self.count(settings::HTTP_METADATA_CACHE_MIB) << 20,
+            server: web::Options {
+                bind: SocketAddr::new(address, port),
+                public_url: if is_given(self, settings::HTTP_PUBLIC_URL) {
+                    self.parsed(settings::HTTP_PUBLIC_URL)
+                } else {
+                    None
+                },
+                hosts: self.texts(settings::HTTP_HOSTS),
+                cors_origins: self.texts(settings::HTTP_CORS_ORIGINS),
+                trusted_proxies: self.addresses(settings::HTTP_TRUSTED_PROXIES),
+                user_header: is_given(self, settings::HTTP_USER_HEADER)
+                    .then(|| self.text(settings::HTTP_USER_HEADER).to_owned()),
+                anyone: Rights::NONE,
+                max_connections: self.count(settings::HTTP_MAX_CONNECTIONS),
+                max_connections_per_address: self.count(settings::HTTP_MAX_CONNECTIONS_PER_ADDRESS),
+                head_timeout: node.artim_timeout,
+                idle_timeout: node.idle_timeout,
+                read_timeout: node.read_timeout,
+                write_timeout: node.write_timeout,
+                query_time_limit: node.query_time_limit,
+                drain_timeout: node.drain_timeout,
+                max_results: (max_results > 0).then_some(max_results),
+                metadata_cache_bytes: self.count(settings::HTTP_METADATA_CACHE_MIB) << 20,
+                min_free_bytes: self.integer(settings::STORE_MIN_FREE_MIB) << 20,
+                query: query.clone(),
+            },
         };
-        if http.user_header.is_some() && http.trusted_proxies.is_empty() {
+        if http.server.user_header.is_some() && http.server.trusted_proxies.is_empty() {
             self.refuse(
                 settings::HTTP_USER_HEADER.path(),
                 "it has no effect: `http.trusted_proxies` is empty".to_owned(),
             );
         }
-        if http.user_header.is_some() && http.users.is_none() {
+        if http.server.user_header.is_some() && http.users.is_none() {
             self.refuse(
                 settings::HTTP_USER_HEADER.path(),
                 "it gives no rights without a file of users (`http.users`)".to_owned(),
@@ -206,7 +200,7 @@ impl Config {
     /// who may send requests.
     pub fn http_anyone(&self) -> Result<Option<Rights>, Error> {
         let http = &self.http;
-        let is_local = http.bind.ip().is_loopback();
+        let is_local = http.server.bind.ip().is_loopback();
         let has_users = http.users.is_some() || http.oidc.is_some();
         let (path, message) = match (http.access, has_users) {
             (HttpAccess::Auto | HttpAccess::Users, true) => return Ok(None),
@@ -217,7 +211,7 @@ impl Config {
                 format!(
                     "others can reach {}, and nothing says who may ask over HTTP; hint: write a file of users (`dcmdex user`, \
                      `http.users`), or `http.access = \"anyone\"` to let everyone who reaches the port search and retrieve",
-                    http.bind
+                    http.server.bind
                 ),
             ),
             (HttpAccess::Users, false) => {
@@ -232,33 +226,12 @@ impl Config {
         Err(Error::Invalid(vec![SettingProblem { origin, message }]))
     }
 
-    /// Returns the options of HTTP. Its timeouts are those of the node.
+    /// Returns the options of the HTTP server.
     ///
     /// # Errors
     /// Fails as [`Self::http_anyone`] does.
     pub fn web_options(&self) -> Result<web::Options, Error> {
-        let (http, node) = (&self.http, &self.node);
-        Ok(web::Options {
-            bind: http.bind,
-            public_url: http.public_url.clone(),
-            hosts: http.hosts.clone(),
-            cors_origins: http.cors_origins.clone(),
-            trusted_proxies: http.trusted_proxies.clone(),
-            user_header: http.user_header.clone(),
-            anyone: self.http_anyone()?.unwrap_or(Rights::NONE),
-            max_connections: http.max_connections,
-            max_connections_per_address: http.max_connections_per_address,
-            head_timeout: node.artim_timeout,
-            idle_timeout: node.idle_timeout,
-            read_timeout: node.read_timeout,
-            write_timeout: node.write_timeout,
-            query_time_limit: node.query_time_limit,
-            drain_timeout: node.drain_timeout,
-            max_results: http.max_results,
-            metadata_cache_bytes: http.metadata_cache_bytes,
-            min_free_bytes: self.min_free_bytes,
-            query: self.find.clone(),
-        })
+        Ok(web::Options { anyone: self.http_anyone()?.unwrap_or(Rights::NONE), ..self.http.server.clone() })
     }
 }
 

@@ -19,7 +19,7 @@ use self::target::BackupTarget;
 use super::output::Shown;
 use crate::cli::Exit;
 use crate::cli::audited::CommandAudit;
-use crate::cli::context::{Chattiness, Context, IndexArgs};
+use crate::cli::context::{Chattiness, Context, StorageArgs};
 use crate::config::Config;
 use crate::db::open::copy_index;
 use crate::files::{replace, with_suffix};
@@ -30,10 +30,7 @@ use crate::model::clock::Clock;
 #[command(after_long_help = BACKUP_HELP)]
 pub(super) struct BackupArgs {
     #[command(flatten)]
-    index: IndexArgs,
-    /// Directory with the received objects [default: dcmdex-data/objects]
-    #[arg(long, value_name = "DIR")]
-    storage: Option<PathBuf>,
+    settings: StorageArgs,
     /// How to back up received objects
     #[arg(long, value_enum, value_name = "HOW", default_value_t = ObjectsInBackup::None)]
     objects: ObjectsInBackup,
@@ -69,7 +66,7 @@ pub(super) fn run(arguments: &BackupArgs, context: &mut Context) -> anyhow::Resu
     if arguments.verify {
         return verify(arguments, context);
     }
-    let config = arguments.index.configure_with(arguments.storage.as_ref(), context)?;
+    let config = arguments.settings.configure(context)?;
     let now_ms = Clock::System.now_ms();
     let target = BackupTarget::of(&arguments.to, now_ms)?;
     if arguments.keep.is_some() && !target.is_dated() {

@@ -3,8 +3,6 @@
 
 pub(super) mod kept;
 
-use std::path::PathBuf;
-
 use anyhow::bail;
 use clap::{ArgGroup, Args};
 use serde_json::json;
@@ -13,7 +11,7 @@ use super::output::{Grouped, Shown};
 use crate::audit::AuditedStudy;
 use crate::cli::Exit;
 use crate::cli::audited::CommandAudit;
-use crate::cli::context::{Context, IndexArgs};
+use crate::cli::context::{Context, StorageArgs};
 use crate::config::Config;
 use crate::db::open::{Reader, Writer};
 use crate::db::{Correction, CorrectionChange, CorrectionEffect};
@@ -27,10 +25,7 @@ use crate::qr;
 #[command(group(ArgGroup::new("work").required(true).args(["keys", "list", "undo"]).multiple(false)))]
 pub(super) struct CorrectArgs {
     #[command(flatten)]
-    index: IndexArgs,
-    /// Directory with the received objects [default: dcmdex-data/objects]
-    #[arg(long, value_name = "DIR")]
-    storage: Option<PathBuf>,
+    settings: StorageArgs,
     /// The right value. KEY="" takes the value away
     #[arg(long, value_name = "KEY=VALUE", requires = "keys")]
     set: Vec<String>,
@@ -66,7 +61,7 @@ Examples:
   dcmdex correct --undo 3 --yes                                    ends number 3";
 
 pub(super) fn run(arguments: &CorrectArgs, context: &mut Context) -> anyhow::Result<Exit> {
-    let config = arguments.index.configure_with(arguments.storage.as_ref(), context)?;
+    let config = arguments.settings.configure(context)?;
     let mut reader = Reader::open(&config.index)?;
     if arguments.list {
         return list(&reader.corrections()?, arguments.json, context);

@@ -5,8 +5,6 @@ mod chosen;
 mod trash;
 mod undo;
 
-use std::path::PathBuf;
-
 use clap::{ArgGroup, Args};
 use serde_json::json;
 
@@ -15,7 +13,7 @@ use super::output::Grouped;
 use crate::audit::AuditedStudy;
 use crate::cli::Exit;
 use crate::cli::audited::CommandAudit;
-use crate::cli::context::{Context, IndexArgs};
+use crate::cli::context::{Context, StorageArgs};
 use crate::config::Config;
 use crate::db::RemovedCounts;
 use crate::db::open::{Reader, Writer, WriterHandle};
@@ -32,10 +30,7 @@ const BATCH: usize = 2000;
 #[command(group(ArgGroup::new("work").required(true).args(["keys", "list", "undo", "empty"]).multiple(false)))]
 pub(super) struct RemovalArgs {
     #[command(flatten)]
-    index: IndexArgs,
-    /// Directory with the received objects [default: dcmdex-data/objects]
-    #[arg(long, value_name = "DIR")]
-    storage: Option<PathBuf>,
+    settings: StorageArgs,
     /// Also move received objects to the trash of the storage directory
     #[arg(long, requires = "keys")]
     objects: bool,
@@ -83,7 +78,7 @@ Examples:
   dcmdex remove StudyDate=..today-1y --objects --no-undo --until-free 200G --yes";
 
 pub(super) fn run(arguments: &RemovalArgs, context: &mut Context) -> anyhow::Result<Exit> {
-    let config = arguments.index.configure_with(arguments.storage.as_ref(), context)?;
+    let config = arguments.settings.configure(context)?;
     if arguments.list {
         return trash::list(&config, arguments.json, context);
     }
