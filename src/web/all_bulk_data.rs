@@ -20,7 +20,7 @@ use super::negotiate::{Accept, not_acceptable};
 use super::object_json::{BulkValue, ObjectJson};
 use super::objects::{OpenObject, lost};
 use super::pixel_cache::PixelsKey;
-use super::problem::Problem;
+use super::problem::{Problem, breaks_off};
 use super::resource::SERVICE;
 use super::target::{Target, alone, bulk_data_base};
 use crate::archive::Archives;
@@ -125,7 +125,7 @@ fn send(
             None => None,
             Some(Ok(values)) => Some(values),
             Some(Err(problem)) => {
-                tracing::warn!("a retrieval over HTTP breaks off: an object cannot be read: {}", problem.why);
+                breaks_off("an object cannot be read", &problem.why);
                 return;
             }
         };

@@ -9,7 +9,7 @@ use tokio::task::spawn_blocking;
 
 use super::found::{Found, Runs};
 use super::objects::lost;
-use super::problem::Problem;
+use super::problem::{Problem, breaks_off};
 use crate::pixels::codec::{Codec, CodecError};
 use crate::pixels::frames::{Frame, Pixels};
 use crate::qr::Instances;
@@ -67,7 +67,7 @@ impl Decompressing {
         let stream = runs.whole(pixels, frame)?;
         let _until_its_end = self.answering.delivery().decoders.blocking_turn(&self.peer);
         self.codec.decompress(&stream, &pixels.shape.of_frame()).map_err(|error| {
-            tracing::warn!(%error, "a retrieval over HTTP breaks off: a frame cannot be decompressed");
+            breaks_off("a frame cannot be decompressed", &error);
         })
     }
 }

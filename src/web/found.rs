@@ -8,7 +8,7 @@ use tokio::task::spawn_blocking;
 use super::objects::{Bytes, OpenObject, lost, not_damaged};
 use super::piece::{PieceBuffer, PieceBuffers};
 use super::pixel_cache::PixelsKey;
-use super::problem::Problem;
+use super::problem::{Problem, breaks_off};
 use crate::archive::Archives;
 use crate::db::{KnownLocation, Search as _};
 use crate::deliver::object::ObjectError;
@@ -143,14 +143,14 @@ impl Runs {
         on_bytes: &mut dyn FnMut(&[u8]) -> Result<(), ()>,
     ) -> Result<(), ()> {
         let failed = |error: std::io::Error| {
-            tracing::warn!(%error, "a retrieval over HTTP breaks off: an object cannot be read to its end");
+            breaks_off("an object cannot be read to its end", &error);
         };
         if let Bytes::DataSet(_) = self.bytes
             && self.position.is_none_or(|position| position > offset)
         {
             // The object is rewritten while it is read, so the only way back is from its start.
             self.bytes = Self::bytes(&self.instances, &self.location).map_err(|error| {
-                tracing::warn!(%error, "a retrieval over HTTP breaks off: an object cannot be opened again");
+                breaks_off("an object cannot be opened again", &error);
             })?;
             self.position = Some(0);
         }

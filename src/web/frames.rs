@@ -19,7 +19,7 @@ use super::multipart::Parts;
 use super::negotiate::{Accept, not_acceptable};
 use super::objects::{OpenObject, lost};
 use super::piece::{PIECE_BYTES, PieceBuffer, PieceBuffers};
-use super::problem::Problem;
+use super::problem::{Problem, breaks_off};
 use super::query::decode;
 use super::ranges::{Selected, Window, add_range, selected_by};
 use super::target::{Listed, Target};
@@ -132,9 +132,7 @@ pub(super) async fn send(
         let end = (wrapping == Wrapping::Multipart).then(|| parts.end());
         let mut writing = Writing::new(&shared, outlet, part, decompressing);
         let written = Runs::of_frames(&shared, instances, &found)
-            .map_err(
-                |error| tracing::warn!(%error, "a retrieval over HTTP breaks off: an object cannot be opened again"),
-            )
+            .map_err(|error| breaks_off("an object cannot be opened again", &error))
             .and_then(|mut runs| writing.frames(&mut runs, &pixels, &frames, &heads))
             .and_then(|()| writing.put(end.unwrap_or_default().as_bytes()))
             .and_then(|()| writing.flush());
@@ -271,9 +269,7 @@ pub(super) async fn bulk_data(answering: &Arc<Answering>, call: &Call<'_>) -> Re
     spawn_blocking(move || {
         let mut writing = Writing::new(&shared, outlet, part, None);
         let written = Runs::open(&shared, instances, location)
-            .map_err(
-                |error| tracing::warn!(%error, "a retrieval over HTTP breaks off: an object cannot be opened again"),
-            )
+            .map_err(|error| breaks_off("an object cannot be opened again", &error))
             .and_then(|mut runs| {
                 writing.window_free(before.as_bytes(), part)?;
                 runs.read(range, &mut |bytes| writing.put(bytes))?;

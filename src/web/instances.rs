@@ -15,7 +15,7 @@ use super::multipart::Parts;
 use super::negotiate::{Accept, not_acceptable};
 use super::objects::lost;
 use super::piece::PieceBuffers;
-use super::problem::Problem;
+use super::problem::{Problem, breaks_off};
 use super::ranges::{Selected, Window, add_range, selected_by};
 use super::target::{Listed, Target};
 use crate::archive::Archives;
@@ -140,11 +140,11 @@ async fn send(mut ahead: ReadAhead, first: Piece, parts: Option<Parts>, mut outl
         let bytes = match piece {
             Piece::Begin { bytes, .. } | Piece::More { bytes, .. } => bytes,
             Piece::Failed { error, .. } => {
-                tracing::warn!(%error, "a retrieval over HTTP breaks off: an object cannot be read");
+                breaks_off("an object cannot be read", &error);
                 return;
             }
             Piece::Broken(error) => {
-                tracing::warn!(%error, "a retrieval over HTTP breaks off: an object cannot be read to its end");
+                breaks_off("an object cannot be read to its end", &error);
                 return;
             }
         };
@@ -155,7 +155,7 @@ async fn send(mut ahead: ReadAhead, first: Piece, parts: Option<Parts>, mut outl
         next = match ahead.next().await {
             Ok(next) => next,
             Err(_) => {
-                tracing::warn!("a retrieval over HTTP breaks off: the file system gives nothing");
+                breaks_off("an object cannot be read", &"the file system gives nothing");
                 return;
             }
         };
@@ -276,7 +276,7 @@ fn write(whole: Whole, part: Selected, outlet: &mut Outlet, pieces: &Arc<PieceBu
     loop {
         let space = buffer.space(u64::MAX);
         let filled = data_set.fill(space).map_err(|error| {
-            tracing::warn!(%error, "a retrieval over HTTP breaks off: an object cannot be read to its end");
+            breaks_off("an object cannot be read to its end", &error);
         })?;
         if send(space.get(..filled.count).unwrap_or_default())? || filled.is_last {
             return Ok(());

@@ -105,6 +105,11 @@ impl From<FindError> for Problem {
     }
 }
 
+/// Logs that the body of a response ends too early. The client sees that it is broken off.
+pub(super) fn breaks_off(what: &str, error: &dyn std::fmt::Display) {
+    tracing::warn!(%error, "a retrieval over HTTP breaks off: {what}");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
