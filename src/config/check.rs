@@ -43,13 +43,14 @@ impl<'a> Check<'a> {
         let index = self.index();
         let storage = self.path(settings::STORAGE);
         let node = self.node();
+        let min_free_bytes = self.integer(settings::STORE_MIN_FREE_MIB) << 20;
         let commits_in_place = self.boolean(settings::COMMITMENT_IN_PLACE);
         let mut config = Config {
             require_end: self.boolean(settings::REQUIRE_END),
             access: self.choice(settings::ACCESS, [AccessMode::Auto, AccessMode::Table, AccessMode::Anyone]),
             keep: if self.boolean(settings::METADATA_ONLY) { Keep::MetadataOnly } else { Keep::Objects },
             tls: self.tls(),
-            http: self.http(&node, &find),
+            http: self.http(&node, &find, min_free_bytes),
             node,
             monitoring: self.monitoring(),
             audit: None,
@@ -62,7 +63,7 @@ impl<'a> Check<'a> {
             find,
             files_in_place: if commits_in_place { FilesInPlace::Count } else { FilesInPlace::DoNotCount },
             integrity: self.integrity(),
-            min_free_bytes: self.integer(settings::STORE_MIN_FREE_MIB) << 20,
+            min_free_bytes,
             cache_bytes: self.integer(settings::DATABASE_CACHE_MIB) << 20,
             start_check: self.boolean(settings::DATABASE_START_CHECK),
             scan: self.scan((&index, &storage), &declared),

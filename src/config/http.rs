@@ -51,7 +51,7 @@ impl Check<'_> {
     }
 
     /// The settings of HTTP. Its timeouts are those of the node.
-    pub(super) fn http(&mut self, node: &scp::Options, query: &qr::Options) -> Http {
+    pub(super) fn http(&mut self, node: &scp::Options, query: &qr::Options, min_free_bytes: u64) -> Http {
         let address = match self.text(settings::HTTP_BIND) {
             "localhost" => IpAddr::from(Ipv4Addr::LOCALHOST),
             _ => self.parsed(settings::HTTP_BIND).unwrap_or(IpAddr::from(Ipv4Addr::LOCALHOST)),
@@ -89,7 +89,7 @@ impl Check<'_> {
                 drain_timeout: node.drain_timeout,
                 max_results: (max_results > 0).then_some(max_results),
                 metadata_cache_bytes: self.count(settings::HTTP_METADATA_CACHE_MIB) << 20,
-                min_free_bytes: self.integer(settings::STORE_MIN_FREE_MIB) << 20,
+                min_free_bytes,
                 query: query.clone(),
             },
         };
