@@ -38,8 +38,9 @@ pub(crate) trait Engine {
 
 /// An index in an SQLite file.
 pub(crate) struct Sqlite {
-    dir: tempfile::TempDir,
+    // Before its directory: a writer whose index is gone leaves its files open.
     writer: Option<Writer>,
+    dir: tempfile::TempDir,
 }
 
 impl Sqlite {
@@ -55,7 +56,7 @@ impl Engine for Sqlite {
     fn create() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let writer = Some(writer(&dir.path().join("index.db")));
-        Self { dir, writer }
+        Self { writer, dir }
     }
 
     fn reader(&self) -> Reader {
@@ -85,8 +86,8 @@ impl Engine for Sqlite {
 
 /// A folder of SQLite files. Studies of 2024 have a file of their own.
 pub(crate) struct Folder {
-    dir: tempfile::TempDir,
     writer: Option<Writer>,
+    dir: tempfile::TempDir,
 }
 
 impl Engine for Folder {
