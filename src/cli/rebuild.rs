@@ -5,12 +5,12 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::thread;
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
-use rayon::prelude::*;
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::output::{Grouped, Shown};
 use crate::cli::context::{Context, IndexArgs, make_directory_of};
@@ -23,13 +23,9 @@ use crate::ingest::Wanted;
 use crate::model::location::Place;
 use crate::store::{Objects, Trash};
 
-/// Objects that are read and entered at a time. The queue of the writer has room for two batches.
-/// Larger: more memory, some 3 KB for each. Smaller: more commits, and more hand-over between
-/// threads.
-const BATCH: usize = 512;
-
-/// Batches that wait between two steps: listing, reading and storing.
-const WAITING_BATCHES: usize = 1;
+/// Objects that a thread reads before it hands them over. Larger: more memory, some 3 KB for each
+/// object and thread. Smaller: more hand-over between threads.
+const BATCH: usize = 128;
 
 /// Directories of the index that one query returns.
 const PAGE_DIRECTORIES: usize = 1000;
@@ -166,80 +162,93 @@ struct RebuildCounts {
     removed: u64,
 }
 
-/// The files of one batch: directories with names.
+/// The files of a batch: directories with names.
 type FileBatch = Vec<(PathBuf, OsString)>;
 
-/// Lists, reads and stores at the same time, one thread for each step.
+/// What was read of the files of a batch.
+type ReadBatch = Vec<Result<ReadObject, String>>;
+
+/// Lists, reads and stores at the same time. What was read is stored in the order of the list.
 fn index_strays(
     config: &Config,
     objects: &Objects,
     writer: &WriterHandle,
     context: &mut Context,
 ) -> anyhow::Result<RebuildCounts> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(config.scan.jobs.first).build();
-    let pool = pool.context("cannot start threads to read objects")?;
+    let jobs = config.scan.jobs.first;
     let (mut known, reader) = (Reader::open(&config.index)?, Reader::open(&config.index)?);
     let wanted = Wanted::with_declared(&config.declared);
     let root = objects.root();
     let series = unindexed::series_directories(root).with_context(|| format!("cannot list {}", root.display()))?;
     thread::scope(|scope| {
-        let (listed, files) = mpsc::sync_channel(WAITING_BATCHES);
-        let (read, batches) = mpsc::sync_channel(WAITING_BATCHES);
-        let listing = scope.spawn(move || list(series, &mut known, &listed));
+        let (work, to_read) = bounded::<(Arc<FileBatch>, Sender<ReadBatch>)>(jobs);
+        let (order, in_order) = bounded::<(Arc<FileBatch>, Receiver<ReadBatch>)>(jobs);
+        let (found, batches) = bounded(1);
+        let listing = scope.spawn(move || {
+            list(series, &mut known, |files| {
+                let (files, (done, read)) = (Arc::new(files), bounded(1));
+                // Otherwise storing has failed.
+                order.send((Arc::clone(&files), read)).is_ok() && work.send((files, done)).is_ok()
+            })
+        });
+        for _ in 0..jobs {
+            let to_read = to_read.clone();
+            scope.spawn(move || {
+                let read_one = |(series, name): &(PathBuf, OsString)| read(Place::Managed, series, name, wanted);
+                for (files, done) in to_read {
+                    // Otherwise storing has failed.
+                    let _unwanted = done.send(files.iter().map(read_one).collect());
+                }
+            });
+        }
+        drop(to_read);
         let storing = scope.spawn(move || store_batches(writer, batches));
-        let mut rebuild = Rebuild { pool, reader, wanted, read, context, counts: RebuildCounts::default() };
-        let read = files.into_iter().try_for_each(|files| rebuild.index(files));
+        let mut rebuild = Rebuild { reader, found, context, counts: RebuildCounts::default() };
+        let read = in_order.into_iter().try_for_each(|(files, read)| rebuild.take(&files, read.recv()?));
         let counts = rebuild.counts;
-        drop(rebuild.read);
+        drop(rebuild.found);
         let listed = listing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         let stored = storing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        // Listing ends early when reading has failed, and reading when storing has.
         stored.and(read).and(listed).map(|()| counts)
     })
 }
 
-/// Lists the files in these directories that the index lacks.
+/// Lists the files in these directories that the index lacks, until `on_batch` wants no more.
 fn list(
     series: impl Iterator<Item = PathBuf>,
     known: &mut Reader,
-    listed: &mpsc::SyncSender<FileBatch>,
+    mut on_batch: impl FnMut(FileBatch) -> bool,
 ) -> anyhow::Result<()> {
     let mut waiting = Vec::new();
     for series in series {
         for name in unindexed::unknown_files(known, &series)? {
             waiting.push((series.clone(), name));
-            if waiting.len() == BATCH && listed.send(std::mem::take(&mut waiting)).is_err() {
-                // Reading has failed.
+            if waiting.len() == BATCH && !on_batch(std::mem::take(&mut waiting)) {
                 return Ok(());
             }
         }
     }
-    let _failed = listed.send(waiting);
+    on_batch(waiting);
     Ok(())
 }
 
-/// What reading of objects works with.
+/// What becomes of objects that were read.
 struct Rebuild<'a> {
-    pool: rayon::ThreadPool,
     reader: Reader,
-    wanted: &'static Wanted,
-    /// Batches on their way to the index.
-    read: mpsc::SyncSender<Vec<ReadObject>>,
+    /// Objects on their way to the index.
+    found: Sender<Vec<ReadObject>>,
     context: &'a mut Context,
     counts: RebuildCounts,
 }
 
 impl Rebuild<'_> {
-    /// Reads objects in parallel, and hands them over to be entered.
-    fn index(&mut self, files: FileBatch) -> anyhow::Result<()> {
-        let wanted = self.wanted;
-        let read_one = |(series, name): &(PathBuf, OsString)| read(Place::Managed, series, name, wanted);
-        let outcomes: Vec<_> = self.pool.install(|| files.par_iter().map(read_one).collect());
-        let uids = outcomes.iter().flatten().map(|object| object.sop_instance_uid().to_owned());
+    /// Hands over the objects of a batch to be entered.
+    fn take(&mut self, files: &FileBatch, read: ReadBatch) -> anyhow::Result<()> {
+        let uids = read.iter().flatten().map(|object| object.sop_instance_uid().to_owned());
         let removed = self.reader.removed_among(uids.collect())?;
         let mut found = Vec::new();
-        for ((series, name), outcome) in files.iter().zip(outcomes) {
-            match outcome {
+        for ((series, name), read) in files.iter().zip(read) {
+            match read {
                 Ok(object) if removed.contains(object.sop_instance_uid()) => self.counts.removed += 1,
                 Ok(object) => found.push(object),
                 Err(reason) => {
@@ -250,6 +259,6 @@ impl Rebuild<'_> {
             }
         }
         self.counts.indexed += found.len() as u64;
-        self.read.send(found).map_err(|_| anyhow!("the objects cannot be entered"))
+        self.found.send(found).map_err(|_| anyhow!("the objects cannot be entered"))
     }
 }

@@ -1,6 +1,7 @@
 //! Objects of the storage directory get their rows again: after an index was lost, or a removal was
 //! undone.
 
+use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::path::Path;
@@ -14,6 +15,9 @@ use crate::model::checksum::Checksum;
 use crate::model::clock::unix_ms;
 use crate::model::location::{Location, Place};
 use crate::model::record::InstanceRecord;
+
+/// Most objects in the queue of the writer, which has room for twice as many.
+const SENT_OBJECTS: usize = 512;
 
 /// An object that was read.
 pub(super) struct ReadObject {
@@ -57,18 +61,25 @@ pub(super) fn store(writer: &WriterHandle, found: Vec<ReadObject>) -> anyhow::Re
     settle(writer, send(writer, compared_with_nothing(found)))
 }
 
-/// Stores batches of instances, one after the other, and waits until all of them are committed.
-/// While one is committed, the next one is already in the queue of the writer.
+/// Stores batches of instances in their order, and waits until all of them are committed. Some are
+/// in the queue of the writer at a time, so that it never waits for the next one.
 pub(super) fn store_batches(
     writer: &WriterHandle,
     batches: impl IntoIterator<Item = Vec<ReadObject>>,
 ) -> anyhow::Result<()> {
-    let mut before = None;
+    let mut sent = VecDeque::new();
+    let mut objects = 0;
     for found in batches {
-        let sent = send(writer, compared_with_nothing(found));
-        before.replace(sent).map_or(Ok(()), |before| settle(writer, before))?;
+        objects += found.len();
+        while objects > SENT_OBJECTS
+            && let Some((of_oldest, oldest)) = sent.pop_front()
+        {
+            settle(writer, oldest)?;
+            objects -= of_oldest;
+        }
+        sent.push_back((found.len(), send(writer, compared_with_nothing(found))));
     }
-    before.map_or(Ok(()), |last| settle(writer, last))
+    sent.into_iter().try_for_each(|(_, sent)| settle(writer, sent))
 }
 
 /// Instances in the queue of the writer.
