@@ -1,10 +1,11 @@
 //! The address of a PostgreSQL database, and the secrets that go with it.
 
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio_postgres::Config;
-use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
+use tokio_postgres::config::{Host, LoadBalanceHosts, SslMode, TargetSessionAttrs};
 
 use super::tls::ServerTls;
 use crate::db::Error;
@@ -12,15 +13,19 @@ use crate::db::Error;
 /// How an address begins.
 const SCHEMES: [&str; 2] = ["postgresql://", "postgres://"];
 
-/// Longest wait for a server that does not answer. A node has to try the next host soon.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for a server that does not answer (`connect_timeout`). A node has to try the next
+/// host soon.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Longest time that sent bytes may stay without an acknowledgement, before the server counts as
 /// gone. Without it, a node would wait for a primary that lost its network for a quarter of an hour.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Idle time after which the system asks whether the server is still there.
-const KEEPALIVES_IDLE: Duration = Duration::from_secs(30);
+const KEEPALIVES_IDLE: Duration = Duration::from_secs(10);
+
+/// Time until the system asks again. Its own value is 75 seconds.
+const KEEPALIVES_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The port of a server if none is named.
 const DEFAULT_PORT: u16 = 5432;
@@ -72,13 +77,16 @@ impl PostgresAddress {
         }
         let names_session = text.contains("target_session_attrs=");
         if config.get_connect_timeout().is_none() {
-            config.connect_timeout(CONNECT_TIMEOUT);
+            config.connect_timeout(PATIENCE);
         }
         if config.get_tcp_user_timeout().is_none() {
             config.tcp_user_timeout(TCP_USER_TIMEOUT);
         }
         if !text.contains("keepalives_idle=") {
             config.keepalives_idle(KEEPALIVES_IDLE);
+        }
+        if !text.contains("keepalives_interval=") {
+            config.keepalives_interval(KEEPALIVES_INTERVAL);
         }
         if config.get_application_name().is_none() {
             config.application_name("dcmdex");
@@ -94,14 +102,25 @@ impl PostgresAddress {
         Ok(Self { config, shown, tls, names_session })
     }
 
-    /// What a connection is made with. One that writes goes to a server that can be written, unless
-    /// the address says otherwise.
-    pub(super) fn config(&self, writes: bool) -> Config {
+    /// What a connection is made with, for each host in the order in which they are tried. One that
+    /// writes goes to a server that can be written, unless the address says otherwise.
+    pub(super) fn configs(&self, writes: bool) -> Vec<Config> {
         let mut config = self.config.clone();
         if writes && !self.names_session {
             config.target_session_attrs(TargetSessionAttrs::ReadWrite);
         }
-        config
+        let hosts = config.get_hosts().len().max(config.get_hostaddrs().len());
+        let mut configs: Vec<Config> = (0..hosts).map(|at| of_host(&config, at)).collect();
+        if config.get_load_balance_hosts() == LoadBalanceHosts::Random {
+            let any = RandomState::new().build_hasher().finish() as usize;
+            configs.rotate_left(any.checked_rem(hosts).unwrap_or(0));
+        }
+        configs
+    }
+
+    /// How long the server may be silent.
+    pub(super) fn patience(&self) -> Duration {
+        self.config.get_connect_timeout().copied().unwrap_or(PATIENCE)
     }
 
     pub(super) fn tls(&self) -> &ServerTls {
@@ -167,6 +186,36 @@ impl OwnParameters {
     }
 }
 
+/// What one of several hosts is asked with. The driver gives the hosts no time limit of their own,
+/// so one that accepts connections and says nothing would keep it from the next one.
+fn of_host(all: &Config, at: usize) -> Config {
+    let mut config = Config::new();
+    match all.get_hosts().get(at) {
+        Some(Host::Tcp(name)) => drop(config.host(name)),
+        Some(Host::Unix(directory)) => drop(config.host_path(directory)),
+        None => {}
+    }
+    all.get_hostaddrs().get(at).map(|address| config.hostaddr(*address));
+    all.get_ports().get(at).or(all.get_ports().first()).map(|port| config.port(*port));
+    all.get_user().map(|user| config.user(user));
+    all.get_password().map(|password| config.password(password));
+    all.get_dbname().map(|name| config.dbname(name));
+    all.get_options().map(|options| config.options(options));
+    all.get_application_name().map(|name| config.application_name(name));
+    all.get_connect_timeout().map(|timeout| config.connect_timeout(*timeout));
+    all.get_tcp_user_timeout().map(|timeout| config.tcp_user_timeout(*timeout));
+    all.get_keepalives_interval().map(|interval| config.keepalives_interval(interval));
+    all.get_keepalives_retries().map(|retries| config.keepalives_retries(retries));
+    config
+        .ssl_mode(all.get_ssl_mode())
+        .ssl_negotiation(all.get_ssl_negotiation())
+        .channel_binding(all.get_channel_binding())
+        .keepalives(all.get_keepalives())
+        .keepalives_idle(all.get_keepalives_idle())
+        .target_session_attrs(all.get_target_session_attrs());
+    config
+}
+
 /// The hosts with their ports, or the directories of their sockets.
 fn hosts_of(config: &Config) -> Vec<String> {
     let port = |at: usize| {
@@ -225,11 +274,26 @@ mod tests {
     fn an_address_is_shown_without_its_user() {
         let address = read("postgresql://node@h1:1,h2:2/archive?target_session_attrs=any&connect_timeout=3").unwrap();
         assert_eq!(address.shown(), "postgresql://h1:1,h2:2/archive");
-        assert_eq!(address.config(true).get_target_session_attrs(), TargetSessionAttrs::Any);
+        assert_eq!(address.configs(true)[0].get_target_session_attrs(), TargetSessionAttrs::Any);
         let address = read("postgres:///archive?host=/run/postgresql").unwrap();
         assert_eq!(address.shown(), "postgresql:///run/postgresql:5432/archive");
-        assert_eq!(address.config(true).get_target_session_attrs(), TargetSessionAttrs::ReadWrite);
+        assert_eq!(address.configs(true)[0].get_target_session_attrs(), TargetSessionAttrs::ReadWrite);
         assert!(PostgresAddress::of(Path::new("/a/index.db")).unwrap().is_none());
+    }
+
+    #[test]
+    fn each_host_is_asked_with_all_that_the_address_says() {
+        let text = "postgresql://node@h1:1,h2:2/archive?connect_timeout=3&tcp_user_timeout=4&options=-c%20jit%3Doff\
+                    &keepalives=1&keepalives_idle=7&keepalives_interval=8&keepalives_retries=9&sslmode=require\
+                    &channel_binding=disable&application_name=a&target_session_attrs=read-write";
+        let configs = read(text).unwrap().configs(true);
+        for (host, port, config) in [("h1", 1, &configs[0]), ("h2", 2, &configs[1])] {
+            let alone = text.replace("h1:1,h2:2", &format!("{host}:{port}"));
+            assert_eq!(*config, alone.parse::<Config>().unwrap());
+        }
+        assert_eq!(configs.len(), 2);
+        let any = read("postgresql://h1,h2,h3/archive?load_balance_hosts=random").unwrap();
+        assert_eq!(any.configs(false).len(), 3);
     }
 
     #[test]
@@ -252,7 +316,7 @@ mod tests {
         let file = directory.path().join("secrets");
         std::fs::write(&file, "# comment\nother:*:*:*:no\nh1:*:archive:node:a:b\\\\c\n*:*:*:*:any\n").unwrap();
         let password = |text: &str| {
-            let config = read(text).unwrap().config(false);
+            let config = read(text).unwrap().configs(false).remove(0);
             String::from_utf8(config.get_password().unwrap_or_default().to_vec()).unwrap()
         };
         let named = format!("passfile={}", file.display());
@@ -261,7 +325,7 @@ mod tests {
         assert_eq!(password("postgresql://node@h1/archive"), "");
         let of_variable = |name: &str| (name == "PGPASSFILE").then(|| file.clone());
         let address = PostgresAddress::read("postgresql://node@h1/archive", of_variable).unwrap();
-        assert_eq!(address.config(false).get_password(), Some(&b"a:b\\c"[..]));
+        assert_eq!(address.configs(false)[0].get_password(), Some(&b"a:b\\c"[..]));
         assert!(!format!("{address:?}").contains("a:b"));
     }
 }

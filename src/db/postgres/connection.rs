@@ -5,15 +5,19 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::pin::pin;
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{CancelToken, Client, Row, Statement};
+use tokio_postgres::{CancelToken, Client, Config, Connection, Row, Socket, Statement};
 
 use super::address::PostgresAddress;
 use super::error::{ServerFailure, chain};
-use super::tls::ServerTls;
+use super::tls::{ServerStream, ServerTls};
 use crate::db::{Durability, Error};
 
 /// Oldest server that is known to work.
@@ -21,6 +25,32 @@ const OLDEST_SERVER: i32 = 15;
 
 /// Most statements that a connection keeps prepared. The server keeps the plan of each in memory.
 const MOST_STATEMENTS: usize = 200;
+
+/// Settings of a session that writes. A node that is stopped, or loses its network, within a
+/// transaction would otherwise keep its studies locked for hours.
+const ENDS_IF_LOST: &str = "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; \
+     SET tcp_keepalives_count = 3; SET tcp_user_timeout = '15s'; SET idle_in_transaction_session_timeout = '15s';";
+
+/// How long changes and scans wait for a server that is gone. A standby takes over in this time, and
+/// a peer that sends does not give up.
+const WAIT_FOR_SERVER: Duration = Duration::from_secs(8);
+
+/// Pause between two attempts to reach the server.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Attempts something. While the server is gone, it is tried again for a time.
+pub(super) fn waiting_for_server<T, E>(
+    mut attempt: impl FnMut() -> Result<T, E>,
+    is_gone: impl Fn(&E) -> bool,
+) -> Result<T, E> {
+    let deadline = Instant::now() + WAIT_FOR_SERVER;
+    loop {
+        match attempt() {
+            Err(error) if is_gone(&error) && Instant::now() < deadline => std::thread::sleep(PAUSE),
+            done => return done,
+        }
+    }
+}
 
 /// A parameter of a statement.
 pub(super) type SqlParameter<'p> = &'p (dyn ToSql + Sync);
@@ -45,25 +75,64 @@ pub(super) enum ServerSession {
 pub(super) struct ServerConnection {
     runtime: &'static Runtime,
     client: Client,
-    tls: ServerTls,
+    /// Reads and writes the socket.
+    task: JoinHandle<()>,
+    server: ConnectedServer,
     statements: HashMap<String, Statement>,
+}
+
+/// The server that a connection was made to.
+#[derive(Clone)]
+struct ConnectedServer {
+    config: Config,
+    tls: ServerTls,
+    patience: Duration,
+}
+
+impl ConnectedServer {
+    /// Connects. A server that is stopped still accepts connections, and then says nothing.
+    async fn connect(&self) -> Result<(Client, Connection<Socket, ServerStream<Socket>>), String> {
+        match timeout(self.patience, self.config.connect(self.tls.clone())).await {
+            Ok(connected) => connected.map_err(|error| chain(&error)),
+            Err(_elapsed) => Err(silent(self.patience)),
+        }
+    }
+
+    /// Whether it still takes connections. One that refuses them with a reason is there too.
+    async fn is_there(&self) -> bool {
+        match timeout(self.patience, self.config.connect(self.tls.clone())).await {
+            Ok(Ok(_)) => true,
+            Ok(Err(error)) => error.code().is_some(),
+            Err(_elapsed) => false,
+        }
+    }
+}
+
+fn silent(patience: Duration) -> String {
+    format!("it has not answered for {} s", patience.as_secs())
 }
 
 impl ServerConnection {
     /// Connects to the first host of the address that takes it.
     pub(super) fn open(address: &PostgresAddress, session: ServerSession) -> Result<Self, Error> {
         let runtime = runtime()?;
-        let config = address.config(session != ServerSession::Reads);
-        let gone = |detail| Error::ServerGone { server: address.shown().to_owned(), detail };
-        let (client, connection) =
-            runtime.block_on(config.connect(address.tls().clone())).map_err(|error| gone(chain(&error)))?;
-        runtime.spawn(async move {
-            // What ended the connection is told to whoever waits for an answer of it.
-            let _ended = connection.await;
-        });
-        let mut this = Self { runtime, client, tls: address.tls().clone(), statements: HashMap::new() };
-        this.begin_session(address, session).map_err(|failure| failure.of(address.shown()))?;
-        Ok(this)
+        let mut detail = "it has no host".to_owned();
+        for config in address.configs(session != ServerSession::Reads) {
+            let server = ConnectedServer { config, tls: address.tls().clone(), patience: address.patience() };
+            match runtime.block_on(server.connect()) {
+                Ok((client, connection)) => {
+                    let task = runtime.spawn(async move {
+                        // What ended the connection is told to whoever waits for an answer of it.
+                        let _ended = connection.await;
+                    });
+                    let mut this = Self { runtime, client, task, server, statements: HashMap::new() };
+                    this.begin_session(address, session).map_err(|failure| failure.of(address.shown()))?;
+                    return Ok(this);
+                }
+                Err(of_host) => detail = of_host,
+            }
+        }
+        Err(ServerFailure::Gone(detail).of(address.shown()))
     }
 
     /// Checks the server and sets what does not depend on its configuration.
@@ -86,13 +155,30 @@ impl ServerConnection {
             ServerSession::Writes(Durability::Full) => "SET synchronous_commit = on;",
             ServerSession::Reads => "",
         };
+        let ends_if_lost = if session == ServerSession::Reads { "" } else { ENDS_IF_LOST };
         // Compiling a query takes longer than any of ours.
-        let sql = format!("SET jit = off; SET standard_conforming_strings = on; {commits}");
-        Ok(self.wait(self.client.batch_execute(&sql))?)
+        self.run(&format!("SET jit = off; SET standard_conforming_strings = on; {ends_if_lost} {commits}"))
     }
 
-    fn wait<F: Future>(&self, future: F) -> F::Output {
-        self.runtime.block_on(future)
+    /// Waits for an answer. A question may take long, so silence alone does not say that the server is
+    /// gone. It is asked over another connection then.
+    fn wait<T>(&self, answer: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, ServerFailure> {
+        let patience = self.server.patience;
+        let waited = self.runtime.block_on(async {
+            let mut answer = pin!(answer);
+            loop {
+                match timeout(patience, &mut answer).await {
+                    Ok(answered) => return Ok(answered?),
+                    Err(_elapsed) if self.server.is_there().await => {}
+                    Err(_elapsed) => return Err(ServerFailure::Gone(silent(patience))),
+                }
+            }
+        });
+        if matches!(waited, Err(ServerFailure::Gone(_))) {
+            // Nothing that is asked of it afterwards may wait once more.
+            self.task.abort();
+        }
+        waited
     }
 
     fn statement(&mut self, sql: &str) -> Result<Statement, ServerFailure> {
@@ -109,12 +195,12 @@ impl ServerConnection {
 
     pub(super) fn query(&mut self, sql: &str, parameters: &[SqlParameter<'_>]) -> Result<Vec<Row>, ServerFailure> {
         let statement = self.statement(sql)?;
-        Ok(self.wait(self.client.query(&statement, parameters))?)
+        self.wait(self.client.query(&statement, parameters))
     }
 
     pub(super) fn query_one(&mut self, sql: &str, parameters: &[SqlParameter<'_>]) -> Result<Row, ServerFailure> {
         let statement = self.statement(sql)?;
-        Ok(self.wait(self.client.query_one(&statement, parameters))?)
+        self.wait(self.client.query_one(&statement, parameters))
     }
 
     pub(super) fn query_opt(
@@ -123,12 +209,12 @@ impl ServerConnection {
         parameters: &[SqlParameter<'_>],
     ) -> Result<Option<Row>, ServerFailure> {
         let statement = self.statement(sql)?;
-        Ok(self.wait(self.client.query_opt(&statement, parameters))?)
+        self.wait(self.client.query_opt(&statement, parameters))
     }
 
     pub(super) fn execute(&mut self, sql: &str, parameters: &[SqlParameter<'_>]) -> Result<u64, ServerFailure> {
         let statement = self.statement(sql)?;
-        Ok(self.wait(self.client.execute(&statement, parameters))?)
+        self.wait(self.client.execute(&statement, parameters))
     }
 
     /// Runs a statement once, without keeping it prepared.
@@ -138,22 +224,21 @@ impl ServerConnection {
         parameters: &[(SqlParameter<'_>, Type)],
     ) -> Result<(), ServerFailure> {
         let parameters: Vec<_> = parameters.iter().map(|(value, of)| (*value, of.clone())).collect();
-        self.wait(self.client.execute_typed(sql, &parameters))?;
-        Ok(())
+        self.wait(self.client.execute_typed(sql, &parameters)).map(drop)
     }
 
     /// Runs statements without parameters, such as `BEGIN`.
     pub(super) fn run(&mut self, sql: &str) -> Result<(), ServerFailure> {
-        Ok(self.wait(self.client.batch_execute(sql))?)
+        self.wait(self.client.batch_execute(sql))
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.client.is_closed()
+        self.client.is_closed() || self.task.is_finished()
     }
 
     /// A function that cancels the statement that the server runs for this connection.
     pub(super) fn canceller(&self) -> Canceller {
-        Canceller { runtime: self.runtime, token: self.client.cancel_token(), tls: self.tls.clone() }
+        Canceller { runtime: self.runtime, token: self.client.cancel_token(), tls: self.server.tls.clone() }
     }
 }
 

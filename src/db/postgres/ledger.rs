@@ -52,7 +52,7 @@ fn files_of(
 
 impl PostgresReader {
     fn files_in(&mut self, is_archive: bool, directory: &Path) -> Result<Vec<(OsString, KnownFile)>, Error> {
-        self.ask_at_once(|connection| files_of(connection, is_archive, directory))
+        self.ask_for_scan(|connection| files_of(connection, is_archive, directory))
     }
 }
 
@@ -83,7 +83,7 @@ impl ScanLedger for PostgresReader {
     }
 
     fn declared_coverage(&mut self) -> Result<DeclaredCoverage, Error> {
-        self.ask(|connection| {
+        self.ask_for_scan(|connection| {
             let sql = "SELECT coalesce(sum(instance_count), 0)::bigint FROM study";
             Ok(DeclaredCoverage { lacking: 0, all: to_u64(connection.query_one(sql, &[])?.try_get(0)?) })
         })
@@ -95,7 +95,7 @@ impl ScanLedger for PostgresReader {
 
     fn located_instances(&mut self, place: Place, directory: &Path) -> Result<Vec<LocatedInstance>, Error> {
         let is_archive = place == Place::Archive;
-        let (files, copies) = self.ask_at_once(|connection| {
+        let (files, copies) = self.ask_for_scan(|connection| {
             let mut files = Vec::new();
             load::each_instance_in(connection, is_archive, directory, &mut |file, _| files.push(file))?;
             let copies = load::copies_in(connection, is_archive, directory)?;
@@ -126,7 +126,7 @@ impl ScanLedger for PostgresReader {
         let from = root.join("").into_os_string().into_encoded_bytes();
         let to = [from.strip_suffix(b"/").unwrap_or_default(), b"0"].concat();
         let (after, limit) = (after.as_os_str().as_encoded_bytes(), i64::try_from(limit).unwrap_or(i64::MAX));
-        self.ask(|connection| {
+        self.ask_for_scan(|connection| {
             let sql = "SELECT path FROM directory WHERE place = $1 AND path > $2 AND path > $3 AND path < $4 \
                        ORDER BY path LIMIT $5";
             let rows = connection.query(sql, &[&place_number(place), &from, &after, &to, &limit])?;
@@ -135,7 +135,7 @@ impl ScanLedger for PostgresReader {
     }
 
     fn mount_points(&mut self) -> Result<BTreeSet<PathBuf>, Error> {
-        self.ask(|connection| {
+        self.ask_for_scan(|connection| {
             let rows = connection.query("SELECT path FROM mount_point", &[])?;
             rows.iter().map(|row| Ok(path_from(row.try_get(0)?))).collect()
         })

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio_postgres::Row;
 
 use super::address::PostgresAddress;
-use super::connection::{ServerConnection, ServerSession};
+use super::connection::{ServerConnection, ServerSession, waiting_for_server};
 use super::error::ServerFailure;
 use super::find;
 use super::keys::{from_column, to_u64};
@@ -88,6 +88,15 @@ impl PostgresReader {
         });
         self.end_transaction();
         asked
+    }
+
+    /// Asks for a scan, which waits for a server that is gone.
+    pub(super) fn ask_for_scan<T>(
+        &mut self,
+        mut question: impl FnMut(&mut ServerConnection) -> Result<T, ServerFailure>,
+    ) -> Result<T, Error> {
+        let is_gone = |error: &Error| matches!(error, Error::ServerGone { .. });
+        waiting_for_server(|| self.ask_at_once(&mut question), is_gone)
     }
 
     fn end_transaction(&mut self) {

@@ -48,6 +48,8 @@ fn in_transaction(
 }
 
 fn make(connection: &mut ServerConnection, version: i32) -> Result<(), ServerFailure> {
+    // A server that ends a moment later must not come back without the tables.
+    connection.run("SET LOCAL synchronous_commit = on")?;
     connection.run(include_str!("schema.sql"))?;
     connection.run(&format!("INSERT INTO dcmdex_index (schema_version) VALUES ({version})"))?;
     index_names(connection)

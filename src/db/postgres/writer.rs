@@ -4,13 +4,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::address::PostgresAddress;
 use super::changer::IndexChanger;
-use super::connection::ServerSession;
+use super::connection::{ServerSession, waiting_for_server};
 use super::error::ServerFailure;
 use super::load::PartNeeds;
 use super::maintenance;
@@ -33,13 +32,6 @@ const MOST_WAITING: usize = 4096;
 
 /// Least files for which a directory counts in the queue.
 const LEAST_WEIGHT: usize = 16;
-
-/// How long a change waits for a server that is gone. A standby takes over in this time, and a peer
-/// that sends does not give up.
-const WAIT_FOR_SERVER: Duration = Duration::from_secs(8);
-
-/// Pause between two attempts to reach the server.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// A change that a caller waits for.
 type ServerWork = Box<dyn FnOnce(&mut ServerState) + Send>;
@@ -299,18 +291,16 @@ impl ServerState {
         mut work: impl FnMut(&mut IndexChanger, i64) -> Result<T, ServerFailure>,
     ) -> Result<T, Error> {
         let _under_way = self.options.suspension.begin();
-        let deadline = Instant::now() + WAIT_FOR_SERVER;
         self.changer.is_in_doubt = false;
-        loop {
-            match work(&mut self.changer, self.options.clock.now_ms()) {
-                Err(ServerFailure::Gone(_)) if Instant::now() < deadline => std::thread::sleep(PAUSE),
-                Err(failure @ ServerFailure::Gone(_)) if self.changer.is_in_doubt => {
-                    let source = Box::new(failure.of(self.changer.server()));
-                    return Err(Error::InDoubt { committed: false, source });
-                }
-                done => return done.map_err(|failure| failure.of(self.changer.server())),
-            }
-        }
+        let done = waiting_for_server(
+            || work(&mut self.changer, self.options.clock.now_ms()),
+            |failure| matches!(failure, ServerFailure::Gone(_)),
+        );
+        done.map_err(|failure| {
+            let is_in_doubt = self.changer.is_in_doubt && matches!(failure, ServerFailure::Gone(_));
+            let error = failure.of(self.changer.server());
+            if is_in_doubt { Error::InDoubt { committed: false, source: Box::new(error) } } else { error }
+        })
     }
 
     /// PartChanges instances. Returns what `change` did, and the contents that it left.

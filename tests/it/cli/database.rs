@@ -4,8 +4,10 @@ use std::fs;
 
 use rustix::process::Signal;
 
+use super::faults::{OUT_OF_RESOURCES, STUDY_ROOT_FIND, SUCCESS, associated, store, studies};
 use super::serve::Node;
 use super::*;
+use crate::util::scripted::{DataSet, ScriptedPeer, find_command};
 use crate::util::{objects, peers, postgres};
 
 /// Two trees of the same two studies, six instances each, and an empty database.
@@ -75,4 +77,30 @@ fn an_index_moves_from_a_file_to_a_database_and_back() {
     assert!(refused.contains("both files"), "{refused}");
     let refused = place.run(["copy-index", &index, "back.db"]).expect(2).stderr;
     assert!(refused.contains("there is something at back.db"), "{refused}");
+}
+
+/// Asks for studies. Returns the status of the first response.
+fn find_status(peer: &mut ScriptedPeer) -> u16 {
+    let asked = DataSet::default().text(0x0008, 0x0052, "STUDY").uid(0x0020, 0x000D, "");
+    peer.send_message(3, &find_command(1, STUDY_ROOT_FIND), Some(&asked.0));
+    peer.receive_message().status()
+}
+
+#[test]
+fn peers_are_told_that_the_server_is_gone_and_the_node_goes_on_when_it_is_back() {
+    let (place, server) = (Place::new(), postgres::PostgresServer::start(&["fsync=on"]));
+    let index = server.database().to_str().unwrap().to_owned();
+    let node = Node::start(&place, &["--index", &index]);
+    let mut peer = associated(&node);
+    assert_eq!(store(&mut peer, 0, 1000), SUCCESS);
+    server.kill_and_hold();
+    assert_eq!(store(&mut peer, 1, 1000), OUT_OF_RESOURCES);
+    let status = find_status(&mut peer);
+    assert!(matches!(status, 0xA700 | 0xC000..0xD000), "{status:04X}");
+    server.let_start();
+    assert_eq!(store(&mut peer, 1, 1000), SUCCESS);
+    assert_eq!(studies(&mut peer), 1);
+    peer.release();
+    assert_eq!(node.stop(Signal::TERM).0, Some(0));
+    assert_eq!(count(&place, &index, "IMAGE"), 2);
 }

@@ -178,9 +178,14 @@ impl Engine for Postgres {
 
 /// Stores a received object and waits for the outcome.
 pub(crate) fn stored(arrivals: &impl Arrivals, received: Received) -> dcmdex::db::Stored {
+    try_to_store(arrivals, received).unwrap()
+}
+
+/// Stores a received object, which may be refused.
+pub(crate) fn try_to_store(arrivals: &impl Arrivals, received: Received) -> Result<dcmdex::db::Stored, Error> {
     let (send, receive) = std::sync::mpsc::channel();
     arrivals.store(received, Box::new(move |result| send.send(result).unwrap()));
-    receive.recv().unwrap().unwrap()
+    receive.recv().unwrap()
 }
 
 fn store_in(engine: &impl Engine, record: Box<InstanceRecord>, location: Location) -> StoreOutcome {

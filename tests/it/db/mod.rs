@@ -14,6 +14,7 @@ mod plans;
 mod records;
 mod remembered;
 mod server;
+mod server_gone;
 mod transferred;
 mod views;
 mod writing;

@@ -9,7 +9,7 @@ use dcmdex::model::attribute::AttributeId::*;
 use dcmdex::model::find::MatchingKey;
 use dcmdex::model::level::QueryRetrieveLevel::{Image, Patient, Series, Study};
 
-use super::engines::stored;
+use super::engines::try_to_store;
 use super::*;
 use crate::util::certificates::Authority;
 use crate::util::postgres::{PostgresServer, database_of, server};
@@ -60,13 +60,19 @@ fn values_that_the_server_refuses_are_stored_and_found() {
     assert_sound(&index);
 }
 
-/// Stores these instances, each with a new object, until one is refused. Returns how many were stored.
+/// Stores these instances, each with a new object. One that is refused because the server is gone is
+/// sent again, as peers do. Returns how many were stored.
 fn store_all(writer: &Writer, uids: impl Iterator<Item = (String, String)>) -> u64 {
     let mut count = 0;
     for (study, uid) in uids {
-        let of = record(&study, &format!("{study}.1"), &uid, &[(PatientID, &study)]);
-        let received = Received::new(of, location(Place::Managed, "/objects", &uid));
-        assert!(!matches!(stored(&writer.handle(), received).outcome, StoreOutcome::KeptFirst));
+        let stored = loop {
+            let of = record(&study, &format!("{study}.1"), &uid, &[(PatientID, &study)]);
+            match try_to_store(&writer.handle(), Received::new(of, location(Place::Managed, "/objects", &uid))) {
+                Err(Error::ServerGone { .. } | Error::InDoubt { .. }) => {}
+                stored => break stored.unwrap(),
+            }
+        };
+        assert!(!matches!(stored.outcome, StoreOutcome::KeptFirst));
         count += 1;
     }
     count

@@ -53,8 +53,9 @@ fn program(name: &str) -> Command {
     if !is_root() {
         return Command::new(program);
     }
-    let mut command = Command::new("runuser");
-    command.args(["-u", USER, "--"]).arg(program);
+    // Unlike `runuser`, it leaves no process of its own, which would stop with the server.
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", USER, "--regid", USER, "--init-groups", "--"]).arg(program);
     command
 }
 
@@ -116,34 +117,24 @@ impl PostgresServer {
         let script = "dir=$1; shift
             {
                 while [ ! -e \"$dir/stop\" ]; do
-                    \"$@\" >>\"$dir/log\" 2>&1 <&-
+                    [ -e \"$dir/hold\" ] || \"$@\" >>\"$dir/log\" 2>&1 <&-
                     sleep 0.05
                 done
                 touch \"$dir/ended\"
             } &
             read -r _; touch \"$dir/stop\"
             while [ ! -e \"$dir/ended\" ]; do
-                kill -INT \"$(head -1 \"$dir/data/postmaster.pid\")\"
+                pid=$(head -1 \"$dir/data/postmaster.pid\")
+                kill -INT \"$pid\"
+                kill -CONT \"$pid\" $(pgrep -P \"$pid\")
                 sleep 0.05
             done
             wait; rm -rf \"$dir\"";
         let mut shell = Command::new("sh");
         shell.args(["-c", script, "sh"]).arg(directory).args(arguments).current_dir("/");
         let mut shell = shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let is_ready = || {
-            let mut ready = program("pg_isready");
-            ready
-                .args(["-q", "-U", USER, "-d", USER, "-p", &port.to_string(), "-h"])
-                .arg(directory)
-                .status()
-                .unwrap()
-                .success()
-        };
-        for _ in 0..600 {
-            if is_ready() {
-                return shell;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(50));
+        if Self::becomes_ready(directory, port) {
+            return shell;
         }
         let log = std::fs::read_to_string(directory.join("log"));
         drop(shell.stdin.take());
@@ -151,13 +142,62 @@ impl PostgresServer {
         panic!("{}", log.unwrap());
     }
 
+    /// Waits until a server takes connections. Returns whether it does.
+    fn becomes_ready(directory: &Path, port: u16) -> bool {
+        (0..600).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            let mut ready = program("pg_isready");
+            ready.args(["-q", "-U", USER, "-d", USER, "-p", &port.to_string(), "-h"]).arg(directory);
+            ready.status().unwrap().success()
+        })
+    }
+
     /// Kills the server with SIGKILL, which leaves it no time for anything. It starts again at once.
     pub(crate) fn kill(&self) {
+        // A process that it starts meanwhile would live on, and keep the server from starting again.
+        self.signal_all("STOP");
+        self.signal_all("KILL");
+    }
+
+    /// Kills the server. It starts again after [`Self::let_start`].
+    pub(crate) fn kill_and_hold(&self) {
+        std::fs::write(self.directory.join("hold"), "").unwrap();
+        self.kill();
+    }
+
+    /// Lets a server start again that is held, and waits for it.
+    pub(crate) fn let_start(&self) {
+        std::fs::remove_file(self.directory.join("hold")).unwrap();
+        self.wait();
+    }
+
+    /// Waits until the server takes connections.
+    pub(crate) fn wait(&self) {
+        assert!(Self::becomes_ready(&self.directory, self.port), "the server starts again");
+    }
+
+    /// Stops all of its processes, as a machine that hangs does. Connections stay.
+    pub(crate) fn stop(&self) {
+        self.signal_all("STOP");
+    }
+
+    /// Lets a server go on that was stopped.
+    pub(crate) fn go_on(&self) {
+        self.signal_all("CONT");
+    }
+
+    /// Sends a signal to the server, and then to its processes.
+    fn signal_all(&self, signal: &str) {
         let pids = std::fs::read_to_string(self.directory.join("data/postmaster.pid")).unwrap();
         let pid = pids.lines().next().unwrap();
-        let children = Command::new("pgrep").args(["-P", pid]).output().unwrap().stdout;
+        let send = |pids: &[&str]| Command::new("kill").arg(format!("-{signal}")).args(pids).output().unwrap();
+        let children = || Command::new("pgrep").args(["-P", pid]).output().unwrap().stdout;
+        // The children of one that was killed are no longer its children.
+        let before = String::from_utf8(children()).unwrap();
+        send(&[pid]);
+        let after = String::from_utf8(children()).unwrap();
         // A child may end on its own meanwhile.
-        Command::new("kill").args(["-KILL", pid]).args(String::from_utf8(children).unwrap().lines()).output().unwrap();
+        send(&before.lines().chain(after.lines()).collect::<Vec<_>>());
     }
 
     /// Runs SQL in a database, and returns what it prints.
