@@ -18,7 +18,7 @@ use crate::cli::reindex::{ReadObject, read, store_batches};
 use crate::cli::{Exit, arrival_journal, correct, directory_checks, storage_match, unindexed};
 use crate::config::Config;
 use crate::db::open::{Reader, Writer, WriterHandle, WriterOptions};
-use crate::db::{Admin, Arrivals, Durability, ScanLedger, ScannedDirectory};
+use crate::db::{Admin, Arrivals, Durability, RemovalChanges as _, RemovalSearch as _, ScanLedger, ScannedDirectory};
 use crate::ingest::Wanted;
 use crate::model::location::Place;
 use crate::store::{Objects, Trash};

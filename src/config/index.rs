@@ -32,9 +32,6 @@ impl Check<'_> {
             let message = format!("{what} want an SQLite index, and this one is in PostgreSQL");
             self.refuse(settings::INDEX.path(), message);
         };
-        if !config.declared.is_empty() {
-            refuse("declared attributes");
-        }
         if config.events.recording != EventRecording::Off {
             refuse("events");
         }

@@ -12,8 +12,8 @@ use crate::db::rules::{
     ObjectContent, differs_from_new_first, in_order_of_series, is_same_object,
 };
 use crate::db::{
-    ConflictEntry, FileOutcome, KnownLocation, Mounted, Note, Received, ScanEntry, ScannedDirectory, ScannedFile,
-    StoreOutcome, Tally,
+    ConflictEntry, FileOutcome, KnownLocation, Mounted, Note, Received, Removal, ScanEntry, ScannedDirectory,
+    ScannedFile, StoreOutcome, Tally,
 };
 use crate::model::attribute::AttributeId;
 use crate::model::checksum::Checksum;
@@ -93,6 +93,23 @@ pub(in crate::db) struct Unindexed {
     pub(in crate::db) note: Note,
 }
 
+/// An instance that scans do not bring back.
+#[derive(Clone)]
+pub(in crate::db) struct RemovedInstance {
+    /// Number of the removal.
+    pub(in crate::db) removal: i64,
+    /// All that was known of it, if no object can bring it back.
+    pub(in crate::db) record: Option<InstanceRecord>,
+}
+
+/// A file of a removed instance, as it was then.
+#[derive(Clone)]
+pub(in crate::db) struct FileOfRemoved {
+    pub(in crate::db) file: StoredFile,
+    pub(in crate::db) removal: i64,
+    pub(in crate::db) state: i64,
+}
+
 /// The contents of the index.
 #[derive(Default)]
 pub(in crate::db) struct Contents {
@@ -104,6 +121,14 @@ pub(in crate::db) struct Contents {
     /// Conflicts that the locations do not show: kind, SOP Instance UID, and the object.
     pub(in crate::db) conflicts: BTreeMap<(&'static str, String, FileKey), StoredFile>,
     pub(in crate::db) directories: BTreeSet<(u8, PathBuf)>,
+    /// Removed instances by UID.
+    pub(in crate::db) removed: BTreeMap<String, RemovedInstance>,
+    /// Files of instances that are removed, or were.
+    pub(in crate::db) removed_files: BTreeMap<FileKey, FileOfRemoved>,
+    /// Removals by number, without their counts.
+    pub(in crate::db) removals: BTreeMap<i64, Removal>,
+    /// How many instances each removal took out.
+    pub(in crate::db) removed_counts: BTreeMap<i64, u64>,
     pub(in crate::db) mount_points: BTreeSet<PathBuf>,
     pub(in crate::db) scans: Vec<ScanEntry>,
     /// State of watched paths.
@@ -226,6 +251,10 @@ impl Contents {
         self.directories.insert((kind(new.location.place), new.location.directory.clone()));
         let uid = new.record.value(AttributeId::SOPInstanceUID).to_owned();
         let Some(held) = self.instances.get(&uid).cloned() else {
+            if self.removed.contains_key(&uid) {
+                // Whoever sends it wants it kept.
+                self.lift_removed(&uid, Some(&new));
+            }
             self.note(&new);
             self.instances.insert(uid, vec![new]);
             return (StoreOutcome::New, None);
@@ -371,7 +400,7 @@ impl Contents {
         self.tally.conflicts += u64::from(is_new);
     }
 
-    fn forget_marks(&mut self, key: &FileKey) {
+    pub(in crate::db) fn forget_marks(&mut self, key: &FileKey) {
         self.unindexed.remove(key);
         self.faults.remove(key);
         self.missing.remove(key);
@@ -489,13 +518,18 @@ impl Contents {
         let file_name = file_name.clone();
         let location = Location { place, directory: directory.to_owned(), file_name, size, mtime_ms };
         let new = held(record, location, None, declared);
+        if self.withhold(&new, known, reread) {
+            return;
+        }
         let uid = new.record.value(AttributeId::SOPInstanceUID).to_owned();
         let faults = (!new.record.faults().is_empty()).then(|| new.record.faults().join("; "));
         if reread {
             let same = |held: &StoredFile| held.key() == key && held.location.size == size;
-            let known = self.instances.get(&uid).and_then(|held| held.iter().find(|held| same(held)));
-            let is_as_indexed = known.is_some_and(|known| is_same_object(&known.record, &new.record))
-                && self.faults.get(&key) == faults.as_ref();
+            let known = self.instances.get(&uid).and_then(|held| held.iter().enumerate().find(|(_, held)| same(held)));
+            // The declared values of a further file are not kept.
+            let is_as_indexed = known.is_some_and(|(at, known)| {
+                is_same_object(&known.record, &new.record) && (at > 0 || declared.is_covered_by(&known.declared))
+            }) && self.faults.get(&key) == faults.as_ref();
             if is_as_indexed {
                 return;
             }

@@ -1,6 +1,6 @@
 //! The engine of one index, as the program has chosen it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ffi::OsString;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -11,11 +11,13 @@ use super::postgres::PostgresReader;
 use super::sqlite::SqliteReader;
 use super::{
     Admin, CheckReport, ConflictEntry, DeclaredCoverage, DirectorySnapshot, Error, FailureEntry, IndexStatus,
-    Interrupt, KnownFile, KnownLocation, LocatedInstance, ScanLedger, Search, StudyReport, WatchEntry,
+    Interrupt, KnownFile, KnownLocation, LocatedInstance, Removal, RemovalSearch, RemovedFile, ScanLedger, Search,
+    StudyReport, WatchEntry,
 };
 use crate::model::declared::DeclaredSet;
 use crate::model::find::{FindAnswer, FindRequest};
 use crate::model::location::Place;
+use crate::model::record::InstanceRecord;
 
 /// A reader of an index.
 #[derive(Debug)]
@@ -189,6 +191,33 @@ impl Admin for IndexReader {
 
     fn index_id(&mut self) -> Result<Option<String>, Error> {
         ask!(self, reader => reader.index_id())
+    }
+}
+
+impl RemovalSearch for IndexReader {
+    fn removals(&mut self) -> Result<Vec<Removal>, Error> {
+        ask!(self, reader => reader.removals())
+    }
+
+    fn removed_among(&mut self, sop_instance_uids: Vec<String>) -> Result<HashSet<String>, Error> {
+        ask!(self, reader => reader.removed_among(sop_instance_uids))
+    }
+
+    fn files_for_trash(&mut self, after: Option<&RemovedFile>, limit: usize) -> Result<Vec<RemovedFile>, Error> {
+        ask!(self, reader => reader.files_for_trash(after, limit))
+    }
+
+    fn files_of_removal(&mut self, removal: i64, after: &str, limit: usize) -> Result<Vec<RemovedFile>, Error> {
+        ask!(self, reader => reader.files_of_removal(removal, after, limit))
+    }
+
+    fn instances_of_removal(
+        &mut self,
+        removal: i64,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<(String, Option<InstanceRecord>)>, Error> {
+        ask!(self, reader => reader.instances_of_removal(removal, after, limit))
     }
 }
 

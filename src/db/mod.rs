@@ -1,20 +1,20 @@
 //! The index: what is known of every instance, behind traits.
 //!
-//! An engine implements up to seven traits:
+//! An engine implements up to nine traits:
 //!
 //! - [`Search`], [`ScanLedger`] and [`Admin`] ask an index. [`Arrivals`] takes what was received
 //!   and what scans found.
+//! - [`RemovalSearch`] tells what operators removed, and [`RemovalChanges`] removes.
 //! - [`WorklistSearch`] asks for the worklist. [`WorklistChanges`] changes it, and hands out the
 //!   tables of a transaction as [`WorklistTables`].
 //!
 //! `sqlite` is the engine of the program. `memory` is slow and obvious: the tests compare the other
-//! engine with it. It has the first four traits and no worklist. [`open`] names the engine that the
+//! engine with it. It has the first six traits and no worklist. [`open`] names the engine that the
 //! program uses.
 //!
 //! No trait has what an operator does to a whole index. These are functions of the types in
 //! [`open`], so only SQLite has them:
 //!
-//! - removals: `begin_removal` and what follows it on the writer, `removals` on the reader;
 //! - corrections: `corrections` and `plan_correction` on the reader, `correct` on the writer;
 //! - relocations: `plan_relocation` and `scan_roots` on the reader, `relocate` on the writer;
 //! - copies: `copy_index` makes one, `Reader::open_copy` opens it, and `IndexHold` replaces the
@@ -61,6 +61,8 @@ pub mod open;
 mod pieces;
 mod plan;
 pub mod postgres;
+mod removals;
+mod removing;
 mod report;
 mod rules;
 pub mod sqlite;
@@ -87,6 +89,7 @@ pub use events::{
     StudyIdentifiers, WaitingEvent,
 };
 pub use plan::{can_answer, can_answer_declared};
+pub use removals::{RemovalChanges, RemovalSearch};
 pub use report::{LISTED_AND_MISSING, StudyProblem, StudyReport, listed_and_missing};
 pub use suspension::Suspension;
 pub use types::{

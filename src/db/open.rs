@@ -22,8 +22,8 @@ use super::worklist::{
 };
 use super::{
     Arrivals, ChangedStudy, Correction, CorrectionChange, CorrectionEffect, DeliveryChanges, DeliveryCounts, Error,
-    EventLimits, IndexEvent, Mounted, OnStored, Received, Relocation, Removal, RemovedCounts, RemovedFile,
-    ScannedDirectory, StudyIdentifiers, Tally, WaitingEvent,
+    EventLimits, IndexEvent, Mounted, OnStored, Received, Relocation, Removal, RemovalChanges, RemovalSearch,
+    RemovedCounts, RemovedFile, ScannedDirectory, StudyIdentifiers, Tally, WaitingEvent,
 };
 use crate::model::clock::Clock;
 use crate::model::declared::DeclaredSet;
@@ -109,57 +109,12 @@ impl Reader {
         self.only_sqlite("a plan")?.explain(request)
     }
 
-    /// All removals, the newest first.
-    ///
-    /// # Errors
-    /// Fails with an error of the engine, and if there are several files.
-    pub fn removals(&mut self) -> Result<Vec<Removal>, Error> {
-        self.only_sqlite("a list of removals")?.removals()
-    }
-
-    /// See [`SqliteReader::removed_among`].
-    ///
-    /// # Errors
-    /// Fails with an error of the engine, and if there are several files.
-    pub fn removed_among(&mut self, sop_instance_uids: Vec<String>) -> Result<HashSet<String>, Error> {
-        self.only_sqlite("a list of removals")?.removed_among(sop_instance_uids)
-    }
-
     /// See [`SqliteReader::journal_decided`].
     ///
     /// # Errors
     /// Fails with an error of the engine, and if there are several files.
     pub fn journal_decided(&mut self, journal: [u8; 16]) -> Result<u64, Error> {
         self.only_sqlite("a journal")?.journal_decided(journal)
-    }
-
-    /// See [`SqliteReader::files_for_trash`].
-    ///
-    /// # Errors
-    /// Fails with an error of the engine, and if there are several files.
-    pub fn files_for_trash(&mut self, after: Option<&RemovedFile>, limit: usize) -> Result<Vec<RemovedFile>, Error> {
-        self.only("the trash")?.ask_sqlite(|reader| reader.files_for_trash(after, limit))
-    }
-
-    /// See [`SqliteReader::files_of_removal`].
-    ///
-    /// # Errors
-    /// Fails with an error of the engine, and if there are several files.
-    pub fn files_of_removal(&mut self, removal: i64, after: &str, limit: usize) -> Result<Vec<RemovedFile>, Error> {
-        self.only_sqlite("a removal")?.files_of_removal(removal, after, limit)
-    }
-
-    /// See [`SqliteReader::instances_of_removal`].
-    ///
-    /// # Errors
-    /// Fails with an error of the engine, and if there are several files.
-    pub fn instances_of_removal(
-        &mut self,
-        removal: i64,
-        after: &str,
-        limit: usize,
-    ) -> Result<Vec<(String, Option<InstanceRecord>)>, Error> {
-        self.only_sqlite("a removal")?.instances_of_removal(removal, after, limit)
     }
 
     /// See [`SqliteReader::corrections`].
@@ -280,6 +235,34 @@ impl Reader {
     /// Fails with an error of the engine, and if there are several files.
     pub fn identifiers_of_study(&mut self, study_instance_uid: &str) -> Result<Option<StudyIdentifiers>, Error> {
         self.only_sqlite("events")?.identifiers_of_study(study_instance_uid)
+    }
+}
+
+/// Of several files, only one that is named alone can be asked.
+impl RemovalSearch for Reader {
+    fn removals(&mut self) -> Result<Vec<Removal>, Error> {
+        self.only("a list of removals")?.removals()
+    }
+
+    fn removed_among(&mut self, sop_instance_uids: Vec<String>) -> Result<HashSet<String>, Error> {
+        self.only("a list of removals")?.removed_among(sop_instance_uids)
+    }
+
+    fn files_for_trash(&mut self, after: Option<&RemovedFile>, limit: usize) -> Result<Vec<RemovedFile>, Error> {
+        self.only("the trash")?.files_for_trash(after, limit)
+    }
+
+    fn files_of_removal(&mut self, removal: i64, after: &str, limit: usize) -> Result<Vec<RemovedFile>, Error> {
+        self.only("a removal")?.files_of_removal(removal, after, limit)
+    }
+
+    fn instances_of_removal(
+        &mut self,
+        removal: i64,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<(String, Option<InstanceRecord>)>, Error> {
+        self.only("a removal")?.instances_of_removal(removal, after, limit)
     }
 }
 
@@ -433,6 +416,14 @@ impl WriterHandle {
         }
     }
 
+    /// What removes from the only index.
+    fn removals(&self) -> Result<&dyn RemovalChanges, Error> {
+        match &self.0 {
+            OpenedIndex::Server { handle, .. } => Ok(handle),
+            OpenedIndex::File(_) | OpenedIndex::Folder { .. } => Ok(self.only("a removal")?),
+        }
+    }
+
     fn arrivals(&self) -> &dyn Arrivals {
         match &self.0 {
             OpenedIndex::File(main) => main,
@@ -469,77 +460,6 @@ impl WriterHandle {
     /// That of the writer, and if there are several files.
     pub fn flush_log(&self) -> Result<(), Error> {
         self.only("a journal")?.flush_log()
-    }
-
-    /// See [`SqliteWriterHandle::begin_removal`].
-    ///
-    /// # Errors
-    /// That of the writer, and if there are several files.
-    pub fn begin_removal(&self, begun_ms: i64, takes_objects: bool) -> Result<i64, Error> {
-        self.only("a removal")?.begin_removal(begun_ms, takes_objects)
-    }
-    /// See [`SqliteWriterHandle::remove`].
-    ///
-    /// # Errors
-    /// That of the writer, and if there are several files.
-    pub fn remove(&self, removal: i64, takes_objects: bool, uids: Vec<String>) -> Result<RemovedCounts, Error> {
-        self.only("a removal")?.remove(removal, takes_objects, uids)
-    }
-
-    /// See [`SqliteWriterHandle::note_removed`].
-    ///
-    /// # Errors
-    /// That of the writer, and if there are several files.
-    pub fn note_removed(&self, removal: i64, uids: Vec<String>) -> Result<(), Error> {
-        self.only("a removal")?.note_removed(removal, uids)
-    }
-
-    /// See [`SqliteWriterHandle::trashed`].
-    ///
-    /// # Errors
-    /// That of the writer, and if there are several files.
-    pub fn trashed(&self, files: Vec<RemovedFile>) -> Result<(), Error> {
-        self.only("a removal")?.trashed(files)
-    }
-
-    /// See [`SqliteWriterHandle::forget_removed`].
-    ///
-    /// # Errors
-    /// That of the writer, and if there are several files.
-    pub fn forget_removed(&self, files: Vec<RemovedFile>) -> Result<(), Error> {
-        self.only("a removal")?.forget_removed(files)
-    }
-
-    /// See [`SqliteWriterHandle::lift_removed`].
-    ///
-    /// # Errors
-    /// That of the writer, and if there are several files.
-    pub fn lift_removed(&self, uids: Vec<String>) -> Result<(), Error> {
-        self.only("a removal")?.lift_removed(uids)
-    }
-
-    /// See [`SqliteWriterHandle::end_removal`].
-    ///
-    /// # Errors
-    /// That of the writer, and if there are several files.
-    pub fn end_removal(&self, removal: i64) -> Result<(), Error> {
-        self.only("a removal")?.end_removal(removal)
-    }
-
-    /// See [`SqliteWriterHandle::emptied`].
-    ///
-    /// # Errors
-    /// That of the writer, and if there are several files.
-    pub fn emptied(&self, removal: i64, now_ms: i64) -> Result<(), Error> {
-        self.only("a removal")?.emptied(removal, now_ms)
-    }
-
-    /// See [`SqliteWriterHandle::removal_of`].
-    ///
-    /// # Errors
-    /// That of the writer, and if there are several files.
-    pub fn removal_of(&self, begun_ms: i64) -> Result<i64, Error> {
-        self.only("a removal")?.removal_of(begun_ms)
     }
 
     /// See [`SqliteWriterHandle::correct`].
@@ -662,6 +582,44 @@ impl Arrivals for WriterHandle {
 
     fn index_is_in_place(&self) -> bool {
         self.arrivals().index_is_in_place()
+    }
+}
+
+impl RemovalChanges for WriterHandle {
+    fn begin_removal(&self, begun_ms: i64, takes_objects: bool) -> Result<i64, Error> {
+        self.removals()?.begin_removal(begun_ms, takes_objects)
+    }
+
+    fn remove(&self, removal: i64, takes_objects: bool, uids: Vec<String>) -> Result<RemovedCounts, Error> {
+        self.removals()?.remove(removal, takes_objects, uids)
+    }
+
+    fn note_removed(&self, removal: i64, uids: Vec<String>) -> Result<(), Error> {
+        self.removals()?.note_removed(removal, uids)
+    }
+
+    fn trashed(&self, files: Vec<RemovedFile>) -> Result<(), Error> {
+        self.removals()?.trashed(files)
+    }
+
+    fn forget_removed(&self, files: Vec<RemovedFile>) -> Result<(), Error> {
+        self.removals()?.forget_removed(files)
+    }
+
+    fn lift_removed(&self, uids: Vec<String>) -> Result<(), Error> {
+        self.removals()?.lift_removed(uids)
+    }
+
+    fn end_removal(&self, removal: i64) -> Result<(), Error> {
+        self.removals()?.end_removal(removal)
+    }
+
+    fn emptied(&self, removal: i64, now_ms: i64) -> Result<(), Error> {
+        self.removals()?.emptied(removal, now_ms)
+    }
+
+    fn removal_of(&self, begun_ms: i64) -> Result<i64, Error> {
+        self.removals()?.removal_of(begun_ms)
     }
 }
 

@@ -68,7 +68,7 @@ impl IndexSource {
     fn left_behind(&mut self) -> Result<Vec<&'static str>, Error> {
         match self {
             Self::Sqlite(reader) => reader.left_behind(),
-            Self::Postgres(_) => Ok(Vec::new()),
+            Self::Postgres(reader) => reader.left_behind(),
         }
     }
 

@@ -170,8 +170,20 @@ impl DeclaredSet {
     /// with them ([`Self::is_covered_by`]) and has no attributes.
     #[must_use]
     pub fn with_units(&self, numbers: &[usize]) -> Self {
-        let units = self.units.iter().filter(|unit| numbers.contains(&unit.number)).map(Arc::clone).collect();
-        Self::of_units(Vec::new(), units)
+        Self::of_some(self.units.iter().filter(|unit| numbers.contains(&unit.number)).map(Arc::clone))
+    }
+
+    /// Returns a set of units of another one, each with its number there. It has no attributes.
+    #[must_use]
+    pub fn of_some(units: impl Iterator<Item = Arc<Unit>>) -> Self {
+        Self::of_units(Vec::new(), units.collect())
+    }
+
+    /// Returns the mark of what this set and that of another mark have in common.
+    #[must_use]
+    pub fn common_mark(&self, mark: &str) -> String {
+        let is_own = |hash: &&str| self.mark.split(' ').any(|own| own == *hash);
+        mark.split(' ').filter(|hash| !hash.is_empty()).filter(is_own).collect::<Vec<_>>().join(" ")
     }
 
     /// Returns the unit of a root element. For a private element, `creator` is the value of its

@@ -189,6 +189,12 @@ impl InstanceRecord {
         self.declared.as_ref().map_or(0, |declared| declared.spans.len())
     }
 
+    /// Whether both have the same values of declared units.
+    #[must_use]
+    pub fn declares_as(&self, other: &Self) -> bool {
+        (0..self.units().max(other.units())).all(|unit| self.declared(unit) == other.declared(unit))
+    }
+
     /// Sets the value of a declared unit, as [`Self::set_with`] does.
     ///
     /// # Panics
@@ -271,7 +277,7 @@ impl PartialEq for InstanceRecord {
     fn eq(&self, other: &Self) -> bool {
         self.faults == other.faults
             && super::attribute::ATTRIBUTES.iter().all(|a| self.value(a.id) == other.value(a.id))
-            && (0..self.units().max(other.units())).all(|unit| self.declared(unit) == other.declared(unit))
+            && self.declares_as(other)
     }
 }
 

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use crate::db::open::{Reader, WriterHandle};
-use crate::db::{self, RemovedFile, Search as _};
+use crate::db::{self, RemovalChanges as _, RemovalSearch as _, RemovedFile, Search as _};
 use crate::store::{self, Objects, Trash};
 
 /// Files between two transactions.

@@ -16,7 +16,10 @@ use crate::cli::reindex::{ReadObject, read, store};
 use crate::cli::unindexed::series_directories;
 use crate::config::Config;
 use crate::db::open::{Reader, Writer, WriterHandle};
-use crate::db::{Arrivals as _, FileOutcome, RemovedFile, ScannedDirectory, ScannedFile, Search as _};
+use crate::db::{
+    Arrivals as _, FileOutcome, RemovalChanges as _, RemovalSearch as _, RemovedFile, ScannedDirectory, ScannedFile,
+    Search as _,
+};
 use crate::ingest::Wanted;
 use crate::model::location::{Location, Place};
 use crate::store::Trash;

@@ -5,6 +5,8 @@
 //! single values, which has an oracle of its own. It does not answer keys about arrivals, and takes
 //! every mounted disk to be there.
 
+mod removals;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::ops::ControlFlow;

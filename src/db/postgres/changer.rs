@@ -2,17 +2,19 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::address::PostgresAddress;
 use super::connection::{ServerConnection, ServerSession};
 use super::error::ServerFailure;
-use super::keys::{RowKey, place_number, to_column};
+use super::keys::{DirectoryIds, RowKey, place_number, to_column};
 use super::load::{self, PartNeeds};
 use super::promises;
-use super::save::{self, DirectoryIds, Unsaved};
+use super::save::{self, Unsaved};
 use super::schema;
 use crate::db::contents::{Contents, kind};
 use crate::db::{Durability, Error};
+use crate::model::declared::DeclaredSet;
 use crate::model::location::Place;
 
 /// How often a transaction is tried again because of others. Each of them has then made progress.
@@ -28,6 +30,7 @@ const SLOTS: u64 = 256;
 pub(super) struct IndexChanger {
     address: PostgresAddress,
     session: ServerSession,
+    declared: Arc<DeclaredSet>,
     connection: Option<ServerConnection>,
     directories: DirectoryIds,
     slot: i32,
@@ -37,8 +40,13 @@ pub(super) struct IndexChanger {
 
 impl IndexChanger {
     /// Connects, and makes the tables if there are none.
-    pub(super) fn open(address: &PostgresAddress, session: ServerSession) -> Result<Self, Error> {
+    pub(super) fn open(
+        address: &PostgresAddress,
+        session: ServerSession,
+        declared: &Arc<DeclaredSet>,
+    ) -> Result<Self, Error> {
         let mut connection = ServerConnection::open(address, session)?;
+        connection.declared = Arc::clone(declared);
         schema::prepare(&mut connection, address)?;
         if session == ServerSession::Writes(Durability::Full) {
             let broken = promises::broken(&mut connection).map_err(|failure| failure.of(address.shown()))?;
@@ -46,7 +54,7 @@ impl IndexChanger {
                 tracing::warn!(server = address.shown(), "durability is full, but the server is not: {promise}");
             }
         }
-        Ok(Self::of(address, session, connection))
+        Ok(Self::of(address, session, declared, connection))
     }
 
     /// Connects to a database that a copy is made in. Whoever opens it is told so until
@@ -55,15 +63,21 @@ impl IndexChanger {
         let session = ServerSession::Writes(Durability::Full);
         let mut connection = ServerConnection::open(address, session)?;
         schema::begin_copy(&mut connection, address)?;
-        Ok(Self::of(address, session, connection))
+        Ok(Self::of(address, session, DeclaredSet::none(), connection))
     }
 
-    fn of(address: &PostgresAddress, session: ServerSession, connection: ServerConnection) -> Self {
+    fn of(
+        address: &PostgresAddress,
+        session: ServerSession,
+        declared: &Arc<DeclaredSet>,
+        connection: ServerConnection,
+    ) -> Self {
         let seed = [std::process::id().to_le_bytes().to_vec(), format!("{:p}", &raw const connection).into_bytes()];
         let slot = xxhash_rust::xxh3::xxh3_64(&seed.concat()) % SLOTS;
         Self {
             address: address.clone(),
             session,
+            declared: Arc::clone(declared),
             connection: Some(connection),
             directories: DirectoryIds::new(),
             slot: slot as i32,
@@ -95,6 +109,7 @@ impl IndexChanger {
                 other => ServerFailure::Other(other),
             })?;
             schema::check(&mut connection, &self.address)?;
+            connection.declared = Arc::clone(&self.declared);
             self.connection = Some(connection);
         }
         self.connection.as_mut().ok_or(ServerFailure::Gone(String::new()))
@@ -195,7 +210,8 @@ fn changed<T>(
     let mut contents = part.contents();
     let done = change(&mut contents);
     let found = contents.directories.iter().cloned();
-    let known = contents.instances.values().flatten().map(|file| &file.location);
+    let removed = part.removed.files.values().chain(contents.removed_files.values()).map(|removed| &removed.file);
+    let known = contents.instances.values().flatten().chain(removed).map(|file| &file.location);
     let all = found.chain(known.map(|location| (kind(location.place), location.directory.clone())));
     add_directories(connection, directories, &all.collect())?;
     save::save(connection, &part, &contents, directories)?;

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Runtime};
@@ -19,6 +19,7 @@ use super::address::PostgresAddress;
 use super::error::{ServerFailure, chain};
 use super::tls::{ServerStream, ServerTls};
 use crate::db::{Durability, Error};
+use crate::model::declared::DeclaredSet;
 
 /// Oldest server that is known to work.
 const OLDEST_SERVER: i32 = 15;
@@ -78,6 +79,8 @@ pub(super) struct ServerConnection {
     /// Reads and writes the socket.
     task: JoinHandle<()>,
     server: ConnectedServer,
+    /// The declared attributes that records are read and written with.
+    pub(super) declared: Arc<DeclaredSet>,
     statements: HashMap<String, Statement>,
 }
 
@@ -125,7 +128,8 @@ impl ServerConnection {
                         // What ended the connection is told to whoever waits for an answer of it.
                         let _ended = connection.await;
                     });
-                    let mut this = Self { runtime, client, task, server, statements: HashMap::new() };
+                    let declared = Arc::clone(DeclaredSet::none());
+                    let mut this = Self { runtime, client, task, server, declared, statements: HashMap::new() };
                     this.begin_session(address, session).map_err(|failure| failure.of(address.shown()))?;
                     return Ok(this);
                 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use tokio_postgres::types::Type;
 
@@ -19,6 +20,7 @@ use crate::db::contents::StoredFile;
 use crate::db::plan::is_computed_everywhere;
 use crate::db::view::{self, ArchiveView, InstanceView, PersonKey, PersonTotals, ShelfView, StudyTotals, StudyView};
 use crate::model::attribute::AttributeId::{self, *};
+use crate::model::declared::DeclaredSet;
 use crate::model::find::{FindAnswer, FindRequest};
 use crate::model::level::QueryRetrieveLevel::{Image, Patient};
 
@@ -41,6 +43,7 @@ pub(super) fn run(
     if request.limit == Some(0) {
         return Ok(0);
     }
+    connection.declared = Arc::new(DeclaredSet::of_some(request.declared.iter().map(|key| Arc::clone(&key.unit))));
     let lead = lead(connection, request)?;
     let mut numbers = RowNumbers::open(connection, request, lead)?;
     for turn in 0.. {
@@ -231,7 +234,8 @@ impl InstanceNeed {
         let asked = keys.chain(request.date_time_keys.iter().flat_map(|key| [key.date, key.time]));
         let of_instances: Vec<AttributeId> =
             asked.filter(|id| id.attribute().level == Image && !is_computed_everywhere(*id)).collect();
-        if of_instances.iter().any(|id| *id == SOPInstanceUID || OWN.contains(id)) {
+        let asks_own_declared = request.declared.iter().any(|key| key.matching.is_some() && key.unit.level == Image);
+        if asks_own_declared || of_instances.iter().any(|id| *id == SOPInstanceUID || OWN.contains(id)) {
             return Self::Each;
         }
         if of_instances.is_empty() { Self::None } else { Self::ByShelf }

@@ -1,5 +1,6 @@
 //! Keys of rows, and texts and paths as columns have them.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -13,6 +14,9 @@ use crate::model::location::Place;
 
 /// Most characters of a text that leads to rows. A key of a b-tree holds 2,704 bytes at most.
 const MAX_LEADING: usize = 256;
+
+/// Numbers of directories, by kind of place and path.
+pub(super) type DirectoryIds = HashMap<(i16, PathBuf), i64>;
 
 /// Stands for a text or a path of any length: its 128-bit hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,6 +1,6 @@
 //! What scans have seen.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use super::reader::PostgresReader;
 use crate::db::contents::{FileKey, StoredFile};
 use crate::db::{DeclaredCoverage, DirectorySnapshot, Error, KnownFile, LocatedInstance, ScanLedger};
 use crate::model::attribute::AttributeId;
+use crate::model::declared::DeclaredSet;
 use crate::model::location::Place;
 
 /// The files that an index knows in a directory or archive file.
@@ -21,6 +22,7 @@ fn files_of(
     connection: &mut ServerConnection,
     is_archive: bool,
     directory: &Path,
+    declared: &DeclaredSet,
 ) -> Result<Vec<(OsString, KnownFile)>, ServerFailure> {
     let mut marks = FileMarks::default();
     let sql = format!("SELECT {MARK_COLUMNS} FROM file_mark WHERE directory_key = $1 AND is_archive = $2");
@@ -31,7 +33,9 @@ fn files_of(
     load::each_instance_in(connection, is_archive, directory, &mut |file, row_flags| {
         let location = file.location;
         let is_missing = row_flags & flags::FIRST_IS_MISSING != 0;
-        found.push((location.file_name, known(location.size, location.mtime_ms, is_missing)));
+        let lacks_declared = !declared.is_empty() && !declared.is_covered_by(&file.declared);
+        let known = KnownFile { lacks_declared, ..known(location.size, location.mtime_ms, is_missing) };
+        found.push((location.file_name, known));
     })?;
     let sql = format!(
         "SELECT c.file_name, c.size, c.mtime_ms FROM directory d JOIN copy c ON c.directory = d.id \
@@ -52,11 +56,41 @@ fn files_of(
 
 impl PostgresReader {
     fn files_in(&mut self, is_archive: bool, directory: &Path) -> Result<Vec<(OsString, KnownFile)>, Error> {
-        self.ask_for_scan(|connection| files_of(connection, is_archive, directory))
+        let declared = Arc::clone(&self.declared);
+        self.ask_for_scan(|connection| files_of(connection, is_archive, directory, &declared))
+    }
+
+    /// The directories of this kind at or below `root`, each with how many instances lie there that
+    /// were read without a declared attribute, if there are any.
+    fn without_declared(&mut self, place: Place, root: &Path) -> Result<BTreeMap<PathBuf, u64>, Error> {
+        let declared = Arc::clone(&self.declared);
+        if declared.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let (root, (from, to)) = (root.as_os_str().as_encoded_bytes(), range_below(root));
+        self.ask_for_scan(|connection| {
+            let sql = "SELECT d.path, s.declared, sum(s.instance_count)::bigint FROM directory d \
+                       JOIN shelf s ON s.directory = d.id \
+                       WHERE d.place = $1 AND (d.path = $2 OR d.path > $3 AND d.path < $4) GROUP BY 1, 2";
+            let mut found = BTreeMap::new();
+            for row in connection.query(sql, &[&place_number(place), &root, &from, &to])? {
+                if !declared.is_covered_by(row.try_get(1)?) {
+                    *found.entry(path_from(row.try_get(0)?)).or_default() += to_u64(row.try_get(2)?);
+                }
+            }
+            Ok(found)
+        })
     }
 }
 
-/// Declared attributes are not kept in PostgreSQL yet, so nothing lacks one.
+/// The bounds of paths below a directory. What follows its path and a slash lies below it, and '0'
+/// is the byte after the slash.
+fn range_below(root: &Path) -> (Vec<u8>, Vec<u8>) {
+    let from = root.join("").into_os_string().into_encoded_bytes();
+    let to = [from.strip_suffix(b"/").unwrap_or_default(), b"0"].concat();
+    (from, to)
+}
+
 impl ScanLedger for PostgresReader {
     fn directory_now(&mut self, directory: &Path) -> Result<DirectorySnapshot<'_>, Error> {
         let files: HashMap<_, _> = self.files_in(false, directory)?.into_iter().collect();
@@ -74,23 +108,30 @@ impl ScanLedger for PostgresReader {
         Ok((indexed as u64, files.into_iter().filter(|(_, file)| !file.is_indexed()).collect()))
     }
 
-    fn archive_is_without_declared(&mut self, _archive: &Path) -> Result<bool, Error> {
-        Ok(false)
+    fn archive_is_without_declared(&mut self, archive: &Path) -> Result<bool, Error> {
+        Ok(self.files_in(true, archive)?.iter().any(|(_, file)| file.lacks_declared))
     }
 
-    fn without_declared_below(&mut self, _place: Place, _root: &Path) -> Result<u64, Error> {
-        Ok(0)
+    fn without_declared_below(&mut self, place: Place, root: &Path) -> Result<u64, Error> {
+        Ok(self.without_declared(place, root)?.into_values().sum())
     }
 
     fn declared_coverage(&mut self) -> Result<DeclaredCoverage, Error> {
+        let declared = Arc::clone(&self.declared);
         self.ask_for_scan(|connection| {
-            let sql = "SELECT coalesce(sum(instance_count), 0)::bigint FROM study";
-            Ok(DeclaredCoverage { lacking: 0, all: to_u64(connection.query_one(sql, &[])?.try_get(0)?) })
+            let (mut lacking, mut all) = (0, 0);
+            let sql = "SELECT declared, sum(instance_count)::bigint FROM shelf GROUP BY declared";
+            for row in connection.query(sql, &[])? {
+                let count = to_u64(row.try_get(1)?);
+                all += count;
+                lacking += if declared.is_covered_by(row.try_get(0)?) { 0 } else { count };
+            }
+            Ok(DeclaredCoverage { lacking, all })
         })
     }
 
-    fn directories_without_declared(&mut self, _place: Place, _root: &Path) -> Result<Vec<PathBuf>, Error> {
-        Ok(Vec::new())
+    fn directories_without_declared(&mut self, place: Place, root: &Path) -> Result<Vec<PathBuf>, Error> {
+        Ok(self.without_declared(place, root)?.into_keys().collect())
     }
 
     fn located_instances(&mut self, place: Place, directory: &Path) -> Result<Vec<LocatedInstance>, Error> {
@@ -122,9 +163,7 @@ impl ScanLedger for PostgresReader {
         after: &Path,
         limit: usize,
     ) -> Result<Vec<PathBuf>, Error> {
-        // What follows a path and a slash lies below it. '0' is the byte after the slash.
-        let from = root.join("").into_os_string().into_encoded_bytes();
-        let to = [from.strip_suffix(b"/").unwrap_or_default(), b"0"].concat();
+        let (from, to) = range_below(root);
         let (after, limit) = (after.as_os_str().as_encoded_bytes(), i64::try_from(limit).unwrap_or(i64::MAX));
         self.ask_for_scan(|connection| {
             let sql = "SELECT path FROM directory WHERE place = $1 AND path > $2 AND path > $3 AND path < $4 \

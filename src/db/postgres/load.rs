@@ -11,6 +11,7 @@ use super::connection::{ServerConnection, SqlParameter};
 use super::error::ServerFailure;
 use super::keys::{RowKey, name_from, path_from, place_from, place_number, to_u64};
 use super::marks::{self, FileMarks};
+use super::removed_rows::RemovedRows;
 use super::shelves::{SHELF_COLUMNS, Shelf, record_from};
 use crate::db::contents::{Contents, FileKey, StoredFile};
 use crate::model::attribute::AttributeId;
@@ -58,6 +59,7 @@ pub(super) struct LoadedInstances {
 pub(super) struct LoadedPart {
     pub(super) instances: LoadedInstances,
     pub(super) marks: FileMarks,
+    pub(super) removed: RemovedRows,
     /// Number of each study that is locked, by UID.
     pub(super) studies: HashMap<String, i64>,
 }
@@ -67,7 +69,9 @@ impl LoadedPart {
     pub(super) fn contents(&self) -> Contents {
         let FileMarks { unindexed, missing, faults, conflicts } = self.marks.clone();
         let instances = self.instances.files.clone();
-        Contents { instances, unindexed, missing, faults, conflicts, ..Contents::default() }
+        let RemovedRows { instances: removed, files: removed_files } = self.removed.clone();
+        let files = Contents { removed, removed_files, ..Contents::default() };
+        Contents { instances, unindexed, missing, faults, conflicts, ..files }
     }
 }
 
@@ -83,7 +87,8 @@ pub(super) fn shelves(
     let sql = format!(
         "SELECT {SHELF_COLUMNS} FROM shelf s JOIN directory d ON d.id = s.directory WHERE {condition} = ANY($1)"
     );
-    connection.query(&sql, &[&ids])?.iter().map(Shelf::of_row).collect()
+    let rows = connection.query(&sql, &[&ids])?;
+    rows.iter().map(|row| Shelf::of_row(row, &connection.declared)).collect()
 }
 
 /// The same by their numbers.
@@ -287,6 +292,8 @@ pub(super) fn part(
     let instances = instances(connection, &uids, known)?;
     let mut files: BTreeSet<FileKey> = needs.files.union(&needs.locations).cloned().collect();
     files.extend(instances.files.values().flatten().map(StoredFile::key));
+    let removed = RemovedRows::load(connection, &uids)?;
+    files.extend(removed.files.keys().cloned().chain(removed.archives()));
     let marks = marks::load(connection, &uids, &files)?;
-    Ok(LoadedPart { instances, marks, studies })
+    Ok(LoadedPart { instances, marks, removed, studies })
 }

@@ -16,6 +16,7 @@
 //!   changes the contents, and does `save`. `maintenance` has the changes that need no contents.
 //! - `reader` answers, one `question` at a time: `lead` finds studies that may match, and `find`
 //!   decides. `ledger` and `admin` are the questions of scans and operators.
+//! - `removals` is what operators remove. `removed_rows` has its rows.
 //! - `promises` compares what the server promises with the durability that is asked for.
 //! - `pieces` is one side of a copy to or from another engine.
 
@@ -36,6 +37,8 @@ mod pieces;
 mod promises;
 mod question;
 mod reader;
+mod removals;
+mod removed_rows;
 mod save;
 mod schema;
 mod shelves;

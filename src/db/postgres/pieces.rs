@@ -27,6 +27,22 @@ const READ_AT_ONCE: i64 = 4096;
 const FETCHED: usize = 1000;
 
 impl PostgresReader {
+    /// What a copy in another engine lacks, in words.
+    ///
+    /// # Errors
+    /// [`Error::NotCopied`] if answers would not be the same without it.
+    pub(in crate::db) fn left_behind(&mut self) -> Result<Vec<&'static str>, Error> {
+        let (removed, declared) = self.ask(|connection| {
+            let sql = "SELECT EXISTS (SELECT FROM removed_instance), EXISTS (SELECT FROM shelf WHERE declared <> '')";
+            let row = connection.query_one(sql, &[])?;
+            Ok((row.try_get::<_, bool>(0)?, row.try_get::<_, bool>(1)?))
+        })?;
+        if removed {
+            return Err(Error::NotCopied { what: "removed instances" });
+        }
+        Ok(if declared { vec!["values of declared attributes"] } else { Vec::new() })
+    }
+
     /// Gives away the index in pieces, as it is at one moment.
     pub(in crate::db) fn each_piece(&mut self, on_piece: OnPiece<'_>) -> Result<(), Error> {
         let server = self.server().to_owned();
@@ -126,7 +142,9 @@ fn instances(connection: &mut ServerConnection, outlet: &mut PieceOutlet<'_>) ->
         let files: BTreeSet<FileKey> = loaded.files.values().flatten().map(StoredFile::key).collect();
         let marks = marks::load(connection, &uids, &files)?;
         outlet.piece.missing.extend(marks.missing);
-        for (uid, held) in loaded.files {
+        for (uid, mut held) in loaded.files {
+            // Declared values are not copied, so that the next scan reads the files again.
+            held.iter_mut().for_each(|file| file.declared.clear());
             outlet.piece.instances.insert(uid, held);
         }
         outlet.flush()?;

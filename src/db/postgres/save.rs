@@ -1,10 +1,11 @@
 //! Writes what a transaction has changed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use super::connection::ServerConnection;
 use super::error::ServerFailure;
-use super::keys::{RowKey, place_number, to_column, to_i64};
+use super::keys::{DirectoryIds, RowKey, place_number, to_column, to_i64};
 use super::load::{LoadedPart, flags};
 use super::marks::{self, FileMarks};
 use super::shelves::{Shelf, key_of, record_text};
@@ -14,9 +15,7 @@ use crate::db::contents::{Contents, StoredFile};
 use crate::db::rules::is_same_object;
 use crate::model::attribute::AttributeId;
 use crate::model::checksum::Checksum;
-
-/// Numbers of directories, by kind of place and path.
-pub(super) type DirectoryIds = HashMap<(i16, std::path::PathBuf), i64>;
+use crate::model::declared::DeclaredSet;
 
 /// Why a part could not be written.
 pub(super) enum Unsaved {
@@ -34,6 +33,7 @@ impl<E: Into<ServerFailure>> From<E> for Unsaved {
 /// The changes of a transaction, before they are written.
 struct PartChanges<'p> {
     part: &'p LoadedPart,
+    set: Arc<DeclaredSet>,
     directories: &'p DirectoryIds,
     shelves: HashMap<i64, Shelf>,
     /// Numbers of the shelves by study and key.
@@ -74,6 +74,7 @@ pub(super) fn save(
 ) -> Result<(), Unsaved> {
     let mut changes = PartChanges {
         part,
+        set: Arc::clone(&connection.declared),
         directories,
         by_key: part.instances.shelves.values().map(|shelf| ((shelf.study, shelf.key), shelf.id)).collect(),
         shelves: part.instances.shelves.clone(),
@@ -94,6 +95,7 @@ pub(super) fn save(
     }
     changes.write(connection)?;
     marks::save(connection, &part.marks, &FileMarks::of(after))?;
+    part.removed.save(connection, after, directories)?;
     Ok(())
 }
 
@@ -110,6 +112,7 @@ fn is_same_file(one: &StoredFile, other: &StoredFile) -> bool {
         && (one.checksum, one.differs) == (other.checksum, other.differs)
         && one.declared == other.declared
         && is_same_object(&one.record, &other.record)
+        && one.record.declares_as(&other.record)
 }
 
 impl PartChanges<'_> {
@@ -143,9 +146,15 @@ impl PartChanges<'_> {
         let Some((first, copies)) = held.split_first() else { return Ok(()) };
         self.first(key, first, flags)?;
         for (position, copy) in (0..).zip(copies) {
-            let record = (!is_same_object(&copy.record, &first.record)).then(|| record_text(&copy.record, true));
+            let is_as_first = is_same_object(&copy.record, &first.record) && copy.record.declares_as(&first.record);
+            let record = (!is_as_first).then(|| record_text(&copy.record));
+            let mut file = copy.clone();
+            if !is_as_first {
+                // Its declared values are not kept. It is read again when it becomes the first one.
+                file.declared.clear();
+            }
             let directory = self.directory(copy)?;
-            self.copies.push(NewCopy { key, position, directory, file: copy.clone(), record });
+            self.copies.push(NewCopy { key, position, directory, file, record });
         }
         Ok(())
     }
@@ -163,16 +172,17 @@ impl PartChanges<'_> {
             return Ok(());
         };
         let directory = self.directory(first)?;
-        let shelf_key = key_of(first, directory);
+        let shelf_key = key_of(first, directory, &self.set);
         let known = self.by_key.get(&(study, shelf_key));
         let shelf = match known.and_then(|id| self.shelves.get_mut(id)) {
             Some(shelf) => {
                 self.touched.insert(shelf.id);
                 shelf
             }
-            None => {
-                self.new_shelves.entry((study, shelf_key)).or_insert_with(|| Shelf::for_file(first, study, directory))
-            }
+            None => self
+                .new_shelves
+                .entry((study, shelf_key))
+                .or_insert_with(|| Shelf::for_file(first, study, directory, &self.set)),
         };
         shelf.instances += 1;
         shelf.offline += i64::from(flags & flags::OFFLINE != 0);
@@ -295,7 +305,7 @@ fn insert_shelves(
             &text(|shelf| shelf.declared.clone()),
             &text(|shelf| to_column(shelf.record.value(AttributeId::SOPClassUID))),
             &text(|shelf| to_column(shelf.record.value(AttributeId::AvailableTransferSyntaxUID))),
-            &text(|shelf| record_text(&shelf.record, false)),
+            &text(Shelf::said),
         ],
     )?;
     let mut ids = HashMap::new();

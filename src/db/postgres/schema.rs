@@ -24,7 +24,9 @@ pub(super) fn prepare(connection: &mut ServerConnection, address: &PostgresAddre
         if version(connection)?.is_none() {
             make(connection, POSTGRES_SCHEMA_VERSION)?;
         }
-        check(connection, address)
+        check(connection, address)?;
+        // None of these are in the way of a program that does not know them.
+        connection.run(include_str!("more.sql"))
     })
 }
 
@@ -51,6 +53,7 @@ fn make(connection: &mut ServerConnection, version: i32) -> Result<(), ServerFai
     // A server that ends a moment later must not come back without the tables.
     connection.run("SET LOCAL synchronous_commit = on")?;
     connection.run(include_str!("schema.sql"))?;
+    connection.run(include_str!("more.sql"))?;
     connection.run(&format!("INSERT INTO dcmdex_index (schema_version) VALUES ({version})"))?;
     index_names(connection)
 }
@@ -78,7 +81,7 @@ pub(super) fn begin_copy(connection: &mut ServerConnection, address: &PostgresAd
 
 /// The tables that a copy fills.
 const COPIED_TABLES: &str = "writer_slot, directory, study, study_patient, shelf, instance, copy, file_mark, conflict, \
-     scan, watch, mount_point";
+     scan, watch, mount_point, removal, removed_instance, removed_file";
 
 fn is_empty(connection: &mut ServerConnection) -> Result<bool, ServerFailure> {
     let sql = "SELECT NOT EXISTS (SELECT FROM directory) AND NOT EXISTS (SELECT FROM scan) AND index_id IS NULL \

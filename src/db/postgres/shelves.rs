@@ -1,6 +1,7 @@
 //! Shelves: what instances of one series and directory say alike.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use tokio_postgres::Row;
@@ -11,8 +12,16 @@ use super::keys::{RowKey, path_from, place_from, to_i64};
 use crate::db::Error;
 use crate::db::contents::StoredFile;
 use crate::model::attribute::{ATTRIBUTES, Attribute, AttributeId};
+use crate::model::declared::DeclaredSet;
+use crate::model::level::QueryRetrieveLevel::{self, Image};
 use crate::model::location::{Location, Place};
 use crate::model::record::{Common, InstanceRecord};
+
+/// The key of declared values in the text of a shelf. No column has this name.
+const DECLARED: &str = "declared";
+
+/// The place of declared values among the own values of an instance. None of [`OWN`] has it.
+const OWN_DECLARED: u8 = 255;
 
 /// A shelf with the record of its first instance.
 #[derive(Clone)]
@@ -32,6 +41,8 @@ pub(super) struct Shelf {
     pub(super) declared: String,
     pub(super) record: InstanceRecord,
     pub(super) common: Option<Common>,
+    /// The declared attributes that its records are read and written with.
+    pub(super) set: Arc<DeclaredSet>,
 }
 
 /// The columns that [`Shelf::of_row`] reads.
@@ -39,9 +50,9 @@ pub(super) const SHELF_COLUMNS: &str = "s.id, s.study, s.shelf_key, s.directory,
      s.size_base, s.mtime_base, s.instance_count, s.offline_count, s.declared, s.said";
 
 impl Shelf {
-    pub(super) fn of_row(row: &Row) -> Result<Self, ServerFailure> {
+    pub(super) fn of_row(row: &Row, set: &Arc<DeclaredSet>) -> Result<Self, ServerFailure> {
         let (uid_prefix, declared, said): (&str, &str, &str) = (row.try_get(6)?, row.try_get(11)?, row.try_get(12)?);
-        let mut record = record_from(said)?;
+        let mut record = record_with(said, set)?;
         let common = record.share();
         Ok(Self {
             id: row.try_get(0)?,
@@ -58,17 +69,18 @@ impl Shelf {
             declared: declared.to_owned(),
             record,
             common,
+            set: Arc::clone(set),
         })
     }
 
     /// A new shelf for a file, without instances.
-    pub(super) fn for_file(file: &StoredFile, study: i64, directory: i64) -> Self {
+    pub(super) fn for_file(file: &StoredFile, study: i64, directory: i64, set: &Arc<DeclaredSet>) -> Self {
         let uid = file.record.value(AttributeId::SOPInstanceUID);
         let uid_prefix = uid.rfind('.').and_then(|at| uid.get(..=at)).unwrap_or_default().to_owned();
         Self {
             id: 0,
             study,
-            key: key_of(file, directory),
+            key: key_of(file, directory, set),
             directory,
             place: file.location.place,
             path: file.location.directory.clone(),
@@ -77,9 +89,10 @@ impl Shelf {
             mtime_base: file.location.mtime_ms,
             instances: 0,
             offline: 0,
-            declared: file.declared.clone(),
+            declared: set.common_mark(&file.declared),
             record: file.record.clone(),
             common: None,
+            set: Arc::clone(set),
         }
     }
 
@@ -92,10 +105,16 @@ impl Shelf {
         let InstanceBody { uid, file_name, size, mtime_ms, checksum, own } = body;
         let mut record = self.common.as_ref().map_or_else(|| self.record.clone(), InstanceRecord::like);
         record.set(AttributeId::SOPInstanceUID, &uid);
+        let mut declared = String::new();
         for (place, value) in own {
-            if let Some(id) = OWN.get(usize::from(place)) {
-                record.set(*id, &value);
+            match OWN.get(usize::from(place)) {
+                Some(id) => record.set(*id, &value),
+                None if place == OWN_DECLARED => declared = value,
+                None => {}
             }
+        }
+        if !self.declared.is_empty() && !self.set.is_empty() {
+            self.add_declared(&mut record, &declared);
         }
         let location = Location { place: self.place, directory: self.path.clone(), file_name, size, mtime_ms };
         StoredFile { location, record, checksum, differs: false, declared: self.declared.clone() }
@@ -104,15 +123,57 @@ impl Shelf {
     /// What the row of a file of this shelf has.
     pub(super) fn body(&self, file: &StoredFile) -> InstanceBody {
         let differing = (0..).zip(OWN).filter(|(_, id)| file.record.value(*id) != self.record.value(*id));
+        let mut own: Vec<(u8, String)> =
+            differing.map(|(place, id)| (place, file.record.value(id).to_owned())).collect();
+        let declared = declared_texts(&file.record, &self.set, |level| level == Image);
+        if !declared.is_empty() {
+            own.push((OWN_DECLARED, Value::Object(declared).to_string()));
+        }
         InstanceBody {
             uid: file.record.value(AttributeId::SOPInstanceUID).to_owned(),
             file_name: file.location.file_name.clone(),
             size: file.location.size,
             mtime_ms: file.location.mtime_ms,
             checksum: file.checksum,
-            own: differing.map(|(place, id)| (place, file.record.value(id).to_owned())).collect(),
+            own,
         }
     }
+}
+
+impl Shelf {
+    /// Adds the declared values that instances of this shelf have alike, and those of one instance.
+    fn add_declared(&self, record: &mut InstanceRecord, own: &str) {
+        let own: Map<String, Value> = serde_json::from_str(own).unwrap_or_default();
+        record.note_declared();
+        for unit in self.set.units() {
+            let value = match unit.level {
+                Image => own.get(&unit.key).and_then(Value::as_str).unwrap_or_default(),
+                _ => self.record.declared(unit.number),
+            };
+            record.set_declared_with(unit.number, |text| text.push_str(value));
+        }
+    }
+
+    /// The values that instances of this shelf have alike, as its row has them.
+    pub(super) fn said(&self) -> String {
+        let mut said = texts_of(&self.record, false);
+        let declared = declared_texts(&self.record, &self.set, |level| level != Image);
+        if !declared.is_empty() {
+            said.insert(DECLARED.to_owned(), Value::Object(declared));
+        }
+        Value::Object(said).to_string()
+    }
+}
+
+/// The values of declared units of some levels, by the keys of the units.
+fn declared_texts(
+    record: &InstanceRecord,
+    set: &DeclaredSet,
+    is_wanted: impl Fn(QueryRetrieveLevel) -> bool,
+) -> Map<String, Value> {
+    let units = set.units().iter().filter(|unit| is_wanted(unit.level));
+    let values = units.map(|unit| (unit.key.clone(), record.declared(unit.number)));
+    values.filter(|(_, value)| !value.is_empty()).map(|(key, value)| (key, Value::from(value))).collect()
 }
 
 /// The attributes that all instances of a shelf have alike.
@@ -122,9 +183,15 @@ fn shared() -> impl Iterator<Item = &'static Attribute> {
 }
 
 /// The key of the shelf that a file belongs to, in its study.
-pub(super) fn key_of(file: &StoredFile, directory: i64) -> RowKey {
-    let directory = directory.to_le_bytes();
-    let mut parts: Vec<&[u8]> = vec![&directory, file.declared.as_bytes()];
+pub(super) fn key_of(file: &StoredFile, directory: i64, set: &DeclaredSet) -> RowKey {
+    let (directory, mark) = (directory.to_le_bytes(), set.common_mark(&file.declared));
+    let mut parts: Vec<&[u8]> = vec![&directory, mark.as_bytes()];
+    for unit in set.units().iter().filter(|unit| unit.level != Image) {
+        let value = file.record.declared(unit.number);
+        if !value.is_empty() {
+            parts.extend([unit.key.as_bytes(), value.as_bytes()]);
+        }
+    }
     for attribute in shared() {
         let value = file.record.value(attribute.id);
         // A column names its value, so that a new attribute changes no key.
@@ -136,26 +203,41 @@ pub(super) fn key_of(file: &StoredFile, directory: i64) -> RowKey {
 }
 
 /// The values of a record by column, as a JSON object.
-pub(super) fn record_text(record: &InstanceRecord, with_uid: bool) -> String {
+pub(super) fn record_text(record: &InstanceRecord) -> String {
+    Value::Object(texts_of(record, true)).to_string()
+}
+
+fn texts_of(record: &InstanceRecord, with_uid: bool) -> Map<String, Value> {
     let stored = ATTRIBUTES.iter().filter(|attribute| attribute.is_stored());
     let kept = stored.filter(|attribute| with_uid || attribute.id != AttributeId::SOPInstanceUID);
     let values = kept.map(|attribute| (attribute.column, record.value(attribute.id)));
-    let texts: Map<String, Value> = values
+    values
         .filter(|(_, value)| !value.is_empty())
         .map(|(column, value)| (column.to_owned(), Value::from(value)))
-        .collect();
-    Value::Object(texts).to_string()
+        .collect()
 }
 
 /// The record that [`record_text`] made this of. An attribute that this program does not know is
 /// passed over: a newer one may have written it.
 pub(super) fn record_from(text: &str) -> Result<InstanceRecord, Error> {
+    record_with(text, DeclaredSet::none())
+}
+
+/// The same with the values of declared units.
+fn record_with(text: &str, set: &DeclaredSet) -> Result<InstanceRecord, Error> {
     let broken = |_| Error::Malformed("the values of a shelf cannot be read".into());
     let texts: Map<String, Value> = serde_json::from_str(text).map_err(broken)?;
     let mut record = InstanceRecord::new();
     for (column, value) in &texts {
         if let (Some(attribute), Some(value)) = (Attribute::by_column(column), value.as_str()) {
             record.set(attribute.id, value);
+        }
+    }
+    if let Some(declared) = texts.get(DECLARED).and_then(Value::as_object) {
+        for unit in set.units() {
+            if let Some(value) = declared.get(&unit.key).and_then(Value::as_str) {
+                record.set_declared_with(unit.number, |text| text.push_str(value));
+            }
         }
     }
     Ok(record)

@@ -66,7 +66,7 @@ impl PostgresWriter {
     pub fn open(address: &PostgresAddress, options: WriterOptions) -> Result<Self, Error> {
         let (commands, queue) = bounded(options.queue_length.max(1));
         let backlog = Arc::new(Backlog::new(MOST_WAITING));
-        let changer = IndexChanger::open(address, ServerSession::Writes(options.durability))?;
+        let changer = IndexChanger::open(address, ServerSession::Writes(options.durability), &options.declared)?;
         let state = ServerState { changer, options, tally: Tally::default(), failure: None };
         let of_thread = Arc::clone(&backlog);
         let thread = std::thread::Builder::new()
@@ -130,6 +130,14 @@ impl PostgresWriterHandle {
         self.commands.send(ServerCommand::Work(work)).map_err(|_| stopped())?;
         answer.recv().map_err(|_| Error::WriterPanicked)?
     }
+
+    /// Has the writer make a change, with the moment in milliseconds since 1970 UTC.
+    pub(super) fn change_index<T: Send + 'static>(
+        &self,
+        work: impl FnMut(&mut IndexChanger, i64) -> Result<T, ServerFailure> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.ask(move |state| state.work(work))
+    }
 }
 
 impl Arrivals for PostgresWriterHandle {
@@ -150,19 +158,19 @@ impl Arrivals for PostgresWriterHandle {
     }
 
     fn begin_scan(&self, roots: String) -> Result<i64, Error> {
-        self.ask(move |state| state.work(|changer, now_ms| maintenance::begin_scan(changer, &roots, now_ms)))
+        self.change_index(move |changer, now_ms| maintenance::begin_scan(changer, &roots, now_ms))
     }
 
     fn begin_pass(&self, roots: String, scan: Option<i64>) -> Result<i64, Error> {
-        self.ask(move |state| state.work(|changer, now_ms| maintenance::begin_pass(changer, &roots, scan, now_ms)))
+        self.change_index(move |changer, now_ms| maintenance::begin_pass(changer, &roots, scan, now_ms))
     }
 
     fn note_watch(&self, roots: String, watch: Option<String>) -> Result<(), Error> {
-        self.ask(move |state| state.work(|changer, _| maintenance::note_watch(changer, &roots, watch.as_deref())))
+        self.change_index(move |changer, _| maintenance::note_watch(changer, &roots, watch.as_deref()))
     }
 
     fn end_scan(&self, scan: i64, summary: String) -> Result<(), Error> {
-        self.ask(move |state| state.work(|changer, now_ms| maintenance::end_scan(changer, scan, &summary, now_ms)))
+        self.change_index(move |changer, now_ms| maintenance::end_scan(changer, scan, &summary, now_ms))
     }
 
     fn mount_point(&self, path: PathBuf, mounted: Mounted) -> Result<(), Error> {
@@ -190,11 +198,11 @@ impl Arrivals for PostgresWriterHandle {
     }
 
     fn name_index(&self, id: Option<String>) -> Result<String, Error> {
-        self.ask(move |state| state.work(|changer, _| maintenance::name_index(changer, id.as_deref())))
+        self.change_index(move |changer, _| maintenance::name_index(changer, id.as_deref()))
     }
 
     fn storage_moved(&self, from: PathBuf, to: PathBuf) -> Result<u64, Error> {
-        self.ask(move |state| state.work(|changer, _| maintenance::storage_moved(changer, &from, &to)))
+        self.change_index(move |changer, _| maintenance::storage_moved(changer, &from, &to))
     }
 
     fn index_is_in_place(&self) -> bool {

@@ -1,15 +1,4 @@
-//! What operators removed, as the index has it: asked by a [`SqliteReader`], changed by the writer.
-//!
-//! The life of a removal (docs/adr/0032):
-//!
-//! 1. `begin_removal` gives it a number. `remove` takes its instances out, in any number of calls.
-//! 2. Who holds the storage directory asks for `files_for_trash`, moves them, and notes them as
-//!    `trashed`. A file that was received again meanwhile is left, and goes by `forget_removed`.
-//! 3. Either `lift_removed` lets the instances come back, and `end_removal` forgets the removal. Or
-//!    the trash is deleted, and `emptied` notes it: the instances stay removed.
-//!
-//! An index that is built anew learns removals from the trash: `removal_of` makes the row, and
-//! `note_removed` the instances.
+//! What operators removed, as an SQLite file has it: see [`RemovalSearch`] and [`RemovalChanges`].
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -20,8 +9,9 @@ use rusqlite::{OptionalExtension as _, params};
 
 use super::reader::SqliteReader;
 use super::sql_values::{PathValue, path_from_sql, place_from_number, to_u64};
-use super::write::{FOR_TRASH, IN_TRASH, record_of_text};
+use super::write::record_of_text;
 use super::writer::SqliteWriterHandle;
+use crate::db::removals::{FOR_TRASH, IN_TRASH, RemovalChanges, RemovalSearch};
 use crate::db::{Error, Removal, RemovedCounts, RemovedFile};
 use crate::model::checksum::Checksum;
 use crate::model::location::Location;
@@ -33,82 +23,6 @@ impl SqliteReader {
     fn knows_removals(&self) -> Result<bool, Error> {
         let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'removed_file')";
         Ok(self.connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
-    }
-
-    /// All removals, the newest first.
-    ///
-    /// # Errors
-    /// Fails with an error of the engine.
-    pub fn removals(&mut self) -> Result<Vec<Removal>, Error> {
-        if !self.knows_removals()? {
-            return Ok(Vec::new());
-        }
-        let mut statement = self.connection.prepare_cached(
-            "SELECT r.id, r.begun_ms, r.takes_objects, r.instances, r.emptied_ms, \
-             (SELECT count(*) FROM removed_instance i WHERE i.removal = r.id), \
-             (SELECT count(*) FROM removed_file f WHERE f.removal = r.id AND f.state = ?1), \
-             (SELECT count(*) FROM removed_file f WHERE f.removal = r.id AND f.state = ?2) \
-             FROM removal r ORDER BY r.id DESC",
-        )?;
-        let rows = statement.query_map([FOR_TRASH, IN_TRASH], |row| {
-            Ok(Removal {
-                id: row.get(0)?,
-                begun_ms: row.get(1)?,
-                takes_objects: row.get(2)?,
-                instances: to_u64(row.get(3)?),
-                emptied_ms: row.get(4)?,
-                still_removed: to_u64(row.get(5)?),
-                for_trash: to_u64(row.get(6)?),
-                in_trash: to_u64(row.get(7)?),
-            })
-        })?;
-        Ok(rows.collect::<rusqlite::Result<_>>()?)
-    }
-
-    /// Those of these instances that are removed.
-    ///
-    /// # Errors
-    /// Fails with an error of the engine.
-    pub fn removed_among(&mut self, sop_instance_uids: Vec<String>) -> Result<HashSet<String>, Error> {
-        if !self.knows_removals()? {
-            return Ok(HashSet::new());
-        }
-        let uids = Array::new(sop_instance_uids.into_iter().map(Value::from).collect());
-        let sql = "SELECT sop_instance_uid FROM removed_instance WHERE sop_instance_uid IN rarray(?1)";
-        let mut statement = self.connection.prepare_cached(sql)?;
-        let removed = statement.query_map([uids], |row| row.get(0))?.collect::<Result<_, _>>()?;
-        Ok(removed)
-    }
-
-    /// A page of the removed files that are to go to the trash, those after `after` in the order of
-    /// their rows.
-    ///
-    /// # Errors
-    /// Fails with an error of the engine.
-    pub fn files_for_trash(&mut self, after: Option<&RemovedFile>, limit: usize) -> Result<Vec<RemovedFile>, Error> {
-        if !self.knows_removals()? {
-            return Ok(Vec::new());
-        }
-        let (directory, name) = after.map_or((0, None), |after| (after.directory, Some(&*after.location.file_name)));
-        self.removed_files(
-            "f.state = 1 AND (f.directory > ?1 OR (f.directory = ?1 AND (?2 IS NULL OR f.file_name > ?2))) \
-             ORDER BY f.directory, f.file_name LIMIT ?3",
-            params![directory, name.map(PathValue), i64::try_from(limit).unwrap_or(i64::MAX)],
-        )
-    }
-
-    /// A page of the files of a removal, those of instances after this UID. The files of an
-    /// instance come together, and the first of them is the one that was its first location.
-    ///
-    /// # Errors
-    /// Fails with an error of the engine.
-    pub fn files_of_removal(&mut self, removal: i64, after: &str, limit: usize) -> Result<Vec<RemovedFile>, Error> {
-        self.removed_files(
-            "f.removal = ?1 AND f.sop_instance_uid IN (SELECT DISTINCT sop_instance_uid FROM removed_file \
-             WHERE removal = ?1 AND sop_instance_uid > ?2 ORDER BY sop_instance_uid LIMIT ?3) \
-             ORDER BY f.sop_instance_uid, f.differs, d.place <> 1",
-            params![removal, after, i64::try_from(limit).unwrap_or(i64::MAX)],
-        )
     }
 
     fn removed_files(&self, condition: &str, parameters: impl rusqlite::Params) -> Result<Vec<RemovedFile>, Error> {
@@ -138,13 +52,68 @@ impl SqliteReader {
         })?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
+}
 
-    /// A page of the instances of a removal after this UID, each with its record if no object can
-    /// bring it back.
-    ///
-    /// # Errors
-    /// Fails with an error of the engine.
-    pub fn instances_of_removal(
+impl RemovalSearch for SqliteReader {
+    fn removals(&mut self) -> Result<Vec<Removal>, Error> {
+        if !self.knows_removals()? {
+            return Ok(Vec::new());
+        }
+        let mut statement = self.connection.prepare_cached(
+            "SELECT r.id, r.begun_ms, r.takes_objects, r.instances, r.emptied_ms, \
+             (SELECT count(*) FROM removed_instance i WHERE i.removal = r.id), \
+             (SELECT count(*) FROM removed_file f WHERE f.removal = r.id AND f.state = ?1), \
+             (SELECT count(*) FROM removed_file f WHERE f.removal = r.id AND f.state = ?2) \
+             FROM removal r ORDER BY r.id DESC",
+        )?;
+        let rows = statement.query_map([FOR_TRASH, IN_TRASH], |row| {
+            Ok(Removal {
+                id: row.get(0)?,
+                begun_ms: row.get(1)?,
+                takes_objects: row.get(2)?,
+                instances: to_u64(row.get(3)?),
+                emptied_ms: row.get(4)?,
+                still_removed: to_u64(row.get(5)?),
+                for_trash: to_u64(row.get(6)?),
+                in_trash: to_u64(row.get(7)?),
+            })
+        })?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    fn removed_among(&mut self, sop_instance_uids: Vec<String>) -> Result<HashSet<String>, Error> {
+        if !self.knows_removals()? {
+            return Ok(HashSet::new());
+        }
+        let uids = Array::new(sop_instance_uids.into_iter().map(Value::from).collect());
+        let sql = "SELECT sop_instance_uid FROM removed_instance WHERE sop_instance_uid IN rarray(?1)";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let removed = statement.query_map([uids], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        Ok(removed)
+    }
+
+    fn files_for_trash(&mut self, after: Option<&RemovedFile>, limit: usize) -> Result<Vec<RemovedFile>, Error> {
+        if !self.knows_removals()? {
+            return Ok(Vec::new());
+        }
+        let (directory, name) = after.map_or((0, None), |after| (after.directory, Some(&*after.location.file_name)));
+        self.removed_files(
+            "f.state = 1 AND (f.directory > ?1 OR (f.directory = ?1 AND (?2 IS NULL OR f.file_name > ?2))) \
+             ORDER BY f.directory, f.file_name LIMIT ?3",
+            params![directory, name.map(PathValue), i64::try_from(limit).unwrap_or(i64::MAX)],
+        )
+    }
+
+    fn files_of_removal(&mut self, removal: i64, after: &str, limit: usize) -> Result<Vec<RemovedFile>, Error> {
+        self.removed_files(
+            "f.removal = ?1 AND f.sop_instance_uid IN (SELECT DISTINCT sop_instance_uid FROM removed_file \
+             WHERE removal = ?1 AND sop_instance_uid > ?2 ORDER BY sop_instance_uid LIMIT ?3) \
+             ORDER BY f.sop_instance_uid, f.differs, d.place <> 1",
+            params![removal, after, i64::try_from(limit).unwrap_or(i64::MAX)],
+        )
+    }
+
+    fn instances_of_removal(
         &mut self,
         removal: i64,
         after: &str,
@@ -163,12 +132,8 @@ impl SqliteReader {
     }
 }
 
-impl SqliteWriterHandle {
-    /// Begins a removal, and returns its number.
-    ///
-    /// # Errors
-    /// [`Error::WriterStopped`], or that of the transaction.
-    pub fn begin_removal(&self, begun_ms: i64, takes_objects: bool) -> Result<i64, Error> {
+impl RemovalChanges for SqliteWriterHandle {
+    fn begin_removal(&self, begun_ms: i64, takes_objects: bool) -> Result<i64, Error> {
         self.maintain(move |batch| {
             batch
                 .connection()
@@ -178,11 +143,7 @@ impl SqliteWriterHandle {
         })
     }
 
-    /// Removes instances in one transaction. Scans do not bring them back.
-    ///
-    /// # Errors
-    /// [`Error::WriterStopped`], or that of the transaction.
-    pub fn remove(&self, removal: i64, takes_objects: bool, uids: Vec<String>) -> Result<RemovedCounts, Error> {
+    fn remove(&self, removal: i64, takes_objects: bool, uids: Vec<String>) -> Result<RemovedCounts, Error> {
         self.maintain(move |batch| {
             let mut counts = RemovedCounts::default();
             for uid in &uids {
@@ -196,20 +157,11 @@ impl SqliteWriterHandle {
         })
     }
 
-    /// Notes instances as removed that the index does not know. The index was lost, and the trash
-    /// says what was removed.
-    ///
-    /// # Errors
-    /// [`Error::WriterStopped`], or that of the transaction.
-    pub fn note_removed(&self, removal: i64, uids: Vec<String>) -> Result<(), Error> {
+    fn note_removed(&self, removal: i64, uids: Vec<String>) -> Result<(), Error> {
         self.maintain(move |batch| uids.iter().try_for_each(|uid| batch.note_removed(uid, removal)))
     }
 
-    /// Notes files as being in the trash.
-    ///
-    /// # Errors
-    /// [`Error::WriterStopped`], or that of the transaction.
-    pub fn trashed(&self, files: Vec<RemovedFile>) -> Result<(), Error> {
+    fn trashed(&self, files: Vec<RemovedFile>) -> Result<(), Error> {
         self.maintain(move |batch| {
             for file in &files {
                 batch.note_trashed(file.directory, &file.location.file_name)?;
@@ -218,11 +170,7 @@ impl SqliteWriterHandle {
         })
     }
 
-    /// Forgets removed files, because they were received again.
-    ///
-    /// # Errors
-    /// [`Error::WriterStopped`], or that of the transaction.
-    pub fn forget_removed(&self, files: Vec<RemovedFile>) -> Result<(), Error> {
+    fn forget_removed(&self, files: Vec<RemovedFile>) -> Result<(), Error> {
         self.maintain(move |batch| {
             for file in &files {
                 batch.forget_removed(file.directory, &file.location.file_name)?;
@@ -231,19 +179,11 @@ impl SqliteWriterHandle {
         })
     }
 
-    /// Lets removed instances come back.
-    ///
-    /// # Errors
-    /// [`Error::WriterStopped`], or that of the transaction.
-    pub fn lift_removed(&self, uids: Vec<String>) -> Result<(), Error> {
+    fn lift_removed(&self, uids: Vec<String>) -> Result<(), Error> {
         self.maintain(move |batch| uids.iter().try_for_each(|uid| batch.lift_removed(uid)))
     }
 
-    /// Forgets a removal that was undone. The files that it still has rows of stay where they are.
-    ///
-    /// # Errors
-    /// [`Error::WriterStopped`], or that of the transaction.
-    pub fn end_removal(&self, removal: i64) -> Result<(), Error> {
+    fn end_removal(&self, removal: i64) -> Result<(), Error> {
         self.maintain(move |batch| {
             for sql in [
                 "DELETE FROM removed_file WHERE removal = ?1",
@@ -257,11 +197,7 @@ impl SqliteWriterHandle {
         })
     }
 
-    /// Notes that the trash of a removal was emptied. Its instances stay removed.
-    ///
-    /// # Errors
-    /// [`Error::WriterStopped`], or that of the transaction.
-    pub fn emptied(&self, removal: i64, now_ms: i64) -> Result<(), Error> {
+    fn emptied(&self, removal: i64, now_ms: i64) -> Result<(), Error> {
         self.maintain(move |batch| {
             let connection = batch.connection();
             connection
@@ -274,11 +210,7 @@ impl SqliteWriterHandle {
         })
     }
 
-    /// The number of the removal that began at this moment, which is made if there is none.
-    ///
-    /// # Errors
-    /// [`Error::WriterStopped`], or that of the transaction.
-    pub fn removal_of(&self, begun_ms: i64) -> Result<i64, Error> {
+    fn removal_of(&self, begun_ms: i64) -> Result<i64, Error> {
         self.maintain(move |batch| {
             let connection = batch.connection();
             let known = connection

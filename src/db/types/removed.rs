@@ -52,6 +52,23 @@ pub struct Removal {
     pub emptied_ms: Option<i64>,
 }
 
+impl Removal {
+    /// A removal that has removed nothing yet.
+    #[must_use]
+    pub const fn begun(id: i64, begun_ms: i64, takes_objects: bool) -> Self {
+        Self {
+            id,
+            begun_ms,
+            takes_objects,
+            instances: 0,
+            still_removed: 0,
+            for_trash: 0,
+            in_trash: 0,
+            emptied_ms: None,
+        }
+    }
+}
+
 /// A file of a removed instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemovedFile {

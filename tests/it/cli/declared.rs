@@ -11,7 +11,7 @@ use dcmdex::qr::{self, Identifier};
 use dicom_core::Tag;
 use serde_json::{Value, json};
 
-use super::Place;
+use super::{Place, on_each_engine};
 use crate::util::node::TestNode;
 use crate::util::peers::{self, dcmtk, python_peer};
 use crate::util::scripted::{
@@ -170,9 +170,7 @@ fn expect_all_to_be_there(place: &Place) {
     assert!(check.stderr.is_empty(), "{check:?}");
 }
 
-#[test]
-fn declared_attributes_are_scanned_and_searched() {
-    let place = Place::new();
+fn declared_attributes_are_scanned_and_searched(place: Place) {
     declare(&place, DECLARED);
     for number in 1..=3 {
         write_file(&place, &format!("{number}/a.dcm"), &object(number));
@@ -199,9 +197,7 @@ fn summary(place: &Place) -> (Option<Value>, Value) {
     (lacking, lines.pop().unwrap())
 }
 
-#[test]
-fn what_was_indexed_before_is_filled_by_the_next_scan_which_says_how_long_that_takes() {
-    let place = Place::new();
+fn what_was_indexed_before_is_filled_by_the_next_scan_which_says_how_long_that_takes(place: Place) {
     for number in 1..=3 {
         write_file(&place, &format!("{number}/a.dcm"), &object(number));
     }
@@ -381,9 +377,7 @@ fn declared_attributes_are_received_matched_and_answered_over_the_network() {
     assert_eq!(answer["values"]["0021,1001"], "2");
 }
 
-#[test]
-fn what_is_declared_stays_when_another_file_of_the_same_object_takes_the_first_place() {
-    let place = Place::new();
+fn what_is_declared_stays_when_another_file_of_the_same_object_takes_the_first_place(place: Place) {
     declare(&place, DECLARED);
     for number in 1..=3 {
         write_file(&place, &format!("{number}/a.dcm"), &object(number));
@@ -398,9 +392,7 @@ fn what_is_declared_stays_when_another_file_of_the_same_object_takes_the_first_p
     assert_eq!(summary(&place).0, None);
 }
 
-#[test]
-fn a_declared_attribute_of_the_patient_is_that_of_the_studys_own_objects_under_each_of_its_patients() {
-    let place = Place::new();
+fn a_declared_attribute_of_the_patient_is_that_of_the_studys_own_objects_under_each_of_its_patients(place: Place) {
     declare(&place, "[[attribute]]\npath = \"PatientBreedDescription\"\nlevel = \"PATIENT\"\nname = \"Breed\"\n");
     let object = |study: u8, instance: u8, patient: &str, breed: &str| {
         DataSet::default()
@@ -426,9 +418,7 @@ fn a_declared_attribute_of_the_patient_is_that_of_the_studys_own_objects_under_e
     assert_eq!(found(&place, "PATIENT", &["Breed=Beagle", "PatientID"]), ["A"]);
 }
 
-#[test]
-fn members_of_archives_are_filled_by_a_scan_too() {
-    let place = Place::new();
+fn members_of_archives_are_filled_by_a_scan_too(place: Place) {
     for number in 1..=3 {
         write_file(&place, &format!("{number}/a.dcm"), &object(number));
     }
@@ -485,3 +475,11 @@ fn declarations_that_cannot_be_used_are_told_with_their_line() {
     let told = place.run(["find", "--index", "index.db"]).expect(2).stderr;
     assert!(told.contains("dcmdex.toml:1") && told.contains("did you mean `ContrastBolusAgent`?"), "{told}");
 }
+
+on_each_engine!(
+    declared_attributes_are_scanned_and_searched,
+    what_was_indexed_before_is_filled_by_the_next_scan_which_says_how_long_that_takes,
+    what_is_declared_stays_when_another_file_of_the_same_object_takes_the_first_place,
+    a_declared_attribute_of_the_patient_is_that_of_the_studys_own_objects_under_each_of_its_patients,
+    members_of_archives_are_filled_by_a_scan_too,
+);

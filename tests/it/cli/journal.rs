@@ -77,7 +77,7 @@ impl Unsettled {
         // It says which file the log belongs to, and these are copies.
         fs::remove_file(directory.path().join("index.db-turn")).unwrap();
         lose(directory.path(), empty.path());
-        let place = Place(Arc::into_inner(directory).unwrap());
+        let place = Place { directory: Arc::into_inner(directory).unwrap(), database: None };
         let settings = format!("index = \"index.db\"\nstorage = \"objects\"\n[store]\njournal_mib = 4\n{settings}");
         fs::write(place.path("dcmdex.toml"), settings).unwrap();
         place

@@ -67,15 +67,50 @@ impl Run {
 }
 
 /// An empty directory in which the program runs, without our environment variables.
-struct Place(tempfile::TempDir);
+struct Place {
+    directory: tempfile::TempDir,
+    /// The address of the index. `None`: a file in the directory.
+    database: Option<String>,
+}
+
+/// Makes two tests of a function: one with an index in a file, and one with an index in a database
+/// of PostgreSQL.
+macro_rules! on_each_engine {
+    ($($test:ident),* $(,)?) => {
+        mod in_a_file {
+            $(
+                #[test]
+                fn $test() {
+                    super::$test(super::Place::new());
+                }
+            )*
+        }
+
+        mod in_a_database {
+            $(
+                #[test]
+                fn $test() {
+                    super::$test(super::Place::with_database());
+                }
+            )*
+        }
+    };
+}
+use on_each_engine;
 
 impl Place {
     fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
+        Self { directory: tempfile::tempdir().unwrap(), database: None }
+    }
+
+    /// The index of each command without an index of its own, or with `index.db`, is a database.
+    fn with_database() -> Self {
+        let address = crate::util::postgres::server().database();
+        Self { database: Some(address.to_str().unwrap().to_owned()), ..Self::new() }
     }
 
     fn path(&self, inside: impl AsRef<Path>) -> PathBuf {
-        self.0.path().canonicalize().unwrap().join(inside)
+        self.directory.path().canonicalize().unwrap().join(inside)
     }
 
     fn command(&self) -> Command {
@@ -85,17 +120,24 @@ impl Place {
     /// Another program in this directory.
     fn command_of(&self, program: &str) -> Command {
         let mut command = Command::new(program);
-        command.current_dir(self.0.path()).env_remove("NO_COLOR");
+        command.current_dir(self.directory.path()).env_remove("NO_COLOR");
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("DCMDEX_") {
                 command.env_remove(name);
             }
         }
+        if let Some(database) = &self.database {
+            command.env("DCMDEX_INDEX", database);
+        }
         command
     }
 
     fn run<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Run {
-        run(self.command().args(arguments))
+        let of_database = |argument: &'a str| match argument {
+            "index.db" => self.database.clone().unwrap_or_else(|| argument.to_owned()),
+            argument => argument.to_owned(),
+        };
+        run(self.command().args(arguments.into_iter().map(of_database)))
     }
 }
 

@@ -55,9 +55,7 @@ fn in_trash(place: &Place) -> u64 {
     removals.iter().map(|removal| removal["in_trash"].as_u64().unwrap()).sum()
 }
 
-#[test]
-fn what_is_removed_is_said_first_and_comes_back_by_undo() {
-    let place = Place::new();
+fn what_is_removed_is_said_first_and_comes_back_by_undo(place: Place) {
     received(&place, 0..4);
     let key = format!("SOPInstanceUID={}\\{}", uid(1), uid(2));
     let told = place.run(["remove", &key, "--objects"]).expect(0).stdout;
@@ -81,9 +79,7 @@ fn what_is_removed_is_said_first_and_comes_back_by_undo() {
     assert!(place.run(["remove"]).code == 2);
 }
 
-#[test]
-fn files_in_place_are_never_touched_and_no_scan_brings_them_back() {
-    let place = Place::new();
+fn files_in_place_are_never_touched_and_no_scan_brings_them_back(place: Place) {
     scanned(&place, 8);
     let member = objects::file("P1", "1.2.0", "1.2.0.0", "1.2.0.0.77");
     fs::write(place.path("tree/a.tar"), archives::tar(&[("m.dcm", &member)])).unwrap();
@@ -121,9 +117,7 @@ fn files_in_place_are_never_touched_and_no_scan_brings_them_back() {
     assert_eq!(instances(&place), 9);
 }
 
-#[test]
-fn a_node_goes_on_while_instances_are_removed_and_takes_them_again() {
-    let place = Place::new();
+fn a_node_goes_on_while_instances_are_removed_and_takes_them_again(place: Place) {
     let mut node = Node::start(&place, &[]);
     store_all(&node, 0..4);
     let done = place.run(["remove", "StudyInstanceUID=1.2.3", "--objects", "--yes"]).expect(0).stdout;
@@ -141,9 +135,7 @@ fn a_node_goes_on_while_instances_are_removed_and_takes_them_again() {
     place.run(["check", "--orphans"]).expect(0);
 }
 
-#[test]
-fn an_instance_that_is_received_again_is_no_longer_removed() {
-    let place = Place::new();
+fn an_instance_that_is_received_again_is_no_longer_removed(place: Place) {
     received(&place, 0..2);
     // The objects stay where they are.
     place.run(["remove", "StudyInstanceUID=1.2.3", "--yes"]).expect(0);
@@ -180,9 +172,7 @@ fn a_lost_index_that_is_built_again_knows_what_was_removed() {
 }
 
 /// The undo had moved an object to its place when it was killed, and had not stored its row.
-#[test]
-fn an_undo_that_was_killed_between_object_and_row_is_finished_by_the_next() {
-    let place = Place::new();
+fn an_undo_that_was_killed_between_object_and_row_is_finished_by_the_next(place: Place) {
     received(&place, 0..3);
     place.run(["remove", "StudyInstanceUID=1.2.3", "--objects", "--yes"]).expect(0);
     let mut trashed = place.path("dcmdex-data/objects/.trash");
@@ -198,9 +188,7 @@ fn an_undo_that_was_killed_between_object_and_row_is_finished_by_the_next() {
     place.run(["check", "--files", "--orphans"]).expect(0);
 }
 
-#[test]
-fn the_trash_is_emptied_by_age_and_then_nothing_comes_back() {
-    let place = Place::new();
+fn the_trash_is_emptied_by_age_and_then_nothing_comes_back(place: Place) {
     received(&place, 0..2);
     place.run(["remove", "StudyInstanceUID=1.2.3", "--objects", "--yes"]).expect(0);
     let young = place.run(["remove", "--empty", "7", "--yes"]).expect(0).stdout;
@@ -235,9 +223,7 @@ fn rules_of_age_and_free_space_choose_whole_studies_the_oldest_first() {
     assert_eq!(indexed(&place), uids(0..3));
 }
 
-#[test]
-fn metadata_without_objects_come_back_too() {
-    let place = Place::new();
+fn metadata_without_objects_come_back_too(place: Place) {
     let node = Node::start(&place, &["--metadata-only"]);
     store_all(&node, 0..2);
     assert_eq!(node.stop(Signal::TERM).0, Some(0));
@@ -251,9 +237,7 @@ fn metadata_without_objects_come_back_too() {
     assert_eq!(find(), before);
 }
 
-#[test]
-fn two_removals_at_once_take_each_instance_once() {
-    let place = Place::new();
+fn two_removals_at_once_take_each_instance_once(place: Place) {
     scanned(&place, 200);
     let start = || {
         let mut command = place.command();
@@ -339,3 +323,14 @@ fn a_trash_that_is_full_or_read_only_keeps_the_objects_where_they_are() {
     place.run(["remove", "--undo", "1", "--yes"]).expect(0);
     assert_eq!(indexed(&place), uids(0..3));
 }
+
+on_each_engine!(
+    what_is_removed_is_said_first_and_comes_back_by_undo,
+    files_in_place_are_never_touched_and_no_scan_brings_them_back,
+    a_node_goes_on_while_instances_are_removed_and_takes_them_again,
+    an_instance_that_is_received_again_is_no_longer_removed,
+    an_undo_that_was_killed_between_object_and_row_is_finished_by_the_next,
+    the_trash_is_emptied_by_age_and_then_nothing_comes_back,
+    metadata_without_objects_come_back_too,
+    two_removals_at_once_take_each_instance_once,
+);

@@ -8,21 +8,23 @@ use std::sync::Arc;
 
 use dcmdex::db::memory::MemoryIndex;
 use dcmdex::db::postgres::{PostgresAddress, PostgresReader, PostgresWriter, PostgresWriterHandle};
-use dcmdex::db::{Correction, CorrectionChange, Error, FailureEntry, KnownLocation, ScanLedger};
+use dcmdex::db::{
+    Correction, CorrectionChange, Error, FailureEntry, KnownLocation, REMOVED, Removal, RemovedFile, ScanLedger,
+};
 use dcmdex::model::attribute::AttributeId::*;
 use dcmdex::model::declared::DeclaredSet;
 use dcmdex::model::find::{AnswerKey, MatchingKey};
 use dcmdex::model::level::QueryRetrieveLevel::{Image, Patient, Series, Study};
 use proptest::prelude::*;
 
-use super::model_based::{Content, Step, World, step};
+use super::model_based::{Content, Step, World, step, step_or_removal};
 use super::*;
 use crate::util::postgres;
 
 /// An engine with its own index.
 pub(crate) trait Engine {
-    type Reader: Search + ScanLedger + Admin;
-    type Arrivals: Arrivals;
+    type Reader: Search + ScanLedger + Admin + RemovalSearch;
+    type Arrivals: Arrivals + RemovalChanges;
 
     /// Creates an empty index.
     fn create() -> Self;
@@ -520,6 +522,140 @@ fn received_objects_move_with_the_storage_directory<E: Engine>() {
     assert!(engine.reader().check().unwrap().findings.is_empty());
 }
 
+/// Files of the same instances, as three kinds of places have them.
+fn fill_for_removal(engine: &impl Engine) {
+    let arrivals = engine.arrivals();
+    let of = |uid: &str| record("1.2", "1.2.1", uid, &[]);
+    for uid in ["1.2.3", "1.2.4"] {
+        store_in(engine, of(uid), location(Place::Managed, "/objects", uid));
+    }
+    store_in(engine, of("1.2.5"), location(Place::MetadataOnly, "", ""));
+    arrivals.scanned(scanned("/a", vec![file("x", of("1.2.3")), file("y", of("1.2.6"))])).unwrap();
+    let note = FileOutcome::NotIndexed { kind: NotIndexed::Container, reason: "zip", detail: String::new() };
+    let archive = ScannedFile { outcome: note, ..file("z.zip", of("1")) };
+    arrivals.scanned(scanned("/b", vec![archive])).unwrap();
+    let members = scanned("/b/z.zip", vec![file("m", of("1.2.7"))]);
+    arrivals.scanned(ScannedDirectory { place: Place::Archive, ..members }).unwrap();
+    arrivals.flush().unwrap();
+}
+
+fn uids_of(engine: &impl Engine) -> Vec<String> {
+    let mut uids = values(engine, &request(Image, &[SOPInstanceUID])).concat();
+    uids.sort();
+    uids
+}
+
+/// Removes these instances. Returns the number of the removal.
+fn remove_from(engine: &impl Engine, takes_objects: bool, uids: &[&str]) -> i64 {
+    let removal = engine.arrivals().begin_removal(7, takes_objects).unwrap();
+    let uids = uids.iter().map(|uid| (*uid).to_owned()).collect();
+    engine.arrivals().remove(removal, takes_objects, uids).unwrap();
+    removal
+}
+
+/// The files of a removal, page by page.
+fn files_of_removal(engine: &impl Engine, removal: i64) -> Vec<RemovedFile> {
+    let (mut reader, mut after, mut files) = (engine.reader(), String::new(), Vec::new());
+    loop {
+        let page = reader.files_of_removal(removal, &after, 2).unwrap();
+        let Some(last) = page.last() else { return files };
+        after.clone_from(&last.sop_instance_uid);
+        files.extend(page);
+    }
+}
+
+fn what_is_removed_stays_away_until_it_is_undone<E: Engine>() {
+    let mut engine = E::create();
+    fill_for_removal(&engine);
+    let removal = engine.arrivals().begin_removal(7, true).unwrap();
+    let all = ["1.2.3", "1.2.4", "1.2.5", "1.2.6", "1.2.7", "1.2.8"].map(str::to_owned).to_vec();
+    let counts = engine.arrivals().remove(removal, true, all.clone()).unwrap();
+    assert_eq!((counts.instances, counts.objects, counts.object_bytes, counts.in_place), (5, 2, 2000, 3));
+    assert!(values(&engine, &request(Patient, &[])).is_empty());
+    engine.restart();
+    // No scan brings them back.
+    let of = |uid: &str| record("1.2", "1.2.1", uid, &[]);
+    let again = || [("x", "1.2.3"), ("y", "1.2.6"), ("elsewhere", "1.2.4")].map(|(name, uid)| file(name, of(uid)));
+    engine.arrivals().scanned(scanned("/a", again().into())).unwrap();
+    assert_eq!(engine.arrivals().flush().unwrap().withheld, 3);
+    assert!(uids_of(&engine).is_empty());
+    let mut reader = engine.reader();
+    let known = reader.directory_files(Path::new("/a")).unwrap();
+    assert!(known.values().all(|file| file.note.as_ref().unwrap().reason == REMOVED), "{known:?}");
+    assert_eq!(
+        reader.removals().unwrap(),
+        [Removal { instances: 5, still_removed: 5, for_trash: 2, ..Removal::begun(removal, 7, true) }]
+    );
+    let among = reader.removed_among(vec!["1.2.7".to_owned(), "1.2.8".to_owned()]).unwrap();
+    assert_eq!(among.into_iter().collect::<Vec<_>>(), ["1.2.7"]);
+    // One of the two objects goes to the trash.
+    let first = reader.files_for_trash(None, 1).unwrap();
+    let second = reader.files_for_trash(first.first(), 9).unwrap();
+    assert_eq!((first.len(), second.len(), first[0].begun_ms), (1, 1, 7));
+    engine.arrivals().trashed(first.clone()).unwrap();
+    assert_eq!(reader.files_for_trash(None, 9).unwrap(), second);
+    let files = files_of_removal(&engine, removal);
+    let mut names: Vec<_> = files.iter().map(|file| file.location.file_name.to_str().unwrap()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["1.2.3", "1.2.4", "elsewhere", "m", "x", "y"]);
+    let records = reader.instances_of_removal(removal, "", 9).unwrap();
+    let without_object: Vec<_> = records.iter().filter(|(_, record)| record.is_some()).collect();
+    assert_eq!((records.len(), without_object.len(), &*without_object[0].0), (5, 1, "1.2.5"));
+    assert_eq!(without_object[0].1.as_ref().unwrap().value(SOPInstanceUID), "1.2.5");
+    // All of it comes back.
+    engine.arrivals().lift_removed(all).unwrap();
+    engine.arrivals().forget_removed(first).unwrap();
+    engine.arrivals().end_removal(removal).unwrap();
+    assert_eq!(reader.removals().unwrap(), []);
+    assert!(reader.directory_files(Path::new("/a")).unwrap().is_empty());
+    assert!(reader.directory_files(Path::new("/b")).unwrap().is_empty(), "the next scan reads the archive again");
+    engine.arrivals().scanned(scanned("/a", again().into())).unwrap();
+    engine.arrivals().flush().unwrap();
+    assert_eq!(uids_of(&engine), ["1.2.3", "1.2.4", "1.2.6"]);
+    assert_eq!(engine.reader().check().unwrap().findings, []);
+}
+
+fn what_is_received_again_is_no_longer_removed<E: Engine>() {
+    let engine = E::create();
+    fill_for_removal(&engine);
+    let removal = remove_from(&engine, true, &["1.2.3", "1.2.6"]);
+    let of = |uid: &str| record("1.2", "1.2.1", uid, &[]);
+    assert_eq!(store_in(&engine, of("1.2.3"), location(Place::Managed, "/objects", "1.2.3")), StoreOutcome::New);
+    assert_eq!(uids_of(&engine), ["1.2.3", "1.2.4", "1.2.5", "1.2.7"]);
+    let mut reader = engine.reader();
+    assert_eq!(
+        reader.removals().unwrap(),
+        [Removal { instances: 2, still_removed: 1, ..Removal::begun(removal, 7, true) }]
+    );
+    // Its file in place is found again, and that of the other one is not.
+    let known = reader.directory_files(Path::new("/a")).unwrap();
+    assert_eq!(known.keys().collect::<Vec<_>>(), ["y"]);
+    // It can be removed once more.
+    let second = remove_from(&engine, false, &["1.2.3"]);
+    let files = files_of_removal(&engine, second);
+    assert_eq!(files.iter().map(|file| &file.sop_instance_uid).collect::<Vec<_>>(), ["1.2.3"]);
+    assert_eq!(reader.removals().unwrap()[0].id, second);
+}
+
+fn an_emptied_removal_holds_on<E: Engine>() {
+    let engine = E::create();
+    fill_for_removal(&engine);
+    let removal = remove_from(&engine, true, &["1.2.3", "1.2.4"]);
+    let arrivals = engine.arrivals();
+    arrivals.trashed(engine.reader().files_for_trash(None, 9).unwrap()).unwrap();
+    assert_eq!(engine.reader().removals().unwrap()[0].in_trash, 2);
+    arrivals.emptied(removal, 9).unwrap();
+    let told = engine.reader().removals().unwrap();
+    assert_eq!((told[0].in_trash, told[0].still_removed, told[0].emptied_ms), (0, 2, Some(9)));
+    assert_eq!(arrivals.removal_of(7).unwrap(), removal);
+    // An index that is built anew learns from the trash what was removed.
+    let other = arrivals.removal_of(8).unwrap();
+    arrivals.note_removed(other, vec!["1.2.9".into(), "1.2.6".into()]).unwrap();
+    arrivals.scanned(scanned("/c", vec![file("x", record("1.2", "1.2.1", "1.2.9", &[]))])).unwrap();
+    arrivals.flush().unwrap();
+    assert_eq!(uids_of(&engine), ["1.2.5", "1.2.6", "1.2.7"], "what the index knows is not removed");
+}
+
 /// The tests for each engine.
 macro_rules! index_test_suite {
     ($name:ident, $engine:ty) => {
@@ -531,6 +667,10 @@ macro_rules! index_test_suite {
             a_scan_is_accounted_for, files_that_are_gone_are_missing_until_they_are_resolved,
             a_snapshot_is_of_its_moment, an_index_keeps_its_name_and_its_mount_points,
             received_objects_move_with_the_storage_directory);
+    };
+    (@removals $name:ident, $engine:ty) => {
+        index_test_suite!(@tests $name, $engine: what_is_removed_stays_away_until_it_is_undone,
+            what_is_received_again_is_no_longer_removed, an_emptied_removal_holds_on);
     };
     (@tests $name:ident, $engine:ty: $($test:ident),*) => {
         mod $name {
@@ -548,6 +688,9 @@ index_test_suite!(sqlite, super::Sqlite);
 index_test_suite!(memory, super::Memory);
 index_test_suite!(folder, super::Folder);
 index_test_suite!(in_postgres, super::Postgres);
+index_test_suite!(@removals removals_from_sqlite, super::Sqlite);
+index_test_suite!(@removals removals_from_memory, super::Memory);
+index_test_suite!(@removals removals_from_postgres, super::Postgres);
 
 /// Everything in an index that the histories of `model_based` produce, without row numbers.
 #[derive(Debug, PartialEq)]
@@ -557,6 +700,7 @@ pub(super) struct Said {
     files: Vec<(std::ffi::OsString, bool, bool)>,
     counts: [u64; 7],
     syntaxes: Vec<(String, String)>,
+    removed: Vec<Vec<String>>,
 }
 
 pub(super) fn said(engine: &impl Engine) -> Said {
@@ -610,14 +754,36 @@ pub(super) fn said(engine: &impl Engine) -> Said {
         status.missing,
         status.metadata_only,
     ];
-    Said { answers: found, locations, files, counts, syntaxes: reader.held_transfer_syntaxes().unwrap() }
+    let (syntaxes, removed) = (reader.held_transfer_syntaxes().unwrap(), removed_from(engine));
+    Said { answers: found, locations, files, counts, syntaxes, removed }
+}
+
+/// What is removed from an engine, without row numbers.
+fn removed_from(engine: &impl Engine) -> Vec<Vec<String>> {
+    let mut reader = engine.reader();
+    // A folder has none.
+    let Ok(removals) = reader.removals() else { return Vec::new() };
+    let of_removal = |removal: &Removal| {
+        let files = files_of_removal(engine, removal.id);
+        let files =
+            files.iter().map(|RemovedFile { location, sop_instance_uid, checksum, differs, is_in_trash, .. }| {
+                format!("{sop_instance_uid} {location:?} {checksum:?} {differs} {is_in_trash}")
+            });
+        let mut told: Vec<String> = files.collect();
+        let instances = reader.instances_of_removal(removal.id, "", 99).unwrap();
+        told.extend(instances.iter().map(|(uid, record)| format!("{uid} {record:?}")));
+        told.sort();
+        told.insert(0, format!("{:?}", Removal { id: 0, ..*removal }));
+        told
+    };
+    removals.iter().map(of_removal).collect()
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 16, max_shrink_iters: 5_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn both_engines_know_the_same_after_any_history(steps in prop::collection::vec(step(), 1..25)) {
+    fn both_engines_know_the_same_after_any_history(steps in prop::collection::vec(step_or_removal(), 1..25)) {
         let (mut sqlite, mut memory) = (World::<Sqlite>::new(), World::<Memory>::new());
         for step in steps.into_iter().chain([Step::Scan { prune: false }, Step::Scan { prune: true }]) {
             sqlite.take(step.clone());
@@ -649,7 +815,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: super::model_based::cases(8), max_shrink_iters: 500, ..ProptestConfig::default() })]
 
     #[test]
-    fn postgres_knows_the_same_after_any_history(steps in prop::collection::vec(step(), 1..25)) {
+    fn postgres_knows_the_same_after_any_history(steps in prop::collection::vec(step_or_removal(), 1..25)) {
         let (mut server, mut memory) = (World::<Postgres>::new(), World::<Memory>::new());
         for step in steps.into_iter().chain([Step::Scan { prune: false }, Step::Scan { prune: true }]) {
             server.take(step.clone());

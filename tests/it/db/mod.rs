@@ -22,10 +22,12 @@ mod writing;
 use std::ops::ControlFlow;
 use std::path::Path;
 
+pub(crate) use model_based::cases;
+
 use dcmdex::db::open::{Reader, Writer, WriterOptions};
 use dcmdex::db::{
     Admin, Arrivals, Compared, DuplicatePolicy, Durability, Error, FileOutcome, KnownPolicy, NotIndexed, ReceivePolicy,
-    Received, ScannedDirectory, ScannedFile, Search, StoreOutcome,
+    Received, RemovalChanges, RemovalSearch, ScannedDirectory, ScannedFile, Search, StoreOutcome,
 };
 use dcmdex::ingest::{Outcome, Wanted, read_file};
 use dcmdex::model::attribute::AttributeId;

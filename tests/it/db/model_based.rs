@@ -161,6 +161,13 @@ pub(super) enum Step {
     Restart,
     /// Makes a correction of [`RULES`], or ends it. Only one file has them.
     Correct(u8),
+    /// Removes an instance, as an operator does. A folder cannot.
+    Withdraw {
+        instance: u8,
+        takes_objects: bool,
+    },
+    /// Moves what is to go there to the trash, and brings back all of the newest removal.
+    Undo,
 }
 
 /// Values of attributes.
@@ -216,6 +223,15 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         2 => (content(), any::<bool>(), policy())
             .prop_map(|(content, keep, policy)| Step::Receive { content, keep, policy }),
         1 => Just(Step::Restart),
+    ]
+}
+
+/// Steps for engines that operators can remove from.
+pub(super) fn step_or_removal() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        20 => step(),
+        3 => (0..6_u8, any::<bool>()).prop_map(|(instance, takes_objects)| Step::Withdraw { instance, takes_objects }),
+        1 => Just(Step::Undo),
     ]
 }
 
@@ -456,7 +472,27 @@ impl<E: Engine> World<E> {
             Step::Receive { content, keep, policy } => self.receive(content, keep, policy),
             Step::Restart => self.engine.restart(),
             Step::Correct(at) => self.engine.toggle(rule(at)),
+            Step::Withdraw { instance, takes_objects } => {
+                self.time += 1;
+                let (arrivals, uid) = (self.engine.arrivals(), Content::uid_of(instance));
+                let removal = arrivals.begin_removal(self.time, takes_objects).unwrap();
+                arrivals.remove(removal, takes_objects, vec![uid]).unwrap();
+                self.managed.retain(|content| content.instance != instance);
+                self.metadata.remove(&instance);
+            }
+            Step::Undo => self.undo(),
         }
+    }
+
+    /// Brings back what the newest removal took, as far as no object has to be read again.
+    fn undo(&mut self) {
+        let (mut reader, arrivals) = (self.engine.reader(), self.engine.arrivals());
+        arrivals.trashed(reader.files_for_trash(None, 99).unwrap()).unwrap();
+        let Some(newest) = reader.removals().unwrap().first().copied() else { return };
+        let instances = reader.instances_of_removal(newest.id, "", 99).unwrap();
+        arrivals.lift_removed(instances.into_iter().map(|(uid, _)| uid).collect()).unwrap();
+        arrivals.forget_removed(reader.files_of_removal(newest.id, "", 99).unwrap()).unwrap();
+        arrivals.end_removal(newest.id).unwrap();
     }
 
     fn scan(&mut self, prune: bool) {
@@ -686,7 +722,7 @@ fn a_file_that_is_gone_goes_before_what_was_received_without_its_object() {
 }
 
 /// Number of cases. `DCMDEX_CASES` sets it for a longer run.
-pub(super) fn cases(usual: u32) -> u32 {
+pub(crate) fn cases(usual: u32) -> u32 {
     #[expect(clippy::disallowed_methods, reason = "a wish of who runs the test")]
     std::env::var("DCMDEX_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }

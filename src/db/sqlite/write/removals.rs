@@ -8,12 +8,8 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::super::sql_values::{PathValue, path_from_sql, place_from_number};
 use super::rows::{File, Result, to_i64};
 use crate::db::REMOVED;
+use crate::db::removals::IN_TRASH;
 use crate::model::location::Place;
-
-/// The states of `removed_file.state`.
-pub(in super::super) const STAYS: i64 = 0;
-pub(in super::super) const FOR_TRASH: i64 = 1;
-pub(in super::super) const IN_TRASH: i64 = 2;
 
 /// The rows of what was removed.
 pub(super) struct Removals<'c> {

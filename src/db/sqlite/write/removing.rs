@@ -2,9 +2,9 @@
 
 use super::super::packing::UidSuffix;
 use super::asserted_values::record_text;
-use super::removals::{FOR_TRASH, STAYS};
 use super::rows::{File, InstanceRow, Result};
 use super::tables::Tables;
+use crate::db::removals::{FOR_TRASH, STAYS};
 use crate::db::{NotIndexed, REMOVED, RemovedCounts};
 use crate::model::location::Place;
 
