@@ -29,6 +29,7 @@ use proptest::sample::select;
 use super::matcher::{self, Rules};
 use super::responses::transfer_syntax;
 use crate::db;
+use crate::util::postgres;
 
 /// Attributes of the archives with their possible values. Each VR and level has at least one.
 const POOLS: &[(AttributeId, &[&str])] = &[
@@ -767,6 +768,24 @@ proptest! {
             prop_assert_eq!(&asked(&mut folder, question), &expected, "in three files: {:?}", question);
             prop_assert_eq!(&asked(&mut reader, question), &expected, "{:?}", question);
             prop_assert_eq!(&asked(&mut memory, question), &expected, "in memory: {:?}", question);
+        }
+    }
+}
+
+proptest! {
+    // Each case makes a database.
+    #![proptest_config(ProptestConfig { cases: db::cases(8), max_shrink_iters: 100, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_question_gets_the_same_answers_from_a_database(
+        archive in prop::collection::vec(entity(Patient), 1..4),
+        questions in prop::collection::vec(question().prop_map(as_sent), 20),
+    ) {
+        let (archive, index) = (instances(&archive), postgres::server().database());
+        fill(&index, &archive);
+        let mut reader = Reader::open(&index).unwrap();
+        for question in &questions {
+            prop_assert_eq!(&asked(&mut reader, question), &expected(&archive, question), "{:?}", question);
         }
     }
 }
