@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use crate::config::Config;
-use crate::db::open::{Reader, WriterHandle, files_of, frozen};
+use crate::db::open::{Reader, WriterHandle, files_of, frozen, is_on_server};
 use crate::db::{Arrivals, ScanLedger};
 use crate::model::location::Place;
 
@@ -73,15 +73,20 @@ fn not_writable(what: &str, path: &Path) -> Option<String> {
 /// Gives received objects their new paths in the index after the storage directory has moved.
 ///
 /// The index holds absolute paths, so that every program can use them. A directory of the node has
-/// moved if it is gone from its path, and is found below the storage directory of today.
+/// moved if it is gone from its path, and is found below the storage directory of today. In a
+/// database it may be the directory of another node. So there all directories that lay beside it
+/// have to be found as well.
 ///
 /// # Errors
 /// If the index cannot be asked or written.
 pub(super) fn follow_storage(index: &Path, root: &Path, writer: &WriterHandle) -> anyhow::Result<()> {
+    let on_server = is_on_server(index);
     let mut reader = Reader::open(index)?;
     let mut after = PathBuf::from("/");
     // Former storage directories.
     let mut moved: BTreeSet<PathBuf> = BTreeSet::new();
+    // Those of which a directory is not found again.
+    let mut part_lost: BTreeSet<PathBuf> = BTreeSet::new();
     let mut lost = 0_u64;
     loop {
         let page = reader.directories_below(Place::Managed, Path::new("/"), &after, PAGE)?;
@@ -90,7 +95,7 @@ pub(super) fn follow_storage(index: &Path, root: &Path, writer: &WriterHandle) -
         for directory in page.iter().filter(|directory| !directory.starts_with(root)) {
             // Objects lie in a directory for their series, in one for their study.
             let Some(former) = directory.parent().and_then(Path::parent) else { continue };
-            if moved.contains(former) || directory.exists() {
+            if (moved.contains(former) && !on_server) || directory.exists() {
                 continue;
             }
             let now = directory.strip_prefix(former).map(|below| root.join(below));
@@ -98,8 +103,12 @@ pub(super) fn follow_storage(index: &Path, root: &Path, writer: &WriterHandle) -
                 moved.insert(former.to_owned());
             } else {
                 lost += 1;
+                part_lost.insert(former.to_owned());
             }
         }
+    }
+    if on_server {
+        moved.retain(|former| !part_lost.contains(former));
     }
     for former in moved {
         let directories = writer.storage_moved(former.clone(), root.to_owned())?;

@@ -60,6 +60,34 @@ fn a_node_stores_finds_and_sends_with_a_database() {
 }
 
 #[test]
+fn a_node_takes_no_objects_of_another_for_its_own() {
+    let (place, index) = trees();
+    let received = |storage: &str, sent: &str| {
+        let node = Node::start(&place, &["--index", &index, "--storage", storage]);
+        if let Some(mut storescu) = peers::dcmtk("storescu").filter(|_| !sent.is_empty()) {
+            storescu.current_dir(place.path("")).args(["-aec", "DCMDEX", "+sd", "127.0.0.1"]);
+            peers::run(storescu.arg(node.port.to_string()).arg(sent)).expect_success();
+        }
+        assert_eq!(node.stop(Signal::TERM).0, Some(0));
+    };
+    received("a", "two");
+    // A directory of the same study and series.
+    received("b", "one/0.dcm");
+    let paths_of = |storage: &str| {
+        let found = place.run(["find", "--index", &index, "--level", "IMAGE", "--format", "csv", "path"]);
+        found.expect(0).stdout.matches(&format!("/{storage}/")).count()
+    };
+    assert_eq!((paths_of("a"), paths_of("b")), (6, 1));
+    // The disk of the first node is away.
+    fs::rename(place.path("a"), place.path("away")).unwrap();
+    received("b", "");
+    assert_eq!((paths_of("a"), paths_of("b")), (6, 1));
+    // A storage directory that has moved is followed.
+    received("away", "");
+    assert_eq!((paths_of("away"), paths_of("b")), (6, 1));
+}
+
+#[test]
 fn an_index_moves_from_a_file_to_a_database_and_back() {
     let (place, index) = trees();
     place.run(["scan", "--index", "one.db", "one", "two"]).expect(0);
