@@ -12,13 +12,18 @@ use crate::db::{Admin as _, Durability};
 use crate::ingest::Wanted;
 use crate::model::clock::Clock;
 use crate::receive::journal::Journal;
-use crate::receive::replay::{Replayed, replay};
+use crate::receive::replay::{Replayed, UnnamedFiles, replay};
 use crate::receive::storage::Storage;
 use crate::store::{ArrivalJournal, JournalError, Objects};
 
 /// Stores what the journal holds since a crash, and empties it. An index of several files has no
 /// journal, and neither has an object of it.
-pub(super) fn empty(config: &Config, objects: &Arc<Objects>, writer: &WriterHandle) -> anyhow::Result<()> {
+pub(super) fn empty(
+    config: &Config,
+    objects: &Arc<Objects>,
+    writer: &WriterHandle,
+    unnamed: UnnamedFiles,
+) -> anyhow::Result<()> {
     let mut reader = Reader::open(&config.index)?;
     let path = objects.journal();
     let Some(mut journal) = ArrivalJournal::open(&path, &index_id(&mut reader)?)? else { return Ok(()) };
@@ -26,7 +31,7 @@ pub(super) fn empty(config: &Config, objects: &Arc<Objects>, writer: &WriterHand
         return Ok(());
     }
     let storage = Arc::new(storage(config, Some(Arc::clone(objects)), writer.clone()));
-    let replayed = replay(&storage, objects, (&journal, &mut reader));
+    let replayed = replay(&storage, objects, (&journal, &mut reader), unnamed);
     let Replayed { written, entered, passed_over } = replayed.with_context(|| {
         format!("what the last process left in the arrival journal {} cannot be stored", path.display())
     })?;

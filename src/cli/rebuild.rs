@@ -21,6 +21,7 @@ use crate::db::open::{Reader, Writer, WriterHandle, WriterOptions};
 use crate::db::{Admin, Arrivals, Durability, RemovalChanges as _, RemovalSearch as _, ScanLedger, ScannedDirectory};
 use crate::ingest::Wanted;
 use crate::model::location::Place;
+use crate::receive::replay::UnnamedFiles;
 use crate::store::{Objects, Trash};
 
 /// Objects that a thread reads before it hands them over. Larger: more memory, some 3 KB for each
@@ -64,7 +65,7 @@ pub(super) fn run(arguments: &RebuildArgs, context: &mut Context) -> anyhow::Res
     directory_checks::follow_storage(&config.index, objects.root(), &writer.handle())?;
     note_removed(&config, objects.root(), &writer.handle())?;
     let corrections = correct::kept::bring_back(&config, objects.root(), &writer.handle())?;
-    arrival_journal::empty(&config, &objects, &writer.handle())?;
+    arrival_journal::empty(&config, &objects, &writer.handle(), UnnamedFiles::Keep)?;
     writer.close()?;
     // What a power cut takes away now is found again by the next rebuild.
     let options = WriterOptions { durability: Durability::Normal, ..config.node_writer_options() };

@@ -5,9 +5,14 @@
 //! written again if the index names it, and was refused, replaced or removed since if not. Each
 //! later entry arrives once more, in the order of the entries. A start that is ended in the midst
 //! changes nothing about that, because the journal stays as it is until all is durable.
+//!
+//! A power cut may take back the removal of an object that was replaced. [`Objects::recover`] does
+//! not find it if the cut took the incoming link of the other object as well. So a replay removes
+//! it ([`UnnamedFiles`]).
 
+use std::collections::HashSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fail::fail_point;
@@ -15,9 +20,9 @@ use fail::fail_point;
 use super::error::ReceiveError;
 use super::keep::keep_object;
 use super::sink::FileSink;
-use super::storage::{ReceivedObject, Storage};
+use super::storage::{ReceivedObject, Storage, uids_of};
 use crate::db::open::Reader;
-use crate::db::{self, JournalNumber, ReceivedFrom, Search as _};
+use crate::db::{self, DuplicatePolicy, JournalNumber, ReceivedFrom, RemovalSearch as _, RemovedFile, Search as _};
 use crate::ingest::{Outcome, read_stream};
 use crate::model::attribute::AttributeId;
 use crate::model::checksum::Checksum;
@@ -45,6 +50,26 @@ pub enum ReplayError {
     Refused(#[source] ReceiveError),
 }
 
+/// What becomes of files of an instance that the index does not name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnnamedFiles {
+    /// They stay, but for those that a power cut has torn. The index may know nothing of them yet.
+    Keep,
+    /// They are removed. Each new object replaces the former one, and the index says which is kept.
+    Remove,
+}
+
+impl UnnamedFiles {
+    /// For an index that knows all objects.
+    #[must_use]
+    pub fn under(duplicates: DuplicatePolicy) -> Self {
+        match duplicates {
+            DuplicatePolicy::Replace => Self::Remove,
+            DuplicatePolicy::KeepBoth | DuplicatePolicy::KeepFirst => Self::Keep,
+        }
+    }
+}
+
 /// The counts of a replay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Replayed {
@@ -64,10 +89,11 @@ pub fn replay(
     storage: &Arc<Storage>,
     objects: &Arc<Objects>,
     journal: (&ArrivalJournal, &mut Reader),
+    unnamed: UnnamedFiles,
 ) -> Result<Replayed, ReplayError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|_| ReplayError::Refused(ReceiveError::ThreadEnded))?.block_on(async {
-        let replayed = store_again(storage, objects, journal).await;
+        let replayed = store_again(storage, objects, journal, unnamed).await;
         storage.under_way.ended().await;
         replayed
     })
@@ -77,6 +103,7 @@ async fn store_again(
     storage: &Arc<Storage>,
     objects: &Arc<Objects>,
     (journal, reader): (&ArrivalJournal, &mut Reader),
+    unnamed: UnnamedFiles,
 ) -> Result<Replayed, ReplayError> {
     let decided = reader.journal_decided(journal.id().to_bytes())?;
     let lost = last_entry(journal)?.saturating_sub(decided);
@@ -84,7 +111,8 @@ async fn store_again(
         // Somebody may have seen the numbers of the changes that are gone.
         storage.writer.skip_changes(lost)?;
     }
-    let mut replay = Replay { storage, objects, reader, journal, counts: Replayed::default() };
+    let counts = Replayed::default();
+    let mut replay = Replay { storage, objects, reader, journal, unnamed, for_trash: None, counts };
     for place in journal.groups() {
         let group = journal.read_group(place)?;
         for entry in entries_of(&group) {
@@ -99,6 +127,7 @@ async fn store_again(
             };
             let checksum = Checksum::of(data_set_of(entry.object).ok_or_else(damaged)?);
             let object = EntryObject { number, entry, record, checksum };
+            replay.remove_unnamed(&object, number <= decided)?;
             if number <= decided { replay.write_again(&object)? } else { replay.enter_again(object).await? }
         }
     }
@@ -129,10 +158,49 @@ struct Replay<'a> {
     objects: &'a Arc<Objects>,
     reader: &'a mut Reader,
     journal: &'a ArrivalJournal,
+    unnamed: UnnamedFiles,
+    /// Files that wait for the trash, once they were asked for.
+    for_trash: Option<HashSet<PathBuf>>,
     counts: Replayed,
 }
 
 impl Replay<'_> {
+    /// Removes files of the instance that the index does not name. What the journal has of them is
+    /// written again after that.
+    fn remove_unnamed(&mut self, object: &EntryObject<'_>, is_decided: bool) -> Result<(), ReplayError> {
+        let uids = uids_of(&object.record);
+        let mut paths = self.objects.paths_of(uids);
+        let lying: Vec<_> = match self.unnamed {
+            UnnamedFiles::Remove => paths.filter(|path| fs::symlink_metadata(path).is_ok()).collect(),
+            UnnamedFiles::Keep if is_decided => Vec::new(),
+            // Its own file, if it was torn.
+            UnnamedFiles::Keep => {
+                let own = paths.nth(object.entry.name_number as usize);
+                own.into_iter().filter(|path| is_torn(path, object.checksum)).collect()
+            }
+        };
+        if lying.is_empty() {
+            return Ok(());
+        }
+        let known = self.reader.known_locations(uids[2])?;
+        for path in lying {
+            let is_named = known.iter().any(|known| known.location.path().as_ref() == Some(&path));
+            if !is_named && !self.is_for_trash(&path)? {
+                store::remove(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an operator has removed the instance of a file, which is to go to the trash.
+    fn is_for_trash(&mut self, path: &Path) -> Result<bool, ReplayError> {
+        let waiting = match self.for_trash.take() {
+            Some(waiting) => waiting,
+            None => files_for_trash(self.reader)?,
+        };
+        Ok(self.for_trash.insert(waiting).contains(path))
+    }
+
     /// Writes the object wherever the index has it. What lies there may be whole only in the memory
     /// of the system, because a disk has failed. So it is always written.
     fn write_again(&mut self, object: &EntryObject<'_>) -> Result<(), ReplayError> {
@@ -159,13 +227,6 @@ impl Replay<'_> {
         let EntryObject { number, entry, record, checksum } = object;
         let sender = ReceivedFrom { calling_ae_title: entry.calling_ae_title.to_owned(), address: entry.address };
         let known = ReceivedObject { record, sender: Arc::new(sender), checksum: Some(checksum) };
-        let [.., uid] = known.uids();
-        let path = self.objects.path_of(known.uids(), entry.name_number);
-        let is_named =
-            self.reader.known_locations(uid)?.iter().any(|known| known.location.path().as_ref() == Some(&path));
-        if !is_named && is_torn(&path, checksum) {
-            store::remove(&path)?;
-        }
         let peer = Arc::new(CountedAs::address([127, 0, 0, 1].into()));
         let memory = PeerMemory::new(&Shares::new(0, 0, &metrics::MEMORY_REFUSED), &peer);
         let under_way = &self.storage.under_way;
@@ -179,6 +240,19 @@ impl Replay<'_> {
             Err(error) => return Err(ReplayError::Refused(error)),
         }
         Ok(())
+    }
+}
+
+/// Files between two questions.
+const PAGE: usize = 1024;
+
+fn files_for_trash(reader: &mut Reader) -> Result<HashSet<PathBuf>, db::Error> {
+    let (mut found, mut after) = (HashSet::new(), None::<RemovedFile>);
+    loop {
+        let page = reader.files_for_trash(after.as_ref(), PAGE)?;
+        let Some(last) = page.last() else { return Ok(found) };
+        after = Some(last.clone());
+        found.extend(page.iter().filter_map(|file| file.location.path()));
     }
 }
 

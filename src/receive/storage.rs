@@ -44,16 +44,20 @@ pub(super) struct ReceivedObject {
 }
 
 impl ReceivedObject {
-    /// Study, Series and SOP Instance UID.
     pub(super) fn uids(&self) -> [&str; 3] {
-        [AttributeId::StudyInstanceUID, AttributeId::SeriesInstanceUID, AttributeId::SOPInstanceUID]
-            .map(|id| self.record.value(id))
+        uids_of(&self.record)
     }
 
     pub(super) fn into_received(self, location: Location, compared: Compared, policy: ReceivePolicy) -> Received {
         let Self { record, sender, checksum } = self;
         Received { record, location, checksum, sender, policy, compared, journaled: None }
     }
+}
+
+/// Study, Series and SOP Instance UID.
+pub(super) fn uids_of(record: &InstanceRecord) -> [&str; 3] {
+    [AttributeId::StudyInstanceUID, AttributeId::SeriesInstanceUID, AttributeId::SOPInstanceUID]
+        .map(|id| record.value(id))
 }
 
 impl Storage {

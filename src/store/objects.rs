@@ -376,11 +376,11 @@ impl Objects {
         self.whole.flush().map_err(Error::object("synchronised"))
     }
 
-    /// The path of an object by the UIDs of its data set, and by [`Placed::name_number`].
-    #[must_use]
-    pub fn path_of(&self, [study, series, instance]: [&str; 3], name_number: u32) -> PathBuf {
-        let name = file_name(&component(instance), name_number);
-        self.root.join(component(study)).join(component(series)).join(name)
+    /// All paths that objects of an instance may have, by the UIDs of their data sets. They come by
+    /// [`Placed::name_number`].
+    pub fn paths_of(&self, [study, series, instance]: [&str; 3]) -> impl Iterator<Item = PathBuf> + use<> {
+        let (directory, stem) = (self.root.join(component(study)).join(component(series)), component(instance));
+        (0..MAX_NAMES).map(move |number| directory.join(file_name(&stem, number)))
     }
 
     /// Writes an object again at its path, since a power cut may have torn it. [`Self::flush`] makes

@@ -12,6 +12,7 @@ use crate::db::open::{Reader, Writer};
 use crate::db::{Admin as _, Finding, Search as _};
 use crate::ingest::{Outcome, Wanted, read_file};
 use crate::model::attribute::AttributeId;
+use crate::receive::replay::UnnamedFiles;
 use crate::store::{Objects, Recovered};
 
 /// Opens the storage directory. `None` if no objects are kept.
@@ -41,7 +42,8 @@ pub(super) fn open_index(config: &Config, objects: Option<&Arc<Objects>>) -> any
         storage_match::refuse_misfits(&config.index, objects, &writer.handle())?;
         recover(objects, config)?;
         directory_checks::follow_storage(&config.index, objects.root(), &writer.handle())?;
-        arrival_journal::empty(config, objects, &writer.handle())?;
+        let unnamed = UnnamedFiles::under(config.receive.duplicates);
+        arrival_journal::empty(config, objects, &writer.handle(), unnamed)?;
         warn_of_strays(objects, config)?;
     }
     Ok(writer)

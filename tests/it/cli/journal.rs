@@ -223,6 +223,28 @@ fn what_replaced_an_older_object_is_there_after_a_power_cut() {
 }
 
 #[test]
+fn a_power_cut_that_takes_back_a_removal_leaves_no_file_that_the_index_does_not_name() {
+    // The object that was replaced is there again, or the one that replaced it.
+    let second = |left: &Path| objects_below(&left.join("objects").join(SERIES)).remove(0);
+    let first_again = |left: &Path, _: &Path| {
+        let first = second(left).with_file_name(format!("{}.dcm", uid(1)));
+        assert!(!first.exists());
+        fs::copy(second(left), first).unwrap();
+    };
+    for lose in [&first_again as &dyn Fn(&Path, &Path), &lose_rows] {
+        let mut node = Unsettled::start(DuplicatePolicy::Replace);
+        assert_eq!(node.store(1, 100), SUCCESS);
+        node.remember_rows();
+        assert_eq!(node.store(1, 200), SUCCESS);
+        let place = node.crash("duplicates = \"replace\"", lose);
+        start_once(&place);
+        assert_eq!(kept(&place.path("objects")), BTreeSet::from([(1, 200)]));
+        assert_eq!(files(&place.path("objects")), 1);
+        assert_eq!(indexed(&place), [uid(1)]);
+    }
+}
+
+#[test]
 fn entries_are_not_taken_for_those_of_an_earlier_run() {
     let directory = Arc::new(tempfile::tempdir().unwrap());
     let first = TestNode::with(|settings| settings.directory = Arc::clone(&directory));
