@@ -35,6 +35,10 @@ const FULL_GROUP: u64 = 4 << 20;
 /// Larger: less delay where a sender has ended. Smaller: fewer flushes where many senders wait.
 const WAITS_FOR_PART: u32 = 2;
 
+/// Shortest flush after which a group waits. Larger: more flushes on disks of medium speed.
+/// Smaller: objects wait although a flush of their own would cost them less.
+const WAITS_AFTER: Duration = Duration::from_millis(2);
+
 /// Longest time until objects leave the journal. Larger: a start after a crash writes more objects
 /// again. Smaller: more flushes of everything.
 const SETTLE_AFTER: Duration = Duration::from_secs(1);
@@ -264,8 +268,9 @@ impl GroupRhythm {
 
     /// Notes a flush that has made `written` objects durable, while `queued` came.
     fn flushed(&mut self, (begun, ended): (Instant, Instant), (written, queued): (usize, usize)) {
-        self.expected = written + queued;
-        self.until = ended + ended.saturating_duration_since(begun) / WAITS_FOR_PART;
+        let flush = ended.saturating_duration_since(begun);
+        self.expected = if flush < WAITS_AFTER { 0 } else { written + queued };
+        self.until = ended + flush / WAITS_FOR_PART;
     }
 
     /// How long a group of so many objects may wait for one more. `None` if it is complete.
@@ -509,5 +514,8 @@ mod tests {
         // One of them has ended. It is waited for once.
         rhythm.flushed((begun, ended), (15, 0));
         assert_eq!(rhythm.wait_until(15), None);
+        // A flush that takes no time is not worth a wait.
+        rhythm.flushed((begun, begun + Duration::from_micros(200)), (8, 8));
+        assert_eq!(rhythm.wait_until(8), None);
     }
 }
