@@ -9,7 +9,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat};
 
 use super::WalkOrder;
-use super::prune;
+use super::file_system::FileSystemMark;
 
 /// A directory entry as the system returned it.
 pub(super) struct RawEntry {
@@ -25,14 +25,15 @@ pub(super) struct Opened {
     pub(super) entries: Vec<RawEntry>,
     /// The error that ended reading early.
     pub(super) error: Option<io::Error>,
-    pub(super) is_mount_point: bool,
+    /// `None` if the system cannot tell.
+    pub(super) file_system: Option<FileSystemMark>,
 }
 
 impl Opened {
     /// Reads from the file system all that the walk needs of a directory.
     pub(super) fn read(path: &Path, order: WalkOrder) -> io::Result<Self> {
         let handle = open_directory(path)?;
-        let is_mount_point = prune::is_mount_point(&handle);
+        let file_system = FileSystemMark::of(&handle);
         let mut entries = Vec::new();
         let mut failure = None;
         // It shares the position of the handle, from which nobody else reads. Opening it again
@@ -61,7 +62,7 @@ impl Opened {
             let time = wants_time.then(|| time_of(&handle, OsStr::from_bytes(name)));
             entries.push(RawEntry { name: OsString::from_vec(name.to_vec()), kind, time });
         }
-        Ok(Self { handle, entries, error: failure, is_mount_point })
+        Ok(Self { handle, entries, error: failure, file_system })
     }
 }
 

@@ -24,6 +24,7 @@ mod count;
 mod depth;
 mod dicomdir;
 mod error;
+mod file_system;
 mod filter;
 mod known_members;
 mod listing;
@@ -178,7 +179,7 @@ pub fn scan(
         Collector { writer, options, started, told: started, on_event, seen, summary: Summary::default() };
     let threads = ScanThreads::start(roots, options, known, stop)?;
     let walked = threads.collect(&mut collector)?;
-    let not_pruned = if stop.is_asked() { Vec::new() } else { collector.find_moved(walked)? };
+    let not_pruned = if stop.is_asked() { Vec::new() } else { collector.find_moved(walked, roots)? };
     collector.finish(roots, not_pruned, stop)
 }
 
@@ -280,7 +281,9 @@ impl Collector<'_> {
         let Self { writer, options, started, mut summary, .. } = self;
         if let Some(writer) = writer {
             let prune = options.vanished != Vanished::Keep && !stop.is_asked();
-            summary.missing += writer.resolve_missing(roots.paths(), not_pruned, prune)?;
+            let mut roots = roots.paths();
+            roots.retain(|root| !not_pruned.iter().any(|kept| root.starts_with(kept)));
+            summary.missing += writer.resolve_missing(roots, not_pruned, prune)?;
             summary.add_tally(writer.flush()?);
             if options.vanished != Vanished::Keep {
                 // The writer has also deleted the old locations of moved files.
@@ -464,9 +467,10 @@ impl Collector<'_> {
     }
 
     /// Finds moved files below directories whose disk may not be mounted. It runs after all other
-    /// files are in the index. Returns the directories where files are still missing.
-    fn find_moved(&mut self, walked: Walked) -> Result<Vec<PathBuf>, Error> {
-        let Walked { known: Some(mut known), suspects } = walked else { return Ok(Vec::new()) };
+    /// files are in the index. Returns the directories below which missing files stay.
+    fn find_moved(&mut self, mut walked: Walked, roots: &Roots) -> Result<Vec<PathBuf>, Error> {
+        let suspects = walked.look_again(&roots.paths())?.to_vec();
+        let Some(mut known) = walked.known else { return Ok(Vec::new()) };
         if suspects.is_empty() {
             return Ok(Vec::new());
         }
@@ -475,7 +479,7 @@ impl Collector<'_> {
         }
         let seen = self.seen.take().unwrap_or_default();
         let was_seen = |uid: &str| seen.contains(&xxh3_64(uid.as_bytes()));
-        let prunes = self.options.vanished == Vanished::Prune;
+        let prunes = self.options.vanished != Vanished::Keep;
         let (writer, summary) = (self.writer, &mut self.summary);
         let on_gone = &mut |place: Place, directory: &Path, gone: prune::GoneFiles| {
             match writer {
@@ -503,7 +507,7 @@ impl Collector<'_> {
             self.summary.not_pruned += not_pruned.files;
             (self.on_event)(ScanEvent::NotPruned(not_pruned));
         }
-        Ok(left.into_iter().map(|not_pruned| not_pruned.path).collect())
+        Ok(suspects.into_iter().map(|suspect| suspect.path).collect())
     }
 
     fn not_indexed(&mut self, path: &Path, kind: NotIndexed, reason: &str, detail: &str) {

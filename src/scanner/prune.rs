@@ -3,14 +3,18 @@
 //!
 //! A disk that is not mounted looks like a directory whose files were all deleted. So the scan
 //! deletes no entries below such a directory ([`Why`]), unless the user asked for it
-//! ([`Vanished::PruneEmptied`]). One case differs: if a file has moved from there to another place,
-//! the scan deletes its old entry.
+//! ([`Vanished::PruneEmptied`]). One case differs: if a file has moved from an empty directory to
+//! another place, the scan deletes its old entry.
+//!
+//! A disk may also go away while the scan runs. So the scan looks at the disk again after it has
+//! found files gone, and before it notes them ([`Guard::looks_due`]).
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsString;
-use std::os::fd::AsFd;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
+use super::file_system::FileSystemMark;
 use super::{Stop, Vanished};
 use crate::db::open::Reader;
 use crate::db::{self, LocatedInstance, Mounted, ScanLedger, Search};
@@ -32,7 +36,7 @@ pub enum Why {
     /// The directory holds other files. The index has files below it, and none of their names
     /// exists now.
     NothingKnown,
-    /// An earlier scan saw a mounted file system there, and it is not mounted now.
+    /// A scan saw a mounted file system there, and it is not mounted now.
     NotMounted,
 }
 
@@ -53,7 +57,7 @@ impl Why {
         match self {
             Self::Empty => "the directory is empty, as if its disk were not mounted",
             Self::NothingKnown => "no file of the index is there, as if another disk were mounted",
-            Self::NotMounted => "the file system that an earlier scan saw there is not mounted",
+            Self::NotMounted => "the file system that a scan saw there is not mounted",
         }
     }
 }
@@ -61,7 +65,7 @@ impl Why {
 /// A directory below which the scan deletes no entries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Suspect {
-    path: PathBuf,
+    pub(super) path: PathBuf,
     why: Why,
 }
 
@@ -83,6 +87,10 @@ pub(super) struct Guard {
     vanished: Vanished,
     /// The mount points that the index has.
     mount_points: BTreeSet<PathBuf>,
+    /// The file systems of the roots and mount points that this scan has seen.
+    seen: BTreeMap<PathBuf, FileSystemMark>,
+    /// The current root.
+    root: PathBuf,
     suspects: Vec<Suspect>,
 }
 
@@ -91,8 +99,8 @@ pub(super) struct ListedDirectory<'a> {
     pub(super) path: &'a Path,
     /// Whether it is a root of the scan.
     pub(super) is_root: bool,
-    /// Whether a file system is mounted there.
-    pub(super) is_mount_point: bool,
+    /// Its file system. `None` if the system cannot tell.
+    pub(super) file_system: Option<FileSystemMark>,
     /// Whether it has no entry at all.
     pub(super) is_empty: bool,
     /// Whether a file that the index has there still exists.
@@ -101,23 +109,30 @@ pub(super) struct ListedDirectory<'a> {
     pub(super) directories: &'a [OsString],
 }
 
+impl ListedDirectory<'_> {
+    fn is_mount_point(&self) -> bool {
+        self.file_system.is_some_and(|mark| mark.is_mount_point)
+    }
+}
+
 impl Guard {
     pub(super) fn new(known: Option<&mut Reader>, vanished: Vanished) -> Result<Self, db::Error> {
         let mount_points = known.map_or(Ok(BTreeSet::new()), Reader::mount_points)?;
-        Ok(Self { vanished, mount_points, suspects: Vec::new() })
+        Ok(Self { vanished, mount_points, seen: BTreeMap::new(), root: PathBuf::new(), suspects: Vec::new() })
     }
 
-    /// Checks the mount points above a root. Returns the changes for the index.
+    /// Turns to a root.
+    pub(super) fn enter(&mut self, root: &Path) {
+        root.clone_into(&mut self.root);
+    }
+
+    /// Turns to a root, and checks the mount points above it. Returns the changes for the index.
     pub(super) fn root(&mut self, root: &Path) -> Vec<(PathBuf, Mounted)> {
+        self.enter(root);
         let mut news = Vec::new();
         for above in root.ancestors().skip(1).filter(|path| path.parent().is_some()) {
-            let is_mounted = rustix::fs::openat(
-                rustix::fs::CWD,
-                above,
-                rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC,
-                rustix::fs::Mode::empty(),
-            )
-            .is_ok_and(is_mount_point);
+            let file_system = FileSystemMark::at(above);
+            let is_mounted = self.see(above, file_system);
             if let Some(new) = self.mounted(above, is_mounted) {
                 news.push(new);
             }
@@ -134,7 +149,11 @@ impl Guard {
         listed: &ListedDirectory<'_>,
         known: Option<&mut Reader>,
     ) -> Result<Option<(PathBuf, Mounted)>, db::Error> {
-        let news = self.mounted(listed.path, listed.is_mount_point);
+        if listed.is_root {
+            self.seen.extend(listed.file_system.map(|mark| (listed.path.to_owned(), mark)));
+        }
+        let is_mounted = self.see(listed.path, listed.file_system);
+        let news = self.mounted(listed.path, is_mounted);
         if self.covers(listed.path) {
             return Ok(news);
         }
@@ -150,15 +169,45 @@ impl Guard {
         Ok(news)
     }
 
-    /// Checks a directory that the index has and that is gone.
-    pub(super) fn gone(&mut self, path: &Path) -> Option<(PathBuf, Mounted)> {
-        // A mount point above it may be gone too, even if the index has no files directly in it.
-        let above = path.ancestors().find(|above| self.mount_points.contains(*above))?.to_owned();
-        if above.is_dir() {
+    /// Notes a mount point that is there. Returns whether it is one.
+    fn see(&mut self, path: &Path, file_system: Option<FileSystemMark>) -> bool {
+        let mounted = file_system.filter(|mark| mark.is_mount_point);
+        self.seen.extend(mounted.map(|mark| (path.to_owned(), mark)));
+        mounted.is_some()
+    }
+
+    /// The file systems to look at again before files at or below `path` count as gone: those that
+    /// this scan has seen, and those that the index has.
+    pub(super) fn looks_due(&self, path: &Path) -> Vec<PathBuf> {
+        let above = path.ancestors().filter(|of| self.seen.contains_key(*of) || self.mount_points.contains(*of));
+        let from = (Bound::Included(path), Bound::Unbounded);
+        let seen = self.seen.range::<Path, _>(from).map(|(of, _)| of).take_while(|of| of.starts_with(path));
+        let known = self.mount_points.range::<Path, _>(from).take_while(|of| of.starts_with(path));
+        let due: BTreeSet<&Path> = above.chain(seen.chain(known).map(PathBuf::as_path)).collect();
+        due.into_iter().filter(|of| !self.covers(self.part_of_root(of))).map(Path::to_owned).collect()
+    }
+
+    /// Compares a file system with what it was. `now` is `None` if it is gone or does not answer.
+    /// Returns a change of its mount point for the index.
+    pub(super) fn looked(&mut self, at: &Path, now: Option<FileSystemMark>) -> Option<(PathBuf, Mounted)> {
+        let was = self.seen.get(at).copied();
+        let is_there = now.is_some_and(|now| was.map_or(now.is_mount_point, |was| now == was));
+        if is_there {
             return None;
         }
-        self.suspect(&above, Why::NotMounted);
-        self.mounted(&above, false)
+        let path = self.part_of_root(at).to_owned();
+        if was.is_some() && !self.covers(&path) {
+            // Nobody meant a disk that went away during the scan.
+            self.suspects.push(Suspect { path, why: Why::NotMounted });
+            return None;
+        }
+        self.suspect(&path, Why::NotMounted);
+        self.mounted(at, false)
+    }
+
+    /// What lies in a file system of the current root.
+    fn part_of_root<'a>(&'a self, file_system: &'a Path) -> &'a Path {
+        if self.root.starts_with(file_system) { &self.root } else { file_system }
     }
 
     /// Whether the entries of a directory must stay.
@@ -166,8 +215,8 @@ impl Guard {
         self.suspects.iter().any(|suspect| path.starts_with(&suspect.path))
     }
 
-    pub(super) fn into_suspects(self) -> Vec<Suspect> {
-        self.suspects
+    pub(super) fn suspects(&self) -> &[Suspect] {
+        &self.suspects
     }
 
     fn mounted(&mut self, path: &Path, is_mounted: bool) -> Option<(PathBuf, Mounted)> {
@@ -194,14 +243,14 @@ impl Guard {
 
     /// Whether an earlier scan saw a file system there that is not mounted now.
     fn is_unmounted(&self, listed: &ListedDirectory<'_>) -> bool {
-        self.mount_points.contains(listed.path) && !listed.is_mount_point
+        self.mount_points.contains(listed.path) && !listed.is_mount_point()
     }
 
     fn why(&self, listed: &ListedDirectory<'_>, known: &mut Reader) -> Result<Option<Why>, db::Error> {
         if self.is_unmounted(listed) {
             return Ok(Some(Why::NotMounted));
         }
-        let is_root = listed.is_root || listed.is_mount_point;
+        let is_root = listed.is_root || listed.is_mount_point();
         if listed.is_empty {
             let enough = if is_root { 1 } else { EMPTIED_FILES };
             return Ok(has_files(known, listed.path, enough)?.then_some(Why::Empty));
@@ -312,7 +361,10 @@ pub(super) fn find_moved(
                 }
                 let mut elsewhere = known.locations(&uid)?.into_iter();
                 if was_seen(&uid) || elsewhere.any(|other| !is_suspect(&other.directory) && lies_there(&other)) {
-                    gone.moved.push(name);
+                    // A disk that is not mounted still has its copy.
+                    if suspect.why != Why::NotMounted {
+                        gone.moved.push(name);
+                    }
                     continue;
                 }
                 files += 1;
@@ -352,18 +404,4 @@ fn noted_as_missing(known: &mut Reader, place: Place, directory: &Path) -> Resul
         }
     }
     Ok(noted)
-}
-
-/// Whether an open directory is a mount point. False if the system cannot tell.
-#[cfg(target_os = "linux")]
-pub(super) fn is_mount_point(directory: impl AsFd) -> bool {
-    use rustix::fs::{AtFlags, StatxAttributes, StatxFlags, statx};
-    statx(directory, c"", AtFlags::EMPTY_PATH, StatxFlags::empty())
-        .is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
-}
-
-/// Always false: this system cannot tell.
-#[cfg(not(target_os = "linux"))]
-pub(super) fn is_mount_point(_directory: impl AsFd) -> bool {
-    false
 }

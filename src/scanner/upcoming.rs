@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use super::file_system::FileSystemMark;
 use super::listing::Opened;
 use super::watchdog::StartedCall;
 use super::work::{EntryReport, WorkEntry};
@@ -50,7 +51,7 @@ pub(super) struct SortedDirectory {
     /// `None` if it could not be opened.
     pub(super) handle: Option<OwnedFd>,
     pub(super) listing: Listing,
-    pub(super) is_mount_point: bool,
+    pub(super) file_system: Option<FileSystemMark>,
 }
 
 /// A directory that is asked for, or listed.

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use fail::fail_point;
 use rustix::fs::{CWD, FileType};
 
+use super::file_system::FileSystemMark;
 use super::filter::FilterState;
 use super::listing::{Opened, RawEntry, open_directory, time_of, timed_out};
 use super::prune::{Guard, ListedDirectory, Suspect};
@@ -30,11 +31,57 @@ const PAGE_DIRECTORIES: usize = 1000;
 const EXCLUDED: &str = "excluded";
 
 /// What the walk leaves when it is over.
-#[derive(Debug)]
 pub(super) struct Walked {
     pub(super) known: Option<db::open::Reader>,
-    /// Directories below which the walk reported no file as gone.
-    pub(super) suspects: Vec<Suspect>,
+    guard: Guard,
+    timed_fs: TimedFs,
+}
+
+impl Walked {
+    /// Looks at all file systems of these roots again. Returns the directories below which no file
+    /// counts as gone.
+    pub(super) fn look_again(&mut self, roots: &[PathBuf]) -> Result<&[Suspect], Error> {
+        let mut looks = LooksAgain::default();
+        for root in roots {
+            self.guard.enter(root);
+            // The next scan notes changes of mount points.
+            looks.take(&mut self.guard, &mut self.timed_fs, root)?;
+        }
+        Ok(self.guard.suspects())
+    }
+}
+
+/// Looks at file systems again, at each once. Whoever found files gone takes one afterwards.
+#[derive(Default)]
+struct LooksAgain {
+    found: HashMap<PathBuf, Option<FileSystemMark>>,
+}
+
+impl LooksAgain {
+    /// Looks at the file systems at, above and below a path. Returns the changes of mount points
+    /// for the index.
+    fn take(
+        &mut self,
+        guard: &mut Guard,
+        timed_fs: &mut TimedFs,
+        path: &Path,
+    ) -> Result<Vec<(PathBuf, Mounted)>, Error> {
+        let mut news = Vec::new();
+        for at in guard.looks_due(path) {
+            let found = match self.found.get(&at) {
+                Some(found) => *found,
+                None => {
+                    let asked = at.clone();
+                    // One that does not answer is away.
+                    let found = timed_fs.run(&at, move || FileSystemMark::at(&asked))?.flatten();
+                    self.found.insert(at.clone(), found);
+                    found
+                }
+            };
+            news.extend(guard.looked(&at, found));
+        }
+        Ok(news)
+    }
 }
 
 /// Walks all roots and gives the units to `send`. It ends when `send` returns `false` or a stop is
@@ -51,7 +98,7 @@ pub(super) fn walk(
     let mut walk =
         ScanWalk { scan_roots, options, root: PathBuf::new(), timed_fs, known, guard, news: Vec::new(), stop, send };
     walk.all()?;
-    Ok(Walked { known: walk.known, suspects: walk.guard.into_suspects() })
+    Ok(Walked { known: walk.known, guard: walk.guard, timed_fs: walk.timed_fs })
 }
 
 struct ScanWalk<'a> {
@@ -199,26 +246,26 @@ impl ScanWalk<'_> {
         known: HashMap<OsString, KnownFile>,
         opened: Option<io::Result<Opened>>,
     ) -> SortedDirectory {
-        let mut is_mount_point = false;
+        let mut file_system = None;
         let (handle, listing) = match opened.unwrap_or_else(|| Err(timed_out())) {
             Ok(opened) => {
-                is_mount_point = opened.is_mount_point;
+                file_system = opened.file_system;
                 let listing = self.list(&path, self.standing(&path), opened.entries, opened.error);
                 (Some(opened.handle), listing)
             }
             Err(error) => (None, Listing { error: Some(error), ..Listing::default() }),
         };
-        SortedDirectory { path, known, handle, listing, is_mount_point }
+        SortedDirectory { path, known, handle, listing, file_system }
     }
 
     /// Sends one directory. Returns false if the walk is over.
     fn send_directory(&mut self, listed: SortedDirectory) -> Result<bool, Error> {
-        let SortedDirectory { path, known, handle, mut listing, is_mount_point } = listed;
+        let SortedDirectory { path, known, handle, mut listing, file_system } = listed;
         // Deleted since its parent was listed. The next scan will see that.
         if listing.error.as_ref().is_some_and(|error| handle.is_none() && error.kind() == io::ErrorKind::NotFound) {
             return Ok(true);
         }
-        let vanished = self.vanished(&path, self.standing(&path), is_mount_point, (&known, &listing))?;
+        let vanished = self.vanished(&path, self.standing(&path), file_system, (&known, &listing))?;
         let directory = Arc::new(WorkDirectory { place: Place::InPlace, path, handle, known });
         Ok(self.send_units(&directory, &mut listing, vanished))
     }
@@ -228,7 +275,7 @@ impl ScanWalk<'_> {
         &mut self,
         path: &Path,
         standing: FilterState,
-        is_mount_point: bool,
+        file_system: Option<FileSystemMark>,
         (known, listing): (&HashMap<OsString, KnownFile>, &Listing),
     ) -> Result<Vec<(OsString, KnownAs)>, Error> {
         if listing.error.is_some() {
@@ -238,7 +285,7 @@ impl ScanWalk<'_> {
         let listed = ListedDirectory {
             path,
             is_root: self.scan_roots.directories.contains(path),
-            is_mount_point,
+            file_system,
             is_empty: listing.is_empty(),
             // Excluded directories may hold known files too.
             has_known_file: known.len() > vanished.len()
@@ -247,6 +294,9 @@ impl ScanWalk<'_> {
         };
         let news = self.guard.directory(&listed, self.known.as_mut())?;
         self.news.extend(news);
+        if !vanished.is_empty() {
+            self.look_again(path)?;
+        }
         if self.guard.covers(path) {
             return Ok(Vec::new());
         }
@@ -256,6 +306,14 @@ impl ScanWalk<'_> {
             vanished.retain(|(name, _)| !roots.contains(name));
         }
         Ok(vanished)
+    }
+
+    /// Looks at the file systems of a path again. What covers the path then says whether its files
+    /// may count as gone.
+    fn look_again(&mut self, path: &Path) -> Result<(), Error> {
+        let news = LooksAgain::default().take(&mut self.guard, &mut self.timed_fs, path)?;
+        self.news.extend(news);
+        Ok(())
     }
 
     /// Sends the units of one directory. Returns false if the walk is over.
@@ -455,8 +513,12 @@ impl ScanWalk<'_> {
             // If the file system does not answer, nothing counts as gone.
             let gone = self
                 .timed_fs
-                .run(root, move || page.into_iter().filter(|path| is_gone(place, path)).collect::<Vec<_>>())?;
-            for path in gone.unwrap_or_default() {
+                .run(root, move || page.into_iter().filter(|path| is_gone(place, path)).collect::<Vec<_>>())?
+                .unwrap_or_default();
+            if !gone.is_empty() {
+                self.look_again(root)?;
+            }
+            for path in gone {
                 if self.stop.is_asked() {
                     return Ok(false);
                 }
@@ -470,8 +532,6 @@ impl ScanWalk<'_> {
     /// Sends one directory (or archive file) of the index that is gone. Returns false if the walk
     /// is over.
     fn gone_directory(&mut self, place: Place, path: PathBuf) -> Result<bool, Error> {
-        let news = self.guard.gone(&path);
-        self.news.extend(news);
         if self.guard.covers(&path) {
             return Ok(true);
         }
@@ -491,6 +551,8 @@ impl ScanWalk<'_> {
 
     /// Sends a root that no longer exists. Returns false if the walk is over.
     fn gone_root(&mut self, root: &Path) -> Result<bool, Error> {
+        self.guard.enter(root);
+        self.look_again(root)?;
         // The root may have been a file.
         if let (Some(parent), Some(name)) = (root.parent(), root.file_name()) {
             let known = self.known_files(parent)?;

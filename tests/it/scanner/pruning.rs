@@ -194,3 +194,104 @@ fn what_lies_on_a_disk_that_is_not_mounted_stays() {
     assert_eq!((not_pruned(&told).len(), told.summary.removed), (0, 1), "it is no mount point any more");
     archive.assert_failures(&[]);
 }
+
+/// A directory that does something when a scan lists it, until this is dropped.
+struct ListedPoint(String);
+
+impl ListedPoint {
+    fn new(archive: &Archive, directory: &str, act: impl Fn() + Send + Sync + 'static) -> Self {
+        let point = archive.fail_point(directory);
+        fail::cfg_callback(&point, act).unwrap();
+        Self(point)
+    }
+}
+
+impl Drop for ListedPoint {
+    fn drop(&mut self) {
+        fail::remove(&self.0);
+    }
+}
+
+/// An archive on a disk. A scan has noted one of its files as missing, and it is back.
+fn with_file_that_is_back(archive: &mut Archive) {
+    archive.options.jobs = Jobs::fixed(1);
+    archive.write("here/9", 9);
+    archive.write("here/copy", 1);
+    for number in 1..=6 {
+        archive.write(format!("disk/{}/{number}", number % 3), number);
+    }
+    archive.scan();
+    let away = archive.directory.path().join("5");
+    fs::copy(archive.path("disk/2/5"), &away).unwrap();
+    fs::remove_file(archive.path("disk/2/5")).unwrap();
+    assert_eq!(archive.scan().summary.missing, 1);
+    fs::copy(away, archive.path("disk/2/5")).unwrap();
+}
+
+#[test]
+fn a_disk_that_goes_away_during_the_scan_loses_nothing() {
+    for (vanished, root) in [
+        (Vanished::Keep, ""),
+        (Vanished::Prune, ""),
+        (Vanished::PruneEmptied, ""),
+        (Vanished::Prune, "disk"),
+        (Vanished::PruneEmptied, "disk/1"),
+    ] {
+        let mut archive = Archive::new();
+        let disk = archive.path("disk");
+        let Some(mounted) = Mounted::at(disk.clone()) else { return };
+        with_file_that_is_back(&mut archive);
+        let before = archive.instances();
+        archive.options.vanished = vanished;
+        let first = if root == "disk/1" { root } else { "disk/0" };
+        let away = ListedPoint::new(&archive, first, move || {
+            std::process::Command::new("umount").arg("-l").arg(&disk).status().unwrap();
+        });
+        let told = archive.scan_paths(&[archive.path(root)]);
+        drop(away);
+        assert_eq!((told.summary.removed, archive.instances()), (0, before), "{vanished:?} {root} {told:?}");
+        std::mem::forget(mounted);
+        let states = availability(&archive);
+        assert!(states.iter().filter(|state| *state == "OFFLINE").count() >= 4, "{vanished:?} {root} {states:?}");
+    }
+}
+
+#[test]
+fn a_root_that_becomes_another_one_during_the_scan_loses_nothing() {
+    for vanished in [Vanished::Keep, Vanished::Prune, Vanished::PruneEmptied] {
+        let mut archive = Archive::new();
+        with_file_that_is_back(&mut archive);
+        let before = archive.instances();
+        archive.options.vanished = vanished;
+        let (disk, other) = (archive.path("disk"), archive.directory.path().join("other"));
+        let mark = format!("file system {}", disk.display());
+        let (gone, point) = (disk.clone(), mark.clone());
+        let away = ListedPoint::new(&archive, "disk/0", move || {
+            fs::rename(&gone, &other).unwrap();
+            fs::create_dir(&gone).unwrap();
+            fail::cfg(&point, "return").unwrap();
+        });
+        let told = archive.scan_paths(&[disk]);
+        drop(away);
+        fail::remove(mark);
+        assert_eq!((told.summary.removed, archive.instances()), (0, before), "{vanished:?} {told:?}");
+        assert_eq!(availability(&archive).iter().filter(|state| *state == "UNAVAILABLE").count(), 1, "{vanished:?}");
+    }
+}
+
+#[test]
+fn a_disk_that_is_not_mounted_keeps_the_copies_that_it_holds() {
+    let mut archive = Archive::new();
+    let Some(mounted) = Mounted::at(archive.path("disk")) else { return };
+    archive.write("disk/1", 1);
+    archive.write("here/1", 1);
+    archive.scan();
+    let before = archive.instances();
+    assert_eq!(before["1.2.1.1.1"].len(), 2);
+    drop(mounted);
+    for vanished in [Vanished::Keep, Vanished::Prune] {
+        archive.options.vanished = vanished;
+        let told = archive.scan();
+        assert_eq!((told.summary.removed, told.summary.missing, archive.instances()), (0, 0, before.clone()));
+    }
+}
