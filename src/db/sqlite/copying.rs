@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::backup::{Backup, StepResult};
-use rusqlite::{Connection, ErrorCode, OpenFlags};
-use rustix::fs::FlockOperation;
+use rusqlite::{Connection, OpenFlags};
 
-use super::files::{self, Log, LogRecord};
+use super::alone;
+use super::files::{self, DatabaseFiles, Log, LogRecord};
 use super::frozen;
-use super::open::{self, ReadConnection};
+use super::open::ReadConnection;
 use crate::db::Error;
 use crate::files::{parent_of, sync_directory, with_suffix};
 
@@ -78,7 +78,7 @@ impl IndexHold {
         if index.try_exists().map_err(|source| Error::Io { path: index.clone(), source })? {
             fold_log(&index)?;
         }
-        let hold = Self { database: lock(&index)?, index };
+        let hold = Self { database: alone::lock(&index)?, index };
         Ok(hold)
     }
 
@@ -130,6 +130,8 @@ impl IndexHold {
         self.set_aside(None, suffix)
     }
 
+    /// Another process may open the new file at once, and claims the lock file beside it. So that
+    /// goes with the former index only if there is no new one.
     fn set_aside(self, new: Option<&Path>, suffix: &str) -> Result<Option<PathBuf>, Error> {
         let failed = |path: &Path| {
             let path = path.to_owned();
@@ -153,13 +155,15 @@ impl IndexHold {
         }
         match new {
             Some(new) => fs::rename(new, &self.index).map_err(failed(&self.index))?,
-            None => match fs::remove_file(&self.index) {
-                // Without hard links it has its other name already.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                removed => removed.map_err(failed(&self.index))?,
-            },
+            None => {
+                rename_if_there(&with_suffix(&self.index, "-turn"), &with_suffix(&aside, "-turn"))?;
+                match fs::remove_file(&self.index) {
+                    // Without hard links it has its other name already.
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                    removed => removed.map_err(failed(&self.index))?,
+                }
+            }
         }
-        rename_if_there(&with_suffix(&self.index, "-turn"), &with_suffix(&aside, "-turn"))?;
         let directory = parent_of(&self.index);
         sync_directory(directory).map_err(failed(directory))?;
         Ok(self.database.is_some().then_some(aside))
@@ -170,14 +174,13 @@ impl IndexHold {
 /// left as it is.
 fn fold_log(index: &Path) -> Result<(), Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let files = DatabaseFiles::of(index);
     #[expect(clippy::disallowed_methods, reason = "the index may be damaged or have another schema")]
     let connection = Connection::open_with_flags(index, flags);
     let fold = |connection: &Connection| {
-        connection.busy_timeout(Duration::ZERO)?;
-        // The first access takes the database for this process alone, or fails.
-        connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
-        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))?;
-        open::keep_log_on_close(connection, false)?;
+        if !alone::take_alone(connection, &files)? {
+            return Ok(1);
+        }
         connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0))
     };
     let folded = connection.and_then(|connection| fold(&connection));
@@ -186,25 +189,8 @@ fn fold_log(index: &Path) -> Result<(), Error> {
             LogRecord::of(index).note(Log::Spent).map_err(|source| Error::Io { path: files::lock_file(index), source })
         }
         Ok(_) => Err(Error::InUse { path: index.to_owned() }),
-        Err(error) => match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Err(Error::InUse { path: index.to_owned() }),
-            _ => Ok(()),
-        },
-    }
-}
-
-/// Locks a database file. `None` if there is none.
-fn lock(index: &Path) -> Result<Option<File>, Error> {
-    let failed = |source| Error::Io { path: index.to_owned(), source };
-    let database = match File::options().read(true).write(true).open(index) {
-        Ok(database) => database,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed(error)),
-    };
-    match rustix::fs::fcntl_lock(&database, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(database)),
-        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::ACCESS) => Err(Error::InUse { path: index.to_owned() }),
-        Err(error) => Err(failed(error.into())),
+        Err(error) if alone::is_busy(&error) => Err(Error::InUse { path: index.to_owned() }),
+        Err(_) => Ok(()),
     }
 }
 

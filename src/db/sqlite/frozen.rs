@@ -8,15 +8,14 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use fail::fail_point;
 use rusqlite::{Connection, OpenFlags};
 use rustix::fs::ioctl_ficlone;
 use serde_json::{Value, json};
 
-use super::files::{self, Log, LogRecord};
-use super::{functions, schema};
+use super::files::{self, DatabaseFiles, Log, LogRecord};
+use super::{alone, functions, schema};
 use crate::db::Error;
 use crate::files::{FILE_MODE, UnfinishedFile, replace};
 use crate::model::checksum::{Checksum, ChecksumBuilder};
@@ -105,6 +104,8 @@ pub fn freeze(index: &Path, now_ms: i64) -> Result<FrozenIndex, Error> {
     };
     let (size, checksum) = checksum_of(&new).map_err(io(&new))?;
     let frozen = FrozenIndex { size, checksum, frozen_ms: now_ms };
+    // Who waits for the former file must not write the new one before it has its note.
+    let new_file = alone::lock(&new)?;
     // Tests end the work at these two places.
     fail_point!(&format!("freeze written {}", index.display()), |_| Err(Error::Locked));
     fs::rename(&new, index).map_err(io(index))?;
@@ -114,6 +115,7 @@ pub fn freeze(index: &Path, now_ms: i64) -> Result<FrozenIndex, Error> {
     for suffix in ["-wal", "-shm", "-turn"] {
         remove(&with_suffix(index, suffix))?;
     }
+    drop(new_file);
     Ok(frozen)
 }
 
@@ -129,7 +131,7 @@ pub fn compact(index: &Path, new: &Path) -> Result<(), Error> {
 /// Does what [`compact`] does, and keeps the index for this process alone while the connection lives.
 fn write_compact(index: &Path, new: &Path) -> Result<Connection, Error> {
     remove(new)?;
-    let connection = alone(index)?;
+    let connection = take(index)?;
     // SQLite fills an empty file, and would make one that others can read.
     files::make(new)?;
     let failed = |source: rusqlite::Error| Error::Open { path: index.to_owned(), source: Box::new(source) };
@@ -171,8 +173,9 @@ fn replace_by_copy(index: &Path) -> io::Result<()> {
 }
 
 /// Opens an index for this process alone, with all of its log in the database.
-fn alone(index: &Path) -> Result<Connection, Error> {
+fn take(index: &Path) -> Result<Connection, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let files = DatabaseFiles::of(index);
     let open = || {
         #[expect(
             clippy::disallowed_methods,
@@ -180,17 +183,17 @@ fn alone(index: &Path) -> Result<Connection, Error> {
         )]
         let connection = Connection::open_with_flags(index, flags)?;
         functions::register(&connection)?;
-        connection.busy_timeout(Duration::ZERO)?;
-        // The first access takes the database for this process alone, or fails.
-        connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+        if !alone::take_alone(&connection, &files)? {
+            return Ok((connection, false));
+        }
         let busy: i64 = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
         let mode: String = connection.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get(0))?;
         Ok((connection, busy == 0 && mode == "delete"))
     };
     let in_use = || Error::InUse { path: index.to_owned() };
-    let (connection, is_alone) = open().map_err(|error: rusqlite::Error| match error.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => in_use(),
-        _ => Error::Open { path: index.to_owned(), source: Box::new(error) },
+    let (connection, is_alone) = open().map_err(|error: rusqlite::Error| match alone::is_busy(&error) {
+        true => in_use(),
+        false => Error::Open { path: index.to_owned(), source: Box::new(error) },
     })?;
     if !is_alone {
         return Err(in_use());

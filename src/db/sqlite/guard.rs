@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
+use super::alone;
 use super::files::{DatabaseFiles, Difference, Log, LogRecord, Seen};
-use super::open;
 use crate::db::Error;
 use crate::telemetry::metrics;
 
@@ -137,7 +137,7 @@ impl IndexGuard {
         let copied = connection.busy_timeout(Duration::ZERO).and_then(|()| copy_log(&connection, "TRUNCATE"));
         if copied? == Copied::All {
             self.record.note(Log::Spent).map_err(|source| Error::Io { path: self.record.path(), source })?;
-            open::keep_log_on_close(&connection, false)?;
+            alone::keep_log_on_close(&connection, false)?;
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The index in an SQLite file.
 
 mod admin;
+mod alone;
 mod check;
 mod columns;
 mod copying;

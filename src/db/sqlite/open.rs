@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::files::{self, LogRecord};
+use super::alone::{self, keep_log_on_close};
+use super::files::{self, DatabaseFiles, LogRecord};
 use super::frozen;
 use super::limits::{BUSY_TIMEOUT, WAL_AUTOCHECKPOINT_PAGES};
 use super::{functions, schema};
@@ -37,12 +38,29 @@ pub(super) enum Access {
 
 /// Opens the index. A writer creates a missing index, and migrates one with an older schema.
 ///
+/// Another process may have the index for itself, and put another file in its place. So this does
+/// not wait with the file open. It opens the index again until it has the file that is at the path.
+///
 /// # Errors
 /// Fails with [`Error::Missing`] for a reader if there is no index. Fails with
 /// [`Error::NetworkFileSystem`], [`Error::NewerSchema`], [`Error::NotAnIndex`], [`Error::Damaged`],
 /// [`Error::DatabaseGone`], [`Error::ForeignLog`] and [`Error::LogGone`] as they say, and otherwise
 /// with the error of SQLite.
 pub(super) fn open(path: &Path, access: Access) -> Result<Connection, Error> {
+    let deadline = Instant::now() + BUSY_TIMEOUT;
+    let may_make = matches!(access, Access::Writer { .. }) && !path.exists();
+    loop {
+        let way = way_to_open(path, access, may_make)?;
+        if let Some(connection) = open_in(path, access, way, Instant::now() >= deadline)? {
+            return Ok(connection);
+        }
+        std::thread::sleep(BUSY_PAUSE);
+    }
+}
+
+/// Checks the files before SQLite sees them, and says how they are opened. A writer makes a missing
+/// index, if it may.
+fn way_to_open(path: &Path, access: Access, may_make: bool) -> Result<OpeningWay, Error> {
     let writer = matches!(access, Access::Writer { .. });
     if path.is_dir() {
         return Err(Error::IsADirectory { path: path.to_owned() });
@@ -53,7 +71,8 @@ pub(super) fn open(path: &Path, access: Access) -> Result<Connection, Error> {
     // This comes first, so that an index that is gone but has left its log is reported as that.
     files::refuse_misfits(path)?;
     let exists = path.try_exists().map_err(|source| Error::Io { path: path.to_owned(), source })?;
-    if !exists && !writer {
+    // A writer does not make the index anew if another process takes it away meanwhile.
+    if !exists && !may_make {
         return Err(Error::Missing { path: path.to_owned() });
     }
     // SQLite takes a file of one byte for an empty one, and a writer would make an index of it.
@@ -81,20 +100,41 @@ pub(super) fn open(path: &Path, access: Access) -> Result<Connection, Error> {
     if writer {
         files::make(path)?;
     }
+    Ok(way)
+}
 
+/// Opens the index. `None` if another process has it for itself, or puts another file in its place.
+/// That is an error in the last attempt.
+fn open_in(path: &Path, access: Access, way: OpeningWay, is_last: bool) -> Result<Option<Connection>, Error> {
+    let writer = matches!(access, Access::Writer { .. });
+    let again = |error| if is_last { Err(error) } else { Ok(None) };
+    let replaced = || again(Error::Replaced { path: path.to_owned() });
+    let files = DatabaseFiles::of(path);
     #[expect(clippy::disallowed_methods, reason = "this is the one place that opens the index")]
     let connection = Connection::open_with_flags(way.name(path), way.flags()).map_err(|source| name(path, source))?;
+    // The last to close an index checkpoints the log and removes it. That is left to the writer,
+    // which notes it: see `close`. It comes first, because the log may be that of another file.
+    keep_log_on_close(&connection, true).map_err(|source| name(path, source))?;
+    connection.busy_timeout(Duration::ZERO).map_err(|source| name(path, source))?;
     // Before any setting, so that the database of another program keeps its journal mode.
-    connection.busy_timeout(BUSY_TIMEOUT).map_err(|source| name(path, source))?;
-    if schema::is_foreign(&connection).map_err(|source| name(path, source))? {
-        return Err(Error::NotAnIndex { path: path.to_owned() });
+    let is_foreign = schema::is_foreign(&connection);
+    // The first query takes a lock. Nobody puts another file in the place of a locked one.
+    if files.check_database().is_err() {
+        return replaced();
     }
+    match is_foreign {
+        Err(error) if alone::is_busy(&error) => return again(name(path, error)),
+        Err(error) => return Err(name(path, error)),
+        Ok(true) => {
+            keep_log_on_close(&connection, false).map_err(|source| name(path, source))?;
+            return Err(Error::NotAnIndex { path: path.to_owned() });
+        }
+        Ok(false) => {}
+    }
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(|source| name(path, source))?;
     if way == OpeningWay::ReadWrite {
         files::tighten(path);
     }
-    // The last to close an index checkpoints the log and removes it. That is left to the writer,
-    // which notes it: see `close`.
-    keep_log_on_close(&connection, true).map_err(|source| name(path, source))?;
     if writer {
         LogRecord::of(path).claim().map_err(|source| Error::Io { path: files::lock_file(path), source })?;
     }
@@ -109,7 +149,8 @@ pub(super) fn open(path: &Path, access: Access) -> Result<Connection, Error> {
         // A reader never writes, whatever its SQL says.
         connection.pragma_update(None, "query_only", true).map_err(|source| name(path, source))?;
     }
-    Ok(connection)
+    // A file without a log is locked in its transactions only.
+    if files.check_database().is_err() { replaced() } else { Ok(Some(connection)) }
 }
 
 /// How the files of an index are opened.
@@ -182,11 +223,6 @@ fn is_permitted(path: &Path, wanted: Permission) -> bool {
 
 fn not_permitted(path: &Path, wanted: Permission) -> Error {
     Error::NotPermitted { path: path.to_owned(), wanted, user: rustix::process::geteuid().as_raw() }
-}
-
-/// Sets whether closing this connection leaves the log as it is, if it is the last connection.
-pub(super) fn keep_log_on_close(connection: &Connection, keep: bool) -> rusqlite::Result<()> {
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep).map(|_| ())
 }
 
 /// A connection that asks. If it is closed last and the log is not empty, it leaves the log to the
@@ -282,10 +318,7 @@ fn keep_log(connection: &Connection) -> rusqlite::Result<()> {
     let deadline = Instant::now() + BUSY_TIMEOUT;
     loop {
         match connection.pragma_update(None, "journal_mode", "WAL") {
-            Err(error)
-                if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy)
-                    && Instant::now() < deadline =>
-            {
+            Err(error) if alone::is_busy(&error) && Instant::now() < deadline => {
                 std::thread::sleep(BUSY_PAUSE);
             }
             result => return result,
@@ -295,10 +328,8 @@ fn keep_log(connection: &Connection) -> rusqlite::Result<()> {
 
 fn name(path: &Path, source: rusqlite::Error) -> Error {
     match source.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::NotADatabase) => Error::NotAnIndex { path: path.to_owned() },
-        Some(rusqlite::ErrorCode::DatabaseCorrupt) => {
-            Error::Damaged { path: path.to_owned(), detail: source.to_string() }
-        }
+        Some(ErrorCode::NotADatabase) => Error::NotAnIndex { path: path.to_owned() },
+        Some(ErrorCode::DatabaseCorrupt) => Error::Damaged { path: path.to_owned(), detail: source.to_string() },
         _ => Error::Open { path: path.to_owned(), source: Box::new(source) },
     }
 }

@@ -14,6 +14,7 @@ mod database;
 mod declared;
 mod echo;
 mod events;
+mod exchanged;
 mod export;
 mod faults;
 mod find;
