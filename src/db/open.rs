@@ -31,12 +31,15 @@ use crate::model::find::FindRequest;
 use crate::model::record::InstanceRecord;
 
 pub use super::sqlite::{
-    FrozenIndex, IndexHold, KeptStudies, SCHEMA_VERSION, WriterOptions, checksum_of, compact, freeze, frozen,
-    keep_studies, take_in, thaw,
+    FrozenIndex, IndexHold, KeptStudies, SCHEMA_VERSION, WriterOptions, check_mergeable, checksum_of, compact, freeze,
+    frozen, keep_studies, remove_index_files, take_in, thaw,
 };
 pub use index_files::IndexFiles;
 use index_path::wants_sqlite;
-pub use index_path::{copy_index, directory_beside, files_of, is_on_server, may_exist, only_file_of, shown_path};
+pub use index_path::{
+    copy_index, directory_beside, files_of, is_named_as_index, is_on_server, may_exist, only_file_of, place_in_folder,
+    shown_path,
+};
 
 /// Questions to an index, of one file, of several, or in a database.
 pub type Reader = Federation<IndexReader>;

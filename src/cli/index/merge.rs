@@ -5,6 +5,7 @@
 //! steps both have the studies. A folder answers with such studies once, so a kill at any moment
 //! changes no answer.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -17,7 +18,7 @@ use crate::cli::context::{Chattiness, Context};
 use crate::cli::output::{Grouped, Shown};
 use crate::config::Config;
 use crate::db::Admin as _;
-use crate::db::open::{IndexHold, Reader, take_in};
+use crate::db::open::{IndexHold, Reader, check_mergeable, place_in_folder, take_in};
 
 #[derive(Debug, Args)]
 pub(super) struct MergeArgs {
@@ -43,12 +44,19 @@ pub(super) fn run(arguments: &MergeArgs, context: &mut Context) -> anyhow::Resul
             bail!("{} cannot go into itself", Shown(other));
         }
     }
+    // Nothing is begun that would be refused. It is asked again when nobody can write the files.
+    for other in others {
+        check(into, other, [into, other], &config)?;
+    }
     for other in others {
         let studies = Grouped(Reader::open(other)?.status()?.studies);
         if *yes {
-            let aside = merge(&of_into, other, &config)?;
+            let (aside, left) = merge(into, other, &config)?;
             context.output.line(format_args!("{}: {studies} studies went to {}", Shown(other), Shown(into)))?;
             context.output.line(format_args!("the former files are {} and {}", Shown(&aside[0]), Shown(&aside[1])))?;
+            for what in left {
+                context.output.line(format_args!("{} keeps for itself: {what}", Shown(&aside[1])))?;
+            }
         } else {
             context.output.line(format_args!("{}: {studies} studies would go to {}", Shown(other), Shown(into)))?;
         }
@@ -59,22 +67,45 @@ pub(super) fn run(arguments: &MergeArgs, context: &mut Context) -> anyhow::Resul
     Ok(Exit::Done)
 }
 
-/// Merges two index files. Returns where both are afterwards, as they were.
-fn merge(into: &Path, other: &Path, config: &Config) -> anyhow::Result<[PathBuf; 2]> {
-    let other = other.canonicalize().with_context(|| format!("cannot find {}", other.display()))?;
-    let (hold, hold_other) = (IndexHold::take(into)?, IndexHold::take(&other)?);
-    let (merged, taken) = (PartInWork::beside(into, ".merging")?, PartInWork::beside(&other, ".merging")?);
+/// Refuses to merge two files, or copies of them, if something would be lost. Returns what the other
+/// one keeps for itself.
+fn check(
+    into: &Path,
+    other: &Path,
+    [into_now, other_now]: [&Path; 2],
+    config: &Config,
+) -> anyhow::Result<Vec<&'static str>> {
+    check_mergeable(into_now, other_now, &config.scan_writer_options())
+        .with_context(|| format!("cannot take {} into {}; nothing was changed", other.display(), into.display()))
+}
+
+/// Merges two index files. Returns where both are afterwards, as they were, and what the other one
+/// keeps for itself.
+fn merge(into: &Path, other: &Path, config: &Config) -> anyhow::Result<([PathBuf; 2], Vec<&'static str>)> {
+    let real = |path: &Path| path.canonicalize().with_context(|| format!("cannot find {}", path.display()));
+    let (file, file_of_other) = (real(into)?, real(other)?);
+    let (hold, hold_other) = (IndexHold::take(&file)?, IndexHold::take(&file_of_other)?);
+    let (merged, taken) = (PartInWork::beside(&file, ".merging")?, PartInWork::beside(&file_of_other, ".merging")?);
     hold.copy_to(&merged.copy)?;
     hold_other.copy_to(&taken.copy)?;
-    let before = AllAnswers::of(&[merged.copy.clone(), taken.copy.clone()])?;
+    let left = check(into, other, [&merged.copy, &taken.copy], config)?;
+    // A folder asks its files in this order, and the first one that has a study gives its values.
+    let mut both = [(into, &merged.copy), (other, &taken.copy)];
+    both.sort_by_key(|(path, _)| place_in_folder(path));
+    let before = AllAnswers::of(&both.map(|(_, copy)| copy.clone()))?;
     take_in(&merged.copy, &taken.copy, config.scan_writer_options())
         .with_context(|| format!("cannot take in {}", other.display()))?;
     merged.compact()?;
     if AllAnswers::of(std::slice::from_ref(&merged.compact))? != before {
-        bail!("one index cannot answer as {} and {} do together; nothing was changed", Shown(into), Shown(&other));
+        bail!("one index cannot answer as {} and {} do together; nothing was changed", Shown(into), Shown(other));
     }
     let suffix = set_aside_suffix();
-    let aside = hold.replace_with(&merged.compact, &suffix)?.with_context(|| format!("{} is gone", into.display()))?;
-    let aside_other = hold_other.rename_aside(&suffix)?.with_context(|| format!("{} is gone", other.display()))?;
-    Ok([aside, aside_other])
+    let is_gone = |path: &Path| format!("{} is gone", path.display());
+    let aside = hold.replace_with(&merged.compact, &suffix)?.with_context(|| is_gone(into))?;
+    // A link that leads nowhere would be an error of the folder, so it goes first.
+    if other.is_symlink() {
+        fs::remove_file(other).with_context(|| format!("cannot remove the link {}", other.display()))?;
+    }
+    let aside_other = hold_other.rename_aside(&suffix)?.with_context(|| is_gone(other))?;
+    Ok(([aside, aside_other], left))
 }

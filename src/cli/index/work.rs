@@ -1,13 +1,12 @@
 //! What a split and a merge of index files have in common.
 
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
 use anyhow::bail;
 
 use crate::cli::output::Shown;
 use crate::db::Error;
-use crate::db::open::{compact, frozen};
+use crate::db::open::{compact, frozen, remove_index_files};
 use crate::files::with_suffix;
 use crate::model::calendar::moment_text;
 use crate::model::clock::Clock;
@@ -37,7 +36,7 @@ pub(super) struct PartInWork {
 
 impl PartInWork {
     /// Names the files, and removes those that a killed command left.
-    pub(super) fn beside(index: &Path, suffix: &str) -> io::Result<Self> {
+    pub(super) fn beside(index: &Path, suffix: &str) -> Result<Self, Error> {
         let part = Self { copy: with_suffix(index, suffix), compact: with_suffix(index, &format!("{suffix}-compact")) };
         part.remove()?;
         Ok(part)
@@ -48,14 +47,9 @@ impl PartInWork {
         compact(&self.copy, &self.compact)
     }
 
-    fn remove(&self) -> io::Result<()> {
+    fn remove(&self) -> Result<(), Error> {
         for path in [&self.copy, &self.compact] {
-            for suffix in ["", "-wal", "-shm", "-turn"] {
-                match fs::remove_file(with_suffix(path, suffix)) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => {}
-                }
-            }
+            remove_index_files(path)?;
         }
         Ok(())
     }

@@ -39,14 +39,22 @@ pub fn files_of(index: &Path) -> Result<Vec<PathBuf>, Error> {
     }
     // Whoever opens it hears that it is gone. Its log has what was acknowledged.
     files.extend(left_over.into_iter().filter(|path| !path.is_symlink() && sqlite::is_gone_with_commits(path)));
-    files.sort_by_key(|path| (path.file_name() != Some(OsStr::new(MAIN_FILE)), path.clone()));
+    files.sort_by_key(|path| place_in_folder(path));
     if files.is_empty() {
         return Err(Error::IsADirectory { path: index.to_owned() });
     }
     Ok(files)
 }
 
-fn is_named_as_index(path: &Path) -> bool {
+/// What the files of a folder are sorted by. The first one that has a study answers with its values.
+#[must_use]
+pub fn place_in_folder(file: &Path) -> (bool, PathBuf) {
+    (file.file_name() != Some(OsStr::new(MAIN_FILE)), file.to_owned())
+}
+
+/// Whether a folder takes a file of this name for an index.
+#[must_use]
+pub fn is_named_as_index(path: &Path) -> bool {
     path.extension() == Some(OsStr::new("db"))
 }
 

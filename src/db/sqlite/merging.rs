@@ -3,10 +3,12 @@
 use std::path::Path;
 
 use super::open::ReadConnection;
+use super::pieces::SoughtRows;
 use super::reader::SqliteReader;
+use super::write::{has_removed_of, last_change};
 use super::writer::{SqliteWriter, SqliteWriterHandle, WriterOptions};
 use crate::db::federated::FederatedPart as _;
-use crate::db::{Durability, Error};
+use crate::db::{Durability, Error, EventRecording};
 
 /// Studies that are taken in one transaction. Larger: the log grows, and the caches with it.
 /// Smaller: more transactions.
@@ -15,25 +17,86 @@ const STUDIES_IN_BATCH: usize = 200;
 /// Memory for pages of the file that is read, in bytes.
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 
-/// Has a copy of an index take in all that a copy of another one has. Nobody else may have them
-/// open.
+/// What neither file may have: it would be lost, or tell programs of studies that did not change.
+/// In words, its table, and which rows say that it is there.
+const NOT_IN_EITHER: [SoughtRows; 1] = [(
+    "studies whose events are still to come",
+    "event_cursor",
+    "EXISTS (SELECT 1 FROM instance_group h WHERE h.change > event_cursor.change)",
+)];
+
+/// What the file that goes into the other one may not have.
+const NOT_IN_OTHER: [SoughtRows; 5] = [
+    ("items of a worklist", "worklist_item", "true"),
+    ("performed procedure steps that have not ended", "performed_step", "status = 'IN PROGRESS'"),
+    ("events that a receiver waits for", "event_waiting", "is_dead = 0"),
+    ("events that a receiver waits for", "event", "id > (SELECT min(position) FROM event_receiver)"),
+    ("the mark of an arrival journal", "arrival_journal", "true"),
+];
+
+/// What a merge leaves in the file that goes into the other one. No query is answered with it.
+const LEFT_BEHIND: [SoughtRows; 7] = [
+    ("events that were told", "event", "true"),
+    ("events that no receiver took", "event_waiting", "is_dead = 1"),
+    ("what watched directories had last", "watch", "true"),
+    ("corrections that were undone", "correction", "undone_ms IS NOT NULL"),
+    ("what could not become an item of a worklist", "worklist_problem", "true"),
+    ("performed procedure steps that have ended", "performed_step", "status <> 'IN PROGRESS'"),
+    ("scans without an instance", "scan", "NOT EXISTS (SELECT 1 FROM arrival a WHERE a.scan = scan.id)"),
+];
+
+/// Refuses to merge two files if something would be lost that is not only history. Returns what the
+/// other file keeps for itself, in words.
+///
+/// # Errors
+/// [`Error::NotMergeable`], and that of the files.
+pub fn check_mergeable(into: &Path, other: &Path, options: &WriterOptions) -> Result<Vec<&'static str>, Error> {
+    let mut readers = [SqliteReader::open(into)?, SqliteReader::open(other)?];
+    let refuse = |what: &'static str| Err(Error::NotMergeable { what });
+    for reader in &mut readers {
+        if let Some(what) = reader.found(&NOT_IN_EITHER)?.first() {
+            return refuse(what);
+        }
+        let sql = "SELECT EXISTS (SELECT 1 FROM instance_group WHERE declared_set NOT IN ('', ?1))";
+        if reader.connection.query_row(sql, [options.declared.mark()], |row| row.get(0))? {
+            return refuse("values of other declared attributes than the configuration has");
+        }
+    }
+    let [ours, theirs] = &mut readers;
+    if let Some(what) = theirs.found(&NOT_IN_OTHER)?.first() {
+        return refuse(what);
+    }
+    if rules_of(ours)? != rules_of(theirs)? {
+        return refuse("corrections that the other file does not have");
+    }
+    if has_removed_of(&ours.connection, &theirs.connection)? || has_removed_of(&theirs.connection, &ours.connection)? {
+        return refuse("instances that were removed from the other file");
+    }
+    theirs.found(&LEFT_BEHIND)
+}
+
+/// The corrections that hold.
+fn rules_of(reader: &mut SqliteReader) -> Result<Vec<impl PartialEq + use<>>, Error> {
+    let held = reader.corrections()?.into_iter().filter(|rule| rule.undone_ms.is_none());
+    Ok(held.map(|rule| (rule.keys, rule.values)).collect())
+}
+
+/// Has a copy of an index take in all that a copy of another one has, apart from what
+/// [`check_mergeable`] names. Nobody else may have them open.
 ///
 /// Instances keep their arrivals. Their change numbers are new, as the numbers of the other file
-/// mean nothing here.
+/// mean nothing here. No event tells of them.
 ///
 /// *Durability*: the copy is not durable, and after a kill it is incomplete.
 ///
 /// # Errors
-/// [`Error::NotMergeable`] if the other file has what cannot be taken in, and that of the files.
+/// That of the files.
 pub fn take_in(copy: &Path, other: &Path, options: WriterOptions) -> Result<(), Error> {
-    let options = WriterOptions { durability: Durability::Normal, ..options };
+    let options = WriterOptions { durability: Durability::Normal, recording: EventRecording::Off, ..options };
     // It gets the tables that came after it was made.
     SqliteWriter::open(other, options.clone())?.close()?;
-    let mut reader = SqliteReader::open(other)?;
-    refuse_what_stays(&mut reader, &mut SqliteReader::open(copy)?)?;
     let mut studies = Vec::new();
-    reader.each_study(None, &mut |row, uid| studies.push((row, uid.to_owned())))?;
-    drop(reader);
+    SqliteReader::open(other)?.each_study(None, &mut |row, uid| studies.push((row, uid.to_owned())))?;
     // In the order of their arrival, which is that of answers of one day.
     studies.sort();
     let writer = SqliteWriter::open(copy, options)?;
@@ -44,24 +107,6 @@ pub fn take_in(copy: &Path, other: &Path, options: WriterOptions) -> Result<(), 
     handle.take_notes(other)?;
     drop(handle);
     writer.close()
-}
-
-/// Refuses corrections that only one of the files has, because they would change answers, and items
-/// of a worklist.
-fn refuse_what_stays(other: &mut SqliteReader, ours: &mut SqliteReader) -> Result<(), Error> {
-    let rules = |reader: &mut SqliteReader| -> Result<Vec<_>, Error> {
-        let held = reader.corrections()?.into_iter().filter(|rule| rule.undone_ms.is_none());
-        Ok(held.map(|rule| (rule.keys, rule.values)).collect())
-    };
-    if rules(other)? != rules(ours)? {
-        return Err(Error::NotMergeable { what: "corrections that the other file does not have" });
-    }
-    let has_items: bool =
-        other.connection.query_row("SELECT EXISTS (SELECT 1 FROM worklist_item)", [], |row| row.get(0))?;
-    match has_items {
-        true => Err(Error::NotMergeable { what: "items of a worklist" }),
-        false => Ok(()),
-    }
 }
 
 impl SqliteWriterHandle {
@@ -79,7 +124,10 @@ impl SqliteWriterHandle {
         let connection = ReadConnection::open_copy(other, CACHE_BYTES)?;
         self.maintain(move |batch| {
             let mut other = batch.other(&connection)?;
-            batch.take_notes(&mut other)
+            batch.take_notes(&mut other)?;
+            let told = last_change(batch.connection())?;
+            batch.connection().execute("UPDATE event_cursor SET change = ?1", [told])?;
+            Ok(())
         })
     }
 }

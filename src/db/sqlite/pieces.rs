@@ -14,8 +14,11 @@ use crate::db::pieces::{OnPiece, PieceOutlet};
 use crate::db::{Arrivals, Error};
 use crate::files::{parent_of, rename_without_replacing, sync_directory, with_suffix};
 
-/// What a copy in another engine lacks: in words, its table, and which rows say that it is there.
-const LEFT_BEHIND: [(&str, &str, &str); 6] = [
+/// What an index may have: in words, its table, and which rows say that it is there.
+pub(super) type SoughtRows = (&'static str, &'static str, &'static str);
+
+/// What a copy in another engine lacks.
+const LEFT_BEHIND: [SoughtRows; 6] = [
     ("who sent objects and when", "arrival", "true"),
     ("the worklist", "worklist_item", "true"),
     ("performed procedure steps", "performed_step", "true"),
@@ -25,7 +28,7 @@ const LEFT_BEHIND: [(&str, &str, &str); 6] = [
 ];
 
 /// What a copy must not lack: without it, queries or scans would say something else.
-const REFUSED: [(&str, &str, &str); 2] =
+const REFUSED: [SoughtRows; 2] =
     [("corrections that hold", "correction", "undone_ms IS NULL"), ("removed instances", "removed_instance", "true")];
 
 impl SqliteReader {
@@ -48,7 +51,7 @@ impl SqliteReader {
     }
 
     /// Which of these the index has. An older index lacks some tables.
-    fn found(&self, sought: &[(&'static str, &str, &str)]) -> Result<Vec<&'static str>, Error> {
+    pub(super) fn found(&self, sought: &[SoughtRows]) -> Result<Vec<&'static str>, Error> {
         let mut found = Vec::new();
         for (what, table, rows) in sought {
             let sql = format!("SELECT EXISTS (SELECT 1 FROM {table} WHERE {rows})");
@@ -77,7 +80,7 @@ impl SqliteCopy {
             return Err(Error::HasContent { path: path.to_owned() });
         }
         let part = with_suffix(path, ".copying");
-        remove_index(&part)?;
+        remove_index_files(&part)?;
         Ok(Self { writer: SqliteWriter::open(&part, options)?, part, path: path.to_owned() })
     }
 
@@ -101,12 +104,15 @@ impl SqliteCopy {
         let failed = |source| Error::Io { path: self.path.clone(), source };
         rename_without_replacing(&self.part, &self.path).map_err(failed)?;
         sync_directory(parent_of(&self.path)).map_err(failed)?;
-        remove_index(&self.part)
+        remove_index_files(&self.part)
     }
 }
 
 /// Removes an index file and what is beside it.
-fn remove_index(path: &Path) -> Result<(), Error> {
+///
+/// # Errors
+/// If a file is there and cannot be removed.
+pub fn remove_index_files(path: &Path) -> Result<(), Error> {
     for suffix in ["", "-wal", "-shm", "-turn"] {
         let path = with_suffix(path, suffix);
         match fs::remove_file(&path) {

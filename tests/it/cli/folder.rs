@@ -11,7 +11,7 @@ use crate::util::scripted::DataSet;
 use crate::util::{objects, peers};
 
 /// Two index files in a folder, each of a scan of its own.
-fn folder() -> Place {
+pub(super) fn folder() -> Place {
     let place = Place::new();
     fs::create_dir(place.path("folder")).unwrap();
     for (tree, file) in [("one", "main.db"), ("two", "cold.db")] {
@@ -41,7 +41,7 @@ fn commands_that_ask_see_all_of_its_files() {
 }
 
 /// All that the folder answers, with the paths of the objects.
-fn answers(place: &Place) -> Vec<String> {
+pub(super) fn answers(place: &Place) -> Vec<String> {
     let level = |level| place.run(["export", "--index", "folder", "--level", level, "--format", "ndjson"]).expect(0);
     let all = ["PATIENT", "STUDY", "SERIES", "IMAGE"].map(|name| level(name).stdout).concat();
     let mut lines: Vec<_> = all.lines().map(str::to_owned).collect();
@@ -49,7 +49,7 @@ fn answers(place: &Place) -> Vec<String> {
     lines
 }
 
-fn instances_of_files(place: &Place) -> Vec<(String, u64)> {
+pub(super) fn instances_of_files(place: &Place) -> Vec<(String, u64)> {
     let listed = place.run(["index", "list", "--index", "folder", "--json"]).expect(0).json();
     let name = |file: &serde_json::Value| file["index"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
     listed.iter().map(|file| (name(file), file["instances"].as_u64().unwrap())).collect()
@@ -73,10 +73,15 @@ fn a_file_is_split_and_all_answers_stay() {
     let in_files = |names: [(&str, u64); 3]| names.map(|(name, count)| (name.to_owned(), count)).to_vec();
     let parted = in_files([("main.db", 3), ("cold.db", 6), ("new.db", 3)]);
     assert_eq!((answers(&place), instances_of_files(&place)), (before.clone(), parted.clone()));
-    // After a kill before the last step, both files have the study. It is answered once.
+    // Where the former file is put back, both files have the study. It is answered once.
     let former = Path::new(done.split("the former index is ").nth(1).unwrap().trim());
     fs::rename(former, place.path("folder/main.db")).unwrap();
     assert_eq!(instances_of_files(&place), in_files([("main.db", 6), ("cold.db", 6), ("new.db", 3)]));
+    assert_eq!(answers(&place), before);
+    // Each of them may have learned something since, so this is no split that was begun.
+    let refused = split_it().expect(2).stderr;
+    assert!(refused.contains("changed since") && refused.contains("index merge --into"), "{refused}");
+    place.run(["index", "merge", "--into", "folder/main.db", "folder/new.db", "--yes"]).expect(0);
     assert_eq!(answers(&place), before);
     split_it().expect(0);
     assert_eq!((answers(&place), instances_of_files(&place)), (before, parted));
@@ -101,6 +106,10 @@ fn a_split_that_cannot_be_is_refused() {
     );
     assert!(refused(["folder/main.db", "--into", "folder/x.db", "StudyDate="]).contains("all studies match"));
     assert!(refused(["folder/main.db", "--into", "folder/x", "StudyInstanceUID=1.2.0"]).contains("end in .db"));
+    // The folder would not answer with it.
+    fs::create_dir(place.path("elsewhere")).unwrap();
+    let into = |into| refused(["folder/main.db", "--into", into, "StudyInstanceUID=1.2.0"]);
+    assert!(into("folder/new").contains("end in .db") && into("elsewhere/new.db").contains("not in the folder"));
     assert!(refused(["folder/no.db", "--into", "folder/x.db", "StudyDate="]).contains("no index file"));
     let node = Node::start(&place, &["--index", "folder"]);
     assert!(refused(["folder/main.db", "--into", "folder/x.db", "StudyInstanceUID=1.2.0"]).contains("in use"));

@@ -52,7 +52,7 @@ fn query(node: &Node) -> u16 {
 }
 
 /// Runs a statement in the sqlite3 shell.
-fn sqlite(index: &std::path::Path, sql: &str) -> String {
+pub(super) fn sqlite(index: &std::path::Path, sql: &str) -> String {
     let output = Command::new("sqlite3").arg(index).arg(sql).output().expect("sqlite3 is installed by scripts/peers");
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap()

@@ -29,6 +29,7 @@ mod messages;
 mod metadata;
 mod monitoring;
 mod moved;
+mod parted;
 mod peer;
 mod permissions;
 mod privacy;

@@ -47,3 +47,4 @@ pub(super) use journaled::JournalMark;
 pub(super) use migration::from_version_1;
 pub(super) use origins::last_change;
 pub(super) use pieces::each_piece;
+pub(super) use taking::has_removed_of;

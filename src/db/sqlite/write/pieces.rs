@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, Row, params};
 
-use super::super::packing::UidSuffix;
 use super::super::sql_values::{path_from_sql, place_from_number, to_u64};
 use super::super::status::watches;
 use super::asserted_values::record_of_text;
@@ -75,7 +74,7 @@ fn instances(connection: &Connection, outlet: &mut PieceOutlet<'_>) -> std::resu
     let sql = "SELECT h.id FROM instance_group h JOIN study_series e ON e.id = h.series ORDER BY e.study, e.id, h.id";
     let groups: Vec<i64> = connection.prepare(sql)?.query_map([], |row| row.get(0))?.collect::<Result<_>>()?;
     for group in groups {
-        for uid in uids_of(&mut tables, group)? {
+        for uid in tables.uids_of_group(group)? {
             add_instance(&mut tables, &uid, &mut outlet.piece)?;
             outlet.added()?;
         }
@@ -84,18 +83,6 @@ fn instances(connection: &Connection, outlet: &mut PieceOutlet<'_>) -> std::resu
         }
     }
     Ok(())
-}
-
-fn uids_of(tables: &mut Tables<'_>, group: i64) -> Result<Vec<String>> {
-    let Some(group) = tables.groups.by_id(group)? else { return Ok(Vec::new()) };
-    let sql = "SELECT uid_suffix FROM instance WHERE instance_group = ?1 ORDER BY uid_suffix";
-    let mut statement = tables.connection.prepare_cached(sql)?;
-    let uids = statement.query_map([group.id], |row| {
-        let mut uid = String::new();
-        UidSuffix::unpack(row.get_ref(0)?, &group.uid_prefix, &mut uid)?;
-        Ok(uid)
-    })?;
-    uids.collect()
 }
 
 fn add_instance(tables: &mut Tables<'_>, uid: &str, piece: &mut Contents) -> Result<()> {

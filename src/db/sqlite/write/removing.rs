@@ -48,11 +48,11 @@ impl Tables<'_> {
             .collect()
     }
 
-    /// The SOP Instance UIDs of an instance group.
+    /// The SOP Instance UIDs of an instance group, in one order for each index.
     pub(super) fn uids_of_group(&mut self, group: i64) -> Result<Vec<String>> {
         let Some(group) = self.groups.by_id(group)? else { return Ok(Vec::new()) };
         self.connection
-            .prepare_cached("SELECT uid_suffix FROM instance WHERE instance_group = ?1")?
+            .prepare_cached("SELECT uid_suffix FROM instance WHERE instance_group = ?1 ORDER BY uid_suffix")?
             .query_map([group.id], |row| {
                 let mut uid = String::new();
                 UidSuffix::unpack(row.get_ref(0)?, &group.uid_prefix, &mut uid)?;

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, params, params_from_iter};
@@ -11,6 +12,9 @@ use super::super::sql_values::{path_from_sql, place_from_number};
 use super::asserted_values::record_of_text;
 use super::rows::{File, InstanceRow, NewInstance, Result};
 use super::tables::Tables;
+use crate::db::EventRecording;
+use crate::model::clock::Clock;
+use crate::model::declared::DeclaredSet;
 use crate::model::location::Place;
 use crate::model::record::InstanceRecord;
 
@@ -40,6 +44,23 @@ impl<'o> OtherIndex<'o> {
     }
 }
 
+/// Whether an index file has instances that were removed from another one.
+pub(in super::super) fn has_removed_of(connection: &Connection, other: &Connection) -> Result<bool> {
+    if !other.table_exists(None, "removed_instance")? {
+        return Ok(false);
+    }
+    let declared = Arc::clone(DeclaredSet::none());
+    let mut tables = Tables::new(connection, Clock::System, declared, EventRecording::Off)?;
+    let mut removed = other.prepare("SELECT sop_instance_uid FROM removed_instance")?;
+    let mut rows = removed.query([])?;
+    while let Some(row) = rows.next()? {
+        if tables.find_instance(row.get_ref(0)?.as_str()?)?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 impl Tables<'_> {
     /// Takes a study in. What is here already stays the first location of its instance.
     pub(super) fn take_study(&mut self, other: &mut OtherIndex<'_>, study_instance_uid: &str) -> Result<()> {
@@ -60,26 +81,23 @@ impl Tables<'_> {
         let arrival = theirs.instance_group.arrival.map(|arrival| self.arrival_of(other, arrival)).transpose()?;
         self.origins.set_arrival(arrival);
         let uid = theirs.uid();
-        // An instance that another file still has is there, although it was removed here.
-        if self.removals.has(&uid)? {
-            self.removals.lift(&uid, None)?;
-        }
         match self.find_instance(&uid)? {
             None => drop(self.insert_instance(&NewInstance::alone(&record, first))?),
-            Some(ours) => self.take_file(&ours, &record, &first)?,
+            Some(ours) => self.take_file(&ours, &record, &first, false)?,
         }
         for copy in other.tables.copies.of(theirs)? {
             let Some(ours) = self.find_instance(&uid)? else { return Ok(()) };
             let own = copy.record.as_deref().map(record_of_text).transpose()?;
             let (_, directory) = self.directory_of(other, copy.directory)?;
             let file = File { directory, name: &copy.file_name, ..copy.as_first() };
-            self.take_file(&ours, own.as_ref().unwrap_or(&record), &file)?;
+            // Only its bytes may tell that it differs. The index does not keep them.
+            self.take_file(&ours, own.as_ref().unwrap_or(&record), &file, copy.differs)?;
         }
         Ok(())
     }
 
-    /// Takes a file of an instance that is here.
-    fn take_file(&mut self, ours: &InstanceRow, record: &InstanceRecord, file: &File<'_>) -> Result<()> {
+    /// Takes a file of an instance that is here. It may be known to differ from others of it.
+    fn take_file(&mut self, ours: &InstanceRow, record: &InstanceRecord, file: &File<'_>, differs: bool) -> Result<()> {
         let is_known =
             ours.lies_at(file.directory, file.name) || self.copies.instance_at(file.directory, file.name)?.is_some();
         if is_known {
@@ -89,11 +107,11 @@ impl Tables<'_> {
         let first_place = self.files.place_of(ours.instance_group.directory)?;
         match (is_without_object(first_place), is_without_object(file.place)) {
             (true, true) => {}
-            (true, false) => drop(self.supersede(ours, record, file, false)?),
+            (true, false) => drop(self.supersede(ours, record, file, differs)?),
             (false, _) => {
                 let uid = std::ffi::OsString::from(ours.uid());
                 let name = if is_without_object(file.place) { &uid } else { file.name };
-                self.insert_copy(ours, record, &File { name, ..*file }, false)?;
+                self.insert_copy(ours, record, &File { name, ..*file }, differs)?;
             }
         }
         Ok(())
