@@ -128,7 +128,7 @@ impl TestNode {
             let file =
                 opened.unwrap_or_else(|| ArrivalJournal::create(&objects.journal(), journal_bytes, &id).unwrap());
             assert!(file.groups().next().is_none(), "only the program stores again what a crash left");
-            Arc::new(Journal::start(file, 1 << 20, (objects, &writer.handle())).unwrap())
+            Arc::new(Journal::start(file, 256 << 10, (objects, &writer.handle())).unwrap())
         });
         let storage = Storage {
             objects,
