@@ -72,6 +72,8 @@ pub(super) fn begin_copy(connection: &mut ServerConnection, address: &PostgresAd
         Some(UNFINISHED_COPY) => {
             connection.run(&format!("TRUNCATE {COPIED_TABLES}; UPDATE dcmdex_index SET index_id = NULL"))
         }
+        // A node that connects later meets the version.
+        Some(POSTGRES_SCHEMA_VERSION) if is_used(connection)? => Err(Error::InUse { path }.into()),
         Some(POSTGRES_SCHEMA_VERSION) if is_empty(connection)? => {
             connection.run(&format!("UPDATE dcmdex_index SET schema_version = {UNFINISHED_COPY}"))
         }
@@ -86,6 +88,13 @@ const COPIED_TABLES: &str = "writer_slot, directory, study, study_patient, shelf
 fn is_empty(connection: &mut ServerConnection) -> Result<bool, ServerFailure> {
     let sql = "SELECT NOT EXISTS (SELECT FROM directory) AND NOT EXISTS (SELECT FROM scan) AND index_id IS NULL \
                FROM dcmdex_index";
+    Ok(connection.query_one(sql, &[])?.try_get(0)?)
+}
+
+/// Whether another program of this name is connected to the database.
+fn is_used(connection: &mut ServerConnection) -> Result<bool, ServerFailure> {
+    let sql = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() \
+               AND pid <> pg_backend_pid() AND application_name = current_setting('application_name'))";
     Ok(connection.query_one(sql, &[])?.try_get(0)?)
 }
 

@@ -107,6 +107,20 @@ fn an_index_moves_from_a_file_to_a_database_and_back() {
     assert!(refused.contains("there is something at back.db"), "{refused}");
 }
 
+#[test]
+fn no_index_is_copied_into_the_empty_one_of_a_node_that_runs() {
+    let (place, index) = trees();
+    place.run(["scan", "--index", "one.db", "one"]).expect(0);
+    let node = Node::start(&place, &["--index", &index, "--metadata-only"]);
+    let refused = place.run(["copy-index", "one.db", &index]).expect(2).stderr;
+    assert!(refused.contains("in use"), "{refused}");
+    let mut peer = associated(&node);
+    assert_eq!(store(&mut peer, 0, 1000), SUCCESS);
+    peer.release();
+    assert_eq!(node.stop(Signal::TERM).0, Some(0));
+    assert_eq!(count(&place, &index, "IMAGE"), 1);
+}
+
 /// Asks for studies. Returns the status of the first response.
 fn find_status(peer: &mut ScriptedPeer) -> u16 {
     let asked = DataSet::default().text(0x0008, 0x0052, "STUDY").uid(0x0020, 0x000D, "");
