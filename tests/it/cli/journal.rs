@@ -39,6 +39,7 @@ impl Unsettled {
         let node = TestNode::with(|settings| {
             settings.directory = directory;
             settings.policy = ReceivePolicy { duplicates, ..ReceivePolicy::default() };
+            settings.journal_object = 1 << 20;
         });
         let journal = node.storage().canonicalize().unwrap().join(".journal");
         let fail_point = format!("journal settle {}", journal.display());

@@ -48,6 +48,8 @@ pub(crate) struct Settings {
     pub(crate) keep: Keep,
     /// Bytes of the arrival journal. 0: there is none.
     pub(crate) journal_bytes: u64,
+    /// Bytes of the largest object that goes into it.
+    pub(crate) journal_object: usize,
     pub(crate) policy: ReceivePolicy,
     pub(crate) writer: WriterOptions,
     pub(crate) query: qr::Options,
@@ -98,6 +100,7 @@ impl TestNode {
             tls: None,
             keep: Keep::Objects,
             journal_bytes: 4 << 20,
+            journal_object: 256 << 10,
             policy: ReceivePolicy::default(),
             writer: WriterOptions::default(),
             query: qr::Options::default(),
@@ -110,7 +113,7 @@ impl TestNode {
         };
         change(&mut settings);
         let Settings { options, peers, tls, keep, journal_bytes, policy, writer, query, retrieve, .. } = settings;
-        let Settings { commitment, worklist, blocking_threads, directory, storage, .. } = settings;
+        let Settings { commitment, worklist, blocking_threads, directory, storage, journal_object, .. } = settings;
         let writer = WriterOptions { declared: Arc::clone(&query.declared), ..writer };
         let writer = Writer::open(&directory.path().join("index.db"), writer).unwrap();
         let objects = match keep {
@@ -128,7 +131,7 @@ impl TestNode {
             let file =
                 opened.unwrap_or_else(|| ArrivalJournal::create(&objects.journal(), journal_bytes, &id).unwrap());
             assert!(file.groups().next().is_none(), "only the program stores again what a crash left");
-            Arc::new(Journal::start(file, 256 << 10, (objects, &writer.handle())).unwrap())
+            Arc::new(Journal::start(file, journal_object, (objects, &writer.handle())).unwrap())
         });
         let storage = Storage {
             objects,
