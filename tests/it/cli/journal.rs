@@ -208,18 +208,25 @@ fn of_different_objects_of_an_instance_the_same_are_there_after_a_power_cut() {
     }
 }
 
+/// A node crashes after one object has replaced another, and is started again. Only the object that
+/// replaced the other must be there.
+fn assert_replaced_after_crash(lose: impl FnOnce(&Path, &Path)) -> Place {
+    let mut node = Unsettled::start(DuplicatePolicy::Replace);
+    assert_eq!(node.store(1, 100), SUCCESS);
+    // The row of the first one is on the disk, and that of the second one may be.
+    node.remember_rows();
+    assert_eq!(node.store(1, 200), SUCCESS);
+    let place = node.crash("duplicates = \"replace\"", lose);
+    start_once(&place);
+    assert_eq!(kept(&place.path("objects")), BTreeSet::from([(1, 200)]));
+    assert_eq!(indexed(&place), [uid(1)]);
+    place
+}
+
 #[test]
 fn what_replaced_an_older_object_is_there_after_a_power_cut() {
     for lose in [|_: &Path, _: &Path| {}, lose_rows] {
-        let mut node = Unsettled::start(DuplicatePolicy::Replace);
-        assert_eq!(node.store(1, 100), SUCCESS);
-        // The row of the first one is on the disk, and that of the second one may be.
-        node.remember_rows();
-        assert_eq!(node.store(1, 200), SUCCESS);
-        let place = node.crash("duplicates = \"replace\"", lose);
-        start_once(&place);
-        assert_eq!(kept(&place.path("objects")), BTreeSet::from([(1, 200)]));
-        assert_eq!(indexed(&place), [uid(1)]);
+        assert_replaced_after_crash(lose);
     }
 }
 
@@ -233,15 +240,8 @@ fn a_power_cut_that_takes_back_a_removal_leaves_no_file_that_the_index_does_not_
         fs::copy(second(left), first).unwrap();
     };
     for lose in [&first_again as &dyn Fn(&Path, &Path), &lose_rows] {
-        let mut node = Unsettled::start(DuplicatePolicy::Replace);
-        assert_eq!(node.store(1, 100), SUCCESS);
-        node.remember_rows();
-        assert_eq!(node.store(1, 200), SUCCESS);
-        let place = node.crash("duplicates = \"replace\"", lose);
-        start_once(&place);
-        assert_eq!(kept(&place.path("objects")), BTreeSet::from([(1, 200)]));
+        let place = assert_replaced_after_crash(lose);
         assert_eq!(files(&place.path("objects")), 1);
-        assert_eq!(indexed(&place), [uid(1)]);
     }
 }
 
