@@ -4,7 +4,6 @@
 //! and its checksum. As long as that is there, the index is opened read-only and immutable: SQLite
 //! takes no locks and makes no files.
 
-use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -17,7 +16,7 @@ use serde_json::{Value, json};
 use super::files::{self, DatabaseFiles, Log, LogRecord};
 use super::{alone, functions, schema};
 use crate::db::Error;
-use crate::files::{FILE_MODE, UnfinishedFile, replace};
+use crate::files::{FILE_MODE, UnfinishedFile, replace, with_suffix};
 use crate::model::checksum::{Checksum, ChecksumBuilder};
 
 /// Bytes that are read at a time for a checksum.
@@ -39,12 +38,6 @@ pub struct FrozenIndex {
 pub(in crate::db) fn note_of(given: &Path) -> PathBuf {
     let index = fs::canonicalize(given);
     with_suffix(index.as_deref().unwrap_or(given), "-frozen")
-}
-
-fn with_suffix(index: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(index);
-    name.push(suffix);
-    name.into()
 }
 
 /// Whether an index is frozen. It must have the size that it had then.
