@@ -5,12 +5,14 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use tokio_postgres::Row;
 use tokio_postgres::types::private::BytesMut;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, accepts, to_sql_checked};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::db::contents::{FileKey, kind};
-use crate::model::location::Place;
+use crate::model::checksum::Checksum;
+use crate::model::location::{Location, Place};
 
 /// Most characters of a text that leads to rows. A key of a b-tree holds 2,704 bytes at most.
 const MAX_LEADING: usize = 256;
@@ -115,6 +117,23 @@ pub(super) fn path_from(bytes: &[u8]) -> PathBuf {
 
 pub(super) fn name_from(bytes: &[u8]) -> OsString {
     OsString::from_vec(bytes.to_vec())
+}
+
+/// The location in columns 1 to 5 of a row: place, directory, file name, size and time.
+pub(super) fn location_of(row: &Row) -> Result<Location, tokio_postgres::Error> {
+    Ok(Location {
+        place: place_from(row.try_get(1)?),
+        directory: path_from(row.try_get(2)?),
+        file_name: name_from(row.try_get(3)?),
+        size: to_u64(row.try_get(4)?),
+        mtime_ms: row.try_get(5)?,
+    })
+}
+
+/// The checksum in a column. `None` if there is none.
+pub(super) fn checksum_of(row: &Row, column: usize) -> Result<Option<Checksum>, tokio_postgres::Error> {
+    let bytes: Option<&[u8]> = row.try_get(column)?;
+    Ok(bytes.and_then(|bytes| bytes.first_chunk()).map(|bytes| Checksum::from_bytes(*bytes)))
 }
 
 /// A number that is never negative in a sound index.

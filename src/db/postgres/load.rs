@@ -9,14 +9,13 @@ use tokio_postgres::Row;
 use super::body::InstanceBody;
 use super::connection::{ServerConnection, SqlParameter};
 use super::error::ServerFailure;
-use super::keys::{RowKey, name_from, path_from, place_from, place_number, to_u64};
+use super::keys::{RowKey, checksum_of, location_of, place_number};
 use super::marks::{self, FileMarks};
 use super::removed_rows::RemovedRows;
 use super::shelves::{SHELF_COLUMNS, Shelf, record_from};
 use crate::db::contents::{Contents, FileKey, StoredFile};
 use crate::model::attribute::AttributeId;
-use crate::model::checksum::Checksum;
-use crate::model::location::{Location, Place};
+use crate::model::location::Place;
 
 /// Bits of `instance.flags`.
 pub(super) mod flags {
@@ -180,20 +179,17 @@ const COPY_COLUMNS: &str =
     "c.uid_key, d.place, d.path, c.file_name, c.size, c.mtime_ms, c.checksum, c.differs, c.declared, c.record";
 
 fn copy_of(row: &Row, first: &StoredFile) -> Result<StoredFile, ServerFailure> {
-    let location = Location {
-        place: place_from(row.try_get(1)?),
-        directory: path_from(row.try_get(2)?),
-        file_name: name_from(row.try_get(3)?),
-        size: to_u64(row.try_get(4)?),
-        mtime_ms: row.try_get(5)?,
-    };
-    let checksum: Option<&[u8]> = row.try_get(6)?;
-    let checksum = checksum.and_then(|bytes| bytes.first_chunk()).map(|bytes| Checksum::from_bytes(*bytes));
     let record = match row.try_get::<_, Option<&str>>(9)? {
         Some(text) => record_from(text)?,
         None => first.record.clone(),
     };
-    Ok(StoredFile { location, record, checksum, differs: row.try_get(7)?, declared: row.try_get(8)? })
+    Ok(StoredFile {
+        location: location_of(row)?,
+        record,
+        checksum: checksum_of(row, 6)?,
+        differs: row.try_get(7)?,
+        declared: row.try_get(8)?,
+    })
 }
 
 /// Copies that fulfil a condition on `c` or `d`.

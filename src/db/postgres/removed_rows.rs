@@ -6,15 +6,12 @@ use tokio_postgres::Row;
 
 use super::connection::ServerConnection;
 use super::error::ServerFailure;
-use super::keys::{
-    DirectoryIds, RowKey, from_column, name_from, path_from, place_from, place_number, to_column, to_i64, to_u64,
-};
+use super::keys::{DirectoryIds, RowKey, checksum_of, from_column, location_of, place_number, to_column, to_i64};
 use super::shelves::{record_from, record_text};
 use crate::db::contents::{Contents, FileKey, FileOfRemoved, RemovedInstance, StoredFile};
 use crate::db::removals::IN_TRASH;
 use crate::db::{Error, RemovedFile};
 use crate::model::attribute::AttributeId;
-use crate::model::checksum::Checksum;
 use crate::model::location::Location;
 use crate::model::record::InstanceRecord;
 
@@ -196,21 +193,13 @@ pub(super) const FILES: &str = "SELECT f.directory, d.place, d.path, f.file_name
 const STATE: usize = 11;
 
 pub(super) fn file_of(row: &Row) -> Result<RemovedFile, ServerFailure> {
-    let location = Location {
-        place: place_from(row.try_get(1)?),
-        directory: path_from(row.try_get(2)?),
-        file_name: name_from(row.try_get(3)?),
-        size: to_u64(row.try_get(4)?),
-        mtime_ms: row.try_get(5)?,
-    };
-    let checksum: Option<&[u8]> = row.try_get(9)?;
     Ok(RemovedFile {
         directory: row.try_get(0)?,
-        location,
+        location: location_of(row)?,
         sop_instance_uid: from_column(row.try_get(6)?),
         removal: row.try_get(7)?,
         begun_ms: row.try_get(8)?,
-        checksum: checksum.and_then(|bytes| bytes.first_chunk()).map(|bytes| Checksum::from_bytes(*bytes)),
+        checksum: checksum_of(row, 9)?,
         differs: row.try_get(10)?,
         is_in_trash: i64::from(row.try_get::<_, i16>(STATE)?) == IN_TRASH,
     })
