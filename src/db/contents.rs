@@ -3,10 +3,11 @@
 //! The index in memory is one such value. The PostgreSQL engine loads the part that a transaction
 //! is about, changes it here, and writes back what differs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
+use crate::db::arrival::{ArrivalEntry, SourceOfInstances};
 use crate::db::rules::{
     ArrivingObject, Decision, FirstLocation, FoundDecision, FoundFile, FurtherLocation, KeptMetadata, KnownInstance,
     ObjectContent, differs_from_new_first, in_order_of_series, is_same_object,
@@ -46,6 +47,8 @@ pub(in crate::db) struct StoredFile {
     pub(in crate::db) differs: bool,
     /// What was declared when it was read.
     pub(in crate::db) declared: String,
+    /// Of a first location: the number of the arrival of its instance. 0 if it is not known.
+    pub(in crate::db) arrival: i64,
 }
 
 impl StoredFile {
@@ -134,6 +137,14 @@ pub(in crate::db) struct Contents {
     /// State of watched paths.
     pub(in crate::db) watches: BTreeMap<String, String>,
     pub(in crate::db) id: Option<String>,
+    /// The arrival of what is being entered: see [`StoredFile::arrival`].
+    pub(in crate::db) arrival: i64,
+    /// The arrivals of sources, by their numbers.
+    pub(in crate::db) arrivals: HashMap<SourceOfInstances, i64>,
+    /// In a piece of an index: rows of arrivals by their numbers.
+    pub(in crate::db) arrival_entries: BTreeMap<i64, ArrivalEntry>,
+    /// In a piece of an index: the number of its last change, or 0.
+    pub(in crate::db) last_change: i64,
     pub(in crate::db) tally: Tally,
     /// Number of changes.
     pub(in crate::db) version: i64,
@@ -201,6 +212,11 @@ impl Contents {
         first.has_object() && (self.is_there(first) || copies.iter().any(|copy| !copy.differs && self.is_there(copy)))
     }
 
+    /// Says who brings what is entered from now on.
+    pub(in crate::db) fn set_source(&mut self, source: &SourceOfInstances) {
+        self.arrival = self.arrivals.get(source).copied().unwrap_or(0);
+    }
+
     /// A further location, as decisions see it.
     fn further(&self, copy: &StoredFile) -> FurtherLocation {
         let is_missing = self.missing.contains(&copy.key());
@@ -247,7 +263,8 @@ impl Contents {
         declared: &DeclaredSet,
     ) -> (StoreOutcome, Option<KnownLocation>) {
         let &Received { ref record, ref location, checksum, policy, compared, .. } = received;
-        let new = held((**record).clone(), location.clone(), checksum, declared);
+        let arrival = self.arrival;
+        let new = StoredFile { arrival, ..held((**record).clone(), location.clone(), checksum, declared) };
         self.directories.insert((kind(new.location.place), new.location.directory.clone()));
         let uid = new.record.value(AttributeId::SOPInstanceUID).to_owned();
         let Some(held) = self.instances.get(&uid).cloned() else {
@@ -446,6 +463,7 @@ impl Contents {
             next.location.file_name = OsString::new();
         }
         let former = held[0].clone();
+        next.arrival = former.arrival;
         self.instances.insert(uid.to_owned(), held);
         self.put_first(uid, next, &former);
         true
@@ -517,7 +535,8 @@ impl Contents {
         };
         let file_name = file_name.clone();
         let location = Location { place, directory: directory.to_owned(), file_name, size, mtime_ms };
-        let new = held(record, location, None, declared);
+        let arrival = self.arrival;
+        let new = StoredFile { arrival, ..held(record, location, None, declared) };
         if self.withhold(&new, known, reread) {
             return;
         }
@@ -555,6 +574,8 @@ impl Contents {
         let found = FoundFile { is_first: first.key() == new.key(), first_place: first.location.place };
         let held = self.instances.get(uid).cloned().unwrap_or_default();
         let Ok(decision) = found.decide(&mut FileQuestions { contents: self, held: &held, new: &new });
+        // A scan corrects what is known of the instance, which came when it came.
+        let new = StoredFile { arrival: first.arrival, ..new };
         match decision {
             FoundDecision::Update => {
                 // An object of ours is read again for its values. Its checksum was made when it
@@ -619,7 +640,7 @@ impl Contents {
 
 fn held(record: InstanceRecord, location: Location, checksum: Option<Checksum>, declared: &DeclaredSet) -> StoredFile {
     let declared = if record.has_declared() { declared.mark().to_owned() } else { String::new() };
-    StoredFile { location, record, checksum, differs: false, declared }
+    StoredFile { location, record, checksum, differs: false, declared, arrival: 0 }
 }
 
 trait RetainCopies {

@@ -48,6 +48,7 @@
 //!
 //! Decisions that do not depend on an engine are pure functions in `rules` and `plan`.
 
+mod arrival;
 mod backlog;
 mod contents;
 mod corrections;

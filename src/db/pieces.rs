@@ -1,11 +1,12 @@
 //! A whole index in pieces, by which it is copied from one engine to another.
 //!
-//! A piece is a [`Contents`] with some thousand entries. Directories come first, then instances
-//! with their files. What is known of files besides follows, and last what belongs to the index as
+//! A piece is a [`Contents`] with some thousand entries. Arrivals and directories come first, then
+//! instances with their files. What is known of files besides follows, and last what belongs to the index as
 //! a whole.
 
 use xxhash_rust::xxh3::Xxh3;
 
+use super::arrival::{ArrivalEntry, ArrivalSource};
 use super::contents::{Contents, FileKey, StoredFile, kind};
 use super::{Error, ScanEntry};
 use crate::model::attribute::{ATTRIBUTES, AttributeId};
@@ -67,7 +68,7 @@ pub(in crate::db) fn conflicting(location: Location, [study, series, instance]: 
     record.set(AttributeId::StudyInstanceUID, study);
     record.set(AttributeId::SeriesInstanceUID, series);
     record.set(AttributeId::SOPInstanceUID, instance);
-    StoredFile { location, record, checksum: None, differs: false, declared: String::new() }
+    StoredFile { location, record, checksum: None, differs: false, declared: String::new(), arrival: 0 }
 }
 
 /// What all pieces of an index add up to, in whatever order they come.
@@ -92,7 +93,8 @@ impl ContentsSum {
             let (first, copies) = held.split_at(held.len().min(1));
             let mut copies: Vec<&StoredFile> = copies.iter().collect();
             copies.sort_by_key(|copy| copy.key());
-            let mut entry = EntryHash::of("instance").text(uid);
+            let arrival = held.first().map_or(0, |first| first.arrival);
+            let mut entry = EntryHash::of("instance").text(uid).number(arrival);
             for file in first.iter().chain(copies) {
                 entry = entry.file(file);
             }
@@ -117,6 +119,11 @@ impl ContentsSum {
         for ((kind, uid, key), object) in &piece.conflicts {
             let entry = EntryHash::of("conflict").text(kind).text(uid).key(key);
             self.entry(&entry.text(object.record.value(AttributeId::StudyInstanceUID)));
+        }
+        for (number, ArrivalEntry { source, first_ms }) in &piece.arrival_entries {
+            let ArrivalSource { kind, calling_ae_title, address, scan } = source;
+            let entry = EntryHash::of("arrival").number(*number).number(*first_ms).number(scan.unwrap_or(0));
+            self.entry(&entry.text(kind).text(calling_ae_title).text(address));
         }
         for path in &piece.mount_points {
             self.entry(&EntryHash::of("mount point").bytes(path.as_os_str().as_encoded_bytes()));

@@ -27,6 +27,8 @@ pub(in crate::db) struct ShelfView<'c> {
     pub(in crate::db) count: u64,
     /// Whether all of them can be retrieved.
     pub(in crate::db) is_online: bool,
+    /// Whether they came as the query says.
+    pub(in crate::db) has_arrived: bool,
 }
 
 /// One instance of a study.
@@ -164,9 +166,6 @@ pub(in crate::db) struct ArchiveView<'c> {
 
 /// Refuses what answers from views cannot carry.
 pub(in crate::db) fn check(request: &FindRequest) -> Result<(), Error> {
-    if request.arrival != Default::default() {
-        return Err(Error::Unsupported("this index does not know how instances came".into()));
-    }
     if request.record.is_some() {
         return Err(Error::Unsupported("this index has no record keys".into()));
     }
@@ -242,7 +241,12 @@ impl<'c> ArchiveView<'c> {
                 let Some(matching) = &key.matching else { return true };
                 entities.iter().any(|entity| matching.matches(&entity.declared(&key.unit)))
             });
+            let has_arrived = |entity: &EntityView<'_, 'c>| {
+                let members = &entity.study.patients[entity.patient].members;
+                entity.shelves().any(|(at, shelf)| shelf.has_arrived && members.contains(&at))
+            };
             let matches = self.matches_own(entity, keys, Patient)
+                && entities.iter().any(has_arrived)
                 && fulfils_declared
                 && (!keys.asks_below() || entities.iter().any(|entity| self.some_below(*entity, keys)));
             if !matches {
@@ -273,6 +277,9 @@ impl<'c> ArchiveView<'c> {
         for study in &self.studies {
             let of_study = EntityView { study, patient: 0, series: None, instance: None };
             for entity in of_study.down_to(level) {
+                if !entity.shelves().any(|(_, shelf)| shelf.has_arrived) {
+                    continue;
+                }
                 let patients = if may_be_under_others { study.patients.len() } else { 1 };
                 let under = (0..patients).map(|patient| EntityView { patient, ..entity }).find(|entity| {
                     (!may_be_under_others || level == Study || entity.names_its_patient())

@@ -82,6 +82,9 @@ impl MemoryIndex {
 
     fn answers(&self, request: &FindRequest) -> Result<Vec<FindAnswer>, Error> {
         check(request)?;
+        if request.arrival != Default::default() {
+            return Err(Error::Unsupported("this index does not know how instances came".into()));
+        }
         let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
         let rest = view_of(&self.contents()).answers(request, &|_| true).skip(count(request.offset));
         Ok(rest.take(request.limit.map_or(usize::MAX, count)).collect())
@@ -108,7 +111,7 @@ fn view_of(contents: &Contents) -> ArchiveView<'_> {
         let (shelves, instances) = by_study.entry(first.record.value(AttributeId::StudyInstanceUID)).or_default();
         let (record, shelf, location) = (&first.record, shelves.len(), Some(&first.location));
         instances.push(InstanceView { record, shelf, is_online, location });
-        shelves.push(ShelfView { record, count: 1, is_online });
+        shelves.push(ShelfView { record, count: 1, is_online, has_arrived: true });
     }
     ArchiveView::whole(by_study.into_values().map(|(shelves, instances)| StudyView::new(shelves, instances)).collect())
 }

@@ -87,6 +87,11 @@ const PATIENTS: &str = "SELECT count(*) FROM (SELECT DISTINCT p.person_key, \
      LEFT JOIN (SELECT person_key, min(issuer) AS issuer FROM study_patient WHERE issuer <> '' GROUP BY person_key) f \
      ON f.person_key = p.person_key) a";
 
+/// The number of the last change. Whatever has a lower one has ended, so a later change has a
+/// higher number.
+pub(super) const LAST_CHANGE: &str = "SELECT change_base + pg_snapshot_xmin(pg_current_snapshot())::text::bigint - 1 \
+     FROM dcmdex_index";
+
 pub(super) fn status(connection: &mut ServerConnection) -> Result<IndexStatus, ServerFailure> {
     let row = connection.query_one(
         "SELECT count(*), coalesce(sum(series_count), 0)::bigint, coalesce(sum(instance_count), 0)::bigint FROM study",
@@ -102,7 +107,7 @@ pub(super) fn status(connection: &mut ServerConnection) -> Result<IndexStatus, S
     let copies = number("SELECT count(*) FROM copy c JOIN directory d ON d.id = c.directory WHERE d.place <> 2")?;
     let missing = number("SELECT count(*) FROM file_mark WHERE mark = 'missing'")?;
     let files_with_faults = number("SELECT count(*) FROM file_mark WHERE mark = 'fault'")?;
-    let last_change = number("SELECT coalesce(sum(changes), 0)::bigint FROM writer_slot")?;
+    let last_change = number(LAST_CHANGE)?;
     let tables = "'study', 'study_patient', 'shelf', 'instance', 'copy', 'directory', 'file_mark', 'conflict', 'scan'";
     let size_bytes = number(&format!(
         "SELECT coalesce(sum(pg_total_relation_size(to_regclass(name))), 0)::bigint FROM unnest(ARRAY[{tables}]) AS name"
@@ -159,7 +164,7 @@ impl Admin for PostgresReader {
     }
 
     fn last_change(&mut self) -> Result<u64, Error> {
-        Ok(to_u64(crate::db::Search::version(self)?))
+        self.ask(|connection| Ok(to_u64(connection.query_one(LAST_CHANGE, &[])?.try_get(0)?)))
     }
 
     fn check(&mut self) -> Result<CheckReport, Error> {

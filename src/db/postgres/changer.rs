@@ -12,6 +12,7 @@ use super::load::{self, PartNeeds};
 use super::promises;
 use super::save::{self, Unsaved};
 use super::schema;
+use crate::db::arrival::{ArrivalSource, OpenArrivals, SourceOfInstances};
 use crate::db::contents::{Contents, kind};
 use crate::db::{Durability, Error};
 use crate::model::declared::DeclaredSet;
@@ -33,6 +34,8 @@ pub(super) struct IndexChanger {
     declared: Arc<DeclaredSet>,
     connection: Option<ServerConnection>,
     directories: DirectoryIds,
+    /// The arrivals that may go on.
+    arrivals: OpenArrivals,
     slot: i32,
     /// Whether a commit was sent whose answer was lost.
     pub(super) is_in_doubt: bool,
@@ -80,6 +83,7 @@ impl IndexChanger {
             declared: Arc::clone(declared),
             connection: Some(connection),
             directories: DirectoryIds::new(),
+            arrivals: OpenArrivals::default(),
             slot: slot as i32,
             is_in_doubt: false,
         }
@@ -109,6 +113,7 @@ impl IndexChanger {
                 other => ServerFailure::Other(other),
             })?;
             schema::check(&mut connection, &self.address)?;
+            schema::keep_numbers_growing(&mut connection)?;
             connection.declared = Arc::clone(&self.declared);
             self.connection = Some(connection);
         }
@@ -175,9 +180,26 @@ impl IndexChanger {
         mut change: impl FnMut(&mut Contents) -> T,
     ) -> Result<(T, Contents), ServerFailure> {
         let mut more = BTreeSet::new();
+        let mut open = std::mem::take(&mut self.arrivals);
+        let mut arrivals = NewArrivals { open: &mut open, begun: Vec::new() };
+        let done = self.change_with(needs, &mut more, &mut arrivals, &mut change);
+        if done.is_ok() {
+            arrivals.keep(needs.now_ms);
+        }
+        self.arrivals = open;
+        done
+    }
+
+    fn change_with<T>(
+        &mut self,
+        needs: &PartNeeds,
+        more: &mut BTreeSet<String>,
+        arrivals: &mut NewArrivals<'_>,
+        change: &mut impl FnMut(&mut Contents) -> T,
+    ) -> Result<(T, Contents), ServerFailure> {
         for _ in 0..MOST_ATTEMPTS {
             let done = self.transaction(|connection, directories| {
-                match changed(connection, directories, needs, &more, &mut change) {
+                match changed(connection, (&mut *directories, &mut *arrivals), (needs, &*more), &mut *change) {
                     Ok(done) => Ok(Some(done)),
                     Err(Unsaved::Studies(studies)) => {
                         more.extend(studies);
@@ -197,17 +219,59 @@ impl IndexChanger {
     }
 }
 
+/// The arrivals of a transaction.
+struct NewArrivals<'o> {
+    open: &'o mut OpenArrivals,
+    /// Those that have begun with it.
+    begun: Vec<(SourceOfInstances, i64)>,
+}
+
+impl NewArrivals<'_> {
+    /// The numbers of the arrivals of some sources. Those that do not go on get rows.
+    fn of(
+        &mut self,
+        connection: &mut ServerConnection,
+        needs: &PartNeeds,
+    ) -> Result<HashMap<SourceOfInstances, i64>, ServerFailure> {
+        // Rows of an attempt before were rolled back.
+        self.begun.clear();
+        let mut numbers = HashMap::new();
+        for source in &needs.sources {
+            if let Some(id) = self.open.going_on(source, needs.now_ms) {
+                numbers.insert(source.clone(), id);
+                continue;
+            }
+            let Some(ArrivalSource { kind, calling_ae_title, address, scan }) = source.told() else { continue };
+            let sql = "INSERT INTO arrival (kind, calling_ae_title, address, scan, first_ms) \
+                       VALUES ($1, $2, $3, $4, $5) RETURNING id";
+            let title = to_column(&calling_ae_title);
+            let row = connection.query_one(sql, &[&kind, &title, &address, &scan, &needs.now_ms])?;
+            let id = row.try_get(0)?;
+            self.begun.push((source.clone(), id));
+            numbers.insert(source.clone(), id);
+        }
+        Ok(numbers)
+    }
+
+    /// Notes that the rows were committed.
+    fn keep(self, now_ms: i64) {
+        for (source, id) in self.begun {
+            self.open.begin(source, id, now_ms);
+        }
+    }
+}
+
 fn changed<T>(
     connection: &mut ServerConnection,
-    directories: &mut DirectoryIds,
-    needs: &PartNeeds,
-    more: &BTreeSet<String>,
+    (directories, arrivals): (&mut DirectoryIds, &mut NewArrivals<'_>),
+    (needs, more): (&PartNeeds, &BTreeSet<String>),
     change: &mut impl FnMut(&mut Contents) -> T,
 ) -> Result<(T, Contents), Unsaved> {
     lock_directories(connection, directories, needs)?;
     let studies = lock_studies(connection, needs.studies.union(more))?;
     let part = load::part(connection, needs, studies)?;
     let mut contents = part.contents();
+    contents.arrivals = arrivals.of(connection, needs)?;
     let done = change(&mut contents);
     let found = contents.directories.iter().cloned();
     let removed = part.removed.files.values().chain(contents.removed_files.values()).map(|removed| &removed.file);

@@ -1,6 +1,6 @@
 //! Answers a query: finds studies that may match, reads them, and lets `view` decide.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::body::{InstanceBody, OWN};
 use super::connection::{ServerConnection, SqlParameter};
 use super::error::ServerFailure;
 use super::keys::{RowKey, to_u64};
-use super::lead::{Lead, LeadCondition, instance_keys, lead};
+use super::lead::{Lead, LeadCondition, arrived_shelves, instance_keys, lead};
 use super::load::{self, flags};
 use super::question::QuestionState;
 use super::shelves::Shelf;
@@ -26,6 +26,9 @@ use crate::model::level::QueryRetrieveLevel::{Image, Patient};
 
 /// Studies, or patients, that are read at once: few for the first answers, and more later.
 const CHUNKS: [usize; 4] = [8, 32, 128, 512];
+
+/// The same where instances are read, of which a study may have thousands.
+const CHUNKS_WITH_INSTANCES: [usize; 4] = [1, 4, 16, 64];
 
 /// Names of cursors. Their rows have different types.
 const PATIENTS: &str = "found_patients";
@@ -46,8 +49,12 @@ pub(super) fn run(
     connection.declared = Arc::new(DeclaredSet::of_some(request.declared.iter().map(|key| Arc::clone(&key.unit))));
     let lead = lead(connection, request)?;
     let mut numbers = RowNumbers::open(connection, request, lead)?;
+    let chunks = match InstanceNeed::of(request) {
+        InstanceNeed::Each => CHUNKS_WITH_INSTANCES,
+        InstanceNeed::None | InstanceNeed::ByShelf => CHUNKS,
+    };
     for turn in 0.. {
-        let at_once = CHUNKS.get(turn).or(CHUNKS.last()).copied().unwrap_or(1);
+        let at_once = chunks.get(turn).or(chunks.last()).copied().unwrap_or(1);
         let chunk = numbers.next(connection, at_once)?;
         if chunk.is_empty() {
             break;
@@ -215,6 +222,8 @@ struct LoadedStudies {
     instances: Vec<Vec<(usize, i16, StoredFile)>>,
     /// Whether shelves stand for their instances.
     by_shelf: bool,
+    /// The shelves whose instances came as the query says. `None`: all.
+    arrived: Option<HashSet<i64>>,
 }
 
 /// How a query looks at instances.
@@ -256,7 +265,8 @@ impl LoadedStudies {
         if matches!(need, InstanceNeed::Each) {
             add_instances(connection, request, &studies, &mut instances)?;
         }
-        Ok(Self { studies, instances, by_shelf: matches!(need, InstanceNeed::ByShelf) })
+        let arrived = arrived_shelves(connection, &request.arrival, ids)?;
+        Ok(Self { studies, instances, by_shelf: matches!(need, InstanceNeed::ByShelf), arrived })
     }
 
     fn views(&self) -> Vec<StudyView<'_>> {
@@ -269,6 +279,7 @@ impl LoadedStudies {
             record: &shelf.record,
             count: to_u64(shelf.instances),
             is_online: shelf.offline == 0,
+            has_arrived: self.arrived.as_ref().is_none_or(|arrived| arrived.contains(&shelf.id)),
         });
         let by_shelf = (0..).zip(shelves).map(|(shelf, own)| InstanceView {
             record: &own.record,
@@ -301,8 +312,13 @@ fn add_instances(
     instances: &mut [Vec<(usize, i16, StoredFile)>],
 ) -> Result<(), ServerFailure> {
     let mut shelves: HashMap<i64, (usize, usize, &Shelf)> = HashMap::new();
+    // Instances of other series cannot match.
+    let of_series: Vec<_> = request.matching_keys.iter().filter(|key| key.attribute == SeriesInstanceUID).collect();
+    let may_match =
+        |shelf: &Shelf| of_series.iter().all(|key| key.matching.matches(shelf.record.value(SeriesInstanceUID)));
     for (study, of_study) in studies.iter().enumerate() {
-        shelves.extend(of_study.iter().enumerate().map(|(at, shelf)| (shelf.id, (study, at, shelf))));
+        let asked = of_study.iter().enumerate().filter(|(_, shelf)| may_match(shelf));
+        shelves.extend(asked.map(|(at, shelf)| (shelf.id, (study, at, shelf))));
     }
     let ids: Vec<i64> = shelves.keys().copied().collect();
     let rows = match instance_keys(request) {

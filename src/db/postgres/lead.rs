@@ -4,6 +4,8 @@
 //! their own. A key that leads to many becomes a condition of the cursor that goes through all
 //! studies. Nothing here has the last word: `view` decides what matches.
 
+use std::collections::HashSet;
+
 use tokio_postgres::types::Type;
 
 use super::connection::{ServerConnection, SqlParameter};
@@ -11,7 +13,7 @@ use super::error::ServerFailure;
 use super::keys::{RowKey, leading, to_column};
 use crate::db::plan::after_prefix;
 use crate::model::attribute::AttributeId::*;
-use crate::model::find::{FindRequest, MatchingKey};
+use crate::model::find::{ArrivalKeys, FindRequest, MatchingKey};
 use crate::model::matching::Narrowing;
 
 /// Most studies that count as few. They are sorted before the first answer.
@@ -71,6 +73,48 @@ const BY_PATIENT_IDS: &str = "SELECT study FROM study_patient WHERE patient_id >
      UNION ALL SELECT study FROM study_patient WHERE is_separated";
 const BY_NAME: &str = "SELECT study FROM study_patient WHERE name LIKE ($1::text[])[1] \
      UNION ALL SELECT study FROM study_patient WHERE is_separated";
+
+/// Conditions on a shelf `h` and its arrival `a` (docs/adr/0015). The parameter has a change number,
+/// two bounds of the time of arrival, and a pattern for the sender. Their extremes ask nothing.
+macro_rules! arrival_condition {
+    () => {
+        "h.change > ($1::text[])[1]::bigint \
+         AND h.change_block >= ($1::text[])[1]::bigint - ($1::text[])[1]::bigint % 4096 \
+         AND (($1::text[])[2]::bigint = -9223372036854775808 AND ($1::text[])[3]::bigint = 9223372036854775807 \
+         OR a.first_ms >= ($1::text[])[2]::bigint AND a.first_ms < ($1::text[])[3]::bigint) \
+         AND (($1::text[])[4] = '' OR a.kind = 'c-store' AND a.calling_ae_title LIKE ($1::text[])[4])"
+    };
+}
+
+const BY_ARRIVAL: &str =
+    concat!("SELECT h.study FROM shelf h LEFT JOIN arrival a ON a.id = h.arrival WHERE ", arrival_condition!());
+
+/// The parameter of [`arrival_condition`]. `None` if nothing is asked.
+fn arrival_texts(keys: &ArrivalKeys) -> Option<Vec<String>> {
+    if *keys == ArrivalKeys::default() {
+        return None;
+    }
+    let (from, to) = keys.received_ms.unwrap_or((i64::MIN, i64::MAX));
+    let sender = keys.sender.as_ref().map(|sender| escaped(sender).replace('*', "%").replace('?', "_"));
+    // Numbers begin with 1.
+    let since = keys.since.unwrap_or(0).max(0);
+    Some(vec![since.to_string(), from.to_string(), to.to_string(), sender.unwrap_or_default()])
+}
+
+/// The shelves of studies whose instances came as a query says. `None` if it does not ask.
+pub(super) fn arrived_shelves(
+    connection: &mut ServerConnection,
+    keys: &ArrivalKeys,
+    studies: &[i64],
+) -> Result<Option<HashSet<i64>>, ServerFailure> {
+    let Some(texts) = arrival_texts(keys) else { return Ok(None) };
+    let sql = concat!(
+        "SELECT h.id FROM shelf h LEFT JOIN arrival a ON a.id = h.arrival WHERE h.study = ANY($2) AND ",
+        arrival_condition!()
+    );
+    let rows = connection.query(sql, &[&texts, &studies])?;
+    Ok(Some(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?))
+}
 
 impl LeadCondition {
     /// The condition that a key gives. `None` if each study may match.
@@ -141,6 +185,9 @@ fn escaped(text: &str) -> String {
 /// Looks up what leads to the studies of a query.
 pub(super) fn lead(connection: &mut ServerConnection, request: &FindRequest) -> Result<Lead, ServerFailure> {
     let mut conditions: Vec<LeadCondition> = request.matching_keys.iter().filter_map(LeadCondition::of).collect();
+    let arrival =
+        arrival_texts(&request.arrival).map(|texts| LeadCondition::In(BY_ARRIVAL, LeadParameter::Texts(texts)));
+    conditions.extend(arrival);
     conditions.sort_by_key(LeadCondition::rank);
     for condition in &conditions {
         let LeadCondition::In(subquery, parameter) = condition else { continue };

@@ -1,6 +1,6 @@
 //! Reads the part of an index that a transaction is about.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
 use std::path::Path;
 
@@ -13,6 +13,7 @@ use super::keys::{RowKey, checksum_of, location_of, place_number};
 use super::marks::{self, FileMarks};
 use super::removed_rows::RemovedRows;
 use super::shelves::{SHELF_COLUMNS, Shelf, record_from};
+use crate::db::arrival::SourceOfInstances;
 use crate::db::contents::{Contents, FileKey, StoredFile};
 use crate::model::attribute::AttributeId;
 use crate::model::location::Place;
@@ -37,6 +38,9 @@ pub(super) struct PartNeeds {
     pub(super) studies: BTreeSet<String>,
     /// Directories that have to be there.
     pub(super) directories: BTreeSet<(u8, std::path::PathBuf)>,
+    /// Who brings new objects, and when in milliseconds since 1970 UTC.
+    pub(super) sources: HashSet<SourceOfInstances>,
+    pub(super) now_ms: i64,
 }
 
 /// A row of an instance as it was read.
@@ -189,6 +193,7 @@ fn copy_of(row: &Row, first: &StoredFile) -> Result<StoredFile, ServerFailure> {
         checksum: checksum_of(row, 6)?,
         differs: row.try_get(7)?,
         declared: row.try_get(8)?,
+        arrival: 0,
     })
 }
 

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use super::changer::IndexChanger;
 use super::connection::ServerConnection;
 use super::error::ServerFailure;
-use super::keys::{RowKey, path_from, place_number};
+use super::keys::{RowKey, path_from, place_number, to_column};
 use super::load::PartNeeds;
 use super::marks::{self, FileMarks, MARK_COLUMNS};
+use crate::db::arrival::{ArrivalEntry, ArrivalSource};
 use crate::db::contents::{Contents, FileKey};
 use crate::db::{Mounted, ScanEntry, Tally};
 use crate::model::location::Place;
@@ -50,6 +51,28 @@ pub(super) fn put_scans(changer: &mut IndexChanger, scans: &[ScanEntry]) -> Resu
             )?;
         }
         connection.run("SELECT setval(pg_get_serial_sequence('scan', 'id'), max(id)) FROM scan")
+    })
+}
+
+/// Writes the arrivals of another index, with their numbers. The numbers of changes go on above those
+/// of that index, so that who asks for what has changed since one of them gets all of it.
+pub(super) fn put_arrivals(changer: &mut IndexChanger, piece: &Contents) -> Result<(), ServerFailure> {
+    if piece.last_change == 0 && piece.arrival_entries.is_empty() {
+        return Ok(());
+    }
+    changer.transaction(|connection, _| {
+        let sql = "UPDATE dcmdex_index SET change_base = greatest(change_base, $1)";
+        connection.execute(sql, &[&piece.last_change])?;
+        for (number, ArrivalEntry { source, first_ms }) in &piece.arrival_entries {
+            let ArrivalSource { kind, calling_ae_title, address, scan } = source;
+            connection.execute(
+                "INSERT INTO arrival (id, kind, calling_ae_title, address, scan, first_ms) OVERRIDING SYSTEM VALUE \
+                 VALUES ($1, $2, $3, $4, $5, $6)",
+                &[number, kind, &to_column(calling_ae_title), address, scan, first_ms],
+            )?;
+        }
+        connection
+            .run("SELECT setval(pg_get_serial_sequence('arrival', 'id'), max(id)) FROM arrival HAVING count(*) > 0")
     })
 }
 

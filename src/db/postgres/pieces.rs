@@ -9,12 +9,13 @@ use super::admin;
 use super::changer::IndexChanger;
 use super::connection::ServerConnection;
 use super::error::ServerFailure;
-use super::keys::{path_from, place_from};
+use super::keys::{from_column, path_from, place_from};
 use super::load::{self, PartNeeds};
 use super::maintenance;
 use super::marks::{self, CONFLICT_COLUMNS, FileMarks, MARK_COLUMNS, conflict_of};
 use super::reader::PostgresReader;
 use super::schema;
+use crate::db::arrival::{ArrivalEntry, ArrivalSource};
 use crate::db::contents::{Contents, FileKey, StoredFile, kind};
 use crate::db::pieces::{OnPiece, PieceOutlet};
 use crate::db::{Error, IndexStatus, Mounted};
@@ -58,6 +59,14 @@ fn at_one_moment(connection: &mut ServerConnection, on_piece: OnPiece<'_>) -> Re
 }
 
 fn each_piece(connection: &mut ServerConnection, outlet: &mut PieceOutlet<'_>) -> Result<(), ServerFailure> {
+    outlet.piece.last_change = connection.query_one(admin::LAST_CHANGE, &[])?.try_get(0)?;
+    let sql = "SELECT id, kind, calling_ae_title, address, scan, first_ms FROM arrival";
+    each_row(connection, outlet, "arrivals", sql, |piece, row| {
+        let (calling_ae_title, address, scan) = (from_column(row.try_get(2)?), row.try_get(3)?, row.try_get(4)?);
+        let source = ArrivalSource { kind: row.try_get(1)?, calling_ae_title, address, scan };
+        piece.arrival_entries.insert(row.try_get(0)?, ArrivalEntry { source, first_ms: row.try_get(5)? });
+        Ok(())
+    })?;
     each_row(connection, outlet, "directory", "SELECT place, path FROM directory", |piece, row| {
         piece.directories.insert((kind(place_from(row.try_get(0)?)), path_from(row.try_get(1)?)));
         Ok(())
@@ -179,6 +188,7 @@ impl PostgresCopy {
             locations: marked.chain(piece.conflicts.keys().map(|(.., file)| file)).cloned().collect(),
             ..PartNeeds::default()
         };
+        maintenance::put_arrivals(&mut self.0, piece)?;
         self.0.change(&needs, |contents| contents.add_piece(piece))?;
         for path in &piece.mount_points {
             maintenance::mount_point(&mut self.0, path, Mounted::Yes)?;

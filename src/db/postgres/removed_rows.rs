@@ -43,7 +43,7 @@ impl RemovedRows {
             let mut record = InstanceRecord::new();
             record.set(AttributeId::SOPInstanceUID, &removed.sop_instance_uid);
             let RemovedFile { location, checksum, differs, removal, .. } = removed;
-            let file = StoredFile { location, record, checksum, differs, declared: String::new() };
+            let file = StoredFile { location, record, checksum, differs, declared: String::new(), arrival: 0 };
             let state = i64::from(row.try_get::<_, i16>(STATE)?);
             loaded.files.insert(file.key(), FileOfRemoved { file, removal, state });
         }

@@ -110,7 +110,7 @@ fn flags_of(after: &Contents, uid: &str, held: &[StoredFile]) -> i16 {
 fn is_same_file(one: &StoredFile, other: &StoredFile) -> bool {
     one.location == other.location
         && (one.checksum, one.differs) == (other.checksum, other.differs)
-        && one.declared == other.declared
+        && (&one.declared, one.arrival) == (&other.declared, other.arrival)
         && is_same_object(&one.record, &other.record)
         && one.record.declares_as(&other.record)
 }
@@ -212,8 +212,9 @@ impl PartChanges<'_> {
         if !kept.is_empty() {
             let number = |of: fn(&Shelf) -> i64| kept.iter().map(|shelf| of(shelf)).collect::<Vec<i64>>();
             connection.execute(
-                "UPDATE shelf SET instance_count = u.instances, offline_count = u.offline \
-                 FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS u(id, instances, offline) WHERE shelf.id = u.id",
+                "UPDATE shelf SET instance_count = u.instances, offline_count = u.offline, change = c.number, \
+                 changed_ms = c.now_ms, change_block = c.number - c.number % 4096 FROM change_number c, \
+                 unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS u(id, instances, offline) WHERE shelf.id = u.id",
                 &[&number(|shelf| shelf.id), &number(|shelf| shelf.instances), &number(|shelf| shelf.offline)],
             )?;
         }
@@ -289,9 +290,10 @@ fn insert_shelves(
     let key = |of: fn(&Shelf) -> RowKey| new.iter().map(of).collect::<Vec<RowKey>>();
     let rows = connection.query(
         "INSERT INTO shelf (study, shelf_key, series_key, directory, size_base, mtime_base, instance_count, \
-         offline_count, uid_prefix, declared, sop_class_uid, transfer_syntax_uid, said) SELECT * FROM unnest($1::bigint[], $2::uuid[], $3::uuid[], \
-         $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::text[], $10::text[], $11::text[], \
-         $12::text[], $13::text[]) RETURNING id, study, shelf_key",
+         offline_count, uid_prefix, declared, sop_class_uid, transfer_syntax_uid, said, arrival, change, changed_ms, change_block) \
+         SELECT u.*, c.number, c.now_ms, c.number - c.number % 4096 FROM change_number c, unnest($1::bigint[], $2::uuid[], \
+         $3::uuid[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::text[], $10::text[], \
+         $11::text[], $12::text[], $13::text[], $14::bigint[]) u RETURNING id, study, shelf_key",
         &[
             &number(|shelf| shelf.study),
             &key(|shelf| shelf.key),
@@ -306,6 +308,7 @@ fn insert_shelves(
             &text(|shelf| to_column(shelf.record.value(AttributeId::SOPClassUID))),
             &text(|shelf| to_column(shelf.record.value(AttributeId::AvailableTransferSyntaxUID))),
             &text(Shelf::said),
+            &number(|shelf| shelf.arrival),
         ],
     )?;
     let mut ids = HashMap::new();

@@ -1,15 +1,23 @@
 //! The tables of an index, and their version.
 
+use std::time::{Duration, Instant};
+
 use super::address::PostgresAddress;
 use super::connection::ServerConnection;
 use super::error::ServerFailure;
 use crate::db::Error;
 
 /// Version of the tables that this program writes and reads.
-pub(super) const POSTGRES_SCHEMA_VERSION: i32 = 1;
+pub(super) const POSTGRES_SCHEMA_VERSION: i32 = 2;
 
 /// Number of the lock under which tables are made and changed: "dcmdex" in ASCII.
 const SCHEMA_LOCK: i64 = 0x6463_6D64_6578;
+
+/// How long a migration waits for other programs to end, or to wait for it.
+const WAIT_FOR_OTHERS: Duration = Duration::from_secs(3);
+
+/// Pause between two looks at them.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// The version of tables that a copy is made in. Programs that do not know of copies take it for an
 /// older schema, and do not use them either.
@@ -18,16 +26,50 @@ const UNFINISHED_COPY: i32 = 0;
 /// Number of the lock that a program holds while it makes a copy.
 const COPY_LOCK: i64 = SCHEMA_LOCK + 1;
 
-/// Makes the tables if there are none. Of several processes that begin at once, one makes them.
+/// Has the numbers of changes go on above all former ones, if the server now counts transactions
+/// otherwise: the tables were restored elsewhere, an older state of them, or on a standby that lacked
+/// some. A day with 3,000 transactions a second has 2^28.
+const KEEP_NUMBERS_GROWING: &str = "UPDATE dcmdex_index SET history = n.history, change_base = CASE \
+     WHEN dcmdex_index.history IS NULL THEN change_base \
+     WHEN split_part(dcmdex_index.history, '/', 1) = split_part(n.history, '/', 1) THEN change_base + (1 << 28) \
+     ELSE greatest(change_base, (SELECT max(change_block) FROM shelf)) + (1 << 28) END \
+     FROM (SELECT system_identifier || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8) AS history \
+     FROM pg_control_system()) n WHERE dcmdex_index.history IS DISTINCT FROM n.history";
+
+/// Makes the tables if there are none, and migrates those of an older program. Of several processes
+/// that begin at once, one does it.
 pub(super) fn prepare(connection: &mut ServerConnection, address: &PostgresAddress) -> Result<(), Error> {
     in_transaction(connection, address, |connection| {
-        if version(connection)?.is_none() {
-            make(connection, POSTGRES_SCHEMA_VERSION)?;
+        match version(connection)? {
+            None => make(connection, POSTGRES_SCHEMA_VERSION)?,
+            Some(1) => migrate(connection, address)?,
+            Some(_) => {}
         }
         check(connection, address)?;
         // None of these are in the way of a program that does not know them.
-        connection.run(include_str!("more.sql"))
+        connection.run(include_str!("more.sql"))?;
+        keep_numbers_growing(connection)
     })
+}
+
+/// See [`KEEP_NUMBERS_GROWING`]. Each connection that writes begins with it.
+pub(super) fn keep_numbers_growing(connection: &mut ServerConnection) -> Result<(), ServerFailure> {
+    connection.run(KEEP_NUMBERS_GROWING)
+}
+
+/// Brings the tables to this version. A program of the version before gives its changes no numbers,
+/// so none may be at work. One that connects meanwhile waits, and then meets the new version.
+fn migrate(connection: &mut ServerConnection, address: &PostgresAddress) -> Result<(), ServerFailure> {
+    connection.run("LOCK TABLE dcmdex_index IN ACCESS EXCLUSIVE MODE")?;
+    let deadline = Instant::now() + WAIT_FOR_OTHERS;
+    while is_used(connection)? {
+        if Instant::now() > deadline {
+            return Err(Error::InUse { path: address.path() }.into());
+        }
+        std::thread::sleep(PAUSE);
+    }
+    connection.run(include_str!("v1_to_v2.sql"))?;
+    connection.run(&format!("UPDATE dcmdex_index SET schema_version = {POSTGRES_SCHEMA_VERSION}"))
 }
 
 /// Changes tables in one transaction. Other processes that do so wait.
@@ -53,6 +95,7 @@ fn make(connection: &mut ServerConnection, version: i32) -> Result<(), ServerFai
     // A server that ends a moment later must not come back without the tables.
     connection.run("SET LOCAL synchronous_commit = on")?;
     connection.run(include_str!("schema.sql"))?;
+    connection.run(include_str!("v1_to_v2.sql"))?;
     connection.run(include_str!("more.sql"))?;
     connection.run(&format!("INSERT INTO dcmdex_index (schema_version) VALUES ({version})"))?;
     index_names(connection)
@@ -70,6 +113,7 @@ pub(super) fn begin_copy(connection: &mut ServerConnection, address: &PostgresAd
     in_transaction(connection, address, |connection| match version(connection)? {
         None => make(connection, UNFINISHED_COPY),
         Some(UNFINISHED_COPY) => {
+            connection.run(include_str!("more.sql"))?;
             connection.run(&format!("TRUNCATE {COPIED_TABLES}; UPDATE dcmdex_index SET index_id = NULL"))
         }
         // A node that connects later meets the version.
@@ -83,7 +127,7 @@ pub(super) fn begin_copy(connection: &mut ServerConnection, address: &PostgresAd
 
 /// The tables that a copy fills.
 const COPIED_TABLES: &str = "writer_slot, directory, study, study_patient, shelf, instance, copy, file_mark, conflict, \
-     scan, watch, mount_point, removal, removed_instance, removed_file";
+     scan, watch, mount_point, removal, removed_instance, removed_file, arrival";
 
 fn is_empty(connection: &mut ServerConnection) -> Result<bool, ServerFailure> {
     let sql = "SELECT NOT EXISTS (SELECT FROM directory) AND NOT EXISTS (SELECT FROM scan) AND index_id IS NULL \
@@ -91,10 +135,15 @@ fn is_empty(connection: &mut ServerConnection) -> Result<bool, ServerFailure> {
     Ok(connection.query_one(sql, &[])?.try_get(0)?)
 }
 
-/// Whether another program of this name is connected to the database.
+/// Whether another program of this name is connected to the database. Those that wait for the lock of
+/// [`in_transaction`], or for the version, look at it afterwards.
 fn is_used(connection: &mut ServerConnection) -> Result<bool, ServerFailure> {
-    let sql = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() \
-               AND pid <> pg_backend_pid() AND application_name = current_setting('application_name'))";
+    // What the server has told in this transaction is otherwise told again.
+    connection.run("SELECT pg_stat_clear_snapshot()")?;
+    let sql = "SELECT EXISTS (SELECT FROM pg_stat_activity a WHERE datname = current_database() \
+               AND pid <> pg_backend_pid() AND application_name = current_setting('application_name') \
+               AND NOT EXISTS (SELECT FROM pg_locks l WHERE l.pid = a.pid AND NOT l.granted \
+               AND (l.locktype = 'advisory' OR l.relation = 'dcmdex_index'::regclass)))";
     Ok(connection.query_one(sql, &[])?.try_get(0)?)
 }
 

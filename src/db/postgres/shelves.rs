@@ -39,6 +39,8 @@ pub(super) struct Shelf {
     pub(super) instances: i64,
     pub(super) offline: i64,
     pub(super) declared: String,
+    /// See [`StoredFile::arrival`].
+    pub(super) arrival: i64,
     pub(super) record: InstanceRecord,
     pub(super) common: Option<Common>,
     /// The declared attributes that its records are read and written with.
@@ -47,7 +49,7 @@ pub(super) struct Shelf {
 
 /// The columns that [`Shelf::of_row`] reads.
 pub(super) const SHELF_COLUMNS: &str = "s.id, s.study, s.shelf_key, s.directory, d.place, d.path, s.uid_prefix, \
-     s.size_base, s.mtime_base, s.instance_count, s.offline_count, s.declared, s.said";
+     s.size_base, s.mtime_base, s.instance_count, s.offline_count, s.declared, s.said, s.arrival";
 
 impl Shelf {
     pub(super) fn of_row(row: &Row, set: &Arc<DeclaredSet>) -> Result<Self, ServerFailure> {
@@ -67,6 +69,7 @@ impl Shelf {
             instances: row.try_get(9)?,
             offline: row.try_get(10)?,
             declared: declared.to_owned(),
+            arrival: row.try_get(13)?,
             record,
             common,
             set: Arc::clone(set),
@@ -90,6 +93,7 @@ impl Shelf {
             instances: 0,
             offline: 0,
             declared: set.common_mark(&file.declared),
+            arrival: file.arrival,
             record: file.record.clone(),
             common: None,
             set: Arc::clone(set),
@@ -117,7 +121,8 @@ impl Shelf {
             self.add_declared(&mut record, &declared);
         }
         let location = Location { place: self.place, directory: self.path.clone(), file_name, size, mtime_ms };
-        StoredFile { location, record, checksum, differs: false, declared: self.declared.clone() }
+        let (declared, arrival) = (self.declared.clone(), self.arrival);
+        StoredFile { location, record, checksum, differs: false, declared, arrival }
     }
 
     /// What the row of a file of this shelf has.
@@ -186,6 +191,11 @@ fn shared() -> impl Iterator<Item = &'static Attribute> {
 pub(super) fn key_of(file: &StoredFile, directory: i64, set: &DeclaredSet) -> RowKey {
     let (directory, mark) = (directory.to_le_bytes(), set.common_mark(&file.declared));
     let mut parts: Vec<&[u8]> = vec![&directory, mark.as_bytes()];
+    let arrival = file.arrival.to_le_bytes();
+    if file.arrival != 0 {
+        // An instance without an arrival has the key that a program of the version before makes.
+        parts.push(&arrival);
+    }
     for unit in set.units().iter().filter(|unit| unit.level != Image) {
         let value = file.record.declared(unit.number);
         if !value.is_empty() {

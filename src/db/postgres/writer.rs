@@ -13,6 +13,7 @@ use super::connection::{ServerSession, waiting_for_server};
 use super::error::ServerFailure;
 use super::load::PartNeeds;
 use super::maintenance;
+use crate::db::arrival::SourceOfInstances;
 use crate::db::contents::{Contents, FileKey, kind};
 use crate::db::sqlite::WriterOptions;
 use crate::db::{
@@ -67,7 +68,7 @@ impl PostgresWriter {
         let (commands, queue) = bounded(options.queue_length.max(1));
         let backlog = Arc::new(Backlog::new(MOST_WAITING));
         let changer = IndexChanger::open(address, ServerSession::Writes(options.durability), &options.declared)?;
-        let state = ServerState { changer, options, tally: Tally::default(), failure: None };
+        let state = ServerState { changer, options, scan: None, tally: Tally::default(), failure: None };
         let of_thread = Arc::clone(&backlog);
         let thread = std::thread::Builder::new()
             .name("index writer".into())
@@ -158,11 +159,13 @@ impl Arrivals for PostgresWriterHandle {
     }
 
     fn begin_scan(&self, roots: String) -> Result<i64, Error> {
-        self.change_index(move |changer, now_ms| maintenance::begin_scan(changer, &roots, now_ms))
+        self.ask(move |state| state.begin_scan(|changer, now_ms| maintenance::begin_scan(changer, &roots, now_ms)))
     }
 
     fn begin_pass(&self, roots: String, scan: Option<i64>) -> Result<i64, Error> {
-        self.change_index(move |changer, now_ms| maintenance::begin_pass(changer, &roots, scan, now_ms))
+        self.ask(move |state| {
+            state.begin_scan(|changer, now_ms| maintenance::begin_pass(changer, &roots, scan, now_ms))
+        })
     }
 
     fn note_watch(&self, roots: String, watch: Option<String>) -> Result<(), Error> {
@@ -214,6 +217,8 @@ impl Arrivals for PostgresWriterHandle {
 struct ServerState {
     changer: IndexChanger,
     options: WriterOptions,
+    /// The scan that this process began last.
+    scan: Option<i64>,
     tally: Tally,
     /// The first error of a scan that nobody has asked for.
     failure: Option<Error>,
@@ -311,7 +316,16 @@ impl ServerState {
         })
     }
 
-    /// PartChanges instances. Returns what `change` did, and the contents that it left.
+    fn begin_scan(
+        &mut self,
+        begin: impl FnMut(&mut IndexChanger, i64) -> Result<i64, ServerFailure>,
+    ) -> Result<i64, Error> {
+        let scan = self.work(begin)?;
+        self.scan = Some(scan);
+        Ok(scan)
+    }
+
+    /// Changes instances. Returns what `change` did, and the contents that it left.
     fn change<T>(
         &mut self,
         needs: &PartNeeds,
@@ -354,9 +368,17 @@ impl ServerState {
             needs.directories.insert((kind(location.place), location.directory.clone()));
             needs.locations.insert(FileKey::of(location.place, &location.directory, &location.file_name));
         }
+        let sources: Vec<SourceOfInstances> =
+            group.iter().map(|(received, _)| SourceOfInstances::Received(Arc::clone(&received.sender))).collect();
+        needs.sources.extend(sources.iter().cloned());
+        needs.now_ms = self.options.clock.now_ms();
         let declared = Arc::clone(&self.options.declared);
         let (done, _) = self.change(&needs, |contents| {
-            group.iter().map(|(received, _)| contents.arrived(received, &declared)).collect::<Vec<_>>()
+            let entered = group.iter().zip(&sources).map(|((received, _), source)| {
+                contents.set_source(source);
+                contents.arrived(received, &declared)
+            });
+            entered.collect::<Vec<_>>()
         })?;
         let stored = |(outcome, first)| Stored { committed: Committed(()), outcome, first };
         Ok(done.into_iter().map(stored).collect())
@@ -367,8 +389,14 @@ impl ServerState {
         for unit in group {
             add_needs(&mut needs, unit);
         }
+        let source = self.scan.map_or(SourceOfInstances::Unknown, SourceOfInstances::Scan);
+        if !needs.uids.is_empty() {
+            needs.sources.insert(source.clone());
+        }
+        needs.now_ms = self.options.clock.now_ms();
         let declared = Arc::clone(&self.options.declared);
         let done = self.change(&needs, |contents| {
+            contents.set_source(&source);
             for unit in group {
                 contents.scanned(unit, &declared);
             }

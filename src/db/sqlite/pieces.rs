@@ -18,8 +18,7 @@ use crate::files::{parent_of, rename_without_replacing, sync_directory, with_suf
 pub(super) type SoughtRows = (&'static str, &'static str, &'static str);
 
 /// What a copy in another engine lacks.
-const LEFT_BEHIND: [SoughtRows; 6] = [
-    ("who sent objects and when", "arrival", "true"),
+const LEFT_BEHIND: [SoughtRows; 5] = [
     ("the worklist", "worklist_item", "true"),
     ("performed procedure steps", "performed_step", "true"),
     ("events", "event", "true"),

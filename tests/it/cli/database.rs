@@ -93,7 +93,7 @@ fn an_index_moves_from_a_file_to_a_database_and_back() {
     place.run(["scan", "--index", "one.db", "one", "two"]).expect(0);
     let copied = place.run(["copy-index", "one.db", &index]).expect(0).stdout;
     assert!(copied.contains("2 studies, 4 series, 12 instances; read again, and the same"), "{copied}");
-    assert!(copied.contains("the copy does not have: who sent objects and when"), "{copied}");
+    assert!(!copied.contains("the copy does not have"), "{copied}");
     assert_eq!(count(&place, &index, "IMAGE"), 12);
     // Nothing has to be read again.
     let scanned = place.run(["scan", "--index", &index, "--json", "one", "two"]).expect(0).json().pop().unwrap();

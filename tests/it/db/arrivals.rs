@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use dcmdex::db::transfer::copy_to_engine;
 use dcmdex::db::{Admin, Arrivals, ReceivedFrom, Search};
 use dcmdex::model::attribute::AttributeId::{
     InstanceAvailability, InstanceNumber, Rows, SOPInstanceUID, StudyInstanceUID,
@@ -13,6 +14,7 @@ use dcmdex::model::level::QueryRetrieveLevel::{Image, Patient, Series, Study};
 use rusqlite::Connection;
 
 use super::*;
+use crate::util::postgres::{PostgresServer, database_of, server};
 
 const HOUR: i64 = 60 * 60 * 1000;
 const DAY: i64 = 24 * HOUR;
@@ -78,30 +80,68 @@ fn row(index: &Path, sql: &str) -> Vec<rusqlite::types::Value> {
     statement.query_row([], |row| (0..width).map(|at| row.get(at)).collect()).unwrap()
 }
 
-#[test]
-fn instances_are_found_by_when_they_came_and_who_sent_them() {
-    let dir = tempfile::tempdir().unwrap();
-    let index = dir.path().join("index.db");
-    let noon = 20_000 * DAY + 12 * HOUR;
+const NOON: i64 = 20_000 * DAY + 12 * HOUR;
+
+/// Fills an index by three senders and a scan.
+fn fill(index: &Path) {
+    let noon = NOON;
     for (now_ms, study, title) in [(noon, "1.1", "CT1"), (noon + DAY, "1.2", "CT2"), (noon + DAY, "1.3", "MR[1]")] {
-        let writer = writer_at(&index, now_ms);
+        let writer = writer_at(index, now_ms);
         receive(&writer, study, "1", title);
         writer.close().unwrap();
     }
-    scan_at(&index, noon, "/a", vec![file("a", record("1.4", "1.4.1", "1.4.1.1", &[]))]);
+    scan_at(index, noon, "/a", vec![file("a", record("1.4", "1.4.1", "1.4.1.1", &[]))]);
+}
+
+/// Finds what came by each of those.
+fn assert_found_by_arrival(index: &Path) {
     let today = received(20_001 * DAY, 20_002 * DAY);
-    assert_eq!(found(&index, Study, today.clone()), ["1.2", "1.3"]);
-    assert_eq!(found(&index, Study, received(i64::MIN, 20_001 * DAY)), ["1.1", "1.4"]);
-    assert_eq!(found(&index, Series, today.clone()), ["1.2", "1.3"]);
-    assert_eq!(found(&index, Image, today.clone()), ["1.2.1", "1.3.1"]);
-    assert_eq!(find(&index, &FindRequest { arrival: today, ..request(Patient, &[]) }).len(), 1);
-    assert!(find(&index, &FindRequest { arrival: received(0, 1), ..request(Patient, &[]) }).is_empty());
-    assert_eq!(found(&index, Study, sent_by("CT1")), ["1.1"]);
-    assert_eq!(found(&index, Study, sent_by("CT?")), ["1.1", "1.2"]);
-    assert_eq!(found(&index, Study, sent_by("*[1]")), ["1.3"]);
-    assert_eq!(found(&index, Study, sent_by("*")), ["1.1", "1.2", "1.3"]);
+    assert_eq!(found(index, Study, today.clone()), ["1.2", "1.3"]);
+    assert_eq!(found(index, Study, received(i64::MIN, 20_001 * DAY)), ["1.1", "1.4"]);
+    assert_eq!(found(index, Series, today.clone()), ["1.2", "1.3"]);
+    assert_eq!(found(index, Image, today.clone()), ["1.2.1", "1.3.1"]);
+    assert_eq!(find(index, &FindRequest { arrival: today, ..request(Patient, &[]) }).len(), 1);
+    assert!(find(index, &FindRequest { arrival: received(0, 1), ..request(Patient, &[]) }).is_empty());
+    assert_eq!(found(index, Study, sent_by("CT1")), ["1.1"]);
+    assert_eq!(found(index, Study, sent_by("CT?")), ["1.1", "1.2"]);
+    assert_eq!(found(index, Study, sent_by("*[1]")), ["1.3"]);
+    assert_eq!(found(index, Study, sent_by("*")), ["1.1", "1.2", "1.3"]);
     let both = ArrivalKeys { sender: Some("CT*".into()), ..received(20_001 * DAY, i64::MAX) };
-    assert_eq!(found(&index, Study, both), ["1.2"]);
+    assert_eq!(found(index, Study, both), ["1.2"]);
+    assert_sound(index);
+}
+
+#[test]
+fn instances_in_a_database_are_found_by_when_they_came_and_who_sent_them() {
+    let index = server().database();
+    fill(&index);
+    assert_found_by_arrival(&index);
+}
+
+#[test]
+fn a_copy_knows_when_instances_came_and_gives_higher_numbers_to_changes() {
+    let dir = tempfile::tempdir().unwrap();
+    let [first, back] = ["index.db", "back.db"].map(|name| dir.path().join(name));
+    let database = server().database();
+    fill(&first);
+    for (from, to) in [(&first, &database), (&database, &back)] {
+        let copied = copy_to_engine(from, to, WriterOptions::default()).unwrap();
+        assert_eq!(copied.left_behind, <[&str; 0]>::default());
+        assert_found_by_arrival(to);
+        assert_eq!(found(to, Study, since(last_change(from))), ["1.1", "1.2", "1.3", "1.4"]);
+    }
+    for copy in [&database, &back] {
+        receive(&writer_at(copy, NOON + 2 * DAY), "1.5", "1", "CT3");
+        assert_eq!(found(copy, Study, sent_by("CT3")), ["1.5"]);
+    }
+}
+
+#[test]
+fn instances_are_found_by_when_they_came_and_who_sent_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let (index, noon) = (dir.path().join("index.db"), NOON);
+    fill(&index);
+    assert_found_by_arrival(&index);
     let values = "SELECT received_ms, changed_ms, arrival, sender, sender_address, scan, checksum FROM instances \
                   WHERE study_instance_uid = ";
     assert_eq!(
@@ -114,7 +154,6 @@ fn instances_are_found_by_when_they_came_and_who_sent_them() {
         format!("{:?}", row(&index, &format!("{values}'1.4'"))),
         format!("[Integer({noon}), Integer({noon}), Text(\"scan\"), Text(\"\"), Text(\"\"), Integer(1), Null]")
     );
-    assert_sound(&index);
 }
 
 /// For new declared attributes, objects of our own storage are read again. This read does not
@@ -155,44 +194,74 @@ fn one_source_that_goes_on_is_one_arrival() {
 fn nothing_that_has_changed_since_is_missed_and_no_number_comes_again() {
     let dir = tempfile::tempdir().unwrap();
     let index = dir.path().join("index.db");
+    assert_all_changes_are_found(&index);
+    let values = "SELECT received_ms, changed_ms FROM instances WHERE study_instance_uid = '1.2'";
+    assert_eq!(format!("{:?}", row(&index, values)), "[Integer(2), Integer(2)]");
+}
+
+/// Other databases of a server hold numbers back while they write, so this has a server of its own.
+#[test]
+fn nothing_that_has_changed_in_a_database_since_is_missed() {
+    let server = PostgresServer::start(&["autovacuum=off"]);
+    assert_all_changes_are_found(&server.database());
+}
+
+/// A change that is not committed yet has a lower number than one that is.
+#[test]
+fn what_is_committed_late_is_found_too() {
+    let server = PostgresServer::start(&["autovacuum=off"]);
+    let index = server.database();
+    let writer = writer_at(&index, 1);
+    receive(&writer, "1.1", "1", "A");
+    let name = database_of(&index);
+    let late =
+        server.hold(&name, "BEGIN; UPDATE shelf SET (change, change_block) = (SELECT number, 0 FROM change_number)");
+    receive(&writer, "1.2", "1", "A");
+    let told = last_change(&index);
+    assert_eq!(found(&index, Study, since(told)), ["1.2"]);
+    drop(late);
+    receive(&writer, "1.3", "1", "A");
+    assert_eq!(found(&index, Study, since(told)), ["1.2", "1.3"]);
+}
+
+fn assert_all_changes_are_found(index: &Path) {
     let mut last = 0;
     let mut next = |index: &Path| {
         let change = last_change(index);
         assert!(change > last, "{change} follows {last}");
         std::mem::replace(&mut last, change)
     };
-    scan_at(&index, 1, "/a", vec![file("a", record("1.1", "1.1.1", "1.1.1.1", &[]))]);
-    assert_eq!(found(&index, Study, since(next(&index))), ["1.1"]);
+    scan_at(index, 1, "/a", vec![file("a", record("1.1", "1.1.1", "1.1.1.1", &[]))]);
+    assert_eq!(found(index, Study, since(next(index))), ["1.1"]);
     // Two writers.
-    let (one, other) = (writer_at(&index, 2), writer_at(&index, 3));
+    let (one, other) = (writer_at(index, 2), writer_at(index, 3));
     receive(&one, "1.2", "1", "A");
-    assert_eq!(found(&index, Study, since(next(&index))), ["1.2"]);
+    assert_eq!(found(index, Study, since(next(index))), ["1.2"]);
     receive(&other, "1.3", "1", "A");
-    assert_eq!(found(&index, Study, since(next(&index))), ["1.3"]);
+    assert_eq!(found(index, Study, since(next(index))), ["1.3"]);
     drop((one, other));
     // One is corrected: it keeps its arrival.
     let corrected = ScannedFile { known: true, ..file("a", record("1.1", "1.1.1", "1.1.1.1", &[(Rows, "7")])) };
-    scan_at(&index, 9, "/a", vec![corrected]);
-    assert_eq!(found(&index, Image, since(next(&index))), ["1.1.1.1"]);
-    let values = "SELECT received_ms, changed_ms FROM instances WHERE study_instance_uid = '1.1'";
-    assert_eq!(format!("{:?}", row(&index, values)), "[Integer(1), Integer(9)]");
+    scan_at(index, 9, "/a", vec![corrected]);
+    assert_eq!(found(index, Image, since(next(index))), ["1.1.1.1"]);
+    assert_eq!(found(index, Study, received(1, 2)), ["1.1"]);
     // What is missing is not as it was; then what changed last goes, and its number with it.
     for prune in [false, true] {
-        let writer = writer_at(&index, 10);
+        let writer = writer_at(index, 10);
         let mut gone = scanned("/a", Vec::new());
         gone.missing.push("a".into());
         writer.handle().scanned(gone).unwrap();
         writer.handle().resolve_missing(vec!["/a".into()], Vec::new(), prune).unwrap();
         writer.close().unwrap();
         let expected: &[&str] = if prune { &[] } else { &["1.1"] };
-        assert_eq!(found(&index, Study, since(next(&index))), expected);
+        assert_eq!(found(index, Study, since(next(index))), expected);
     }
-    let writer = writer_at(&index, 11);
+    let writer = writer_at(index, 11);
     receive(&writer, "1.5", "1", "A");
     writer.close().unwrap();
-    assert_eq!(found(&index, Study, since(next(&index))), ["1.5"]);
-    assert_eq!(found(&index, Study, since(0)), ["1.2", "1.3", "1.5"]);
-    assert_sound(&index);
+    assert_eq!(found(index, Study, since(next(index))), ["1.5"]);
+    assert_eq!(found(index, Study, since(0)), ["1.2", "1.3", "1.5"]);
+    assert_sound(index);
 }
 
 #[test]

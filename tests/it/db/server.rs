@@ -182,6 +182,70 @@ fn what_only_sqlite_has_is_refused_by_name() {
     assert!(dcmdex::db::open::copy_index(&index, Path::new("/nowhere")).is_err());
 }
 
+/// Numbers of transactions begin anew in another server, or lower after a restore.
+#[test]
+fn numbers_of_changes_grow_in_a_database_that_was_restored() {
+    let server = PostgresServer::start(&["autovacuum=off"]);
+    let index = server.database();
+    drop(writer(&index));
+    let last = || Reader::open(&index).unwrap().last_change().unwrap();
+    let mut before = last();
+    for history in ["'7/00000001'", "split_part(history, '/', 1) || '/00000009'"] {
+        server.sql(&database_of(&index), &format!("UPDATE dcmdex_index SET history = {history}"));
+        drop(writer(&index));
+        assert!(last() >= before + (1 << 28), "{} follows {before}", last());
+        before = last();
+        drop(writer(&index));
+        assert!(last() - before < 1_000, "{} follows {before}", last());
+    }
+}
+
+/// Makes the tables as the first version had them.
+fn database_of_version_1() -> PathBuf {
+    let index = server().database();
+    let first = include_str!("../../../src/db/postgres/schema.sql");
+    let sql = format!("{first}; INSERT INTO dcmdex_index (schema_version) VALUES (1)");
+    server().sql(&database_of(&index), &sql);
+    index
+}
+
+#[test]
+fn a_database_of_the_version_before_is_told_to_readers_and_migrated_once_by_writers() {
+    let index = database_of_version_1();
+    let error = Reader::open(&index).unwrap_err().to_string();
+    assert!(error.contains("the older schema 1"), "{error}");
+    std::thread::scope(|scope| {
+        let begun: Vec<_> = (0..4).map(|_| scope.spawn(|| writer(&index))).collect();
+        begun.into_iter().for_each(|begun| drop(begun.join().unwrap()));
+    });
+    let migrated = writer(&index);
+    assert_eq!(store_all(&migrated, [("1.2".to_owned(), "1.2.3".to_owned())].into_iter()), 1);
+    assert_eq!(instances(&index), 1);
+    assert_sound(&index);
+}
+
+#[test]
+fn a_database_is_not_migrated_while_a_program_of_the_version_before_writes_it() {
+    let index = database_of_version_1();
+    let old = server().hold(&database_of(&index), "SET application_name = 'dcmdex'");
+    let refused = Writer::open(&index, WriterOptions::default()).unwrap_err();
+    assert!(matches!(refused, Error::InUse { .. }), "{refused}");
+    assert!(matches!(Reader::open(&index), Err(Error::OlderSchema { .. })), "nothing has changed");
+    drop(old);
+    drop(writer(&index));
+    assert_eq!(instances(&index), 0);
+}
+
+#[test]
+fn the_owner_of_a_database_needs_no_other_rights() {
+    server().sql("postgres", "CREATE ROLE site LOGIN");
+    server().sql("postgres", "CREATE DATABASE of_site OWNER site");
+    let address = server().address("of_site").to_str().unwrap().replace("user=postgres", "user=site");
+    let (index, uids) = (PathBuf::from(address), [("1.2".to_owned(), "1.2.3".to_owned())]);
+    assert_eq!(store_all(&writer(&index), uids.into_iter()), 1);
+    assert_sound(&index);
+}
+
 #[test]
 fn a_check_finds_what_does_not_agree() {
     let index = server().database();

@@ -8,9 +8,9 @@ use std::ffi::OsString;
 
 use super::asserted_values::record_text;
 use super::files::OTHER_CONTENT;
-use super::origins::SourceOfInstances;
 use super::rows::{File, InstanceRow, NewInstance, Result};
 use super::tables::Tables;
+use crate::db::arrival::SourceOfInstances;
 use crate::db::rules::{ArrivingObject, Decision, FirstLocation, KeptMetadata, KnownInstance};
 use crate::db::{KnownLocation, Received, StoreOutcome};
 use crate::model::attribute::AttributeId;

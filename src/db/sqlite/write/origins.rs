@@ -2,29 +2,13 @@
 //!
 //! An instance group has all of it, so that an instance costs nothing.
 
-use std::sync::Arc;
-
 use foldhash::{HashMap, HashSet};
 use rusqlite::{Connection, params};
 
 use super::super::limits::CHANGES_IN_BLOCK;
 use super::rows::Result;
-use crate::db::ReceivedFrom;
+use crate::db::arrival::{ArrivalSource, OpenArrivals, SourceOfInstances};
 use crate::model::clock::Clock;
-
-/// Pause of a source after which a new arrival begins, in milliseconds. Larger: arrivals with
-/// different reasons become one. Smaller: more instance groups, of some 500 bytes each.
-const LONGEST_PAUSE_MS: i64 = 10 * 60 * 1000;
-
-/// Longest time of an arrival, in milliseconds. Larger: the time of an arrival says less. Smaller:
-/// more instance groups.
-const LONGEST_ARRIVAL_MS: i64 = 60 * 60 * 1000;
-
-/// An arrival ends with its day, so that a search by day is exact.
-const DAY_MS: i64 = 24 * 60 * 60 * 1000;
-
-/// Sources whose arrivals are remembered. A source takes some 100 bytes.
-const REMEMBERED_SOURCES: usize = 4096;
 
 /// Most groups that enter one block. Larger: the last change takes longer to find. Smaller: shorter
 /// blocks for scans.
@@ -57,32 +41,6 @@ impl ChangeBlock {
     }
 }
 
-/// Who brings instances.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum SourceOfInstances {
-    /// Nobody that is known.
-    Unknown,
-    /// The scan with this number.
-    Scan(i64),
-    /// A sender.
-    Received(Arc<ReceivedFrom>),
-}
-
-/// An arrival that may go on.
-struct OpenArrival {
-    id: i64,
-    first_ms: i64,
-    last_ms: i64,
-}
-
-impl OpenArrival {
-    fn goes_on(&self, now_ms: i64) -> bool {
-        (0..LONGEST_PAUSE_MS).contains(&(now_ms - self.last_ms))
-            && now_ms - self.first_ms < LONGEST_ARRIVAL_MS
-            && now_ms.div_euclid(DAY_MS) == self.first_ms.div_euclid(DAY_MS)
-    }
-}
-
 /// The source of what is being written, its arrival, and the number of the change.
 pub(super) struct Origins<'c> {
     connection: &'c Connection,
@@ -91,7 +49,7 @@ pub(super) struct Origins<'c> {
     /// The arrival of the source, once it is known.
     current: Option<Option<i64>>,
     /// Arrivals that may go on.
-    open: HashMap<SourceOfInstances, OpenArrival>,
+    open: OpenArrivals,
     /// Whether an instance that replaces another one is an arrival of its own.
     renews: bool,
     block: ChangeBlock,
@@ -108,7 +66,7 @@ impl<'c> Origins<'c> {
             clock,
             source: SourceOfInstances::Unknown,
             current: None,
-            open: HashMap::default(),
+            open: OpenArrivals::default(),
             renews: false,
             block: ChangeBlock::default(),
             change: None,
@@ -156,43 +114,24 @@ impl<'c> Origins<'c> {
             return Ok(known);
         }
         let now_ms = self.clock.now_ms();
-        if let Some(open) = self.open.get_mut(&self.source)
-            && open.goes_on(now_ms)
-        {
-            open.last_ms = now_ms;
-            self.current = Some(Some(open.id));
-            return Ok(Some(open.id));
-        }
-        let id = self.new_arrival(now_ms)?;
-        if let Some(id) = id {
-            if self.open.len() >= REMEMBERED_SOURCES {
-                self.open.retain(|_, open| open.goes_on(now_ms));
-            }
-            if self.open.len() >= REMEMBERED_SOURCES {
-                self.open.clear();
-            }
-            let arrival = OpenArrival { id, first_ms: now_ms, last_ms: now_ms };
-            self.open.insert(self.source.clone(), arrival);
-        }
+        let id = match self.open.going_on(&self.source, now_ms) {
+            Some(id) => Some(id),
+            None => self.new_arrival(now_ms)?,
+        };
         self.current = Some(id);
         Ok(id)
     }
 
-    fn new_arrival(&self, now_ms: i64) -> Result<Option<i64>> {
-        const SQL: &str =
-            "INSERT INTO arrival (kind, calling_ae_title, address, scan, first_ms) VALUES (?1, ?2, ?3, ?4, ?5)";
-        match &self.source {
-            SourceOfInstances::Unknown => return Ok(None),
-            SourceOfInstances::Scan(scan) => {
-                self.connection.prepare_cached(SQL)?.execute(params!["scan", "", "", scan, now_ms])?
-            }
-            SourceOfInstances::Received(from) => {
-                let address = from.address.map(|address| address.to_string()).unwrap_or_default();
-                let title = from.calling_ae_title.as_str();
-                self.connection.prepare_cached(SQL)?.execute(params!["c-store", title, address, None::<i64>, now_ms])?
-            }
-        };
-        Ok(Some(self.connection.last_insert_rowid()))
+    fn new_arrival(&mut self, now_ms: i64) -> Result<Option<i64>> {
+        let Some(ArrivalSource { kind, calling_ae_title, address, scan }) = self.source.told() else { return Ok(None) };
+        self.connection
+            .prepare_cached(
+                "INSERT INTO arrival (kind, calling_ae_title, address, scan, first_ms) VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?
+            .execute(params![kind, calling_ae_title, address, scan, now_ms])?;
+        let id = self.connection.last_insert_rowid();
+        self.open.begin(self.source.clone(), id, now_ms);
+        Ok(Some(id))
     }
 
     /// Has what follows belong to the arrival of an instance that replaces one of the arrival
@@ -301,22 +240,4 @@ fn first_of_next_block(connection: &Connection) -> Result<i64> {
     let sql = "SELECT max(ifnull((SELECT max(change_block) FROM instance_group) + ?1, 1), \
                ifnull((SELECT change FROM change_floor), 0) + 1)";
     connection.prepare_cached(sql)?.query_row([CHANGES_IN_BLOCK], |row| row.get(0))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_arrival_goes_on_within_its_day_and_hour_and_without_a_pause() {
-        let noon = 12 * LONGEST_ARRIVAL_MS;
-        let open = |first_ms, last_ms| OpenArrival { id: 1, first_ms, last_ms };
-        assert!(open(noon, noon).goes_on(noon));
-        assert!(open(noon, noon).goes_on(noon + LONGEST_PAUSE_MS - 1));
-        assert!(!open(noon, noon).goes_on(noon + LONGEST_PAUSE_MS));
-        assert!(!open(noon, noon + LONGEST_ARRIVAL_MS - 1).goes_on(noon + LONGEST_ARRIVAL_MS));
-        assert!(!open(DAY_MS - 1, DAY_MS - 1).goes_on(DAY_MS));
-        // A clock that was set back.
-        assert!(!open(noon, noon).goes_on(noon - 1));
-    }
 }

@@ -8,10 +8,11 @@ use super::super::sql_values::{path_from_sql, place_from_number, to_u64};
 use super::super::status::watches;
 use super::asserted_values::record_of_text;
 use super::locations::record_beside;
-use super::origins::SourceOfInstances;
+use super::origins::last_change;
 use super::rows::{File, NewInstance, Result};
 use super::scans;
 use super::tables::Tables;
+use crate::db::arrival::{ArrivalEntry, ArrivalSource, SourceOfInstances};
 use crate::db::contents::{Contents, FileKey, StoredFile, Unindexed, kind};
 use crate::db::pieces::{NOTED_CONFLICTS, PieceOutlet, conflicting};
 use crate::db::{Error, EventRecording, KnownLocation, Mounted, NotIndexed, Note, ScanEntry, WatchEntry};
@@ -24,6 +25,14 @@ pub(in super::super) fn each_piece(
     connection: &Connection,
     outlet: &mut PieceOutlet<'_>,
 ) -> std::result::Result<(), Error> {
+    outlet.piece.last_change = last_change(connection)?;
+    let sql = "SELECT id, kind, calling_ae_title, address, scan, first_ms FROM arrival";
+    each_row(connection, outlet, sql, |piece, row| {
+        let (calling_ae_title, address, scan) = (row.get(2)?, row.get(3)?, row.get(4)?);
+        let source = ArrivalSource { kind: row.get(1)?, calling_ae_title, address, scan };
+        piece.arrival_entries.insert(row.get(0)?, ArrivalEntry { source, first_ms: row.get(5)? });
+        Ok(())
+    })?;
     each_row(connection, outlet, "SELECT place, path FROM directory", |piece, row| {
         piece.directories.insert((kind(place_from_number(row.get(0)?)?), path_from_sql(row.get_ref(1)?)?.into()));
         Ok(())
@@ -89,7 +98,8 @@ fn add_instance(tables: &mut Tables<'_>, uid: &str, piece: &mut Contents) -> Res
     let Some(existing) = tables.find_instance(uid)? else { return Ok(()) };
     let record = tables.instances.record_of(&existing)?;
     let KnownLocation { location, checksum, .. } = tables.files.first_location(&existing)?;
-    let first = StoredFile { location, record, checksum, differs: false, declared: String::new() };
+    let arrival = existing.instance_group.arrival.unwrap_or(0);
+    let first = StoredFile { location, record, checksum, differs: false, declared: String::new(), arrival };
     if first.has_object() && !tables.files.first_is_there(&existing)? {
         piece.missing.insert(first.key());
     }
@@ -106,7 +116,7 @@ fn add_instance(tables: &mut Tables<'_>, uid: &str, piece: &mut Contents) -> Res
         let own = copy.record.as_deref().map(record_of_text).transpose()?;
         let record = own.or_else(|| held.first().map(|first| first.record.clone())).unwrap_or_default();
         let (checksum, differs) = (file.checksum, copy.differs);
-        let further = StoredFile { location, record, checksum, differs, declared: String::new() };
+        let further = StoredFile { location, record, checksum, differs, declared: String::new(), arrival: 0 };
         if copy.location().is_missing {
             piece.missing.insert(further.key());
         }
@@ -158,6 +168,20 @@ fn marks(connection: &Connection, outlet: &mut PieceOutlet<'_>) -> std::result::
 /// Writes a piece of another index. This index has none of its instances yet.
 pub(super) fn put(tables: &mut Tables<'_>, piece: &Contents) -> Result<()> {
     tables.origins.set(SourceOfInstances::Unknown);
+    if piece.last_change > 0 {
+        // Who asks for what has changed since a number of the former index gets all of it.
+        tables.origins.skip_changes(piece.last_change)?;
+    }
+    for (number, ArrivalEntry { source, first_ms }) in &piece.arrival_entries {
+        let ArrivalSource { kind, calling_ae_title, address, scan } = source;
+        tables
+            .connection
+            .prepare_cached(
+                "INSERT INTO arrival (id, kind, calling_ae_title, address, scan, first_ms) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            )?
+            .execute(params![number, kind, calling_ae_title, address, scan, first_ms])?;
+    }
     for (place, path) in &piece.directories {
         tables.files.directory(place_from_number(i64::from(*place))?, path)?;
     }
@@ -182,6 +206,7 @@ pub(super) fn put(tables: &mut Tables<'_>, piece: &Contents) -> Result<()> {
 fn put_instance(tables: &mut Tables<'_>, held: &[StoredFile]) -> Result<()> {
     let Some((first, copies)) = held.split_first() else { return Ok(()) };
     let file = file_of(tables, first)?;
+    tables.origins.set_arrival((first.arrival != 0).then_some(first.arrival));
     let (group, suffix) = tables.insert_instance(&NewInstance::alone(&first.record, file))?;
     for copy in copies {
         let record = record_beside(&copy.record, &first.record);
