@@ -134,6 +134,7 @@ impl RemovalChanges for MemoryIndex {
     fn end_removal(&self, removal: i64) -> Result<(), Error> {
         let mut contents = self.to_change();
         contents.removals.remove(&removal);
+        contents.removed_counts.remove(&removal);
         contents.removed.retain(|_, removed| removed.removal != removal);
         contents.removed_files.retain(|_, file| file.removal != removal);
         Ok(())
