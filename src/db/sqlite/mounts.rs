@@ -28,6 +28,7 @@ pub(super) struct Mounts {
     since: Option<Instant>,
     /// How often a look found other mounts than the one before.
     changes: i64,
+    roots: ScannedRoots,
 }
 
 impl Mounts {
@@ -39,8 +40,7 @@ impl Mounts {
             let rows = statement.query_map([], |row| Ok(PathBuf::from(path_from_sql(row.get_ref(0)?)?)))?;
             let known = rows.collect::<rusqlite::Result<Vec<_>>>()?;
             let mut unmounted = if known.is_empty() { Vec::new() } else { not_mounted(known.clone()) };
-            let gone = scanned_roots(connection)?.into_iter().filter(|root| is_gone(root, &known));
-            unmounted.extend(gone);
+            unmounted.extend(gone(self.roots.current(connection)?, &known));
             self.changes += i64::from(self.since.is_some() && unmounted != self.unmounted);
             self.unmounted = unmounted;
             self.mounted = known.into_iter().filter(|path| !self.unmounted.contains(path)).collect();
@@ -58,39 +58,94 @@ impl Mounts {
 }
 
 /// Different sets of paths of the last scans whose roots are looked at.
-const LOOKED_AT_SCANS: i64 = 64;
+const LOOKED_AT_SETS: usize = 64;
 
 /// The paths that the last scans were told to scan.
-fn scanned_roots(connection: &Connection) -> rusqlite::Result<BTreeSet<PathBuf>> {
-    let sql = "SELECT roots FROM scan GROUP BY roots ORDER BY max(id) DESC LIMIT ?1";
-    let mut statement = connection.prepare_cached(sql)?;
-    let rows = statement.query_map([LOOKED_AT_SCANS], |row| row.get::<_, String>(0))?;
-    let mut roots = BTreeSet::new();
-    for row in rows {
-        // A path that is no UTF-8 is not noted exactly.
-        let paths: Vec<String> = serde_json::from_str(&row?).unwrap_or_default();
-        let exact = paths.into_iter().filter(|path| !path.contains(char::REPLACEMENT_CHARACTER));
-        roots.extend(exact.map(PathBuf::from));
-    }
-    Ok(roots)
+#[derive(Debug, Default)]
+struct ScannedRoots {
+    /// The last scan that was read.
+    newest: i64,
+    /// The paths of scans as the index has them, each with the last scan of them, the newest first.
+    sets: Vec<(i64, String)>,
+    roots: BTreeSet<PathBuf>,
 }
 
-/// Whether a scanned path is gone from the file system of the machine itself. One that scans have
-/// seen mounted is not asked, because a server that is gone does not answer.
-fn is_gone(root: &Path, mount_points: &[PathBuf]) -> bool {
-    !mount_points.iter().any(|mounted| root.starts_with(mounted)) && matches!(root.try_exists(), Ok(false))
+impl ScannedRoots {
+    /// Reads the scans since the last call. The first call may read all of them, and so does one
+    /// after a relocation.
+    fn current(&mut self, connection: &Connection) -> rusqlite::Result<&BTreeSet<PathBuf>> {
+        if self.have_changed(connection)? {
+            *self = Self::default();
+        }
+        let mut statement = connection.prepare_cached("SELECT id, roots FROM scan WHERE id > ?1 ORDER BY id DESC")?;
+        let mut rows = statement.query([self.newest])?;
+        let mut sets = Vec::<(i64, String)>::new();
+        while sets.len() < LOOKED_AT_SETS
+            && let Some(row) = rows.next()?
+        {
+            let set = row.get_ref(1)?.as_str()?;
+            if !sets.iter().any(|(_, other)| other == set) {
+                sets.push((row.get(0)?, set.to_owned()));
+            }
+        }
+        if let Some((newest, _)) = sets.first() {
+            self.newest = *newest;
+            self.sets.retain(|(_, former)| !sets.iter().any(|(_, set)| set == former));
+            sets.append(&mut self.sets);
+            sets.truncate(LOOKED_AT_SETS);
+            self.roots = sets.iter().flat_map(|(_, set)| roots_of(set)).collect();
+            self.sets = sets;
+        }
+        Ok(&self.roots)
+    }
+
+    /// Whether a scan that was read has other paths now.
+    fn have_changed(&self, connection: &Connection) -> rusqlite::Result<bool> {
+        let mut statement = connection.prepare_cached("SELECT 1 FROM scan WHERE id = ?1 AND roots = ?2")?;
+        for set in &self.sets {
+            if !statement.exists(rusqlite::params![set.0, set.1])? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// The paths of a scan. One that is no UTF-8 is not noted exactly, and so it is left out.
+fn roots_of(set: &str) -> impl Iterator<Item = PathBuf> {
+    let paths: Vec<String> = serde_json::from_str(set).unwrap_or_default();
+    paths.into_iter().filter(|path| !path.contains(char::REPLACEMENT_CHARACTER)).map(PathBuf::from)
+}
+
+/// The scanned paths that are gone from the file system of the machine itself. One that scans have
+/// seen mounted is not asked, because the table of mounts tells more.
+fn gone(roots: &BTreeSet<PathBuf>, mount_points: &[PathBuf]) -> Vec<PathBuf> {
+    let is_below_mount = |root: &PathBuf| mount_points.iter().any(|mounted| root.starts_with(mounted));
+    let own: Vec<PathBuf> = roots.iter().filter(|root| !is_below_mount(root)).cloned().collect();
+    if own.is_empty() {
+        return own;
+    }
+    // If one does not answer, nobody knows that another is gone.
+    ROOT_PROBE.not_there(own, |path| !matches!(path.try_exists(), Ok(false))).unwrap_or_default()
 }
 
 /// The probe of this process for paths that the table of mounts does not have.
 static PROBE: MountProbe = MountProbe { unanswered: Mutex::new(None) };
 
+/// The probe of this process for scanned paths.
+static ROOT_PROBE: MountProbe = MountProbe { unanswered: Mutex::new(None) };
+
 fn not_mounted(known: Vec<PathBuf>) -> Vec<PathBuf> {
     let mounted = mounted().unwrap_or_default();
     let unnamed: Vec<PathBuf> = known.into_iter().filter(|path| !mounted.contains(path)).collect();
-    if unnamed.is_empty() { unnamed } else { PROBE.not_mounted(unnamed, is_mount_point) }
+    if unnamed.is_empty() {
+        return unnamed;
+    }
+    // A path that does not answer counts as not mounted.
+    PROBE.not_there(unnamed.clone(), is_mount_point).unwrap_or(unnamed)
 }
 
-/// Looks at paths that may lead to a mount point by a link. To follow a link may wait for a server
+/// Looks at paths that may lead to another file system by a link. That may wait for a server
 /// forever, and the waiting thread cannot be ended. So there is at most one such thread.
 struct MountProbe {
     /// The thread that did not answer in time.
@@ -98,31 +153,29 @@ struct MountProbe {
 }
 
 impl MountProbe {
-    fn not_mounted(
+    /// The paths that are not there. `None` if one of them does not answer.
+    fn not_there(
         &self,
         paths: Vec<PathBuf>,
-        is_mount_point: impl Fn(&Path) -> bool + Send + 'static,
-    ) -> Vec<PathBuf> {
+        is_there: impl Fn(&Path) -> bool + Send + 'static,
+    ) -> Option<Vec<PathBuf>> {
         let mut unanswered = self.unanswered.lock().unwrap_or_else(PoisonError::into_inner);
         if unanswered.as_ref().is_some_and(|before| matches!(before.try_recv(), Err(TryRecvError::Empty))) {
-            // A path that does not answer counts as not mounted.
-            return paths;
+            return None;
         }
         *unanswered = None;
         let (sender, looked) = mpsc::channel();
-        let to_look_at = paths.clone();
         let started = std::thread::Builder::new().name("mounts".into()).spawn(move || {
-            let found: Vec<PathBuf> = to_look_at.into_iter().filter(|path| !is_mount_point(path)).collect();
+            let found: Vec<PathBuf> = paths.into_iter().filter(|path| !is_there(path)).collect();
             // Nobody may wait any more.
             let _ = sender.send(found);
         });
-        if started.is_err() {
-            return paths;
-        }
-        looked.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+        started.ok()?;
+        let found = looked.recv_timeout(PATIENCE).ok();
+        if found.is_none() {
             *unanswered = Some(looked);
-            paths
-        })
+        }
+        found
     }
 }
 
@@ -202,15 +255,46 @@ mod tests {
             )
             .unwrap();
         let mut mounts = Mounts::default();
-        let mut look = |sql: &str| {
+        let look = |mounts: &mut Mounts, sql: &str| {
             connection.execute_batch(sql).unwrap();
             mounts.since = mounts.since.and_then(|since| since.checked_sub(HOLDS));
             mounts.changes(&connection).unwrap()
         };
-        assert_eq!((look(""), look("")), (0, 0));
+        assert_eq!((look(&mut mounts, ""), look(&mut mounts, "")), (0, 0));
         let gone = "INSERT INTO mount_point VALUES ('/proc/no such mount')";
-        assert_eq!((look(gone), look("")), (1, 1));
-        assert_eq!(look("DELETE FROM mount_point WHERE path <> '/proc'"), 2);
+        assert_eq!((look(&mut mounts, gone), look(&mut mounts, "")), (1, 1));
+        assert_eq!(look(&mut mounts, "DELETE FROM mount_point WHERE path <> '/proc'"), 2);
+        assert_eq!(
+            look(&mut mounts, r#"INSERT INTO scan VALUES (1, '["/no such root", "/proc/no such root", "/"]')"#),
+            3
+        );
+        assert_eq!(mounts.unmounted, [Path::new("/no such root")]);
+    }
+
+    #[test]
+    fn the_paths_of_scans_follow_new_scans_and_relocations() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch("CREATE TABLE scan (id INTEGER PRIMARY KEY, roots TEXT NOT NULL)").unwrap();
+        let mut roots = ScannedRoots::default();
+        let mut after = |sql: &str| {
+            connection.execute_batch(sql).unwrap();
+            let found = roots.current(&connection).unwrap();
+            found.iter().map(|path| path.to_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert!(after("").is_empty());
+        let two = r#"INSERT INTO scan (roots) VALUES ('["/a", "/b"]'), ('["/c"]'), ('["/a", "/b"]'), ('["/\ufffd"]')"#;
+        assert_eq!(after(two), ["/a", "/b", "/c"]);
+        assert_eq!(after(r#"INSERT INTO scan (roots) VALUES ('["/d"]')"#), ["/a", "/b", "/c", "/d"]);
+        let relocated = r#"UPDATE scan SET roots = '["/moved"]' WHERE roots = '["/c"]'"#;
+        assert_eq!(after(relocated), ["/a", "/b", "/d", "/moved"]);
+        // A path that was last scanned long ago makes room for others, and comes back.
+        let mut many = String::new();
+        for number in 0..LOOKED_AT_SETS {
+            many += &format!(r#"INSERT INTO scan (roots) VALUES ('["/many/{number:02}"]');"#);
+        }
+        let last = after(&many);
+        assert_eq!((last.len(), last[0].as_str()), (LOOKED_AT_SETS, "/many/00"));
+        assert_eq!(after(r#"INSERT INTO scan (roots) VALUES ('["/d"]')"#)[..2], ["/d", "/many/01"]);
     }
 
     #[test]
@@ -221,19 +305,19 @@ mod tests {
         let (answer, server) = mpsc::channel::<()>();
         let begin = begun.clone();
         let waits = move |_: &Path| begin.send(()).is_ok() && server.recv().is_ok();
-        assert_eq!(look.not_mounted(path(), waits), path());
+        assert_eq!(look.not_there(path(), waits), None);
         looks.recv().unwrap();
         for _ in 0..3 {
             let begin = begun.clone();
-            assert_eq!(look.not_mounted(path(), move |_| begin.send(()).is_ok()), path());
+            assert_eq!(look.not_there(path(), move |_| begin.send(()).is_ok()), None);
         }
         assert!(looks.try_recv().is_err(), "another thread was begun");
         // It answers at last, and the next look starts again.
         answer.send(()).unwrap();
         drop((begun, answer));
         assert!(looks.recv().is_err());
-        let is_there = std::iter::from_fn(|| Some(look.not_mounted(path(), |_| true)));
-        assert!(is_there.take(100_000).any(|found| found.is_empty()));
+        let is_there = std::iter::from_fn(|| Some(look.not_there(path(), |_| true)));
+        assert!(is_there.take(100_000).any(|found| found == Some(Vec::new())));
     }
 
     #[test]
