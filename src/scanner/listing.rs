@@ -27,15 +27,17 @@ pub(super) struct Opened {
     pub(super) error: Option<io::Error>,
     /// `None` if the system cannot tell.
     pub(super) file_system: Option<FileSystemMark>,
+    /// Whether it has more entries than were asked for.
+    pub(super) is_cut: bool,
 }
 
 impl Opened {
-    /// Reads from the file system all that the walk needs of a directory.
-    pub(super) fn read(path: &Path, order: WalkOrder) -> io::Result<Self> {
+    /// Reads from the file system all that the walk needs of a directory, up to so many entries.
+    pub(super) fn read(path: &Path, order: WalkOrder, most: usize) -> io::Result<Self> {
         let handle = open_directory(path)?;
         let file_system = FileSystemMark::of(&handle);
         let mut entries = Vec::new();
-        let mut failure = None;
+        let (mut failure, mut is_cut) = (None, false);
         // It shares the position of the handle, from which nobody else reads. Opening it again
         // would ask the file system once more.
         for entry in Dir::new(handle.try_clone()?)? {
@@ -50,6 +52,10 @@ impl Opened {
             if matches!(name, b"." | b"..") {
                 continue;
             }
+            if entries.len() == most {
+                is_cut = true;
+                break;
+            }
             let kind = match entry.file_type() {
                 // Some file systems do not report the type here.
                 FileType::Unknown => match statat(&handle, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
@@ -62,7 +68,7 @@ impl Opened {
             let time = wants_time.then(|| time_of(&handle, OsStr::from_bytes(name)));
             entries.push(RawEntry { name: OsString::from_vec(name.to_vec()), kind, time });
         }
-        Ok(Self { handle, entries, error: failure, file_system })
+        Ok(Self { handle, entries, error: failure, file_system, is_cut })
     }
 }
 

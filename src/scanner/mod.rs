@@ -8,7 +8,8 @@
 //!
 //! Memory is bounded, whatever the size of the archive. The walk cuts directories into units of
 //! [`UNIT_FILES`] files. [`Backlog`] limits the files that are in the queues or being read. All
-//! names of a directory are in memory at once. Only small directories are listed before their turn.
+//! names of a directory are in memory at once. Before its turn, only the beginning of a large
+//! directory is listed.
 //!
 //! The pool is plain threads on a bounded channel, not rayon. The threads mostly wait for a disk or
 //! a file server. So the scan wants more threads than cores, and a full queue must stop the walk.

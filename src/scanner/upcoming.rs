@@ -70,6 +70,8 @@ struct UnaskedNames {
 
 enum UpcomingItem {
     Directory(UpcomingDirectory),
+    /// A directory that is too large to be listed before its turn.
+    Large(PathBuf),
     Unasked(UnaskedNames),
 }
 
@@ -78,7 +80,8 @@ pub(super) enum UpcomingState<'u> {
     /// Nobody has asked for it yet. Whoever does inserts it.
     Unasked(PathBuf),
     Asked(&'u mut AskedDirectory),
-    Listed,
+    /// It is listed, or waits for its turn.
+    Rests,
 }
 
 /// The directories that come next.
@@ -107,6 +110,12 @@ impl Upcoming {
         self.most.min(self.listed + 1).min(FILES_AHEAD / self.largest.max(1)).max(1)
     }
 
+    /// How many entries of a directory may be listed before its turn. All such directories together
+    /// then have a limited number.
+    pub(super) fn entries_ahead(&self) -> usize {
+        2 * FILES_AHEAD / self.depth()
+    }
+
     /// How far the directory with this number is. `None` if there are not so many.
     pub(super) fn state_of(&mut self, at: usize) -> Option<UpcomingState<'_>> {
         while let Some(UpcomingItem::Unasked(unasked)) = self.items.get(at)
@@ -114,8 +123,17 @@ impl Upcoming {
         {
             self.items.remove(at);
         }
+        if at == 0
+            && let Some(UpcomingItem::Large(path)) = self.items.front_mut()
+        {
+            let path = std::mem::take(path);
+            self.items.pop_front();
+            return Some(UpcomingState::Unasked(path));
+        }
         match self.items.get_mut(at)? {
-            UpcomingItem::Directory(UpcomingDirectory::Listed(_)) => Some(UpcomingState::Listed),
+            UpcomingItem::Directory(UpcomingDirectory::Listed(_)) | UpcomingItem::Large(_) => {
+                Some(UpcomingState::Rests)
+            }
             UpcomingItem::Directory(UpcomingDirectory::Asked(asked)) => Some(UpcomingState::Asked(asked)),
             UpcomingItem::Unasked(UnaskedNames { parent, names, next }) => {
                 let name = names.get(*next)?;
@@ -126,6 +144,7 @@ impl Upcoming {
     }
 
     pub(super) fn insert_asked(&mut self, at: usize, asked: AskedDirectory) {
+        self.largest = self.largest.max(asked.known.len());
         self.items.insert(at, UpcomingItem::Directory(UpcomingDirectory::Asked(Box::new(asked))));
     }
 
@@ -134,6 +153,15 @@ impl Upcoming {
         self.insert_below(at + 1, &listed);
         if let Some(item) = self.items.get_mut(at) {
             *item = UpcomingItem::Directory(UpcomingDirectory::Listed(Box::new(listed)));
+        }
+    }
+
+    /// Lets the directory with this number wait for its turn, because it has more than so many
+    /// entries.
+    pub(super) fn set_large(&mut self, at: usize, path: PathBuf, entries: usize) {
+        self.largest = self.largest.max(entries);
+        if let Some(item) = self.items.get_mut(at) {
+            *item = UpcomingItem::Large(path);
         }
     }
 
@@ -152,7 +180,7 @@ impl Upcoming {
     pub(super) fn take_first(&mut self) -> Option<UpcomingDirectory> {
         match self.items.pop_front()? {
             UpcomingItem::Directory(directory) => Some(directory),
-            UpcomingItem::Unasked(_) => None,
+            UpcomingItem::Unasked(_) | UpcomingItem::Large(_) => None,
         }
     }
 }

@@ -178,8 +178,14 @@ impl ScanWalk<'_> {
             let listed = match next {
                 UpcomingDirectory::Listed(listed) => *listed,
                 UpcomingDirectory::Asked(asked) => {
-                    let AskedDirectory { path, known, call } = *asked;
-                    let opened = self.timed_fs.wait(call);
+                    let AskedDirectory { mut path, mut known, call } = *asked;
+                    let mut opened = self.timed_fs.wait(call);
+                    if opened.as_ref().is_some_and(is_cut) {
+                        // It was asked for before its turn.
+                        let asked = self.ask(path, usize::MAX)?;
+                        (path, known) = (asked.path, asked.known);
+                        opened = self.timed_fs.wait(asked.call);
+                    }
                     let listed = self.listed(path, known, opened);
                     upcoming.insert_below(0, &listed);
                     listed
@@ -201,17 +207,22 @@ impl ScanWalk<'_> {
         {
             match next {
                 UpcomingState::Unasked(path) => {
-                    let asked = self.ask(path)?;
+                    let most = if at == 0 { usize::MAX } else { upcoming.entries_ahead() };
+                    let asked = self.ask(path, most)?;
                     upcoming.insert_asked(at, asked);
                 }
                 UpcomingState::Asked(asked) => {
                     if let Some(opened) = self.timed_fs.take(&asked.call) {
                         let (path, known) = (std::mem::take(&mut asked.path), std::mem::take(&mut asked.known));
-                        let listed = self.listed(path, known, Some(opened));
-                        upcoming.set_listed(at, listed);
+                        if let Ok(Opened { is_cut: true, entries, .. }) = opened {
+                            upcoming.set_large(at, path, entries.len());
+                            // The first one is asked for again at once.
+                            continue;
+                        }
+                        upcoming.set_listed(at, self.listed(path, known, Some(opened)));
                     }
                 }
-                UpcomingState::Listed => {}
+                UpcomingState::Rests => {}
             }
             at += 1;
             begun += 1;
@@ -219,8 +230,8 @@ impl ScanWalk<'_> {
         Ok(())
     }
 
-    /// Asks the file system for a directory, and the index for its files.
-    fn ask(&mut self, path: PathBuf) -> Result<AskedDirectory, Error> {
+    /// Asks the file system for so many entries of a directory, and the index for its files.
+    fn ask(&mut self, path: PathBuf, most: usize) -> Result<AskedDirectory, Error> {
         let (whole, order) = (path.clone(), self.options.order);
         let before_listing = self.options.before_listing.clone();
         let list = move || {
@@ -229,7 +240,7 @@ impl ScanWalk<'_> {
             }
             // Tests make this directory hang.
             fail_point!(&format!("scan {}", whole.display()));
-            Opened::read(&whole, order)
+            Opened::read(&whole, order, most)
         };
         // This reads the index as it is before the listing. Otherwise a file that another scan adds
         // meanwhile would look deleted.
@@ -572,6 +583,11 @@ impl ScanWalk<'_> {
         }
         Ok(true)
     }
+}
+
+/// Whether a directory has more entries than were asked for.
+fn is_cut(opened: &io::Result<Opened>) -> bool {
+    opened.as_ref().is_ok_and(|opened| opened.is_cut)
 }
 
 /// Whether a path no longer has a directory (or an archive file). If the system gives no clear

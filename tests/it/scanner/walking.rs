@@ -229,3 +229,29 @@ fn several_directories_are_listed_at_a_time() {
     let told = archive.scan();
     assert_eq!((told.numbers(), told.summary.directories), ((4, 4, 0, 0, 0, 0), 5));
 }
+
+#[test]
+fn what_is_too_large_to_be_listed_ahead_is_listed_in_its_turn() {
+    let mut archive = Archive::new();
+    archive.options.jobs = Jobs::fixed(16);
+    for number in 0..20 {
+        archive.write(format!("a{number:02}/1"), number);
+    }
+    for directory in ["b1", "b2", "b3"] {
+        archive.write(format!("{directory}/below/1"), 100);
+        for number in 0..1200 {
+            fs::write(archive.path(format!("{directory}/{number:04}")), "").unwrap();
+        }
+    }
+    let listed = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let (root, names) = (archive.root(), Arc::clone(&listed));
+    archive.options.before_listing = BeforeListing(Some(Arc::new(move |path| {
+        names.lock().unwrap().push(path.strip_prefix(&root).unwrap().to_owned());
+    })));
+    let told = archive.scan();
+    assert_eq!(told.numbers(), (20 + 3 * 1201, 23, 0, 0, 0, 3600));
+    let failed: Vec<_> = told.events.iter().filter(|event| event.starts_with("failed")).collect();
+    assert!(failed.is_sorted() && failed.len() == 3600, "each once, in order");
+    let times = |name: &str| listed.lock().unwrap().iter().filter(|path| *path == Path::new(name)).count();
+    assert_eq!((times("a19"), times("b1"), times("b3/below")), (1, 2, 1));
+}
