@@ -478,7 +478,7 @@ keys! {
     SCAN_JOBS: Integer(0, 1024) = "scan.jobs" = "0" {
         "Number of files that a scan reads at the same time. With 0 it begins with four for each \
          processor, and at least 16. It takes up to 128 while a slow disk or file server gives more \
-         files for that.",
+         files for that. Where it does not, the scan goes back, and tries again after a minute.",
         unit: "threads",
         low: "disks and file servers are idle while they wait for the scan",
         high: "a single disk seeks more, and the scan needs more memory (a few hundred kilobytes \

@@ -52,6 +52,11 @@ impl Backlog {
         self.fewer.notify_all();
     }
 
+    /// Lets so many fewer files be under way. Those that are go on.
+    pub fn lower_limit(&self, fewer: usize) {
+        self.limit.fetch_sub(fewer, Relaxed);
+    }
+
     /// Ends all waiting, because nobody takes files any more.
     pub fn close(&self) {
         *self.files.lock().unwrap_or_else(PoisonError::into_inner) = None;
@@ -93,6 +98,22 @@ mod tests {
         let large = begin(&backlog, 100);
         backlog.end(5);
         large.recv().unwrap();
+    }
+
+    #[test]
+    fn a_limit_that_changes_holds_for_who_waits() {
+        let backlog = Arc::new(Backlog::new(10));
+        backlog.begin(10);
+        let second = begin(&backlog, 10);
+        assert_eq!(second.try_recv(), Err(TryRecvError::Empty));
+        backlog.raise_limit(10);
+        second.recv().unwrap();
+        backlog.lower_limit(10);
+        let third = begin(&backlog, 5);
+        backlog.end(10);
+        assert_eq!(third.try_recv(), Err(TryRecvError::Empty));
+        backlog.end(10);
+        third.recv().unwrap();
     }
 
     #[test]

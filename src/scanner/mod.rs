@@ -49,7 +49,6 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -209,8 +208,7 @@ impl ScanThreads {
         let (work, to_read) = unbounded();
         let (order, in_order) = bounded(MAX_UNITS);
         let (told, hangs) = unbounded();
-        let given_up = Arc::new(AtomicUsize::new(0));
-        let limit = Limit { time: options.read_timeout, stop: stop.clone(), given_up, told };
+        let limit = Limit { time: options.read_timeout, stop: stop.clone(), hanging: Arc::default(), told };
         let members = known.as_ref().map(db::open::Reader::another).transpose()?;
         let settings = ReadSettings {
             stop: stop.clone(),
@@ -222,7 +220,7 @@ impl ScanThreads {
             wanted: Wanted::with_declared(&options.declared),
             members: Arc::new(KnownMembers::new(members)),
         };
-        let pool = Pool { to_read, backlog: Arc::clone(&backlog), settings };
+        let pool = Pool { to_read, backlog: Arc::clone(&backlog), settings, surplus: Arc::default() };
         let mut watch = Watchdog::new(pool, limit.clone(), options.jobs);
         for _ in 0..jobs {
             watch.start_reader(None).map_err(Error::Thread)?;

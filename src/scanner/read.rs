@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
@@ -31,16 +32,20 @@ pub(super) struct Pool {
     /// The files between the walk and the collector.
     pub(super) backlog: Arc<Backlog>,
     pub(super) settings: ReadSettings,
+    /// Readers that are to end.
+    pub(super) surplus: Arc<AtomicUsize>,
 }
 
 impl ReaderPool for Pool {
-    fn run(&self, slot: &Arc<ReaderSlot>, first: Option<First>) {
+    fn run(&self, slot: &Arc<ReaderSlot>, first: Option<First>) -> ReaderState {
         slot.own();
-        for (unit, results) in first.into_iter().chain(&self.to_read) {
+        let next = || if self.is_surplus() { None } else { self.to_read.recv().ok() };
+        for (unit, results) in first.into_iter().chain(std::iter::from_fn(next)) {
             if self.unit(slot, unit, results) == ReaderState::GivenUp {
-                return;
+                return ReaderState::GivenUp;
             }
         }
+        ReaderState::Working
     }
 
     fn drop_waiting(&self) {
@@ -54,9 +59,19 @@ impl ReaderPool for Pool {
     fn grown_by(&self, readers: usize) {
         self.backlog.raise_limit(readers * UNIT_FILES);
     }
+
+    fn shrink_by(&self, readers: usize) {
+        self.backlog.lower_limit(readers * UNIT_FILES);
+        self.surplus.fetch_add(readers, Relaxed);
+    }
 }
 
 impl Pool {
+    /// Whether this reader is one of those that are to end.
+    fn is_surplus(&self) -> bool {
+        self.surplus.fetch_update(Relaxed, Relaxed, |surplus| surplus.checked_sub(1)).is_ok()
+    }
+
     fn unit(&self, slot: &Arc<ReaderSlot>, unit: WorkUnit, results: Sender<UnitResult>) -> ReaderState {
         let directory = Arc::clone(&unit.directory);
         let entries = slot.begin(unit, results);

@@ -6,24 +6,28 @@
 //! the watchdog gives the reader up. A new reader reports the entry as failed and does the rest of
 //! the unit. If the old thread comes back, it finds its unit gone and ends. The system cannot
 //! interrupt a thread that hangs in a call. So the number of such threads is limited
-//! ([`MAX_GIVEN_UP`]).
+//! ([`HangingThreads`]).
 
 use std::cell::RefCell;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicIsize, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use super::depth::{Depth, DepthSample, Jobs};
+use super::depth::{Depth, DepthChange, DepthSample, Jobs};
 use super::work::{UnitResult, WorkEntry, WorkUnit};
 use super::{Error, Stop};
 
-/// Maximum threads that may hang. If more hang, the storage is gone, not only one file. Each such
-/// thread keeps its stack (a few pages).
+/// Threads that may hang, however few readers there are. Each such thread keeps its stack (a few
+/// pages).
 pub const MAX_GIVEN_UP: usize = 64;
+
+/// How often all readers may hang at the same time. A file server that takes over from another
+/// stops them all, and each of them costs one file only.
+const MAX_STALLS: usize = 4;
 
 /// Maximum time for a read after a stop request.
 const LIMIT_WHEN_STOPPING: Duration = Duration::from_secs(2);
@@ -120,8 +124,13 @@ impl ReaderSlot {
     }
 
     fn step(&self, entry: u64) {
-        let count = (self.at.load(Relaxed) >> 32).wrapping_add(1);
+        let count = self.steps().wrapping_add(1);
         self.at.store(count << 32 | entry, Relaxed);
+    }
+
+    /// The steps of the reader. Each file is one. So is the end of a unit.
+    fn steps(&self) -> u64 {
+        self.at.load(Relaxed) >> 32
     }
 
     /// Hands over the result of the entries since the last call.
@@ -176,8 +185,35 @@ pub(super) struct Limit {
     /// Maximum time for one answer.
     pub(super) time: Duration,
     pub(super) stop: Stop,
-    pub(super) given_up: Arc<AtomicUsize>,
+    pub(super) hanging: Arc<HangingThreads>,
     pub(super) told: Sender<Hang>,
+}
+
+/// Counts the threads that were given up and have not come back.
+#[derive(Debug, Default)]
+pub(super) struct HangingThreads {
+    /// Less than none, if a thread comes back before it is counted.
+    now: AtomicIsize,
+    /// Readers that work at the same time.
+    readers: AtomicUsize,
+    /// How many there were when they were too many. The storage is gone then, not only one file.
+    too_many: AtomicUsize,
+}
+
+impl HangingThreads {
+    /// Counts one more. Returns whether so many may hang.
+    fn add(&self) -> bool {
+        let most = MAX_GIVEN_UP.max(MAX_STALLS * self.readers.load(Relaxed));
+        let now = usize::try_from(self.now.fetch_add(1, Relaxed) + 1).unwrap_or(0);
+        if now > most {
+            self.too_many.fetch_max(now, Relaxed);
+        }
+        now <= most
+    }
+
+    fn came_back(&self) {
+        self.now.fetch_sub(1, Relaxed);
+    }
 }
 
 impl Limit {
@@ -189,7 +225,7 @@ impl Limit {
     fn give_up(&self, path: PathBuf, waited: Duration) -> bool {
         // If the scan has failed, nobody reads this.
         let _told = self.told.send(Hang { path, waited });
-        let may_replace = self.given_up.fetch_add(1, Relaxed) < MAX_GIVEN_UP;
+        let may_replace = self.hanging.add();
         if !may_replace {
             self.stop.ask();
         }
@@ -198,8 +234,8 @@ impl Limit {
 
     /// Fails if too many threads hang.
     pub(super) fn check(&self) -> Result<(), Error> {
-        let given_up = self.given_up.load(Relaxed);
-        if given_up > MAX_GIVEN_UP { Err(Error::NotAnswering { reads: given_up }) } else { Ok(()) }
+        let reads = self.hanging.too_many.load(Relaxed);
+        if reads > 0 { Err(Error::NotAnswering { reads }) } else { Ok(()) }
     }
 }
 
@@ -209,7 +245,7 @@ pub(super) type First = (WorkUnit, Sender<UnitResult>);
 /// The readers that the watchdog watches.
 pub(super) trait ReaderPool: Clone + Send + 'static {
     /// Works on units until there are no more, or until this thread is given up.
-    fn run(&self, slot: &Arc<ReaderSlot>, first: Option<First>);
+    fn run(&self, slot: &Arc<ReaderSlot>, first: Option<First>) -> ReaderState;
 
     /// Drops the units in the queue, since there may be no readers left.
     fn drop_waiting(&self);
@@ -219,6 +255,9 @@ pub(super) trait ReaderPool: Clone + Send + 'static {
 
     /// Takes note that there are so many more readers.
     fn grown_by(&self, readers: usize);
+
+    /// Lets so many readers end, each after its unit.
+    fn shrink_by(&self, readers: usize);
 }
 
 /// Watches the readers of a scan.
@@ -228,21 +267,31 @@ pub(super) struct Watchdog<R> {
     depth: Depth,
     /// Readers that were started, given up ones included.
     started: usize,
+    /// Readers that the last growth has brought.
+    grown: usize,
+    /// Steps of readers that are no longer watched.
+    former_steps: u64,
     readers: Vec<(Arc<ReaderSlot>, u64, Instant)>,
 }
 
 impl<R: ReaderPool> Watchdog<R> {
-    pub(super) const fn new(readers_of_scan: R, limit: Limit, jobs: Jobs) -> Self {
-        Self { readers_of_scan, limit, depth: Depth::new(jobs), started: 0, readers: Vec::new() }
+    pub(super) fn new(readers_of_scan: R, limit: Limit, jobs: Jobs) -> Self {
+        let depth = Depth::new(jobs);
+        Self { readers_of_scan, limit, depth, started: 0, grown: 0, former_steps: 0, readers: Vec::new() }
     }
 
     /// Starts a reader. `first` is its first unit, if it takes over one.
     pub(super) fn start_reader(&mut self, first: Option<First>) -> std::io::Result<()> {
         let slot = Arc::<ReaderSlot>::default();
         let (readers, own) = (self.readers_of_scan.clone(), Arc::clone(&slot));
-        std::thread::Builder::new()
-            .name(format!("scan reader {}", self.started))
-            .spawn(move || readers.run(&own, first))?;
+        let hanging = Arc::clone(&self.limit.hanging);
+        let is_further = first.is_none();
+        std::thread::Builder::new().name(format!("scan reader {}", self.started)).spawn(move || {
+            if readers.run(&own, first) == ReaderState::GivenUp {
+                hanging.came_back();
+            }
+        })?;
+        self.limit.hanging.readers.fetch_add(usize::from(is_further), Relaxed);
         self.started += 1;
         self.readers.push((slot, 0, Instant::now()));
         Ok(())
@@ -267,7 +316,7 @@ impl<R: ReaderPool> Watchdog<R> {
                 self.replace(number);
             }
             if self.depth.is_due(now) {
-                self.grow(now);
+                self.adapt(now);
             }
             if self.limit.check().is_err() {
                 // There may be no readers left. The collector waits for the units, so drop them.
@@ -276,20 +325,33 @@ impl<R: ReaderPool> Watchdog<R> {
         }
     }
 
-    /// Starts more readers if the storage needs them.
-    fn grow(&mut self, now: Instant) {
+    /// Starts more readers if the storage needs them, and ends those that were in vain.
+    fn adapt(&mut self, now: Instant) {
+        // The thread of a reader that has ended holds its slot no more.
+        let ended = self.readers.extract_if(.., |(slot, ..)| Arc::strong_count(slot) == 1);
+        self.former_steps += ended.map(|(slot, ..)| slot.steps()).sum::<u64>();
         let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
         let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
-        let more = self.depth.take(DepthSample {
+        let change = self.depth.take(DepthSample {
             at: now,
             processor: Duration::try_from(time).unwrap_or_default().div_f64(processors as f64),
-            // Each file is a step. So is the end of a unit, which changes no decision.
-            files: self.readers.iter().map(|(slot, ..)| slot.at.load(Relaxed) >> 32).sum(),
+            // The ends of units change no decision.
+            files: self.former_steps + self.readers.iter().map(|(slot, ..)| slot.steps()).sum::<u64>(),
             some_wait: self.readers_of_scan.has_waiting(),
         });
-        // If no thread can start, the others go on.
-        let started = (0..more).take_while(|_| self.start_reader(None).is_ok()).count();
-        self.readers_of_scan.grown_by(started);
+        match change {
+            DepthChange::None => {}
+            DepthChange::More(more) => {
+                // If no thread can start, the others go on.
+                self.grown = (0..more).take_while(|_| self.start_reader(None).is_ok()).count();
+                self.readers_of_scan.grown_by(self.grown);
+            }
+            DepthChange::Fewer(surplus) => {
+                let surplus = surplus.min(self.grown);
+                self.limit.hanging.readers.fetch_sub(surplus, Relaxed);
+                self.readers_of_scan.shrink_by(surplus);
+            }
+        }
     }
 
     fn replace(&mut self, number: usize) {
@@ -306,6 +368,7 @@ impl<R: ReaderPool> Watchdog<R> {
         let Some(InHand { unit, entries, handed_over, results }) = in_hand.take() else { return };
         drop(in_hand);
         let (entry, waited) = ((*seen & u64::from(u32::MAX)) as usize - 1, since.elapsed());
+        self.former_steps += slot.steps();
         self.readers.swap_remove(number);
         let path = entries
             .get(entry)
@@ -362,9 +425,12 @@ impl TimedFs {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<StartedCall<T>, Error> {
         let (answer, answered) = bounded(1);
+        let hanging = Arc::clone(&self.limit.hanging);
         let job: FsJob = Box::new(move || {
             // If this thread was given up, nobody reads the answer.
-            let _unwanted = answer.send(work());
+            if answer.send(work()).is_err() {
+                hanging.came_back();
+            }
         });
         let worker = match self.idle.pop() {
             Some(worker) => worker,
@@ -407,4 +473,86 @@ fn start_worker() -> Result<Sender<FsJob>, Error> {
         .spawn(move || to_do.iter().for_each(|job| job()))
         .map_err(Error::Thread)?;
     Ok(jobs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Readers that have always more to do.
+    #[derive(Clone, Default)]
+    struct BusyReaders(Arc<AtomicUsize>);
+
+    impl ReaderPool for BusyReaders {
+        fn run(&self, _slot: &Arc<ReaderSlot>, _first: Option<First>) -> ReaderState {
+            ReaderState::Working
+        }
+
+        fn drop_waiting(&self) {}
+
+        fn has_waiting(&self) -> bool {
+            true
+        }
+
+        fn grown_by(&self, readers: usize) {
+            self.0.fetch_add(readers, Relaxed);
+        }
+
+        fn shrink_by(&self, readers: usize) {
+            self.0.fetch_sub(readers, Relaxed);
+        }
+    }
+
+    /// The readers after each of some samples, if a storage gives `files(readers)` in each.
+    fn readers_after(files: impl Fn(usize) -> usize) -> Vec<usize> {
+        let pool = BusyReaders(Arc::new(AtomicUsize::new(16)));
+        let (told, _hangs) = crossbeam_channel::unbounded();
+        let time = Duration::from_secs(60);
+        let limit = Limit { time, stop: Stop::default(), hanging: Arc::default(), told };
+        let mut watch = Watchdog::new(pool.clone(), limit.clone(), Jobs::growing_from(16));
+        (0..16).for_each(|_| watch.start_reader(None).unwrap());
+        // A slot that is held here belongs to a reader that works.
+        let working = Arc::clone(&watch.readers[0].0);
+        let begun = Instant::now();
+        (0..12_u32)
+            .map(|sample| {
+                let readers = pool.0.load(Relaxed);
+                (0..files(readers)).for_each(|_| working.rests());
+                // Far apart, so that the processor time of this test does not count.
+                let now = begun + Duration::from_secs(20) * sample;
+                if watch.depth.is_due(now) {
+                    watch.adapt(now);
+                }
+                assert_eq!(limit.hanging.readers.load(Relaxed), pool.0.load(Relaxed));
+                pool.0.load(Relaxed)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn readers_come_while_they_help_and_go_when_they_do_not() {
+        assert_eq!(readers_after(|readers| readers)[..5], [16, 32, 64, 128, 128]);
+        // Twice as many bring nothing. Some time later they get another chance.
+        assert_eq!(readers_after(|_| 100), [16, 32, 32, 32, 32, 16, 16, 16, 16, 32, 32, 32]);
+    }
+
+    #[test]
+    fn as_many_threads_may_hang_as_there_are_readers_several_times() {
+        for (readers, most) in [(4, MAX_GIVEN_UP), (128, 4 * 128)] {
+            let hanging = HangingThreads { readers: AtomicUsize::new(readers), ..Default::default() };
+            assert_eq!((0..1000).take_while(|_| hanging.add()).count(), most);
+            assert_eq!(hanging.too_many.load(Relaxed), most + 1);
+        }
+    }
+
+    #[test]
+    fn a_thread_that_came_back_does_not_hang_any_more() {
+        let hanging = HangingThreads::default();
+        hanging.came_back();
+        for _ in 0..1000 {
+            assert!(hanging.add());
+            hanging.came_back();
+        }
+        assert_eq!(hanging.too_many.load(Relaxed), 0);
+    }
 }

@@ -71,6 +71,23 @@ fn what_the_index_has_of_a_file_that_hangs_stays() {
 }
 
 #[test]
+fn a_server_that_stops_all_of_many_readers_costs_one_file_of_each() {
+    let mut archive = with_files(40);
+    archive.options.read_timeout = Duration::from_millis(500);
+    let paths: Vec<String> = (100..180).map(|number| format!("hangs/{number}/1")).collect();
+    for (number, path) in (100..).zip(&paths) {
+        archive.write(path, number);
+    }
+    let hanging = Hanging::new(&archive, &paths.iter().map(String::as_str).collect::<Vec<_>>());
+    let told = archive.scan();
+    assert_eq!(told.numbers(), (110, 30, 0, 0, 0, 80));
+    // It answers again.
+    drop(hanging);
+    assert_eq!(archive.scan().numbers(), (110, 80, 0, 30, 0, 0));
+    archive.assert_failures(&[]);
+}
+
+#[test]
 fn storage_that_is_gone_ends_the_scan_with_what_was_done() {
     let mut archive = with_files(4);
     for number in 100..200 {
