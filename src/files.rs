@@ -11,7 +11,7 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{CWD, FlockOperation, OFlags, RenameFlags, flock, renameat_with};
+use rustix::fs::{CWD, FlockOperation, OFlags, RenameFlags, flock, ioctl_ficlone, renameat_with};
 use rustix::io::Errno;
 
 /// Maximum permissions of files with patient data, whatever the umask.
@@ -72,6 +72,29 @@ pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
     name.into()
+}
+
+/// Removes a file. It is no error if there is none.
+///
+/// # Errors
+/// If the file cannot be removed.
+pub fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Copies all bytes of a file to a new one. On a file system that can do so, both share them.
+///
+/// # Errors
+/// If one cannot be read or the other one cannot be written.
+pub fn copy_or_share(mut from: &File, mut to: &File) -> io::Result<()> {
+    if ioctl_ficlone(to, from).is_err() {
+        from.rewind()?;
+        io::copy(&mut from, &mut to)?;
+    }
+    Ok(())
 }
 
 /// Makes the names in a directory durable.

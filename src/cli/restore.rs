@@ -16,7 +16,7 @@ use crate::cli::backup;
 use crate::cli::context::{Context, IndexArgs, make_directory_of};
 use crate::db::open::{IndexHold, Reader, only_file_of};
 use crate::db::{Admin as _, IndexStatus};
-use crate::files::{FILE_MODE, parent_of, with_suffix};
+use crate::files::{FILE_MODE, parent_of, remove_if_there, with_suffix};
 use crate::model::calendar::moment_text;
 use crate::model::clock::Clock;
 
@@ -119,10 +119,7 @@ fn copy_beside(index: &Path, backup: &Path, manifest: &Manifest) -> anyhow::Resu
     let new = NewIndex(with_suffix(&index, ".restoring"));
     let copy = || -> io::Result<()> {
         // A killed restore may have left it.
-        match fs::remove_file(&new.0) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        remove_if_there(&new.0)?;
         let mut file = OpenOptions::new().create_new(true).write(true).mode(FILE_MODE).open(&new.0)?;
         io::copy(&mut File::open(backup)?, &mut file)?;
         if rustix::process::geteuid().is_root() {

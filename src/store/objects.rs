@@ -15,7 +15,7 @@ use super::names::{LeftOver, MAX_NAMES, component, file_name, incoming_name, lef
 use super::temporary::Temporary;
 use crate::archive::Object;
 use crate::archive::{ArchiveProblem, Archives};
-use crate::files::{FILE_MODE, PRIVATE_MODE, UnfinishedFile, make_directory, parent_of};
+use crate::files::{FILE_MODE, PRIVATE_MODE, UnfinishedFile, make_directory, parent_of, remove_if_there};
 use crate::model::checksum::{Checksum, ChecksumBuilder};
 use crate::model::clock::unix_ms;
 use crate::model::location::{Location, Place};
@@ -257,10 +257,7 @@ pub fn make_durable(location: &Location) -> Result<(), Error> {
 /// # Errors
 /// If the file cannot be removed.
 pub fn remove(path: &Path) -> Result<(), Error> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::object("removed")(error)),
-        _ => Ok(()),
-    }
+    remove_if_there(path).map_err(Error::object("removed"))
 }
 
 impl Objects {

@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use crate::files::{FILE_MODE, UnfinishedFile, make_directory, rename_without_replacing};
+use crate::files::{FILE_MODE, UnfinishedFile, make_directory, remove_if_there, rename_without_replacing};
 use crate::model::calendar::moment_text;
 
 /// Directory of the trash, below the storage directory.
@@ -187,10 +187,7 @@ impl Trash {
     /// If its list cannot be deleted. Objects that could not be brought back stay.
     pub fn forget(&self, begun_ms: i64) -> io::Result<()> {
         let directory = self.directory(begun_ms);
-        match fs::remove_file(directory.join(LIST)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        remove_if_there(&directory.join(LIST))?;
         remove_empty_directories(&directory);
         Ok(())
     }

@@ -16,7 +16,7 @@ use crate::cli::unindexed::series_directories;
 use crate::config::Config;
 use crate::db::ScanLedger as _;
 use crate::db::open::Reader;
-use crate::files::{FILE_MODE, make_directory};
+use crate::files::{FILE_MODE, make_directory, remove_if_there};
 
 /// Beginning of the name of a file that is being copied.
 const PART: &str = ".part-";
@@ -108,10 +108,7 @@ fn add(from: &Path, object: &Metadata, to: &Path, name: &OsString, how: ObjectsI
     let mut part = OsString::from(PART);
     part.push(name);
     let part = to.join(part);
-    match fs::remove_file(&part) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-        _ => {}
-    }
+    remove_if_there(&part)?;
     let made = match how {
         ObjectsInBackup::HardLinks => fs::hard_link(from, &part),
         ObjectsInBackup::Copy | ObjectsInBackup::None => copy(from, object, &part),

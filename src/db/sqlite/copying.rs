@@ -2,7 +2,6 @@
 //! index.
 
 use std::fs::{self, File};
-use std::io::Seek as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,7 +14,7 @@ use super::files::{self, DatabaseFiles, Log, LogRecord};
 use super::frozen;
 use super::open::ReadConnection;
 use crate::db::Error;
-use crate::files::{parent_of, sync_directory, with_suffix};
+use crate::files::{copy_or_share, parent_of, remove_if_there, sync_directory, with_suffix};
 
 /// Memory for pages of the index while it is copied, in bytes. Every page is read once.
 const CACHE_BYTES: u64 = 1024 * 1024;
@@ -88,22 +87,17 @@ impl IndexHold {
     /// [`Error::Missing`] if there is no index, and those of the files.
     pub fn copy_to(&self, to: &Path) -> Result<(), Error> {
         // Another descriptor of the file would end the lock when it is closed.
-        let Some(mut database) = self.database.as_ref() else {
+        let Some(database) = self.database.as_ref() else {
             return Err(Error::Missing { path: self.index.clone() });
         };
-        let mut copy = || -> std::io::Result<()> {
-            let mut new = File::create_new(to)?;
+        let copy = || -> std::io::Result<()> {
+            let new = File::create_new(to)?;
             let metadata = database.metadata()?;
             new.set_permissions(metadata.permissions())?;
             if rustix::process::geteuid().is_root() {
                 std::os::unix::fs::fchown(&new, Some(metadata.uid()), Some(metadata.gid()))?;
             }
-            if rustix::fs::ioctl_ficlone(&new, database).is_err() {
-                // Few file systems share blocks.
-                database.rewind()?;
-                std::io::copy(&mut database, &mut new)?;
-            }
-            Ok(())
+            copy_or_share(database, &new)
         };
         copy().map_err(|source| Error::Io { path: to.to_owned(), source })
     }
@@ -157,11 +151,8 @@ impl IndexHold {
             Some(new) => fs::rename(new, &self.index).map_err(failed(&self.index))?,
             None => {
                 rename_if_there(&with_suffix(&self.index, "-turn"), &with_suffix(&aside, "-turn"))?;
-                match fs::remove_file(&self.index) {
-                    // Without hard links it has its other name already.
-                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                    removed => removed.map_err(failed(&self.index))?,
-                }
+                // Without hard links it has its other name already.
+                remove_if_there(&self.index).map_err(failed(&self.index))?;
             }
         }
         let directory = parent_of(&self.index);

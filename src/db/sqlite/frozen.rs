@@ -10,13 +10,14 @@ use std::path::{Path, PathBuf};
 
 use fail::fail_point;
 use rusqlite::{Connection, OpenFlags};
-use rustix::fs::ioctl_ficlone;
 use serde_json::{Value, json};
 
 use super::files::{self, DatabaseFiles, Log, LogRecord};
 use super::{alone, functions, schema};
 use crate::db::Error;
-use crate::files::{FILE_MODE, UnfinishedFile, replace, with_suffix};
+use crate::files::{
+    FILE_MODE, UnfinishedFile, copy_or_share, parent_of, remove_if_there, replace, sync_directory, with_suffix,
+};
 use crate::model::checksum::{Checksum, ChecksumBuilder};
 
 /// Bytes that are read at a time for a checksum.
@@ -150,18 +151,15 @@ pub fn thaw(index: &Path) -> Result<(), Error> {
     // A test ends the work here.
     fail_point!(&format!("thaw renamed {}", index.display()), |_| Err(Error::Locked));
     remove(&note_of(index))?;
-    sync_directory_of(index).map_err(|source| Error::Io { path: index.clone(), source })
+    sync_directory(parent_of(index)).map_err(|source| Error::Io { path: index.clone(), source })
 }
 
 fn replace_by_copy(index: &Path) -> io::Result<()> {
-    let mut from = File::open(index)?;
+    let from = File::open(index)?;
     let permissions = from.metadata()?.permissions();
-    let mut copy = UnfinishedFile::under(with_suffix(index, ".thawing"), index, FILE_MODE)?;
+    let copy = UnfinishedFile::under(with_suffix(index, ".thawing"), index, FILE_MODE)?;
     copy.file().set_permissions(permissions)?;
-    if ioctl_ficlone(copy.file(), &from).is_err() {
-        // Few file systems share blocks.
-        io::copy(&mut from, &mut copy)?;
-    }
+    copy_or_share(&from, copy.file())?;
     copy.finish()
 }
 
@@ -209,18 +207,8 @@ fn write_note(index: &Path, frozen: &FrozenIndex) -> io::Result<()> {
     replace(&note_of(index), FILE_MODE, format!("{text}\n").as_bytes())
 }
 
-fn sync_directory_of(index: &Path) -> io::Result<()> {
-    let parent = index.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(parent)?.sync_all()
-}
-
 fn remove(path: &Path) -> Result<(), Error> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(Error::Io { path: path.to_owned(), source: error })
-        }
-        _ => Ok(()),
-    }
+    remove_if_there(path).map_err(|source| Error::Io { path: path.to_owned(), source })
 }
 
 /// Size and checksum of a file.
