@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use fail::fail_point;
+
 use super::contents::Contents;
 use super::open::{WriterOptions, only_file_of};
 use super::pieces::{ContentsSum, OnPiece};
@@ -28,10 +30,13 @@ pub struct CopiedIndex {
 /// same, [`Error::NotCopied`], and those of both engines.
 pub fn copy_to_engine(from: &Path, to: &Path, options: WriterOptions) -> Result<CopiedIndex, Error> {
     let mut source = IndexSource::open(from)?;
-    let left_behind = source.left_behind()?;
+    // What is refused makes no target.
+    source.left_behind()?;
+    // A test changes the index here.
+    fail_point!(&format!("copy {}", from.display()));
     let mut target = IndexTarget::create(to, options)?;
     let mut copied = ContentsSum::default();
-    source.each_piece(&mut |piece| {
+    let left_behind = source.give(&mut |piece| {
         copied.add(&piece);
         target.put(piece)
     })?;
@@ -72,10 +77,11 @@ impl IndexSource {
         }
     }
 
-    fn each_piece(&mut self, on_piece: OnPiece<'_>) -> Result<(), Error> {
+    /// Gives away the index as it is at one moment. Returns what the copy lacks.
+    fn give(&mut self, on_piece: OnPiece<'_>) -> Result<Vec<&'static str>, Error> {
         match self {
-            Self::Sqlite(reader) => reader.each_piece(on_piece),
-            Self::Postgres(reader) => reader.each_piece(on_piece),
+            Self::Sqlite(reader) => reader.give(on_piece),
+            Self::Postgres(reader) => reader.give(on_piece),
         }
     }
 }

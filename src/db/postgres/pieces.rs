@@ -33,29 +33,43 @@ impl PostgresReader {
     /// # Errors
     /// [`Error::NotCopied`] if answers would not be the same without it.
     pub(in crate::db) fn left_behind(&mut self) -> Result<Vec<&'static str>, Error> {
-        let (removed, declared) = self.ask(|connection| {
-            let sql = "SELECT EXISTS (SELECT FROM removed_instance), EXISTS (SELECT FROM shelf WHERE declared <> '')";
-            let row = connection.query_one(sql, &[])?;
-            Ok((row.try_get::<_, bool>(0)?, row.try_get::<_, bool>(1)?))
-        })?;
-        if removed {
-            return Err(Error::NotCopied { what: "removed instances" });
-        }
-        Ok(if declared { vec!["values of declared attributes"] } else { Vec::new() })
+        self.ask(left_behind)
     }
 
-    /// Gives away the index in pieces, as it is at one moment.
-    pub(in crate::db) fn each_piece(&mut self, on_piece: OnPiece<'_>) -> Result<(), Error> {
+    /// Gives away the index in pieces, as it is at one moment. Returns what a copy in another engine
+    /// lacks then, in words.
+    ///
+    /// # Errors
+    /// [`Error::NotCopied`] if answers would not be the same without it.
+    pub(in crate::db) fn give(&mut self, on_piece: OnPiece<'_>) -> Result<Vec<&'static str>, Error> {
         let server = self.server().to_owned();
-        at_one_moment(self.connection()?, on_piece).map_err(|failure| failure.of(&server))
+        let given = at_one_moment(self.connection()?, |connection| {
+            let left_behind = left_behind(connection)?;
+            each_piece(connection, &mut PieceOutlet::new(on_piece))?;
+            Ok(left_behind)
+        });
+        given.map_err(|failure| failure.of(&server))
     }
 }
 
-fn at_one_moment(connection: &mut ServerConnection, on_piece: OnPiece<'_>) -> Result<(), ServerFailure> {
+fn left_behind(connection: &mut ServerConnection) -> Result<Vec<&'static str>, ServerFailure> {
+    let sql = "SELECT EXISTS (SELECT FROM removed_instance), EXISTS (SELECT FROM shelf WHERE declared <> '')";
+    let row = connection.query_one(sql, &[])?;
+    if row.try_get::<_, bool>(0)? {
+        return Err(Error::NotCopied { what: "removed instances" }.into());
+    }
+    Ok(if row.try_get::<_, bool>(1)? { vec!["values of declared attributes"] } else { Vec::new() })
+}
+
+/// Calls `read` with the database as it is at one moment.
+fn at_one_moment<T>(
+    connection: &mut ServerConnection,
+    read: impl FnOnce(&mut ServerConnection) -> Result<T, ServerFailure>,
+) -> Result<T, ServerFailure> {
     connection.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
-    let given = each_piece(connection, &mut PieceOutlet::new(on_piece));
+    let given = read(connection);
     let ended = connection.run("ROLLBACK");
-    given.and(ended)
+    given.and_then(|given| ended.map(|()| given))
 }
 
 fn each_piece(connection: &mut ServerConnection, outlet: &mut PieceOutlet<'_>) -> Result<(), ServerFailure> {
@@ -214,7 +228,9 @@ impl PostgresCopy {
 
     /// Gives away what was written.
     pub(in crate::db) fn each_piece(&mut self, on_piece: OnPiece<'_>) -> Result<(), Error> {
-        let given = self.0.connection().and_then(|connection| at_one_moment(connection, on_piece));
+        let given = self.0.connection().and_then(|connection| {
+            at_one_moment(connection, |connection| each_piece(connection, &mut PieceOutlet::new(on_piece)))
+        });
         given.map_err(|failure| failure.of(self.0.server()))
     }
 

@@ -1,7 +1,5 @@
 //! An index file as the source of a copy in another engine, and as its target.
 
-use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,7 +10,7 @@ use super::writer::{SqliteWriter, WriterOptions};
 use crate::db::contents::Contents;
 use crate::db::pieces::{OnPiece, PieceOutlet};
 use crate::db::{Arrivals, Error};
-use crate::files::{parent_of, rename_without_replacing, sync_directory, with_suffix};
+use crate::files::{parent_of, remove_if_there, rename_without_replacing, sync_directory, with_suffix};
 
 /// What an index may have: in words, its table, and which rows say that it is there.
 pub(super) type SoughtRows = (&'static str, &'static str, &'static str);
@@ -38,11 +36,24 @@ impl SqliteReader {
         Ok(transaction.finish()?)
     }
 
+    /// Does what [`Self::each_piece`] does for a copy in another engine. Returns what that lacks at
+    /// the same moment, in words.
+    ///
+    /// # Errors
+    /// Those of [`Self::left_behind`] and [`Self::each_piece`].
+    pub(in crate::db) fn give(&mut self, on_piece: OnPiece<'_>) -> Result<Vec<&'static str>, Error> {
+        let transaction = self.connection.unchecked_transaction()?;
+        let left_behind = self.left_behind()?;
+        each_piece(&transaction, &mut PieceOutlet::new(on_piece))?;
+        transaction.finish()?;
+        Ok(left_behind)
+    }
+
     /// What a copy in another engine lacks, in words.
     ///
     /// # Errors
     /// [`Error::NotCopied`] if answers would not be the same without it.
-    pub(in crate::db) fn left_behind(&mut self) -> Result<Vec<&'static str>, Error> {
+    pub(in crate::db) fn left_behind(&self) -> Result<Vec<&'static str>, Error> {
         if let Some(what) = self.found(&REFUSED)?.first() {
             return Err(Error::NotCopied { what });
         }
@@ -114,10 +125,7 @@ impl SqliteCopy {
 pub fn remove_index_files(path: &Path) -> Result<(), Error> {
     for suffix in ["", "-wal", "-shm", "-turn"] {
         let path = with_suffix(path, suffix);
-        match fs::remove_file(&path) {
-            Err(source) if source.kind() != ErrorKind::NotFound => return Err(Error::Io { path, source }),
-            _ => {}
-        }
+        remove_if_there(&path).map_err(|source| Error::Io { path, source })?;
     }
     Ok(())
 }

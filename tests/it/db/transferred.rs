@@ -115,6 +115,25 @@ fn a_copy_needs_an_empty_target_and_an_index_that_fits() {
 }
 
 #[test]
+fn what_is_removed_while_a_copy_begins_ends_the_copy() {
+    let (_dir, index) = filled();
+    let point = format!("copy {}", index.display());
+    let removed = index.clone();
+    fail::cfg_callback(&point, move || {
+        let writer = writer(&removed);
+        let removal = writer.handle().begin_removal(1, false).unwrap();
+        writer.handle().remove(removal, false, vec!["1.2.1.1".into()]).unwrap();
+        writer.close().unwrap();
+    })
+    .unwrap();
+    let database = server().database();
+    let error = copied(&index, &database).unwrap_err();
+    fail::remove(&point);
+    assert!(error.to_string().contains("removed instances"), "{error}");
+    assert!(Reader::open(&database).is_err());
+}
+
+#[test]
 fn a_copy_that_was_broken_off_is_refused_until_it_is_made_again() {
     let (_dir, index) = filled();
     let database = server().database();
