@@ -67,6 +67,7 @@ mod removing;
 mod report;
 mod rules;
 pub mod sqlite;
+mod sums;
 mod suspension;
 pub mod transfer;
 mod types;
@@ -92,6 +93,7 @@ pub use events::{
 pub use plan::{can_answer, can_answer_declared};
 pub use removals::{RemovalChanges, RemovalSearch};
 pub use report::{LISTED_AND_MISSING, StudyProblem, StudyReport, listed_and_missing};
+pub use sums::{EntryHash, SetSum};
 pub use suspension::Suspension;
 pub use types::{
     CheckReport, Committed, Compared, ConflictEntry, CorrectedValues, DeclaredCoverage, DirectorySnapshot,

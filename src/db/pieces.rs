@@ -1,13 +1,12 @@
 //! A whole index in pieces, by which it is copied from one engine to another.
 //!
 //! A piece is a [`Contents`] with some thousand entries. Arrivals and directories come first, then
-//! instances with their files. What is known of files besides follows, and last what belongs to the index as
-//! a whole.
-
-use xxhash_rust::xxh3::Xxh3;
+//! instances with their files. What is known of files besides follows, and last what belongs to the
+//! index as a whole.
 
 use super::arrival::{ArrivalEntry, ArrivalSource};
 use super::contents::{Contents, FileKey, StoredFile, kind};
+use super::sums::{EntryHash, SetSum};
 use super::{Error, ScanEntry};
 use crate::model::attribute::{ATTRIBUTES, AttributeId};
 use crate::model::location::Location;
@@ -74,121 +73,90 @@ pub(in crate::db) fn conflicting(location: Location, [study, series, instance]: 
 /// What all pieces of an index add up to, in whatever order they come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::db) struct ContentsSum {
-    instances: u64,
-    others: u64,
-    sum: u128,
+    instances: SetSum,
+    others: SetSum,
 }
 
 impl std::fmt::Display for ContentsSum {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} instances and {} other entries with the checksum {:032x}", self.instances, self.others, self.sum)
+        let Self { instances, others } = self;
+        write!(
+            f,
+            "{} instances ({instances:032x}) and {} other entries ({others:032x})",
+            instances.entries(),
+            others.entries()
+        )
     }
 }
 
 impl ContentsSum {
     /// Adds a piece. Missing files count in pieces without instances, which have all of them.
     pub(in crate::db) fn add(&mut self, piece: &Contents) {
-        self.instances += piece.instances.len() as u64;
         for (uid, held) in &piece.instances {
             let (first, copies) = held.split_at(held.len().min(1));
             let mut copies: Vec<&StoredFile> = copies.iter().collect();
             copies.sort_by_key(|copy| copy.key());
             let arrival = held.first().map_or(0, |first| first.arrival);
-            let mut entry = EntryHash::of("instance").text(uid).number(arrival);
-            for file in first.iter().chain(copies) {
-                entry = entry.file(file);
-            }
-            self.sum = self.sum.wrapping_add(entry.0.digest128());
+            let entry = EntryHash::of("instance").text(uid).number(arrival);
+            self.instances.add(&first.iter().chain(copies).fold(entry, with_file));
         }
         for (place, path) in &piece.directories {
-            self.entry(
-                &EntryHash::of("directory").number(i64::from(*place)).bytes(path.as_os_str().as_encoded_bytes()),
-            );
+            let entry = EntryHash::of("directory").number(i64::from(*place));
+            self.others.add(&entry.bytes(path.as_os_str().as_encoded_bytes()));
         }
         for (key, file) in &piece.unindexed {
-            let entry = EntryHash::of("unindexed").key(key).size(file.size, file.mtime_ms);
+            let entry = with_size(with_key(EntryHash::of("unindexed"), key), file.size, file.mtime_ms);
             let note = &file.note;
-            self.entry(&entry.text(note.kind.as_str()).text(&note.reason).text(&note.detail));
+            self.others.add(&entry.text(note.kind.as_str()).text(&note.reason).text(&note.detail));
         }
         if piece.instances.is_empty() {
-            piece.missing.iter().for_each(|key| self.entry(&EntryHash::of("missing").key(key)));
+            piece.missing.iter().for_each(|key| self.others.add(&with_key(EntryHash::of("missing"), key)));
         }
         for (key, fault) in &piece.faults {
-            self.entry(&EntryHash::of("fault").key(key).text(fault));
+            self.others.add(&with_key(EntryHash::of("fault"), key).text(fault));
         }
         for ((kind, uid, key), object) in &piece.conflicts {
-            let entry = EntryHash::of("conflict").text(kind).text(uid).key(key);
-            self.entry(&entry.text(object.record.value(AttributeId::StudyInstanceUID)));
+            let entry = with_key(EntryHash::of("conflict").text(kind).text(uid), key);
+            self.others.add(&entry.text(object.record.value(AttributeId::StudyInstanceUID)));
         }
         for (number, ArrivalEntry { source, first_ms }) in &piece.arrival_entries {
             let ArrivalSource { kind, calling_ae_title, address, scan } = source;
             let entry = EntryHash::of("arrival").number(*number).number(*first_ms).number(scan.unwrap_or(0));
-            self.entry(&entry.text(kind).text(calling_ae_title).text(address));
+            self.others.add(&entry.text(kind).text(calling_ae_title).text(address));
         }
         for path in &piece.mount_points {
-            self.entry(&EntryHash::of("mount point").bytes(path.as_os_str().as_encoded_bytes()));
+            self.others.add(&EntryHash::of("mount point").bytes(path.as_os_str().as_encoded_bytes()));
         }
         for ScanEntry { scan, started_ms, finished_ms, roots, summary } in &piece.scans {
             let entry = EntryHash::of("scan").number(*scan).number(*started_ms).number(finished_ms.unwrap_or(-1));
-            self.entry(&entry.text(roots).text(summary.as_deref().unwrap_or_default()));
+            self.others.add(&entry.text(roots).text(summary.as_deref().unwrap_or_default()));
         }
         for (roots, state) in &piece.watches {
-            self.entry(&EntryHash::of("watch").text(roots).text(state));
+            self.others.add(&EntryHash::of("watch").text(roots).text(state));
         }
         if let Some(id) = &piece.id {
-            self.entry(&EntryHash::of("id").text(id));
+            self.others.add(&EntryHash::of("id").text(id));
         }
-    }
-
-    fn entry(&mut self, entry: &EntryHash) {
-        self.others += 1;
-        self.sum = self.sum.wrapping_add(entry.0.digest128());
     }
 }
 
-/// The hash of an entry, part by part.
-struct EntryHash(Xxh3);
+fn with_size(entry: EntryHash, size: u64, mtime_ms: i64) -> EntryHash {
+    entry.bytes(&size.to_le_bytes()).number(mtime_ms)
+}
 
-impl EntryHash {
-    fn of(kind: &str) -> Self {
-        Self(Xxh3::new()).text(kind)
-    }
+fn with_key(entry: EntryHash, key: &FileKey) -> EntryHash {
+    let FileKey { is_archive, directory, name } = key;
+    let path = directory.as_os_str().as_encoded_bytes();
+    entry.number(i64::from(*is_archive)).bytes(path).bytes(name.as_encoded_bytes())
+}
 
-    fn bytes(mut self, bytes: &[u8]) -> Self {
-        self.0.update(&(bytes.len() as u64).to_le_bytes());
-        self.0.update(bytes);
-        self
-    }
-
-    fn text(self, text: &str) -> Self {
-        self.bytes(text.as_bytes())
-    }
-
-    fn number(self, number: i64) -> Self {
-        self.bytes(&number.to_le_bytes())
-    }
-
-    fn size(self, size: u64, mtime_ms: i64) -> Self {
-        self.bytes(&size.to_le_bytes()).number(mtime_ms)
-    }
-
-    fn key(self, key: &FileKey) -> Self {
-        let FileKey { is_archive, directory, name } = key;
-        let path = directory.as_os_str().as_encoded_bytes();
-        self.number(i64::from(*is_archive)).bytes(path).bytes(name.as_encoded_bytes())
-    }
-
-    fn file(self, file: &StoredFile) -> Self {
-        let StoredFile { location, record, checksum, differs, .. } = file;
-        let place = i64::from(kind(location.place));
-        let mut entry = self.key(&file.key()).size(location.size, location.mtime_ms).number(place);
-        entry = entry.number(i64::from(*differs)).bytes(&checksum.map(|sum| sum.to_bytes()).unwrap_or_default());
-        for attribute in ATTRIBUTES.iter().filter(|attribute| attribute.is_stored()) {
-            let value = record.value(attribute.id);
-            if !value.is_empty() {
-                entry = entry.text(attribute.column).text(value);
-            }
-        }
-        entry
-    }
+fn with_file(entry: EntryHash, file: &StoredFile) -> EntryHash {
+    let StoredFile { location, record, checksum, differs, .. } = file;
+    let entry = with_size(with_key(entry, &file.key()), location.size, location.mtime_ms);
+    let entry = entry.number(i64::from(kind(location.place))).number(i64::from(*differs));
+    let entry = entry.bytes(&checksum.map(|sum| sum.to_bytes()).unwrap_or_default());
+    let stored = ATTRIBUTES.iter().filter(|attribute| attribute.is_stored());
+    let values = stored.map(|attribute| (attribute.column, record.value(attribute.id)));
+    let present = values.filter(|(_, value)| !value.is_empty());
+    present.fold(entry, |entry, (column, value)| entry.text(column).text(value))
 }

@@ -3,25 +3,15 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use xxhash_rust::xxh3::Xxh3;
-
 use crate::db::open::Reader;
-use crate::db::{Error, Search as _};
+use crate::db::{EntryHash, Error, Search as _, SetSum};
 use crate::model::attribute::{ATTRIBUTES, AttributeId};
 use crate::model::find::{FindAnswer, FindRequest};
 use crate::model::level::{InformationModel, QueryRetrieveLevel};
 
-/// The answers of a level: how many there are, and the sum of their hashes. It does not depend on
-/// their order.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct AnswerSum {
-    answers: u64,
-    hashes: u128,
-}
-
 /// All answers of an index, at all levels.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct AllAnswers([AnswerSum; QueryRetrieveLevel::ALL.len()]);
+pub(super) struct AllAnswers([SetSum; QueryRetrieveLevel::ALL.len()]);
 
 impl AllAnswers {
     /// Asks copies of index files, which answer as one, for all that they have.
@@ -36,8 +26,8 @@ impl AllAnswers {
                 wants_location: level == QueryRetrieveLevel::Image,
                 ..FindRequest::new(InformationModel::PatientRoot, level).returning(&attributes)
             };
-            sum.answers = reader.find(&request, |answer| {
-                sum.hashes = sum.hashes.wrapping_add(hash_of(&answer));
+            reader.find(&request, |answer| {
+                sum.add(&hash_of(&answer));
                 ControlFlow::Continue(())
             })?;
         }
@@ -45,14 +35,10 @@ impl AllAnswers {
     }
 }
 
-fn hash_of(answer: &FindAnswer) -> u128 {
-    let mut hash = Xxh3::new();
-    for value in &answer.values {
-        hash.update(value.as_bytes());
-        hash.update(b"\0");
+fn hash_of(answer: &FindAnswer) -> EntryHash {
+    let values = answer.values.iter().fold(EntryHash::of("answer"), |hash, value| hash.text(value));
+    match &answer.location {
+        Some(location) => values.text(&format!("{location:?}")),
+        None => values,
     }
-    if let Some(location) = &answer.location {
-        hash.update(format!("{location:?}").as_bytes());
-    }
-    hash.digest128()
 }
