@@ -19,6 +19,66 @@ const DEFLATED: [&str; 3] = [
     "1.2.840.10008.1.2.4.205", // JPIP HTJ2K Referenced Deflate
 ];
 
+/// RLE Lossless (PS3.5 A.4.2).
+pub const RLE_LOSSLESS: &str = "1.2.840.10008.1.2.5";
+
+/// JPEG Baseline, process 1 (PS3.5 A.4.1).
+pub const JPEG_BASELINE: &str = "1.2.840.10008.1.2.4.50";
+
+/// JPEG Extended, processes 2 and 4 (PS3.5 A.4.1).
+pub const JPEG_EXTENDED: &str = "1.2.840.10008.1.2.4.51";
+
+/// JPEG Lossless, process 14 (PS3.5 A.4.1).
+pub const JPEG_LOSSLESS: &str = "1.2.840.10008.1.2.4.57";
+
+/// JPEG Lossless, process 14 with selection value 1 (PS3.5 A.4.1).
+pub const JPEG_LOSSLESS_FIRST_ORDER: &str = "1.2.840.10008.1.2.4.70";
+
+/// JPEG-LS Lossless (PS3.5 A.4.3).
+pub const JPEG_LS_LOSSLESS: &str = "1.2.840.10008.1.2.4.80";
+
+/// JPEG-LS Near-lossless (PS3.5 A.4.3).
+pub const JPEG_LS_NEAR_LOSSLESS: &str = "1.2.840.10008.1.2.4.81";
+
+/// JPEG 2000, lossless only (PS3.5 A.4.4).
+pub const JPEG_2000_LOSSLESS: &str = "1.2.840.10008.1.2.4.90";
+
+/// JPEG 2000 (PS3.5 A.4.4).
+pub const JPEG_2000: &str = "1.2.840.10008.1.2.4.91";
+
+/// Names of transfer syntaxes for documents, shorter than those of PS3.6 A.
+const NAMES: [(&str, &str); 18] = [
+    (IMPLICIT_VR_LITTLE_ENDIAN, "Implicit VR Little Endian"),
+    (EXPLICIT_VR_LITTLE_ENDIAN, "Explicit VR Little Endian"),
+    (EXPLICIT_VR_BIG_ENDIAN, "Explicit VR Big Endian (retired)"),
+    (DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, "Deflated Explicit VR Little Endian"),
+    (RLE_LOSSLESS, "RLE Lossless"),
+    (JPEG_BASELINE, "JPEG Baseline"),
+    (JPEG_EXTENDED, "JPEG Extended"),
+    (JPEG_LOSSLESS, "JPEG Lossless"),
+    (JPEG_LOSSLESS_FIRST_ORDER, "JPEG Lossless, First-Order Prediction"),
+    (JPEG_LS_LOSSLESS, "JPEG-LS Lossless"),
+    (JPEG_LS_NEAR_LOSSLESS, "JPEG-LS Near-lossless"),
+    (JPEG_2000_LOSSLESS, "JPEG 2000 Lossless"),
+    (JPEG_2000, "JPEG 2000"),
+    ("1.2.840.10008.1.2.4.92", "JPEG 2000 Part 2 Lossless"),
+    ("1.2.840.10008.1.2.4.201", "HTJ2K Lossless"),
+    ("1.2.840.10008.1.2.4.110", "JPEG XL Lossless"),
+    ("1.2.840.10008.1.2.4.100", "MPEG2 Main Profile / Main Level"),
+    ("1.2.840.10008.1.2.4.102", "MPEG-4 AVC/H.264 High Profile"),
+];
+
+/// The transfer syntaxes that have a name here, by UID and name.
+pub fn named() -> impl Iterator<Item = (&'static str, &'static str)> {
+    NAMES.into_iter()
+}
+
+/// The name of the transfer syntax with this UID. `None` if it has none here.
+#[must_use]
+pub fn name_of(uid: &str) -> Option<&'static str> {
+    named().find(|(known, _)| *known == uid).map(|(_, name)| name)
+}
+
 /// Whether data sets in the transfer syntax with this UID are deflated.
 #[must_use]
 pub fn is_deflated(uid: &str) -> bool {

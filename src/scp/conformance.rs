@@ -60,12 +60,7 @@ fn association_identifiers() -> String {
 fn message_syntaxes() -> String {
     let mut text = String::from("| Preference | Transfer syntax | UID |\n|---|---|---|\n");
     for (at, uid) in OWN_TRANSFER_SYNTAXES.iter().enumerate() {
-        let name = match *uid {
-            syntax::EXPLICIT_VR_LITTLE_ENDIAN => "Explicit VR Little Endian",
-            syntax::IMPLICIT_VR_LITTLE_ENDIAN => "Implicit VR Little Endian",
-            syntax::EXPLICIT_VR_BIG_ENDIAN => "Explicit VR Big Endian (retired)",
-            other => other,
-        };
+        let name = syntax::name_of(uid).unwrap_or(uid);
         let _ = writeln!(text, "| {} | {name} | {uid} |", at + 1);
     }
     text

@@ -3,10 +3,11 @@
 
 use std::fmt::Write as _;
 
-use super::forms::frame_type;
+use super::forms::{OCTETS, frame_type};
 use super::query::default_attributes;
 use super::resource::{METHODS_OF_RESOURCES, SERVICE};
 use super::store::reasons;
+use crate::encoding::syntax;
 use crate::model::level::QueryRetrieveLevel;
 use crate::pixels::codec::{Codec, Loss};
 
@@ -46,30 +47,12 @@ fn defaults() -> String {
     text
 }
 
-/// Transfer syntaxes whose frames have a media type of their own.
-const COMPRESSED: [(&str, &str); 14] = [
-    ("1.2.840.10008.1.2.5", "RLE Lossless"),
-    ("1.2.840.10008.1.2.4.50", "JPEG Baseline"),
-    ("1.2.840.10008.1.2.4.51", "JPEG Extended"),
-    ("1.2.840.10008.1.2.4.57", "JPEG Lossless"),
-    ("1.2.840.10008.1.2.4.70", "JPEG Lossless, First-Order Prediction"),
-    ("1.2.840.10008.1.2.4.80", "JPEG-LS Lossless"),
-    ("1.2.840.10008.1.2.4.81", "JPEG-LS Near-lossless"),
-    ("1.2.840.10008.1.2.4.90", "JPEG 2000 Lossless"),
-    ("1.2.840.10008.1.2.4.91", "JPEG 2000"),
-    ("1.2.840.10008.1.2.4.92", "JPEG 2000 Part 2 Lossless"),
-    ("1.2.840.10008.1.2.4.201", "HTJ2K Lossless"),
-    ("1.2.840.10008.1.2.4.110", "JPEG XL Lossless"),
-    ("1.2.840.10008.1.2.4.100", "MPEG2 Main Profile / Main Level"),
-    ("1.2.840.10008.1.2.4.102", "MPEG-4 AVC/H.264 High Profile"),
-];
-
 fn frames() -> String {
     let mut text = String::from(
         "| Transfer syntax | UID | Media type besides `application/octet-stream` | Decompressed by WADO-RS \
          | by C-GET and C-MOVE |\n|---|---|---|---|---|\n",
     );
-    for (uid, name) in COMPRESSED {
+    for (uid, name) in syntax::named().filter(|(uid, _)| frame_type(uid) != OCTETS) {
         let decompressed = match Codec::of(uid).map(|codec| codec.loss) {
             Some(Loss::None) => "yes | yes",
             Some(Loss::Possible | Loss::Certain) => "for rendering | yes",

@@ -24,16 +24,13 @@ use super::problem::Problem;
 use super::resource::SERVICE;
 use super::search::warn;
 use super::target::{Listed, Target, alone};
-use crate::encoding::syntax::is_video;
+use crate::encoding::syntax::{JPEG_BASELINE, is_video};
 use crate::pixels::codec::Codec;
 use crate::pixels::frames::Pixels;
 use crate::qr::Instances;
 
 /// Number of columns and of rows of a thumbnail.
 const THUMBNAIL_SIDE: u32 = 128;
-
-/// JPEG Baseline (Process 1).
-const JPEG_BASELINE: &str = "1.2.840.10008.1.2.4.50";
 
 /// Time for one picture. After it the client gets an error, and the work goes on to its end.
 const RENDERING_TIME: Duration = Duration::from_secs(10);

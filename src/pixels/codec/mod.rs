@@ -16,6 +16,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use frame::Deadline;
 pub use frame::{CodecError, FrameShape};
 
+use crate::encoding::syntax;
+
 /// Pixels of a frame that is decompressed or rendered.
 pub const MAX_PIXELS: u64 = 100_000_000;
 
@@ -75,37 +77,25 @@ pub struct Codec {
 
 /// All transfer syntaxes whose frames are decompressed.
 pub static CODECS: &[Codec] = &[
-    Codec { transfer_syntax: "1.2.840.10008.1.2.5", loss: Loss::None, method: Method::Rle },
+    Codec { transfer_syntax: syntax::RLE_LOSSLESS, loss: Loss::None, method: Method::Rle },
+    #[cfg(feature = "render")]
+    Codec { transfer_syntax: syntax::JPEG_BASELINE, loss: Loss::Certain, method: Method::Jpeg(jpeg::Process::Lossy) },
+    #[cfg(feature = "render")]
+    Codec { transfer_syntax: syntax::JPEG_EXTENDED, loss: Loss::Certain, method: Method::Jpeg(jpeg::Process::Lossy) },
+    #[cfg(feature = "render")]
+    Codec { transfer_syntax: syntax::JPEG_LOSSLESS, loss: Loss::None, method: Method::Jpeg(jpeg::Process::Lossless) },
     #[cfg(feature = "render")]
     Codec {
-        transfer_syntax: "1.2.840.10008.1.2.4.50",
-        loss: Loss::Certain,
-        method: Method::Jpeg(jpeg::Process::Lossy),
-    },
-    #[cfg(feature = "render")]
-    Codec {
-        transfer_syntax: "1.2.840.10008.1.2.4.51",
-        loss: Loss::Certain,
-        method: Method::Jpeg(jpeg::Process::Lossy),
-    },
-    #[cfg(feature = "render")]
-    Codec {
-        transfer_syntax: "1.2.840.10008.1.2.4.57",
+        transfer_syntax: syntax::JPEG_LOSSLESS_FIRST_ORDER,
         loss: Loss::None,
         method: Method::Jpeg(jpeg::Process::Lossless),
     },
     #[cfg(feature = "render")]
-    Codec {
-        transfer_syntax: "1.2.840.10008.1.2.4.70",
-        loss: Loss::None,
-        method: Method::Jpeg(jpeg::Process::Lossless),
-    },
+    Codec { transfer_syntax: syntax::JPEG_2000_LOSSLESS, loss: Loss::None, method: Method::Jpeg2000 },
     #[cfg(feature = "render")]
-    Codec { transfer_syntax: "1.2.840.10008.1.2.4.90", loss: Loss::None, method: Method::Jpeg2000 },
-    #[cfg(feature = "render")]
-    Codec { transfer_syntax: "1.2.840.10008.1.2.4.91", loss: Loss::Possible, method: Method::Jpeg2000 },
-    Codec { transfer_syntax: "1.2.840.10008.1.2.4.80", loss: Loss::None, method: Method::JpegLs },
-    Codec { transfer_syntax: "1.2.840.10008.1.2.4.81", loss: Loss::Possible, method: Method::JpegLs },
+    Codec { transfer_syntax: syntax::JPEG_2000, loss: Loss::Possible, method: Method::Jpeg2000 },
+    Codec { transfer_syntax: syntax::JPEG_LS_LOSSLESS, loss: Loss::None, method: Method::JpegLs },
+    Codec { transfer_syntax: syntax::JPEG_LS_NEAR_LOSSLESS, loss: Loss::Possible, method: Method::JpegLs },
 ];
 
 impl Codec {
