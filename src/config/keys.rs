@@ -483,7 +483,7 @@ keys! {
         low: "disks and file servers are idle while they wait for the scan",
         high: "a single disk seeks more, and the scan needs more memory (a few hundred kilobytes \
                each)",
-        flag: "scan" "--jobs" "N" "Number of files to read at the same time [default: four for each processor, at least 16, and up to 128 while that brings more files]",
+        flag: "scan" "--jobs" "N" "Number of files to read at the same time [default: four for each processor, at least 16; more while that helps]",
     }
     SCAN_FULL: Boolean = "scan.full" = "false" {
         "Read every file again, even if its size and time are unchanged. Index entries that differ \

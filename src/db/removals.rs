@@ -52,8 +52,8 @@ pub trait RemovalSearch {
     /// Fails with an error of the engine.
     fn files_of_removal(&mut self, removal: i64, after: &str, limit: usize) -> Result<Vec<RemovedFile>, Error>;
 
-    /// A page of the instances of a removal after this UID in an order of the engine, each with its
-    /// record if no object can bring it back. Begin with an empty UID.
+    /// A page of the instances of a removal after this UID, in an order of the engine. An instance
+    /// that no object can bring back has its record. Begin with an empty UID.
     ///
     /// # Errors
     /// Fails with an error of the engine.

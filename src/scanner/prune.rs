@@ -176,8 +176,8 @@ impl Guard {
         mounted.is_some()
     }
 
-    /// The file systems to look at again before files at or below `path` count as gone: those that
-    /// this scan has seen, and those that the index has.
+    /// The file systems to look at again before files at or below `path` count as gone. This scan
+    /// has seen them, or the index has them.
     pub(super) fn looks_due(&self, path: &Path) -> Vec<PathBuf> {
         let above = path.ancestors().filter(|of| self.seen.contains_key(*of) || self.mount_points.contains(*of));
         let from = (Bound::Included(path), Bound::Unbounded);

@@ -186,8 +186,8 @@ impl OwnParameters {
     }
 }
 
-/// What one of several hosts is asked with. The driver gives the hosts no time limit of their own,
-/// so one that accepts connections and says nothing would keep it from the next one.
+/// What one of several hosts is asked with. The driver has one time limit for all hosts. So one that
+/// accepts connections and says nothing would keep it from the next one.
 fn of_host(all: &Config, at: usize) -> Config {
     let mut config = Config::new();
     match all.get_hosts().get(at) {

@@ -60,8 +60,8 @@ impl PostgresReader {
         self.ask_for_scan(|connection| files_of(connection, is_archive, directory, &declared))
     }
 
-    /// The directories of this kind at or below `root`, each with how many instances lie there that
-    /// were read without a declared attribute, if there are any.
+    /// The directories of this kind at or below `root` with instances that were read without a
+    /// declared attribute, and how many.
     fn without_declared(&mut self, place: Place, root: &Path) -> Result<BTreeMap<PathBuf, u64>, Error> {
         let declared = Arc::clone(&self.declared);
         if declared.is_empty() {

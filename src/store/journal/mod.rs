@@ -55,7 +55,7 @@ pub enum JournalError {
     /// The file does not hold what was written to it.
     #[error(
         "the arrival journal {} is damaged ({detail}). It holds objects that were acknowledged in the last seconds before \
-         the node ended. hint: restore the file; or move it away, start the node, and have these objects sent again",
+         the node ended; hint: restore the file; or move it away, start the node, and have these objects sent again",
         path.display()
     )]
     Damaged {
