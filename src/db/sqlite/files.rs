@@ -5,6 +5,7 @@
 //! log that it finds, and the log of another database destroys this one. So the lock file also
 //! holds a [`LogRecord`], which says whose log it is. Every opening reads it first.
 
+use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -244,6 +245,8 @@ impl DatabaseFiles {
 pub(super) struct LogRecord {
     index: PathBuf,
     file: Option<File>,
+    /// When the record was last written, as far as is known. Others only make it newer.
+    modified: Cell<Option<SystemTime>>,
 }
 
 /// The state of the log.
@@ -275,7 +278,7 @@ fn birth_of(database: &Metadata) -> Birth {
 impl LogRecord {
     /// Opens the record of an index. The file is made if it is missing.
     pub(super) fn of(index: &Path) -> Self {
-        Self { index: index.to_owned(), file: open_lock_file(index).ok() }
+        Self { index: index.to_owned(), file: open_lock_file(index).ok(), modified: Cell::default() }
     }
 
     /// The path of the file.
@@ -334,7 +337,13 @@ impl LogRecord {
     /// nothing is lost. If somebody has removed a log that was needed, the record is newer.
     pub(super) fn stay_newer_than(&self, changed: Option<SystemTime>) -> io::Result<()> {
         let (Some(file), Some(changed)) = (&self.file, changed) else { return Ok(()) };
-        if file.metadata()?.modified()? > changed {
+        // Most commits are asked here, and few checkpoints make the database newer.
+        if self.modified.get().is_some_and(|modified| modified > changed) {
+            return Ok(());
+        }
+        let modified = file.metadata()?.modified()?;
+        self.modified.set(Some(modified));
+        if modified > changed {
             return Ok(());
         }
         let [last_access, last_modification] = [UTIME_OMIT, UTIME_NOW].map(|tv_nsec| Timespec { tv_sec: 0, tv_nsec });

@@ -4,6 +4,7 @@
 //! That file is gone with the process. So nothing counts as stored before
 //! [`IndexGuard::after_commit`] has seen that the files still have their names.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -35,12 +36,19 @@ pub(super) struct IndexGuard {
     files: DatabaseFiles,
     record: LogRecord,
     state: IndexState,
+    /// Whether the look after the last commit is also that before the next transaction.
+    look_is_kept: Cell<bool>,
 }
 
 impl IndexGuard {
     /// Identifies the files of an index that was just opened.
     pub(super) fn of(index: &Path) -> Self {
-        Self { files: DatabaseFiles::of(index), record: LogRecord::of(index), state: IndexState::default() }
+        Self {
+            files: DatabaseFiles::of(index),
+            record: LogRecord::of(index),
+            state: IndexState::default(),
+            look_is_kept: Cell::default(),
+        }
     }
 
     pub(super) fn files(&self) -> DatabaseFiles {
@@ -51,8 +59,20 @@ impl IndexGuard {
         self.state.clone()
     }
 
+    /// Says whether the look after the last commit is also that before the next transaction.
+    ///
+    /// That saves three calls of seven in each group commit of a busy node. It is right only for a
+    /// transaction whose first command waited at that look and that begins at once. What changes
+    /// later is found after the commit, as what changes during a transaction always is.
+    pub(super) fn keep_look(&self, is_kept: bool) {
+        self.look_is_kept.set(is_kept);
+    }
+
     /// Refuses to write if the files are not those that were opened.
     pub(super) fn before_transaction(&self, connection: &Connection) -> Result<(), Error> {
+        if self.look_is_kept.take() {
+            return Ok(());
+        }
         if let Some(difference) = self.files.difference() {
             return Err(self.tell(difference, connection));
         }

@@ -313,6 +313,10 @@ struct CommandQueue {
 }
 
 impl CommandQueue {
+    fn is_empty(&self) -> bool {
+        self.commands.is_empty()
+    }
+
     fn taken(&self, command: &WriterCommand) {
         if let WriterCommand::Scanned(directory) = command {
             self.backlog.end(weight_of(directory));
@@ -445,6 +449,9 @@ impl WriterThread {
 
     /// Waits for the next command. Meanwhile it checks that the index is still in place.
     fn next_command(&self, connection: &Connection) -> Result<WriterCommand, RecvError> {
+        if self.queue.is_empty() {
+            self.guard.keep_look(false);
+        }
         loop {
             match self.queue.recv_deadline(Instant::now() + LOOK_AT_FILES) {
                 Ok(command) => return Ok(command),
@@ -462,11 +469,17 @@ impl WriterThread {
         priority: Priority,
         work: impl FnOnce(&mut Batch<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, Error> {
+        if priority != Priority::Waiting {
+            self.guard.keep_look(false);
+        }
         self.guard.before_transaction(connection)?;
         let under_way = self.options.suspension.begin();
         let done = batch.run(priority, |batch| work(batch))?;
         drop(under_way);
+        // The look after this commit is later than the commands that wait now.
+        let others_wait = !self.queue.is_empty();
         let checked = self.guard.after_commit(connection);
+        self.guard.keep_look(others_wait && checked.is_ok());
         checked.map_err(|error| Error::InDoubt { committed: true, source: Box::new(error) })?;
         Ok(done)
     }

@@ -4,6 +4,7 @@
 use std::fs;
 use std::sync::mpsc::{Receiver, channel};
 
+use dcmdex::db::open::WriterHandle;
 use dcmdex::db::{Arrivals, Error, Stored};
 use dcmdex::model::attribute::AttributeId::{PatientID, SOPInstanceUID};
 use dcmdex::model::level::QueryRetrieveLevel::Image;
@@ -12,10 +13,14 @@ use dcmdex::model::location::Place;
 use super::*;
 
 fn queue(writer: &Writer, uid: &str, patient: &str) -> Receiver<Result<Stored, Error>> {
+    queue_with(&writer.handle(), uid, patient)
+}
+
+fn queue_with(writer: &WriterHandle, uid: &str, patient: &str) -> Receiver<Result<Stored, Error>> {
     let (send, receive) = channel();
     let on_done = move |result| send.send(result).unwrap();
     let (record, location) = (record("1.2", "1.3", uid, &[(PatientID, patient)]), location(Place::Managed, "/a", uid));
-    writer.handle().store(Received { compared: Compared::Same, ..Received::new(record, location) }, Box::new(on_done));
+    writer.store(Received { compared: Compared::Same, ..Received::new(record, location) }, Box::new(on_done));
     receive
 }
 
@@ -106,4 +111,31 @@ fn a_column_of_the_wrong_type_is_an_error_and_no_empty_text() {
     let found =
         reader.find(&request(QueryRetrieveLevel::Image, &[AttributeId::SOPInstanceUID]), |_| ControlFlow::Continue(()));
     assert!(matches!(found, Err(Error::Statement(_))), "{found:?}");
+}
+
+#[test]
+fn an_index_that_is_taken_away_between_two_group_commits_acknowledges_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (index, away) = (dir.path().join("index.db"), dir.path().join("away.db"));
+    let writer = Writer::open(&index, WriterOptions::default()).unwrap();
+    // The second one waits while the first one is written, and the index goes in its transaction.
+    let (waits, second) = channel();
+    let handle = writer.handle();
+    fail::cfg_callback(format!("arrive {} 1.4.0", index.display()), move || {
+        waits.send(queue_with(&handle, "1.4.1", "A")).unwrap();
+    })
+    .unwrap();
+    let (from, to) = (index.clone(), away.clone());
+    fail::cfg_callback(format!("arrive {} 1.4.1", index.display()), move || fs::rename(&from, &to).unwrap()).unwrap();
+    assert_eq!(outcome(&queue(&writer, "1.4.0", "A")).unwrap(), StoreOutcome::New);
+    let in_doubt = outcome(&second.recv().unwrap());
+    assert!(matches!(in_doubt, Err(Error::InDoubt { committed: true, .. })), "{in_doubt:?}");
+    assert!(matches!(outcome(&queue(&writer, "1.4.2", "A")), Err(Error::Replaced { .. })));
+    fs::rename(&away, &index).unwrap();
+    assert_eq!(outcome(&queue(&writer, "1.4.3", "A")).unwrap(), StoreOutcome::New);
+    for uid in ["1.4.0", "1.4.1"] {
+        at_arrival(&index, uid, "off");
+    }
+    writer.close().unwrap();
+    assert_eq!(instances(&index), ["1.4.0", "1.4.1", "1.4.3"]);
 }
