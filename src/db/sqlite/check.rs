@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, ErrorCode};
 
-use super::worklist::has_worklist;
+use super::schema::WORKLIST;
 use crate::db::{CheckReport, Finding};
 
 /// Most findings of one kind that are listed. A damaged file can have millions.
@@ -110,7 +110,7 @@ const CHECKS: &[(&str, &str)] = &[
     ),
 ];
 
-/// Rules of the worklist. An index that no writer of this version has opened lacks its tables.
+/// Rules of the worklist. An index that never had one lacks its tables.
 const WORKLIST_CHECKS: &[(&str, &str)] = &[
     (
         "worklist items",
@@ -143,7 +143,7 @@ const WORKLIST_CHECKS: &[(&str, &str)] = &[
 pub(super) fn run(connection: &Connection) -> rusqlite::Result<CheckReport> {
     let transaction = connection.unchecked_transaction()?;
     let mut report = CheckReport::default();
-    let worklist = if has_worklist(connection)? { WORKLIST_CHECKS } else { &[] };
+    let worklist = if WORKLIST.are_in(connection)? { WORKLIST_CHECKS } else { &[] };
     for &(check, sql) in CHECKS.iter().chain(worklist) {
         match run_check(connection, check, sql, &mut report) {
             // A check that meets damage cannot go on, but the others can.

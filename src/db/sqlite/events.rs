@@ -6,8 +6,9 @@ use serde_json::{Map, Value, json};
 
 use super::limits::CHANGES_IN_BLOCK;
 use super::reader::SqliteReader;
+use super::schema::EVENTS;
 use super::sql_values::to_u64;
-use super::write::{insert_event, last_change};
+use super::write::{Batch, insert_event, last_change};
 use super::writer::SqliteWriterHandle;
 use crate::db::{
     ChangedStudy, DeliveryChanges, DeliveryCounts, Error, EventKind, EventLimits, IndexEvent, StudyIdentifiers,
@@ -23,11 +24,9 @@ const EVENT: &str = "v.id, v.at_ms, v.kind, v.study_instance_uid, v.change, v.co
 const DROPPED_AT_ONCE: i64 = 2000;
 
 impl SqliteReader {
-    /// Whether the index has the tables of events. One that only an older program has written has
-    /// none.
+    /// Whether the index has the tables of events. One for which none were recorded has none.
     fn knows_events(&self) -> Result<bool, Error> {
-        let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'event_waiting')";
-        Ok(self.connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+        Ok(EVENTS.are_in(&self.connection)?)
     }
 
     /// A page of the events after a number, in their order.
@@ -177,12 +176,23 @@ impl SqliteReader {
 }
 
 impl SqliteWriterHandle {
+    /// Runs `work` in a transaction, with the tables of events.
+    fn change_events<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Batch<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.maintain(move |batch| {
+            EVENTS.make(batch.connection())?;
+            work(batch)
+        })
+    }
+
     /// Begins to tell studies with the next change, unless they are told already.
     ///
     /// # Errors
     /// [`Error::WriterStopped`], or that of the transaction.
     pub fn begin_telling(&self) -> Result<(), Error> {
-        self.maintain(|batch| {
+        self.change_events(|batch| {
             let last = last_change(batch.connection())?;
             let sql = "INSERT OR IGNORE INTO event_cursor (id, change) VALUES (0, ?1)";
             batch.connection().prepare_cached(sql)?.execute([last])?;
@@ -196,7 +206,7 @@ impl SqliteWriterHandle {
     /// # Errors
     /// [`Error::WriterStopped`], or that of the transaction.
     pub fn tell_studies(&self, studies: Vec<ChangedStudy>, told: u64, clock: Clock) -> Result<(), Error> {
-        self.maintain(move |batch| {
+        self.change_events(move |batch| {
             let connection = batch.connection();
             for study in &studies {
                 tell_study(connection, study, clock.now_ms())?;
@@ -213,7 +223,7 @@ impl SqliteWriterHandle {
     /// # Errors
     /// [`Error::WriterStopped`], or that of the transaction.
     pub fn tell_damaged(&self, sop_instance_uids: Vec<String>, clock: Clock) -> Result<Vec<String>, Error> {
-        self.maintain(move |batch| {
+        self.change_events(move |batch| {
             let mut unknown = Vec::new();
             for uid in sop_instance_uids {
                 let Some((study, series)) = batch.parents_of(&uid)? else {
@@ -233,7 +243,7 @@ impl SqliteWriterHandle {
     /// # Errors
     /// [`Error::WriterStopped`], or that of the transaction.
     pub fn keep_receivers(&self, names: Vec<String>) -> Result<(), Error> {
-        self.maintain(move |batch| {
+        self.change_events(move |batch| {
             let connection = batch.connection();
             let list = Value::from(names).to_string();
             for sql in [
@@ -253,7 +263,7 @@ impl SqliteWriterHandle {
     /// # Errors
     /// [`Error::WriterStopped`], or that of the transaction.
     pub fn note_deliveries(&self, receiver: String, changes: DeliveryChanges) -> Result<(), Error> {
-        self.maintain(move |batch| {
+        self.change_events(move |batch| {
             let connection = batch.connection();
             for event in &changes.delivered {
                 connection
@@ -297,7 +307,7 @@ impl SqliteWriterHandle {
         events: Vec<i64>,
         (now_ms, until_ms): (i64, i64),
     ) -> Result<u64, Error> {
-        self.maintain(move |batch| {
+        self.change_events(move |batch| {
             let list = Value::from(events).to_string();
             let revived = batch
                 .connection()
@@ -319,7 +329,7 @@ impl SqliteWriterHandle {
     pub fn drop_events(&self, limits: EventLimits) -> Result<u64, Error> {
         let mut lost = 0;
         loop {
-            let (dropped, unsettled) = self.maintain(move |batch| drop_some(batch.connection(), limits))?;
+            let (dropped, unsettled) = self.change_events(move |batch| drop_some(batch.connection(), limits))?;
             lost += to_u64(unsettled);
             if dropped < DROPPED_AT_ONCE {
                 return Ok(lost);

@@ -9,6 +9,7 @@ use rusqlite::OptionalExtension as _;
 use super::files;
 use super::limits::CHANGES_IN_BLOCK;
 use super::reader::SqliteReader;
+use super::schema::has_all;
 use super::sql_values::to_u64;
 use super::writer::SqliteWriterHandle;
 use crate::db::Error;
@@ -19,8 +20,7 @@ impl SqliteReader {
     /// # Errors
     /// Fails with an error of the engine.
     pub fn journal_decided(&mut self, journal: [u8; 16]) -> Result<u64, Error> {
-        let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'arrival_journal')";
-        if !self.connection.query_row(sql, [], |row| row.get(0))? {
+        if !has_all(&self.connection, &["arrival_journal"])? {
             return Ok(0);
         }
         let sql = "SELECT decided FROM arrival_journal WHERE journal = ?1";

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::open::ReadConnection;
 use super::pieces::SoughtRows;
 use super::reader::SqliteReader;
+use super::schema::EVENTS;
 use super::write::{has_removed_of, last_change};
 use super::writer::{SqliteWriter, SqliteWriterHandle, WriterOptions};
 use crate::db::federated::FederatedPart as _;
@@ -125,8 +126,10 @@ impl SqliteWriterHandle {
         self.maintain(move |batch| {
             let mut other = batch.other(&connection)?;
             batch.take_notes(&mut other)?;
-            let told = last_change(batch.connection())?;
-            batch.connection().execute("UPDATE event_cursor SET change = ?1", [told])?;
+            if EVENTS.are_in(batch.connection())? {
+                let told = last_change(batch.connection())?;
+                batch.connection().execute("UPDATE event_cursor SET change = ?1", [told])?;
+            }
             Ok(())
         })
     }

@@ -8,6 +8,7 @@ use rusqlite::vtab::array::Array;
 use rusqlite::{OptionalExtension as _, params};
 
 use super::reader::SqliteReader;
+use super::schema::has_all;
 use super::sql_values::{PathValue, path_from_sql, place_from_number, to_u64};
 use super::write::record_of_text;
 use super::writer::SqliteWriterHandle;
@@ -21,8 +22,7 @@ impl SqliteReader {
     /// Whether the index has the tables of removals. One that only an older program has written has
     /// none.
     fn knows_removals(&self) -> Result<bool, Error> {
-        let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'removed_file')";
-        Ok(self.connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+        Ok(has_all(&self.connection, &["removed_file"])?)
     }
 
     fn removed_files(&self, condition: &str, parameters: impl rusqlite::Params) -> Result<Vec<RemovedFile>, Error> {

@@ -78,7 +78,10 @@ impl SqliteWriterHandle {
         self.maintain(move |batch| {
             let gone = if kept == KeptStudies::These { OF_NO_STUDY } else { &[] };
             for table in gone {
-                batch.connection().execute(&format!("DELETE FROM {table}"), [])?;
+                // Features that were never used have no tables.
+                if batch.connection().table_exists(None, *table)? {
+                    batch.connection().execute(&format!("DELETE FROM {table}"), [])?;
+                }
             }
             let used: Vec<_> = OF_DIRECTORIES.iter().map(|table| format!("SELECT directory FROM {table}")).collect();
             let sql = format!("DELETE FROM directory WHERE id NOT IN ({})", used.join(" UNION "));

@@ -15,6 +15,7 @@ use rusqlite::Connection;
 use super::files::DatabaseFiles;
 use super::guard::{IndexGuard, IndexState};
 use super::open::{self, Access};
+use super::schema::EVENTS;
 use super::worklist;
 use super::write::{Batch, JournalMark};
 use super::write_priority::{Priority, PriorityLock};
@@ -353,8 +354,12 @@ struct WriterThread {
 
 fn connect(path: &Path, options: &WriterOptions) -> Result<Connection, Error> {
     let _under_way = options.suspension.begin();
-    let WriterOptions { durability, cache_bytes, .. } = *options;
-    open::open(path, Access::Writer { durability, cache_bytes })
+    let WriterOptions { durability, cache_bytes, recording, .. } = *options;
+    let connection = open::open(path, Access::Writer { durability, cache_bytes })?;
+    if recording != EventRecording::Off {
+        EVENTS.make_alone(&connection)?;
+    }
+    Ok(connection)
 }
 
 /// State that outlives a connection.

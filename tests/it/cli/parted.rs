@@ -72,6 +72,9 @@ fn refused(place: &Place, expected: &str) {
 fn a_merge_that_would_lose_something_is_refused() {
     let place = folder();
     let cold = place.path("folder/cold.db");
+    // A node with a worklist and events has written it. The shell takes a leading dash for an option.
+    sqlite(&cold, concat!("\n", include_str!("../../../src/db/sqlite/schema/worklist.sql")));
+    sqlite(&cold, concat!("\n", include_str!("../../../src/db/sqlite/schema/events.sql")));
     let step = "INSERT INTO performed_step (sop_instance_uid, status, attributes, created_ms, changed_ms) \
                 VALUES ('1.2.3', 'IN PROGRESS', '{}', 0, 0)";
     for (made, unmade, said) in [
@@ -136,6 +139,7 @@ fn a_merge_keeps_what_is_known_of_the_bytes_of_copies() {
 fn no_event_tells_of_merged_studies() {
     let place = folder();
     let main = place.path("folder/main.db");
+    sqlite(&main, concat!("\n", include_str!("../../../src/db/sqlite/schema/events.sql")));
     sqlite(&main, "INSERT INTO event_cursor SELECT 0, max(change) FROM instance_group");
     place.run(MERGE).expect(0);
     let untold = "SELECT count(*) FROM instance_group WHERE change > (SELECT change FROM event_cursor)";

@@ -4,5 +4,4 @@ mod rows;
 mod search;
 mod tables;
 
-pub(super) use search::has_worklist;
 pub(super) use tables::WorklistTransaction;

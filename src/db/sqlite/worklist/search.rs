@@ -5,9 +5,10 @@ use std::rc::Rc;
 
 use rusqlite::types::Value;
 use rusqlite::vtab::array;
-use rusqlite::{Connection, ToSql, params, params_from_iter};
+use rusqlite::{ToSql, params, params_from_iter};
 
 use super::super::reader::SqliteReader;
+use super::super::schema::WORKLIST;
 use super::super::sql_values::to_u64;
 use super::rows::{COLUMNS, STEP_COLUMNS, name, performed_step, row, source, state};
 use crate::db::{
@@ -22,7 +23,7 @@ impl WorklistSearch for SqliteReader {
         request: &WorklistRequest,
         on_row: &mut dyn FnMut(WorklistRow) -> ControlFlow<()>,
     ) -> Result<(), Error> {
-        if !has_worklist(&self.connection)? {
+        if !WORKLIST.are_in(&self.connection)? {
             return Ok(());
         }
         let (sql, parameters) = statement(request);
@@ -95,19 +96,13 @@ impl SqliteReader {
         parameters: &[&dyn ToSql],
         read: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Vec<T>, Error> {
-        if !has_worklist(&self.connection)? {
+        if !WORKLIST.are_in(&self.connection)? {
             return Ok(Vec::new());
         }
         let mut statement = self.connection.prepare_cached(sql)?;
         let rows = statement.query_map(parameters, read)?;
         rows.collect::<rusqlite::Result<_>>().map_err(Error::from)
     }
-}
-
-/// Whether the index has the tables. One that no writer of this program has opened lacks them.
-pub(in super::super) fn has_worklist(connection: &Connection) -> rusqlite::Result<bool> {
-    let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'worklist_item')";
-    connection.prepare_cached(sql)?.query_row([], |row| row.get(0))
 }
 
 /// The statement of a request, and its parameters.

@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension as _, ToSql, params};
 
+use super::super::schema::WORKLIST;
 use super::rows::{COLUMNS, STEP_COLUMNS, json, performed_step, row, source_number, state_number};
 use crate::db::WorklistColumn;
 use crate::db::{
@@ -20,6 +21,7 @@ impl<'c> WorklistTransaction<'c> {
     /// Does the work. Its error goes to `failure`, and the error that is returned rolls the
     /// transaction back.
     pub(in super::super) fn run(mut self, work: WorklistWork, failure: &mut Option<Error>) -> rusqlite::Result<()> {
+        WORKLIST.make(self.0)?;
         work(&mut self).map_err(|error| {
             *failure = Some(error);
             rusqlite::Error::ExecuteReturnedResults
