@@ -119,7 +119,7 @@ pub fn parse(
 
     let policy = policy(negotiated, options);
     let StandardKeys { mut matching_keys, mut return_keys, mut unsupported } =
-        standard_keys(&keys, level, is_strict, &policy)?;
+        standard_keys(&keys, (model, level), is_strict, &policy)?;
     let (declared, answered_as) = declared_keys(&keys, level, &policy, &mut unsupported)?;
     let mut date_time_keys = Vec::new();
     if negotiated.combined_date_time {
@@ -180,14 +180,16 @@ struct StandardKeys {
 /// Compiles the keys of the attribute table.
 fn standard_keys(
     keys: &IdentifierKeys<'_>,
-    level: QueryRetrieveLevel,
+    (model, level): (InformationModel, QueryRetrieveLevel),
     is_strict: bool,
     policy: &MatchPolicy,
 ) -> Result<StandardKeys, FindError> {
     let mut compiled =
         StandardKeys { matching_keys: Vec::new(), return_keys: Vec::new(), unsupported: keys.unsupported.clone() };
     for (attribute, key) in &keys.known {
-        let names_one = is_strict && attribute.key == KeyType::Unique && attribute.level < level;
+        // In Study Root, Patient ID is no unique key (PS3.4 table C.6-5).
+        let is_unique = attribute.key == KeyType::Unique && model.has_level(attribute.level);
+        let names_one = is_strict && is_unique && attribute.level < level;
         let matching = match &**key {
             KeyValue::Text(text) if names_one => Some(Matching::whole(attribute, text)),
             key => key_matching(attribute, key, policy)?,
@@ -203,7 +205,7 @@ fn standard_keys(
         if can_answer(attribute, level) {
             compiled.return_keys.push(ReturnKey { attribute: attribute.id, items: item_keys(key) });
         }
-        if !is_matched || !can_answer(attribute, level) {
+        if !is_matched || !can_answer(attribute, level) || is_in_vain(attribute.id, key) {
             compiled.unsupported.push(attribute.tag);
         }
     }
@@ -287,6 +289,14 @@ pub(super) fn is_only_answered(id: AttributeId) -> bool {
     )
 }
 
+/// Whether a key has a value that would narrow the answers, and its attribute never does.
+fn is_in_vain(id: AttributeId, key: &KeyValue) -> bool {
+    let is_universal = |text: &str| text.bytes().all(|byte| byte == b'*');
+    is_only_answered(id)
+        && id != AttributeId::TimezoneOffsetFromUTC
+        && matches!(key, KeyValue::Text(text) if !is_universal(text))
+}
+
 /// The keys of an Identifier. Each attribute occurs once.
 struct IdentifierKeys<'a> {
     known: Vec<(&'static Attribute, Cow<'a, KeyValue>)>,
@@ -319,7 +329,9 @@ impl<'a> IdentifierKeys<'a> {
             }
             match Attribute::by_tag(tag) {
                 // Every answer has it anyway.
-                Some(attribute) if attribute.id == AttributeId::RetrieveAETitle => {}
+                Some(attribute) if attribute.id == AttributeId::RetrieveAETitle => {
+                    keys.unsupported.extend(is_in_vain(attribute.id, &element.value).then_some(tag));
+                }
                 Some(attribute) => {
                     let value = match &element.value {
                         KeyValue::Items(_) => {
@@ -556,6 +568,12 @@ mod tests {
             assert!(matches!(refused, FindError::KeyOfOtherLevel(_)), "{key}");
         }
         assert!(strictly(StudyRoot, Series, &["StudyInstanceUID=1.2", "InstanceAvailability"]).is_ok());
+        let empty = strictly(StudyRoot, Study, &["PatientID", "AccessionNumber=A1"]).unwrap();
+        assert_eq!(matched(&empty), [("AccessionNumber", "single value")]);
+        let several = strictly(StudyRoot, Study, &["PatientID=M*"]).unwrap();
+        assert_eq!(matched(&several), [("PatientID", "wild card")]);
+        let above = strictly(StudyRoot, Series, &["StudyInstanceUID=1.2", "PatientID"]).unwrap();
+        assert_eq!(matched(&above).len(), 1);
         let relational = NegotiatedOptions { relational_queries: true, ..NegotiatedOptions::default() };
         assert!(ask_with(PatientRoot, Study, &["PatientName"], relational, &strict).is_ok());
     }
@@ -575,6 +593,9 @@ mod tests {
         let query = query.unwrap();
         assert_eq!(matched(&query), []);
         assert_eq!(returned(&query), ["InstanceAvailability", "TimezoneOffsetFromUTC", "StudyInstanceUID"]);
+        assert_eq!(query.pending_status(), 0xFF01);
+        let query = ask(StudyRoot, Study, &["InstanceAvailability", "RetrieveAETitle", "TimezoneOffsetFromUTC=+0100"]);
+        assert_eq!(query.unwrap().pending_status(), 0xFF00);
     }
 
     #[test]
