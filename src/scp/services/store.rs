@@ -47,6 +47,10 @@ impl StoreService {
         command: &ArrivedCommand<'_>,
         session: &Session,
     ) -> Result<StoreReceiving, StoreError> {
+        // Other services have no C-STORE (PS3.7 9.1, PS3.4 annex B).
+        if *command.context.class != STORE {
+            return Err(StoreError::SopClassNotOfContext);
+        }
         // The context was accepted for objects that a C-GET brings back.
         if !session.agreement.admission.services.contains(STORE.grant) {
             return Err(StoreError::NotAuthorized);
