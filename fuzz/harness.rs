@@ -386,8 +386,9 @@ fn members_of(file: &File, kind: ArchiveKind, threads: usize, length: usize) -> 
     let on_read: OnRead = Arc::new(move |bytes| {
         counter.fetch_add(bytes, Relaxed);
     });
-    let read = |bytes: &mut dyn MemberBytes| {
-        format!("{:?}", read_stream_with(bytes, Wanted::index(), |bytes, count| bytes.pass(count)))
+    let read = |bytes: &mut dyn MemberBytes, size: Option<u64>| {
+        let length = size.unwrap_or(u64::MAX);
+        format!("{:?}", read_stream_with(bytes, length, Wanted::index(), |bytes, count| bytes.pass(count)))
     };
     let file = file.try_clone().expect("a file has handles enough");
     // Whether it is sound to its end does not matter here.

@@ -101,8 +101,9 @@ pub trait MemberSink<T> {
     fn refused(&mut self, path: Vec<u8>, problem: ArchiveProblem) -> ControlFlow<()>;
 }
 
-/// Reads as much of a member as it needs. Several threads call it.
-pub type ReadMember<'a, T> = &'a (dyn Fn(&mut dyn MemberBytes) -> T + Sync);
+/// Reads as much of a member as it needs, and gets its size where the archive says it. Several
+/// threads call it.
+pub type ReadMember<'a, T> = &'a (dyn Fn(&mut dyn MemberBytes, Option<u64>) -> T + Sync);
 
 /// Visits the members of an archive file. `threads` threads read a large zip archive. `on_read` is
 /// called after each read of the file.
@@ -363,7 +364,7 @@ impl<T: Send> ArchiveWalk<'_, T> {
         let mut reader = WindowReader::begun(window.clone(), buffer, 0);
         match ArchiveKind::of(reader.held().get(..KIND_BYTES).unwrap_or(reader.held())) {
             Ok(None) => {
-                let value = (self.read)(&mut reader);
+                let value = (self.read)(&mut reader, member.size);
                 self.scratch.buffer = reader.into_buffer();
                 self.done(member, value)
             }
@@ -383,7 +384,7 @@ impl<T: Send> ArchiveWalk<'_, T> {
         let mut ahead = Peeked::fill(&mut counted, KIND_BYTES)?;
         match ArchiveKind::of(ahead.head()) {
             Ok(None) => {
-                let value = (self.read)(&mut ahead);
+                let value = (self.read)(&mut ahead, member.size);
                 SkipRead::pass(&mut ahead, u64::MAX)?;
                 match member.size {
                     Some(size) if counted.bytes < size => return Err(ArchiveProblem::Truncated.into()),
@@ -659,7 +660,7 @@ impl<T: Send> ArchiveWalk<'_, T> {
         }
         match ArchiveKind::of(ahead.head()) {
             Ok(None) => {
-                let value = (self.read)(&mut ahead);
+                let value = (self.read)(&mut ahead, member.size);
                 // A gzip file states its size at its end. If somebody needs the size of this
                 // stream, it must be inflated.
                 if size.is_none() {
@@ -712,7 +713,7 @@ fn read_in_zip<T>(
     let mut reader = WindowReader::begun(window, buffer, at);
     if entry.method == zip::STORED {
         let leaf = match ArchiveKind::of(reader.held().get(..KIND_BYTES).unwrap_or(reader.held()))? {
-            None => Leaf::Read(read(&mut reader)),
+            None => Leaf::Read(read(&mut reader, Some(entry.size))),
             Some(kind) => Leaf::Archive(kind),
         };
         scratch.buffer = reader.into_buffer();
@@ -723,7 +724,7 @@ fn read_in_zip<T>(
     let leaf = {
         let mut ahead = Peeked::fill(Streamed(&mut inflated), KIND_BYTES)?;
         match ArchiveKind::of(ahead.head())? {
-            None => Leaf::Read(read(&mut ahead)),
+            None => Leaf::Read(read(&mut ahead, Some(entry.size))),
             Some(kind) => Leaf::Archive(kind),
         }
     };

@@ -9,7 +9,7 @@ use std::sync::mpsc;
 
 use crate::db::open::WriterHandle;
 use crate::db::{self, Arrivals as _, Compared, ReceivePolicy, Received, StoreOutcome, Stored};
-use crate::ingest::{Outcome, Wanted, read_file};
+use crate::ingest::{Outcome, Wanted, read_file_of_length};
 use crate::model::attribute::AttributeId;
 use crate::model::checksum::Checksum;
 use crate::model::clock::unix_ms;
@@ -38,7 +38,7 @@ pub(super) fn read(place: Place, directory: &Path, name: &OsStr, wanted: &Wanted
     let in_words = |error: std::io::Error| error.to_string();
     let file = File::open(directory.join(name)).map_err(in_words)?;
     let metadata = file.metadata().map_err(in_words)?;
-    let record = match read_file(&file, wanted) {
+    let record = match read_file_of_length(&file, metadata.len(), wanted) {
         Outcome::Instance(record) => record,
         Outcome::Incomplete { .. } => return Err("it lacks a UID".to_owned()),
         Outcome::Dicomdir => return Err("it is a DICOMDIR".to_owned()),

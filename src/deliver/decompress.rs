@@ -10,6 +10,7 @@ use dicom_core::VR;
 
 use super::decoders::DecodingFor;
 use crate::encoding::syntax::Encoding;
+use crate::encoding::tag::PIXEL_DATA;
 use crate::encoding::walk::{Event, Walk, WalkError};
 use crate::ingest::limits::MAX_DEPTH;
 use crate::pixels::codec::{Codec, CodecError, FrameShape, Loss};
@@ -34,7 +35,6 @@ const DELIMITER: u64 = 8;
 
 const PHOTOMETRIC: u32 = 0x0028_0004;
 const LOSSY_IMAGE_COMPRESSION: u32 = 0x0028_2110;
-const PIXEL_DATA: u32 = 0x7FE0_0010;
 
 /// Reason why an object is not decompressed. The message contains no values of the object.
 #[derive(Debug, thiserror::Error)]

@@ -15,7 +15,7 @@ use super::decompress::{DecompressError, DecompressedObject};
 use crate::archive::Archives;
 use crate::db::CorrectedValues;
 use crate::deliver::rewrite::{RewriteError, Rewriter};
-use crate::encoding::syntax::{NativeSyntax, is_deflated};
+use crate::encoding::syntax::{Encoding, NativeSyntax, is_deflated};
 use crate::files::FileMark;
 use crate::ingest::Wanted;
 use crate::ingest::parse_stream;
@@ -34,6 +34,9 @@ const MAX_EMPTIED: usize = 8;
 
 /// Bytes of a data set that are rewritten at a time.
 const REWRITE_READ: usize = 64 << 10;
+
+/// What the UIDs of the transfer syntaxes of the Standard begin with.
+const OF_STANDARD: &str = "1.2.840.10008.1.2.";
 
 const SOP_CLASS: u16 = 0;
 const SOP_INSTANCE: u16 = 1;
@@ -121,6 +124,8 @@ pub struct StoredObject {
     is_odd: bool,
     sop_instance_uid: String,
     transfer_syntax: String,
+    /// How the data set is encoded, whatever its transfer syntax says.
+    encoding: Encoding,
     check: ChecksumState,
     corrected: Option<Arc<CorrectedValues>>,
 }
@@ -185,12 +190,13 @@ impl StoredObject {
         }
         let data_set_offset = parsed.data_set_offset();
         let transfer_syntax = parsed.transfer_syntax().to_owned();
-        let is_odd = !parsed.faults().is_empty();
+        let (encoding, is_odd) = (parsed.encoding(), !parsed.faults().is_empty());
         Ok(Self {
             source,
             data_set_offset,
             is_odd,
             transfer_syntax,
+            encoding,
             sop_instance_uid: instance,
             check: ChecksumState::None,
             corrected: None,
@@ -254,6 +260,25 @@ impl StoredObject {
         &self.transfer_syntax
     }
 
+    /// Returns how its elements are encoded. For a deflated data set it is the encoding after
+    /// inflating.
+    pub(crate) fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
+    /// Returns how the elements of [`Self::as_stored`] are encoded.
+    pub(crate) fn encoding_as_stored(&self) -> Encoding {
+        if self.is_misencoded() { Encoding::ExplicitLittle } else { self.encoding }
+    }
+
+    /// Whether it is compressed and in implicit VR, which PS3.5 A.4 forbids. Receivers would read it
+    /// as explicit VR. A private transfer syntax may allow it.
+    fn is_misencoded(&self) -> bool {
+        let is_private = !self.transfer_syntax.starts_with(OF_STANDARD);
+        let is_native = NativeSyntax::of_uid(&self.transfer_syntax).is_some() || is_deflated(&self.transfer_syntax);
+        self.encoding == Encoding::ImplicitLittle && !is_native && !is_private
+    }
+
     /// Reads it to its end, to check every byte. This is skipped if it was done before (see
     /// [`Self::expecting`]).
     ///
@@ -302,20 +327,26 @@ impl StoredObject {
     }
 
     /// Returns its data set byte for byte. If the length is odd, a NUL is added. Corrections
-    /// replace their values.
+    /// replace their values. A compressed object in implicit VR comes in Explicit VR Little Endian,
+    /// if its elements can be read.
     ///
     /// # Errors
     /// When it cannot be read, or not be corrected.
     pub fn as_stored(mut self) -> Result<DataSet, ObjectError> {
         if self.corrected.is_some() {
-            let syntax = match NativeSyntax::of_uid(&self.transfer_syntax) {
-                Some(native) => native,
-                None if is_deflated(&self.transfer_syntax) => NativeSyntax::Deflated,
-                // PS3.5 A.4: compressed objects have this encoding.
-                None => NativeSyntax::ExplicitLittle,
-            };
-            return self.passed_through(syntax, syntax);
+            let from = if is_deflated(&self.transfer_syntax) { NativeSyntax::Deflated } else { self.encoding.into() };
+            let to = if self.is_misencoded() { NativeSyntax::ExplicitLittle } else { from };
+            return self.passed_through(from, to);
         }
+        let explicit = (NativeSyntax::ImplicitLittle, NativeSyntax::ExplicitLittle);
+        if self.is_misencoded() && self.check_rewriting(explicit, &[]).is_ok() {
+            return self.passed_through(explicit.0, explicit.1);
+        }
+        self.unchanged()
+    }
+
+    /// Returns its data set byte for byte, with an even length.
+    fn unchanged(mut self) -> Result<DataSet, ObjectError> {
         self.source.go_to(self.data_set_offset).map_err(ObjectError::Read)?;
         let bytes = match self.source.left() {
             Some(_) => ObjectBytes::Sized(self.source),
@@ -350,7 +381,8 @@ impl StoredObject {
         self.source.go_to(0).map_err(ObjectError::Read)?;
         let offset = self.data_set_offset;
         self.source.by_ref().take(offset).read_to_end(&mut before).map_err(ObjectError::Read)?;
-        Ok(io::Cursor::new(before).chain(self.as_stored()?))
+        let data_set = if self.corrected.is_some() { self.as_stored()? } else { self.unchanged()? };
+        Ok(io::Cursor::new(before).chain(data_set))
     }
 
     /// Returns its data set as the rewriter makes it.
@@ -362,7 +394,7 @@ impl StoredObject {
             emptied.push(faulty);
         }
         self.source.go_to(self.data_set_offset).map_err(ObjectError::Read)?;
-        let rewriter = Rewriter::new(from, to).correcting(self.corrected);
+        let rewriter = self.rewriter(from, to);
         let source = match from {
             NativeSyntax::Deflated => inflated(self.source).map_err(ObjectError::Read)?,
             NativeSyntax::ImplicitLittle | NativeSyntax::ExplicitLittle | NativeSyntax::ExplicitBig => {
@@ -370,6 +402,11 @@ impl StoredObject {
             }
         };
         Ok(DataSet::rewriting(source, rewriter.emptying(emptied), to))
+    }
+
+    fn rewriter(&self, from: NativeSyntax, to: NativeSyntax) -> Rewriter {
+        let rewriter = Rewriter::new(from, to).correcting(self.corrected.clone());
+        if self.is_misencoded() { rewriter.keeping_fragments() } else { rewriter }
     }
 
     /// Rewrites it to its end and keeps nothing. Returns the position of a further sequence that
@@ -380,7 +417,7 @@ impl StoredObject {
         emptied: &[u64],
     ) -> Result<Option<u64>, ObjectError> {
         self.source.go_to(self.data_set_offset).map_err(ObjectError::Read)?;
-        let mut rewriter = Rewriter::new(from, to).correcting(self.corrected.clone()).emptying(emptied.to_vec());
+        let mut rewriter = self.rewriter(from, to).emptying(emptied.to_vec());
         let checked = match from {
             NativeSyntax::Deflated => {
                 check(&mut inflated(&mut self.source).map_err(ObjectError::Read)?, |_, _| Ok(0), &mut rewriter)

@@ -15,7 +15,7 @@ use super::correcting::{Correcting, CorrectingError, Fate, ORIGINAL_ATTRIBUTES, 
 use crate::db::CorrectedValues;
 use crate::encoding::header::{ElementHeader, HeaderError};
 use crate::encoding::syntax::{Encoding, NativeSyntax};
-use crate::encoding::tag::{DELIMITER_GROUP, ITEM, ITEM_DELIMITER, SEQUENCE_DELIMITER, UNDEFINED, tag_of};
+use crate::encoding::tag::{DELIMITER_GROUP, ITEM, ITEM_DELIMITER, PIXEL_DATA, SEQUENCE_DELIMITER, UNDEFINED, tag_of};
 use crate::encoding::vr;
 use crate::ingest::limits::MAX_DEPTH;
 
@@ -109,6 +109,8 @@ pub(crate) struct Rewriter {
     emptied: Vec<u64>,
     /// The correction of the data set, if it has one.
     correcting: Option<Box<Correcting>>,
+    /// Pixel data in fragments are copied.
+    keeps_fragments: bool,
 }
 
 enum RewriteStep {
@@ -132,7 +134,14 @@ impl Rewriter {
             sequence: None,
             emptied: Vec::new(),
             correcting: None,
+            keeps_fragments: false,
         }
+    }
+
+    /// Copies pixel data in fragments. They are the same in all encodings but those with other byte
+    /// order.
+    pub(crate) fn keeping_fragments(self) -> Self {
+        Self { keeps_fragments: true, ..self }
     }
 
     /// Makes the sequences at these positions empty, because they hold something other than items.
@@ -424,10 +433,16 @@ impl Rewriter {
         let ElementHeader { tag, vr: letters, length, size, .. } = element;
         let start = self.position + size as u64;
         if length == UNDEFINED {
+            let is_in_fragments = tag == PIXEL_DATA && self.frames.is_empty();
             // PS3.5 6.2.2: the content of UN is Implicit VR Little Endian, and stays so if the VR
             // stays UN.
             let (from, inner) = match (&letters, from.is_explicit()) {
                 (b"UN", true) => (Encoding::ImplicitLittle, Encoding::ImplicitLittle),
+                _ if is_in_fragments && self.keeps_fragments && from.is_big() == to.is_big() => {
+                    to.push_header(out, tag, *b"OB", UNDEFINED);
+                    self.open(OpenElementKind::Fragments, None, from, to)?;
+                    return Ok(RewriteStep::Used(size));
+                }
                 (b"SQ", _) | (_, false) => (from, to),
                 _ if self.correcting.is_some() && from == to => {
                     to.push_header(out, tag, letters, UNDEFINED);

@@ -164,6 +164,16 @@ pub enum NativeSyntax {
     Deflated,
 }
 
+impl From<Encoding> for NativeSyntax {
+    fn from(encoding: Encoding) -> Self {
+        match encoding {
+            Encoding::ImplicitLittle => Self::ImplicitLittle,
+            Encoding::ExplicitLittle => Self::ExplicitLittle,
+            Encoding::ExplicitBig => Self::ExplicitBig,
+        }
+    }
+}
+
 impl NativeSyntax {
     /// The transfer syntaxes to which a data set can be rewritten, the preferred one first.
     pub const TARGETS: [Self; 3] = [Self::ExplicitLittle, Self::ImplicitLittle, Self::ExplicitBig];

@@ -14,6 +14,9 @@ pub(crate) const SEQUENCE_DELIMITER: u32 = 0xFFFE_E0DD;
 /// The group of items and delimiters.
 pub(crate) const DELIMITER_GROUP: u32 = 0xFFFE;
 
+/// Pixel Data (7FE0,0010).
+pub(crate) const PIXEL_DATA: u32 = 0x7FE0_0010;
+
 /// Undefined length: a delimiter ends the value (PS3.5 7.1.1).
 pub(crate) const UNDEFINED: u32 = u32::MAX;
 

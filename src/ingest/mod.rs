@@ -25,6 +25,6 @@ pub use fault::{Fault, Faults};
 pub use outcome::Outcome;
 pub use parsed::{Parsed, Verdict};
 pub(crate) use read::parse_stream;
-pub use read::{read_file, read_stream, read_stream_with, take_bytes_read};
+pub use read::{read_file, read_file_of_length, read_stream, read_stream_with, take_bytes_read};
 pub use tokenizer::{HeaderParser, Need};
 pub use wanted::{Slot, Wanted};

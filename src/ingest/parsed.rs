@@ -9,6 +9,7 @@ use super::fault::{Fault, Faults};
 use super::json;
 use super::limits::MAX_VALUE;
 use crate::encoding::charset::CharacterSets;
+use crate::encoding::syntax::Encoding;
 use crate::encoding::tag::tag_of;
 use crate::ingest::wanted::{CREATOR, FIRST_DECLARED, Slot};
 use crate::model::declared::{DeclaredSet, Unit, creator_tag};
@@ -83,6 +84,8 @@ pub struct Parsed {
     pub(super) has_preamble: bool,
     pub(super) data_set_offset: u64,
     pub(super) transfer_syntax: String,
+    pub(super) encoding: Encoding,
+    pub(super) pixel_data_end: Option<u64>,
     pub(super) media_storage_sop_class_uid: String,
     pub(super) media_storage_sop_instance_uid: String,
     pub(super) faults: Faults,
@@ -115,6 +118,23 @@ impl Parsed {
     #[must_use]
     pub fn transfer_syntax(&self) -> &str {
         &self.transfer_syntax
+    }
+
+    /// Returns how the elements of the data set are encoded. For a deflated data set it is the
+    /// encoding after inflating. Compressed objects must be in Explicit VR Little Endian (PS3.5
+    /// A.4), and some are not.
+    #[must_use]
+    pub(crate) fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
+    /// Adds [`Fault::Truncated`] if the object of this many bytes ends inside Pixel Data. One byte
+    /// may lack: some writers forget the padding. The end of compressed pixel data is not looked
+    /// at, because it stands only behind them.
+    pub fn note_length(&mut self, length: u64) {
+        if self.pixel_data_end.is_some_and(|end| end > length.saturating_add(1)) {
+            self.faults.add(Fault::Truncated { offset: length });
+        }
     }
 
     /// Returns Media Storage SOP Class UID (0002,0002). It is empty if absent.

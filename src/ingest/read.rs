@@ -19,10 +19,20 @@ const NEXT_READ: usize = 64 << 10;
 /// the needed parts.
 #[must_use]
 pub fn read_file(file: &File, wanted: &Wanted) -> Outcome {
+    read_file_of_length(file, u64::MAX, wanted)
+}
+
+/// Works as [`read_file`], and says if a file of this many bytes ends inside its pixel data.
+#[must_use]
+pub fn read_file_of_length(file: &File, length: u64, wanted: &Wanted) -> Outcome {
     with_delta(|delta| {
         let mut parser = HeaderParser::for_file_with(wanted, delta.spare());
         match feed_file(file, &mut parser, delta.buffer()) {
-            Ok(()) => delta.outcome(parser.finish()),
+            Ok(()) => {
+                let mut parsed = parser.finish();
+                parsed.note_length(length);
+                delta.outcome(parsed)
+            }
             Err(error) => Outcome::Unreadable { error },
         }
     })
@@ -93,19 +103,24 @@ fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
 /// Reads the header of an object from a stream. Bytes after the header are not read.
 #[must_use]
 pub fn read_stream(mut stream: impl Read, wanted: &Wanted) -> Outcome {
-    read_stream_with(&mut stream, wanted, |_, _| Ok(0))
+    read_stream_with(&mut stream, u64::MAX, wanted, |_, _| Ok(0))
 }
 
 /// Works as [`read_stream`], for streams that can skip bytes (a member of an archive). `pass` skips
-/// up to the given number of bytes and returns how many it skipped.
+/// up to the given number of bytes and returns how many it skipped. `length` is that of the stream,
+/// and `u64::MAX` if it is not known: see [`read_file_of_length`].
 #[must_use]
 pub fn read_stream_with<R: Read + ?Sized>(
     stream: &mut R,
+    length: u64,
     wanted: &Wanted,
     pass: impl FnMut(&mut R, u64) -> io::Result<u64>,
 ) -> Outcome {
     match parse_stream(stream, wanted, pass) {
-        Ok(parsed) => with_delta(|delta| delta.outcome(parsed)),
+        Ok(mut parsed) => {
+            parsed.note_length(length);
+            with_delta(|delta| delta.outcome(parsed))
+        }
         Err(error) => Outcome::Unreadable { error },
     }
 }

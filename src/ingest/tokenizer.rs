@@ -22,7 +22,7 @@ use super::limits::{MAX_DEPTH, MAX_HEADER, MAX_INFLATED, MAX_META_VALUE, MAX_VAL
 use super::parsed::{Parsed, RawValue, Verdict};
 use crate::encoding::header::{ElementHeader, read_plain, read_plain_in, tag_at, u32_of};
 use crate::encoding::syntax;
-use crate::encoding::tag::{DELIMITER_GROUP, ITEM, ITEM_DELIMITER, SEQUENCE_DELIMITER, UNDEFINED, tag_of};
+use crate::encoding::tag::{DELIMITER_GROUP, ITEM, ITEM_DELIMITER, PIXEL_DATA, SEQUENCE_DELIMITER, UNDEFINED, tag_of};
 use crate::encoding::vr::{self, Form};
 use crate::ingest::parsed::Spare;
 use crate::ingest::wanted::{ALL_IDENTIFYING, Element, Role, Wanted};
@@ -264,6 +264,8 @@ struct Core<'w> {
     data_set_offset: u64,
     /// Start and encoding of elements of the groups 0000 and 0002 before the data set.
     foreign: Option<(u64, Syntax)>,
+    /// Where Pixel Data ends by its length, from the start of the object.
+    pixel_data_end: Option<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -305,6 +307,7 @@ impl<'w> Core<'w> {
             has_preamble: false,
             data_set_offset: 0,
             foreign: None,
+            pixel_data_end: None,
         }
     }
 
@@ -598,6 +601,8 @@ impl<'w> Core<'w> {
             has_preamble: self.has_preamble,
             data_set_offset: self.data_set_offset,
             transfer_syntax: self.used_transfer_syntax(),
+            encoding: self.syntax.encoding(),
+            pixel_data_end: self.pixel_data_end.filter(|_| !self.inflated),
             media_storage_sop_class_uid: self.meta.sop_class,
             media_storage_sop_instance_uid: self.meta.sop_instance,
             faults: self.faults,
@@ -615,12 +620,7 @@ impl<'w> Core<'w> {
         // For an encapsulated transfer syntax, only the encoding of the header can be wrong. The
         // pixel data are encoded as declared.
         if self.declared.is_empty() || native || (deflated && !self.inflated) {
-            match (self.syntax.explicit, self.syntax.big) {
-                (false, _) => syntax::IMPLICIT_VR_LITTLE_ENDIAN,
-                (true, false) => syntax::EXPLICIT_VR_LITTLE_ENDIAN,
-                (true, true) => syntax::EXPLICIT_VR_BIG_ENDIAN,
-            }
-            .to_owned()
+            self.syntax.encoding().uid().to_owned()
         } else {
             self.declared.clone()
         }

@@ -207,7 +207,7 @@ impl Arriving {
         let begun = Instant::now();
         metrics::RECEIVED_DATA_SET_BYTES.add(self.length);
         let Self { storage, announced, sender, parser, file, length, memory, error, .. } = self;
-        let record = error.map_or_else(|| read(&announced, parser), Err);
+        let record = error.map_or_else(|| read(&announced, parser, length), Err);
         async move {
             let arrived = match record {
                 Ok(record) => keep_record(&storage, (record, &sender), file, (length, memory.peer())).await,
@@ -242,9 +242,14 @@ async fn keep_record(
     Ok(Arrived { committed, study_instance_uid, series_instance_uid, patient_id })
 }
 
-/// Reads the record, and compares the data set with the announcement.
-fn read(announced: &Announced, parser: HeaderParser<'static>) -> Result<Box<InstanceRecord>, ReceiveError> {
-    let parsed = parser.finish();
+/// Reads the record, and compares the data set of so many bytes with the announcement.
+fn read(
+    announced: &Announced,
+    parser: HeaderParser<'static>,
+    length: u64,
+) -> Result<Box<InstanceRecord>, ReceiveError> {
+    let mut parsed = parser.finish();
+    parsed.note_length(length);
     // A scan indexes a damaged file as far as possible, because there is nothing else. A sender has
     // the whole object, so it is told and can send the object again.
     if let Some(fault) = parsed.faults().iter().find(|fault| fault.ended_reading()) {

@@ -306,7 +306,7 @@ impl MemberCollector<'_> {
             slot.goes_on();
         });
         let wanted = self.settings.wanted;
-        let read = move |bytes: &mut dyn MemberBytes| read_member(bytes, wanted);
+        let read = move |bytes: &mut dyn MemberBytes, size: Option<u64>| read_member(bytes, size, wanted);
         let walked = archive::walk(file, name, kind, threads, on_read, &read, &mut self);
         if self.is_stopped {
             // Only some members were read. The next scan reads the rest.
@@ -595,9 +595,10 @@ fn container(parent: &WorkDirectory, name: &OsStr, marks: Marks, outcome: FileOu
     }
 }
 
-fn read_member(bytes: &mut dyn MemberBytes, wanted: &Wanted) -> Outcome {
+fn read_member(bytes: &mut dyn MemberBytes, size: Option<u64>, wanted: &Wanted) -> Outcome {
+    let length = size.unwrap_or(u64::MAX);
     // If the parser panics, the scan loses this member and goes on.
-    let read = || ingest::read_stream_with(bytes, wanted, |bytes, count| bytes.pass(count));
+    let read = || ingest::read_stream_with(bytes, length, wanted, |bytes, count| bytes.pass(count));
     catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_panic| Outcome::Unreadable {
         error: std::io::Error::other("reading this member failed inside dcmdex; please report it"),
     })

@@ -220,8 +220,11 @@ impl Pool {
     /// Reads a file and adds its outcome to the result, unless it is an archive.
     fn read(&self, result: &mut UnitResult, name: OsString, stat: &Stat, file: File) -> FileRead {
         let marks = Marks::of(stat);
-        let mut outcome =
-            if marks.size == 0 { failed("empty", String::new()) } else { outcome_of(&file, self.settings.wanted) };
+        let mut outcome = if marks.size == 0 {
+            failed("empty", String::new())
+        } else {
+            outcome_of(&file, marks.size, self.settings.wanted)
+        };
         if self.settings.throttle.counts_bytes() {
             self.settings.throttle.bytes(ingest::take_bytes_read(), &self.settings.stop);
         }
@@ -281,9 +284,9 @@ fn known_note(result: &mut UnitResult, name: OsString, known: &Note) -> FileRead
     below.map_or(FileRead::File(0), |found| FileRead::Archive(Box::new(found)))
 }
 
-fn outcome_of(file: &File, wanted: &Wanted) -> FileOutcome {
+fn outcome_of(file: &File, size: u64, wanted: &Wanted) -> FileOutcome {
     // No known input makes the parser panic. If one does, the scan loses one file and goes on.
-    match catch_unwind(AssertUnwindSafe(|| ingest::read_file(file, wanted))) {
+    match catch_unwind(AssertUnwindSafe(|| ingest::read_file_of_length(file, size, wanted))) {
         Ok(outcome) => to_outcome(outcome),
         Err(_panic) => failed("internal-error", "reading this file failed inside dcmdex; please report it".to_owned()),
     }

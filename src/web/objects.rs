@@ -187,14 +187,14 @@ impl OpenObject {
                 let data_set = object.rewritten(NativeSyntax::ExplicitLittle)?;
                 Walk::new(Bytes::DataSet(data_set), 0, true, MAX_DEPTH)
             }
-            native if corrected.is_some() => {
-                let explicit = native != Some(NativeSyntax::ImplicitLittle);
+            _ if corrected.is_some() => {
+                let explicit = object.encoding_as_stored().is_explicit();
                 Walk::new(Bytes::DataSet(object.as_stored()?), 0, explicit, MAX_DEPTH)
             }
-            native @ (Some(NativeSyntax::ImplicitLittle | NativeSyntax::ExplicitLittle) | None) => {
+            Some(NativeSyntax::ImplicitLittle | NativeSyntax::ExplicitLittle) | None => {
+                let explicit = object.encoding().is_explicit();
                 let (mut source, offset) = object.into_source();
                 source.go_to(offset).map_err(ObjectError::Read)?;
-                let explicit = native != Some(NativeSyntax::ImplicitLittle);
                 Walk::new(Bytes::Source(source), offset, explicit, MAX_DEPTH)
             }
         };

@@ -28,6 +28,10 @@ impl Core<'_> {
             return Unusual::Stop;
         }
         if tag > self.wanted.last && (self.identified == ALL_IDENTIFYING || group >= PIXEL_DATA_GROUP) {
+            if tag == PIXEL_DATA && header.length != UNDEFINED {
+                let value = self.offset + (at + header.size) as u64;
+                self.pixel_data_end = Some(value + u64::from(header.length));
+            }
             self.state = State::Done;
             return Unusual::Stop;
         }

@@ -1,10 +1,23 @@
 //! The states of the reader.
 
+use crate::encoding::syntax::Encoding;
+
 /// Encoding of a data set: explicit or implicit VR, big or little endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Syntax {
     pub(super) explicit: bool,
     pub(super) big: bool,
+}
+
+impl Syntax {
+    /// The same as a transfer syntax. Implicit VR is always little endian (PS3.5 A.1).
+    pub(super) const fn encoding(self) -> Encoding {
+        match (self.explicit, self.big) {
+            (false, _) => Encoding::ImplicitLittle,
+            (true, false) => Encoding::ExplicitLittle,
+            (true, true) => Encoding::ExplicitBig,
+        }
+    }
 }
 
 pub(super) const IMPLICIT_LE: Syntax = Syntax { explicit: false, big: false };

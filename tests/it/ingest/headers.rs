@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use dcmdex::ingest::{HeaderParser, Need, Outcome, Wanted, read_file, read_stream};
+use dcmdex::ingest::{HeaderParser, Need, Outcome, Wanted, read_file, read_file_of_length, read_stream};
 use dcmdex::model::attribute::{ATTRIBUTES, AttributeId, ValueSource};
 use dcmdex::model::record::InstanceRecord;
 
@@ -52,7 +52,8 @@ fn faults(record: &InstanceRecord) -> Vec<String> {
 #[test]
 fn every_real_file_is_what_its_table_says() {
     for (path, reading) in table() {
-        let outcome = read_file(&File::open(&path).unwrap(), Wanted::index());
+        let file = File::open(&path).unwrap();
+        let outcome = read_file_of_length(&file, file.metadata().unwrap().len(), Wanted::index());
         let agrees = match &outcome {
             Outcome::Instance(record) => reading == "instance" && record.faults().is_empty() || reading == "damaged",
             Outcome::Incomplete { .. } => reading == "incomplete",
@@ -64,6 +65,19 @@ fn every_real_file_is_what_its_table_says() {
         println!("{} {reading}: {outcome:?}", path.display());
         assert!(agrees, "{} is {reading}, read as {outcome:?}", path.display());
     }
+}
+
+#[test]
+fn a_file_that_ends_inside_its_pixel_data_is_truncated() {
+    let real = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/real");
+    let read = |path: &str, cut: u64| {
+        let file = File::open(real.join(path)).unwrap();
+        let length = file.metadata().unwrap().len() - cut;
+        faults(&instance(read_file_of_length(&file, length, Wanted::index())))
+    };
+    assert_eq!(read("odd/MR_truncated.dcm", 0), ["truncated at byte 9630"]);
+    assert_eq!(read("modalities/MR_small.dcm", 0), [""; 0]);
+    assert_eq!(read("modalities/MR_small.dcm", 1000), ["truncated at byte 8830"]);
 }
 
 #[test]

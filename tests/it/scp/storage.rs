@@ -411,6 +411,32 @@ fn uids_that_break_the_rules_stay_inside_the_storage_directory() {
     }
 }
 
+// PS3.4 table B.2-1. The sender has the whole object, and can send it again.
+#[test]
+fn an_object_that_ends_inside_its_pixel_data_is_refused() {
+    let node = TestNode::start();
+    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut cut = with_pixels("1.2.3.4.7", 1, 1000);
+    cut.0.truncate(cut.0.len() - 100);
+    let refused = store(&mut peer, "1.2.3.4.7", &cut);
+    assert_eq!(refused.status(), CANNOT_UNDERSTAND);
+    assert!(refused.error_comment().starts_with("truncated at byte"), "{}", refused.error_comment());
+    assert_eq!(status(&node).instances, 0);
+    assert_eq!(store(&mut peer, "1.2.3.4.7", &with_pixels("1.2.3.4.7", 1, 1000)).status(), 0);
+}
+
+// PS3.7 9.1: Verification has no C-STORE.
+#[test]
+fn a_context_of_another_service_takes_no_object() {
+    let node = TestNode::start();
+    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let data_set = DataSet::instance(VERIFICATION, "1.2.3", "1.2.3.4", "1.2.3.4.5");
+    peer.send_message(3, &store_command(1, VERIFICATION, "1.2.3.4.5"), Some(&data_set.0));
+    assert_eq!(peer.receive_message().status(), 0x0122);
+    assert_eq!(status(&node).instances, 0);
+    assert_eq!(store(&mut peer, "1.2.3.4.6", &object("1.2.3.4.6")).status(), 0);
+}
+
 #[test]
 fn private_classes_and_transfer_syntaxes_are_kept_as_they_come() {
     const PRIVATE_CLASS: &str = "1.3.12.2.1107.5.9.1";
