@@ -5,7 +5,7 @@
 //! name that was pointed at our address does not work (DNS rebinding). An `Origin` has to be ours
 //! or listed.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
@@ -28,6 +28,8 @@ const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-
 pub(super) struct Arrival {
     /// Address of the other end of the connection.
     pub(super) address: IpAddr,
+    /// Address and port of this end.
+    pub(super) local: SocketAddr,
     pub(super) has_tls: bool,
 }
 
@@ -56,6 +58,7 @@ impl RequestTarget {
             return Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, why));
         }
         let scheme = if arrival.has_tls { "https" } else { "http" };
+        let authority = if is_proxy { authority } else { with_port(authority, scheme, arrival.local) };
         let seen = BaseUrl { scheme, authority, path: String::new() };
         let told =
             if is_proxy { Forwarded::of(request.headers(), &options.trusted_proxies) } else { Forwarded::default() };
@@ -132,6 +135,18 @@ fn authority<B>(request: &Request<B>) -> Result<String, Problem> {
     Ok(authority.to_ascii_lowercase())
 }
 
+/// Adds the port of this end where `Host` names its address without one. dicomweb-client leaves the
+/// port out, and would not find what the URLs of an answer name. A name may be that of a proxy or
+/// of a mapped port, so it stays as it is.
+fn with_port(authority: String, scheme: &str, local: SocketAddr) -> String {
+    let host = host_of(&authority);
+    let ip = local.ip().to_canonical();
+    let is_local = host.parse() == Ok(ip) || (host == "localhost" && ip.is_loopback());
+    let has_port = authority.trim_end_matches(|c: char| c.is_ascii_digit()).ends_with(':') && !authority.ends_with(']');
+    let is_usual = local.port() == if scheme == "https" { 443 } else { 80 };
+    if is_local && !has_port && !is_usual { format!("{authority}:{}", local.port()) } else { authority }
+}
+
 /// The owner of a name cannot point an IP address elsewhere, and a stranger cannot own `localhost`.
 fn is_ours(authority: &str, options: &Options) -> bool {
     let host = host_of(authority);
@@ -190,7 +205,8 @@ mod tests {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let arrival = Arrival { address: [127, 0, 0, 1].into(), has_tls: false };
+        let local = SocketAddr::from(([127, 0, 0, 1], 8042));
+        let arrival = Arrival { address: [127, 0, 0, 1].into(), local, has_tls: false };
         RequestTarget::of(&request.body(()).unwrap(), arrival, &options).map_err(|problem| problem.status)
     }
 
@@ -216,6 +232,23 @@ mod tests {
         assert!(target(&[("host", "pacs:8080")], |options| options.hosts = vec!["pacs".into()]).is_ok());
         let public = |options: &mut Options| options.public_url = Some("https://pacs.example.org/x/".parse().unwrap());
         assert_eq!(base(&[("host", "pacs.example.org")], public), "https://pacs.example.org/x");
+    }
+
+    #[test]
+    fn a_client_that_leaves_the_port_out_gets_urls_with_it() {
+        for (host, url) in [
+            ("127.0.0.1", "http://127.0.0.1:8042"),
+            ("localhost", "http://localhost:8042"),
+            ("127.0.0.1:80", "http://127.0.0.1:80"),
+            ("10.0.0.1", "http://10.0.0.1"),
+            ("[::1]", "http://[::1]"),
+        ] {
+            assert_eq!(base(&[("host", host)], |_| {}), url);
+        }
+        let v6 = SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 8042));
+        assert_eq!(with_port("[::1]".into(), "http", v6), "[::1]:8042");
+        assert_eq!(with_port("[::1]:9".into(), "http", v6), "[::1]:9");
+        assert_eq!(with_port("localhost".into(), "https", SocketAddr::from(([127, 0, 0, 1], 443))), "localhost");
     }
 
     #[test]

@@ -175,11 +175,12 @@ async fn connection(stream: TcpStream, peer: IpAddr, answering: Arc<Answering>, 
     // Answers are small or go out in large pieces. Waiting for more data would only cost time.
     let _ = stream.set_nodelay(true);
     let address = peer.to_canonical();
+    let Ok(local) = stream.local_addr() else { return };
     let Some(tls) = answering.tls() else {
-        return serve(stream, Arrival { address, has_tls: false }, answering, shutdown).await;
+        return serve(stream, Arrival { address, local, has_tls: false }, answering, shutdown).await;
     };
     match timeout(answering.options.head_timeout, TlsAcceptor::from(tls).accept(stream)).await {
-        Ok(Ok(stream)) => serve(stream, Arrival { address, has_tls: true }, answering, shutdown).await,
+        Ok(Ok(stream)) => serve(stream, Arrival { address, local, has_tls: true }, answering, shutdown).await,
         Ok(Err(error)) => debug!(%error, "no TLS on an HTTP connection"),
         Err(_) => debug!("no TLS on an HTTP connection: it took too long"),
     }

@@ -121,7 +121,9 @@ impl<'de> Visitor<'de> for ElementXml<'_> {
             Some((key, vr)) if key == "vr" => vr,
             _ => return Err(M::Error::custom("an element does not begin with its VR")),
         };
-        let _ = write!(out, "<DicomAttribute tag=\"{:04X}{:04X}\" vr=\"{vr}\"", tag.0, tag.1);
+        // The creator stands for the block of a private element (PS3.19 Table A.1.5-2).
+        let number = if creator.is_some() { tag.1 & 0xFF } else { tag.1 };
+        let _ = write!(out, "<DicomAttribute tag=\"{:04X}{number:04X}\" vr=\"{vr}\"", tag.0);
         if let Some(entry) = StandardDataDictionary.by_tag(tag).filter(|_| tag.0.is_multiple_of(2)) {
             let _ = write!(out, " keyword=\"{}\"", entry.alias());
         }
@@ -315,7 +317,7 @@ mod tests {
         assert_eq!(
             model(json),
             "<DicomAttribute tag=\"00290010\" vr=\"LO\"><Value number=\"1\">A &amp; B</Value></DicomAttribute>\
-             <DicomAttribute tag=\"00291001\" vr=\"DS\" privateCreator=\"A &amp; B\"><Value number=\"1\">1.5</Value>\
+             <DicomAttribute tag=\"00290001\" vr=\"DS\" privateCreator=\"A &amp; B\"><Value number=\"1\">1.5</Value>\
              </DicomAttribute>"
         );
     }

@@ -7,9 +7,12 @@
 use std::collections::HashSet;
 
 use dicom_core::VR;
+use dicom_core::dictionary::{DataDictionary as _, DataDictionaryEntry as _, VirtualVr};
+use dicom_dictionary_std::StandardDataDictionary;
 
 use super::objects::Bytes;
 use crate::encoding::charset::CharacterSets;
+use crate::encoding::tag::tag_of;
 use crate::encoding::vr::is_binary;
 use crate::encoding::walk::{Event, Walk, WalkError};
 use crate::model::dicom_json::{push_element, push_key, push_stored, push_string};
@@ -246,6 +249,7 @@ impl<'o> ObjectJson<'o> {
         if !self.begin(tag) {
             return Ok(());
         }
+        let vr = known_vr(tag, vr);
         let has_bytes = is_binary(vr);
         let limit = if has_bytes { MAX_INLINE_BINARY } else { MAX_INLINE_TEXT };
         if length > limit || has_bytes && tag >> 16 == PIXEL_DATA_GROUP {
@@ -279,6 +283,15 @@ impl<'o> ObjectJson<'o> {
         push_string(self.out, &uri);
         self.out.push('}');
         self.values.push(BulkValue { uri, tag, is_root: self.levels.len() == 1, range });
+    }
+}
+
+/// The VR of an element, which may be known where its writer wrote UN (PS3.5 6.2.2). A sequence
+/// stays UN, because its items are not read.
+fn known_vr(tag: u32, vr: VR) -> VR {
+    match StandardDataDictionary.by_tag(tag_of(tag)).map(|entry| entry.vr()) {
+        Some(VirtualVr::Exact(known)) if vr == VR::UN && known != VR::SQ => known,
+        _ => vr,
     }
 }
 

@@ -222,15 +222,16 @@ impl<'d> Reading<'d> {
 
     fn flag(&mut self, name: &'static str, raw: &str) -> Result<bool, QueryError> {
         self.once(name)?;
-        match raw {
-            "true" => Ok(true),
-            "false" => Ok(false),
+        match decode(raw).as_deref() {
+            Some("true") => Ok(true),
+            Some("false") => Ok(false),
             _ => Err(QueryError::Parameter(name, "true or false")),
         }
     }
 
     fn number(&mut self, name: &'static str, raw: &str) -> Result<u64, QueryError> {
         self.once(name)?;
+        let raw = decode(raw).ok_or(QueryError::Encoding)?;
         let is_number = raw.bytes().all(|byte| byte.is_ascii_digit());
         // A number beyond those of SQLite means all.
         let number = raw.parse::<u64>().ok().filter(|_| is_number).map(|number| number.min(i64::MAX as u64 / 2));
@@ -319,8 +320,16 @@ impl<'d> Reading<'d> {
             let tag = Attribute::by_keyword(sequence).map(|attribute| hex(attribute.tag));
             self.included.iter().any(|name| name == "all" || name == sequence || Some(name) == tag.as_ref())
         };
-        // A part of a sequence beside the whole sequence would leave only the part.
-        let is_wanted = |name: &&str| name.split_once('.').is_none_or(|(sequence, _)| !whole(sequence));
+        // A part of a sequence beside the whole sequence would leave only the part. A key in the
+        // sequence leaves only parts anyway.
+        let has_key = |sequence: &str| {
+            let tag = Attribute::by_keyword(sequence).map(|attribute| hex(attribute.tag));
+            let begins = |name: &str, with: &str| name.strip_prefix(with).is_some_and(|rest| rest.starts_with('.'));
+            let is_of = |name: &str| begins(name, sequence) || tag.as_deref().is_some_and(|tag| begins(name, tag));
+            self.keys.iter().any(|(name, _)| is_of(name))
+        };
+        let is_wanted =
+            |name: &&str| name.split_once('.').is_none_or(|(sequence, _)| !whole(sequence) || has_key(sequence));
         let of_level = defaults(level, self.has_study, self.has_series);
         texts.extend(of_level.filter(is_wanted).map(str::to_owned));
         for name in &self.included {
@@ -499,8 +508,28 @@ mod tests {
         assert!(matches!(parse(Study, "includefield=StudyDescripton"), Err(QueryError::Key(_))));
     }
 
+    // PS3.18 8.3.4.3.
+    #[test]
+    fn a_whole_sequence_beside_a_key_in_it_takes_no_default_attribute_away() {
+        let items = |query: &str| {
+            let search = parse(Series, query).unwrap();
+            let keys = &search.query.request.return_keys;
+            keys.iter()
+                .find(|key| key.attribute.attribute().keyword == "RequestAttributesSequence")
+                .unwrap()
+                .items
+                .len()
+        };
+        let key = "RequestAttributesSequence.ScheduledProcedureStepID=X";
+        assert_eq!(items(key), 2);
+        for name in ["RequestAttributesSequence", "00400275", "all"] {
+            assert_eq!(items(&format!("{key}&includefield={name}")), 2, "{name}");
+        }
+    }
+
     #[test]
     fn parameters_of_the_search_are_checked() {
+        assert_eq!(parse(Study, "limit=%31&fuzzymatching=tru%65").unwrap().limit, Some(1));
         let search = parse(Study, "limit=101&offset=0&fuzzymatching=false&").unwrap();
         assert_eq!((search.limit, search.offset), (Some(101), 0));
         for bad in [

@@ -5,14 +5,18 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use hyper::Response;
+use hyper::header::ACCEPT;
 
 use super::body::Body;
 use super::call::{Answering, Call};
 use super::forms::{DICOM, Wish};
+use super::found::found;
 use super::instances::{by_itself, not_as_wanted};
+use super::negotiate::Accept;
 use super::problem::Problem;
 use super::query::pairs;
 use super::target::Target;
+use crate::encoding::syntax::is_video;
 use crate::model::uid::is_acceptable_uid;
 
 /// Answers with an object by studyUID, seriesUID and objectUID.
@@ -41,10 +45,12 @@ pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Resul
     if !parameter("presentationUID").is_empty() {
         return Err(Problem::bad_request("presentationUID is not supported: no presentation state is applied"));
     }
-    // The default is image/jpeg. Clients that name no type accept the object.
-    let is_dicom =
-        |text: &str| text.trim().split(';').next().is_some_and(|kind| matches!(kind.trim(), DICOM | "*/*" | ""));
-    if !parameter("contentType").split(',').any(is_dicom) {
+    let is_dicom = |text: &str| text.trim().split(';').next().is_some_and(|kind| matches!(kind.trim(), DICOM | "*/*"));
+    let is_object = match parameter("contentType") {
+        "" => is_object_unless_named(answering, call, &target).await?,
+        content_type => content_type.split(',').any(is_dicom),
+    };
+    if !is_object {
         return picture(answering, call, &target, &given).await;
     }
     let wish = match parameter("transferSyntax") {
@@ -59,6 +65,24 @@ pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Resul
     by_itself(answering, call, listed, wish).await
 }
 
+/// Whether the answer is the object where no contentType is named. The Accept header decides
+/// (PS3.18 8.7.5). Where it leaves the choice, an image of one frame is a JPEG, and anything else is
+/// the object (PS3.18 table 8.7.4-1).
+async fn is_object_unless_named(answering: &Arc<Answering>, call: &Call<'_>, target: &Target) -> Result<bool, Problem> {
+    if !cfg!(feature = "render") {
+        return Ok(true);
+    }
+    let listed = target.instances(answering, call).await?;
+    let found = found(answering, &call.peer, &listed.instances).await;
+    let is_picture = found.is_ok_and(|found| found.pixels.frames() == 1 && !is_video(&found.pixels.transfer_syntax));
+    let mut offers = [DICOM, "image/jpeg", "image/png"];
+    if is_picture {
+        offers.rotate_left(1);
+    }
+    let chosen = Accept::of(call.headers.get_all(ACCEPT), "").choose(&offers);
+    Ok(chosen.is_none_or(|chosen| chosen == DICOM))
+}
+
 /// Answers with a frame as a picture (PS3.18 9.4.1.2).
 #[cfg(feature = "render")]
 async fn picture(
@@ -67,12 +91,15 @@ async fn picture(
     target: &Target,
     given: &HashMap<String, String>,
 ) -> Result<Response<Body>, Problem> {
-    use super::negotiate::{Accept, not_acceptable};
+    use super::negotiate::not_acceptable;
     use super::picture::{MAX_SIDE, PictureRequest};
     use super::render::{WITH_VIDEO, send};
 
     let parameter = |name: &str| given.get(name).map(String::as_str);
-    let accept = Accept::parse(parameter("contentType"), "");
+    let accept = match parameter("contentType") {
+        None | Some("") => Accept::of(call.headers.get_all(ACCEPT), ""),
+        content_type => Accept::parse(content_type, ""),
+    };
     accept.choose(&WITH_VIDEO).ok_or_else(|| not_acceptable(&[DICOM, "image/jpeg", "image/png"]))?;
     if parameter("region").is_some() {
         return Err(Problem::bad_request("region is not supported; WADO-RS has it in its viewport"));

@@ -50,6 +50,14 @@ same = True
 for uid, dataset in objects.items():
     metadata = client.retrieve_instance_metadata(dataset.StudyInstanceUID, dataset.SeriesInstanceUID, uid)
     same = same and metadata["00080018"]["Value"][0] == uid
+links = {"followed": 0}
+for uid, dataset in objects.items():
+    metadata = client.retrieve_instance_metadata(dataset.StudyInstanceUID, dataset.SeriesInstanceUID, uid)
+    pixels = metadata.get("7FE00010", {})
+    if "BulkDataURI" in pixels and not dataset.file_meta.TransferSyntaxUID.is_compressed:
+        if b"".join(client.iter_bulkdata(pixels["BulkDataURI"])):
+            links["followed"] += 1
+said.update(links)
 series = {(dataset.StudyInstanceUID, dataset.SeriesInstanceUID) for dataset in objects.values()}
 received = [dataset for study, one in series for dataset in client.retrieve_series(study, one)]
 same = same and {dataset.SOPInstanceUID for dataset in received} == set(objects)

@@ -65,6 +65,7 @@ fn dicomweb_client_searches_retrieves_and_stores() {
     assert_eq!(said["pages"], 6, "{said}");
     assert_eq!(said["mueller"], 2, "{said}");
     assert_eq!(said["same"], true, "{said}");
+    assert!(said["followed"].as_u64().unwrap() > 10, "{said}");
     assert_eq!(said["frames"], serde_json::json!([1, 3, 2]), "{said}");
     assert_eq!(said["refused"], 404, "{said}");
 }

@@ -4,8 +4,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use dicom_dictionary_std::tags;
-use dicom_object::open_file;
+use dicom_dictionary_std::{tags, uids};
+use dicom_encoding::TransferSyntaxIndex as _;
+use dicom_object::{DefaultDicomObject, from_reader, open_file};
+use dicom_transfer_syntax_registry::TransferSyntaxRegistry;
 
 use super::retrieve::{of, parts, stored_frames};
 use super::*;
@@ -362,6 +364,62 @@ fn colours_of_jpeg_are_those_of_dcmtk() {
     assert!(shown.body == stored.body);
     let small = web.get_with(&format!("{instance}/rendered?viewport=64,64"), &[("Accept", "image/jpeg")]).expect(200);
     assert_eq!(image::load_from_memory(&small.body).unwrap().into_rgb8().dimensions(), (64, 30));
+}
+
+// PS3.5 6.2.2: a writer without a dictionary may write UN.
+#[test]
+fn attributes_that_were_written_as_un_have_the_vr_of_the_dictionary() {
+    let folder = folder_with("modalities/explicit_VR-UN.dcm");
+    let object = open_file(folder.path().join("1.dcm")).unwrap();
+    let web = TestWeb::with(folder.path(), |_| {}, None);
+    let found = web.get("/instances").expect(200).json();
+    let text = |of: &serde_json::Value, tag: &str| of[tag]["Value"][0].as_str().unwrap().to_owned();
+    let (study, series) = (text(&found[0], "0020000D"), text(&found[0], "0020000E"));
+    let uid = text(&found[0], "00080018");
+    let metadata = web.get(&format!("/studies/{study}/series/{series}/instances/{uid}/metadata")).expect(200).json();
+    assert_eq!(object.element(tags::STUDY_INSTANCE_UID).unwrap().vr().to_string(), "UN");
+    assert_eq!((text(&metadata[0], "0020000D"), text(&metadata[0], "00080018")), (study, uid));
+    assert_eq!(metadata[0]["00100010"]["vr"], "PN");
+}
+
+/// Returns the tags of the only object of metadata.
+fn tags_of(metadata: &str) -> Vec<String> {
+    let objects: Vec<serde_json::Map<String, serde_json::Value>> = serde_json::from_str(metadata).unwrap();
+    assert_eq!(objects.len(), 1);
+    objects[0].keys().cloned().collect()
+}
+
+// PS3.5 A.4 demands explicit VR. Real writers have forgotten it.
+#[test]
+fn a_compressed_object_in_implicit_vr_is_read_as_it_is_and_sent_as_it_should_be() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("1.dcm");
+    if convert("dcmcrle", "", &real("modalities/CT_small.dcm"), &file).is_none() {
+        peers::skipped("dcmcrle");
+        return;
+    }
+    let object = open_file(&file).unwrap();
+    let (web, instance) = serve(folder.path());
+    let explicit = tags_of(&web.get(&format!("{instance}/metadata")).expect(200).text());
+    let picture = web.get_with(&format!("{instance}/rendered"), &[("Accept", "image/png")]).expect(200).body;
+    drop(web);
+    let mut bytes = vec![0; 128];
+    bytes.extend(b"DICM");
+    object.meta().write(&mut bytes).unwrap();
+    let implicit = TransferSyntaxRegistry.get(uids::IMPLICIT_VR_LITTLE_ENDIAN).unwrap();
+    object.write_dataset_with_ts(&mut bytes, implicit).unwrap();
+    fs::write(&file, bytes).unwrap();
+    let web = TestWeb::with(folder.path(), |_| {}, None);
+    assert_eq!(tags_of(&web.get(&format!("{instance}/metadata")).expect(200).text()), explicit);
+    let shown = web.get_with(&format!("{instance}/rendered"), &[("Accept", "image/png")]).expect(200);
+    assert!(shown.body == picture);
+    let whole = web.get_with(&instance, &[("Accept", "application/dicom; transfer-syntax=*")]).expect(200);
+    let sent: DefaultDicomObject = from_reader(&whole.body[128..]).unwrap();
+    assert_eq!(sent.meta().transfer_syntax(), uids::RLE_LOSSLESS);
+    assert!(sent.element(tags::PIXEL_DATA).unwrap().value() == object.element(tags::PIXEL_DATA).unwrap().value());
+    for tag in [tags::PATIENT_NAME, tags::SOP_INSTANCE_UID, tags::ROWS] {
+        assert_eq!(sent.element(tag).unwrap().to_str().unwrap(), object.element(tag).unwrap().to_str().unwrap());
+    }
 }
 
 #[test]

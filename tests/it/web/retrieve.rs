@@ -311,7 +311,21 @@ fn wado_uri_gives_one_object() {
     let answer = ask("&contentType=application%2Fdicom").expect(200);
     assert!(answer.header("content-type").starts_with("application/dicom"));
     assert_eq!(text(&object(&answer.body), tags::SOP_INSTANCE_UID), instance);
-    assert_eq!(ask("").expect(200).body, answer.body);
+    // PS3.18 table 8.7.4-1, 8.7.5.
+    let header = |accept: &str| {
+        let target = format!("/wado?requestType=WADO&studyUID={study}&seriesUID={series}&objectUID={instance}");
+        http::request(web.address, "GET", &target, &[("Accept", accept)], b"").expect(200)
+    };
+    for (accept, kind) in [
+        ("*/*", "image/jpeg"),
+        ("image/avif,image/*,*/*;q=0.8", "image/jpeg"),
+        ("image/png", "image/png"),
+        ("application/dicom", "application/dicom"),
+    ] {
+        assert!(header(accept).header("content-type").starts_with(kind), "{accept}");
+    }
+    assert!(ask("").expect(200).header("content-type").starts_with("image/jpeg"));
+    assert_eq!(header("application/dicom").body, answer.body);
     let picture = |more: &str| ask(&format!("&contentType=image%2Fjpeg{more}"));
     let shown =
         picture("&rows=20&columns=10&windowCenter=50&windowWidth=400&imageQuality=80&frameNumber=1").expect(200);
