@@ -128,7 +128,7 @@ fn check(context: &mut Context) -> anyhow::Result<Exit> {
     let file = config.file.as_ref().map_or("no file".to_owned(), |file| file.display().to_string());
     context.output.line(format_args!("the settings are valid ({file})"))?;
     let is_new = if may_exist(&config.index) { "" } else { " (there is none; a node makes a new one)" };
-    context.output.line(format_args!("index: {}{is_new}", config.index.display()))?;
+    context.output.line(format_args!("index: {}{is_new}", config.shown_index().display()))?;
     context.output.line(format_args!("who may associate: {}", who(&config, admitted)))?;
     if let Some(callers) = &callers {
         context.output.line(format_args!("who may send requests over HTTP: {}", callers.in_words(&config)))?;

@@ -48,7 +48,9 @@ pub(super) fn run(arguments: &CopyIndexArgs, context: &mut Context) -> anyhow::R
     }
     let shown = shown_path(to)?;
     CommandAudit::open(&config, "copy-index")?.exported(&[], &shown.to_string_lossy())?;
-    let CopiedIndex { status, left_behind } = copy_to_engine(from, to, config.scan_writer_options())?;
+    let options = config.scan_writer_options();
+    let CopiedIndex { status, left_behind } =
+        copy_to_engine(&config.with_roots(from), &config.with_roots(to), options)?;
     let IndexStatus { patients, studies, series, instances, .. } = status;
     if *json {
         context.output.line(json!({

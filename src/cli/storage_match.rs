@@ -9,6 +9,7 @@ use std::path::Path;
 use anyhow::bail;
 
 use crate::db::open::{Reader, WriterHandle, is_on_server};
+use crate::db::postgres::PostgresAddress;
 use crate::db::{self, Admin, Arrivals, ScanLedger};
 use crate::model::location::Place;
 use crate::store::{Objects, has_objects_in, index_id_in};
@@ -130,12 +131,13 @@ fn other_index(index: &Path, storage: &Path) -> String {
          together, or use an empty directory for new objects. If the index of these objects is lost, `dcmdex rebuild` \
          with a new file for the index builds it again",
         storage.display(),
-        index.display()
+        PostgresAddress::without_roots(index).display()
     )
 }
 
 fn emptied(index: &Path, storage: &Path, id: Option<&str>) -> String {
-    let (index, storage) = (index.display(), storage.display());
+    let (shown, storage) = (PostgresAddress::without_roots(index), storage.display());
+    let index = shown.display();
     let way_out =
         id.map_or_else(String::new, |id| format!(" If they are lost for good, write {id} into {storage}/.index"));
     format!("the index {index} names objects in {storage}, and there are none: is its disk mounted?{way_out}")

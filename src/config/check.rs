@@ -73,6 +73,7 @@ impl<'a> Check<'a> {
             log_format: self.parsed(settings::LOG_FORMAT).unwrap_or_default(),
             log_filter: self.text(settings::LOG_FILTER).to_owned(),
             index,
+            roots: Vec::new(),
             storage,
             declared,
             file: None,
@@ -84,6 +85,7 @@ impl<'a> Check<'a> {
         }
         self.consistency(&config);
         config.watches = self.watches(&config.storage);
+        self.roots(&mut config);
         config.audit = self.audit();
         config.events = self.events();
         config

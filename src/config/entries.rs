@@ -1,5 +1,5 @@
-//! Entries of the tables `[[peer]]`, `[[attribute]]`, `[[watch]]` and `[[events]]`, as written in
-//! the file. A file may have any number of them.
+//! Entries of the tables `[[peer]]`, `[[attribute]]`, `[[watch]]`, `[[events]]` and `[[root]]`, as
+//! written in the file. A file may have any number of them.
 
 use std::collections::BTreeMap;
 
@@ -125,6 +125,25 @@ static ATTRIBUTE_KEYS: &[EntryKey] = &[
         name: "name",
         example: "\"AcmeDose\"",
         help: "Its name for `dcmdex find`. Without it, the keywords of the path are the name.",
+    },
+];
+
+/// The table of roots.
+pub(super) static ROOT_TABLE: EntryTable =
+    EntryTable { name: "root", keys: ROOT_KEYS, one: "a root", form: "roots are written as [[root]], one for each" };
+
+/// Keys of a root, in the order of the shipped example.
+static ROOT_KEYS: &[EntryKey] = &[
+    EntryKey {
+        name: "name",
+        example: "\"ct-archive\"",
+        help: "Its name, the same on each node: up to 64 letters, digits, dots, hyphens and underscores.",
+    },
+    EntryKey {
+        name: "path",
+        example: "\"/mnt/ct\"",
+        help: "Where this node has the directory, relative to the file. While it is not there or empty, what lies below \
+               it is UNAVAILABLE here.",
     },
 ];
 

@@ -8,6 +8,7 @@ use super::keys::KEYS;
 use crate::config::entries::ATTRIBUTE_TABLE;
 use crate::config::entries::EVENTS_TABLE;
 use crate::config::entries::PEER_TABLE;
+use crate::config::entries::ROOT_TABLE;
 use crate::config::entries::WATCH_TABLE;
 
 /// Maximum width of a comment line.
@@ -42,6 +43,7 @@ pub fn example() -> String {
             if section.is_empty() {
                 attributes(&mut text);
                 watches(&mut text);
+                roots(&mut text);
                 receivers(&mut text);
                 peers(&mut text);
             }
@@ -85,6 +87,16 @@ fn watches(text: &mut String) {
          current. SIGHUP reads the table again.",
     );
     entry(text, &WATCH_TABLE);
+}
+
+fn roots(text: &mut String) {
+    text.push('\n');
+    comment(
+        text,
+        "Roots of an index in a database, one [[root]] for each. The index keeps files below a root relative to it, so that \
+         each node may have the directory at a place of its own (docs/sites.md).",
+    );
+    entry(text, &ROOT_TABLE);
 }
 
 fn receivers(text: &mut String) {

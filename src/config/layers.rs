@@ -16,6 +16,7 @@ use crate::config::Setting;
 use crate::config::entries::ATTRIBUTE_TABLE;
 use crate::config::entries::EVENTS_TABLE;
 use crate::config::entries::PEER_TABLE;
+use crate::config::entries::ROOT_TABLE;
 use crate::config::entries::WATCH_TABLE;
 
 /// All settings by dotted name.
@@ -28,6 +29,7 @@ pub(super) struct Layers {
     attributes: Option<Vec<FileEntry>>,
     /// The watched directories, if the file has some.
     watches: Option<Vec<FileEntry>>,
+    roots: Option<Vec<FileEntry>>,
     /// The receivers of events, if the file has some.
     receivers: Option<Vec<FileEntry>>,
 }
@@ -39,7 +41,7 @@ impl Layers {
             .iter()
             .map(|key| (key.path.to_owned(), Setting { value: key.default_value(), origin: Origin::Default }))
             .collect();
-        Self { settings, peer_table: None, attributes: None, watches: None, receivers: None }
+        Self { settings, peer_table: None, attributes: None, watches: None, roots: None, receivers: None }
     }
 
     /// Adds the settings of a file. They override earlier ones.
@@ -80,6 +82,10 @@ impl Layers {
                 self.watches = entries(&WATCH_TABLE, value, at(name.span().start), &at, problems);
                 continue;
             }
+            if name.get_ref() == ROOT_TABLE.name {
+                self.roots = entries(&ROOT_TABLE, value, at(name.span().start), &at, problems);
+                continue;
+            }
             if name.get_ref() == EVENTS_TABLE.name {
                 self.receivers = entries(&EVENTS_TABLE, value, at(name.span().start), &at, problems);
                 continue;
@@ -111,6 +117,11 @@ impl Layers {
     /// Returns the watched directories as written in the file.
     pub(super) fn watches(&self) -> &[FileEntry] {
         self.watches.as_deref().unwrap_or_default()
+    }
+
+    /// Returns the roots as written in the file.
+    pub(super) fn roots(&self) -> &[FileEntry] {
+        self.roots.as_deref().unwrap_or_default()
     }
 
     /// Returns the receivers of events as written in the file.

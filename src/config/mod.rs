@@ -51,7 +51,7 @@ use crate::scp::{self, FilesInPlace, RetrieveOptions};
 use crate::telemetry::LogFormat;
 use crate::ul::tls;
 use crate::{qr, scanner};
-use entries::{ATTRIBUTE_TABLE, EVENTS_TABLE, PEER_TABLE, WATCH_TABLE};
+use entries::{ATTRIBUTE_TABLE, EVENTS_TABLE, PEER_TABLE, ROOT_TABLE, WATCH_TABLE};
 use layers::Layers;
 
 /// Whether received objects are kept.
@@ -77,8 +77,10 @@ pub struct Integrity {
 pub struct Config {
     /// Whether the file must have a last line that marks its end.
     pub require_end: bool,
-    /// Absolute path of the index file.
+    /// Absolute path of the index file, or the address of a database with the roots of this node.
     pub index: PathBuf,
+    /// Where this node has the roots of the index, by name.
+    pub roots: Vec<(String, PathBuf)>,
     /// Absolute path of the directory of managed objects.
     pub storage: PathBuf,
     /// Who may associate, as given by the setting. See [`Config::admitted`].
@@ -147,15 +149,20 @@ impl Config {
         KEYS.iter().map(|key| (key.path, self.layers.setting(key.path))).chain(peers)
     }
 
-    /// Returns the entries of `[[peer]]`, `[[attribute]]`, `[[watch]]` and `[[events]]` as written
-    /// in the file. Each has the name of its table and its line. Its fields are in the order of the
+    /// Returns the entries of `[[peer]]`, `[[attribute]]`, `[[watch]]`, `[[events]]` and `[[root]]`
+    /// as written in the file. Each has the name of its table and its line. Its fields are in the order of the
     /// shipped example.
     pub fn entries(&self) -> impl Iterator<Item = (&'static str, &Origin, impl Iterator<Item = (&str, &Setting)>)> {
         let peers = self.layers.peer_table().unwrap_or_default();
         let (attributes, watches) = (self.layers.attributes(), self.layers.watches());
         let events = self.layers.receivers();
-        let tables =
-            [(&PEER_TABLE, peers), (&ATTRIBUTE_TABLE, attributes), (&WATCH_TABLE, watches), (&EVENTS_TABLE, events)];
+        let tables = [
+            (&PEER_TABLE, peers),
+            (&ATTRIBUTE_TABLE, attributes),
+            (&WATCH_TABLE, watches),
+            (&EVENTS_TABLE, events),
+            (&ROOT_TABLE, self.layers.roots()),
+        ];
         tables.into_iter().flat_map(|(table, entries)| {
             entries.iter().map(move |entry| (table.name, &entry.origin, entry.in_order(table)))
         })

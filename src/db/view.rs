@@ -20,13 +20,41 @@ use crate::model::level::QueryRetrieveLevel::{self, Image, Patient, Series, Stud
 use crate::model::location::Location;
 use crate::model::record::InstanceRecord;
 
+/// How objects can be had, the best first (PS3.3 C.4.23.1.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::db) enum ObjectAccess {
+    Online,
+    /// The disk is not mounted.
+    Offline,
+    Unavailable,
+}
+
+impl ObjectAccess {
+    pub(in crate::db) fn of(is_online: bool) -> Self {
+        if is_online { Self::Online } else { Self::Unavailable }
+    }
+
+    /// That of the least available of several.
+    fn least(all: impl Iterator<Item = Self>) -> Self {
+        all.max().unwrap_or(Self::Online)
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Online => "ONLINE",
+            Self::Offline => "OFFLINE",
+            Self::Unavailable => "UNAVAILABLE",
+        }
+    }
+}
+
 /// Instances of one series that say the same, apart from values of single instances.
 pub(in crate::db) struct ShelfView<'c> {
     pub(in crate::db) record: &'c InstanceRecord,
     /// How many instances it stands for.
     pub(in crate::db) count: u64,
-    /// Whether all of them can be retrieved.
-    pub(in crate::db) is_online: bool,
+    /// That of the least available one.
+    pub(in crate::db) access: ObjectAccess,
     /// Whether they came as the query says.
     pub(in crate::db) has_arrived: bool,
 }
@@ -36,7 +64,7 @@ pub(in crate::db) struct InstanceView<'c> {
     pub(in crate::db) record: &'c InstanceRecord,
     /// Place of its shelf in [`StudyView::shelves`].
     pub(in crate::db) shelf: usize,
-    pub(in crate::db) is_online: bool,
+    pub(in crate::db) access: ObjectAccess,
     pub(in crate::db) location: Option<&'c Location>,
 }
 
@@ -58,7 +86,7 @@ impl<'c> StudyView<'c> {
         StudyTotals {
             series: distinct(self.shelves.iter().map(|shelf| shelf.record.value(SeriesInstanceUID))).len() as u64,
             instances: self.shelves.iter().map(|shelf| shelf.count).sum(),
-            is_online: self.shelves.iter().all(|shelf| shelf.is_online),
+            access: ObjectAccess::least(self.shelves.iter().map(|shelf| shelf.access)),
         }
     }
 
@@ -93,7 +121,7 @@ pub(in crate::db) type PersonKey = (String, String, String);
 pub(in crate::db) struct StudyTotals {
     pub(in crate::db) series: u64,
     pub(in crate::db) instances: u64,
-    pub(in crate::db) is_online: bool,
+    pub(in crate::db) access: ObjectAccess,
 }
 
 /// The numbers of a patient over all of its studies.
@@ -102,7 +130,7 @@ struct PersonNumbers {
     studies: u64,
     series: u64,
     instances: u64,
-    is_online: bool,
+    access: ObjectAccess,
 }
 
 /// The patients that descriptions mean, with their numbers.
@@ -124,12 +152,12 @@ impl PersonTotals {
             }
         }
         for (key, of_study) in studies {
-            let empty = PersonNumbers { studies: 0, series: 0, instances: 0, is_online: true };
+            let empty = PersonNumbers { studies: 0, series: 0, instances: 0, access: ObjectAccess::Online };
             let numbers = totals.numbers.entry(totals.meant(key.clone())).or_insert(empty);
             numbers.studies += 1;
             numbers.series += of_study.series;
             numbers.instances += of_study.instances;
-            numbers.is_online &= of_study.is_online;
+            numbers.access = numbers.access.max(of_study.access);
         }
         totals
     }
@@ -153,7 +181,7 @@ impl PersonTotals {
     }
 
     fn numbers(&self, description: &[String]) -> PersonNumbers {
-        let none = PersonNumbers { studies: 0, series: 0, instances: 0, is_online: true };
+        let none = PersonNumbers { studies: 0, series: 0, instances: 0, access: ObjectAccess::Online };
         self.numbers.get(&self.person(description)).copied().unwrap_or(none)
     }
 }
@@ -373,12 +401,12 @@ impl<'c> ArchiveView<'c> {
     /// The availability of an instance (PS3.3 C.4.23.1.1). For any other entity it is that of the
     /// least available instance (PS3.4 C.4.1.1.3.2).
     fn availability(&self, entity: EntityView<'_, 'c>, level: QueryRetrieveLevel) -> &'static str {
-        let all_online = match level {
-            Patient => self.persons.numbers(entity.description()).is_online,
-            Study | Series => entity.shelves().all(|(_, shelf)| shelf.is_online),
-            Image => entity.own_instance().is_none_or(|instance| instance.is_online),
+        let access = match level {
+            Patient => self.persons.numbers(entity.description()).access,
+            Study | Series => ObjectAccess::least(entity.shelves().map(|(_, shelf)| shelf.access)),
+            Image => ObjectAccess::least(entity.own_instance().map(|instance| instance.access).into_iter()),
         };
-        if all_online { "ONLINE" } else { "UNAVAILABLE" }
+        access.as_str()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use crate::db::open::{Reader, WriterHandle};
+use crate::db::open::{Reader, WriterHandle, is_on_server};
 use crate::db::{self, RemovalChanges as _, RemovalSearch as _, RemovedFile, Search as _};
 use crate::store::{self, Objects, Trash};
 
@@ -45,7 +45,7 @@ pub fn sweep<H>(
     if reader.files().len() > 1 {
         return Ok(0);
     }
-    let trash = Trash::below(storage);
+    let (trash, is_shared) = (Trash::below(storage), is_on_server(index));
     let (mut moved, mut failure) = (0, None);
     let mut after: Option<RemovedFile> = None;
     loop {
@@ -56,6 +56,10 @@ pub fn sweep<H>(
         let (mut trashed, mut received_again) = (Vec::new(), Vec::new());
         for file in page {
             let Some(path) = file.location.path() else { continue };
+            if is_shared && !path.starts_with(storage) {
+                // It is for the node that has it.
+                continue;
+            }
             let _held = hold(&file.sop_instance_uid);
             let known = reader.known_locations(&file.sop_instance_uid)?;
             if known.iter().any(|known| known.location.path().as_ref() == Some(&path)) {

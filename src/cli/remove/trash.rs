@@ -1,5 +1,7 @@
 //! The trash of the storage directory: what is in it, and how it is filled and emptied.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::{Context as _, bail};
 use serde_json::json;
 
@@ -9,10 +11,11 @@ use crate::cli::context::Context;
 use crate::cli::output::{Grouped, Shown};
 use crate::cli::{Exit, arrival_journal};
 use crate::config::Config;
-use crate::db::open::{Reader, Writer, WriterHandle};
-use crate::db::{Removal, RemovalChanges as _, RemovalSearch as _};
+use crate::db::open::{Reader, Writer, WriterHandle, is_on_server};
+use crate::db::{Removal, RemovalChanges as _, RemovalSearch as _, RemovedFile};
 use crate::model::calendar::{DAY_MS, moment_text};
 use crate::model::clock::Clock;
+use crate::model::location::Place;
 use crate::receive::trash;
 use crate::store::{self, Objects, Trash};
 
@@ -82,22 +85,67 @@ pub(super) fn empty(config: &Config, days: u32, yes: bool, context: &mut Context
     let storage = options.directory.canonicalize()?;
     let writer = Writer::open(&config.index, config.node_writer_options())?;
     let audit = CommandAudit::open(config, "remove --empty")?;
+    let mut elsewhere = 0;
     for removal in old {
         audit.removal(AuditEvent::Deleted, removal.id)?;
         Trash::below(&storage).empty(removal.begun_ms).context("cannot empty the trash")?;
-        writer.handle().emptied(removal.id, now_ms)?;
-        tracing::info!(removal = removal.id, objects = removal.in_trash, "removed objects were deleted for good");
+        let left = forget_emptied(config, (removal.id, now_ms), &storage, &writer.handle())?;
+        elsewhere += left;
+        let objects = removal.in_trash.saturating_sub(left);
+        tracing::info!(removal = removal.id, objects, "removed objects were deleted for good");
     }
     writer.close()?;
-    context.output.line(format_args!("{} objects were deleted for good", Grouped(objects)))?;
+    context
+        .output
+        .line(format_args!("{} objects were deleted for good", Grouped(objects.saturating_sub(elsewhere))))?;
+    if elsewhere > 0 {
+        context.output.line(format_args!(
+            "hint: {} objects are in the trash of another storage directory; empty that too, with --storage",
+            Grouped(elsewhere)
+        ))?;
+    }
     Ok(Exit::Done)
+}
+
+/// Notes that the trash of a removal below this storage directory is empty. Returns how many objects
+/// of it are in the trash of others.
+fn forget_emptied(
+    config: &Config,
+    (removal, now_ms): (i64, i64),
+    storage: &Path,
+    writer: &WriterHandle,
+) -> anyhow::Result<u64> {
+    /// Instances that one query returns.
+    const PAGE: usize = 500;
+    let (mut reader, mut after) = (Reader::open(&config.index)?, String::new());
+    let (mut own, mut elsewhere) = (Vec::new(), 0);
+    while is_on_server(&config.index) {
+        let page = reader.files_of_removal(removal, &after, PAGE)?;
+        let Some(last) = page.last() else { break };
+        after.clone_from(&last.sop_instance_uid);
+        let in_trash = page.into_iter().filter(|file| file.is_in_trash);
+        let (others, of_page): (Vec<_>, Vec<_>) = in_trash.partition(|file| is_elsewhere(file, Some(storage)));
+        elsewhere += others.len() as u64;
+        own.extend(of_page);
+    }
+    match elsewhere {
+        0 => writer.emptied(removal, now_ms)?,
+        _ => writer.forget_removed(own)?,
+    }
+    Ok(elsewhere)
+}
+
+/// Whether a removed object lies below another storage directory than this one.
+pub(super) fn is_elsewhere(file: &RemovedFile, storage: Option<&Path>) -> bool {
+    let is_own = |path: PathBuf| storage.is_some_and(|storage| path.starts_with(storage));
+    file.location.place == Place::Managed && !file.location.path().is_some_and(is_own)
 }
 
 /// Refuses a number that no removal has.
 pub(super) fn known_removal(config: &Config, removal: i64) -> anyhow::Result<Removal> {
     let removals = Reader::open(&config.index)?.removals()?;
     let Some(known) = removals.into_iter().find(|known| known.id == removal) else {
-        bail!("there is no removal {removal} in {}; `dcmdex remove --list` lists them", Shown(&config.index));
+        bail!("there is no removal {removal} in {}; `dcmdex remove --list` lists them", Shown(&config.shown_index()));
     };
     Ok(known)
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use super::trash::known_removal;
+use super::trash::{is_elsewhere, known_removal};
 use crate::audit::AuditEvent;
 use crate::cli::Exit;
 use crate::cli::audited::CommandAudit;
@@ -15,7 +15,7 @@ use crate::cli::output::{Grouped, Shown};
 use crate::cli::reindex::{ReadObject, read, store};
 use crate::cli::unindexed::series_directories;
 use crate::config::Config;
-use crate::db::open::{Reader, Writer, WriterHandle};
+use crate::db::open::{Reader, Writer, WriterHandle, is_on_server};
 use crate::db::{
     Arrivals as _, FileOutcome, RemovalChanges as _, RemovalSearch as _, RemovedFile, ScannedDirectory, ScannedFile,
     Search as _,
@@ -43,6 +43,10 @@ struct Undo {
     writer: WriterHandle,
     /// The trash and the storage directory.
     trash: Option<(Trash, PathBuf)>,
+    /// Whether other nodes have storage directories of their own.
+    is_shared: bool,
+    /// Instances that another node has to bring back.
+    left_to_others: BTreeSet<String>,
     begun_ms: i64,
     removal: i64,
     wanted: &'static Wanted,
@@ -64,6 +68,8 @@ pub(super) fn run(config: &Config, removal: i64, yes: bool, context: &mut Contex
         reader: Reader::open(&config.index)?,
         writer: writer.handle(),
         trash: storage.map(|storage| (Trash::below(&storage), storage)),
+        is_shared: is_on_server(&config.index),
+        left_to_others: BTreeSet::new(),
         begun_ms: known.begun_ms,
         removal,
         wanted: Wanted::with_declared(&config.declared),
@@ -181,9 +187,10 @@ impl Undo {
     fn files(&mut self, counts: &mut UndoCounts, context: &mut Context) -> anyhow::Result<()> {
         let mut after = String::new();
         loop {
-            let page = self.reader.files_of_removal(self.removal, &after, PAGE)?;
+            let mut page = self.reader.files_of_removal(self.removal, &after, PAGE)?;
             let Some(last) = page.last() else { return Ok(()) };
             after.clone_from(&last.sop_instance_uid);
+            self.leave_to_others(&mut page, counts, context)?;
             let mut uids: Vec<String> = page.iter().map(|file| file.sop_instance_uid.clone()).collect();
             uids.dedup();
             let (managed, others): (Vec<_>, Vec<_>) =
@@ -203,6 +210,29 @@ impl Undo {
             self.writer.forget_removed(managed)?;
             self.in_place(others, counts, context)?;
         }
+    }
+
+    /// Leaves out instances with objects in the storage directory of another node.
+    fn leave_to_others(
+        &mut self,
+        page: &mut Vec<RemovedFile>,
+        counts: &mut UndoCounts,
+        context: &mut Context,
+    ) -> anyhow::Result<()> {
+        let storage = self.trash.as_ref().map(|(_, storage)| storage.as_path());
+        let elsewhere = page.iter().filter(|file| self.is_shared && is_elsewhere(file, storage));
+        let uids: BTreeSet<String> = elsewhere.map(|file| file.sop_instance_uid.clone()).collect();
+        if !uids.is_empty() {
+            counts.failed += uids.len() as u64;
+            context.output.line(format_args!(
+                "failed: {} instances have objects in another storage directory; hint: undo the removal there too, with \
+                 --storage",
+                Grouped(uids.len() as u64)
+            ))?;
+            page.retain(|file| !uids.contains(&file.sop_instance_uid));
+            self.left_to_others.extend(uids);
+        }
+        Ok(())
     }
 
     /// Whether an object is at its place and the index does not name it. An undo that was killed
@@ -264,6 +294,9 @@ impl Undo {
             let mut found = Vec::new();
             let mut uids = Vec::new();
             for (uid, record) in page {
+                if self.left_to_others.contains(&uid) {
+                    continue;
+                }
                 uids.push(uid);
                 if let Some(record) = record {
                     let location = Location {

@@ -61,7 +61,7 @@ fn check_index(config: &Config) -> anyhow::Result<()> {
     bail!(
         "the index {} is damaged ({check}: {detail}): restore it from a backup, or inspect it with `dcmdex check`; \
          `database.start_check = false` starts the node without this check",
-        config.index.display()
+        config.shown_index().display()
     )
 }
 

@@ -349,7 +349,7 @@ fn log_listening(config: &Config, node: &Node, (web, monitor): (Option<&Web>, Op
         monitoring_address = monitor.map(Monitor::local_addr).map(tracing::field::display),
         ae_title = %config.node.ae_title,
         access = config.admitted_in_words()?,
-        index = %config.index.display(),
+        index = %config.shown_index().display(),
         keeps,
         peers = config.peers.table.as_ref().map(BTreeMap::len),
         destinations = config.peers.destinations.len(),

@@ -20,7 +20,7 @@ use crate::ul::tls::ClientCertificates;
 pub(super) fn warn_of_new_index(config: &Config) {
     if !may_exist(&config.index) {
         tracing::warn!(
-            index = %config.index.display(),
+            index = %config.shown_index().display(),
             "there is no index, so the node makes a new one that knows nothing. If there was one, its disk may not be \
              mounted: end the node, mount it, and start again"
         );

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::contents::{Contents, FileKey, StoredFile, kind};
-use super::view::{ArchiveView, InstanceView, ShelfView, StudyView, check};
+use super::view::{ArchiveView, InstanceView, ObjectAccess, ShelfView, StudyView, check};
 use super::{
     Admin, Arrivals, CheckReport, Committed, ConflictEntry, DeclaredCoverage, DirectorySnapshot, Error, FailureEntry,
     IndexStatus, Interrupt, KnownFile, KnownLocation, LocatedInstance, Mounted, NotIndexed, OnStored, Received,
@@ -107,11 +107,11 @@ fn view_of(contents: &Contents) -> ArchiveView<'_> {
     let mut by_study: BTreeMap<&str, (Vec<ShelfView<'_>>, Vec<InstanceView<'_>>)> = BTreeMap::new();
     for held in contents.instances.values() {
         let Some(first) = held.first() else { continue };
-        let is_online = contents.is_online(held);
+        let access = ObjectAccess::of(contents.is_online(held));
         let (shelves, instances) = by_study.entry(first.record.value(AttributeId::StudyInstanceUID)).or_default();
         let (record, shelf, location) = (&first.record, shelves.len(), Some(&first.location));
-        instances.push(InstanceView { record, shelf, is_online, location });
-        shelves.push(ShelfView { record, count: 1, is_online, has_arrived: true });
+        instances.push(InstanceView { record, shelf, access, location });
+        shelves.push(ShelfView { record, count: 1, access, has_arrived: true });
     }
     ArchiveView::whole(by_study.into_values().map(|(shelves, instances)| StudyView::new(shelves, instances)).collect())
 }

@@ -2,13 +2,19 @@
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, LoadBalanceHosts, SslMode, TargetSessionAttrs};
 
+use super::roots::NamedRoots;
 use super::tls::ServerTls;
 use crate::db::Error;
+
+/// The parameter of an address that says where this node has a root.
+const ROOT: &str = "dcmdex_root";
 
 /// How an address begins.
 const SCHEMES: [&str; 2] = ["postgresql://", "postgres://"];
@@ -37,6 +43,7 @@ pub struct PostgresAddress {
     shown: String,
     tls: ServerTls,
     names_session: bool,
+    roots: Arc<NamedRoots>,
 }
 
 impl PostgresAddress {
@@ -99,7 +106,7 @@ impl PostgresAddress {
         }) {
             config.password(password);
         }
-        Ok(Self { config, shown, tls, names_session })
+        Ok(Self { config, shown, tls, names_session, roots: Arc::new(NamedRoots::new(own.roots)) })
     }
 
     /// What a connection is made with, for each host in the order in which they are tried. One that
@@ -121,6 +128,33 @@ impl PostgresAddress {
     /// How long the server may be silent.
     pub(super) fn patience(&self) -> Duration {
         self.config.get_connect_timeout().copied().unwrap_or(PATIENCE)
+    }
+
+    /// Where this node has the roots of the index.
+    pub(super) fn roots(&self) -> &Arc<NamedRoots> {
+        &self.roots
+    }
+
+    /// Adds to an address where this node has the roots of the index, by name. So whoever opens the
+    /// index knows them.
+    #[must_use]
+    pub fn with_roots<'r>(index: &Path, roots: impl IntoIterator<Item = (&'r str, &'r Path)>) -> PathBuf {
+        let mut address = index.as_os_str().to_owned();
+        let mut mark = if address.as_encoded_bytes().contains(&b'?') { "&" } else { "?" };
+        for (name, path) in roots {
+            let path = HEXLOWER.encode(path.as_os_str().as_encoded_bytes());
+            address.push(format!("{mark}{ROOT}={name}:{path}"));
+            mark = "&";
+        }
+        address.into()
+    }
+
+    /// An address as it was before [`Self::with_roots`].
+    #[must_use]
+    pub fn without_roots(index: &Path) -> PathBuf {
+        let Some(text) = index.to_str().filter(|text| is_address(text)) else { return index.to_owned() };
+        let ends = ["?", "&"].into_iter().filter_map(|mark| text.find(&format!("{mark}{ROOT}=")));
+        text.get(..ends.min().unwrap_or(text.len())).unwrap_or(text).into()
     }
 
     pub(super) fn tls(&self) -> &ServerTls {
@@ -164,6 +198,8 @@ struct OwnParameters {
     authorities: Option<PathBuf>,
     /// Whether the certificate of the server has to be verified.
     verifies: bool,
+    /// Roots by name: see [`PostgresAddress::with_roots`].
+    roots: Vec<(String, PathBuf)>,
 }
 
 impl OwnParameters {
@@ -176,6 +212,7 @@ impl OwnParameters {
                 Some(("passfile", file)) => own.passfile = Some(PathBuf::from(file)),
                 Some(("sslrootcert", file)) => own.authorities = Some(PathBuf::from(file)),
                 Some(("sslmode", "verify-full" | "verify-ca")) => own.verifies = true,
+                Some((ROOT, root)) => own.roots.extend(root_of(root)),
                 _ => return true,
             }
             false
@@ -184,6 +221,13 @@ impl OwnParameters {
         let mark = if others.is_empty() { "" } else { "?" };
         (format!("{address}{mark}{}", others.join("&")), own)
     }
+}
+
+/// The name and the path of a root.
+fn root_of(text: &str) -> Option<(String, PathBuf)> {
+    let (name, path) = text.split_once(':')?;
+    let path = HEXLOWER.decode(path.as_bytes()).ok()?;
+    Some((name.to_owned(), super::keys::path_from(&path)))
 }
 
 /// What one of several hosts is asked with. The driver has one time limit for all hosts. So one that

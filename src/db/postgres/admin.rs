@@ -180,9 +180,10 @@ impl Admin for PostgresReader {
         let sql = "SELECT is_archive, directory, file_name, reason, detail FROM file_mark \
                    WHERE mark = 'unindexed' AND kind = 'failed' ORDER BY directory, file_name";
         let rows = self.ask(|connection| connection.query(sql, &[]))?;
+        let roots = self.roots();
         let failure_of = |row: &Row| -> Result<FailureEntry, ServerFailure> {
             let place = if row.try_get(0)? { Place::Archive } else { Place::InPlace };
-            let path = place.shown_path(&path_from(row.try_get(1)?), &name_from(row.try_get(2)?));
+            let path = place.shown_path(&roots.local(&path_from(row.try_get(1)?)), &name_from(row.try_get(2)?));
             Ok(FailureEntry { path, reason: from_column(row.try_get(3)?), detail: from_column(row.try_get(4)?) })
         };
         for row in &rows {
@@ -207,7 +208,8 @@ impl Admin for PostgresReader {
             Ok(found)
         })?;
         found.sort_by_key(|(kind, object)| (*kind, object.key()));
-        for (kind, object) in found {
+        for (kind, mut object) in found {
+            self.roots().localize(&mut object.location);
             if on_conflict(ConflictEntry::of(kind, &object)).is_break() {
                 break;
             }

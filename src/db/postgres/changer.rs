@@ -10,6 +10,7 @@ use super::error::ServerFailure;
 use super::keys::{DirectoryIds, RowKey, place_number, to_column};
 use super::load::{self, PartNeeds};
 use super::promises;
+use super::roots::NamedRoots;
 use super::save::{self, Unsaved};
 use super::schema;
 use crate::db::arrival::{ArrivalSource, OpenArrivals, SourceOfInstances};
@@ -98,6 +99,11 @@ impl IndexChanger {
     /// Reads the numbers of directories again when they are needed.
     pub(super) fn forget_directories(&mut self) {
         self.directories.clear();
+    }
+
+    /// Where this node has the roots of the index.
+    pub(super) fn roots(&self) -> &Arc<NamedRoots> {
+        self.address.roots()
     }
 
     pub(super) fn server(&self) -> &str {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio_postgres::types::Type;
 
+use super::away::{AwayInstances, NodePlaces};
 use super::body::{InstanceBody, OWN};
 use super::connection::{ServerConnection, SqlParameter};
 use super::error::ServerFailure;
@@ -18,7 +19,9 @@ use super::studies::person_key;
 use crate::db::Error;
 use crate::db::contents::StoredFile;
 use crate::db::plan::is_computed_everywhere;
-use crate::db::view::{self, ArchiveView, InstanceView, PersonKey, PersonTotals, ShelfView, StudyTotals, StudyView};
+use crate::db::view::{
+    self, ArchiveView, InstanceView, ObjectAccess, PersonKey, PersonTotals, ShelfView, StudyTotals, StudyView,
+};
 use crate::model::attribute::AttributeId::{self, *};
 use crate::model::declared::DeclaredSet;
 use crate::model::find::{FindAnswer, FindRequest};
@@ -38,11 +41,11 @@ const STUDIES: &str = "found_studies";
 pub(super) fn run(
     connection: &mut ServerConnection,
     request: &FindRequest,
-    state: &QuestionState,
+    (state, places): (&QuestionState, NodePlaces<'_>),
     on_answer: &mut dyn FnMut(FindAnswer) -> ControlFlow<()>,
 ) -> Result<u64, ServerFailure> {
     view::check(request)?;
-    let mut outlet = ServerOutlet { request, state, skip: request.offset, answered: 0, on_answer };
+    let mut outlet = ServerOutlet { request, state, places, skip: request.offset, answered: 0, on_answer };
     if request.limit == Some(0) {
         return Ok(0);
     }
@@ -156,6 +159,7 @@ fn condition_of(conditions: &[LeadCondition]) -> (String, Vec<(SqlParameter<'_>,
 struct ServerOutlet<'q> {
     request: &'q FindRequest,
     state: &'q QuestionState,
+    places: NodePlaces<'q>,
     skip: u64,
     answered: u64,
     on_answer: &'q mut dyn FnMut(FindAnswer) -> ControlFlow<()>,
@@ -185,7 +189,7 @@ impl ServerOutlet<'_> {
                 rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?
             }
         };
-        let loaded = LoadedStudies::load(connection, self.request, &studies)?;
+        let loaded = LoadedStudies::load(connection, self.request, self.places, &studies)?;
         let views = loaded.views();
         let archive = match persons.is_empty() {
             true => {
@@ -224,6 +228,12 @@ struct LoadedStudies {
     by_shelf: bool,
     /// The shelves whose instances came as the query says. `None`: all.
     arrived: Option<HashSet<i64>>,
+    away: AwayInstances,
+}
+
+fn asks_availability(request: &FindRequest) -> bool {
+    let keys = request.matching_keys.iter().map(|key| key.attribute);
+    keys.chain(request.return_keys.iter().map(|key| key.attribute)).any(|id| id == InstanceAvailability)
 }
 
 /// How a query looks at instances.
@@ -252,11 +262,21 @@ impl InstanceNeed {
 }
 
 impl LoadedStudies {
-    fn load(connection: &mut ServerConnection, request: &FindRequest, ids: &[i64]) -> Result<Self, ServerFailure> {
-        let places: HashMap<i64, usize> = ids.iter().enumerate().map(|(at, id)| (*id, at)).collect();
+    fn load(
+        connection: &mut ServerConnection,
+        request: &FindRequest,
+        places: NodePlaces<'_>,
+        ids: &[i64],
+    ) -> Result<Self, ServerFailure> {
+        let numbers: HashMap<i64, usize> = ids.iter().enumerate().map(|(at, id)| (*id, at)).collect();
         let mut studies: Vec<Vec<Shelf>> = ids.iter().map(|_| Vec::new()).collect();
-        for shelf in load::shelves(connection, "s.study", ids)? {
-            if let Some(of_study) = places.get(&shelf.study).and_then(|at| studies.get_mut(*at)) {
+        let found = load::shelves(connection, "s.study", ids)?;
+        let mut away = AwayInstances::of(places, &found);
+        if asks_availability(request) {
+            away.find_copies(connection, places, &found)?;
+        }
+        for shelf in found {
+            if let Some(of_study) = numbers.get(&shelf.study).and_then(|at| studies.get_mut(*at)) {
                 of_study.push(shelf);
             }
         }
@@ -266,7 +286,7 @@ impl LoadedStudies {
             add_instances(connection, request, &studies, &mut instances)?;
         }
         let arrived = arrived_shelves(connection, &request.arrival, ids)?;
-        Ok(Self { studies, instances, by_shelf: matches!(need, InstanceNeed::ByShelf), arrived })
+        Ok(Self { studies, instances, by_shelf: matches!(need, InstanceNeed::ByShelf), arrived, away })
     }
 
     fn views(&self) -> Vec<StudyView<'_>> {
@@ -278,30 +298,39 @@ impl LoadedStudies {
         let of_shelves = shelves.iter().map(|shelf| ShelfView {
             record: &shelf.record,
             count: to_u64(shelf.instances),
-            is_online: shelf.offline == 0,
+            access: self.away.of_shelf(shelf),
             has_arrived: self.arrived.as_ref().is_none_or(|arrived| arrived.contains(&shelf.id)),
         });
         let by_shelf = (0..).zip(shelves).map(|(shelf, own)| InstanceView {
             record: &own.record,
             shelf,
-            is_online: true,
+            access: ObjectAccess::Online,
             location: None,
         });
         let views = match self.by_shelf {
             true => by_shelf.collect(),
-            false => instances.iter().map(|(shelf, flags, file)| instance_view(*shelf, *flags, file)).collect(),
+            false => {
+                instances.iter().map(|(at, flags, file)| self.instance_view((*at, shelves), *flags, file)).collect()
+            }
         };
         StudyView::new(of_shelves.collect(), views)
     }
-}
 
-fn instance_view(shelf: usize, row_flags: i16, file: &StoredFile) -> InstanceView<'_> {
-    let is_there = row_flags & flags::FIRST_IS_MISSING == 0;
-    InstanceView {
-        record: &file.record,
-        shelf,
-        is_online: row_flags & flags::OFFLINE == 0,
-        location: is_there.then_some(&file.location),
+    fn instance_view<'s>(
+        &self,
+        (at, shelves): (usize, &[Shelf]),
+        row_flags: i16,
+        file: &'s StoredFile,
+    ) -> InstanceView<'s> {
+        let shelf = shelves.get(at);
+        let is_there =
+            row_flags & flags::FIRST_IS_MISSING == 0 && shelf.is_some_and(|shelf| self.away.has_files_here(shelf));
+        InstanceView {
+            record: &file.record,
+            shelf: at,
+            access: shelf.map_or(ObjectAccess::Unavailable, |shelf| self.away.of_instance(shelf, row_flags, file)),
+            location: is_there.then_some(&file.location),
+        }
     }
 }
 
@@ -362,8 +391,8 @@ fn totals(
         let Some((id, identity)) = persons.get(&row.try_get(0)?) else { continue };
         let issuer = super::keys::from_column(row.try_get(1)?);
         let (series, instances) = (to_u64(row.try_get(2)?), to_u64(row.try_get(3)?));
-        let is_online = row.try_get::<_, i64>(4)? == 0;
-        found.push(((id.clone(), identity.clone(), issuer), StudyTotals { series, instances, is_online }));
+        let access = ObjectAccess::of(row.try_get::<_, i64>(4)? == 0);
+        found.push(((id.clone(), identity.clone(), issuer), StudyTotals { series, instances, access }));
     }
     Ok(PersonTotals::of(&found))
 }

@@ -5,17 +5,23 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::away;
 use super::connection::ServerConnection;
 use super::error::ServerFailure;
 use super::keys::{RowKey, name_from, path_from, place_number, to_u64};
 use super::load::{self, IN_DIRECTORY, flags};
 use super::marks::{FileMarks, MARK_COLUMNS};
 use super::reader::PostgresReader;
+use super::roots::RootPart;
 use crate::db::contents::{FileKey, StoredFile};
+use crate::db::paths::range_below;
 use crate::db::{DeclaredCoverage, DirectorySnapshot, Error, KnownFile, LocatedInstance, ScanLedger};
 use crate::model::attribute::AttributeId;
 use crate::model::declared::DeclaredSet;
 use crate::model::location::Place;
+
+/// What keeps other roots out of a part: see [`RootPart::outside`].
+const OUTSIDE: &str = "(d.path < $5 OR d.path >= $6)";
 
 /// The files that an index knows in a directory or archive file.
 fn files_of(
@@ -56,8 +62,9 @@ fn files_of(
 
 impl PostgresReader {
     fn files_in(&mut self, is_archive: bool, directory: &Path) -> Result<Vec<(OsString, KnownFile)>, Error> {
-        let declared = Arc::clone(&self.declared);
-        self.ask_for_scan(|connection| files_of(connection, is_archive, directory, &declared))
+        let (declared, roots) = (Arc::clone(&self.declared), self.roots());
+        let directory = roots.kept(directory);
+        self.ask_for_scan(|connection| files_of(connection, is_archive, &directory, &declared))
     }
 
     /// The directories of this kind at or below `root` with instances that were read without a
@@ -67,28 +74,56 @@ impl PostgresReader {
         if declared.is_empty() {
             return Ok(BTreeMap::new());
         }
-        let (root, (from, to)) = (root.as_os_str().as_encoded_bytes(), range_below(root));
+        let parts = self.roots().parts(root);
         self.ask_for_scan(|connection| {
-            let sql = "SELECT d.path, s.declared, sum(s.instance_count)::bigint FROM directory d \
-                       JOIN shelf s ON s.directory = d.id \
-                       WHERE d.place = $1 AND (d.path = $2 OR d.path > $3 AND d.path < $4) GROUP BY 1, 2";
+            let sql = format!(
+                "SELECT d.path, s.declared, sum(s.instance_count)::bigint FROM directory d \
+                 JOIN shelf s ON s.directory = d.id \
+                 WHERE d.place = $1 AND (d.path = $2 OR d.path > $3 AND d.path < $4 AND {OUTSIDE}) GROUP BY 1, 2"
+            );
             let mut found = BTreeMap::new();
-            for row in connection.query(sql, &[&place_number(place), &root, &from, &to])? {
-                if !declared.is_covered_by(row.try_get(1)?) {
-                    *found.entry(path_from(row.try_get(0)?)).or_default() += to_u64(row.try_get(2)?);
+            for part in &parts {
+                let (own, (from, to)) = (part.kept.as_os_str().as_encoded_bytes(), range_below(&part.kept));
+                let (above, below) = part.outside();
+                for row in connection.query(&sql, &[&place_number(place), &own, &from, &to, &above, &below])? {
+                    if !declared.is_covered_by(row.try_get(1)?) {
+                        *found.entry(part.local_of(&path_from(row.try_get(0)?))).or_default() +=
+                            to_u64(row.try_get(2)?);
+                    }
                 }
             }
             Ok(found)
         })
     }
-}
 
-/// The bounds of paths below a directory. What follows its path and a slash lies below it, and '0'
-/// is the byte after the slash.
-fn range_below(root: &Path) -> (Vec<u8>, Vec<u8>) {
-    let from = root.join("").into_os_string().into_encoded_bytes();
-    let to = [from.strip_suffix(b"/").unwrap_or_default(), b"0"].concat();
-    (from, to)
+    /// Directories below a part that come after a path of this node, as paths of this node in their
+    /// order.
+    fn below_part(&mut self, place: Place, part: &RootPart, after: &Path, limit: usize) -> Result<Vec<PathBuf>, Error> {
+        let (from, to) = range_below(&part.kept);
+        let after = match after.strip_prefix(&part.local) {
+            Ok(rest) => part.kept.join(rest).into_os_string().into_encoded_bytes(),
+            Err(_) if after.as_os_str() < part.local.join("").as_os_str() => Vec::new(),
+            Err(_) => return Ok(Vec::new()),
+        };
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let (above, below) = part.outside();
+        self.ask_for_scan(|connection| {
+            let sql = format!(
+                "SELECT path FROM directory d WHERE place = $1 AND path > $2 AND path > $3 AND path < $4 AND {OUTSIDE} \
+                 ORDER BY path LIMIT $7"
+            );
+            let rows = connection.query(&sql, &[&place_number(place), &after, &from, &to, &above, &below, &limit])?;
+            rows.iter().map(|row| Ok(part.local_of(&path_from(row.try_get(0)?)))).collect()
+        })
+    }
+
+    /// Whether the index has a directory of just this path.
+    fn has_directory(&mut self, place: Place, kept: &Path) -> Result<bool, Error> {
+        self.ask_for_scan(|connection| {
+            let sql = "SELECT EXISTS (SELECT FROM directory WHERE path_key = $1 AND place = $2)";
+            Ok(connection.query_one(sql, &[&RowKey::of_path(kept), &place_number(place)])?.try_get(0)?)
+        })
+    }
 }
 
 impl ScanLedger for PostgresReader {
@@ -135,14 +170,16 @@ impl ScanLedger for PostgresReader {
     }
 
     fn located_instances(&mut self, place: Place, directory: &Path) -> Result<Vec<LocatedInstance>, Error> {
-        let is_archive = place == Place::Archive;
+        let (is_archive, roots) = (place == Place::Archive, self.roots());
+        let directory = roots.kept(directory);
         let (files, copies) = self.ask_for_scan(|connection| {
             let mut files = Vec::new();
-            load::each_instance_in(connection, is_archive, directory, &mut |file, _| files.push(file))?;
-            let copies = load::copies_in(connection, is_archive, directory)?;
+            load::each_instance_in(connection, is_archive, &directory, &mut |file, _| files.push(file))?;
+            let copies = load::copies_in(connection, is_archive, &directory)?;
             Ok((files, copies))
         })?;
-        let located = |held: StoredFile| {
+        let located = |mut held: StoredFile| {
+            roots.localize(&mut held.location);
             let value = |id| held.record.value(id).to_owned();
             LocatedInstance {
                 sop_instance_uid: value(AttributeId::SOPInstanceUID),
@@ -163,20 +200,22 @@ impl ScanLedger for PostgresReader {
         after: &Path,
         limit: usize,
     ) -> Result<Vec<PathBuf>, Error> {
-        let (from, to) = range_below(root);
-        let (after, limit) = (after.as_os_str().as_encoded_bytes(), i64::try_from(limit).unwrap_or(i64::MAX));
-        self.ask_for_scan(|connection| {
-            let sql = "SELECT path FROM directory WHERE place = $1 AND path > $2 AND path > $3 AND path < $4 \
-                       ORDER BY path LIMIT $5";
-            let rows = connection.query(sql, &[&place_number(place), &from, &after, &to, &limit])?;
-            rows.iter().map(|row| Ok(path_from(row.try_get(0)?))).collect()
-        })
+        let mut found = Vec::new();
+        for part in self.roots().parts(root) {
+            found.extend(self.below_part(place, &part, after, limit)?);
+            // The directory of a root below is one of those.
+            let is_due = part.local != root && part.local.as_os_str() > after.as_os_str();
+            if is_due && self.has_directory(place, &part.kept)? {
+                found.push(part.local);
+            }
+        }
+        found.sort_by(|one, other| one.as_os_str().cmp(other.as_os_str()));
+        found.truncate(limit);
+        Ok(found)
     }
 
     fn mount_points(&mut self) -> Result<BTreeSet<PathBuf>, Error> {
-        self.ask_for_scan(|connection| {
-            let rows = connection.query("SELECT path FROM mount_point", &[])?;
-            rows.iter().map(|row| Ok(path_from(row.try_get(0)?))).collect()
-        })
+        let roots = self.roots();
+        self.ask_for_scan(|connection| Ok(away::mount_points(connection, &roots)?.into_iter().collect()))
     }
 }

@@ -22,6 +22,7 @@
 
 mod address;
 mod admin;
+mod away;
 mod body;
 mod changer;
 mod connection;
@@ -39,6 +40,7 @@ mod question;
 mod reader;
 mod removals;
 mod removed_rows;
+mod roots;
 mod save;
 mod schema;
 mod shelves;

@@ -1,6 +1,7 @@
 //! A database as the source of a copy in another engine, and as its target.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use tokio_postgres::Row;
 
@@ -42,10 +43,11 @@ impl PostgresReader {
     /// # Errors
     /// [`Error::NotCopied`] if answers would not be the same without it.
     pub(in crate::db) fn give(&mut self, on_piece: OnPiece<'_>) -> Result<Vec<&'static str>, Error> {
-        let server = self.server().to_owned();
+        let (server, roots) = (self.server().to_owned(), self.roots());
         let given = at_one_moment(self.connection()?, |connection| {
             let left_behind = left_behind(connection)?;
-            each_piece(connection, &mut PieceOutlet::new(on_piece))?;
+            let mut give = |piece: Contents| on_piece(roots.local_piece(&piece));
+            each_piece(connection, &mut PieceOutlet::new(&mut give))?;
             Ok(left_behind)
         });
         given.map_err(|failure| failure.of(&server))
@@ -187,7 +189,8 @@ impl PostgresCopy {
     }
 
     pub(in crate::db) fn put(&mut self, piece: &Contents) -> Result<(), Error> {
-        self.write(piece).map_err(|failure| failure.of(self.0.server()))
+        let kept = self.0.roots().kept_piece(piece);
+        self.write(&kept).map_err(|failure| failure.of(self.0.server()))
     }
 
     fn write(&mut self, piece: &Contents) -> Result<(), ServerFailure> {
@@ -228,8 +231,10 @@ impl PostgresCopy {
 
     /// Gives away what was written.
     pub(in crate::db) fn each_piece(&mut self, on_piece: OnPiece<'_>) -> Result<(), Error> {
+        let roots = Arc::clone(self.0.roots());
+        let mut give = |piece: Contents| on_piece(roots.local_piece(&piece));
         let given = self.0.connection().and_then(|connection| {
-            at_one_moment(connection, |connection| each_piece(connection, &mut PieceOutlet::new(on_piece)))
+            at_one_moment(connection, |connection| each_piece(connection, &mut PieceOutlet::new(&mut give)))
         });
         given.map_err(|failure| failure.of(self.0.server()))
     }

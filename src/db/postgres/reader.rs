@@ -7,13 +7,16 @@ use std::sync::Arc;
 use tokio_postgres::Row;
 
 use super::address::PostgresAddress;
+use super::away::{self, NodePlaces};
 use super::connection::{ServerConnection, ServerSession, waiting_for_server};
 use super::error::ServerFailure;
 use super::find;
 use super::keys::{from_column, to_u64};
 use super::load::{self, flags};
 use super::question::QuestionState;
+use super::roots::NamedRoots;
 use super::schema;
+use crate::db::mounts::{LOOKED_AT_SETS, MountLook, roots_of};
 use crate::db::{Error, Interrupt, KnownLocation, Search};
 use crate::model::declared::DeclaredSet;
 use crate::model::find::{FindAnswer, FindRequest};
@@ -24,6 +27,7 @@ pub struct PostgresReader {
     connection: Option<ServerConnection>,
     pub(super) declared: Arc<DeclaredSet>,
     state: Arc<QuestionState>,
+    mounts: MountLook,
 }
 
 impl PostgresReader {
@@ -33,7 +37,8 @@ impl PostgresReader {
     /// Fails with [`Error::Missing`] if there is none: see [`Error`].
     pub fn open(address: &PostgresAddress) -> Result<Self, Error> {
         let (declared, state) = (Arc::clone(DeclaredSet::none()), Arc::default());
-        let mut this = Self { address: address.clone(), connection: None, declared, state };
+        let mut this =
+            Self { address: address.clone(), connection: None, declared, state, mounts: MountLook::default() };
         this.connection()?;
         Ok(this)
     }
@@ -48,6 +53,11 @@ impl PostgresReader {
     #[must_use]
     pub fn server(&self) -> &str {
         self.address.shown()
+    }
+
+    /// Where this node has the roots of the index.
+    pub(super) fn roots(&self) -> Arc<NamedRoots> {
+        Arc::clone(self.address.roots())
     }
 
     /// The connection, which is made again if it was lost.
@@ -99,6 +109,23 @@ impl PostgresReader {
         waiting_for_server(|| self.ask_at_once(&mut question), is_gone)
     }
 
+    /// Looks at the mounts again if the last look is old.
+    fn look_at_mounts(&mut self) -> Result<(), Error> {
+        let (mut mounts, roots) = (std::mem::take(&mut self.mounts), self.roots());
+        let read = |connection: &mut ServerConnection| {
+            let mount_points = away::mount_points(connection, &roots)?;
+            let sql = "SELECT roots FROM scan GROUP BY roots ORDER BY max(id) DESC LIMIT $1";
+            let mut roots = BTreeSet::new();
+            for row in connection.query(sql, &[&(LOOKED_AT_SETS as i64)])? {
+                roots.extend(roots_of(row.try_get(0)?));
+            }
+            Ok((mount_points, roots))
+        };
+        let looked = mounts.again(|| self.ask(read));
+        self.mounts = mounts;
+        looked
+    }
+
     fn end_transaction(&mut self) {
         let ended = self.connection.as_mut().map_or(Ok(()), |connection| connection.run("ROLLBACK"));
         if ended.is_err() {
@@ -111,12 +138,19 @@ impl PostgresReader {
         request: &FindRequest,
         on_answer: &mut dyn FnMut(FindAnswer) -> ControlFlow<()>,
     ) -> Result<u64, Error> {
+        self.look_at_mounts()?;
         // The transaction shows whether the connection is still there, before the first answer.
         self.ask(|connection| connection.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"))?;
-        let state = Arc::clone(&self.state);
+        let (state, roots, mounts) = (Arc::clone(&self.state), self.roots(), std::mem::take(&mut self.mounts));
+        let places = NodePlaces { roots: &roots, mounts: &mounts };
         let connection = self.connection()?;
         state.set_running(Some(connection.canceller()));
-        let found = find::run(connection, request, &state, on_answer);
+        let mut give = |mut answer: FindAnswer| {
+            answer.location.iter_mut().for_each(|location| roots.localize(location));
+            on_answer(answer)
+        };
+        let found = find::run(connection, request, (&state, places), &mut give);
+        self.mounts = mounts;
         state.set_running(None);
         self.end_transaction();
         found.map_err(|failure| failure.of(self.address.shown()))
@@ -147,7 +181,7 @@ impl Search for PostgresReader {
     }
 
     fn known_locations(&mut self, sop_instance_uid: &str) -> Result<Vec<KnownLocation>, Error> {
-        let uids = BTreeSet::from([sop_instance_uid.to_owned()]);
+        let (uids, roots) = (BTreeSet::from([sop_instance_uid.to_owned()]), self.roots());
         self.ask_at_once(|connection| {
             let loaded = load::instances(connection, &uids, Default::default())?;
             let Some(held) = loaded.files.get(sop_instance_uid) else { return Ok(Vec::new()) };
@@ -161,7 +195,9 @@ impl Search for PostgresReader {
             copies.sort_by_key(|copy| copy.key());
             for (at, held) in first.iter().chain(copies).enumerate() {
                 let missing = if at == 0 { first_is_missing } else { marks.missing.contains(&held.key()) };
-                let (location, checksum, differs) = (held.location.clone(), held.checksum, held.differs);
+                let (mut location, checksum, differs) = (held.location.clone(), held.checksum, held.differs);
+                let missing = missing || !roots.is_there(&location.directory);
+                roots.localize(&mut location);
                 found.push((missing, KnownLocation { location, checksum, differs, corrected: None }));
             }
             found.sort_by_key(|(missing, known)| (known.differs, *missing));
@@ -182,10 +218,12 @@ impl Search for PostgresReader {
     }
 
     fn version(&mut self) -> Result<i64, Error> {
-        self.ask(|connection| {
+        let written = self.ask(|connection| {
             let sql = "SELECT coalesce(sum(changes), 0)::bigint FROM writer_slot";
-            Ok(connection.query_one(sql, &[])?.try_get(0)?)
-        })
+            Ok(connection.query_one(sql, &[])?.try_get::<_, i64>(0)?)
+        })?;
+        self.look_at_mounts()?;
+        Ok(written + self.roots().changes() + self.mounts.changes())
     }
 
     fn another(&self) -> Result<Self, Error> {

@@ -11,6 +11,7 @@ use super::keys::{RowKey, from_column, to_u64};
 use super::load::PartNeeds;
 use super::reader::PostgresReader;
 use super::removed_rows::{FILES, file_of, name_key, record_of};
+use super::roots::NamedRoots;
 use super::writer::PostgresWriterHandle;
 use crate::db::contents::{Contents, FileKey};
 use crate::db::removals::{FOR_TRASH, IN_TRASH, RemovalChanges, RemovalSearch};
@@ -24,8 +25,13 @@ fn limit_of(limit: usize) -> i64 {
 
 impl PostgresReader {
     fn removed_files(&mut self, condition: &str, parameters: &[SqlParameter<'_>]) -> Result<Vec<RemovedFile>, Error> {
-        let sql = format!("{FILES} WHERE {condition}");
-        self.ask_of_removals(|connection| connection.query(&sql, parameters)?.iter().map(file_of).collect())
+        let (sql, roots) = (format!("{FILES} WHERE {condition}"), self.roots());
+        let ask = |connection: &mut ServerConnection| {
+            connection.query(&sql, parameters)?.iter().map(file_of).collect::<Result<Vec<RemovedFile>, _>>()
+        };
+        let mut found = self.ask_of_removals(ask)?;
+        found.iter_mut().for_each(|file| roots.localize(&mut file.location));
+        Ok(found)
     }
 
     /// Asks the tables of removals. A database that only an older program has written has none.
@@ -103,17 +109,17 @@ impl RemovalSearch for PostgresReader {
 }
 
 /// The files as rows, and as the keys of their marks.
-fn rows_of(files: &[RemovedFile]) -> (Vec<i64>, Vec<RowKey>, Vec<RowKey>) {
+fn rows_of(files: &[RemovedFile], roots: &NamedRoots) -> (Vec<i64>, Vec<RowKey>, Vec<RowKey>) {
     let names = files.iter().map(|file| name_key(&file.location.file_name)).collect();
     let marks = files.iter().map(|RemovedFile { location, .. }| {
-        RowKey::of_file(&FileKey::of(location.place, &location.directory, &location.file_name))
+        RowKey::of_file(&FileKey::of(location.place, &roots.kept(&location.directory), &location.file_name))
     });
     (files.iter().map(|file| file.directory).collect(), names, marks.collect())
 }
 
 /// Runs a statement for the rows of files, and forgets that scans pass over them.
 fn change_files(changer: &mut IndexChanger, sql: &str, files: &[RemovedFile]) -> Result<(), ServerFailure> {
-    let (directories, names, marks) = rows_of(files);
+    let (directories, names, marks) = rows_of(files, changer.roots());
     changer.transaction(|connection, _| {
         let sql = format!("{sql} WHERE (directory, name_key) IN (SELECT * FROM unnest($1::bigint[], $2::uuid[]))");
         connection.execute(&sql, &[&directories, &names])?;

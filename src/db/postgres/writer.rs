@@ -13,11 +13,13 @@ use super::connection::{ServerSession, waiting_for_server};
 use super::error::ServerFailure;
 use super::load::PartNeeds;
 use super::maintenance;
+use super::roots::NamedRoots;
 use crate::db::arrival::SourceOfInstances;
 use crate::db::contents::{Contents, FileKey, kind};
 use crate::db::sqlite::WriterOptions;
 use crate::db::{
-    Arrivals, Backlog, Committed, Error, FileOutcome, Mounted, OnStored, Received, ScannedDirectory, Stored, Tally,
+    Arrivals, Backlog, Committed, Error, FileOutcome, Mounted, OnStored, Received, ScannedDirectory, StoreOutcome,
+    Stored, Tally,
 };
 use crate::model::attribute::AttributeId;
 use crate::model::location::Place;
@@ -57,6 +59,7 @@ pub struct PostgresWriter {
 pub struct PostgresWriterHandle {
     commands: Sender<ServerCommand>,
     backlog: Arc<Backlog>,
+    roots: Arc<NamedRoots>,
 }
 
 impl PostgresWriter {
@@ -74,7 +77,8 @@ impl PostgresWriter {
             .name("index writer".into())
             .spawn(move || run(state, &queue, &of_thread))
             .map_err(|source| Error::Io { path: address.path(), source })?;
-        Ok(Self { handle: PostgresWriterHandle { commands, backlog }, thread: Some(thread) })
+        let roots = Arc::clone(address.roots());
+        Ok(Self { handle: PostgresWriterHandle { commands, backlog, roots }, thread: Some(thread) })
     }
 
     /// Returns a handle to this writer.
@@ -142,7 +146,10 @@ impl PostgresWriterHandle {
 }
 
 impl Arrivals for PostgresWriterHandle {
-    fn store(&self, received: Received, on_done: OnStored) {
+    fn store(&self, mut received: Received, on_done: OnStored) {
+        received.location.directory = self.roots.kept(&received.location.directory).into_owned();
+        let roots = Arc::clone(&self.roots);
+        let on_done: OnStored = Box::new(move |stored| on_done(stored.map(|stored| localized(&roots, stored))));
         let (command, error) = match self.commands.try_send(ServerCommand::Store(Box::new(received), on_done)) {
             Ok(()) => return,
             Err(TrySendError::Full(command)) => (command, Error::Busy),
@@ -153,7 +160,8 @@ impl Arrivals for PostgresWriterHandle {
         }
     }
 
-    fn scanned(&self, directory: ScannedDirectory) -> Result<(), Error> {
+    fn scanned(&self, mut directory: ScannedDirectory) -> Result<(), Error> {
+        directory.directory = self.roots.kept(&directory.directory).into_owned();
         self.backlog.begin(weight_of(&directory));
         self.commands.send(ServerCommand::Scanned(directory)).map_err(|_| stopped())
     }
@@ -177,6 +185,7 @@ impl Arrivals for PostgresWriterHandle {
     }
 
     fn mount_point(&self, path: PathBuf, mounted: Mounted) -> Result<(), Error> {
+        let path = self.roots.kept(&path).into_owned();
         let work: ServerWork = Box::new(move |state| {
             let noted = state.work(|changer, _| maintenance::mount_point(changer, &path, mounted));
             state.note_failure(noted);
@@ -185,6 +194,7 @@ impl Arrivals for PostgresWriterHandle {
     }
 
     fn resolve_missing(&self, roots: Vec<PathBuf>, except: Vec<PathBuf>, prune: bool) -> Result<u64, Error> {
+        let (roots, except) = (self.roots.kept_parts(&roots), self.roots.all_kept(&except));
         self.ask(move |state| {
             let missing = maintenance::MissingMarks { roots, except, prune };
             let (left, tally) = state.work(|changer, _| missing.resolve(changer))?;
@@ -205,12 +215,25 @@ impl Arrivals for PostgresWriterHandle {
     }
 
     fn storage_moved(&self, from: PathBuf, to: PathBuf) -> Result<u64, Error> {
+        let (from, to) = (self.roots.kept(&from).into_owned(), self.roots.kept(&to).into_owned());
         self.change_index(move |changer, _| maintenance::storage_moved(changer, &from, &to))
     }
 
     fn index_is_in_place(&self) -> bool {
         true
     }
+}
+
+/// What became of an object, with the paths of this node.
+fn localized(roots: &NamedRoots, mut stored: Stored) -> Stored {
+    stored.first.iter_mut().for_each(|first| roots.localize(&mut first.location));
+    if let StoreOutcome::Identical { uncompared: Some(location) } = &mut stored.outcome {
+        roots.localize(location);
+    }
+    if let StoreOutcome::Replaced { previous } = &mut stored.outcome {
+        previous.iter_mut().for_each(|path| *path = roots.local(path).into_owned());
+    }
+    stored
 }
 
 /// What the thread of the writer works with.

@@ -10,7 +10,8 @@ use rusqlite::{OptionalExtension, ToSql, params};
 
 use super::packing::{UidSuffix, naming};
 use super::reader::SqliteReader;
-use super::sql_values::{PathValue, path_from_sql, place_number, range_below, to_u64};
+use super::sql_values::{PathValue, path_from_sql, place_number, to_u64};
+use crate::db::paths::range_below;
 use crate::db::{DeclaredCoverage, DirectorySnapshot, Error, KnownFile, LocatedInstance, NotIndexed, Note, ScanLedger};
 use crate::model::checksum::Checksum;
 use crate::model::location::{Location, Place};

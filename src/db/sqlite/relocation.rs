@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::reader::SqliteReader;
-use super::sql_values::{PathValue, path_from_sql, place_number, range_below, to_u64};
+use super::sql_values::{PathValue, path_from_sql, place_number, to_u64};
 use super::writer::SqliteWriterHandle;
+use crate::db::paths::range_below;
 use crate::db::{Error, Relocation};
 use crate::model::location::Place;
 

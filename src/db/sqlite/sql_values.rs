@@ -29,14 +29,6 @@ pub(super) fn place_from_number(number: i64) -> FromSqlResult<Place> {
     }
 }
 
-/// The range of paths below a directory, as bytes. Its ends are not part of it.
-pub(super) fn range_below(root: &Path) -> (Vec<u8>, Vec<u8>) {
-    let from = root.join("").into_os_string().into_encoded_bytes();
-    // '0' follows '/', so this is past everything below the root.
-    let to = [from.strip_suffix(b"/").unwrap_or_default(), b"0"].concat();
-    (from, to)
-}
-
 /// A path or file name as a value of SQL: TEXT if it is UTF-8, otherwise BLOB, so that nothing of
 /// it is lost.
 pub(super) struct PathValue<'a>(pub(super) &'a OsStr);

@@ -4,7 +4,7 @@ use std::fs;
 
 use rustix::process::Signal;
 
-use super::faults::{OUT_OF_RESOURCES, STUDY_ROOT_FIND, SUCCESS, associated, store, studies};
+use super::faults::{OUT_OF_RESOURCES, STUDY_ROOT_FIND, SUCCESS, associated, store, studies, uid};
 use super::serve::Node;
 use super::*;
 use crate::util::scripted::{DataSet, ScriptedPeer, find_command};
@@ -145,4 +145,115 @@ fn peers_are_told_that_the_server_is_gone_and_the_node_goes_on_when_it_is_back()
     peer.release();
     assert_eq!(node.stop(Signal::TERM).0, Some(0));
     assert_eq!(count(&place, &index, "IMAGE"), 2);
+}
+
+/// The settings of a node with these roots, in a directory of its own.
+fn settings(place: &Place, node: &str, roots: &[(&str, &str)]) -> String {
+    let directory = place.path(node);
+    fs::create_dir_all(&directory).unwrap();
+    let of = |(name, path): &(&str, &str)| {
+        format!("[[root]]\nname = \"{name}\"\npath = \"{}\"\n", place.path(path).display())
+    };
+    let file = directory.join("dcmdex.toml");
+    fs::write(&file, roots.iter().map(of).collect::<String>()).unwrap();
+    file.to_str().unwrap().to_owned()
+}
+
+/// A database and the settings of two nodes. Both have the first tree, each at a place of its own.
+/// Only the first node has the second tree, and has scanned both.
+fn two_nodes() -> (Place, String, [String; 2]) {
+    let (place, index) = trees();
+    fs::create_dir_all(place.path("elsewhere/first")).unwrap();
+    for number in 0..6 {
+        let name = format!("{number}.dcm");
+        fs::hard_link(place.path("one").join(&name), place.path("elsewhere/first").join(&name)).unwrap();
+    }
+    let here = settings(&place, "here", &[("first", "one"), ("second", "two")]);
+    let there = settings(&place, "there", &[("first", "elsewhere/first"), ("second", "nowhere")]);
+    place.run(["--config", &here, "scan", "--index", &index, "one", "two"]).expect(0);
+    (place, index, [here, there])
+}
+
+#[test]
+fn nodes_with_other_mounts_find_and_send_what_they_have() {
+    let (place, index, [here, there]) = two_nodes();
+    let found = |settings: &str, key: &str| {
+        let command = ["--config", settings, "find", "--index", &index, "--level", "image", "--format", "csv", key];
+        place.run(command).expect(0).stdout
+    };
+    let available = |settings: &str| {
+        let found = found(settings, "InstanceAvailability");
+        ["ONLINE", "UNAVAILABLE"].map(|word| found.lines().filter(|line| line.contains(word)).count())
+    };
+    assert_eq!((available(&here), available(&there)), ([12, 0], [6, 6]));
+    // A scan of the other node knows the files, and does not miss those that it does not have.
+    let scan = ["--config", &there, "scan", "--index", &index, "--json", "--prune", "elsewhere"];
+    let scanned = place.run(scan).expect(0).json().pop().unwrap();
+    assert_eq!((&scanned["unchanged"], &scanned["missing"]), (&6.into(), &0.into()), "{scanned}");
+    place.run(["--config", &there, "check", "--index", &index]).expect(0);
+    assert_eq!(available(&here), [12, 0]);
+    let node = Node::start_with(place.command().args(["--config", &there, "serve", "--port", "0", "--index", &index]));
+    let Some(mut getscu) = peers::dcmtk("getscu") else { return };
+    fs::create_dir(place.path("got")).unwrap();
+    getscu.args(["-S", "+B", "-aec", "DCMDEX", "-od"]).arg(place.path("got"));
+    getscu.args(["-k", "0008,0052=STUDY", "-k", "0020,000d=1.2.0", "127.0.0.1", &node.port.to_string()]);
+    // It says that some sub-operations failed.
+    peers::run(&mut getscu);
+    assert_eq!(fs::read_dir(place.path("got")).unwrap().count(), 3, "those of the first tree");
+    assert_eq!(node.stop(Signal::TERM).0, Some(0));
+}
+
+#[test]
+fn what_one_node_removes_stays_removed_for_a_node_with_other_mounts() {
+    let (place, index, [here, there]) = two_nodes();
+    let run = |settings: &str, command: &[&str]| {
+        place.run([&["--config", settings][..], &command[..1], &["--index", &index], &command[1..]].concat()).expect(0)
+    };
+    run(&here, &["remove", "StudyInstanceUID=1.2.0", "--yes"]);
+    assert_eq!(count(&place, &index, "IMAGE"), 6);
+    let scanned = run(&there, &["scan", "--json", "elsewhere"]).json().pop().unwrap();
+    assert_eq!((&scanned["indexed"], &scanned["unchanged"]), (&0.into(), &3.into()), "{scanned}");
+    assert_eq!(count(&place, &index, "IMAGE"), 6);
+    // Undoing brings back the files that this node has, and those of the other node by its next scan.
+    place.run(["--config", &there, "remove", "--index", &index, "--undo", "1", "--yes"]);
+    assert_eq!(count(&place, &index, "IMAGE"), 9);
+    run(&here, &["scan", "one", "two"]);
+    assert_eq!(count(&place, &index, "IMAGE"), 12);
+    run(&here, &["check", "--files"]);
+}
+
+#[test]
+fn objects_that_another_node_received_go_to_the_trash_of_that_node() {
+    let (place, index) = (Place::new(), postgres::server().database().to_str().unwrap().to_owned());
+    let node = Node::start(&place, &["--index", &index, "--storage", "one"]);
+    let mut peer = associated(&node);
+    assert_eq!(store(&mut peer, 0, 1000), SUCCESS);
+    peer.release();
+    assert_eq!(node.stop(Signal::TERM).0, Some(0));
+    fs::create_dir(place.path("two")).unwrap();
+    let remove =
+        |storage: &str, more: &[&str]| place.run([&["remove", "--index", &index, "--storage", storage], more].concat());
+    remove("two", &["StudyInstanceUID=1.2.3", "--objects", "--yes"]).expect(0);
+    let object = place.path(format!("one/1.2.3/1.2.3.4/{}.dcm", uid(0)));
+    let waiting = || {
+        let removal = remove("two", &["--list", "--json"]).expect(0).json().remove(0);
+        [removal["for_trash"].as_u64(), removal["in_trash"].as_u64()]
+    };
+    assert_eq!((object.exists(), waiting()), (true, [Some(1), Some(0)]));
+    // The node that has the object moves it at its next start.
+    let node = Node::start(&place, &["--index", &index, "--storage", "one"]);
+    while waiting() != [Some(0), Some(1)] {}
+    assert!(!object.exists());
+    assert_eq!(node.stop(Signal::TERM).0, Some(0));
+    // It stays there until somebody empties that trash, or brings the object back from it.
+    let told = remove("two", &["--empty", "0", "--yes"]).expect(0).stdout;
+    assert!(
+        told.contains("0 objects were deleted for good") && told.contains("1 objects are in the trash of"),
+        "{told}"
+    );
+    let told = remove("two", &["--undo", "1", "--yes"]).expect(1).stdout;
+    assert!(told.contains("1 instances have objects in another storage directory"), "{told}");
+    assert_eq!(waiting(), [Some(0), Some(1)]);
+    remove("one", &["--undo", "1", "--yes"]).expect(0);
+    assert_eq!((count(&place, &index, "IMAGE"), object.exists()), (1, true));
 }

@@ -47,6 +47,16 @@ fn scan_at(index: &Path, now_ms: i64, directory: &str, files: Vec<ScannedFile>) 
     writer.close().unwrap();
 }
 
+/// Runs a test with an index in a file and with one in a database. Each has a directory of its own.
+fn for_both_engines(test: impl Fn(&Path, &Path)) {
+    let dir = tempfile::tempdir().unwrap();
+    for (index, name) in [(dir.path().join("index.db"), "file"), (server().database(), "database")] {
+        let own = dir.path().join(name);
+        std::fs::create_dir(&own).unwrap();
+        test(&index, &own);
+    }
+}
+
 /// Returns the UIDs that the keys match at a level.
 fn found(index: &Path, level: QueryRetrieveLevel, arrival: ArrivalKeys) -> Vec<String> {
     let uid = if level == Image { SOPInstanceUID } else { StudyInstanceUID };
@@ -329,51 +339,51 @@ fn what_is_missing_is_unavailable_unless_a_copy_is_there() {
 
 #[test]
 fn what_lies_on_a_disk_that_is_not_mounted_is_offline_unless_a_copy_is_there() {
-    let dir = tempfile::tempdir().unwrap();
-    let index = dir.path().join("index.db");
-    let disk = dir.path().join("disk");
-    let inside = disk.join("ct");
-    let availability = |level| -> Vec<String> {
-        find(&index, &request(level, &[InstanceAvailability])).into_iter().map(|values| values[0].clone()).collect()
-    };
-    let file_of = |name: &str, uid: &str| file(name, record("1.1", "1.1.1", uid, &[(InstanceNumber, &uid[6..])]));
-    scan_at(&index, 1, inside.to_str().unwrap(), vec![file_of("a", "1.1.1.1"), file_of("b", "1.1.1.2")]);
-    scan_at(&index, 1, "/elsewhere", vec![file_of("b", "1.1.1.2")]);
-    assert_eq!(availability(Study), ["ONLINE"]);
-    let writer = writer_at(&index, 2);
-    writer.handle().mount_point(disk.clone(), dcmdex::db::Mounted::Yes).unwrap();
-    // A mount point that is mounted makes nothing offline.
-    writer.handle().mount_point("/proc".into(), dcmdex::db::Mounted::Yes).unwrap();
-    writer.handle().flush().unwrap();
-    writer.close().unwrap();
-    assert_eq!(availability(Image), ["OFFLINE", "ONLINE"]);
-    for level in [Series, Study, Patient] {
-        assert_eq!(availability(level), ["OFFLINE"], "{level}");
-    }
-    // What is gone counts for less than what can be brought back.
-    let writer = writer_at(&index, 3);
-    let mut gone = scanned(inside.to_str().unwrap(), Vec::new());
-    gone.missing.push("a".into());
-    writer.handle().scanned(gone).unwrap();
-    writer.close().unwrap();
-    assert_eq!(availability(Study), ["UNAVAILABLE"]);
+    for_both_engines(|index, dir| {
+        let disk = dir.join("disk");
+        let inside = disk.join("ct");
+        let availability = |level| -> Vec<String> {
+            find(index, &request(level, &[InstanceAvailability])).into_iter().map(|values| values[0].clone()).collect()
+        };
+        let file_of = |name: &str, uid: &str| file(name, record("1.1", "1.1.1", uid, &[(InstanceNumber, &uid[6..])]));
+        scan_at(index, 1, inside.to_str().unwrap(), vec![file_of("a", "1.1.1.1"), file_of("b", "1.1.1.2")]);
+        scan_at(index, 1, "/elsewhere", vec![file_of("b", "1.1.1.2")]);
+        assert_eq!(availability(Study), ["ONLINE"]);
+        let writer = writer_at(index, 2);
+        writer.handle().mount_point(disk.clone(), dcmdex::db::Mounted::Yes).unwrap();
+        // A mount point that is mounted makes nothing offline.
+        writer.handle().mount_point("/proc".into(), dcmdex::db::Mounted::Yes).unwrap();
+        writer.handle().flush().unwrap();
+        writer.close().unwrap();
+        assert_eq!(availability(Image), ["OFFLINE", "ONLINE"]);
+        for level in [Series, Study, Patient] {
+            assert_eq!(availability(level), ["OFFLINE"], "{level}");
+        }
+        // What is gone counts for less than what can be brought back.
+        let writer = writer_at(index, 3);
+        let mut gone = scanned(inside.to_str().unwrap(), Vec::new());
+        gone.missing.push("a".into());
+        writer.handle().scanned(gone).unwrap();
+        writer.close().unwrap();
+        assert_eq!(availability(Study), ["UNAVAILABLE"]);
+    });
 }
 
 #[test]
 fn what_lies_below_a_scanned_directory_that_is_gone_is_offline() {
-    let dir = tempfile::tempdir().unwrap();
-    let index = dir.path().join("index.db");
-    let archive = dir.path().join("archive");
-    let availability = || find(&index, &request(Study, &[InstanceAvailability]));
-    std::fs::create_dir(&archive).unwrap();
-    let inside = archive.join("ct");
-    scan_at(&index, 1, inside.to_str().unwrap(), vec![file("a", record("1.1", "1.1.1", "1.1.1.1", &[]))]);
-    let writer = writer_at(&index, 2);
-    writer.handle().begin_scan(serde_json::json!([archive.to_str()]).to_string()).unwrap();
-    writer.close().unwrap();
-    assert_eq!(availability(), [["ONLINE"]], "nobody looks for single files and directories");
-    std::fs::remove_dir(&archive).unwrap();
-    assert_eq!(availability(), [["OFFLINE"]]);
-    std::fs::create_dir(&archive).unwrap();
-    assert_eq!(availability(), [["ONLINE"]]);
+    for_both_engines(|index, dir| {
+        let archive = dir.join("archive");
+        let availability = || find(index, &request(Study, &[InstanceAvailability]));
+        std::fs::create_dir(&archive).unwrap();
+        let inside = archive.join("ct");
+        scan_at(index, 1, inside.to_str().unwrap(), vec![file("a", record("1.1", "1.1.1", "1.1.1.1", &[]))]);
+        let writer = writer_at(index, 2);
+        writer.handle().begin_scan(serde_json::json!([archive.to_str()]).to_string()).unwrap();
+        writer.close().unwrap();
+        assert_eq!(availability(), [["ONLINE"]], "nobody looks for single files and directories");
+        std::fs::remove_dir(&archive).unwrap();
+        assert_eq!(availability(), [["OFFLINE"]]);
+        std::fs::create_dir(&archive).unwrap();
+        assert_eq!(availability(), [["ONLINE"]]);
+    });
 }

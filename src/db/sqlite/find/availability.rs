@@ -11,8 +11,9 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, ToSql};
 
 use super::super::mounts::Mounts;
-use super::super::sql_values::{PathValue, range_below};
+use super::super::sql_values::PathValue;
 use super::parameters::Parameters;
+use crate::db::paths::range_below;
 use crate::model::level::QueryRetrieveLevel::{self, Image, Patient, Series, Study};
 
 /// Why some objects may not be available.

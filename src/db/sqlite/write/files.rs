@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::super::sql_values::{PathValue, path_from_sql, place_from_number, place_number, range_below, to_u64};
+use super::super::sql_values::{PathValue, path_from_sql, place_from_number, place_number, to_u64};
 use super::caches::DirectoryCache;
 use super::changes::Changes;
 use super::rows::{File, InstanceRow, Result, fault_text, to_i64};
+use crate::db::paths::range_below;
 use crate::db::{KnownLocation, Mounted, NotIndexed, Tally};
 use crate::model::attribute::AttributeId;
 use crate::model::clock::Clock;

@@ -1,0 +1,134 @@
+//! Which instances this node can read. Others may lie on roots that it does not have, or on disks
+//! that are not mounted.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use super::connection::ServerConnection;
+use super::error::ServerFailure;
+use super::keys::{RowKey, path_from};
+use super::load::flags;
+use super::roots::NamedRoots;
+use super::shelves::Shelf;
+use crate::db::contents::StoredFile;
+use crate::db::mounts::MountLook;
+use crate::db::view::ObjectAccess;
+use crate::model::attribute::AttributeId;
+use crate::model::location::Place;
+
+/// The places on this node where scans have seen a file system mounted.
+pub(super) fn mount_points(
+    connection: &mut ServerConnection,
+    roots: &NamedRoots,
+) -> Result<Vec<PathBuf>, ServerFailure> {
+    let rows = connection.query("SELECT path FROM mount_point ORDER BY path", &[])?;
+    let kept = rows.iter().map(|row| Ok(path_from(row.try_get(0)?)));
+    kept.filter_map(|kept| kept.map(|kept| roots.local_mount_point(&kept)).transpose()).collect()
+}
+
+/// Where this node has files.
+#[derive(Clone, Copy)]
+pub(super) struct NodePlaces<'n> {
+    pub(super) roots: &'n NamedRoots,
+    pub(super) mounts: &'n MountLook,
+}
+
+impl NodePlaces<'_> {
+    /// How files of a directory can be had, by the path that the index keeps.
+    fn access(self, kept: &Path) -> ObjectAccess {
+        if !self.roots.is_there(kept) {
+            ObjectAccess::Unavailable
+        } else if self.mounts.has_away(&self.roots.local(kept)) {
+            ObjectAccess::Offline
+        } else {
+            ObjectAccess::Online
+        }
+    }
+
+    /// Whether some copy may lie where this node cannot read it.
+    fn may_lack_some(self) -> bool {
+        !self.roots.is_empty() || !self.mounts.found().0.is_empty()
+    }
+}
+
+/// What this node cannot read of some shelves.
+#[derive(Default)]
+pub(super) struct AwayInstances {
+    /// How the files of a directory can be had, by its shelves. Those that can be read are not
+    /// here.
+    directories: HashMap<i64, ObjectAccess>,
+    /// How instances can be had that have copies, if their first file cannot be read.
+    instances: HashMap<RowKey, ObjectAccess>,
+    /// That of the least available instance of a shelf, of those that have copies.
+    with_copies: HashMap<i64, (i64, ObjectAccess)>,
+}
+
+impl AwayInstances {
+    /// Finds the directories that cannot be read.
+    pub(super) fn of(places: NodePlaces<'_>, shelves: &[Shelf]) -> Self {
+        let kept = shelves.iter().filter(|shelf| shelf.place != Place::MetadataOnly);
+        let found = kept.map(|shelf| (shelf.id, places.access(&shelf.path)));
+        let directories = found.filter(|(_, access)| *access != ObjectAccess::Online).collect();
+        Self { directories, ..Self::default() }
+    }
+
+    /// Looks for copies that can be read instead.
+    pub(super) fn find_copies(
+        &mut self,
+        connection: &mut ServerConnection,
+        places: NodePlaces<'_>,
+        shelves: &[Shelf],
+    ) -> Result<(), ServerFailure> {
+        let away: Vec<i64> = self.directories.keys().copied().collect();
+        let all: Vec<i64> = shelves.iter().map(|shelf| shelf.id).collect();
+        if away.is_empty() && !places.may_lack_some() {
+            return Ok(());
+        }
+        // If the first file of an instance is gone, its copies count wherever it was.
+        let sql = "SELECT i.shelf, i.uid_key, i.flags, d.path FROM (\
+                   SELECT shelf, uid_key, flags FROM instance WHERE shelf = ANY($1) AND flags & 1 = 0 \
+                   UNION SELECT shelf, uid_key, flags FROM instance WHERE shelf = ANY($2) AND flags & 3 = 2 \
+                   AND (SELECT EXISTS (SELECT FROM file_mark WHERE mark = 'missing'))) i \
+                   JOIN copy c ON c.uid_key = i.uid_key AND NOT c.differs \
+                   JOIN directory d ON d.id = c.directory AND d.place <> 2 \
+                   WHERE NOT EXISTS (SELECT FROM file_mark m WHERE m.mark = 'missing' AND m.directory_key = d.path_key \
+                   AND m.is_archive = (d.place = 3) AND m.file_name = c.file_name)";
+        let mut found: HashMap<(i64, RowKey), ObjectAccess> = HashMap::new();
+        for row in connection.query(sql, &[&away, &all])? {
+            let (shelf, row_flags): (i64, i16) = (row.try_get(0)?, row.try_get(2)?);
+            let first = self.directories.get(&shelf).filter(|_| row_flags & flags::FIRST_IS_MISSING == 0);
+            let copy = places.access(&path_from(row.try_get(3)?));
+            let best = first.map_or(copy, |first| copy.min(*first));
+            let known = found.entry((shelf, row.try_get(1)?)).or_insert(best);
+            *known = best.min(*known);
+        }
+        for ((shelf, uid), access) in found {
+            let (count, least) = self.with_copies.entry(shelf).or_insert((0, ObjectAccess::Online));
+            (*count, *least) = (*count + 1, access.max(*least));
+            self.instances.insert(uid, access);
+        }
+        Ok(())
+    }
+
+    /// How the least available instance of a shelf can be had.
+    pub(super) fn of_shelf(&self, shelf: &Shelf) -> ObjectAccess {
+        let of_row = ObjectAccess::of(shelf.offline == 0);
+        let (count, least) = self.with_copies.get(&shelf.id).copied().unwrap_or((0, ObjectAccess::Online));
+        let directory = self.directories.get(&shelf.id).filter(|_| count < shelf.instances);
+        directory.copied().unwrap_or(ObjectAccess::Online).max(least).max(of_row)
+    }
+
+    /// How an instance of a shelf can be had, by the flags of its row.
+    pub(super) fn of_instance(&self, shelf: &Shelf, row_flags: i16, file: &StoredFile) -> ObjectAccess {
+        if row_flags & flags::OFFLINE != 0 {
+            return ObjectAccess::Unavailable;
+        }
+        let with_copies = self.instances.get(&RowKey::of_uid(file.record.value(AttributeId::SOPInstanceUID)));
+        with_copies.or(self.directories.get(&shelf.id)).copied().unwrap_or(ObjectAccess::Online)
+    }
+
+    /// Whether the files of this shelf can be read here.
+    pub(super) fn has_files_here(&self, shelf: &Shelf) -> bool {
+        !self.directories.contains_key(&shelf.id)
+    }
+}
