@@ -67,6 +67,7 @@ impl<'a> Check<'a> {
             cache_bytes: self.integer(settings::DATABASE_CACHE_MIB) << 20,
             start_check: self.boolean(settings::DATABASE_START_CHECK),
             scan: self.scan((&index, &storage), &declared),
+            scan_lease: self.seconds(settings::SCAN_LEASE_SECONDS),
             watches: Vec::new(),
             worklist: self.worklist(),
             peers: peers::peers(self.layers, self.problems),

@@ -532,6 +532,13 @@ keys! {
         high: "a scan waits long for a dead server",
         flag: "scan" "--read-timeout" "SECONDS" "Give up a file or directory that does not answer for this time. It counts as failed, and the scan goes on [default: 30]",
     }
+    SCAN_LEASE_SECONDS: Integer(1, DAY_SECONDS) = "scan.lease_seconds" = "30" {
+        "Time for which a worker of a shared scan (`scan --shared`) has a part of it. It renews that \
+         three times as often. When it ends without an answer, others take the part.",
+        unit: "seconds",
+        low: "a worker that waits for its storage or for the server does its part in vain",
+        high: "the part of a worker that was killed waits long",
+    }
     SCAN_PRUNE: Boolean = "scan.prune" = "false" {
         "Drop files from the index if they are gone and a scan has read their directory \
          completely.",

@@ -125,6 +125,8 @@ pub struct Config {
     pub start_check: bool,
     /// How a scan works.
     pub scan: scanner::Options,
+    /// Time for which a worker has a part of a shared scan.
+    pub scan_lease: Duration,
     /// Watched directories.
     pub watches: Vec<WatchSettings>,
     /// Settings of the worklist.
@@ -150,8 +152,8 @@ impl Config {
     }
 
     /// Returns the entries of `[[peer]]`, `[[attribute]]`, `[[watch]]`, `[[events]]` and `[[root]]`
-    /// as written in the file. Each has the name of its table and its line. Its fields are in the order of the
-    /// shipped example.
+    /// as written in the file. Each has the name of its table and its line. Its fields are in the
+    /// order of the shipped example.
     pub fn entries(&self) -> impl Iterator<Item = (&'static str, &Origin, impl Iterator<Item = (&str, &Setting)>)> {
         let peers = self.layers.peer_table().unwrap_or_default();
         let (attributes, watches) = (self.layers.attributes(), self.layers.watches());

@@ -284,6 +284,15 @@ pub enum Error {
     /// writer goes on.
     #[error("a defect of this program ended the transaction")]
     WriterPanicked,
+    /// Something needs an index in a database.
+    #[error("{what} wants an index in PostgreSQL, and this one is in files")]
+    WantsServer {
+        /// What needs it.
+        what: &'static str,
+    },
+    /// Another process has the unit of a shared scan. Nothing of it was changed.
+    #[error("another worker has this part of the scan")]
+    LeaseLost,
     /// The queue of the writer is full.
     #[error("the queue of the index is full")]
     Busy,

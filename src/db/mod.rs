@@ -56,6 +56,7 @@ mod engine;
 mod error;
 mod events;
 pub mod federated;
+mod leases;
 pub mod memory;
 mod mounts;
 mod name_words;
@@ -93,6 +94,7 @@ pub use events::{
     ChangedStudy, DeliveryChanges, DeliveryCounts, EventKind, EventKindError, EventLimits, EventRecording, IndexEvent,
     StudyIdentifiers, WaitingEvent,
 };
+pub use leases::NextUnit;
 pub use plan::{can_answer, can_answer_declared};
 pub use removals::{RemovalChanges, RemovalSearch};
 pub use report::{LISTED_AND_MISSING, StudyProblem, StudyReport, listed_and_missing};

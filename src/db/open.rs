@@ -11,6 +11,7 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::engine::IndexReader;
 use super::federated::{Federation, RoutedFile, Router, RouterThread};
@@ -22,7 +23,7 @@ use super::worklist::{
 };
 use super::{
     Arrivals, ChangedStudy, Correction, CorrectionChange, CorrectionEffect, DeliveryChanges, DeliveryCounts, Error,
-    EventLimits, IndexEvent, Mounted, OnStored, Received, Relocation, Removal, RemovalChanges, RemovalSearch,
+    EventLimits, IndexEvent, Mounted, NextUnit, OnStored, Received, Relocation, Removal, RemovalChanges, RemovalSearch,
     RemovedCounts, RemovedFile, ScannedDirectory, StudyIdentifiers, Tally, WaitingEvent,
 };
 use crate::model::clock::Clock;
@@ -427,12 +428,53 @@ impl WriterHandle {
         }
     }
 
+    /// The way into a database.
+    pub(in crate::db) fn server(&self, what: &'static str) -> Result<&PostgresWriterHandle, Error> {
+        match &self.0 {
+            OpenedIndex::Server { handle, .. } => Ok(handle),
+            OpenedIndex::File(_) | OpenedIndex::Folder { .. } => Err(Error::WantsServer { what }),
+        }
+    }
+
     fn arrivals(&self) -> &dyn Arrivals {
         match &self.0 {
             OpenedIndex::File(main) => main,
             OpenedIndex::Folder { router, .. } => router,
             OpenedIndex::Server { handle, .. } => handle,
         }
+    }
+
+    /// Joins the shared scan of these paths, or begins one with these units. Returns its number.
+    ///
+    /// # Errors
+    /// [`Error::WantsServer`] if the index is in files, and that of the writer.
+    pub fn join_shared_scan(&self, roots: Vec<PathBuf>, units: Vec<PathBuf>) -> Result<i64, Error> {
+        self.server("a shared scan")?.join_shared_scan(roots, units)
+    }
+
+    /// Takes the next unit of a shared scan for a time, which each transaction of this writer
+    /// begins anew.
+    ///
+    /// # Errors
+    /// As [`Self::join_shared_scan`].
+    pub fn take_unit(&self, scan: i64, lease: Duration) -> Result<NextUnit, Error> {
+        self.server("a shared scan")?.take_unit(scan, lease)
+    }
+
+    /// Begins the time of the current unit anew.
+    ///
+    /// # Errors
+    /// [`Error::LeaseLost`] if somebody else has it, and that of the writer.
+    pub fn renew_unit(&self) -> Result<(), Error> {
+        self.server("a shared scan")?.renew_unit()
+    }
+
+    /// Notes that the current unit is done, or gives it back.
+    ///
+    /// # Errors
+    /// As [`Self::renew_unit`].
+    pub fn leave_unit(&self, is_done: bool) -> Result<(), Error> {
+        self.server("a shared scan")?.leave_unit(is_done)
     }
 
     /// Whether an arrival journal can go with this index. Of several files each takes its arrivals

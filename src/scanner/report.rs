@@ -85,6 +85,10 @@ impl Reasons {
         }
     }
 
+    fn add(&mut self, others: &Self) {
+        others.iter().for_each(|(reason, count)| self.count_many(reason, count));
+    }
+
     fn take_back(&mut self, reason: &str) {
         if let Some(count) = self.0.get_mut(reason) {
             *count = count.saturating_sub(1);
@@ -176,6 +180,42 @@ impl Summary {
         let withheld = tally.withheld + tally.withheld_updated;
         self.skipped += withheld;
         self.skipped_by_reason.count_many(REMOVED, withheld);
+    }
+
+    /// Adds the counts of a scan of other directories.
+    pub fn add_unit(&mut self, unit: &Self) {
+        let Self { skipped_by_reason, failed_by_reason, faults_by_reason, .. } = unit;
+        self.found += unit.found;
+        self.indexed += unit.indexed;
+        self.updated += unit.updated;
+        self.unchanged += unit.unchanged;
+        self.reread += unit.reread;
+        self.removed += unit.removed;
+        self.skipped += unit.skipped;
+        self.failed += unit.failed;
+        self.missing += unit.missing;
+        self.not_pruned += unit.not_pruned;
+        self.moved += unit.moved;
+        self.copies += unit.copies;
+        self.conflicts += unit.conflicts;
+        self.faulty += unit.faulty;
+        self.directories += unit.directories;
+        self.unlisted += unit.unlisted;
+        self.archives += unit.archives;
+        self.bytes += unit.bytes;
+        self.elapsed += unit.elapsed;
+        self.skipped_by_reason.add(skipped_by_reason);
+        self.failed_by_reason.add(failed_by_reason);
+        self.faults_by_reason.add(faults_by_reason);
+    }
+
+    /// These counts without what was known before, and without what is counted again by each scan.
+    #[must_use]
+    pub fn without_known(&self) -> Self {
+        let Self { indexed, updated, removed, missing, not_pruned, moved, copies, conflicts, bytes, .. } = *self;
+        let (found, elapsed) = (indexed + updated, self.elapsed);
+        let counts = Self { found, indexed, updated, removed, missing, not_pruned, moved, copies, ..Self::default() };
+        Self { conflicts, bytes, elapsed, ..counts }
     }
 
     /// Subtracts a file that will be counted differently.

@@ -107,8 +107,8 @@ pub(super) fn empty(config: &Config, days: u32, yes: bool, context: &mut Context
     Ok(Exit::Done)
 }
 
-/// Notes that the trash of a removal below this storage directory is empty. Returns how many objects
-/// of it are in the trash of others.
+/// Notes that the trash of a removal below this storage directory is empty. Returns how many
+/// objects of it are in the trash of others.
 fn forget_emptied(
     config: &Config,
     (removal, now_ms): (i64, i64),

@@ -1,8 +1,10 @@
 //! `dcmdex scan` indexes the files of an archive.
 
 mod follow;
+mod pass;
 mod progress;
 mod report;
+mod shared;
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -21,8 +23,9 @@ use crate::db;
 use crate::db::open::{Reader, Writer};
 use crate::db::{Admin, Arrivals, ScanLedger};
 use crate::model::location::Place;
-use crate::scanner::{self, Roots, ScanEvent, ScanTarget, Stop, Summary};
+use crate::scanner::{self, Roots, ScanTarget, Stop, Summary};
 use crate::watch::Interval;
+use pass::scan;
 use progress::Progress;
 use report::{FilesTold, Lacking, Report, ReportFormat};
 
@@ -40,7 +43,8 @@ Examples:
   dcmdex scan --index archive.db --dry-run /mnt/disk1       what it would do
   dcmdex scan --index archive.db --throttle 20MB/s /mnt     beside other users of the disk
   dcmdex scan --index archive.db --prune /mnt/disk1         and forget files that are gone
-  dcmdex scan --index archive.db --follow /mnt/disk1        and look again every minute";
+  dcmdex scan --index archive.db --follow /mnt/disk1        and look again every minute
+  dcmdex scan --index postgresql://db1/archive --shared /mnt/disk1      on several machines at once";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -60,6 +64,9 @@ pub(super) struct ScanArgs {
     /// With --follow: time between two looks, as in 30s, 15m, 2h or 1d
     #[arg(long, value_name = "TIME", default_value = "1m", requires = "follow")]
     every: Interval,
+    /// Scan together with all processes that name the same paths. The index is a database
+    #[arg(long, conflicts_with_all = ["dry_run", "follow"])]
+    shared: bool,
     #[command(flatten)]
     settings: SettingArgs<ScanCommand>,
     /// Directories to scan with everything below them, or files
@@ -95,7 +102,9 @@ pub(super) fn run(arguments: &ScanArgs, context: &mut Context) -> anyhow::Result
         let absolute = arguments.paths.iter().map(std::path::absolute).collect::<io::Result<Vec<_>>>()?;
         return follow::follow((absolute, arguments.every), options, &config, &stop, &mut report);
     }
-    let summary = if arguments.dry_run {
+    let summary = if arguments.shared {
+        shared::scan_with_others(&roots, &options, &config, &stop, &mut report)?
+    } else if arguments.dry_run {
         let mut known = match Reader::open(&config.index) {
             Ok(known) => Some(known),
             Err(db::Error::Missing { .. }) => None,
@@ -208,26 +217,6 @@ fn lacking(known: &mut Reader, roots: &Roots, config: &Config) -> anyhow::Result
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     let seconds = rate.map(|rate| lacking.instances as f64 / rate);
     Ok(Lacking { seconds, ..lacking })
-}
-
-fn scan(
-    roots: &Roots,
-    options: &scanner::Options,
-    target: ScanTarget<'_>,
-    stop: &Stop,
-    report: &mut Report<'_>,
-    progress: &mut Progress,
-) -> anyhow::Result<Summary> {
-    let summary = scanner::scan(roots, options, target, stop, &mut |event| match event {
-        ScanEvent::Progress(summary) => {
-            report.progress(summary, progress.expected());
-            progress.around(|| report.flush());
-            progress.update(summary);
-        }
-        event => report.event(&event),
-    });
-    progress.finish();
-    Ok(summary?)
 }
 
 /// The first signal requests a stop. The second one ends the process at once. The index is

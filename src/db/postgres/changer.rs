@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::address::PostgresAddress;
 use super::connection::{ServerConnection, ServerSession};
 use super::error::ServerFailure;
+use super::held_unit::HeldUnit;
 use super::keys::{DirectoryIds, RowKey, place_number, to_column};
 use super::load::{self, PartNeeds};
 use super::promises;
@@ -38,6 +39,10 @@ pub(super) struct IndexChanger {
     /// The arrivals that may go on.
     arrivals: OpenArrivals,
     slot: i32,
+    /// Name of this writer among all others.
+    name: String,
+    /// The unit of a shared scan that its transactions are for.
+    held: Option<HeldUnit>,
     /// Whether a commit was sent whose answer was lost.
     pub(super) is_in_doubt: bool,
 }
@@ -77,6 +82,7 @@ impl IndexChanger {
         connection: ServerConnection,
     ) -> Self {
         let seed = [std::process::id().to_le_bytes().to_vec(), format!("{:p}", &raw const connection).into_bytes()];
+        let started = format!("{:?}", std::time::Instant::now()).into_bytes();
         let slot = xxhash_rust::xxh3::xxh3_64(&seed.concat()) % SLOTS;
         Self {
             address: address.clone(),
@@ -86,6 +92,8 @@ impl IndexChanger {
             directories: DirectoryIds::new(),
             arrivals: OpenArrivals::default(),
             slot: slot as i32,
+            name: format!("{:032x}", xxhash_rust::xxh3::xxh3_128(&[seed.concat(), started].concat())),
+            held: None,
             is_in_doubt: false,
         }
     }
@@ -104,6 +112,19 @@ impl IndexChanger {
     /// Where this node has the roots of the index.
     pub(super) fn roots(&self) -> &Arc<NamedRoots> {
         self.address.roots()
+    }
+
+    /// Has transactions from now on be for this unit, or for none.
+    pub(super) fn hold(&mut self, held: Option<HeldUnit>) {
+        self.held = held;
+    }
+
+    pub(super) fn held(&self) -> Option<&HeldUnit> {
+        self.held.as_ref()
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     pub(super) fn server(&self) -> &str {
@@ -144,14 +165,15 @@ impl IndexChanger {
         &mut self,
         work: &mut impl FnMut(&mut ServerConnection, &mut DirectoryIds) -> Result<T, ServerFailure>,
     ) -> Result<T, ServerFailure> {
-        let slot = self.slot;
+        let (slot, held) = (self.slot, self.held.clone());
         let mut directories = std::mem::take(&mut self.directories);
         if directories.len() > MOST_DIRECTORIES {
             directories.clear();
         }
         let connection = self.connection()?;
         connection.run("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")?;
-        let done = work(connection, &mut directories).and_then(|done| {
+        let is_held = held.map_or(Ok(()), |held| held.renew(connection));
+        let done = is_held.and_then(|()| work(connection, &mut directories)).and_then(|done| {
             connection.execute(
                 "INSERT INTO writer_slot VALUES ($1, 1) ON CONFLICT (slot) DO UPDATE SET changes = writer_slot.changes + 1",
                 &[&slot],

@@ -36,3 +36,17 @@ CREATE TABLE IF NOT EXISTS removed_file (
 CREATE INDEX IF NOT EXISTS removed_file_by_instance ON removed_file (uid_key);
 CREATE INDEX IF NOT EXISTS removed_file_by_removal ON removed_file (removal, uid_key);
 CREATE INDEX IF NOT EXISTS removed_file_for_trash ON removed_file (directory, name_key) WHERE state = 1;
+
+-- Units of a shared scan (docs/adr/0049). A worker has a unit until its lease expires.
+CREATE TABLE IF NOT EXISTS scan_unit (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    scan bigint NOT NULL,
+    -- Empty: all of the scan, after all other units.
+    path bytea NOT NULL,
+    owner text,
+    -- How often it was taken. A worker that comes back late has an earlier number.
+    attempt integer NOT NULL DEFAULT 0,
+    expires timestamptz NOT NULL DEFAULT '-infinity',
+    is_done boolean NOT NULL DEFAULT false
+);
+CREATE INDEX IF NOT EXISTS scan_unit_open ON scan_unit (scan, id) WHERE NOT is_done;

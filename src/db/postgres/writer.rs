@@ -123,7 +123,12 @@ fn weight_of(directory: &ScannedDirectory) -> usize {
 }
 
 impl PostgresWriterHandle {
-    fn ask<T: Send + 'static>(
+    /// Where this node has the roots of the index.
+    pub(super) fn roots(&self) -> &Arc<NamedRoots> {
+        &self.roots
+    }
+
+    pub(super) fn ask<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut ServerState) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
@@ -237,8 +242,8 @@ fn localized(roots: &NamedRoots, mut stored: Stored) -> Stored {
 }
 
 /// What the thread of the writer works with.
-struct ServerState {
-    changer: IndexChanger,
+pub(super) struct ServerState {
+    pub(super) changer: IndexChanger,
     options: WriterOptions,
     /// The scan that this process began last.
     scan: Option<i64>,
@@ -322,7 +327,7 @@ impl ServerState {
     }
 
     /// Makes a change. While the server is gone, it is tried again for a time.
-    fn work<T>(
+    pub(super) fn work<T>(
         &mut self,
         mut work: impl FnMut(&mut IndexChanger, i64) -> Result<T, ServerFailure>,
     ) -> Result<T, Error> {
@@ -339,7 +344,7 @@ impl ServerState {
         })
     }
 
-    fn begin_scan(
+    pub(super) fn begin_scan(
         &mut self,
         begin: impl FnMut(&mut IndexChanger, i64) -> Result<i64, ServerFailure>,
     ) -> Result<i64, Error> {

@@ -1,8 +1,9 @@
 //! A PostgreSQL database is the index of each command.
 
 use std::fs;
+use std::process::{Child, Stdio};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::faults::{OUT_OF_RESOURCES, STUDY_ROOT_FIND, SUCCESS, associated, store, studies, uid};
 use super::serve::Node;
@@ -256,4 +257,75 @@ fn objects_that_another_node_received_go_to_the_trash_of_that_node() {
     assert_eq!(waiting(), [Some(0), Some(1)]);
     remove("one", &["--undo", "1", "--yes"]).expect(0);
     assert_eq!((count(&place, &index, "IMAGE"), object.exists()), (1, true));
+}
+
+/// Starts a worker of a shared scan whose leases hold for a second.
+fn worker(place: &Place, index: &str, more: &[&str]) -> Child {
+    let mut command = place.command();
+    command.env("DCMDEX_SCAN__LEASE_SECONDS", "1").args(["scan", "--shared", "--json", "--index", index, "tree"]);
+    command.args(more).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+/// What a worker says that it has indexed.
+fn indexed_by(worker: Child) -> u64 {
+    let output = worker.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let told = String::from_utf8(output.stdout).unwrap();
+    let lines = told.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    lines.filter_map(|line| line["indexed"].as_u64()).next_back().unwrap()
+}
+
+/// How often units of shared scans were taken.
+fn taken(index: &str) -> u32 {
+    let sql = "SELECT coalesce(sum(attempt), 0) FROM scan_unit";
+    postgres::server().sql(&postgres::database_of(index.as_ref()), sql).parse().unwrap()
+}
+
+#[test]
+fn workers_of_a_shared_scan_may_be_killed_and_stopped() {
+    let (place, index) = (Place::new(), postgres::server().database().to_str().unwrap().to_owned());
+    for number in 0..400_u32 {
+        let directory = format!("tree/{}/{}", number / 100, number / 20);
+        objects::write(&place.path(format!("{directory}/{number}.dcm")), number / 60, number / 30, number);
+    }
+    objects::write(&place.path("tree/beside.dcm"), 50, 50, 1000);
+    fs::write(place.path("tree/1/Thumbs.db"), "no object").unwrap();
+    // Two slow workers: one is stopped with its unit, and the other one is killed with its own.
+    place.run(["scan", "--index", &index, "tree/beside.dcm"]).expect(0);
+    let stopped = worker(&place, &index, &["--throttle", "20/s"]);
+    while taken(&index) == 0 {}
+    kill_process(Pid::from_child(&stopped), Signal::STOP).unwrap();
+    let before = taken(&index);
+    let mut killed = worker(&place, &index, &["--throttle", "20/s"]);
+    while taken(&index) == before {}
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    let by_last = indexed_by(worker(&place, &index, &[]));
+    kill_process(Pid::from_child(&stopped), Signal::CONT).unwrap();
+    let by_stopped = indexed_by(stopped);
+    assert!(by_last + by_stopped <= 400, "nothing is counted twice: {by_last} and {by_stopped}");
+    let database = postgres::database_of(index.as_ref());
+    let units = postgres::server()
+        .sql(&database, "SELECT count(*) FILTER (WHERE is_done) = count(*), max(attempt) FROM scan_unit");
+    assert!(units.starts_with("t|") && !units.ends_with("|1"), "some were taken twice: {units}");
+    // The same as one worker would have done.
+    place.run(["scan", "--index", "alone.db", "tree"]).expect(0);
+    let keys = [("patient", "PatientID"), ("study", "StudyInstanceUID"), ("image", "SOPInstanceUID")];
+    for (level, key) in keys {
+        let found = |index: &str| {
+            let command = ["find", "--index", index, "--level", level, "--format", "csv", key, "InstanceAvailability"];
+            let mut lines: Vec<String> = place.run(command).expect(0).stdout.lines().map(str::to_owned).collect();
+            lines.sort();
+            lines
+        };
+        assert_eq!(found(&index), found("alone.db"), "{level}");
+    }
+    let status = |index: &str| {
+        let status = &place.run(["status", "--index", index, "--json"]).expect(0).json()[0];
+        ["instances", "copies", "missing", "failed", "skipped"].map(|key| status[key].clone())
+    };
+    assert_eq!(status(&index), status("alone.db"));
+    place.run(["check", "--index", &index, "--files"]).expect(0);
+    let refused = place.run(["scan", "--shared", "--index", "alone.db", "tree"]).expect(2).stderr;
+    assert!(refused.contains("a shared scan wants an index in PostgreSQL"), "{refused}");
 }
