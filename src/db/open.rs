@@ -444,6 +444,18 @@ impl WriterHandle {
         }
     }
 
+    /// Tells the other nodes of a database of this one, until the writer ends. Returns in words what
+    /// it has in common with nodes that run, and should not have. Other indexes have one node.
+    ///
+    /// # Errors
+    /// That of the writer.
+    pub fn announce(&self, ae_title: &str, host: &str, storage: Option<&Path>) -> Result<Vec<String>, Error> {
+        match &self.0 {
+            OpenedIndex::Server { handle, .. } => handle.announce(ae_title.to_owned(), host.to_owned(), storage),
+            OpenedIndex::File(_) | OpenedIndex::Folder { .. } => Ok(Vec::new()),
+        }
+    }
+
     /// Joins the shared scan of these paths, or begins one with these units. Returns its number.
     ///
     /// # Errors

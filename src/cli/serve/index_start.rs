@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::bail;
 
-use super::warnings::{warn_of_lacking, warn_of_new_index, warn_of_strays};
+use super::warnings::{warn_of_lacking, warn_of_new_index, warn_of_other_nodes, warn_of_strays};
 use crate::cli::context::make_directory_of;
 use crate::cli::{arrival_journal, directory_checks, storage_match, suspend};
 use crate::config::Config;
@@ -37,6 +37,7 @@ pub(super) fn open_index(config: &Config, objects: Option<&Arc<Objects>>) -> any
     suspend::commit_before_stopping(&options.suspension)?;
     let writer = Writer::open(&config.index, options)?;
     check_index(config)?;
+    warn_of_other_nodes(config, objects, &writer.handle())?;
     warn_of_lacking(config)?;
     if let Some(objects) = objects {
         storage_match::refuse_misfits(&config.index, objects, &writer.handle())?;

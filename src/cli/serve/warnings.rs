@@ -9,7 +9,7 @@ use crate::access::peers::{Grant, Security};
 use crate::cli::unindexed;
 use crate::config::Config;
 use crate::db::ScanLedger as _;
-use crate::db::open::{Reader, may_exist};
+use crate::db::open::{Reader, WriterHandle, may_exist};
 use crate::model::location::Place;
 use crate::scp::Plain;
 use crate::store::Objects;
@@ -25,6 +25,22 @@ pub(super) fn warn_of_new_index(config: &Config) {
              mounted: end the node, mount it, and start again"
         );
     }
+}
+
+/// Warns of what this node has in common with another one that uses the same database. Also warns of
+/// a clock that differs from that of the server.
+pub(super) fn warn_of_other_nodes(
+    config: &Config,
+    objects: Option<&Arc<Objects>>,
+    writer: &WriterHandle,
+) -> anyhow::Result<()> {
+    let system = rustix::system::uname();
+    let host = system.nodename().to_string_lossy();
+    let storage = objects.map(|objects| objects.root());
+    for common in writer.announce(&config.node.ae_title.to_string(), &host, storage)? {
+        tracing::warn!("{common}");
+    }
+    Ok(())
 }
 
 /// Warns the operator about a node that is more open than it may seem.

@@ -201,6 +201,11 @@ impl IndexChanger {
         }
     }
 
+    /// Runs a statement about something else than the content of the index, whose version stays.
+    pub(super) fn without_change(&mut self, sql: &str, id: &str) -> Result<(), ServerFailure> {
+        self.connection()?.execute(sql, &[&id]).map(drop)
+    }
+
     /// Loads a part of the index, changes it, and writes back what differs.
     pub(super) fn change<T>(
         &mut self,

@@ -36,6 +36,7 @@ mod ledger;
 mod load;
 mod maintenance;
 mod marks;
+mod nodes;
 mod pieces;
 mod promises;
 mod question;

@@ -50,3 +50,14 @@ CREATE TABLE IF NOT EXISTS scan_unit (
     is_done boolean NOT NULL DEFAULT false
 );
 CREATE INDEX IF NOT EXISTS scan_unit_open ON scan_unit (scan, id) WHERE NOT is_done;
+
+-- Nodes that run, so that two of one AE title or storage directory hear of each other.
+CREATE TABLE IF NOT EXISTS node (
+    -- Host and storage directory, which one node at a time can have.
+    id text PRIMARY KEY,
+    ae_title text NOT NULL,
+    host text NOT NULL,
+    -- As the index keeps it. Empty if no objects are kept.
+    storage bytea NOT NULL,
+    seen timestamptz NOT NULL DEFAULT now()
+);

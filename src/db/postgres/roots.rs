@@ -105,8 +105,8 @@ impl NamedRoots {
         self.roots.is_empty()
     }
 
-    /// The path on this node of a mount point. Of a root itself it is not told, because another node
-    /// may have the root without a mount of its own.
+    /// The path on this node of a mount point. Of a root itself it is not told, because another
+    /// node may have the root without a mount of its own.
     pub(super) fn local_mount_point(&self, kept: &Path) -> Option<PathBuf> {
         match root_of(kept) {
             Some(root) if root == kept || !self.roots.iter().any(|known| known.kept == root) => None,
@@ -155,6 +155,11 @@ impl NamedRoots {
     pub(super) fn local_piece(&self, piece: &Contents) -> Contents {
         moved_piece(piece, &|path| self.local(path).into_owned())
     }
+}
+
+/// Whether a kept path is that of a root, or lies below one.
+pub(super) fn is_below_root(kept: &Path) -> bool {
+    root_of(kept).is_some()
 }
 
 /// Whether a directory is there and has something in it. A disk that is not mounted leaves an empty

@@ -1,11 +1,12 @@
 //! The writer of a process: a thread that takes changes from all others, groups them and commits.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 
 use super::address::PostgresAddress;
 use super::changer::IndexChanger;
@@ -13,6 +14,7 @@ use super::connection::{ServerSession, waiting_for_server};
 use super::error::ServerFailure;
 use super::load::PartNeeds;
 use super::maintenance;
+use super::nodes::{RunningNode, SIGN_OF_LIFE};
 use super::roots::NamedRoots;
 use crate::db::arrival::SourceOfInstances;
 use crate::db::contents::{Contents, FileKey, kind};
@@ -71,7 +73,7 @@ impl PostgresWriter {
         let (commands, queue) = bounded(options.queue_length.max(1));
         let backlog = Arc::new(Backlog::new(MOST_WAITING));
         let changer = IndexChanger::open(address, ServerSession::Writes(options.durability), &options.declared)?;
-        let state = ServerState { changer, options, scan: None, tally: Tally::default(), failure: None };
+        let state = ServerState { changer, node: None, options, scan: None, tally: Tally::default(), failure: None };
         let of_thread = Arc::clone(&backlog);
         let thread = std::thread::Builder::new()
             .name("index writer".into())
@@ -126,6 +128,22 @@ impl PostgresWriterHandle {
     /// Where this node has the roots of the index.
     pub(super) fn roots(&self) -> &Arc<NamedRoots> {
         &self.roots
+    }
+
+    /// See [`WriterHandle::announce`](crate::db::open::WriterHandle::announce).
+    pub(in crate::db) fn announce(
+        &self,
+        ae_title: String,
+        host: String,
+        storage: Option<&Path>,
+    ) -> Result<Vec<String>, Error> {
+        let storage = storage.map(|storage| self.roots.kept(storage).into_owned()).unwrap_or_default();
+        let node = RunningNode { ae_title, host, storage };
+        self.ask(move |state| {
+            let common = state.work(|changer, now_ms| node.announce(changer, now_ms))?;
+            state.node = Some((node, Instant::now()));
+            Ok(common)
+        })
     }
 
     pub(super) fn ask<T: Send + 'static>(
@@ -244,6 +262,8 @@ fn localized(roots: &NamedRoots, mut stored: Stored) -> Stored {
 /// What the thread of the writer works with.
 pub(super) struct ServerState {
     pub(super) changer: IndexChanger,
+    /// The node that this writer is of, and when others heard of it.
+    node: Option<(RunningNode, Instant)>,
     options: WriterOptions,
     /// The scan that this process began last.
     scan: Option<i64>,
@@ -258,9 +278,13 @@ fn run(mut state: ServerState, queue: &Receiver<ServerCommand>, backlog: &Backlo
     loop {
         let command = match next.take() {
             Some(command) => command,
-            None => match queue.recv() {
+            None => match queue.recv_timeout(SIGN_OF_LIFE) {
                 Ok(command) => command,
-                Err(_nobody_left) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    state.show_life();
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
             },
         };
         let go_on = match command {
@@ -292,6 +316,7 @@ fn run(mut state: ServerState, queue: &Receiver<ServerCommand>, backlog: &Backlo
             }
             ServerCommand::Work(work) => catch_unwind(AssertUnwindSafe(|| work(&mut state))),
         };
+        state.show_life();
         if go_on.is_err() {
             tracing::error!("a defect of this program ended a transaction of the index; it goes on with the next");
             state.changer.disconnect();
@@ -299,6 +324,10 @@ fn run(mut state: ServerState, queue: &Receiver<ServerCommand>, backlog: &Backlo
         }
     }
     backlog.close();
+    if let Some((node, _)) = &state.node {
+        // If the server is gone, the node is forgotten in time.
+        let _gone = node.leave(&mut state.changer);
+    }
     state.failure
 }
 
@@ -316,6 +345,17 @@ fn gather(
 }
 
 impl ServerState {
+    /// Has other nodes know that this one still runs, if they have not heard of it for a time.
+    fn show_life(&mut self) {
+        if let Some((node, heard)) = &mut self.node
+            && heard.elapsed() >= SIGN_OF_LIFE
+        {
+            *heard = Instant::now();
+            // A server that is gone is told by what has to be written.
+            let _gone = node.renew(&mut self.changer);
+        }
+    }
+
     fn note_failure<T>(&mut self, done: Result<T, Error>) -> Option<T> {
         match done {
             Ok(done) => Some(done),

@@ -329,3 +329,21 @@ fn workers_of_a_shared_scan_may_be_killed_and_stopped() {
     let refused = place.run(["scan", "--shared", "--index", "alone.db", "tree"]).expect(2).stderr;
     assert!(refused.contains("a shared scan wants an index in PostgreSQL"), "{refused}");
 }
+
+#[test]
+fn nodes_of_one_title_or_storage_directory_are_told() {
+    let (place, index) = (Place::new(), postgres::server().database().to_str().unwrap().to_owned());
+    let node = |storage: &str, title: &str| {
+        Node::start(&place, &["--index", &index, "--storage", storage, "--ae-title", title])
+    };
+    let warned = |node: &Node| node.at_start.iter().any(|line| line.contains("has the AE title ONE too"));
+    let one = node("one", "ONE");
+    let (other, same) = (node("other", "OTHER"), node("same", "ONE"));
+    assert_eq!([&one, &other, &same].map(warned), [false, false, true], "{:?}", same.at_start);
+    for node in [same, one, other] {
+        assert_eq!(node.stop(Signal::TERM).0, Some(0));
+    }
+    let again = node("again", "ONE");
+    assert!(!warned(&again), "the others have ended: {:?}", again.at_start);
+    assert_eq!(again.stop(Signal::TERM).0, Some(0));
+}

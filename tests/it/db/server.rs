@@ -152,6 +152,21 @@ fn what_was_acknowledged_survives_the_kill_of_the_server() {
 }
 
 #[test]
+fn a_clock_that_differs_from_that_of_the_server_is_told() {
+    let index = server().database();
+    let told = |after_ms: i64| {
+        let clock = Clock::Fixed(Clock::System.now_ms() + after_ms);
+        let writer = Writer::open(&index, WriterOptions { clock, ..WriterOptions::default() }).unwrap();
+        writer.handle().announce("ONE", "host", None).unwrap()
+    };
+    assert_eq!(told(0), Vec::<String>::new());
+    for (after_ms, side) in [(-3_600_000, "behind"), (3_600_000, "ahead of")] {
+        let told = told(after_ms);
+        assert!(told.len() == 1 && told[0].contains(&format!(" s {side} that of the database server")), "{told:?}");
+    }
+}
+
+#[test]
 fn a_database_that_cannot_be_the_index_is_told() {
     let opened = |index: &Path| Reader::open(index).unwrap_err().to_string();
     let empty = server().database();

@@ -1,0 +1,93 @@
+//! The nodes that use a database, as they tell of themselves.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::changer::IndexChanger;
+use super::error::ServerFailure;
+use super::keys::path_from;
+use super::roots::is_below_root;
+
+/// Time between two signs of life of a node.
+pub(super) const SIGN_OF_LIFE: Duration = Duration::from_secs(30);
+
+/// Difference between two clocks that is told. Timestamps of objects and scans are of the nodes.
+const MOST_DIFFERENCE_MS: u64 = 60_000;
+
+/// What a node should have alone.
+const OWN: &str = "hint: each node of an index has an AE title and a storage directory of its own";
+
+/// A node, as others see it.
+#[derive(Clone, Debug)]
+pub(super) struct RunningNode {
+    pub(super) ae_title: String,
+    pub(super) host: String,
+    /// As the index keeps it.
+    pub(super) storage: PathBuf,
+}
+
+/// Says in words how this clock differs from that of the server.
+fn wrong_clock(now_ms: i64, server_ms: i64) -> Option<String> {
+    let difference = now_ms.abs_diff(server_ms);
+    let side = if now_ms < server_ms { "behind" } else { "ahead of" };
+    (difference > MOST_DIFFERENCE_MS).then(|| {
+        format!(
+            "the clock of this machine is {} s {side} that of the database server, so times of arrivals and scans are not \
+             in order; hint: set both by NTP",
+            difference / 1000
+        )
+    })
+}
+
+impl RunningNode {
+    fn id(&self) -> String {
+        let own = if self.storage.as_os_str().is_empty() {
+            self.ae_title.as_str().into()
+        } else {
+            self.storage.to_string_lossy()
+        };
+        format!("{}:{own}", self.host)
+    }
+
+    /// Tells that the node runs. Returns in words what it has in common with others that run, and
+    /// whether its clock is wrong.
+    pub(super) fn announce(&self, changer: &mut IndexChanger, now_ms: i64) -> Result<Vec<String>, ServerFailure> {
+        let storage = self.storage.as_os_str().as_encoded_bytes();
+        changer.transaction(|connection, _| {
+            connection.run("DELETE FROM node WHERE seen < now() - interval '1 day'")?;
+            connection.execute(
+                "INSERT INTO node (id, ae_title, host, storage) VALUES ($1, $2, $3, $4) \
+                 ON CONFLICT (id) DO UPDATE SET ae_title = excluded.ae_title, seen = now()",
+                &[&self.id(), &self.ae_title, &self.host, &storage],
+            )?;
+            let sql = "SELECT ae_title, host, storage FROM node WHERE id <> $1 AND (ae_title = $2 OR storage = $3) \
+                       AND seen > now() - make_interval(secs => $4) ORDER BY id";
+            let alive = (3 * SIGN_OF_LIFE).as_secs_f64();
+            let clock = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+            let mut common = Vec::new();
+            common.extend(wrong_clock(now_ms, connection.query_one(clock, &[])?.try_get(0)?));
+            for row in connection.query(sql, &[&self.id(), &self.ae_title, &storage, &alive])? {
+                let (ae_title, host): (&str, &str) = (row.try_get(0)?, row.try_get(1)?);
+                if ae_title == self.ae_title {
+                    common.push(format!("a node on {host} has the AE title {ae_title} too; {OWN}"));
+                }
+                // The same path on two machines is mostly that of two disks.
+                let other: &Path = &path_from(row.try_get(2)?);
+                if other == self.storage && is_below_root(other) {
+                    common.push(format!("a node on {host} has the same storage directory; {OWN}"));
+                }
+            }
+            Ok(common)
+        })
+    }
+
+    /// Tells that the node still runs.
+    pub(super) fn renew(&self, changer: &mut IndexChanger) -> Result<(), ServerFailure> {
+        changer.without_change("UPDATE node SET seen = now() WHERE id = $1", &self.id())
+    }
+
+    /// Tells that it ends.
+    pub(super) fn leave(&self, changer: &mut IndexChanger) -> Result<(), ServerFailure> {
+        changer.without_change("DELETE FROM node WHERE id = $1", &self.id())
+    }
+}
