@@ -136,7 +136,8 @@ impl IndexChanger {
         if self.connection.as_ref().is_none_or(ServerConnection::is_closed) {
             self.connection = None;
             let mut connection = ServerConnection::open(&self.address, self.session).map_err(|error| match error {
-                Error::ServerGone { detail, .. } => ServerFailure::Gone(detail),
+                // A standby may be about to take over.
+                Error::ServerGone { detail, .. } | Error::ReadOnlyServer { detail } => ServerFailure::Gone(detail),
                 other => ServerFailure::Other(other),
             })?;
             schema::check(&mut connection, &self.address)?;

@@ -4,6 +4,7 @@
 //! connections, and whoever asks waits for the answer.
 
 use std::collections::HashMap;
+use std::error::Error as _;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::{Arc, OnceLock};
@@ -94,10 +95,11 @@ struct ConnectedServer {
 
 impl ConnectedServer {
     /// Connects. A server that is stopped still accepts connections, and then says nothing.
-    async fn connect(&self) -> Result<(Client, Connection<Socket, ServerStream<Socket>>), String> {
+    async fn connect(&self) -> Result<(Client, Connection<Socket, ServerStream<Socket>>), ServerFailure> {
         match timeout(self.patience, self.config.connect(self.tls.clone())).await {
-            Ok(connected) => connected.map_err(|error| chain(&error)),
-            Err(_elapsed) => Err(silent(self.patience)),
+            Ok(Err(error)) if is_read_only(&error) => Err(Error::ReadOnlyServer { detail: chain(&error) }.into()),
+            Ok(connected) => connected.map_err(|error| ServerFailure::Gone(chain(&error))),
+            Err(_elapsed) => Err(ServerFailure::Gone(silent(self.patience))),
         }
     }
 
@@ -111,6 +113,13 @@ impl ConnectedServer {
     }
 }
 
+/// Whether the driver refused a server because it takes no changes. Errors of the system have a
+/// number.
+fn is_read_only(error: &tokio_postgres::Error) -> bool {
+    let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    source.is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied && error.raw_os_error().is_none())
+}
+
 fn silent(patience: Duration) -> String {
     format!("it has not answered for {} s", patience.as_secs())
 }
@@ -119,7 +128,7 @@ impl ServerConnection {
     /// Connects to the first host of the address that takes it.
     pub(super) fn open(address: &PostgresAddress, session: ServerSession) -> Result<Self, Error> {
         let runtime = runtime()?;
-        let mut detail = "it has no host".to_owned();
+        let mut failure = ServerFailure::Gone("it has no host".to_owned());
         for config in address.configs(session != ServerSession::Reads) {
             let server = ConnectedServer { config, tls: address.tls().clone(), patience: address.patience() };
             match runtime.block_on(server.connect()) {
@@ -133,10 +142,12 @@ impl ServerConnection {
                     this.begin_session(address, session).map_err(|failure| failure.of(address.shown()))?;
                     return Ok(this);
                 }
-                Err(of_host) => detail = of_host,
+                // A server that is there says more than one that is gone.
+                Err(of_host) if matches!(failure, ServerFailure::Gone(_)) => failure = of_host,
+                Err(_of_another) => {}
             }
         }
-        Err(ServerFailure::Gone(detail).of(address.shown()))
+        Err(failure.of(address.shown()))
     }
 
     /// Checks the server and sets what does not depend on its configuration.

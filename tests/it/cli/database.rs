@@ -259,6 +259,18 @@ fn objects_that_another_node_received_go_to_the_trash_of_that_node() {
     assert_eq!((count(&place, &index, "IMAGE"), object.exists()), (1, true));
 }
 
+#[test]
+fn a_node_warns_of_a_standby_that_may_lack_what_was_acknowledged() {
+    let primary = postgres::PostgresServer::start(&["fsync=on"]);
+    let _standby = primary.standby();
+    let (place, index) = (Place::new(), primary.database().to_str().unwrap().to_owned());
+    let node = Node::start(&place, &["--index", &index]);
+    let warned = |what: &str| node.at_start.iter().any(|line| line.contains("WARN") && line.contains(what));
+    assert!(warned("durability is full") && warned("synchronous_standby_names is empty"), "{:?}", node.at_start);
+    assert!(!warned("fsync is off"), "{:?}", node.at_start);
+    assert_eq!(node.stop(Signal::TERM).0, Some(0));
+}
+
 /// Starts a worker of a shared scan whose leases hold for a second.
 fn worker(place: &Place, index: &str, more: &[&str]) -> Child {
     let mut command = place.command();

@@ -10,8 +10,8 @@ use rustix::process::Signal;
 
 use super::serve::Node;
 use super::*;
-use crate::util::peers;
 use crate::util::scripted::{DataSet, IMPLICIT_VR_LITTLE_ENDIAN, ScriptedPeer, find_command, store_command};
+use crate::util::{peers, postgres};
 
 const SECONDARY_CAPTURE: &str = "1.2.840.10008.5.1.4.1.1.7";
 pub(super) const STUDY_ROOT_FIND: &str = "1.2.840.10008.5.1.4.1.2.2.1";
@@ -307,10 +307,25 @@ fn a_full_disk_for_the_index_refuses_objects_until_there_is_room_again() {
     // No floor: the disk itself says no.
     let settings = "index = \"index/index.db\"\nstorage = \"objects\"\n[store]\nmin_free_mib = 0\n";
     fs::write(place.path("dcmdex.toml"), settings).unwrap();
-    let node = Node::start(&place, &[]);
+    refuses_while_full(Node::start(&place, &[]), &place, &place.path("index"));
+    drop(disk);
+}
+
+#[test]
+fn a_full_disk_of_the_database_server_refuses_objects_until_there_is_room_again() {
+    let (place, server) = (Place::new(), postgres::PostgresServer::start(&["fsync=on"]));
+    let disk = server.directory().join("disk");
+    let Some(_mount) = Mount::tmpfs(&disk, "24m") else { return };
+    let index = server.database_in(&disk);
+    let node = Node::start(&place, &["--index", index.to_str().unwrap(), "--storage", "objects"]);
+    refuses_while_full(node, &place, &disk);
+}
+
+/// Stores objects until the disk of the index is full, and one more when there is room.
+fn refuses_while_full(node: Node, place: &Place, disk: &Path) {
     let mut peer = associated(&node);
-    let filler = place.path("index/filler");
-    let free = rustix::fs::statvfs(place.path("index")).unwrap();
+    let filler = disk.join("filler");
+    let free = rustix::fs::statvfs(disk).unwrap();
     fs::write(&filler, vec![0; usize::try_from(free.f_bavail * free.f_frsize - (64 << 10)).unwrap()]).unwrap();
     let mut acknowledged = 0;
     let refused = (0..2000).position(|number| match store(&mut peer, number, 100) {
@@ -329,7 +344,6 @@ fn a_full_disk_for_the_index_refuses_objects_until_there_is_room_again() {
     let stopped = node.stop(Signal::TERM);
     assert_eq!(stopped.0, Some(0), "{stopped:?}");
     assert_eq!(files(&place.path("objects")), acknowledged + 1);
-    drop(disk);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Instant;
 
 use dcmdex::db::{Error, Finding};
 use dcmdex::model::attribute::AttributeId::*;
@@ -128,27 +129,77 @@ fn durable(index: &Path) -> Writer {
 fn what_was_acknowledged_survives_the_kill_of_the_server() {
     let server = PostgresServer::start(&["fsync=on"]);
     let index = server.database();
-    let writer = durable(&index);
-    let is_over = AtomicBool::new(false);
-    let counts = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..4)
-            .map(|thread| {
-                let (writer, is_over) = (&writer, &is_over);
-                let uids = (0..).map(move |at| (format!("1.2.{}", at % 3), format!("1.2.{thread}.{at}")));
-                scope.spawn(move || store_all(writer, uids.take_while(|_| !is_over.load(SeqCst))))
-            })
-            .collect();
+    let (acknowledged, refused) = stored_while(&index, || {
         for round in 1..=3 {
             // Some objects come before each kill.
-            while Reader::open(&index).and_then(|mut reader| reader.status()).map_or(0, |s| s.instances) < round * 40 {}
+            wait_for_instances(&index, round * 40);
             server.kill();
         }
         while Reader::open(&index).is_err() {}
-        is_over.store(true, SeqCst);
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<u64>>()
     });
-    assert_eq!(instances(&index), counts.iter().sum::<u64>(), "all of them, each once");
+    assert_eq!((instances(&index), refused), (acknowledged.len() as u64, 0), "all of them, each once");
     assert_sound(&index);
+}
+
+/// Stores objects from four threads until `disturb` ends. Returns the acknowledged instances, and
+/// how many were refused.
+fn stored_while(index: &Path, disturb: impl FnOnce()) -> (Vec<String>, u64) {
+    let (writer, is_over) = (durable(index), AtomicBool::new(false));
+    let store = |thread: usize| {
+        let (mut acknowledged, mut refused) = (Vec::new(), 0);
+        for at in (0_usize..).take_while(|_| !is_over.load(SeqCst)) {
+            let (study, uid) = (format!("1.2.{}", at % 3), format!("1.2.{thread}.{at}"));
+            let of = record(&study, &format!("{study}.1"), &uid, &[(PatientID, &study)]);
+            let (send, receive) = std::sync::mpsc::channel();
+            let on_done = Box::new(move |result: Result<dcmdex::db::Stored, Error>| send.send(result.is_ok()).unwrap());
+            writer.handle().store(Received::new(of, location(Place::Managed, "/objects", &uid)), on_done);
+            if receive.recv().unwrap() { acknowledged.push(uid) } else { refused += 1 }
+        }
+        (acknowledged, refused)
+    };
+    std::thread::scope(|scope| {
+        let store = &store;
+        let threads: Vec<_> = (0..4).map(|thread| scope.spawn(move || store(thread))).collect();
+        disturb();
+        is_over.store(true, SeqCst);
+        let stored = threads.into_iter().map(|thread| thread.join().unwrap());
+        stored.fold((Vec::new(), 0), |(all, count), (some, refused)| ([all, some].concat(), count + refused))
+    })
+}
+
+fn wait_for_instances(index: &Path, count: u64) {
+    while Reader::open(index).and_then(|mut reader| reader.status()).map_or(0, |s| s.instances) < count {}
+}
+
+/// Rounds of a failover: `DCMDEX_TEST_FAILOVERS`, or one (docs/reliability.md has a long run).
+fn failovers() -> usize {
+    #[expect(clippy::disallowed_methods, reason = "a switch of this test, no setting of the program")]
+    let rounds = std::env::var("DCMDEX_TEST_FAILOVERS").ok();
+    rounds.map_or(1, |rounds| rounds.parse().unwrap())
+}
+
+#[test]
+fn what_was_acknowledged_survives_the_loss_of_the_primary_with_a_synchronous_standby() {
+    for _ in 0..failovers() {
+        let primary = PostgresServer::start(&["synchronous_standby_names=*"]);
+        let standby = primary.standby();
+        let name = database_of(&primary.database());
+        let (index, after) = (primary.address_with(&standby, &name), standby.address(&name));
+        let (acknowledged, refused) = stored_while(&index, || {
+            wait_for_instances(&index, 40);
+            let killed = Instant::now();
+            primary.kill_for_good();
+            standby.promote();
+            let before = instances(&after);
+            wait_for_instances(&after, before + 1);
+            println!("acknowledged again {} ms after the kill of the primary", killed.elapsed().as_millis());
+            wait_for_instances(&after, before + 40);
+        });
+        let mut reader = Reader::open(&after).unwrap();
+        let lost = acknowledged.iter().filter(|uid| reader.locations(uid).unwrap().is_empty()).count();
+        assert_eq!(lost, 0, "of {} that were acknowledged, with {refused} refused", acknowledged.len());
+        assert_sound(&after);
+    }
 }
 
 #[test]
@@ -178,8 +229,8 @@ fn a_database_that_cannot_be_the_index_is_told() {
     drop(writer(&read_only));
     let database = database_of(&read_only);
     server().sql(&database, &format!("ALTER DATABASE {database} SET default_transaction_read_only = on"));
-    let error = Writer::open(&read_only, WriterOptions::default()).unwrap_err();
-    assert!(error.to_string().contains(&database), "{error}");
+    let error = Writer::open(&read_only, WriterOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("takes no changes") && error.contains("target_session_attrs"), "{error}");
     let nowhere = PathBuf::from("postgresql://nobody@127.0.0.1:1/archive?connect_timeout=1");
     assert!(opened(&nowhere).contains("postgresql://127.0.0.1:1/archive, is not there"), "{}", opened(&nowhere));
     let secret = PathBuf::from("postgresql://u:secret@127.0.0.1:1/archive");

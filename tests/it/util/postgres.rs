@@ -87,19 +87,52 @@ impl PostgresServer {
         Self { shell, directory, port }
     }
 
+    /// Starts a standby, which follows this server.
+    pub(crate) fn standby(&self) -> Self {
+        let directory = Self::make_empty();
+        let mut copy = program("pg_basebackup");
+        copy.args(["-R", "-X", "stream", "-c", "fast", "-U", USER, "-p", &self.port.to_string(), "-h"]);
+        succeed(copy.arg(&self.directory).arg("-D").arg(directory.join("data")));
+        let standby = Self { shell: Self::run(&directory, USUAL_PORT, &[]), directory, port: USUAL_PORT };
+        while self.sql(USER, "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'") == "0" {}
+        standby
+    }
+
+    /// Makes a standby the server that can be written.
+    pub(crate) fn promote(&self) {
+        self.sql(USER, "SELECT pg_promote()");
+    }
+
+    /// Kills the server with SIGKILL. It does not start again.
+    pub(crate) fn kill_for_good(&self) {
+        std::fs::write(self.directory.join("stop"), "").unwrap();
+        self.kill();
+    }
+
+    /// The address of a database on this server or on another one.
+    pub(crate) fn address_with(&self, other: &Self, database: &str) -> PathBuf {
+        let [one, other] = [self, other].map(|server| server.directory.display().to_string());
+        format!("postgresql:///{database}?user={USER}&host={one}&host={other}").into()
+    }
+
     /// Makes the directory of a server with its data.
     fn make() -> PathBuf {
-        // The path of a socket has 107 bytes at most.
-        let directory = tempfile::Builder::new().prefix("dcmdex-pg").tempdir_in("/tmp").unwrap().keep();
-        if is_root() {
-            succeed(Command::new("chown").arg(USER).arg(&directory));
-        }
+        let directory = Self::make_empty();
         let data = directory.join("data");
         succeed(
             program("initdb")
                 .args(["--no-sync", "-A", "trust", "-E", "UTF8", "--locale=C", "-U", USER, "-D"])
                 .arg(&data),
         );
+        directory
+    }
+
+    fn make_empty() -> PathBuf {
+        // The path of a socket has 107 bytes at most.
+        let directory = tempfile::Builder::new().prefix("dcmdex-pg").tempdir_in("/tmp").unwrap().keep();
+        if is_root() {
+            succeed(Command::new("chown").arg(USER).arg(&directory));
+        }
         directory
     }
 
@@ -234,6 +267,21 @@ impl PostgresServer {
         let name = format!("index_{}", NUMBER.fetch_add(1, SeqCst));
         self.sql(USER, &format!("CREATE DATABASE {name}"));
         self.address(&name)
+    }
+
+    /// The directory of the server, with its data and its socket.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Makes an empty database whose files lie in this directory, and returns its address.
+    pub(crate) fn database_in(&self, directory: &Path) -> PathBuf {
+        if is_root() {
+            succeed(Command::new("chown").arg(USER).arg(directory));
+        }
+        self.sql(USER, &format!("CREATE TABLESPACE elsewhere LOCATION '{}'", directory.display()));
+        self.sql(USER, "CREATE DATABASE elsewhere TABLESPACE elsewhere");
+        self.address("elsewhere")
     }
 
     /// The address of a database.
