@@ -266,6 +266,12 @@ pub enum Error {
         /// What the server said.
         detail: String,
     },
+    /// The connections to the server share its sessions.
+    #[error(
+        "the address of the index leads to a connection pooler that gives each transaction another session; hint: use the \
+         address of the server itself, or pool_mode = session"
+    )]
+    SharedSession,
     /// A function that only an index in SQLite has.
     #[error("{what} wants an SQLite index, and {server} is in PostgreSQL")]
     WantsSqlite {

@@ -56,6 +56,7 @@ impl IndexChanger {
     ) -> Result<Self, Error> {
         let mut connection = ServerConnection::open(address, session)?;
         connection.declared = Arc::clone(declared);
+        connection.refuse_shared_session(address).map_err(|failure| failure.of(address.shown()))?;
         schema::prepare(&mut connection, address)?;
         if session == ServerSession::Writes(Durability::Full) {
             let broken = promises::broken(&mut connection).map_err(|failure| failure.of(address.shown()))?;
@@ -72,6 +73,7 @@ impl IndexChanger {
         let session = ServerSession::Writes(Durability::Full);
         let mut connection = ServerConnection::open(address, session)?;
         schema::begin_copy(&mut connection, address)?;
+        connection.refuse_shared_session(address).map_err(|failure| failure.of(address.shown()))?;
         Ok(Self::of(address, session, DeclaredSet::none(), connection))
     }
 

@@ -6,6 +6,8 @@
 use std::collections::HashMap;
 use std::error::Error as _;
 use std::future::Future;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::io;
 use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -173,6 +175,17 @@ impl ServerConnection {
         let ends_if_lost = if session == ServerSession::Reads { "" } else { ENDS_IF_LOST };
         // Compiling a query takes longer than any of ours.
         self.run(&format!("SET jit = off; SET standard_conforming_strings = on; {ends_if_lost} {commits}"))
+    }
+
+    /// Refuses a pooler that gives each transaction another session. The settings of a session, such
+    /// as `synchronous_commit`, would be those of any program then.
+    pub(super) fn refuse_shared_session(&mut self, address: &PostgresAddress) -> Result<(), ServerFailure> {
+        let mark = format!("{:032x}", RandomState::new().build_hasher().finish());
+        self.run(&format!("SET dcmdex.session = '{mark}'"))?;
+        // This connection has no transaction, so a pooler gives its session to the next one.
+        let mut other = Self::open(address, ServerSession::Reads)?;
+        let row = other.query_one("SELECT coalesce(current_setting('dcmdex.session', true), '')", &[])?;
+        if row.try_get::<_, &str>(0)? == mark { Err(Error::SharedSession.into()) } else { Ok(()) }
     }
 
     /// Waits for an answer. A question may take long, so silence alone does not say that the server is

@@ -52,7 +52,10 @@ impl From<tokio_postgres::Error> for ServerFailure {
             | SqlState::TOO_MANY_CONNECTIONS
             | SqlState::CONNECTION_FAILURE
             | SqlState::CONNECTION_DOES_NOT_EXIST
-            | SqlState::CONNECTION_EXCEPTION => Self::Gone(message),
+            | SqlState::CONNECTION_EXCEPTION
+            | SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT => Self::Gone(message),
+            // Statements are prepared in a session, which only a pooler takes away.
+            SqlState::INVALID_SQL_STATEMENT_NAME | SqlState::DUPLICATE_PSTATEMENT => Self::Other(Error::SharedSession),
             SqlState::QUERY_CANCELED => Self::Other(Error::Interrupted),
             SqlState::DISK_FULL => Self::Other(Error::Full),
             SqlState::READ_ONLY_SQL_TRANSACTION => Self::Other(Error::ReadOnlyServer { detail: message }),

@@ -13,7 +13,7 @@ use dcmdex::model::level::QueryRetrieveLevel::{Image, Patient, Series, Study};
 use super::engines::try_to_store;
 use super::*;
 use crate::util::certificates::Authority;
-use crate::util::postgres::{PostgresServer, database_of, server};
+use crate::util::postgres::{Pooler, PostgresServer, database_of, server};
 
 fn with_key(level: QueryRetrieveLevel, key: (AttributeId, &str), returned: &[AttributeId]) -> FindRequest {
     let matching_keys = vec![MatchingKey { attribute: key.0, matching: matching(key.0, key.1) }];
@@ -215,6 +215,22 @@ fn a_clock_that_differs_from_that_of_the_server_is_told() {
         let told = told(after_ms);
         assert!(told.len() == 1 && told[0].contains(&format!(" s {side} that of the database server")), "{told:?}");
     }
+}
+
+#[test]
+fn a_pooler_is_refused_if_it_shares_sessions() {
+    let index = server().database();
+    drop(writer(&index));
+    let name = database_of(&index);
+    let by_session = Pooler::start(server(), "session");
+    let writer = durable(&by_session.address(&name));
+    assert_eq!(store_all(&writer, [("1.2".to_owned(), "1.2.1".to_owned())].into_iter()), 1);
+    drop(writer);
+    let by_transaction = Pooler::start(server(), "transaction");
+    let opened = Writer::open(&by_transaction.address(&name), WriterOptions::default());
+    let error = opened.unwrap_err().to_string();
+    assert!(error.contains("pooler") && error.contains("pool_mode = session"), "{error}");
+    assert_eq!(instances(&index), 1);
 }
 
 #[test]

@@ -49,7 +49,10 @@ fn is_root() -> bool {
 
 /// A program of the server, as a user who may run it.
 fn program(name: &str) -> Command {
-    let program = programs().join(name);
+    as_server_user(&programs().join(name))
+}
+
+fn as_server_user(program: &Path) -> Command {
     if !is_root() {
         return Command::new(program);
     }
@@ -287,6 +290,46 @@ impl PostgresServer {
     /// The address of a database.
     pub(crate) fn address(&self, database: &str) -> PathBuf {
         format!("postgresql:///{database}?user={USER}&host={}", self.directory.display()).into()
+    }
+}
+
+/// A PgBouncer before a server, which shares its sessions in this way.
+pub(crate) struct Pooler {
+    directory: tempfile::TempDir,
+    process: Child,
+}
+
+impl Pooler {
+    pub(crate) fn start(server: &PostgresServer, pool_mode: &str) -> Self {
+        let directory = tempfile::Builder::new().prefix("dcmdex-pgb").tempdir_in("/tmp").unwrap();
+        if is_root() {
+            succeed(Command::new("chown").arg(USER).arg(directory.path()));
+        }
+        let settings = format!(
+            "[databases]\n* = host={} user={USER}\n[pgbouncer]\nunix_socket_dir = {}\nlisten_port = {USUAL_PORT}\n\
+             auth_type = any\npool_mode = {pool_mode}\n",
+            server.directory.display(),
+            directory.path().display()
+        );
+        let file = directory.path().join("pgbouncer.ini");
+        std::fs::write(&file, settings).unwrap();
+        let mut pooler = as_server_user("/usr/sbin/pgbouncer".as_ref());
+        pooler.arg("-q").arg(file).stdout(Stdio::null()).stderr(Stdio::null());
+        let process = pooler.spawn().expect("PgBouncer is installed; hint: run scripts/peers");
+        assert!(PostgresServer::becomes_ready(directory.path(), USUAL_PORT));
+        Self { directory, process }
+    }
+
+    /// The address of a database through it.
+    pub(crate) fn address(&self, database: &str) -> PathBuf {
+        format!("postgresql:///{database}?user={USER}&host={}", self.directory.path().display()).into()
+    }
+}
+
+impl Drop for Pooler {
+    fn drop(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
     }
 }
 
