@@ -427,7 +427,7 @@ fn check_file(
 fn problem(instance: &LocatedInstance, archives: &Archives, verified: Option<&Arc<Verified>>) -> Option<FileProblem> {
     let identity = Identity {
         sop_instance_uid: &instance.sop_instance_uid,
-        sop_class_uid: &instance.sop_class_uid,
+        sop_class_uid: Some(&instance.sop_class_uid),
         transfer_syntax: Some(&instance.transfer_syntax),
     };
     let opened = StoredObject::open(&instance.location, &identity, archives);

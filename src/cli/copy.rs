@@ -304,7 +304,7 @@ fn open_corrected(
     corrected: &Arc<CorrectedValues>,
     archives: &Archives,
 ) -> Result<Box<dyn Read>, String> {
-    let identity = Identity { sop_instance_uid, sop_class_uid, transfer_syntax: None };
+    let identity = Identity { sop_instance_uid, sop_class_uid: Some(sop_class_uid), transfer_syntax: None };
     let object = StoredObject::open(location, &identity, archives);
     let file = object.and_then(|object| object.corrected(Some(Arc::clone(corrected))).whole_file());
     file.map(|file| Box::new(file) as Box<dyn Read>).map_err(|error| error.to_string())

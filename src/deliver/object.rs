@@ -49,8 +49,8 @@ static IDENTIFYING: LazyLock<Wanted> =
 pub struct Identity<'a> {
     /// SOP Instance UID.
     pub sop_instance_uid: &'a str,
-    /// SOP Class UID.
-    pub sop_class_uid: &'a str,
+    /// SOP Class UID. `None` if it does not matter.
+    pub sop_class_uid: Option<&'a str>,
     /// The transfer syntax. `None` if it does not matter.
     pub transfer_syntax: Option<&'a str>,
 }
@@ -179,7 +179,7 @@ impl StoredObject {
         if instance != identity.sop_instance_uid {
             return Err(ObjectError::Changed("another SOP Instance UID"));
         }
-        if class != identity.sop_class_uid {
+        if identity.sop_class_uid.is_some_and(|expected| expected != class) {
             return Err(ObjectError::OtherClass);
         }
         if identity.transfer_syntax.is_some_and(|expected| expected != parsed.transfer_syntax()) {
@@ -690,7 +690,7 @@ mod tests {
     #[test]
     fn what_a_sender_left_in_front_of_its_data_set_is_no_damage() {
         let directory = tempfile::tempdir().unwrap();
-        let identity = Identity { sop_instance_uid: "1.2.3.45", sop_class_uid: CLASS, transfer_syntax: None };
+        let identity = Identity { sop_instance_uid: "1.2.3.45", sop_class_uid: Some(CLASS), transfer_syntax: None };
         let mut passed_over = 0;
         for (transfer_syntax, explicit) in [("1.2.840.10008.1.2", false), ("1.2.840.10008.1.2.1", true)] {
             for before in [&b""[..], META, COMMAND, &[COMMAND, META].concat()] {

@@ -84,7 +84,7 @@ impl Round<'_> {
     fn verify(&mut self, instance: &LocatedInstance, wait: &mut Wait<'_>) -> ControlFlow<()> {
         let identity = Identity {
             sop_instance_uid: &instance.sop_instance_uid,
-            sop_class_uid: &instance.sop_class_uid,
+            sop_class_uid: Some(&instance.sop_class_uid),
             transfer_syntax: Some(&instance.transfer_syntax),
         };
         let opened = StoredObject::open(&instance.location, &identity, &Archives::default())

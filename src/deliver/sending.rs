@@ -111,7 +111,7 @@ impl Sending {
     ) -> Result<DataSet, ObjectError> {
         let identity = Identity {
             sop_instance_uid: instance.sop_instance_uid,
-            sop_class_uid: &instance.kind.sop_class_uid,
+            sop_class_uid: Some(&instance.kind.sop_class_uid),
             transfer_syntax: Some(&instance.kind.transfer_syntax),
         };
         let object = StoredObject::open(&known.location, &identity, archives)?;

@@ -2,7 +2,7 @@
 
 use crate::archive::Archives;
 use crate::db::{KnownLocation, StoreOutcome};
-use crate::deliver::object::{Identity, ObjectError, StoredObject};
+use crate::deliver::object::{Identity, StoredObject};
 use crate::model::location::Place;
 use crate::store;
 
@@ -57,10 +57,9 @@ impl FirstObject {
             }
         }
         // Its SOP Class is compared together with the other values of the index.
-        let identity = Identity { sop_instance_uid, sop_class_uid: "", transfer_syntax: None };
-        match StoredObject::open(location, &identity, &Archives::default()) {
-            Ok(_) | Err(ObjectError::OtherClass) => {}
-            Err(_) => return Self::Gone,
+        let identity = Identity { sop_instance_uid, sop_class_uid: None, transfer_syntax: None };
+        if StoredObject::open(location, &identity, &Archives::default()).is_err() {
+            return Self::Gone;
         }
         let is_whole = || store::checksum(location).is_ok_and(|found| found == *checksum);
         match checksum {

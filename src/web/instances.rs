@@ -67,7 +67,7 @@ struct AsFiles {
 impl Framing for AsFiles {
     fn choose(&self, kind: &ObjectKind) -> Result<ObjectForm, DeliverError> {
         let sent = self.wish.object(&kind.transfer_syntax).ok_or(DeliverError::NotAccepted)?;
-        Ok(ObjectForm { context_id: 0, sent })
+        Ok(ObjectForm { channel: 0, sent })
     }
 
     fn begin(&self, form: ObjectForm, instance: &RetrievedInstance<'_>, _number: usize, out: &mut Vec<u8>) {
@@ -198,7 +198,7 @@ async fn data_set(
         for known in known.iter().filter(|known| !known.differs) {
             let identity = Identity {
                 sop_instance_uid: instance.sop_instance_uid,
-                sop_class_uid: &instance.kind.sop_class_uid,
+                sop_class_uid: Some(&instance.kind.sop_class_uid),
                 transfer_syntax: Some(&instance.kind.transfer_syntax),
             };
             let opened = StoredObject::open(&known.location, &identity, &Archives::default())

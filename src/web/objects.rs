@@ -177,7 +177,7 @@ impl OpenObject {
     ) -> Result<Self, ObjectError> {
         let identity = Identity {
             sop_instance_uid: instance.sop_instance_uid,
-            sop_class_uid: &instance.kind.sop_class_uid,
+            sop_class_uid: Some(&instance.kind.sop_class_uid),
             transfer_syntax: None,
         };
         let object = StoredObject::open(&location, &identity, archives)?.corrected(corrected.clone());

@@ -219,7 +219,7 @@ fn sent(path: &Path, transfer_syntax: &str) -> Vec<u8> {
     };
     let identity = Identity {
         sop_instance_uid: "1.2.3.4.5.6",
-        sop_class_uid: "1.2.840.10008.5.1.4.1.1.2",
+        sop_class_uid: Some("1.2.840.10008.5.1.4.1.1.2"),
         transfer_syntax: Some(transfer_syntax),
     };
     let object = StoredObject::open(&location, &identity, &Archives::default()).unwrap();

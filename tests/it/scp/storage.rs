@@ -640,13 +640,17 @@ fn an_object_is_kept_when_the_file_that_the_index_names_is_gone() {
         node.reader().locations(uid).unwrap().iter().map(|location| location.path().unwrap()).collect()
     };
     let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
-    let [there, gone, other, emptied, exchanged] = ["1.2.3.4.1", "1.2.3.4.2", "1.2.3.4.3", "1.2.3.4.4", "1.2.3.4.5"];
-    for uid in [there, gone, other, emptied, exchanged] {
+    let [there, gone, other, emptied, exchanged, cut] = [1, 2, 3, 4, 5, 6].map(|at| format!("1.2.3.4.{at}"));
+    let [there, gone, other, emptied, exchanged, cut] = [&*there, &*gone, &*other, &*emptied, &*exchanged, &*cut];
+    for uid in [there, gone, other, emptied, exchanged, cut] {
         scan(uid, &object(uid));
     }
     let file = |uid: &str| archive.join(format!("{uid}.dcm"));
     fs::write(file(emptied), []).unwrap();
     fs::copy(file(there), file(exchanged)).unwrap();
+    // Nor can one be sent that is shorter than when it was scanned.
+    let whole = fs::read(file(cut)).unwrap();
+    fs::write(file(cut), &whole[..whole.len() - 2]).unwrap();
     for uid in [gone, other] {
         fs::remove_file(archive.join(format!("{uid}.dcm"))).unwrap();
     }
@@ -662,12 +666,12 @@ fn an_object_is_kept_when_the_file_that_the_index_names_is_gone() {
     assert_eq!([places(gone), places(other)].concat(), kept);
     assert_eq!(kept.len(), 2);
     // A file of that name is not enough.
-    for uid in [emptied, exchanged] {
+    for uid in [emptied, exchanged, cut] {
         assert_eq!(store(&mut peer, uid, &object(uid)).status(), 0);
         let [place] = places(uid).try_into().unwrap();
         assert!(data_set_of(&place) == object(uid).0, "{uid}");
     }
-    assert_eq!(status(&node).instances, 5);
+    assert_eq!(status(&node).instances, 6);
 }
 
 #[test]

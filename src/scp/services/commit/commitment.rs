@@ -242,7 +242,7 @@ impl Commitment {
     fn sound(&self, known: &KnownLocation, reference: &Reference, archives: &Archives) -> Result<(), ObjectError> {
         let identity = Identity {
             sop_instance_uid: &reference.sop_instance_uid,
-            sop_class_uid: &reference.sop_class_uid,
+            sop_class_uid: Some(&reference.sop_class_uid),
             transfer_syntax: None,
         };
         let object = StoredObject::open(&known.location, &identity, archives)?;
