@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dicom_core::VR;
 
+use super::error::Error;
 use super::name_words;
 use super::types::{Compared, DuplicatePolicy, FileOutcome, KnownPolicy, ReceivePolicy, ScannedFile};
 use crate::model::attribute::{ATTRIBUTES, AttributeId};
@@ -544,13 +545,20 @@ pub(super) fn each_once(texts: &BTreeSet<String>) -> String {
 }
 
 /// The items of several sequences, each once, in order.
-pub(super) fn items(texts: &BTreeSet<String>) -> String {
-    let items = texts.iter().flat_map(|text| serde_json::from_str::<Vec<serde_json::Value>>(text).unwrap_or_default());
-    let distinct: BTreeSet<String> = items.map(|item| item.to_string()).collect();
-    if distinct.is_empty() {
-        return String::new();
+///
+/// # Errors
+/// [`Error::Malformed`] if the text of a sequence is no JSON array.
+pub(super) fn items(texts: &BTreeSet<String>) -> Result<String, Error> {
+    let mut distinct = BTreeSet::new();
+    for text in texts {
+        let items: Vec<serde_json::Value> = serde_json::from_str(text)
+            .map_err(|_| Error::Malformed("the items of a sequence cannot be read".into()))?;
+        distinct.extend(items.iter().map(ToString::to_string));
     }
-    format!("[{}]", distinct.into_iter().collect::<Vec<_>>().join(","))
+    if distinct.is_empty() {
+        return Ok(String::new());
+    }
+    Ok(format!("[{}]", distinct.into_iter().collect::<Vec<_>>().join(",")))
 }
 
 /// The number with which a text begins, for an order by number. 0 if there is none.
@@ -565,6 +573,16 @@ pub(super) fn leading_number(text: &str) -> i64 {
 mod tests {
     use super::*;
     use crate::db::types::NotIndexed;
+
+    #[test]
+    fn items_of_sequences_stand_once_and_a_text_that_is_no_sequence_is_an_error() {
+        let of = |texts: &[&str]| items(&texts.iter().map(|text| (*text).to_owned()).collect());
+        assert_eq!(of(&[r#"[{"b":1}, {"a":2}]"#, r#"[{"a":2}]"#]).unwrap(), r#"[{"a":2},{"b":1}]"#);
+        assert_eq!(of(&[]).unwrap(), "");
+        for broken in ["", "[{]", r#"{"a":2}"#] {
+            assert!(matches!(of(&["[]", broken]), Err(Error::Malformed(_))), "{broken}");
+        }
+    }
 
     #[test]
     fn a_value_that_is_valid_counts_before_a_longer_one_that_is_not() {

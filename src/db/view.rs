@@ -231,18 +231,21 @@ impl<'c> ArchiveView<'c> {
     }
 
     /// All answers that these studies give, in order. Of patients, those that `is_asked`.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if a value of the index cannot be read.
     pub(in crate::db) fn answers(
         &self,
         request: &FindRequest,
         is_asked: &dyn Fn(&PersonKey) -> bool,
-    ) -> impl Iterator<Item = FindAnswer> + use<> {
+    ) -> Result<impl Iterator<Item = FindAnswer> + use<>, Error> {
         let keys = PartedKeys::of(request);
         let mut found = match request.level {
-            Patient => self.patients(request, &keys, is_asked),
-            Study | Series | Image => self.entities(request, &keys),
+            Patient => self.patients(request, &keys, is_asked)?,
+            Study | Series | Image => self.entities(request, &keys)?,
         };
         found.sort_by(|(one, _), (other, _)| one.cmp(other));
-        found.into_iter().map(|(_, answer)| answer)
+        Ok(found.into_iter().map(|(_, answer)| answer))
     }
 
     /// Returns one answer for each patient, from the first of its descriptions that match.
@@ -251,7 +254,7 @@ impl<'c> ArchiveView<'c> {
         request: &FindRequest,
         keys: &PartedKeys<'_>,
         is_asked: &dyn Fn(&PersonKey) -> bool,
-    ) -> Vec<(EntityOrder, FindAnswer)> {
+    ) -> Result<Vec<(EntityOrder, FindAnswer)>, Error> {
         let mut by_description: BTreeMap<&Description, Vec<EntityView<'_, 'c>>> = BTreeMap::new();
         for study in &self.studies {
             for (patient, said) in study.patients.iter().enumerate() {
@@ -273,10 +276,10 @@ impl<'c> ArchiveView<'c> {
                 let members = &entity.study.patients[entity.patient].members;
                 entity.shelves().any(|(at, shelf)| shelf.has_arrived && members.contains(&at))
             };
-            let matches = self.matches_own(entity, keys, Patient)
+            let matches = fulfils_declared
                 && entities.iter().any(has_arrived)
-                && fulfils_declared
-                && (!keys.asks_below() || entities.iter().any(|entity| self.some_below(*entity, keys)));
+                && self.matches_own(entity, keys, Patient)?
+                && (!keys.asks_below() || any(&entities, |entity| self.some_below(*entity, keys))?);
             if !matches {
                 continue;
             }
@@ -290,17 +293,23 @@ impl<'c> ArchiveView<'c> {
                     let fits = |value: &String| key.matching.as_ref().is_none_or(|m| m.matches(value));
                     most_complete(key.unit.vr, values.filter(fits))
                 };
-                best.insert(person, (entity, self.answer(entity, request, declared)));
+                best.insert(person, (entity, self.answer(entity, request, declared)?));
             }
         }
-        best.into_values().map(|(entity, answer)| (order(&entity, Patient), answer)).collect()
+        Ok(best.into_values().map(|(entity, answer)| (order(&entity, Patient), answer)).collect())
     }
 
     /// Returns one answer for each study, series or instance, under the first of its patients that
     /// match.
-    fn entities(&self, request: &FindRequest, keys: &PartedKeys<'_>) -> Vec<(EntityOrder, FindAnswer)> {
+    fn entities(&self, request: &FindRequest, keys: &PartedKeys<'_>) -> Result<Vec<(EntityOrder, FindAnswer)>, Error> {
         let level = request.level;
         let may_be_under_others = asks_for_patient(request, level != Study);
+        let fits = |entity: EntityView<'_, 'c>| -> Result<bool, Error> {
+            Ok((!may_be_under_others || level == Study || entity.names_its_patient())
+                && keys.declared_above.iter().all(|key| fits_declared(entity, key))
+                && self.matches_own(entity, keys, level)?
+                && (!keys.asks_below() || self.some_below(entity, keys)?))
+        };
         let mut found = Vec::new();
         for study in &self.studies {
             let of_study = EntityView { study, patient: 0, series: None, instance: None };
@@ -309,41 +318,52 @@ impl<'c> ArchiveView<'c> {
                     continue;
                 }
                 let patients = if may_be_under_others { study.patients.len() } else { 1 };
-                let under = (0..patients).map(|patient| EntityView { patient, ..entity }).find(|entity| {
-                    (!may_be_under_others || level == Study || entity.names_its_patient())
-                        && self.matches_own(*entity, keys, level)
-                        && keys.declared_above.iter().all(|key| fits_declared(*entity, key))
-                        && (!keys.asks_below() || self.some_below(*entity, keys))
-                });
-                if let Some(entity) = under {
-                    let answer = self.answer(entity, request, |key| entity.declared_at(&key.unit, level));
-                    found.push((order(&entity, level), answer));
+                for entity in (0..patients).map(|patient| EntityView { patient, ..entity }) {
+                    if fits(entity)? {
+                        let answer = self.answer(entity, request, |key| entity.declared_at(&key.unit, level))?;
+                        found.push((order(&entity, level), answer));
+                        break;
+                    }
                 }
             }
         }
-        found
+        Ok(found)
     }
 
     /// Whether an entity fulfils the keys of its level and of the levels above.
-    fn matches_own(&self, entity: EntityView<'_, 'c>, keys: &PartedKeys<'_>, level: QueryRetrieveLevel) -> bool {
-        let fits = |key: &&MatchingKey| key.matching.matches(&self.value(entity, key.attribute, level));
-        keys.above.iter().all(fits) && keys.moments_above.iter().all(|key| self.fits_moment(entity, key, level))
+    fn matches_own(
+        &self,
+        entity: EntityView<'_, 'c>,
+        keys: &PartedKeys<'_>,
+        level: QueryRetrieveLevel,
+    ) -> Result<bool, Error> {
+        Ok(all(&keys.above, |key| self.fits(entity, key, level))?
+            && all(&keys.moments_above, |key| self.fits_moment(entity, key, level))?)
     }
 
     /// Whether one descendant fulfils all keys below the level (C.4.1.3.1.2).
-    fn some_below(&self, entity: EntityView<'_, 'c>, keys: &PartedKeys<'_>) -> bool {
+    fn some_below(&self, entity: EntityView<'_, 'c>, keys: &PartedKeys<'_>) -> Result<bool, Error> {
         let declared = keys.declared_below.iter().filter(|key| key.matching.is_some()).map(|key| key.unit.level);
         let asked = keys.below.iter().map(|key| key.attribute).chain(keys.moments_below.iter().map(|key| key.date));
         let deepest = asked.map(|id| id.attribute().level).chain(declared).max().unwrap_or(Image);
-        entity.down_to(deepest).into_iter().any(|below| {
-            keys.below.iter().all(|key| key.matching.matches(&self.value(below, key.attribute, deepest)))
-                && keys.moments_below.iter().all(|key| self.fits_moment(below, key, deepest))
-                && keys.declared_below.iter().all(|key| fits_declared(below, key))
+        any(entity.down_to(deepest), |below| {
+            Ok(keys.declared_below.iter().all(|key| fits_declared(below, key))
+                && all(&keys.below, |key| self.fits(below, key, deepest))?
+                && all(&keys.moments_below, |key| self.fits_moment(below, key, deepest))?)
         })
     }
 
-    fn fits_moment(&self, entity: EntityView<'_, 'c>, key: &DateTimeKey, level: QueryRetrieveLevel) -> bool {
-        key.range.contains(&self.value(entity, key.date, level), &self.value(entity, key.time, level))
+    fn fits(&self, entity: EntityView<'_, 'c>, key: &MatchingKey, level: QueryRetrieveLevel) -> Result<bool, Error> {
+        Ok(key.matching.matches(&self.value(entity, key.attribute, level)?))
+    }
+
+    fn fits_moment(
+        &self,
+        entity: EntityView<'_, 'c>,
+        key: &DateTimeKey,
+        level: QueryRetrieveLevel,
+    ) -> Result<bool, Error> {
+        Ok(key.range.contains(&self.value(entity, key.date, level)?, &self.value(entity, key.time, level)?))
     }
 
     fn answer(
@@ -351,32 +371,31 @@ impl<'c> ArchiveView<'c> {
         entity: EntityView<'_, 'c>,
         request: &FindRequest,
         declared: impl Fn(&&DeclaredKey) -> String,
-    ) -> FindAnswer {
+    ) -> Result<FindAnswer, Error> {
         let level = request.level;
-        let mut values: Vec<String> =
-            request.return_keys.iter().map(|key| self.value(entity, key.attribute, level)).collect();
+        let returned = request.return_keys.iter().map(|key| self.value(entity, key.attribute, level));
+        let mut values = returned.collect::<Result<Vec<String>, Error>>()?;
         let declared_keys = request.declared.iter().filter(|key| key.is_answered);
         values.extend(declared_keys.filter(|key| can_answer_declared(&key.unit, level)).map(|key| declared(&key)));
         let character_set =
             entity.records().next().map_or("", |(_, record)| record.value(SpecificCharacterSet)).to_owned();
         let key = request.wants_key.then(|| {
-            let mut uids = Vec::new();
-            for (of, id) in [(Study, StudyInstanceUID), (Series, SeriesInstanceUID), (Image, SOPInstanceUID)] {
-                uids.extend((of <= level).then(|| self.value(entity, id, level)));
-            }
+            let uids = [(Study, StudyInstanceUID), (Series, SeriesInstanceUID), (Image, SOPInstanceUID)];
+            let uids = uids.into_iter().filter(|(of, _)| *of <= level);
+            let uids = uids.map(|(_, id)| entity.own_value(id.attribute())).collect();
             Box::new(AnswerKey { order: entity.order(level), uids })
         });
         let located = entity.own_instance().filter(|_| request.wants_location && level == Image);
         let location = located.and_then(|instance| instance.location).map(|location| Box::new(location.clone()));
-        FindAnswer { values, character_set, key, location, record: None }
+        Ok(FindAnswer { values, character_set, key, location, record: None })
     }
 
     /// The value of an attribute in an entity of this level.
-    fn value(&self, entity: EntityView<'_, 'c>, id: AttributeId, level: QueryRetrieveLevel) -> String {
+    fn value(&self, entity: EntityView<'_, 'c>, id: AttributeId, level: QueryRetrieveLevel) -> Result<String, Error> {
         let attribute = id.attribute();
         let numbers = || self.persons.numbers(entity.description());
         let distinct = |id| distinct(entity.study.shelves.iter().map(|shelf| shelf.record.value(id)));
-        match (id, attribute.source) {
+        Ok(match (id, attribute.source) {
             (RetrieveAETitle, _) | (_, ValueSource::AlwaysEmpty) => String::new(),
             (InstanceAvailability, _) => self.availability(entity, level).to_owned(),
             (NumberOfPatientRelatedStudies, _) => numbers().studies.to_string(),
@@ -390,12 +409,12 @@ impl<'c> ArchiveView<'c> {
             }
             (ModalitiesInStudy, _) => rules::each_once(&entity.series_values(Modality)),
             (SOPClassesInStudy, _) => distinct(SOPClassUID).into_iter().collect::<Vec<_>>().join("\\"),
-            (AnatomicRegionsInStudyCodeSequence, _) => rules::items(&entity.series_values(AnatomicRegionSequence)),
+            (AnatomicRegionsInStudyCodeSequence, _) => rules::items(&entity.series_values(AnatomicRegionSequence))?,
             // A series attribute of a study has the values of all its series.
             _ if level == Study && attribute.level == Series => rules::joined(attribute.vr, &entity.series_values(id)),
             _ if attribute.level == Patient => rules::value_of(entity.description(), id).to_owned(),
             _ => entity.own_value(attribute),
-        }
+        })
     }
 
     /// The availability of an instance (PS3.3 C.4.23.1.1). For any other entity it is that of the
@@ -518,6 +537,21 @@ fn order(entity: &EntityView<'_, '_>, level: QueryRetrieveLevel) -> EntityOrder 
     let series = (rules::leading_number(&text(SeriesNumber, Series)), text(SeriesInstanceUID, Series));
     let instance = (rules::leading_number(&text(InstanceNumber, Image)), text(SOPInstanceUID, Image));
     (entity.order(level), text(StudyInstanceUID, Study), series, instance)
+}
+
+/// Whether something fits all of these. Ends with the first that it does not fit.
+fn all<T>(keys: impl IntoIterator<Item = T>, fits: impl Fn(T) -> Result<bool, Error>) -> Result<bool, Error> {
+    any(keys, |key| fits(key).map(|fits| !fits)).map(|some_not| !some_not)
+}
+
+/// Whether one of these fits. Ends with the first that does.
+fn any<T>(items: impl IntoIterator<Item = T>, fits: impl Fn(T) -> Result<bool, Error>) -> Result<bool, Error> {
+    for item in items {
+        if fits(item)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn fits_declared(entity: EntityView<'_, '_>, key: &DeclaredKey) -> bool {

@@ -36,7 +36,7 @@ impl<R: FederatedPart> EntityLookups<'_, R> {
         for file in files.into_iter().filter(|file| *file != at) {
             found.extend(answers(self.parts, file, &asked)?);
         }
-        let mut answers = once_each(question, found);
+        let mut answers = once_each(question, found)?;
         let (series, instances) = self.distinct(study)?;
         let of_study = match question.level {
             Study => Vec::new(),
@@ -110,7 +110,7 @@ impl<R: FederatedPart> EntityLookups<'_, R> {
                 match &mut common {
                     Some(known) => {
                         for ((known, value), id) in known.iter_mut().zip(&values).zip(&ids) {
-                            combine(level, *id, known, value);
+                            combine(level, *id, known, value)?;
                         }
                     }
                     None => common = Some(values),
@@ -131,7 +131,7 @@ fn set(answer: &mut FindAnswer, values: impl IntoIterator<Item = (usize, String)
 
 /// Puts together what several files say of the same entity, and sorts by the numbers of series and
 /// instances.
-fn once_each(question: &FederatedQuestion, found: Vec<FindAnswer>) -> Vec<FindAnswer> {
+fn once_each(question: &FederatedQuestion, found: Vec<FindAnswer>) -> Result<Vec<FindAnswer>, Error> {
     let mut by_uids: BTreeMap<Vec<String>, FindAnswer> = BTreeMap::new();
     for answer in found {
         let uids = answer.key.as_ref().map(|key| key.uids.clone()).unwrap_or_default();
@@ -145,7 +145,7 @@ fn once_each(question: &FederatedQuestion, found: Vec<FindAnswer>) -> Vec<FindAn
                     }
                 }
             }
-            Some(known) => combine_answers(question, known, &answer),
+            Some(known) => combine_answers(question, known, &answer)?,
         }
     }
     let mut answers: Vec<FindAnswer> = by_uids.into_values().collect();
@@ -158,16 +158,17 @@ fn once_each(question: &FederatedQuestion, found: Vec<FindAnswer>) -> Vec<FindAn
         let mut uids = uids.into_iter().skip(1);
         (number(answer, 0), uids.next(), number(answer, 1), uids.next())
     });
-    answers
+    Ok(answers)
 }
 
-fn combine_answers(question: &FederatedQuestion, known: &mut FindAnswer, other: &FindAnswer) {
+fn combine_answers(question: &FederatedQuestion, known: &mut FindAnswer, other: &FindAnswer) -> Result<(), Error> {
     for (at, id) in question.places() {
         if let (Some(known), Some(other)) = (known.values.get_mut(at), other.values.get(at)) {
-            combine(question.level, id, known, other);
+            combine(question.level, id, known, other)?;
         }
     }
     add_declared(question, known, other);
+    Ok(())
 }
 
 /// Of a declared value, the most complete one counts.
@@ -182,13 +183,13 @@ pub(super) fn add_declared(question: &FederatedQuestion, known: &mut FindAnswer,
 }
 
 /// Adds what another file says of an attribute of the same study or series.
-fn combine(level: QueryRetrieveLevel, id: AttributeId, known: &mut String, other: &str) {
+fn combine(level: QueryRetrieveLevel, id: AttributeId, known: &mut String, other: &str) -> Result<(), Error> {
     let attribute = id.attribute();
     let both = || [known.clone(), other.to_owned()].into_iter().filter(|text| !text.is_empty()).collect();
     let is_of_series = level == Study && attribute.level == Series;
     match id {
         InstanceAvailability => make_least(known, other),
-        AnatomicRegionsInStudyCodeSequence => *known = rules::items(&both()),
+        AnatomicRegionsInStudyCodeSequence => *known = rules::items(&both())?,
         ModalitiesInStudy | SOPClassesInStudy => *known = values_in_order(&both()),
         _ if is_of_series => *known = rules::joined(attribute.vr, &both()),
         // What patients of several files say is not mixed.
@@ -197,6 +198,7 @@ fn combine(level: QueryRetrieveLevel, id: AttributeId, known: &mut String, other
         }
         _ => {}
     }
+    Ok(())
 }
 
 /// The values of several texts, each once and sorted.

@@ -200,7 +200,7 @@ impl ServerOutlet<'_> {
         };
         let persons: BTreeSet<RowKey> = persons.into_iter().collect();
         let is_asked = |(id, identity, _): &PersonKey| persons.contains(&person_key(id, identity));
-        for answer in archive.answers(self.request, &is_asked) {
+        for answer in archive.answers(self.request, &is_asked)? {
             if self.state.is_interrupted() {
                 return Err(Error::Interrupted.into());
             }
@@ -360,7 +360,7 @@ fn add_instances(
     };
     for row in rows {
         let Some((study, at, shelf)) = shelves.get(&row.try_get(0)?) else { continue };
-        let file = shelf.file(InstanceBody::unpack(row.try_get(2)?, shelf.base())?);
+        let file = shelf.file(InstanceBody::unpack(row.try_get(2)?, shelf.base())?)?;
         if let Some(of_study) = instances.get_mut(*study) {
             of_study.push((*at, row.try_get(1)?, file));
         }

@@ -146,7 +146,7 @@ fn of_rows(
     for row in rows {
         let id: i64 = row.try_get(0)?;
         let shelf = loaded.shelves.get(&id).ok_or(ServerFailure::Again)?;
-        let file = shelf.file(InstanceBody::unpack(row.try_get(2)?, shelf.base())?);
+        let file = shelf.file(InstanceBody::unpack(row.try_get(2)?, shelf.base())?)?;
         let uid = file.record.value(AttributeId::SOPInstanceUID).to_owned();
         by_key.insert(RowKey::of_uid(&uid), uid.clone());
         loaded.rows.insert(uid.clone(), KnownRow { shelf: id, flags: row.try_get(1)? });
@@ -214,7 +214,7 @@ pub(super) fn copies(
     let mut found = Vec::new();
     for row in &rows {
         let Some(shelf) = shelves.get(&row.try_get(10)?) else { continue };
-        found.push(copy_of(row, &shelf.file(InstanceBody::unpack(row.try_get(11)?, shelf.base())?))?);
+        found.push(copy_of(row, &shelf.file(InstanceBody::unpack(row.try_get(11)?, shelf.base())?)?)?);
     }
     Ok(found)
 }
@@ -273,7 +273,7 @@ pub(super) fn each_instance_in(
     }
     for row in connection.query("SELECT shelf, flags, body FROM instance WHERE shelf = ANY($1)", &[&ids])? {
         let Some(shelf) = shelves.get(&row.try_get(0)?) else { continue };
-        on_file(shelf.file(InstanceBody::unpack(row.try_get(2)?, shelf.base())?), row.try_get(1)?);
+        on_file(shelf.file(InstanceBody::unpack(row.try_get(2)?, shelf.base())?)?, row.try_get(1)?);
     }
     Ok(())
 }

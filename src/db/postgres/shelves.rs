@@ -105,7 +105,7 @@ impl Shelf {
     }
 
     /// The file that a row of this shelf is about.
-    pub(super) fn file(&self, body: InstanceBody) -> StoredFile {
+    pub(super) fn file(&self, body: InstanceBody) -> Result<StoredFile, Error> {
         let InstanceBody { uid, file_name, size, mtime_ms, checksum, own } = body;
         let mut record = self.common.as_ref().map_or_else(|| self.record.clone(), InstanceRecord::like);
         record.set(AttributeId::SOPInstanceUID, &uid);
@@ -118,11 +118,11 @@ impl Shelf {
             }
         }
         if !self.declared.is_empty() && !self.set.is_empty() {
-            self.add_declared(&mut record, &declared);
+            self.add_declared(&mut record, &declared)?;
         }
         let location = Location { place: self.place, directory: self.path.clone(), file_name, size, mtime_ms };
         let (declared, arrival) = (self.declared.clone(), self.arrival);
-        StoredFile { location, record, checksum, differs: false, declared, arrival }
+        Ok(StoredFile { location, record, checksum, differs: false, declared, arrival })
     }
 
     /// What the row of a file of this shelf has.
@@ -147,16 +147,20 @@ impl Shelf {
 
 impl Shelf {
     /// Adds the declared values that instances of this shelf have alike, and those of one instance.
-    fn add_declared(&self, record: &mut InstanceRecord, own: &str) {
-        let own: Map<String, Value> = serde_json::from_str(own).unwrap_or_default();
+    fn add_declared(&self, record: &mut InstanceRecord, own: &str) -> Result<(), Error> {
+        let own = match own {
+            "" => Map::new(),
+            own => texts_from(own)?,
+        };
         record.note_declared();
         for unit in self.set.units() {
             let value = match unit.level {
-                Image => own.get(&unit.key).and_then(Value::as_str).unwrap_or_default(),
+                Image => text_at(&own, &unit.key)?,
                 _ => self.record.declared(unit.number),
             };
             record.set_declared_with(unit.number, |text| text.push_str(value));
         }
+        Ok(())
     }
 
     /// The values that instances of this shelf have alike, as its row has them.
@@ -235,20 +239,55 @@ pub(super) fn record_from(text: &str) -> Result<InstanceRecord, Error> {
 
 /// The same with the values of declared units.
 fn record_with(text: &str, set: &DeclaredSet) -> Result<InstanceRecord, Error> {
-    let broken = |_| Error::Malformed("the values of a shelf cannot be read".into());
-    let texts: Map<String, Value> = serde_json::from_str(text).map_err(broken)?;
+    let texts = texts_from(text)?;
     let mut record = InstanceRecord::new();
-    for (column, value) in &texts {
-        if let (Some(attribute), Some(value)) = (Attribute::by_column(column), value.as_str()) {
-            record.set(attribute.id, value);
+    for column in texts.keys() {
+        if let Some(attribute) = Attribute::by_column(column) {
+            record.set(attribute.id, text_at(&texts, column)?);
         }
     }
-    if let Some(declared) = texts.get(DECLARED).and_then(Value::as_object) {
-        for unit in set.units() {
-            if let Some(value) = declared.get(&unit.key).and_then(Value::as_str) {
-                record.set_declared_with(unit.number, |text| text.push_str(value));
+    match texts.get(DECLARED) {
+        Some(Value::Object(declared)) => {
+            for unit in set.units() {
+                let value = text_at(declared, &unit.key)?;
+                if !value.is_empty() {
+                    record.set_declared_with(unit.number, |text| text.push_str(value));
+                }
             }
         }
+        Some(_) => return Err(broken()),
+        None => {}
     }
     Ok(record)
+}
+
+/// Values by column or unit, from the JSON object that the database has.
+fn texts_from(text: &str) -> Result<Map<String, Value>, Error> {
+    serde_json::from_str(text).map_err(|_| broken())
+}
+
+/// One of these values, or nothing if it is not there.
+fn text_at<'t>(texts: &'t Map<String, Value>, key: &str) -> Result<&'t str, Error> {
+    texts.get(key).map_or(Ok(""), |value| value.as_str().ok_or_else(broken))
+}
+
+fn broken() -> Error {
+    Error::Malformed("the values of an instance group cannot be read".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_that_cannot_be_read_are_an_error() {
+        let record = record_from(r#"{"study_date": "20240229", "of_a_newer_program": 1}"#).unwrap();
+        assert_eq!(record.value(AttributeId::StudyDate), "20240229");
+        for text in ["", "[]", r#"{"study_date": "2024"#, r#"{"study_date": 20240229}"#, r#"{"declared": "none"}"#] {
+            assert!(matches!(record_from(text), Err(Error::Malformed(_))), "{text}");
+        }
+        let own = texts_from(r#"{"0018,0050": "1.25", "0018,0088": 5}"#).unwrap();
+        assert_eq!((text_at(&own, "0018,0050").unwrap(), text_at(&own, "0018,0051").unwrap()), ("1.25", ""));
+        assert!(matches!(text_at(&own, "0018,0088"), Err(Error::Malformed(_))));
+    }
 }

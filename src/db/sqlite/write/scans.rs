@@ -78,7 +78,7 @@ impl ScanState {
             .prepare_cached("UPDATE scan SET finished_ms = ?2, summary = ?3 WHERE id = ?1")?
             .execute(params![scan, tables.clock.now_ms(), summary])?;
         // A look each minute that finds nothing new is no event.
-        if !self.is_further_pass || has_news(summary) {
+        if !self.is_further_pass || has_news(summary)? {
             tables.changes.events.note_scan(scan, summary);
         }
         Ok(())
@@ -114,9 +114,10 @@ impl ScanState {
 }
 
 /// Whether the summary of a scan says that the index has changed.
-fn has_news(summary: &str) -> bool {
-    let summary: serde_json::Value = serde_json::from_str(summary).unwrap_or_default();
-    ["indexed", "updated", "removed", "moved", "copies"].iter().any(|count| summary[*count].as_u64() != Some(0))
+fn has_news(summary: &str) -> Result<bool> {
+    let summary: serde_json::Value =
+        serde_json::from_str(summary).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+    Ok(["indexed", "updated", "removed", "moved", "copies"].iter().any(|count| summary[*count].as_u64() != Some(0)))
 }
 
 /// Keeps the state of watched paths, or forgets them.
