@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::Connection;
 use rusqlite::ToSql;
+use rusqlite::ffi;
 use rusqlite::functions::{Context, FunctionFlags};
 use rusqlite::types::{FromSqlError, ToSqlOutput, Value, ValueRef};
 
@@ -89,8 +90,6 @@ fn register_matcher(
 
 /// Adds the functions that the statements of queries use.
 pub(in crate::db::sqlite) fn register_functions(connection: &Connection, matchers: &Matchers) -> rusqlite::Result<()> {
-    // rarray(list): the values of a list that is bound as one parameter.
-    rusqlite::vtab::array::load_module(connection)?;
     register_matchers(connection, matchers)?;
     register_unpacking(connection)?;
     register_keys(connection)
@@ -112,9 +111,7 @@ fn register_matchers(connection: &Connection, matchers: &Matchers) -> rusqlite::
             Some(fewer) => *left = fewer,
             None => *is_over = true,
         }
-        // SQLite has no other way to end a statement from within. The caller reads the flag, and
-        // not the error.
-        if *is_over { Err(rusqlite::Error::UserFunctionError("the sample is over".into())) } else { Ok(true) }
+        if *is_over { Err(end_of_sample()) } else { Ok(true) }
     })?;
     register_matcher(connection, "dcm_matches", 2, matchers, |matcher, context| {
         let Matcher::One(matching) = matcher else { return Ok(false) };
@@ -124,6 +121,20 @@ fn register_matchers(connection: &Connection, matchers: &Matchers) -> rusqlite::
             value => matching.matches(value.as_str()?),
         })
     })
+}
+
+/// The error that ends the statement of a sample. SQLite has no other way to end a statement from
+/// within (docs/adr/0006). `SQLITE_ABORT` means that a callback asked for the end.
+fn end_of_sample() -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_ABORT), None)
+}
+
+/// Whether a statement ended because it had visited the rows of its sample. Both must say so, the
+/// error and the matcher: any other error is one of the query.
+pub(super) fn is_end_of_sample(error: &rusqlite::Error, matchers: &Matchers) -> bool {
+    let is_abort = error.sqlite_error().is_some_and(|error| error.extended_code == ffi::SQLITE_ABORT);
+    let matchers = matchers.lock().unwrap_or_else(PoisonError::into_inner);
+    is_abort && matchers.iter().any(|matcher| matches!(matcher, Matcher::Sample { is_over: true, .. }))
 }
 
 /// Adds the functions that unpack what columns keep in a short form.
@@ -184,4 +195,30 @@ fn register_keys(connection: &Connection) -> rusqlite::Result<()> {
     connection.create_scalar_function("dcm_key_suffix", 1, pure, |context| {
         Ok(InstanceKey::from_bytes(context.get_raw(0).as_blob()?).map(|key| key.suffix.to_value()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_end_of_a_sample_is_taken_for_it() {
+        let connection = Connection::open_in_memory().unwrap();
+        let matchers = Matchers::default();
+        register_functions(&connection, &matchers).unwrap();
+        let failed = |sql: &str| {
+            *matchers.lock().unwrap() = vec![Matcher::Sample { left: 2, is_over: false }];
+            let mut statement = connection.prepare(&format!("WITH r(n) AS (VALUES (1), (2), (3), (4)) {sql}")).unwrap();
+            let found: rusqlite::Result<Vec<i64>> = statement.query_map([], |row| row.get(0)).unwrap().collect();
+            found.unwrap_err()
+        };
+        let end = failed("SELECT n FROM r WHERE dcm_sample(0, n)");
+        assert!(is_end_of_sample(&end, &matchers), "{end:?}");
+        // A second row with damage ends the statement before the sample is over.
+        let damage = failed("SELECT json(iif(n = 2, 'no JSON', n)) FROM r WHERE dcm_sample(0, n)");
+        assert!(!is_end_of_sample(&damage, &matchers), "{damage:?}");
+        // Nor is another error taken for it after the sample is over.
+        failed("SELECT n FROM r WHERE dcm_sample(0, n)");
+        assert!(!is_end_of_sample(&damage, &matchers), "{damage:?}");
+    }
 }

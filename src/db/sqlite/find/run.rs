@@ -1,14 +1,13 @@
 //! Answering a query.
 
 use std::ops::ControlFlow;
-use std::sync::PoisonError;
 
 use rusqlite::{Connection, params_from_iter};
 
 use super::super::mounts::Mounts;
 use super::answers::{Further, RowAnswers};
 use super::compile::{Statement, compile};
-use super::functions::{Matcher, Matchers};
+use super::functions::{Matchers, is_end_of_sample};
 use super::lookup::statement_of;
 use crate::db::Error;
 use crate::db::plan::{LookUp, PlanEffort};
@@ -46,7 +45,7 @@ pub(in crate::db::sqlite) fn run(
             give_rows(connection, statement, &mut answers, further, (again, sampled))
         };
         match each(&compiled.first, further.as_mut(), &mut sampled) {
-            Err(_end) if compiled.is_sample && sample_is_over(matchers) => {}
+            Err(end) if compiled.is_sample && is_end_of_sample(&end, matchers) => {}
             // There were no more rows than the sample, so that was all of them.
             ended => return ended.map_err(Error::from),
         }
@@ -80,12 +79,6 @@ fn give_rows<F: FnMut(FindAnswer) -> ControlFlow<()>>(
         }
     }
     answers.finish(further).map(|_| ())
-}
-
-/// Whether a statement ended because it had visited the rows of its sample.
-fn sample_is_over(matchers: &Matchers) -> bool {
-    let matchers = matchers.lock().unwrap_or_else(PoisonError::into_inner);
-    matchers.iter().any(|matcher| matches!(matcher, Matcher::Sample { is_over: true, .. }))
 }
 
 /// The statements of a query and their plans.
