@@ -60,7 +60,7 @@ fn association_identifiers() -> String {
 fn message_syntaxes() -> String {
     let mut text = String::from("| Preference | Transfer syntax | UID |\n|---|---|---|\n");
     for (at, uid) in OWN_TRANSFER_SYNTAXES.iter().enumerate() {
-        let name = syntax::name_of(uid).unwrap_or(uid);
+        let name = syntax::known_of(uid).map_or(*uid, |known| known.name);
         let _ = writeln!(text, "| {} | {name} | {uid} |", at + 1);
     }
     text

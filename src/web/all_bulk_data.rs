@@ -12,7 +12,7 @@ use tokio::task::spawn_blocking;
 
 use super::body::{Body, Outlet};
 use super::call::{Answering, Call};
-use super::forms::{self, EXPLICIT_LITTLE, OCTETS};
+use super::forms::{self, OCTETS};
 use super::found::{Runs, no_pixels};
 use super::heads::{typed, warn_of_missing};
 use super::multipart::Parts;
@@ -24,6 +24,7 @@ use super::problem::{Problem, breaks_off};
 use super::resource::SERVICE;
 use super::target::{Target, alone, bulk_data_base};
 use crate::archive::Archives;
+use crate::encoding::syntax::EXPLICIT_VR_LITTLE_ENDIAN;
 use crate::pixels::frames::{PixelError, Pixels};
 use crate::qr::{Instances, RetrievedInstance};
 
@@ -173,7 +174,8 @@ fn values(
             continue;
         }
         if let Some(range) = range {
-            let syntax = if is_pixel_data { format!("; transfer-syntax={EXPLICIT_LITTLE}") } else { String::new() };
+            let syntax =
+                if is_pixel_data { format!("; transfer-syntax={EXPLICIT_VR_LITTLE_ENDIAN}") } else { String::new() };
             parts.push(ValuePart { location: uri, media_type: format!("{OCTETS}{syntax}"), ranges: vec![range] });
             continue;
         }

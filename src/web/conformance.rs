@@ -3,7 +3,6 @@
 
 use std::fmt::Write as _;
 
-use super::forms::{OCTETS, frame_type};
 use super::query::default_attributes;
 use super::resource::{METHODS_OF_RESOURCES, SERVICE};
 use super::store::reasons;
@@ -52,13 +51,14 @@ fn frames() -> String {
         "| Transfer syntax | UID | Media type besides `application/octet-stream` | Decompressed by WADO-RS \
          | by C-GET and C-MOVE |\n|---|---|---|---|---|\n",
     );
-    for (uid, name) in syntax::named().filter(|(uid, _)| frame_type(uid) != OCTETS) {
+    for known in &syntax::KNOWN {
+        let (uid, Some(frame_type)) = (known.uid, known.frame_type) else { continue };
         let decompressed = match Codec::of(uid).map(|codec| codec.loss) {
             Some(Loss::None) => "yes | yes",
             Some(Loss::Possible | Loss::Certain) => "for rendering | yes",
             None => "no | no",
         };
-        let _ = writeln!(text, "| {name} | {uid} | `{}` | {decompressed} |", frame_type(uid));
+        let _ = writeln!(text, "| {} | {uid} | `{frame_type}` | {decompressed} |", known.name);
     }
     text
 }

@@ -12,7 +12,7 @@ use tokio::task::spawn_blocking;
 
 use super::body::{Body, Outlet};
 use super::decompress::Decompressing;
-use super::forms::{self, EXPLICIT_LITTLE, FrameForm, OCTETS, Wrapping, frame_type};
+use super::forms::{self, FrameForm, OCTETS, Wrapping, frame_type};
 use super::found::{Found, Runs, found, no_pixels};
 use super::heads::typed;
 use super::multipart::Parts;
@@ -24,6 +24,7 @@ use super::query::decode;
 use super::ranges::{Selected, Window, add_range, selected_by};
 use super::target::{Listed, Target};
 use crate::archive::Archives;
+use crate::encoding::syntax::EXPLICIT_VR_LITTLE_ENDIAN;
 use crate::encoding::walk::Event;
 use crate::model::location::Location;
 use crate::pixels::codec::Codec;
@@ -99,7 +100,7 @@ pub(super) async fn send(
             begun => Some(begun?),
         },
     };
-    let sent_syntax = if decompressing.is_some() { EXPLICIT_LITTLE } else { sent_syntax(&pixels) };
+    let sent_syntax = if decompressing.is_some() { EXPLICIT_VR_LITTLE_ENDIAN } else { sent_syntax(&pixels) };
     let native_length = decompressing.as_ref().map(|_| pixels.frame_bits() / 8);
     let length_of = |frame: &Frame| native_length.unwrap_or(frame.length);
     let content_type = format!("{media_type}; transfer-syntax={sent_syntax}");
@@ -160,7 +161,7 @@ fn not_as_wanted(pixels: &Pixels) -> Problem {
     let stored = sent_syntax(pixels);
     let mut offers = vec![of(OCTETS, stored), of(own, stored)];
     if Codec::lossless(&pixels.transfer_syntax).is_some() {
-        offers.push(of(OCTETS, EXPLICIT_LITTLE));
+        offers.push(of(OCTETS, EXPLICIT_VR_LITTLE_ENDIAN));
     }
     offers.dedup();
     not_acceptable(&offers.iter().map(String::as_str).collect::<Vec<_>>())
@@ -168,7 +169,7 @@ fn not_as_wanted(pixels: &Pixels) -> Problem {
 
 /// Returns the transfer syntax of frames that are sent as stored.
 fn sent_syntax(pixels: &Pixels) -> &str {
-    if pixels.is_encapsulated() { &pixels.transfer_syntax } else { EXPLICIT_LITTLE }
+    if pixels.is_encapsulated() { &pixels.transfer_syntax } else { EXPLICIT_VR_LITTLE_ENDIAN }
 }
 
 /// Writes bytes into a body, in pieces.
