@@ -1,6 +1,7 @@
 //! Events, as the index has them: asked by a [`SqliteReader`], changed by the writer
 //! (docs/adr/0042).
 
+use rusqlite::vtab::array::Array;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde_json::{Map, Value, json};
 
@@ -245,12 +246,12 @@ impl SqliteWriterHandle {
     pub fn keep_receivers(&self, names: Vec<String>) -> Result<(), Error> {
         self.change_events(move |batch| {
             let connection = batch.connection();
-            let list = Value::from(names).to_string();
+            let list = Array::new(names.into_iter().map(Into::into).collect());
             for sql in [
-                "DELETE FROM event_receiver WHERE name NOT IN (SELECT value FROM json_each(?1))",
-                "DELETE FROM event_waiting WHERE receiver NOT IN (SELECT value FROM json_each(?1))",
+                "DELETE FROM event_receiver WHERE name NOT IN rarray(?1)",
+                "DELETE FROM event_waiting WHERE receiver NOT IN rarray(?1)",
                 "INSERT OR IGNORE INTO event_receiver (name, position) \
-                 SELECT value, ifnull((SELECT max(id) FROM event), 0) FROM json_each(?1)",
+                 SELECT value, ifnull((SELECT max(id) FROM event), 0) FROM rarray(?1)",
             ] {
                 connection.prepare_cached(sql)?.execute([&list])?;
             }
@@ -308,15 +309,16 @@ impl SqliteWriterHandle {
         (now_ms, until_ms): (i64, i64),
     ) -> Result<u64, Error> {
         self.change_events(move |batch| {
-            let list = Value::from(events).to_string();
+            let all = events.is_empty();
+            let list = Array::new(events.into_iter().map(Into::into).collect());
             let revived = batch
                 .connection()
                 .prepare_cached(
                     "UPDATE event_waiting SET is_dead = 0, attempts = 0, next_ms = ?3, until_ms = ?4 WHERE is_dead = 1 \
                      AND (?1 IS NULL OR receiver = ?1) \
-                     AND (?2 = '[]' OR event IN (SELECT value FROM json_each(?2)))",
+                     AND (?5 OR event IN rarray(?2))",
                 )?
-                .execute(params![receiver, list, now_ms, until_ms])?;
+                .execute(params![receiver, list, now_ms, until_ms, all])?;
             Ok(u64::try_from(revived).unwrap_or(u64::MAX))
         })
     }

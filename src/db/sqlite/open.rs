@@ -278,6 +278,8 @@ fn configure(connection: &Connection, access: Access) -> rusqlite::Result<()> {
     // A plan must depend on the statement alone. Otherwise a statement that could use a partial
     // index is planned again for each new value, which takes longer than running it.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    // rarray(list): the values of a list that is bound as one parameter.
+    rusqlite::vtab::array::load_module(connection)?;
     match access {
         Access::Writer { durability, cache_bytes } => {
             // The writer sorts little, and needs no file for it.
