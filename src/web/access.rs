@@ -6,8 +6,9 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use arc_swap::ArcSwapOption;
 use data_encoding::BASE64;
 use hyper::HeaderMap;
 use hyper::header::{AUTHORIZATION, HeaderName};
@@ -32,7 +33,7 @@ pub struct SharedUsers(Arc<Shared>);
 
 struct Shared {
     /// The file of users. `None` means that there is none, and callers need no credentials.
-    users: RwLock<Option<Arc<Users>>>,
+    users: ArcSwapOption<Users>,
     /// The check of tokens of an identity provider.
     tokens: Option<TokenCheck>,
     checks: Semaphore,
@@ -82,7 +83,7 @@ impl SharedUsers {
         // Without random numbers, only a reader of this process's memory could find out more.
         let _ = SystemRandom::new().fill(&mut random);
         Self(Arc::new(Shared {
-            users: RwLock::new(users.map(Arc::new)),
+            users: ArcSwapOption::new(users.map(Arc::new)),
             tokens,
             checks: Semaphore::new(CHECKS_AT_ONE_TIME),
             right: Mutex::new(HashMap::new()),
@@ -92,12 +93,12 @@ impl SharedUsers {
 
     /// Uses other users from the next request on. A node that began with users always has some.
     pub fn replace(&self, users: Users) {
-        *self.0.users.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(users));
+        self.0.users.store(Some(Arc::new(users)));
         self.remembered().clear();
     }
 
     fn current(&self) -> Option<Arc<Users>> {
-        self.0.users.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.users.load_full()
     }
 
     fn remembered(&self) -> std::sync::MutexGuard<'_, HashMap<[u8; 32], Rights>> {
