@@ -11,8 +11,8 @@ use crate::qr::{ObjectKind, RetrievedInstance};
 /// The form in which an object is sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ObjectForm {
-    /// The presentation context. 0 if the protocol has none.
-    pub(crate) context_id: u8,
+    /// Number that the [`Framing`] chose for itself. It gets it back with each object.
+    pub(crate) channel: u8,
     /// What becomes of its bytes.
     pub(crate) sent: SentForm,
 }

@@ -27,7 +27,7 @@ impl OutgoingContexts {
         let find = |uid: &str| accepted.iter().find(|(_, transfer_syntax)| transfer_syntax == uid).map(|(id, _)| *id);
         let stored = &kind.transfer_syntax;
         if let Some(context_id) = find(stored) {
-            return Ok(ObjectForm { context_id, sent: SentForm::AsStored });
+            return Ok(ObjectForm { channel: context_id, sent: SentForm::AsStored });
         }
         let changed = match NativeSyntax::of_uid(stored) {
             Some(_) => SentForm::Rewritten,
@@ -36,7 +36,7 @@ impl OutgoingContexts {
         };
         let targets = NativeSyntax::TARGETS.into_iter();
         let accepted = targets.filter_map(|target| find(target.uid()).map(|id| (id, changed(target))));
-        let mut forms = accepted.map(|(context_id, sent)| ObjectForm { context_id, sent });
+        let mut forms = accepted.map(|(context_id, sent)| ObjectForm { channel: context_id, sent });
         forms.next().ok_or(DeliverError::NotAccepted)
     }
 }

@@ -47,7 +47,7 @@ impl Framing for StoreRequests {
             move_originator: self.originator.clone(),
         }
         .command_set(self.priority);
-        put_message(out, form.context_id, &command, None, self.peer_max_length);
+        put_message(out, form.channel, &command, None, self.peer_max_length);
     }
 
     fn fill(
@@ -71,7 +71,7 @@ impl Framing for StoreRequests {
             buffer.append(FRAGMENT_HEADER_LENGTH + length, |space| {
                 let Some((header, fragment)) = space.split_first_chunk_mut() else { return Ok(0) };
                 let filled = data_set.fill(fragment)?;
-                *header = data_fragment_header(form.context_id, filled.count, filled.is_last);
+                *header = data_fragment_header(form.channel, filled.count, filled.is_last);
                 is_last = filled.is_last;
                 Ok(FRAGMENT_HEADER_LENGTH + filled.count)
             })?;
