@@ -5,6 +5,7 @@ use dicom_core::VR;
 
 use super::value::{for_each_number, for_each_tag, push_one};
 use crate::encoding::charset::{CharacterSets, TextForm};
+use crate::encoding::vr::is_binary;
 
 /// Appends the start of an element: `"GGGGEEEE":{"vr":"..."`.
 pub(crate) fn push_key(out: &mut String, tag: u32, vr: VR) {
@@ -42,7 +43,7 @@ pub(crate) fn push_element(out: &mut String, tag: u32, vr: VR, big: bool, bytes:
         VR::AT => for_each_tag(bytes, big, |_, group, element| {
             values.push(|out| out.push_str(&format!("\"{group:04X}{element:04X}\"")));
         }),
-        VR::OB | VR::OD | VR::OF | VR::OL | VR::OV | VR::OW | VR::UN | VR::SQ => {
+        vr if is_binary(vr) || vr == VR::SQ => {
             if !bytes.is_empty() {
                 out.push_str(",\"InlineBinary\":\"");
                 BASE64.encode_append(bytes, out);

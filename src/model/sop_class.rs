@@ -4,7 +4,7 @@ use dicom_core::dictionary::{UidDictionary, UidDictionaryEntry};
 use dicom_dictionary_std::StandardSopClassDictionary;
 use dicom_dictionary_std::uids;
 
-use crate::model::uid::MAX_UID_LENGTH;
+use crate::model::uid::is_uid_shaped;
 
 /// Root of the UIDs that the Standard itself assigns (PS3.5 9.2).
 const DICOM_ROOT: &str = "1.2.840.10008.";
@@ -53,12 +53,6 @@ pub fn is_storage(uid: &str) -> bool {
         // Well-known SOP Instance.
         None => uid.starts_with(STORAGE_ROOT),
     }
-}
-
-/// Whether a text consists of digits and full stops, as a UID does. Leading zeros and similar
-/// faults (PS3.5 9.1) are allowed.
-pub(crate) fn is_uid_shaped(text: &str) -> bool {
-    !text.is_empty() && text.len() <= MAX_UID_LENGTH && text.bytes().all(|b| b.is_ascii_digit() || b == b'.')
 }
 
 #[cfg(test)]

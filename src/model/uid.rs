@@ -1,4 +1,12 @@
 //! Unique identifiers (PS3.5 chapter 9). Each kind of entity has its own type.
+//!
+//! Three checks, from the strictest to the most lenient:
+//!
+//! | check | takes | asked about |
+//! |---|---|---|
+//! | [`is_valid_uid`] | a UID by PS3.5 9.1 | UIDs that the node makes or answers for, and those in its log |
+//! | [`is_uid_shaped`] | digits and full stops, up to 64 | proposals of peers, whose UIDs may have leading zeros |
+//! | [`is_acceptable_uid`] | any text, up to 128 | UIDs of objects and of keys: archives hold such |
 
 use std::fmt;
 
@@ -41,6 +49,13 @@ pub fn is_acceptable_uid(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= MAX_LENIENT_UID_LENGTH
         && (is_printable_ascii() || !text.chars().any(char::is_control))
+}
+
+/// Whether a text consists of digits and full stops, as a UID does. Leading zeros and similar
+/// faults (PS3.5 9.1) are allowed.
+#[must_use]
+pub fn is_uid_shaped(text: &str) -> bool {
+    !text.is_empty() && text.len() <= MAX_UID_LENGTH && text.bytes().all(|b| b.is_ascii_digit() || b == b'.')
 }
 
 /// Returns a UID for a log line at level debug. A UID that breaks PS3.5 9.1 is not shown, because

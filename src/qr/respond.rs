@@ -16,6 +16,7 @@ use crate::encoding::charset::{CharacterSets, TextForm};
 use crate::encoding::data_set::push_element;
 use crate::encoding::syntax::Encoding;
 use crate::encoding::tag::{ITEM, tag_number};
+use crate::encoding::vr::word_length;
 use crate::model::attribute::AttributeId;
 use crate::model::find::{FindAnswer, ItemKey};
 use crate::model::matching::{Matching, SequenceMatching, joined_values, json_key};
@@ -434,12 +435,7 @@ impl Encoder<'_> {
     /// Converts binary values to the byte order of the answer. In the DICOM JSON Model they are
     /// little endian (PS3.18 F.2.7).
     fn swapped(&self, vr: VR, mut bytes: Vec<u8>) -> Vec<u8> {
-        let unit = match vr {
-            VR::OW => 2,
-            VR::OF | VR::OL => 4,
-            VR::OD | VR::OV => 8,
-            _ => 1,
-        };
+        let unit = word_length(vr.to_bytes());
         if self.encoding.is_big() {
             bytes.chunks_exact_mut(unit).for_each(<[u8]>::reverse);
         }

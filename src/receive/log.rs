@@ -7,7 +7,7 @@ use tracing::{debug, info, warn};
 
 use super::storage::Storage;
 use crate::db::ReceivedFrom;
-use crate::model::sop_class::is_uid_shaped;
+use crate::model::uid::is_uid_shaped;
 use crate::telemetry::log_limit::LogLimit;
 
 impl Storage {

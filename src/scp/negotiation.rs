@@ -23,7 +23,7 @@ use crate::dimse::pdata::MIN_PEER_MAX_LENGTH;
 use crate::encoding::syntax;
 use crate::model::implementation::IMPLEMENTATION_CLASS_UID;
 use crate::model::implementation::IMPLEMENTATION_VERSION_NAME;
-use crate::model::sop_class::is_uid_shaped;
+use crate::model::uid::is_uid_shaped;
 use crate::scp::service_class::{ServiceClass, SopClasses};
 use crate::ul::associate::AssociationRequest;
 use crate::ul::associate::{
