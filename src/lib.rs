@@ -1,4 +1,5 @@
-//! dcmdex is a DICOM network node that indexes: one process around one SQLite file, the index.
+//! dcmdex is a DICOM network node that indexes: one process around one index. The index is an SQLite
+//! file, or a folder of them, or a PostgreSQL database.
 //!
 //! Two things fill the index. [`scanner`] reads folders and archives where they lie, and the node
 //! ([`scp`]) receives objects by C-STORE. [`qr`] answers queries from it, for C-FIND and for the
@@ -85,7 +86,7 @@
 //! - Files and peers are not trusted. Every length from outside meets a limit before memory is
 //!   taken.
 //! - tokio is in [`ul`], [`scp`], [`web`], [`mllp`], [`receive`], [`deliver`], `shares`,
-//!   `listening`, the webhooks of [`events`] and the command `serve` only. All other modules are
+//!   `listening`, `events::webhook`, `db::postgres` and the `serve` command. All other modules are
 //!   plain synchronous code.
 //! - Only [`db`] writes the index. Several processes may use one index at the same time.
 //! - Errors, logs and metrics hold no patient data.
