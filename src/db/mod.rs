@@ -8,17 +8,23 @@
 //! - [`WorklistSearch`] asks for the worklist. [`WorklistChanges`] changes it, and hands out the
 //!   tables of a transaction as [`WorklistTables`].
 //!
-//! `sqlite` is the engine of the program. `memory` is slow and obvious: the tests compare the other
-//! engine with it. It has the first six traits and no worklist. [`open`] names the engine that the
-//! program uses.
+//! [`open`] chooses the engine:
+//!
+//! | engine | an index is | it lacks |
+//! |---|---|---|
+//! | `sqlite` | one file | nothing |
+//! | [`federated`] | a folder of such files, or several of them for questions | changes of several files in one transaction |
+//! | [`postgres`] | a database of a server | what it refuses by name (docs/adr/0044) |
+//! | [`memory`] | a value of this process, for tests | the worklist, and all that stands below |
 //!
 //! No trait has what an operator does to a whole index. These are functions of the types in
-//! [`open`], so only SQLite has them:
+//! [`open`]:
 //!
 //! - corrections: `corrections` and `plan_correction` on the reader, `correct` on the writer;
 //! - relocations: `plan_relocation` and `scan_roots` on the reader, `relocate` on the writer;
-//! - copies: `copy_index` makes one, `Reader::open_copy` opens it, and `IndexHold` replaces the
-//!   index;
+//! - copies: `copy_index` makes one of a file, `copy_to_engine` takes an index to another engine,
+//!   `Reader::open_copy` opens a copy, and `IndexHold` replaces the index;
+//! - splits and merges of the files of a folder;
 //! - events: `events_after` and what stands beside it on the reader, `tell_studies` and what
 //!   follows it on the writer;
 //! - files: `IndexFiles` names and checks those of the index;
@@ -203,21 +209,21 @@ pub trait Search: Sized {
 /// A value of this kind may be used by any number of threads. All changes of a process go through
 /// one queue, and are made in its order. Another process may write the same index at the same time.
 pub trait Arrivals: Send + Sync {
-    /// Queues a received instance, and returns at once.
+    /// Queues a received instance, and returns at once. Only an instance of a journal
+    /// ([`Received::journaled`]) waits for room in the queue, so that its order is kept.
     ///
     /// `on_done` is called once, from any thread, and has to return at once. It gets the proof of
     /// commit, or the error that prevented the commit.
     ///
     /// *Durability*: when `on_done` gets a [`Stored`], the change is committed, and as durable as
-    /// the writer was opened for. An instance of a journal ([`Received::journaled`]) is durable in
+    /// the writer was opened for. An instance of a journal is durable in
     /// the journal, and the index is only committed. Instances of a journal must be queued in the
     /// order of their numbers.
     ///
     /// *Visibility*: each question asked after that sees the instance.
     ///
-    /// *Cancellation*: none. `on_done` gets [`Error::Busy`] when the queue is full. Only an
-    /// instance of a journal waits then, so that its order is kept. `on_done` gets
-    /// [`Error::WriterStopped`] when there is no writer any more; then nothing was queued.
+    /// *Cancellation*: none. `on_done` gets [`Error::Busy`] when the queue is full, and
+    /// [`Error::WriterStopped`] when there is no writer any more. Then nothing was queued.
     fn store(&self, received: Received, on_done: OnStored);
 
     /// Queues what a scan found in a directory. Waits while the queue is full.

@@ -34,7 +34,6 @@ const MAX_HEAD: usize = MAX_VALUES + MAX_VALUE;
 
 /// Compressed bytes of a deflated data set that are inflated before other tasks get their turn. At
 /// deflate's best ratio of 1,032 they become some 4 MB.
-/// 1,032, some 4 MB.
 const INFLATED_AT_A_TIME: usize = 4 * 1024;
 
 /// What is announced about an object before its data set is read. It comes from a C-STORE-RQ and

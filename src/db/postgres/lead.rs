@@ -16,7 +16,8 @@ use crate::model::attribute::AttributeId::*;
 use crate::model::find::{ArrivalKeys, FindRequest, MatchingKey};
 use crate::model::matching::Narrowing;
 
-/// Most studies that count as few. They are sorted before the first answer.
+/// Most studies that count as few. They are sorted before the first answer. See `FEW` in `plan` for
+/// what SQLite does: there it is a number of rows of any table.
 const FEW: i64 = 2_000;
 
 /// A condition on a row of `study`.
