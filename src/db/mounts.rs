@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::error::Error;
 use super::probe::PathProbe;
 
 /// How long a look at the mounts is valid. Larger: an answer says ONLINE for a disk that was just
@@ -73,9 +74,13 @@ impl MountLook {
 }
 
 /// The paths of a scan. One that is no UTF-8 is not noted exactly, and so it is left out.
-pub(in crate::db) fn roots_of(set: &str) -> impl Iterator<Item = PathBuf> {
-    let paths: Vec<String> = serde_json::from_str(set).unwrap_or_default();
-    paths.into_iter().filter(|path| !path.contains(char::REPLACEMENT_CHARACTER)).map(PathBuf::from)
+///
+/// # Errors
+/// [`Error::Malformed`] if the text is no JSON array of texts.
+pub(in crate::db) fn roots_of(set: &str) -> Result<impl Iterator<Item = PathBuf> + use<>, Error> {
+    let broken = |_| Error::Malformed("the paths of a scan cannot be read".into());
+    let paths: Vec<String> = serde_json::from_str(set).map_err(broken)?;
+    Ok(paths.into_iter().filter(|path| !path.contains(char::REPLACEMENT_CHARACTER)).map(PathBuf::from))
 }
 
 /// The scanned paths that are gone from the file system of the machine itself. One that scans have

@@ -117,7 +117,7 @@ impl PostgresReader {
             let sql = "SELECT roots FROM scan GROUP BY roots ORDER BY max(id) DESC LIMIT $1";
             let mut roots = BTreeSet::new();
             for row in connection.query(sql, &[&(LOOKED_AT_SETS as i64)])? {
-                roots.extend(roots_of(row.try_get(0)?));
+                roots.extend(roots_of(row.try_get(0)?)?);
             }
             Ok((mount_points, roots))
         };

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use rusqlite::Connection;
+use rusqlite::types::FromSqlError;
 
 use super::sql_values::path_from_sql;
 use crate::db::mounts::{LOOKED_AT_SETS, MountLook, roots_of};
@@ -63,12 +64,16 @@ impl ScannedRoots {
             }
         }
         if let Some((newest, _)) = sets.first() {
-            self.newest = *newest;
-            self.sets.retain(|(_, former)| !sets.iter().any(|(_, set)| set == former));
-            sets.append(&mut self.sets);
+            let newest = *newest;
+            let is_former = |(_, former): &&(i64, String)| !sets.iter().any(|(_, set)| set == former);
+            let former: Vec<_> = self.sets.iter().filter(is_former).cloned().collect();
+            sets.extend(former);
             sets.truncate(LOOKED_AT_SETS);
-            self.roots = sets.iter().flat_map(|(_, set)| roots_of(set)).collect();
-            self.sets = sets;
+            let mut roots = BTreeSet::new();
+            for (_, set) in &sets {
+                roots.extend(roots_of(set).map_err(|error| FromSqlError::Other(Box::new(error)))?);
+            }
+            *self = Self { newest, sets, roots };
         }
         Ok(&self.roots)
     }
@@ -141,5 +146,19 @@ mod tests {
         let last = after(&many);
         assert_eq!((last.len(), last[0].as_str()), (LOOKED_AT_SETS, "/many/00"));
         assert_eq!(after(r#"INSERT INTO scan (roots) VALUES ('["/d"]')"#)[..2], ["/d", "/many/01"]);
+    }
+
+    #[test]
+    fn paths_of_a_scan_that_cannot_be_read_are_an_error() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection
+            .execute_batch(
+                "CREATE TABLE scan (id INTEGER PRIMARY KEY, roots TEXT NOT NULL); \
+                 INSERT INTO scan (roots) VALUES ('[\"/a\"]'), ('no JSON')",
+            )
+            .unwrap();
+        let mut roots = ScannedRoots::default();
+        assert!(roots.current(&connection).is_err());
+        assert!(roots.current(&connection).is_err(), "it was forgotten");
     }
 }
