@@ -1,5 +1,5 @@
-//! dcmdex is a DICOM network node that indexes: one process around one index. The index is an SQLite
-//! file, or a folder of them, or a PostgreSQL database.
+//! dcmdex is a DICOM network node that indexes: one process around one index. The index is an
+//! SQLite file, or a folder of them, or a PostgreSQL database.
 //!
 //! Two things fill the index. [`scanner`] reads folders and archives where they lie, and the node
 //! ([`scp`]) receives objects by C-STORE. [`qr`] answers queries from it, for C-FIND and for the

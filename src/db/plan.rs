@@ -166,8 +166,10 @@ impl LookUp {
 
 /// Most rows for which a key is looked up first (or one in [`FEW_OF`] of all rows). They are found
 /// and sorted before the first answer. If more rows match, the first answer soon comes up in the
-/// order of the answers. PostgreSQL has a limit of its own (`postgres/lead.rs`), because its rows are
-/// whole studies, and a round trip to the server costs more than a row.
+/// order of the answers.
+///
+/// PostgreSQL has a limit of its own in `postgres/lead.rs`. There a row is a whole study, and a
+/// round trip to the server costs more than a row.
 const FEW: usize = 1_000;
 
 /// See [`FEW`].

@@ -1,16 +1,16 @@
 //! An index in memory: slow, obvious, and gone with its process.
 //!
 //! It answers each query by looking at every entity, as PS3.4 defines an answer. The tests compare
-//! the other engines with it. It does not answer keys about arrivals, and takes every mounted disk to
-//! be there.
+//! the other engines with it. It does not answer keys about arrivals, and takes every mounted disk
+//! to be there.
 //!
 //! What it shares, and with whom:
 //!
 //! - the decisions (`rules`) and the matching of single values, with every engine. The matching has
 //!   an oracle of its own in the tests;
 //! - how arrivals and scans change an index (`contents`) and how an entity answers (`view`), with
-//!   PostgreSQL. So for these two SQLite is the independent engine: random histories compare it with
-//!   this one, and with PostgreSQL (docs/adr/0053).
+//!   PostgreSQL. So for these two SQLite is the independent engine: random histories compare it
+//!   with this one, and with PostgreSQL (docs/adr/0053).
 
 mod removals;
 

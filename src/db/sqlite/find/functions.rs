@@ -124,7 +124,7 @@ fn register_matchers(connection: &Connection, matchers: &Matchers) -> rusqlite::
 }
 
 /// The error that ends the statement of a sample. SQLite has no other way to end a statement from
-/// within (docs/adr/0006). `SQLITE_ABORT` means that a callback asked for the end.
+/// within (docs/adr/0053). `SQLITE_ABORT` means that a callback asked for the end.
 fn end_of_sample() -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_ABORT), None)
 }
