@@ -216,9 +216,8 @@ pub trait Arrivals: Send + Sync {
     /// commit, or the error that prevented the commit.
     ///
     /// *Durability*: when `on_done` gets a [`Stored`], the change is committed, and as durable as
-    /// the writer was opened for. An instance of a journal is durable in
-    /// the journal, and the index is only committed. Instances of a journal must be queued in the
-    /// order of their numbers.
+    /// the writer was opened for. An instance of a journal is durable in the journal, and the index
+    /// is only committed. Instances of a journal must be queued in the order of their numbers.
     ///
     /// *Visibility*: each question asked after that sees the instance.
     ///
@@ -252,15 +251,17 @@ pub trait Arrivals: Send + Sync {
     /// Fails with [`Error::WriterStopped`], or with the error of the transaction.
     fn begin_pass(&self, roots: String, scan: Option<i64>) -> Result<i64, Error>;
 
-    /// Keeps the state of watched paths, or forgets them. `state` is a JSON object that only the
-    /// caller reads (`watch::WatchState`).
+    /// Keeps the state of watched paths, or forgets them. `roots` is the same JSON array as in
+    /// [`Self::begin_scan`], and the key of the row. `state` is a JSON object that only the caller
+    /// reads (`watch::WatchState`).
     ///
     /// # Errors
     /// Fails with [`Error::WriterStopped`], or with the error of the transaction.
     fn note_watch(&self, roots: String, state: Option<String>) -> Result<(), Error>;
 
-    /// Notes the end of a scan with its summary, a JSON object that an engine does not read. Its
-    /// keys are those of `dcmdex scan --json` (docs/json.md).
+    /// Notes the end of a scan with its summary, a JSON object. Its keys are those of `dcmdex scan
+    /// --json` (docs/json.md). An engine asks it only whether something has changed. A number that
+    /// is unknown changes nothing.
     ///
     /// # Errors
     /// Fails with [`Error::WriterStopped`], or with the error of the transaction.
@@ -445,7 +446,7 @@ pub trait Admin: Sized {
     /// are no more or it says to stop.
     ///
     /// # Errors
-    /// [`Error::Unsupported`], or that of the engine.
+    /// [`Error::Unsupported`] if this index makes no reports, or that of the engine.
     fn studies_with_problems(&mut self, on_study: impl FnMut(StudyReport) -> ControlFlow<()>) -> Result<(), Error>;
 
     /// The name that sets this index apart from all others. `None` as long as no node has stored

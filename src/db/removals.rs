@@ -67,13 +67,16 @@ pub trait RemovalSearch {
 
 /// Removes, and brings back. Each call is one transaction, and is committed when it returns.
 pub trait RemovalChanges {
-    /// Begins a removal, and returns its number.
+    /// Begins a removal, and returns its number. `begun_ms` is in milliseconds since 1970 UTC. If
+    /// `takes_objects`, received objects are to go to the trash. Otherwise all files stay.
     ///
     /// # Errors
     /// [`Error::WriterStopped`], or that of the transaction.
     fn begin_removal(&self, begun_ms: i64, takes_objects: bool) -> Result<i64, Error>;
 
-    /// Removes instances. Scans do not bring them back.
+    /// Removes instances, and returns what was removed. Scans do not bring them back.
+    /// `takes_objects` means the same as in [`Self::begin_removal`]. An instance that the index does
+    /// not know is passed over.
     ///
     /// # Errors
     /// [`Error::WriterStopped`], or that of the transaction.
@@ -110,13 +113,15 @@ pub trait RemovalChanges {
     /// [`Error::WriterStopped`], or that of the transaction.
     fn end_removal(&self, removal: i64) -> Result<(), Error>;
 
-    /// Notes that the trash of a removal was emptied. Its instances stay removed.
+    /// Notes that the trash of a removal was emptied, at `now_ms` in milliseconds since 1970 UTC.
+    /// Its instances stay removed.
     ///
     /// # Errors
     /// [`Error::WriterStopped`], or that of the transaction.
     fn emptied(&self, removal: i64, now_ms: i64) -> Result<(), Error>;
 
-    /// The number of the removal that began at this moment, which is made if there is none.
+    /// The number of the removal that began at this moment, in milliseconds since 1970 UTC. It is
+    /// made if there is none.
     ///
     /// # Errors
     /// [`Error::WriterStopped`], or that of the transaction.

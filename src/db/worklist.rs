@@ -318,7 +318,7 @@ pub enum WorklistBy<'a> {
     OpenOfPatient(&'a str),
 }
 
-/// The tables of the worklist within a transaction.
+/// The tables of the worklist within a transaction. Moments are in milliseconds since 1970 UTC.
 pub trait WorklistTables {
     /// Returns the rows that are found so, ordered by number.
     ///
@@ -368,13 +368,14 @@ pub trait WorklistTables {
     /// Fails with an error of the engine.
     fn put_performed_step(&mut self, step: &PerformedStep) -> Result<(), Error>;
 
-    /// Notes that the study of an item has so many instances now.
+    /// Notes that the study of an item has so many instances now. An item that is unknown is passed
+    /// over.
     ///
     /// # Errors
     /// Fails with an error of the engine.
     fn note_arrival(&mut self, item: i64, instances: u64, now_ms: i64) -> Result<(), Error>;
 
-    /// Gives a row another state, if it is open.
+    /// Gives a row another state, if it is open. Nothing happens to any other row.
     ///
     /// # Errors
     /// Fails with an error of the engine.

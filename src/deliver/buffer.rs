@@ -51,6 +51,9 @@ impl Buffer {
     }
 
     /// Appends what `write` puts into a space of this length. It returns the number of bytes.
+    ///
+    /// # Errors
+    /// Fails with the error of `write`.
     pub(crate) fn append(
         &mut self,
         length: usize,
@@ -65,6 +68,9 @@ impl Buffer {
 
     /// Appends bytes of a data set until the buffer has `piece_length`. Returns whether these were
     /// the last.
+    ///
+    /// # Errors
+    /// Fails with the error of the data set.
     pub(crate) fn fill(&mut self, data_set: &mut DataSet, piece_length: usize) -> io::Result<bool> {
         let left = data_set.left().and_then(|left| usize::try_from(left).ok()).unwrap_or(usize::MAX);
         let length = left.min(self.room(piece_length)).max(LEAST_FILLED);

@@ -62,6 +62,7 @@ pub(super) struct Correcting {
 }
 
 impl Correcting {
+    /// Begins the correction of a data set that is written in this encoding.
     pub(super) fn new(corrected: Arc<CorrectedValues>, to: Encoding) -> Self {
         Self { corrected, to, written: 0, sets: None, previous: Vec::new(), has_original_attributes: false }
     }

@@ -100,6 +100,9 @@ pub(super) struct DecompressedObject {
 
 impl DecompressedObject {
     /// Finds the frames of an object whose data set begins at `offset`, and decompresses all.
+    ///
+    /// # Errors
+    /// See [`DecompressError`].
     pub(super) fn open(
         mut source: Source,
         offset: u64,

@@ -32,6 +32,7 @@ pub(crate) struct SendOrder {
 }
 
 impl SendOrder {
+    /// Makes the order of the instances that are to be sent.
     pub(crate) fn new(sending: &Arc<Sending>) -> Self {
         let mut over = sending.over.clone();
         over.resize(sending.instances.len(), false);
@@ -39,6 +40,8 @@ impl SendOrder {
         Self { sending: Arc::clone(sending), over, next: 0, last: None, looked_up: 0, members, wanted }
     }
 
+    /// Returns the place of the instance that comes next. `None` means that none is left. Without a
+    /// `reader` the members of archives are not looked up, and come in the order of the list.
     pub(crate) fn next(&mut self, archives: &Archives, reader: Option<&mut Reader>) -> Option<usize> {
         let at = match self.next_member(archives, reader) {
             Some(at) => at,

@@ -124,6 +124,9 @@ impl ReadAhead {
     }
 
     /// Returns the next piece. `None` only after the last one.
+    ///
+    /// # Errors
+    /// [`SlowSource`] if the disk gave nothing for too long.
     pub(crate) async fn next(&mut self) -> Result<Option<Piece>, SlowSource> {
         loop {
             if let Some(piece) = self.at_hand() {

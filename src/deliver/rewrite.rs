@@ -121,6 +121,7 @@ enum RewriteStep {
 }
 
 impl Rewriter {
+    /// Makes the rewriter of one data set.
     pub(crate) fn new(from: NativeSyntax, to: NativeSyntax) -> Self {
         Self {
             from: from.encoding(),
@@ -169,6 +170,9 @@ impl Rewriter {
     }
 
     /// Takes the next bytes, and appends the rewritten ones.
+    ///
+    /// # Errors
+    /// See [`RewriteError`].
     pub(crate) fn feed(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) -> Result<(), RewriteError> {
         // A header or word that began in the piece before is completed byte by byte, with at most a
         // dozen bytes.
@@ -206,6 +210,9 @@ impl Rewriter {
     }
 
     /// Ends the data set.
+    ///
+    /// # Errors
+    /// See [`RewriteError`]: it ends inside an element.
     pub(crate) fn finish(&mut self, out: &mut Vec<u8>) -> Result<(), RewriteError> {
         // The last word of a value of odd length.
         if let ValueAction::Copy { left, padding, .. } = self.value

@@ -59,7 +59,10 @@ pub(super) struct Unfinished {
 
 impl Sending {
     /// Opens the object, at the first of its locations where it can be read, and reads its first
-    /// bytes.
+    /// bytes. `number` counts the objects that are sent, from 1.
+    ///
+    /// # Errors
+    /// The error of the first location that has an object.
     pub(super) fn begin(
         &self,
         reader: Option<&mut Reader>,

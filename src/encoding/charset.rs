@@ -33,7 +33,7 @@ pub enum TextForm {
     /// VRs with more than one value (SH, LO, UC, and all VRs that the attribute does not affect):
     /// `\` and the control characters.
     Values,
-    /// VRs with exactly one value (ST, LT, UT): the control characters only. A backslash is an
+    /// VRs with exactly one value (ST, LT, UT, UR): the control characters only. A backslash is an
     /// ordinary character.
     Text,
 }

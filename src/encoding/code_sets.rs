@@ -113,14 +113,17 @@ impl Set {
         })
     }
 
+    /// Whether its characters have two bytes in G0 (PS3.3 table C.12-4).
     pub(super) fn is_two_byte_g0(self) -> bool {
         matches!(self, Self::JisX0208 | Self::JisX0212)
     }
 
+    /// Whether it has characters in G1.
     pub(super) fn has_g1(self) -> bool {
         !matches!(self, Self::Ascii | Self::JisX0208 | Self::JisX0212)
     }
 
+    /// The escape sequence that designates it to a code element. `None` if there is none.
     pub(super) fn escape(self, slot: CodeElement) -> Option<&'static [u8]> {
         ESCAPES.iter().find(|(_, s, set)| (*s, *set) == (slot, self)).map(|(sequence, _, _)| *sequence)
     }
@@ -174,6 +177,7 @@ impl Set {
     }
 }
 
+/// The bytes of one character.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum CodeBytes {
     One(u8),

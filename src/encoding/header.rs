@@ -67,7 +67,8 @@ pub(crate) fn read_plain<const EXPLICIT: bool, const BIG: bool>(bytes: &[u8]) ->
     }
 }
 
-/// Works as [`read_plain`], for an encoding that is known only at run time.
+/// Works as [`read_plain`], for an encoding that is known only at run time. `explicit` means that
+/// headers name the VR, and `big` that numbers are big endian.
 #[inline]
 pub(crate) fn read_plain_in(explicit: bool, big: bool, bytes: &[u8]) -> Option<ElementHeader> {
     match (explicit, big) {
@@ -78,7 +79,8 @@ pub(crate) fn read_plain_in(explicit: bool, big: bool, bytes: &[u8]) -> Option<E
     }
 }
 
-/// Reads the header at the start of `bytes`. Reserved bytes that are not zero are ignored.
+/// Reads the header at the start of `bytes`. Reserved bytes that are not zero are ignored. See
+/// [`read_plain_in`] for `explicit` and `big`.
 ///
 /// # Errors
 /// See [`HeaderError`].
@@ -122,6 +124,7 @@ impl Encoding {
         read(self.is_explicit(), self.is_big(), bytes)
     }
 
+    /// Appends a number in this byte order.
     pub(crate) fn push_u32(self, out: &mut Vec<u8>, value: u32) {
         out.extend(self.u32_bytes(value));
     }

@@ -136,6 +136,9 @@ impl<R: Input> Walk<R> {
     }
 
     /// Returns the next event. A value that was not read is skipped.
+    ///
+    /// # Errors
+    /// See [`WalkError`].
     pub(crate) fn next(&mut self) -> Result<Event, WalkError> {
         self.pass_value()?;
         if self.in_fragments {
@@ -250,6 +253,9 @@ impl<R: Input> Walk<R> {
     /// the last one.
     ///
     /// The first fragment is the Basic Offset Table (PS3.5 A.4).
+    ///
+    /// # Errors
+    /// [`WalkError::Misplaced`] if something else stands among the fragments, or as [`Self::next`].
     pub(crate) fn fragment(&mut self) -> Result<Option<(u64, u32)>, WalkError> {
         self.pass_value()?;
         if !self.in_fragments {
@@ -273,7 +279,10 @@ impl<R: Input> Walk<R> {
         }
     }
 
-    /// Returns the current value or fragment. It must not be longer than `limit`.
+    /// Returns the current value or fragment.
+    ///
+    /// # Errors
+    /// [`WalkError::TooLong`] if it is longer than `limit`, or as [`Self::next`].
     pub(crate) fn value(&mut self, tag: u32, limit: u64) -> Result<Vec<u8>, WalkError> {
         if self.unread > limit {
             return Err(WalkError::TooLong(tag));
@@ -282,6 +291,9 @@ impl<R: Input> Walk<R> {
     }
 
     /// Returns the first bytes of the current value or fragment. The rest is skipped.
+    ///
+    /// # Errors
+    /// Fails as [`Self::next`] does.
     pub(crate) fn beginning(&mut self, count: u64) -> Result<Vec<u8>, WalkError> {
         self.read(self.unread.min(count))
     }

@@ -18,6 +18,7 @@ pub(super) enum FirstCheck {
 }
 
 impl FirstCheck {
+    /// Returns how thoroughly the first object is checked after this outcome.
     pub(super) fn at(outcome: &StoreOutcome, first: &KnownLocation) -> Self {
         match outcome {
             StoreOutcome::Identical { .. } | StoreOutcome::KeptCopy { differs: false } => Self::Whole,
@@ -44,6 +45,8 @@ pub(super) enum FirstObject {
 }
 
 impl FirstObject {
+    /// Looks at the object at a location. A file in place must be as it was scanned: otherwise it
+    /// could not be sent.
     pub(super) fn at(first: &KnownLocation, sop_instance_uid: &str, check: FirstCheck) -> Self {
         let KnownLocation { location, checksum, .. } = first;
         if location.place == Place::Managed

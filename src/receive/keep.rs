@@ -20,6 +20,9 @@ use crate::shares::{CountedPeer, Share};
 use crate::store::{self, Placed};
 
 /// Gives the object its place and the record its row, and waits until both are durable.
+///
+/// # Errors
+/// See [`ReceiveError`].
 pub(super) async fn keep(
     storage: &Arc<Storage>,
     (record, sender): (Box<InstanceRecord>, Arc<ReceivedFrom>),

@@ -71,6 +71,7 @@ enum WriteState {
 }
 
 impl FileSink {
+    /// Makes the file of an object that begins with `header`. `memory` counts for its peer.
     pub(super) fn new(objects: &Arc<Objects>, under_way: &Arc<UnderWay>, header: Vec<u8>, memory: &PeerMemory) -> Self {
         Self {
             objects: Arc::clone(objects),
@@ -101,6 +102,10 @@ impl FileSink {
         Self { entry: Some(entry), ..Self::new(objects, under_way, object, memory) }
     }
 
+    /// Takes a fragment of the data set. Waits while the disk is slower than the peer.
+    ///
+    /// # Errors
+    /// Fails if the file cannot be written.
     pub(super) async fn accept(&mut self, fragment: &[u8]) -> Result<(), ReceiveError> {
         self.checksum.update(fragment);
         self.batch.extend_from_slice(fragment);
@@ -156,6 +161,9 @@ impl FileSink {
 
     /// Writes the rest, gives the object its place and queues the record, all on one thread. Waits
     /// until the object is durable and the row is committed.
+    ///
+    /// # Errors
+    /// Fails if the file cannot be written. An error of the row is in the returned value.
     pub(super) async fn keep(
         mut self,
         storage: &Arc<Storage>,

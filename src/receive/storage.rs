@@ -44,10 +44,12 @@ pub(super) struct ReceivedObject {
 }
 
 impl ReceivedObject {
+    /// Study, Series and SOP Instance UID.
     pub(super) fn uids(&self) -> [&str; 3] {
         uids_of(&self.record)
     }
 
+    /// Makes what the index takes of it.
     pub(super) fn into_received(self, location: Location, compared: Compared, policy: ReceivePolicy) -> Received {
         let Self { record, sender, checksum } = self;
         Received { record, location, checksum, sender, policy, compared, journaled: None }
@@ -62,6 +64,9 @@ pub(super) fn uids_of(record: &InstanceRecord) -> [&str; 3] {
 
 impl Storage {
     /// Queues the record, and waits until it is committed.
+    ///
+    /// # Errors
+    /// Fails with the error of the index: see [`Arrivals::store`](db::Arrivals::store).
     pub(super) async fn commit(
         &self,
         known: ReceivedObject,

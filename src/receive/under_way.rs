@@ -74,6 +74,9 @@ impl UnderWay {
     }
 
     /// Takes room for one more object of this peer, until it is dropped.
+    ///
+    /// # Errors
+    /// [`db::Error::Busy`] if this peer has as many under way as it may have.
     pub(super) fn room_for(&self, peer: &CountedPeer) -> Result<Share, ReceiveError> {
         self.room.take(peer, 1).ok_or(ReceiveError::Index(db::Error::Busy))
     }
