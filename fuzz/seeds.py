@@ -411,7 +411,8 @@ def archive_lies():
     for _ in range(6):
         deep = gzip.compress(deep, mtime=0)
     yield "deep.gz", deep
-    # 1,5 GB twice deflated; what lies in an archive that lies in it is inflated as far as the limit.
+    # 1,5 GB twice deflated; what lies in an archive that lies in it is inflated as far as the
+    # limit.
     deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
     zeros = b"".join(deflate.compress(bytes(1 << 20)) for _ in range(1_500)) + deflate.flush()
     yield "bomb.zip", zip_of({"inner.zip": raw_zip([(b"zeros", 8, zeros, len(zeros), 1_500 << 20, None, b"")])})

@@ -9,8 +9,8 @@ use crate::db::open::{WriterOptions, directory_beside};
 use crate::store;
 
 /// Maximum number of scan units that wait for the writer. Each holds up to
-/// [`UNIT_FILES`](crate::scanner::UNIT_FILES) records. The writer takes a few thousand rows at once,
-/// so more units would only use memory.
+/// [`UNIT_FILES`](crate::scanner::UNIT_FILES) records. The writer takes a few thousand rows at
+/// once, so more units would only use memory.
 const SCAN_QUEUE_LENGTH: usize = 12;
 
 /// Maximum page cache of the writer of a scan. It writes at the end of each table and into the

@@ -45,8 +45,8 @@ pub trait RemovalSearch {
     fn files_for_trash(&mut self, after: Option<&RemovedFile>, limit: usize) -> Result<Vec<RemovedFile>, Error>;
 
     /// A page of the files of a removal, those of instances after this UID in an order of the
-    /// engine. The files of an instance come together, and the first of them is the one that was its
-    /// first location. Begin with an empty UID.
+    /// engine. The files of an instance come together, and the first of them is the one that was
+    /// its first location. Begin with an empty UID.
     ///
     /// # Errors
     /// Fails with an error of the engine.
@@ -75,8 +75,8 @@ pub trait RemovalChanges {
     fn begin_removal(&self, begun_ms: i64, takes_objects: bool) -> Result<i64, Error>;
 
     /// Removes instances, and returns what was removed. Scans do not bring them back.
-    /// `takes_objects` means the same as in [`Self::begin_removal`]. An instance that the index does
-    /// not know is passed over.
+    /// `takes_objects` means the same as in [`Self::begin_removal`]. An instance that the index
+    /// does not know is passed over.
     ///
     /// # Errors
     /// [`Error::WriterStopped`], or that of the transaction.

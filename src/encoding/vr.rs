@@ -6,7 +6,8 @@ use dicom_dictionary_std::StandardDataDictionary;
 
 use super::tag::tag_of;
 
-/// Form of an element header in explicit VR, decided by the two bytes of its VR field (PS3.5 7.1.2).
+/// Form of an element header in explicit VR, decided by the two bytes of its VR field (PS3.5
+/// 7.1.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
     /// 16-bit length.

@@ -125,8 +125,8 @@ pub fn check(path: &Path) -> io::Result<BTreeMap<OsString, DicomdirFinding>> {
 /// Maximum number of DICOMDIRs in one folder that are compared together.
 const MAX_BESIDE: usize = 8;
 
-/// The other DICOMDIRs of a folder, as `DICOMDIR` and `DICOMDIR;1` or `DICOMDIR.bak` of a copied CD. What one lists is
-/// listed, and what several say is said once, by the first by name.
+/// The other DICOMDIRs of a folder, as `DICOMDIR` and `DICOMDIR;1` or `DICOMDIR.bak` of a copied
+/// CD. What one lists is listed, and what several say is said once, by the first by name.
 #[derive(Default)]
 struct OtherDicomdirs {
     /// What they list, in the folder.

@@ -7,7 +7,8 @@
 //!   another.
 //! - [`negotiation`] decides which presentation contexts are accepted.
 //! - `association` is the state machine of PS3.8 9.2, as far as an acceptor needs it.
-//! - `services` has C-ECHO, C-STORE, C-FIND, C-GET, C-MOVE, Storage Commitment, the worklist and MPPS.
+//! - `services` has C-ECHO, C-STORE, C-FIND, C-GET, C-MOVE, Storage Commitment, the worklist and
+//!   MPPS.
 //!
 //! A new service is one file in `services/` and one line in `services::list`. Its [`ServiceClass`]
 //! brings its SOP Classes, its answers in negotiation, the name that grants it, and its rows in the

@@ -365,7 +365,8 @@ impl Objects {
         self.whole.is_reliable()
     }
 
-    /// Makes all objects durable that [`Self::store_for_journal`] and [`Self::restore`] have placed.
+    /// Makes all objects durable that [`Self::store_for_journal`] and [`Self::restore`] have
+    /// placed.
     ///
     /// # Errors
     /// If one of them may not be durable. All later calls fail then.
@@ -380,8 +381,8 @@ impl Objects {
         (0..MAX_NAMES).map(move |number| directory.join(file_name(&stem, number)))
     }
 
-    /// Writes an object again at its path, since a power cut may have torn it. [`Self::flush`] makes
-    /// it durable.
+    /// Writes an object again at its path, since a power cut may have torn it. [`Self::flush`]
+    /// makes it durable.
     ///
     /// Room that is to stay free may be used: the object was acknowledged.
     ///
@@ -486,8 +487,8 @@ impl Objects {
         }
         make_directory(&series)?;
         if sync == Sync::Disk {
-            // This also runs if both directories exist. Another thread may not have synchronised them
-            // yet, or their process was killed before it did.
+            // This also runs if both directories exist. Another thread may not have synchronised
+            // them yet, or their process was killed before it did.
             self.directories.synchronise(&study)?;
             self.directories.synchronise(&self.root)?;
         }

@@ -199,8 +199,8 @@ class Browser:
     def wait(self, expression, what=None):
         """Waits until an expression is true in the page, and returns its value."""
         deadline = time.monotonic() + PATIENCE
-        # The page itself looks again and again, so that no time passes here without need. A look that
-        # takes long leaves the page time for its own work.
+        # The page itself looks again and again, so that no time passes here without need. A look
+        # that takes long leaves the page time for its own work.
         script = f"""new Promise((done) => {{
             const look = () => {{
                 const begun = performance.now();

@@ -54,8 +54,8 @@ for reference in sys.argv[6:]:
 status, _ = association.send_n_action(request, 1, COMMITMENT, "1.2.840.10008.1.20.1.1")
 print(f"{status.Status:04X}", flush=True)
 if where == "new":
-    # Where the report comes in the same moment, release() of pynetdicom 3.0 waits for ever: its reactor is paused
-    # already and does not say so. The report is there then.
+    # Where the report comes in the same moment, release() of pynetdicom 3.0 waits for ever: its
+    # reactor is paused already and does not say so. The report is there then.
     threading.Thread(target=association.release, daemon=True).start()
 if not reported.wait(60):
     print("no report", file=sys.stderr, flush=True)

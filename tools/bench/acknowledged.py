@@ -12,7 +12,8 @@ import time
 from dimse import EXPLICIT_LE, SECONDARY_CAPTURE, Sender, _explicit, data_set
 
 SENDERS = 8
-# Series of instances that all senders send, and of those that lie in the directory of the scan as well.
+# Series of instances that all senders send, and of those that lie in the directory of the scan as
+# well.
 SHARED, SCANNED = 99, 98
 SIZES = [200, 4_000, 16_000, 70_000, 400_000]
 FAULTS = ["missing", "missing later", "short", "partial", "orphans", "doubled", "not scanned", "check", "refused starts"]
@@ -51,8 +52,9 @@ class Told:
         # SOP Instance UID to digests of contents.
         self.sent, self.acknowledged, self.late = {}, {}, {}
         self.answers = self.refused = 0
-        # Answers that came after the cut do not count. A real one ends the node with the disk. This one lets it run on for a
-        # moment. In that moment ext4 may report a sync as done because its journal is over.
+        # Answers that came after the cut do not count. A real one ends the node with the disk. This
+        # one lets it run on for a moment. In that moment ext4 may report a sync as done because its
+        # journal is over.
         self.is_cut = False
         self.lock = threading.Lock()
 

@@ -20,7 +20,8 @@ ENTRY = 1
 # __WALL: threads as well. __WNOTHREAD: no process that another thread of ours waits for.
 WAIT = 0x40000000 | 0x20000000
 WRITES = (os.O_CREAT, os.O_TRUNC)
-# By machine: calls whose first argument is a file, and calls that change names, with the argument that is a path.
+# By machine: calls whose first argument is a file, and calls that change names, with the argument
+# that is a path.
 FILES = {
     "x86_64": {
         1: "write", 18: "pwrite64", 20: "writev", 296: "pwritev", 74: "fsync", 75: "fdatasync", 77: "ftruncate",

@@ -24,9 +24,9 @@ from pathlib import Path
 
 from common import RELEASE, build, commit, fail, machine, serve
 
-# (The corpus has no day after the 28th.)
-# A row has a name, a level and keys, then SQL for the values that take the place of {}. The last part is SQL for the number
-# of matches of one value (?1).
+# (The corpus has no day after the 28th.) A row has a name, a level and keys, then SQL for the
+# values that take the place of {}. The last part is SQL for the number of matches of one value
+# (?1).
 QUESTIONS = [
     ("one study by UID", "STUDY", ["StudyInstanceUID={}", "PatientName", "StudyDate", "ModalitiesInStudy",
       "NumberOfStudyRelatedInstances"],

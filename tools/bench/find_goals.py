@@ -40,7 +40,8 @@ SHAPES = {
 BY_UID = ["StudyInstanceUID={}", "PatientName", "StudyDate", "ModalitiesInStudy", "NumberOfStudyRelatedInstances"]
 NAMED = ["PatientName={}", "StudyInstanceUID", "StudyDate"]
 
-# name, level, keys, SQL for values that take the place of {}, SQL for the matches of one value (?1) or None
+# name, level, keys, SQL for values that take the place of {}, SQL for the matches of one value (?1)
+# or None
 COMMON = [
     ("study by UID", "STUDY", BY_UID,
      "SELECT study_instance_uid FROM studies",

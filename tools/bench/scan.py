@@ -52,8 +52,9 @@ def lines_of(command, *, only=None):
     return [line for line in lines if only is None or only(line)]
 
 
-# Starts a command, waits, writes what it used to a file. It is a process of its own. Linux counts the memory of a
-# process that starts another one into the peak of the new one, and this script grows.
+# Starts a command, waits, writes what it used to a file. It is a process of its own. Linux counts
+# the memory of a process that starts another one into the peak of the new one, and this script
+# grows.
 LAUNCH = """
 import os, sys, time
 used, command = sys.argv[1], sys.argv[2:]

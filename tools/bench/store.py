@@ -214,7 +214,8 @@ def main():
                 runs.append(once(contestant, next(folders), size, parallel, options.count // share))
             for contestant, runs in senders.items():
                 print(f"run {run + 1}: dcmsend to {contestant.name}", file=sys.stderr)
-                # The stall of Nagle's algorithm makes some nodes two hundred times slower: they get fewer.
+                # The stall of Nagle's algorithm makes some nodes two hundred times slower: they get
+                # fewer.
                 runs.append(dcmsend(contestant, next(folders), files if isinstance(contestant, Dcmdex) else few))
     finally:
         shutil.rmtree(scratch)

@@ -451,7 +451,8 @@ def run(options, data, ours, node, theirs, peer, nginx, table, number, found):
         table.add("5 KB stored, objects/s", "Orthanc", stow_rate(theirs, number))
 
 
-# What, beside whom (`None`: an absolute goal), and by which factor or figure; lower is better with `<`.
+# What, beside whom (`None`: an absolute goal), and by which factor or figure; lower is better with
+# `<`.
 GOALS = [
     *((f"search: {name}, p50, ms", "C-FIND", "<", 2.0) for name in ("one study by UID", "studies of a patient", "series of a study")),
     ("search: limit=101, p50, ms", None, "<", 10.0),

@@ -67,8 +67,8 @@ pub(super) fn run(arguments: &MergeArgs, context: &mut Context) -> anyhow::Resul
     Ok(Exit::Done)
 }
 
-/// Refuses to merge two files, or copies of them, if something would be lost. Returns what the other
-/// one keeps for itself.
+/// Refuses to merge two files, or copies of them, if something would be lost. Returns what the
+/// other one keeps for itself.
 fn check(
     into: &Path,
     other: &Path,

@@ -85,7 +85,8 @@ fn answers_after(file: &Path) -> String {
     format!("the folder {} answers with both files, and {} with the rest only", Shown(parent_of(file)), Shown(file))
 }
 
-/// Refuses a name for the new file under which the folder of the other one would not answer with it.
+/// Refuses a name for the new file under which the folder of the other one would not answer with
+/// it.
 fn check_is_beside(file: &Path, into: &Path) -> anyhow::Result<()> {
     let folder = |path: &Path| parent_of(path).canonicalize();
     if folder(file)? != folder(into).with_context(|| format!("there is no folder for {}", into.display()))? {

@@ -46,7 +46,8 @@ pub fn files_of(index: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(files)
 }
 
-/// What the files of a folder are sorted by. The first one that has a study answers with its values.
+/// What the files of a folder are sorted by. The first one that has a study answers with its
+/// values.
 #[must_use]
 pub fn place_in_folder(file: &Path) -> (bool, PathBuf) {
     (file.file_name() != Some(OsStr::new(MAIN_FILE)), file.to_owned())

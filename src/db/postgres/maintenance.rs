@@ -54,8 +54,8 @@ pub(super) fn put_scans(changer: &mut IndexChanger, scans: &[ScanEntry]) -> Resu
     })
 }
 
-/// Writes the arrivals of another index, with their numbers. The numbers of changes go on above those
-/// of that index, so that who asks for what has changed since one of them gets all of it.
+/// Writes the arrivals of another index, with their numbers. The numbers of changes go on above
+/// those of that index. So a question for what has changed since one of them gets all of it.
 pub(super) fn put_arrivals(changer: &mut IndexChanger, piece: &Contents) -> Result<(), ServerFailure> {
     if piece.last_change == 0 && piece.arrival_entries.is_empty() {
         return Ok(());

@@ -27,8 +27,8 @@ const UNFINISHED_COPY: i32 = 0;
 const COPY_LOCK: i64 = SCHEMA_LOCK + 1;
 
 /// Has the numbers of changes go on above all former ones, if the server now counts transactions
-/// otherwise: the tables were restored elsewhere, an older state of them, or on a standby that lacked
-/// some. A day with 3,000 transactions a second has 2^28.
+/// otherwise. The tables were then restored elsewhere, or they are an older state, or those of a
+/// standby that lacked some. A day with 3,000 transactions a second has 2^28.
 const KEEP_NUMBERS_GROWING: &str = "UPDATE dcmdex_index SET history = n.history, change_base = CASE \
      WHEN dcmdex_index.history IS NULL THEN change_base \
      WHEN split_part(dcmdex_index.history, '/', 1) = split_part(n.history, '/', 1) THEN change_base + (1 << 28) \
@@ -135,8 +135,8 @@ fn is_empty(connection: &mut ServerConnection) -> Result<bool, ServerFailure> {
     Ok(connection.query_one(sql, &[])?.try_get(0)?)
 }
 
-/// Whether another program of this name is connected to the database. Those that wait for the lock of
-/// [`in_transaction`], or for the version, look at it afterwards.
+/// Whether another program of this name is connected to the database. Those that wait for the lock
+/// of [`in_transaction`], or for the version, look at it afterwards.
 fn is_used(connection: &mut ServerConnection) -> Result<bool, ServerFailure> {
     // What the server has told in this transaction is otherwise told again.
     connection.run("SELECT pg_stat_clear_snapshot()")?;

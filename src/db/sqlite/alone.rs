@@ -22,7 +22,8 @@ pub(super) fn keep_log_on_close(connection: &Connection, keep: bool) -> rusqlite
 }
 
 /// Takes an index for this process alone, until the connection ends. This fails if another process
-/// has it. It is false if another process has put another file in its place, whose log this is then.
+/// has it. It is false if another process has put another file in its place, whose log this is
+/// then.
 pub(super) fn take_alone(connection: &Connection, files: &DatabaseFiles) -> rusqlite::Result<bool> {
     connection.busy_timeout(Duration::ZERO)?;
     keep_log_on_close(connection, true)?;

@@ -115,8 +115,8 @@ impl IndexHold {
         self.set_aside(Some(new), suffix)
     }
 
-    /// Gives the index another name, with the log that it may have left. Returns that name, if there
-    /// was an index.
+    /// Gives the index another name, with the log that it may have left. Returns that name, if
+    /// there was an index.
     ///
     /// # Errors
     /// If a file cannot be renamed.

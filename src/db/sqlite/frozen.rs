@@ -122,7 +122,8 @@ pub fn compact(index: &Path, new: &Path) -> Result<(), Error> {
     write_compact(index, new).map(drop)
 }
 
-/// Does what [`compact`] does, and keeps the index for this process alone while the connection lives.
+/// Does what [`compact`] does, and keeps the index for this process alone while the connection
+/// lives.
 fn write_compact(index: &Path, new: &Path) -> Result<Connection, Error> {
     remove(new)?;
     let connection = take(index)?;

@@ -56,7 +56,8 @@ fn archives() -> Place {
     place
 }
 
-/// The planted differences: kind, level, UID, and attribute. Counts are told if the peer knows them.
+/// The planted differences: kind, level, UID, and attribute. Counts are told if the peer knows
+/// them.
 fn planted(with_counts: bool) -> BTreeSet<[String; 4]> {
     let mut planted = vec![
         ["only-here", "STUDY", "1.2.2", ""],

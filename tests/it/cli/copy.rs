@@ -301,7 +301,8 @@ fn a_dicomdir_lists_every_file() {
     let place = place();
     let told = copy(&place, ["--to", "cd", "--dicomdir", "--by", "hard-link"]).expect(0).stderr;
     assert!(told.starts_with("4 files"), "{told}");
-    // Our own scanner finds that it lists what is there, and nothing else. The manifest is no DICOM.
+    // Our own scanner finds that it lists what is there, and nothing else. The manifest is no
+    // DICOM.
     place.run(["scan", "--index", "cd.db", "cd"]).expect(1);
     let status = place.run(["status", "--index", "cd.db", "--json"]).expect(0).json();
     assert_eq!((&status[0]["instances"], &status[0]["failed"]), (&4.into(), &1.into()), "{status:?}");

@@ -1,5 +1,5 @@
-//! Objects leave the node with the corrected identifiers of their patient, and with the former ones in
-//! the Original Attributes Sequence. The files stay as they are.
+//! Objects leave the node with the corrected identifiers of their patient, and with the former ones
+//! in the Original Attributes Sequence. The files stay as they are.
 
 use std::fs;
 use std::net::SocketAddr;

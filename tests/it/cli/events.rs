@@ -86,8 +86,8 @@ fn store_all(node: &Node, numbers: std::ops::Range<usize>) {
     peer.release();
 }
 
-/// The next event of the study with this number of instances. A busy machine may pause for the quiet time
-/// between two of them.
+/// The next event of the study with this number of instances. A busy machine may pause for the
+/// quiet time between two of them.
 fn complete(events: &Receiver<Value>, instances: u64) -> Value {
     let is_complete = |event: &Value| event["kind"] == "study-complete" && event["instances"] == instances;
     events.iter().find(is_complete).unwrap()

@@ -60,8 +60,8 @@ impl Unsettled {
         copy(self.node.directory().path(), self.empty.path());
     }
 
-    /// Ends the node as a crash does. `lose` changes what is left in the directory of the node. It is
-    /// also told where the files are that the node began with.
+    /// Ends the node as a crash does. `lose` changes what is left in the directory of the node. It
+    /// is also told where the files are that the node began with.
     fn crash(self, settings: &str, lose: impl FnOnce(&Path, &Path)) -> Place {
         let Self { node, peer, fail_point, empty } = self;
         let left = tempfile::tempdir().unwrap();

@@ -35,7 +35,8 @@ impl Client {
         self.expect_the_same(instances);
     }
 
-    /// Expects that the client has the answer of now. It is asked for twice, so that memory answers.
+    /// Expects that the client has the answer of now. It is asked for twice, so that memory
+    /// answers.
     #[track_caller]
     fn expect_the_same(&self, instances: usize) {
         for _ in 0..2 {

@@ -87,7 +87,8 @@ fn every_real_file_is_indexed_or_named_once_with_a_reason() {
         let told = told.as_ref().map(|(what, reason)| (what.as_str(), reason.as_str()));
         let fits = match (reading.as_str(), told) {
             ("instance", None) => true,
-            // Cut after what is indexed: it is indexed, with or without a fault; cut before: reported.
+            // Cut after what is indexed: it is indexed, with or without a fault; cut before:
+            // reported.
             ("damaged", None | Some(("faults" | "failed", _))) => true,
             ("incomplete", Some(("failed", "missing-uid"))) => true,
             ("dicomdir", Some(("skipped", "dicomdir"))) => true,
@@ -112,8 +113,8 @@ fn every_real_file_is_indexed_or_named_once_with_a_reason() {
 #[test]
 fn the_archive_gives_the_figures_of_its_description() {
     let place = Place::new();
-    // fixtures/README.md: 39 files, four patients, six studies, 32 whole instances, a copy, and odd ones of which one is
-    // cut after its UIDs.
+    // fixtures/README.md: 39 files, four patients, six studies, 32 whole instances, a copy, and odd
+    // ones of which one is cut after its UIDs.
     let run = place.run(["scan", "--index", "x.db", &fixtures("archive")]).expect(1);
     for line in [
         "failed: {}/odd/cut-before-the-uids.dcm: truncated (",
@@ -246,7 +247,8 @@ fn names_that_are_not_utf8_are_told_without_loss() {
 fn a_signal_ends_a_scan_in_order_with_its_progress_kept() {
     use std::io::Read;
     let place = Place::new();
-    // A report that is longer than what a pipe holds, and that nobody reads: there the signal finds the scan waiting.
+    // A report that is longer than what a pipe holds, and that nobody reads: there the signal finds
+    // the scan waiting.
     fs::create_dir(place.path("tree")).unwrap();
     for number in 0..3000 {
         fs::write(place.path(format!("tree/{number:04}{}", "x".repeat(200))), "no object").unwrap();

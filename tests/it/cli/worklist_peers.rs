@@ -1,5 +1,5 @@
-//! The worklist with software of others. A modality is played by pynetdicom, a RIS by `mllp_send` of
-//! the hl7 package. The wlmscpfs of DCMTK answers beside dcmdex on the same items.
+//! The worklist with software of others. A modality is played by pynetdicom, a RIS by `mllp_send`
+//! of the hl7 package. The wlmscpfs of DCMTK answers beside dcmdex on the same items.
 
 use std::fs;
 use std::path::Path;
@@ -102,8 +102,8 @@ fn mllp_send_of_the_hl7_package_sends_orders() {
     assert_eq!(numbers, ["A1", "A2", "A3", "A4"]);
 }
 
-/// Items as users of wlmscpfs have them. Number, patient, and the step: modality, station, date, time and
-/// performing physician.
+/// Items as users of wlmscpfs have them. Number, patient, and the step: modality, station, date,
+/// time and performing physician.
 const ITEMS: [(u32, &str, [&str; 5]); 4] = [
     (1, "Doe^Jane", ["CT", "CT1", "20991231", "0900", "Doc^Dora"]),
     (2, "Doe^John", ["CT", "CT2", "20991231", "103000", "Doc^Dirk"]),
@@ -174,7 +174,8 @@ const SAME: [(&str, &str, &str); 15] = [
     ("{}", r#"{"ScheduledPerformingPhysicianName": "Doc^D*"}"#, "0000 A1 A2 A4"),
 ];
 
-/// Where both differ: what dcmdex answers, and what wlmscpfs does. docs/worklist.md gives the clauses.
+/// Where both differ: what dcmdex answers, and what wlmscpfs does. docs/worklist.md gives the
+/// clauses.
 const DIFFERENT: [(&str, &str, &str, &str); 9] = [
     ("{}", r#"{"Modality": "C*"}"#, "0000 A1 A2", "0000 "),
     ("{}", r#"{"Modality": "CT\\MR"}"#, "0000 A1 A2 A3", "A900 "),

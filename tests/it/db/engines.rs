@@ -1,8 +1,8 @@
 //! The engines of the index, and the suite that each of them passes.
 //!
-//! The suite tests the promises in the doc comments of the traits. After it, two engines at a time get
-//! the same random histories and must have the same content: SQLite and memory, a folder and memory,
-//! PostgreSQL and SQLite.
+//! The suite tests the promises in the doc comments of the traits. After it, two engines at a time
+//! get the same random histories and must have the same content. These are SQLite and memory, a
+//! folder and memory, and PostgreSQL and SQLite.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -49,7 +49,8 @@ fn content() -> impl Strategy<Value = Content> {
             // Mostly each instance has its series, study and patient; sometimes it has another.
             let series = if series < 6 { instance / 2 } else { series - 6 };
             let study = if study < 6 { series / 2 } else { study - 6 };
-            // Often several studies have one Patient ID, and then often say other things of the patient.
+            // Often several studies have one Patient ID, and then often say other things of the
+            // patient.
             let patient = match patient {
                 0..3 => study,
                 3..6 => 0,
@@ -73,7 +74,8 @@ impl Content {
 
     fn record(&self) -> Box<InstanceRecord> {
         let (study, series) = (format!("1.9.{}", self.study), format!("1.8.{}", self.series));
-        // Two patients with an ID, one whose issuer is named, or named otherwise, or not at all, and one without an ID.
+        // Two patients with an ID, one whose issuer is named, or named otherwise, or not at all,
+        // and one without an ID.
         let (patient, issuer) =
             [("A", ""), ("B", ""), ("C", "X"), ("C", "W"), ("C", ""), ("", "")][usize::from(self.patient)];
         let [name, birth_date, sex] = PEOPLE[usize::from(self.person)];
@@ -524,7 +526,8 @@ impl<E: Engine> World<E> {
         let known = self.engine.reader().known_locations(&content.uid()).unwrap();
         let is_object = |known: &KnownLocation| known.location.place != Place::MetadataOnly;
         if !keep && policy.duplicates == DuplicatePolicy::Replace && known.iter().any(is_object) {
-            // A description that takes the place of an object: what an index has then depends on what was there before.
+            // A description that takes the place of an object: what an index has then depends on
+            // what was there before.
             return;
         }
         let is_known = self.managed.contains(&content);

@@ -1,7 +1,7 @@
 //! The page and OHIF in headless Chromium (`tests/peers/page.py`).
 //!
-//! What a scenario saw last stands in `target/tmp/browser` when it fails: a screenshot, the page, and
-//! the console with all requests.
+//! What a scenario saw last stands in `target/tmp/browser` when it fails: a screenshot, the page,
+//! and the console with all requests.
 
 use std::path::Path;
 use std::process::Command;

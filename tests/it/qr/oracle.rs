@@ -540,8 +540,8 @@ fn expected(archive: &[Instance], question: &Question) -> Option<Vec<Answer>> {
     let mut answers = Vec::new();
     let mut instances: Vec<&Instance> = archive.iter().collect();
     if level == Patient {
-        // A patient is answered with what the matching objects of one of its studies say. The most values win, and then the
-        // values that sort first.
+        // A patient is answered with what the matching objects of one of its studies say. The most
+        // values win, and then the values that sort first.
         let of_patient: Vec<_> = ATTRIBUTES.iter().filter(|a| a.level == Patient && a.is_stored()).collect();
         instances.sort_by_key(|instance| {
             let said: Vec<_> = of_patient.iter().map(|attribute| value(instance, attribute.id).to_owned()).collect();

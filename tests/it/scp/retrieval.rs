@@ -424,7 +424,8 @@ fn a_large_damaged_object_is_never_completed_and_known_as_such_the_next_time() {
     let (mut last, mut completed) = (0, false);
     while let Some(bytes) = peer.receive_bytes() {
         last = bytes[0];
-        // Type, length, length of the item, context, and the control header: data and last fragment.
+        // Type, length, length of the item, context, and the control header: data and last
+        // fragment.
         completed |= last == 0x04 && bytes.get(11) == Some(&2);
     }
     assert_eq!((last, completed), (0x07, false), "an A-ABORT is the last that comes");
@@ -624,7 +625,7 @@ fn a_file_that_shrinks_while_it_is_sent_ends_the_association_and_not_the_node() 
     ScriptedPeer::associated(node.address(), &[(STUDY_GET, &[IMPLICIT_VR_LITTLE_ENDIAN])]).release();
 }
 
-// ---- C-MOVE ------------------------------------------------------------------------------------------------------
+// ---- C-MOVE -------------------------------------------------------------------------------------
 
 /// Starts a node with the destination `DEST`. Returns the socket on which the destination listens.
 fn node_with_destination(archive: &Path, change: impl FnOnce(&mut Settings)) -> (TestNode, TcpListener) {
@@ -735,8 +736,8 @@ fn a_destination_may_leave_out_what_is_not_significant_in_its_answer() {
             let length = u16::try_from(content.len()).unwrap().to_be_bytes();
             [&[kind, 0, length[0], length[1]], content].concat()
         };
-        // PS3.8 9.3.3.2: of what is rejected the transfer syntax is not significant. Here it is not there, as is the
-        // application context.
+        // PS3.8 9.3.3.2: of what is rejected the transfer syntax is not significant. Here it is not
+        // there, as is the application context.
         let mut body = vec![0, 1, 0, 0];
         body.resize(68, b' ');
         for (at, proposed) in request.presentation_contexts.iter().enumerate() {
@@ -858,7 +859,8 @@ fn a_cancel_ends_a_move_after_the_object_at_hand() {
     let (mut peer, mut destination) = moving(&node, &listener);
     let object = destination.receive_message();
     peer.send_message(1, &cancel_command(9), None);
-    // The node has read the cancel before it reads anything later from the same peer: a second command, ahead of its time.
+    // The node has read the cancel before it reads anything later from the same peer: a second
+    // command, ahead of its time.
     let mut again = retrieve_command(10, STUDY_MOVE, Some("NOBODY"));
     again.set_unsigned_short(command_set::COMMAND_DATA_SET_TYPE, command_set::NO_DATA_SET);
     peer.send_message(1, &again, None);

@@ -64,8 +64,8 @@ fn first_answer(node: &TestNode, authority: &Authority, identity: Option<&Identi
     stream.write_all(&bytes).and_then(|()| stream.read_exact(&mut first)).ok().map(|()| first[0])
 }
 
-/// Connects to a port that trusts this authority, with an identity of its own or without. The handshake
-/// comes with the first bytes.
+/// Connects to a port that trusts this authority, with an identity of its own or without. The
+/// handshake comes with the first bytes.
 pub(crate) fn tls_stream(
     address: SocketAddr,
     authority: &Authority,
@@ -171,7 +171,8 @@ fn who_does_not_speak_tls_is_closed_and_the_next_peer_served() {
         let mut socket = TcpStream::connect(node.tls_address()).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         socket.write_all(bytes).unwrap();
-        // To its end; an alert may come before. A reset is an end as well: the node did not read all that came.
+        // To its end; an alert may come before. A reset is an end as well: the node did not read
+        // all that came.
         match socket.read_to_end(&mut Vec::new()) {
             Ok(count) => assert!(count < 100),
             Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),

@@ -22,7 +22,8 @@ impl Small {
         None
     }
 
-    /// Mounts btrfs, which has reflinks, on a file. `None`, with a message, where that is not possible.
+    /// Mounts btrfs, which has reflinks, on a file. `None`, with a message, where that is not
+    /// possible.
     pub(crate) fn with_reflinks() -> Option<Self> {
         const BYTES: u64 = 256 << 20;
         let (directory, image) = (TempDir::new().unwrap(), tempfile::NamedTempFile::new().unwrap());

@@ -68,8 +68,8 @@ pub(crate) fn axe() -> Option<PathBuf> {
     fetched_by_npm("axe-core", "DCMDEX_PEERS_AXE", "peers/axe/package", "axe.min.js")
 }
 
-/// Returns the folder of a package with this file in it. It needs npm and a network, so a missing one
-/// never fails a test.
+/// Returns the folder of a package with this file in it. It needs npm and a network, so a missing
+/// one never fails a test.
 fn fetched_by_npm(name: &str, setting: &str, below_target: &str, file: &str) -> Option<PathBuf> {
     let folder = variable(setting).map_or_else(|| target_directory().join(below_target), PathBuf::from);
     if folder.join(file).is_file() {
@@ -103,7 +103,8 @@ pub(crate) fn run(command: &mut Command) -> Answer {
     let (done, ended) = mpsc::channel();
     let stdout = collect(child.stdout.take().unwrap(), done.clone());
     let stderr = collect(child.stderr.take().unwrap(), done);
-    // Both streams at their end: the peer is ending. (The channel is closed when both readers have dropped their side.)
+    // Both streams at their end: the peer is ending. (The channel is closed when both readers have
+    // dropped their side.)
     if ended.recv_timeout(HUNG) == Err(mpsc::RecvTimeoutError::Timeout) {
         child.kill().unwrap();
         child.wait().unwrap();

@@ -7,8 +7,8 @@ use proptest::test_runner::{Config, TestRunner};
 
 use super::hl7::{Ris, only, value};
 
-/// MSH-18, how the bytes are made, and letters that the set has. Bytes of the Japanese and Chinese ones
-/// look like delimiters.
+/// MSH-18, how the bytes are made, and letters that the set has. Bytes of the Japanese and Chinese
+/// ones look like delimiters.
 const SETS: [(&str, &encoding_rs::Encoding, &str); 4] = [
     ("UNICODE UTF-8", encoding_rs::UTF_8, "[A-Za-zÄÖÜßéŁ山田王許]{1,12}"),
     ("8859/1", encoding_rs::WINDOWS_1252, "[A-Za-zÄÖÜßéñ]{1,12}"),

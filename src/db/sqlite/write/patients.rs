@@ -290,8 +290,9 @@ impl<'c> Patients<'c> {
         self.asserted.drop_unused(said)
     }
 
-    /// Sets the asserted values of the instance groups that agree with a new description to NULL. Only
-    /// with rules there can be such: they took away a value that objects of another series state.
+    /// Sets the asserted values of the instance groups that agree with a new description to NULL.
+    /// Only with rules there can be such: they took away a value that objects of another series
+    /// state.
     fn forget_agreed(&self, study: i64, row: i64, values: &[String]) -> Result<()> {
         if self.corrections()?.is_empty() {
             return Ok(());
