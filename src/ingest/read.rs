@@ -40,7 +40,8 @@ pub fn read_file_of_length(file: &File, length: u64, wanted: &Wanted) -> Outcome
 
 thread_local! {
     /// Objects that this thread read before. The next object is mostly of the same series. They
-    /// affect only the speed, never the result.
+    /// affect only the speed, never the result: 100,000 files took 1.75 s of processor time with
+    /// them and 2.20 s without (86665501).
     static DELTA: Cell<Option<Box<DeltaParser>>> = const { Cell::new(None) };
 }
 
@@ -80,6 +81,8 @@ fn feed_file(file: &File, parser: &mut HeaderParser<'_>, first: &mut [u8; FIRST_
 }
 
 thread_local! {
+    /// Bytes that this thread has read from files. Readers are deep below the thread that limits
+    /// the rate, and archives have readers of their own on the way.
     static BYTES_READ: Cell<u64> = const { Cell::new(0) };
 }
 

@@ -38,18 +38,17 @@ mod relocate;
 mod remove;
 mod report;
 mod scan;
-mod serve;
+pub(crate) mod serve;
 mod stopped;
 mod watching;
-mod worklist;
-mod worklist_peers;
+pub(crate) mod worklist;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Result of a run of the program.
 #[derive(Debug)]
-struct Run {
+pub(crate) struct Run {
     code: i32,
     stdout: String,
     stderr: String,
@@ -57,19 +56,19 @@ struct Run {
 
 impl Run {
     #[track_caller]
-    fn expect(self, code: i32) -> Self {
+    pub(crate) fn expect(self, code: i32) -> Self {
         assert_eq!(self.code, code, "{self:#?}");
         self
     }
 
     /// Parses standard output as JSON, one object per line.
-    fn json(&self) -> Vec<serde_json::Value> {
+    pub(crate) fn json(&self) -> Vec<serde_json::Value> {
         self.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 }
 
 /// An empty directory in which the program runs, without our environment variables.
-struct Place {
+pub(crate) struct Place {
     directory: tempfile::TempDir,
     /// The address of the index. `None`: a file in the directory.
     database: Option<String>,
@@ -101,7 +100,7 @@ macro_rules! on_each_engine {
 use on_each_engine;
 
 impl Place {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { directory: tempfile::tempdir().unwrap(), database: None }
     }
 
@@ -111,11 +110,11 @@ impl Place {
         Self { database: Some(address.to_str().unwrap().to_owned()), ..Self::new() }
     }
 
-    fn path(&self, inside: impl AsRef<Path>) -> PathBuf {
+    pub(crate) fn path(&self, inside: impl AsRef<Path>) -> PathBuf {
         self.directory.path().canonicalize().unwrap().join(inside)
     }
 
-    fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         self.command_of(env!("CARGO_BIN_EXE_dcmdex"))
     }
 
@@ -134,7 +133,7 @@ impl Place {
         command
     }
 
-    fn run<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Run {
+    pub(crate) fn run<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Run {
         let of_database = |argument: &'a str| match argument {
             "index.db" => self.database.clone().unwrap_or_else(|| argument.to_owned()),
             argument => argument.to_owned(),

@@ -10,29 +10,29 @@ use crate::util::peers;
 use crate::util::scripted::{IMPLICIT_VR_LITTLE_ENDIAN, ScriptedPeer, VERIFICATION};
 
 /// A running node. It is killed if the test ends first.
-pub(super) struct Node {
+pub(crate) struct Node {
     child: Child,
     /// Log lines. A separate thread reads them, so that none is lost.
     log: Receiver<String>,
-    pub(super) port: u16,
+    pub(crate) port: u16,
     /// The lines before it listened.
-    pub(super) at_start: Vec<String>,
+    pub(crate) at_start: Vec<String>,
     /// The line that reports that it listens.
-    pub(super) listening: serde_json::Value,
+    pub(crate) listening: serde_json::Value,
     tls_port: Option<u16>,
 }
 
 impl Node {
-    pub(super) fn start(place: &Place, more: &[&str]) -> Self {
+    pub(crate) fn start(place: &Place, more: &[&str]) -> Self {
         Self::start_with(place.command().args(["serve", "--port", "0"]).args(more))
     }
 
-    pub(super) fn start_with(command: &mut Command) -> Self {
+    pub(crate) fn start_with(command: &mut Command) -> Self {
         Self::try_start(command).expect("the node ended before it listened")
     }
 
     /// Starts the node. `None` if it ends before it listens.
-    pub(super) fn try_start(command: &mut Command) -> Option<Self> {
+    pub(crate) fn try_start(command: &mut Command) -> Option<Self> {
         command.env("DCMDEX_LOG__FORMAT", "json");
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
@@ -63,12 +63,12 @@ impl Node {
     }
 
     /// Waits for the next log line with this message.
-    pub(super) fn wait_for(&mut self, message: &str) -> serde_json::Value {
+    pub(crate) fn wait_for(&mut self, message: &str) -> serde_json::Value {
         self.next_with(message).expect("the node ended before it said so")
     }
 
     /// Waits for the next log line with one of these messages.
-    pub(super) fn wait_for_any(&mut self, messages: &[&str]) -> serde_json::Value {
+    pub(crate) fn wait_for_any(&mut self, messages: &[&str]) -> serde_json::Value {
         self.next_with_any(messages).expect("the node ended before it said so")
     }
 
@@ -86,12 +86,12 @@ impl Node {
     }
 
     /// Returns the process id. It may be that of a program that runs the node.
-    pub(super) fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
     /// Kills the node as a crash does, together with the program that runs it.
-    pub(super) fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         // Of a program around it, too: strace lets go of a node that it is killed over, so the node
         // goes first.
         let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.id())).unwrap();
@@ -105,12 +105,12 @@ impl Node {
         self.child.wait().unwrap();
     }
 
-    pub(super) fn signal(&self, signal: rustix::process::Signal) {
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).unwrap();
     }
 
     /// Sends a signal and waits for the end. Returns the exit code and all log lines until then.
-    pub(super) fn stop(mut self, signal: rustix::process::Signal) -> (Option<i32>, Vec<String>) {
+    pub(crate) fn stop(mut self, signal: rustix::process::Signal) -> (Option<i32>, Vec<String>) {
         self.signal(signal);
         let log = self.log.iter().collect();
         (self.child.wait().unwrap().code(), log)

@@ -13,7 +13,7 @@ use crate::util::peers;
 pub(super) const SETTINGS: &str = "index = \"index.db\"\nstorage = \"objects\"\n[worklist]\nenabled = true\n\
      hl7 = \"127.0.0.1:0\"\nfolder = \"wl\"\nstations = [\"CT=CT1\"]\n";
 
-pub(super) fn start(place: &Place) -> (Node, String) {
+pub(crate) fn start(place: &Place) -> (Node, String) {
     fs::create_dir_all(place.path("wl")).unwrap();
     fs::write(place.path("dcmdex.toml"), SETTINGS).unwrap();
     let node = Node::start(place, &[]);
@@ -22,14 +22,14 @@ pub(super) fn start(place: &Place) -> (Node, String) {
     (node, hl7["address"].as_str().unwrap().to_owned())
 }
 
-pub(super) fn order(number: u32) -> String {
+pub(crate) fn order(number: u32) -> String {
     format!(
         "MSH|^~\\&|RIS|SITE|||20261129100000||ORM^O01|{number}|P|2.3.1\rPID|||P{number}||Doe^Jane\rORC|NW|{number}\r\
          OBR|1|||X^Head||||||||||||||A{number}||||||CT\r"
     )
 }
 
-pub(super) fn send(address: &str, message: &str) -> String {
+pub(crate) fn send(address: &str, message: &str) -> String {
     crate::worklist::hl7::send(&mut TcpStream::connect(address).unwrap(), message)
 }
 

@@ -13,3 +13,4 @@ mod retrieve;
 mod scanned_or_received;
 mod storage;
 mod verification;
+mod worklist;

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::worklist::{order, start};
-use super::*;
+use crate::cli::Place;
+use crate::cli::worklist::{order, send, start};
 use crate::util::peers::{self, Server};
 
 const WORKLIST: &str = "1.2.840.10008.5.1.4.31";
@@ -37,7 +37,7 @@ fn found(port: u16, title: &str, questions: &[Value]) -> Option<Vec<(String, Vec
 fn a_modality_of_pynetdicom_finds_its_item_and_reports_its_step() {
     let place = Place::new();
     let (node, hl7) = start(&place);
-    assert!(super::worklist::send(&hl7, &order(1)).contains("MSA|AA"));
+    assert!(send(&hl7, &order(1)).contains("MSA|AA"));
     let step = json!([{"Modality": "CT", "ScheduledStationAETitle": "CT1", "ScheduledProcedureStepID": ""}]);
     let keys = json!({"PatientName": "", "StudyInstanceUID": "", "ScheduledProcedureStepSequence": step});
     let keys = [keys];
