@@ -11,7 +11,7 @@ use super::output::{Audience, Escaped};
 use crate::cli::Exit;
 use crate::cli::context::{Context, IndexArgs};
 use crate::db::open::{Reader, Writer};
-use crate::db::{Admin as _, EventKind, EventRecording, IndexEvent, WaitingEvent};
+use crate::db::{Admin as _, EventChanges as _, EventKind, EventRecording, EventSearch as _, IndexEvent, WaitingEvent};
 use crate::events::{EventSource, message};
 use crate::model::calendar::{DAY_MS, moment_text};
 use crate::model::clock::Clock;

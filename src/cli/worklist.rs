@@ -14,7 +14,7 @@ use super::output::{Escaped, Shown};
 use crate::cli::Exit;
 use crate::cli::context::{Context, IndexArgs, in_one_line, make_directory_of};
 use crate::config::Config;
-use crate::db::open::{Reader, Writer};
+use crate::db::open::{Reader, Writer, may_exist};
 use crate::db::{
     PerformedStep, WorklistAsked, WorklistColumn, WorklistProblem, WorklistRequest, WorklistRow, WorklistSearch,
     WorklistSource,
@@ -308,7 +308,7 @@ fn steps(arguments: &StepsArgs, context: &mut Context) -> anyhow::Result<Exit> {
 
 fn remove(arguments: &RemoveArgs, context: &mut Context) -> anyhow::Result<Exit> {
     let config = arguments.index.configure(context)?;
-    if !config.index.exists() {
+    if !may_exist(&config.index) {
         bail!("there is no index at {}", config.index.display());
     }
     let writer = Writer::open(&config.index, config.node_writer_options())?;

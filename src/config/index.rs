@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use super::Config;
 use super::check::Check;
 use super::keys::settings;
-use crate::db::EventRecording;
 use crate::db::open::is_on_server;
 use crate::db::postgres::PostgresAddress;
 
@@ -81,12 +80,6 @@ impl Check<'_> {
             let message = format!("{what} want an SQLite index, and this one is in PostgreSQL");
             self.refuse(settings::INDEX.path(), message);
         };
-        if config.events.recording != EventRecording::Off {
-            refuse("events");
-        }
-        if config.worklist.enabled {
-            refuse("worklists");
-        }
         if config.journal_bytes > 0 {
             refuse("arrival journals");
         }

@@ -8,6 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use crate::db::arrival::{ArrivalEntry, SourceOfInstances};
+use crate::db::event_notes::EventNotes;
 use crate::db::rules::{
     ArrivingObject, Decision, FirstLocation, FoundDecision, FoundFile, FurtherLocation, KeptMetadata, KnownInstance,
     ObjectContent, differs_from_new_first, in_order_of_series, is_same_object,
@@ -145,6 +146,8 @@ pub(in crate::db) struct Contents {
     pub(in crate::db) arrival_entries: BTreeMap<i64, ArrivalEntry>,
     /// In a piece of an index: the number of its last change, or 0.
     pub(in crate::db) last_change: i64,
+    /// What programs that follow the index are told.
+    pub(in crate::db) events: EventNotes,
     pub(in crate::db) tally: Tally,
     /// Number of changes.
     pub(in crate::db) version: i64,
@@ -210,6 +213,21 @@ impl Contents {
     pub(in crate::db) fn is_online(&self, held: &[StoredFile]) -> bool {
         let Some((first, copies)) = held.split_first() else { return false };
         first.has_object() && (self.is_there(first) || copies.iter().any(|copy| !copy.differs && self.is_there(copy)))
+    }
+
+    /// Takes an instance that was received, for programs that follow the index too.
+    pub(in crate::db) fn arrived_from(
+        &mut self,
+        received: &Received,
+        source: &SourceOfInstances,
+        declared: &DeclaredSet,
+    ) -> (StoreOutcome, Option<KnownLocation>) {
+        self.set_source(source);
+        let arrived = self.arrived(received, declared);
+        if arrived.0.brings_object() {
+            self.events.note_stored(&received.record, &received.sender);
+        }
+        arrived
     }
 
     /// Says who brings what is entered from now on.
@@ -387,8 +405,11 @@ impl Contents {
         let held = self.instances.entry(uid.to_owned()).or_default();
         held.retain_copies(|copy| copy.key() != new.key());
         let differs = by_bytes || held.first().is_some_and(|first| new.content().differs_from(&first.content()));
+        if differs {
+            self.tally.conflicts += 1;
+            self.events.note_conflict("instance-with-other-content", Some(&new.record));
+        }
         held.push(StoredFile { differs, ..new });
-        self.tally.conflicts += u64::from(differs);
         differs
     }
 
@@ -414,7 +435,10 @@ impl Contents {
     fn note_conflict(&mut self, kind: &'static str, object: &StoredFile) {
         let uid = object.record.value(AttributeId::SOPInstanceUID).to_owned();
         let is_new = self.conflicts.insert((kind, uid, object.key()), object.clone()).is_none();
-        self.tally.conflicts += u64::from(is_new);
+        if is_new {
+            self.tally.conflicts += 1;
+            self.events.note_conflict(kind, Some(&object.record));
+        }
     }
 
     pub(in crate::db) fn forget_marks(&mut self, key: &FileKey) {

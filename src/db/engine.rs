@@ -9,10 +9,15 @@ use std::sync::Arc;
 use super::federated::{DescribedPatient, FederatedPart};
 use super::postgres::PostgresReader;
 use super::sqlite::SqliteReader;
+use super::worklist::{
+    PerformedStep, WorklistArrival, WorklistAsked, WorklistProblem, WorklistRequest, WorklistRow, WorklistSearch,
+    WorklistState,
+};
 use super::{
-    Admin, CheckReport, ConflictEntry, DeclaredCoverage, DirectorySnapshot, Error, FailureEntry, IndexStatus,
-    Interrupt, KnownFile, KnownLocation, LocatedInstance, Removal, RemovalSearch, RemovedFile, ScanLedger, Search,
-    StudyReport, WatchEntry,
+    Admin, ChangedStudy, CheckReport, ConflictEntry, DeclaredCoverage, DeliveryCounts, DirectorySnapshot, Error,
+    EventProgress, EventSearch, FailureEntry, IndexEvent, IndexStatus, Interrupt, KnownFile, KnownLocation,
+    LocatedInstance, Removal, RemovalSearch, RemovedFile, ScanLedger, Search, StudyIdentifiers, StudyReport,
+    WaitingEvent, WatchEntry,
 };
 use crate::model::declared::DeclaredSet;
 use crate::model::find::{FindAnswer, FindRequest};
@@ -218,6 +223,86 @@ impl RemovalSearch for IndexReader {
         limit: usize,
     ) -> Result<Vec<(String, Option<InstanceRecord>)>, Error> {
         ask!(self, reader => reader.instances_of_removal(removal, after, limit))
+    }
+}
+
+impl EventSearch for IndexReader {
+    fn events_after(&mut self, after: i64, limit: usize) -> Result<Vec<IndexEvent>, Error> {
+        ask!(self, reader => reader.events_after(after, limit))
+    }
+
+    fn last_event(&mut self) -> Result<i64, Error> {
+        ask!(self, reader => reader.last_event())
+    }
+
+    fn event_position(&mut self, receiver: &str) -> Result<Option<i64>, Error> {
+        ask!(self, reader => reader.event_position(receiver))
+    }
+
+    fn due_events(&mut self, receiver: &str, now_ms: i64, limit: usize) -> Result<Vec<WaitingEvent>, Error> {
+        ask!(self, reader => reader.due_events(receiver, now_ms, limit))
+    }
+
+    fn event_waits(&mut self, receiver: &str, study_instance_uid: &str) -> Result<bool, Error> {
+        ask!(self, reader => reader.event_waits(receiver, study_instance_uid))
+    }
+
+    fn failed_events(&mut self) -> Result<Vec<WaitingEvent>, Error> {
+        ask!(self, reader => reader.failed_events())
+    }
+
+    fn event_progress(&mut self) -> Result<EventProgress, Error> {
+        ask!(self, reader => reader.event_progress())
+    }
+
+    fn delivery_counts(&mut self, receiver: &str) -> Result<DeliveryCounts, Error> {
+        ask!(self, reader => reader.delivery_counts(receiver))
+    }
+
+    fn told_change(&mut self) -> Result<Option<u64>, Error> {
+        ask!(self, reader => reader.told_change())
+    }
+
+    fn studies_changed_after(&mut self, change: u64) -> Result<Vec<ChangedStudy>, Error> {
+        ask!(self, reader => reader.studies_changed_after(change))
+    }
+
+    fn identifiers_of_study(&mut self, study_instance_uid: &str) -> Result<Option<StudyIdentifiers>, Error> {
+        ask!(self, reader => reader.identifiers_of_study(study_instance_uid))
+    }
+}
+
+impl WorklistSearch for IndexReader {
+    fn worklist(
+        &mut self,
+        request: &WorklistRequest,
+        on_row: &mut dyn FnMut(WorklistRow) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        ask!(self, reader => reader.worklist(request, on_row))
+    }
+
+    fn worklist_row(&mut self, id: i64) -> Result<Option<WorklistRow>, Error> {
+        ask!(self, reader => reader.worklist_row(id))
+    }
+
+    fn worklist_asked(&mut self) -> Result<Vec<WorklistAsked>, Error> {
+        ask!(self, reader => reader.worklist_asked())
+    }
+
+    fn worklist_problems(&mut self) -> Result<Vec<WorklistProblem>, Error> {
+        ask!(self, reader => reader.worklist_problems())
+    }
+
+    fn worklist_arrivals(&mut self, unexpired_at: i64) -> Result<Vec<WorklistArrival>, Error> {
+        ask!(self, reader => reader.worklist_arrivals(unexpired_at))
+    }
+
+    fn performed_steps(&mut self) -> Result<Vec<PerformedStep>, Error> {
+        ask!(self, reader => reader.performed_steps())
+    }
+
+    fn worklist_counts(&mut self) -> Result<Vec<(WorklistState, u64)>, Error> {
+        ask!(self, reader => reader.worklist_counts())
     }
 }
 

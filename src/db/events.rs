@@ -2,6 +2,10 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
+
+use super::error::Error;
+use crate::model::clock::Clock;
 
 /// Kind of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -157,6 +161,15 @@ pub struct DeliveryCounts {
     pub dead: u64,
 }
 
+/// What receivers have got of the events of an index.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EventProgress {
+    /// The receivers by name, each with the event up to which everything is settled.
+    pub receivers: Vec<(String, i64)>,
+    /// Events that they did not take yet, and those behind them.
+    pub waiting: Vec<WaitingEvent>,
+}
+
 /// How many events stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventLimits {
@@ -164,4 +177,135 @@ pub struct EventLimits {
     pub keep_after_ms: i64,
     /// Maximum number of events, settled or not.
     pub max_events: u64,
+}
+
+/// Tells what an index has recorded, and what receivers got of it. An index that never recorded
+/// anything answers as an empty one.
+pub trait EventSearch {
+    /// A page of the events after a number, in their order.
+    ///
+    /// # Errors
+    /// Fails with an error of the engine.
+    fn events_after(&mut self, after: i64, limit: usize) -> Result<Vec<IndexEvent>, Error>;
+
+    /// The number of the last event, or 0.
+    ///
+    /// # Errors
+    /// Fails with an error of the engine.
+    fn last_event(&mut self) -> Result<i64, Error>;
+
+    /// The event up to which everything is settled for a receiver. `None` if it is new.
+    ///
+    /// # Errors
+    /// Fails with an error of the engine.
+    fn event_position(&mut self, receiver: &str) -> Result<Option<i64>, Error>;
+
+    /// Waiting events that a receiver is to get again by now: of each study the first one.
+    ///
+    /// # Errors
+    /// Fails with an error of the engine.
+    fn due_events(&mut self, receiver: &str, now_ms: i64, limit: usize) -> Result<Vec<WaitingEvent>, Error>;
+
+    /// Whether an event of this study waits for a receiver.
+    ///
+    /// # Errors
+    /// Fails with an error of the engine.
+    fn event_waits(&mut self, receiver: &str, study_instance_uid: &str) -> Result<bool, Error>;
+
+    /// All events that receivers did not take: dead letters, and those that are tried again.
+    ///
+    /// # Errors
+    /// Fails with an error of the engine.
+    fn failed_events(&mut self) -> Result<Vec<WaitingEvent>, Error>;
+
+    /// What all receivers have got, ordered by receiver and event.
+    ///
+    /// # Errors
+    /// Fails with an error of the engine.
+    fn event_progress(&mut self) -> Result<EventProgress, Error>;
+
+    /// Counts what waits for a receiver.
+    ///
+    /// # Errors
+    /// Fails with an error of the engine.
+    fn delivery_counts(&mut self, receiver: &str) -> Result<DeliveryCounts, Error>;
+
+    /// The change up to which every study that was quiet has been told. `None` if nobody has told
+    /// any.
+    ///
+    /// # Errors
+    /// Fails with an error of the engine.
+    fn told_change(&mut self) -> Result<Option<u64>, Error>;
+
+    /// The studies that changed after a change.
+    ///
+    /// # Errors
+    /// Fails with an error of the engine.
+    fn studies_changed_after(&mut self, change: u64) -> Result<Vec<ChangedStudy>, Error>;
+
+    /// Identifiers of a study. `None` if the index does not have it any more.
+    ///
+    /// # Errors
+    /// Fails with an error of the engine.
+    fn identifiers_of_study(&mut self, study_instance_uid: &str) -> Result<Option<StudyIdentifiers>, Error>;
+}
+
+/// Records events that no single change makes, and what became of deliveries.
+///
+/// Several nodes may tell the events of one index. One of them serves a receiver at a time: see
+/// [`EventChanges::hold_receiver`].
+pub trait EventChanges: Send + Sync {
+    /// Begins to tell studies with the next change, unless they are told already.
+    ///
+    /// # Errors
+    /// [`Error::WriterStopped`], or that of the transaction.
+    fn begin_telling(&self) -> Result<(), Error>;
+
+    /// Records that studies are complete, each unless it has changed meanwhile. Every study that
+    /// changed before or with the change `told` has been told then.
+    ///
+    /// # Errors
+    /// [`Error::WriterStopped`], or that of the transaction.
+    fn tell_studies(&self, studies: Vec<ChangedStudy>, told: u64, clock: Clock) -> Result<(), Error>;
+
+    /// Records that objects are damaged. Returns those that the index does not know.
+    ///
+    /// # Errors
+    /// [`Error::WriterStopped`], or that of the transaction.
+    fn tell_damaged(&self, sop_instance_uids: Vec<String>, clock: Clock) -> Result<Vec<String>, Error>;
+
+    /// Keeps these receivers and forgets all others. A new one gets the events that come after
+    /// this.
+    ///
+    /// # Errors
+    /// [`Error::WriterStopped`], or that of the transaction.
+    fn keep_receivers(&self, names: Vec<String>) -> Result<(), Error>;
+
+    /// Has `holder` serve a receiver for so long, unless somebody else holds it. Returns whether
+    /// it does. No time at all ends it.
+    ///
+    /// # Errors
+    /// [`Error::WriterStopped`], or that of the transaction.
+    fn hold_receiver(&self, receiver: &str, holder: &str, lease: Duration) -> Result<bool, Error>;
+
+    /// Writes what a round of deliveries changed, if `holder` still holds the receiver. Returns
+    /// whether it does. Otherwise the other holder delivers them again.
+    ///
+    /// # Errors
+    /// [`Error::WriterStopped`], or that of the transaction.
+    fn note_deliveries(&self, receiver: String, holder: &str, changes: DeliveryChanges) -> Result<bool, Error>;
+
+    /// Has dead letters tried again: all of them, or those of a receiver, or those with these
+    /// numbers. Returns how many there are. The times are now, and until when they are tried.
+    ///
+    /// # Errors
+    /// [`Error::WriterStopped`], or that of the transaction.
+    fn retry_events(&self, receiver: Option<String>, events: Vec<i64>, times_ms: (i64, i64)) -> Result<u64, Error>;
+
+    /// Drops events that are settled and old, and the oldest ones if there are too many. Returns
+    /// how many went that were not settled.
+    ///
+    /// # Errors
+    /// [`Error::WriterStopped`], or that of a transaction.
+    fn drop_events(&self, limits: EventLimits) -> Result<u64, Error>;
 }

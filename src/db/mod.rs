@@ -1,10 +1,12 @@
 //! The index: what is known of every instance, behind traits.
 //!
-//! An engine implements up to nine traits:
+//! An engine implements up to eleven traits:
 //!
 //! - [`Search`], [`ScanLedger`] and [`Admin`] ask an index. [`Arrivals`] takes what was received
 //!   and what scans found.
 //! - [`RemovalSearch`] tells what operators removed, and [`RemovalChanges`] removes.
+//! - [`EventSearch`] tells what was recorded for programs that follow the index, and
+//!   [`EventChanges`] records more and what became of it.
 //! - [`WorklistSearch`] asks for the worklist. [`WorklistChanges`] changes it, and hands out the
 //!   tables of a transaction as [`WorklistTables`].
 //!
@@ -15,7 +17,7 @@
 //! | `sqlite` | one file | nothing |
 //! | [`federated`] | a folder of such files, or several of them for questions | changes of several files in one transaction |
 //! | [`postgres`] | a database of a server | what it refuses by name (docs/adr/0044) |
-//! | [`memory`] | a value of this process, for tests | the worklist, and all that stands below |
+//! | [`memory`] | a value of this process, for tests | events, the worklist, and all that stands below |
 //!
 //! No trait has what an operator does to a whole index. These are functions of the types in
 //! [`open`]:
@@ -25,8 +27,6 @@
 //! - copies: `copy_index` makes one of a file, `copy_to_engine` takes an index to another engine,
 //!   `Reader::open_copy` opens a copy, and `IndexHold` replaces the index;
 //! - splits and merges of the files of a folder;
-//! - events: `events_after` and what stands beside it on the reader, `tell_studies` and what
-//!   follows it on the writer;
 //! - files: `IndexFiles` names and checks those of the index;
 //! - `Reader::explain`, which tells how SQLite runs a query.
 //!
@@ -60,6 +60,7 @@ mod contents;
 mod corrections;
 mod engine;
 mod error;
+mod event_notes;
 mod events;
 pub mod federated;
 mod leases;
@@ -83,6 +84,7 @@ pub mod transfer;
 mod types;
 mod view;
 mod worklist;
+mod worklist_columns;
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
@@ -97,8 +99,8 @@ pub use corrections::{Correction, CorrectionChange, CorrectionEffect, Correction
 pub use engine::IndexReader;
 pub use error::{Error, Permission};
 pub use events::{
-    ChangedStudy, DeliveryChanges, DeliveryCounts, EventKind, EventKindError, EventLimits, EventRecording, IndexEvent,
-    StudyIdentifiers, WaitingEvent,
+    ChangedStudy, DeliveryChanges, DeliveryCounts, EventChanges, EventKind, EventKindError, EventLimits, EventProgress,
+    EventRecording, EventSearch, IndexEvent, StudyIdentifiers, WaitingEvent,
 };
 pub use leases::NextUnit;
 pub use plan::{can_answer, can_answer_declared};

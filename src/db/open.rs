@@ -23,8 +23,9 @@ use super::worklist::{
 };
 use super::{
     Arrivals, ChangedStudy, Correction, CorrectionChange, CorrectionEffect, DeliveryChanges, DeliveryCounts, Error,
-    EventLimits, IndexEvent, Mounted, NextUnit, OnStored, Received, Relocation, Removal, RemovalChanges, RemovalSearch,
-    RemovedCounts, RemovedFile, ScannedDirectory, StudyIdentifiers, Tally, WaitingEvent,
+    EventChanges, EventLimits, EventProgress, EventSearch, IndexEvent, Mounted, NextUnit, OnStored, Received,
+    Relocation, Removal, RemovalChanges, RemovalSearch, RemovedCounts, RemovedFile, ScannedDirectory, StudyIdentifiers,
+    Tally, WaitingEvent,
 };
 use crate::model::clock::Clock;
 use crate::model::declared::DeclaredSet;
@@ -82,19 +83,6 @@ impl Reader {
     /// The only file, which has to be one of SQLite.
     fn only_sqlite(&mut self, what: &'static str) -> Result<&mut SqliteReader, Error> {
         self.only(what)?.sqlite(what)
-    }
-
-    /// What the worklist of the main file has. A database has no worklist, so it is empty.
-    fn worklist_of<T>(
-        &mut self,
-        ask: impl FnOnce(&mut SqliteReader) -> Result<Vec<T>, Error>,
-    ) -> Result<Vec<T>, Error> {
-        self.main()?.ask_sqlite(ask)
-    }
-
-    /// The main file, which has to be one of SQLite.
-    fn main_sqlite(&mut self, what: &'static str) -> Result<&mut SqliteReader, Error> {
-        self.main()?.sqlite(what)
     }
 
     /// Sets what is declared. Files that were read with other declarations then lack something: see
@@ -160,85 +148,52 @@ impl Reader {
     pub fn scan_roots(&mut self) -> Result<Vec<String>, Error> {
         self.only_sqlite("a list of scanned paths")?.scan_roots()
     }
+}
 
-    /// See [`SqliteReader::events_after`].
-    ///
-    /// # Errors
-    /// Fails with an error of the engine, and if there are several files.
-    pub fn events_after(&mut self, after: i64, limit: usize) -> Result<Vec<IndexEvent>, Error> {
-        self.only_sqlite("events")?.events_after(after, limit)
+/// Of several files, only one that is named alone can be asked.
+impl EventSearch for Reader {
+    fn events_after(&mut self, after: i64, limit: usize) -> Result<Vec<IndexEvent>, Error> {
+        self.only("events")?.events_after(after, limit)
     }
 
-    /// See [`SqliteReader::last_event`].
-    ///
-    /// # Errors
-    /// Fails with an error of the engine, and if there are several files.
-    pub fn last_event(&mut self) -> Result<i64, Error> {
-        self.only_sqlite("events")?.last_event()
+    fn last_event(&mut self) -> Result<i64, Error> {
+        self.only("events")?.last_event()
     }
 
-    /// See [`SqliteReader::event_position`].
-    ///
-    /// # Errors
-    /// Fails with an error of the engine, and if there are several files.
-    pub fn event_position(&mut self, receiver: &str) -> Result<Option<i64>, Error> {
-        self.only_sqlite("events")?.event_position(receiver)
+    fn event_position(&mut self, receiver: &str) -> Result<Option<i64>, Error> {
+        self.only("events")?.event_position(receiver)
     }
 
-    /// See [`SqliteReader::due_events`].
-    ///
-    /// # Errors
-    /// Fails with an error of the engine, and if there are several files.
-    pub fn due_events(&mut self, receiver: &str, now_ms: i64, limit: usize) -> Result<Vec<WaitingEvent>, Error> {
-        self.only_sqlite("events")?.due_events(receiver, now_ms, limit)
+    fn due_events(&mut self, receiver: &str, now_ms: i64, limit: usize) -> Result<Vec<WaitingEvent>, Error> {
+        self.only("events")?.due_events(receiver, now_ms, limit)
     }
 
-    /// See [`SqliteReader::event_waits`].
-    ///
-    /// # Errors
-    /// Fails with an error of the engine, and if there are several files.
-    pub fn event_waits(&mut self, receiver: &str, study_instance_uid: &str) -> Result<bool, Error> {
-        self.only_sqlite("events")?.event_waits(receiver, study_instance_uid)
+    fn event_waits(&mut self, receiver: &str, study_instance_uid: &str) -> Result<bool, Error> {
+        self.only("events")?.event_waits(receiver, study_instance_uid)
     }
 
-    /// See [`SqliteReader::failed_events`].
-    ///
-    /// # Errors
-    /// Fails with an error of the engine, and if there are several files.
-    pub fn failed_events(&mut self) -> Result<Vec<WaitingEvent>, Error> {
-        self.only_sqlite("events")?.failed_events()
+    fn failed_events(&mut self) -> Result<Vec<WaitingEvent>, Error> {
+        self.only("events")?.failed_events()
     }
 
-    /// See [`SqliteReader::delivery_counts`].
-    ///
-    /// # Errors
-    /// Fails with an error of the engine, and if there are several files.
-    pub fn delivery_counts(&mut self, receiver: &str) -> Result<DeliveryCounts, Error> {
-        self.only_sqlite("events")?.delivery_counts(receiver)
+    fn event_progress(&mut self) -> Result<EventProgress, Error> {
+        self.only("events")?.event_progress()
     }
 
-    /// See [`SqliteReader::told_change`].
-    ///
-    /// # Errors
-    /// Fails with an error of the engine, and if there are several files.
-    pub fn told_change(&mut self) -> Result<Option<u64>, Error> {
-        self.only_sqlite("events")?.told_change()
+    fn delivery_counts(&mut self, receiver: &str) -> Result<DeliveryCounts, Error> {
+        self.only("events")?.delivery_counts(receiver)
     }
 
-    /// See [`SqliteReader::studies_changed_after`].
-    ///
-    /// # Errors
-    /// Fails with an error of the engine, and if there are several files.
-    pub fn studies_changed_after(&mut self, change: u64) -> Result<Vec<ChangedStudy>, Error> {
-        self.only_sqlite("events")?.studies_changed_after(change)
+    fn told_change(&mut self) -> Result<Option<u64>, Error> {
+        self.only("events")?.told_change()
     }
 
-    /// See [`SqliteReader::identifiers_of_study`].
-    ///
-    /// # Errors
-    /// Fails with an error of the engine, and if there are several files.
-    pub fn identifiers_of_study(&mut self, study_instance_uid: &str) -> Result<Option<StudyIdentifiers>, Error> {
-        self.only_sqlite("events")?.identifiers_of_study(study_instance_uid)
+    fn studies_changed_after(&mut self, change: u64) -> Result<Vec<ChangedStudy>, Error> {
+        self.only("events")?.studies_changed_after(change)
+    }
+
+    fn identifiers_of_study(&mut self, study_instance_uid: &str) -> Result<Option<StudyIdentifiers>, Error> {
+        self.only("events")?.identifiers_of_study(study_instance_uid)
     }
 }
 
@@ -277,32 +232,32 @@ impl WorklistSearch for Reader {
         request: &WorklistRequest,
         on_row: &mut dyn FnMut(WorklistRow) -> ControlFlow<()>,
     ) -> Result<(), Error> {
-        self.main_sqlite("the worklist")?.worklist(request, on_row)
+        self.main()?.worklist(request, on_row)
     }
 
     fn worklist_row(&mut self, id: i64) -> Result<Option<WorklistRow>, Error> {
-        self.main_sqlite("the worklist")?.worklist_row(id)
+        self.main()?.worklist_row(id)
     }
 
     fn worklist_asked(&mut self) -> Result<Vec<WorklistAsked>, Error> {
-        self.worklist_of(|reader| reader.worklist_asked())
+        self.main()?.worklist_asked()
     }
 
     fn worklist_problems(&mut self) -> Result<Vec<WorklistProblem>, Error> {
-        self.worklist_of(|reader| reader.worklist_problems())
+        self.main()?.worklist_problems()
     }
 
     /// Arrivals in other files are not seen.
     fn worklist_arrivals(&mut self, unexpired_at: i64) -> Result<Vec<WorklistArrival>, Error> {
-        self.worklist_of(|reader| reader.worklist_arrivals(unexpired_at))
+        self.main()?.worklist_arrivals(unexpired_at)
     }
 
     fn performed_steps(&mut self) -> Result<Vec<PerformedStep>, Error> {
-        self.worklist_of(|reader| reader.performed_steps())
+        self.main()?.performed_steps()
     }
 
     fn worklist_counts(&mut self) -> Result<Vec<(WorklistState, u64)>, Error> {
-        self.worklist_of(|reader| reader.worklist_counts())
+        self.main()?.worklist_counts()
     }
 }
 
@@ -329,7 +284,9 @@ enum OpenedIndex {
     },
     Server {
         handle: PostgresWriterHandle,
-        address: PostgresAddress,
+        address: Box<PostgresAddress>,
+        /// The whole address.
+        index: PathBuf,
     },
 }
 
@@ -342,7 +299,11 @@ impl Writer {
     pub fn open(index: &Path, options: WriterOptions) -> Result<Self, Error> {
         if let Some(address) = PostgresAddress::of(index)? {
             let writer = PostgresWriter::open(&address, options)?;
-            let handle = WriterHandle(OpenedIndex::Server { handle: writer.handle(), address });
+            let handle = WriterHandle(OpenedIndex::Server {
+                handle: writer.handle(),
+                address: Box::new(address),
+                index: index.to_owned(),
+            });
             return Ok(Self { handle, files: Vec::new(), router: None, server: Some(writer) });
         }
         let paths = files_of(index)?;
@@ -409,14 +370,14 @@ impl WriterHandle {
     }
 
     /// The index files that take changes, each with the way into it alone. The main file comes
-    /// first. A database has none.
+    /// first. A database counts as one.
     #[must_use]
     pub fn files(&self) -> Vec<(PathBuf, Self)> {
         let of_file = |file: &SqliteWriterHandle| (file.index().to_owned(), Self(OpenedIndex::File(file.clone())));
         match &self.0 {
             OpenedIndex::File(main) => vec![of_file(main)],
             OpenedIndex::Folder { router, .. } => router.open_targets().map(of_file).collect(),
-            OpenedIndex::Server { .. } => Vec::new(),
+            OpenedIndex::Server { index, .. } => vec![(index.clone(), self.clone())],
         }
     }
 
@@ -433,6 +394,14 @@ impl WriterHandle {
         match &self.0 {
             OpenedIndex::Server { handle, .. } => Ok(handle),
             OpenedIndex::File(_) | OpenedIndex::Folder { .. } => Err(Error::WantsServer { what }),
+        }
+    }
+
+    /// What records the events of the only index.
+    fn events(&self) -> Result<&dyn EventChanges, Error> {
+        match &self.0 {
+            OpenedIndex::Server { handle, .. } => Ok(handle),
+            OpenedIndex::File(_) | OpenedIndex::Folder { .. } => Ok(self.only("events")?),
         }
     }
 
@@ -534,61 +503,39 @@ impl WriterHandle {
     pub fn relocate(&self, from: PathBuf, to: PathBuf) -> Result<Relocation, Error> {
         self.only("a relocation")?.relocate(from, to)
     }
+}
 
-    /// See [`SqliteWriterHandle::begin_telling`].
-    ///
-    /// # Errors
-    /// That of the writer, and if there are several files.
-    pub fn begin_telling(&self) -> Result<(), Error> {
-        self.only("events")?.begin_telling()
+impl EventChanges for WriterHandle {
+    fn begin_telling(&self) -> Result<(), Error> {
+        self.events()?.begin_telling()
     }
 
-    /// See [`SqliteWriterHandle::tell_studies`].
-    ///
-    /// # Errors
-    /// That of the writer, and if there are several files.
-    pub fn tell_studies(&self, studies: Vec<ChangedStudy>, told: u64, clock: Clock) -> Result<(), Error> {
-        self.only("events")?.tell_studies(studies, told, clock)
+    fn tell_studies(&self, studies: Vec<ChangedStudy>, told: u64, clock: Clock) -> Result<(), Error> {
+        self.events()?.tell_studies(studies, told, clock)
     }
 
-    /// See [`SqliteWriterHandle::tell_damaged`].
-    ///
-    /// # Errors
-    /// That of the writer, and if there are several files.
-    pub fn tell_damaged(&self, sop_instance_uids: Vec<String>, clock: Clock) -> Result<Vec<String>, Error> {
-        self.only("events")?.tell_damaged(sop_instance_uids, clock)
+    fn tell_damaged(&self, sop_instance_uids: Vec<String>, clock: Clock) -> Result<Vec<String>, Error> {
+        self.events()?.tell_damaged(sop_instance_uids, clock)
     }
 
-    /// See [`SqliteWriterHandle::keep_receivers`].
-    ///
-    /// # Errors
-    /// That of the writer, and if there are several files.
-    pub fn keep_receivers(&self, names: Vec<String>) -> Result<(), Error> {
-        self.only("events")?.keep_receivers(names)
+    fn keep_receivers(&self, names: Vec<String>) -> Result<(), Error> {
+        self.events()?.keep_receivers(names)
     }
 
-    /// See [`SqliteWriterHandle::note_deliveries`].
-    ///
-    /// # Errors
-    /// That of the writer, and if there are several files.
-    pub fn note_deliveries(&self, receiver: String, changes: DeliveryChanges) -> Result<(), Error> {
-        self.only("events")?.note_deliveries(receiver, changes)
+    fn hold_receiver(&self, receiver: &str, holder: &str, lease: Duration) -> Result<bool, Error> {
+        self.events()?.hold_receiver(receiver, holder, lease)
     }
 
-    /// See [`SqliteWriterHandle::retry_events`].
-    ///
-    /// # Errors
-    /// That of the writer, and if there are several files.
-    pub fn retry_events(&self, receiver: Option<String>, events: Vec<i64>, times_ms: (i64, i64)) -> Result<u64, Error> {
-        self.only("events")?.retry_events(receiver, events, times_ms)
+    fn note_deliveries(&self, receiver: String, holder: &str, changes: DeliveryChanges) -> Result<bool, Error> {
+        self.events()?.note_deliveries(receiver, holder, changes)
     }
 
-    /// See [`SqliteWriterHandle::drop_events`].
-    ///
-    /// # Errors
-    /// That of the writer, and if there are several files.
-    pub fn drop_events(&self, limits: EventLimits) -> Result<u64, Error> {
-        self.only("events")?.drop_events(limits)
+    fn retry_events(&self, receiver: Option<String>, events: Vec<i64>, times_ms: (i64, i64)) -> Result<u64, Error> {
+        self.events()?.retry_events(receiver, events, times_ms)
+    }
+
+    fn drop_events(&self, limits: EventLimits) -> Result<u64, Error> {
+        self.events()?.drop_events(limits)
     }
 }
 
@@ -685,7 +632,11 @@ impl WorklistChanges for WriterHandle {
     fn change_worklist(&self, work: WorklistWork) -> Result<(), Error> {
         match &self.0 {
             OpenedIndex::File(main) | OpenedIndex::Folder { main, .. } => main.change_worklist(work),
-            OpenedIndex::Server { address, .. } => Err(wants_sqlite("the worklist", address)),
+            OpenedIndex::Server { handle, .. } => handle.change_worklist(work),
         }
+    }
+
+    fn has_other_folders(&self) -> bool {
+        matches!(self.0, OpenedIndex::Server { .. })
     }
 }

@@ -7,7 +7,7 @@
 use super::arrival::{ArrivalEntry, ArrivalSource};
 use super::contents::{Contents, FileKey, StoredFile, kind};
 use super::sums::{EntryHash, SetSum};
-use super::{Error, ScanEntry};
+use super::{Error, IndexEvent, ScanEntry};
 use crate::model::attribute::{ATTRIBUTES, AttributeId};
 use crate::model::location::Location;
 use crate::model::record::InstanceRecord;
@@ -136,6 +136,14 @@ impl ContentsSum {
         }
         if let Some(id) = &piece.id {
             self.others.add(&EntryHash::of("id").text(id));
+        }
+    }
+
+    /// Adds events.
+    pub(in crate::db) fn add_events(&mut self, events: &[IndexEvent]) {
+        for IndexEvent { id, at_ms, kind, study_instance_uid, change, content } in events {
+            let entry = EntryHash::of("event").number(*id).number(*at_ms).number(change.cast_signed());
+            self.others.add(&entry.text(kind).text(study_instance_uid).text(content));
         }
     }
 }

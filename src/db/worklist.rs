@@ -406,4 +406,9 @@ pub trait WorklistChanges: Send + Sync {
     /// # Errors
     /// That of the work, [`Error::WriterStopped`], or that of the transaction.
     fn change_worklist(&self, work: WorklistWork) -> Result<(), Error>;
+
+    /// Whether other nodes may feed it from folders of theirs.
+    fn has_other_folders(&self) -> bool {
+        false
+    }
 }

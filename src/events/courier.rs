@@ -5,6 +5,7 @@
 //! nothing is tried until it can be reached, or until its events are too old.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
@@ -12,11 +13,14 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 use super::command::CommandCaller;
 use super::delivery_failure::DeliveryFailure;
 use super::error::Error;
+use super::lease::ReceiverLease;
 use super::message::EventSource;
 use super::receiver::{EventReceiver, EventTarget};
 use super::webhook::WebhookCaller;
 use crate::db::open::{Reader, WriterHandle};
-use crate::db::{self, DeliveryChanges, DeliveryCounts, IndexEvent, Search as _, WaitingEvent};
+use crate::db::{
+    self, DeliveryChanges, DeliveryCounts, EventChanges as _, EventSearch as _, IndexEvent, Search as _, WaitingEvent,
+};
 use crate::model::clock::Clock;
 use crate::telemetry::metrics;
 
@@ -40,6 +44,9 @@ const LONGEST_RETRY_MS: i64 = 15 * 60 * 1000;
 /// Silences one after the other from which a receiver counts as unreachable.
 const SILENCES: u32 = 2;
 
+/// Pause after which a node asks again whether it serves a receiver.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
 /// Pause between two counts of what waits.
 const COUNT: Duration = Duration::from_secs(5);
 
@@ -60,6 +67,9 @@ pub(super) struct Courier {
     counted_version: Option<i64>,
     /// The version of the index for which nothing is left to do.
     settled_version: Option<i64>,
+    lease: Arc<ReceiverLease>,
+    /// When it asked last whether it serves the receiver.
+    asked: Option<Instant>,
 }
 
 /// What calls a receiver.
@@ -83,6 +93,7 @@ impl Courier {
     /// Reads what the receiver is called with.
     pub(super) fn new(
         receiver: EventReceiver,
+        lease: Arc<ReceiverLease>,
         (index, writer): (PathBuf, WriterHandle),
         source: EventSource,
         clock: Clock,
@@ -106,6 +117,8 @@ impl Courier {
             counted: None,
             counted_version: None,
             settled_version: None,
+            lease,
+            asked: None,
         })
     }
 
@@ -140,9 +153,26 @@ impl Courier {
         }
         self.set_down(None);
         self.show(DeliveryCounts::default());
+        self.lease.end(&self.writer);
+    }
+
+    /// Whether this node serves the receiver.
+    fn has_turn(&mut self) -> Result<bool, db::Error> {
+        if self.lease.is_valid() {
+            return Ok(true);
+        }
+        if self.asked.is_some_and(|asked| asked.elapsed() < ASK_AGAIN) {
+            return Ok(false);
+        }
+        self.asked = Some(Instant::now());
+        self.lease.renew(&self.writer)
     }
 
     fn poll(&mut self, reader: &mut Option<Reader>, ended: &Receiver<()>) -> Result<RoundEnd, db::Error> {
+        if !self.has_turn()? {
+            self.show(DeliveryCounts::default());
+            return Ok(RoundEnd::Done);
+        }
         let reader = match reader {
             Some(reader) => reader,
             None => {
@@ -181,9 +211,10 @@ impl Courier {
         }
         if !changes.is_empty() {
             let waiting = changes.waiting.clone();
-            self.writer.note_deliveries(self.receiver.name.clone(), changes)?;
-            // Only now does `dcmdex events failed` list them.
-            waiting.iter().for_each(tell_of);
+            if self.writer.note_deliveries(self.receiver.name.clone(), self.lease.holder(), changes)? {
+                // Only now does `dcmdex events failed` list them.
+                waiting.iter().for_each(tell_of);
+            }
         }
         Ok(end)
     }
@@ -197,7 +228,7 @@ impl Courier {
         let due = reader.due_events(&self.receiver.name, self.clock.now_ms(), ROUND)?;
         let is_some = !due.is_empty();
         for waiting in due {
-            if is_ended(ended) {
+            if is_ended(ended) || !self.has_turn()? {
                 break;
             }
             match self.deliver(reader, &waiting.event)? {
@@ -222,7 +253,7 @@ impl Courier {
         let events = reader.events_after(position, ROUND)?;
         let is_full = events.len() == ROUND;
         for event in events {
-            if is_ended(ended) {
+            if is_ended(ended) || !self.has_turn()? {
                 break;
             }
             let id = event.id;

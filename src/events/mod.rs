@@ -9,6 +9,7 @@ mod command;
 mod courier;
 mod delivery_failure;
 mod error;
+mod lease;
 mod message;
 mod quiet;
 mod receiver;

@@ -2,13 +2,15 @@
 //! also drops old events.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
+use super::lease::ReceiverLease;
 use super::quiet::QuietStudies;
 use crate::db::open::{Reader, WriterHandle};
-use crate::db::{Error, EventLimits};
+use crate::db::{Error, EventChanges as _, EventLimits, EventSearch as _};
 use crate::model::clock::Clock;
 use crate::telemetry::metrics;
 
@@ -43,6 +45,8 @@ pub(super) struct EventRecorder {
     /// Takes those that this file does not know. `None` for the last file.
     pub(super) next: Option<Sender<String>>,
     pub(super) clock: Clock,
+    /// Those of the receivers, which a delivery may outlast.
+    pub(super) leases: Vec<Arc<ReceiverLease>>,
 }
 
 impl EventRecorder {
@@ -53,7 +57,7 @@ impl EventRecorder {
         let mut told = false;
         let mut tidied: Option<Instant> = None;
         loop {
-            let done = self.poll(&mut studies).and_then(|()| {
+            let done = self.renew_leases().and_then(|()| self.poll(&mut studies)).and_then(|()| {
                 if tidied.is_none_or(|last| last.elapsed() >= TIDY) {
                     tidied = Some(Instant::now());
                     self.tidy()?;
@@ -74,6 +78,11 @@ impl EventRecorder {
                 return;
             }
         }
+    }
+
+    /// Keeps the receivers that this node serves.
+    fn renew_leases(&self) -> Result<(), Error> {
+        self.leases.iter().filter(|lease| lease.is_valid()).try_for_each(|lease| lease.renew(&self.writer).map(drop))
     }
 
     fn poll(&self, studies: &mut Option<(Reader, QuietStudies)>) -> Result<(), Error> {

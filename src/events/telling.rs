@@ -1,5 +1,6 @@
 //! The threads that tell events while a node runs.
 
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -7,11 +8,12 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::courier::Courier;
 use super::error::Error;
+use super::lease::ReceiverLease;
 use super::message::EventSource;
 use super::receiver::EventReceiver;
 use super::recorder::{EventRecorder, RecorderOptions};
-use crate::db::Arrivals as _;
 use crate::db::open::WriterHandle;
+use crate::db::{Arrivals as _, EventChanges as _};
 use crate::model::clock::Clock;
 
 /// Time for deliveries under way when the node stops. What takes longer is made again by the next
@@ -61,6 +63,7 @@ impl Telling {
                 damaged: std::mem::replace(&mut damaged, of_next),
                 next,
                 clock: Clock::System,
+                leases: options.receivers.iter().map(|one| Arc::new(ReceiverLease::new(one.name.clone()))).collect(),
             };
             telling.tell(options, recorder, &runs)?;
         }
@@ -71,10 +74,11 @@ impl Telling {
     fn tell(&mut self, options: &EventOptions, recorder: EventRecorder, runs: &Sender<()>) -> Result<(), Error> {
         let (index, writer, clock) = (recorder.index.clone(), recorder.writer.clone(), recorder.clock);
         let source = EventSource { index: writer.name_index(None)?, node: options.node.clone() };
-        let couriers: Vec<_> = options
-            .receivers
-            .iter()
-            .map(|receiver| Courier::new(receiver.clone(), (index.clone(), writer.clone()), source.clone(), clock))
+        let receivers = options.receivers.iter().cloned().zip(recorder.leases.iter().cloned());
+        let couriers: Vec<_> = receivers
+            .map(|(receiver, lease)| {
+                Courier::new(receiver, lease, (index.clone(), writer.clone()), source.clone(), clock)
+            })
             .collect::<Result<_, Error>>()?;
         writer.keep_receivers(options.receivers.iter().map(|receiver| receiver.name.clone()).collect())?;
         self.spawn(runs, "events", |ended| recorder.run(ended))?;

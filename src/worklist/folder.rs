@@ -128,7 +128,11 @@ impl WorklistFolder {
         if !self.compared {
             // Files may have gone while no node ran.
             let known = self.intake.change(|tables| tables.file_origins())?;
-            lost.extend(known.into_iter().map(PathBuf::from).filter(|path| !found.contains_key(path)));
+            // A file of another node's folder is not lost because this node has no such folder.
+            let may_be_of_others = self.intake.has_other_folders();
+            let is_ours = |path: &PathBuf| !may_be_of_others || path.starts_with(&self.path);
+            let known = known.into_iter().map(PathBuf::from);
+            lost.extend(known.filter(|path| is_ours(path) && !found.contains_key(path)));
         }
         for path in lost {
             let origin = origin(&path);

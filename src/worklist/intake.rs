@@ -95,6 +95,12 @@ impl Intake {
         result.recv().map_err(|_| Error::WriterPanicked)
     }
 
+    /// Whether other nodes may feed the worklist from folders of theirs.
+    #[must_use]
+    pub fn has_other_folders(&self) -> bool {
+        self.changes.has_other_folders()
+    }
+
     /// Puts these drafts, all or none.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::address::PostgresAddress;
 use super::connection::{ServerConnection, ServerSession};
 use super::error::ServerFailure;
+use super::event_rows::{ToldChange, insert_events};
 use super::held_unit::HeldUnit;
 use super::keys::{DirectoryIds, RowKey, place_number, to_column};
 use super::load::{self, PartNeeds};
@@ -16,6 +17,7 @@ use super::save::{self, Unsaved};
 use super::schema;
 use crate::db::arrival::{ArrivalSource, OpenArrivals, SourceOfInstances};
 use crate::db::contents::{Contents, kind};
+use crate::db::event_notes::EventNotes;
 use crate::db::{Durability, Error};
 use crate::model::declared::DeclaredSet;
 use crate::model::location::Place;
@@ -109,6 +111,10 @@ impl IndexChanger {
     /// Reads the numbers of directories again when they are needed.
     pub(super) fn forget_directories(&mut self) {
         self.directories.clear();
+    }
+
+    pub(super) const fn address(&self) -> &PostgresAddress {
+        &self.address
     }
 
     /// Where this node has the roots of the index.
@@ -308,6 +314,7 @@ fn changed<T>(
     let part = load::part(connection, needs, studies)?;
     let mut contents = part.contents();
     contents.arrivals = arrivals.of(connection, needs)?;
+    contents.events = EventNotes::new(needs.recording);
     let done = change(&mut contents);
     let found = contents.directories.iter().cloned();
     let removed = part.removed.files.values().chain(contents.removed_files.values()).map(|removed| &removed.file);
@@ -315,6 +322,8 @@ fn changed<T>(
     let all = found.chain(known.map(|location| (kind(location.place), location.directory.clone())));
     add_directories(connection, directories, &all.collect())?;
     save::save(connection, &part, &contents, directories)?;
+    let events = contents.events.take().map_err(|error| Error::Statement(error.into()))?;
+    insert_events(connection, &events, &ToldChange::Own, needs.now_ms)?;
     Ok((done, contents))
 }
 

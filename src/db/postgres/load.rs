@@ -13,6 +13,7 @@ use super::keys::{RowKey, checksum_of, location_of, place_number};
 use super::marks::{self, FileMarks};
 use super::removed_rows::RemovedRows;
 use super::shelves::{SHELF_COLUMNS, Shelf, record_from};
+use crate::db::EventRecording;
 use crate::db::arrival::SourceOfInstances;
 use crate::db::contents::{Contents, FileKey, StoredFile};
 use crate::model::attribute::AttributeId;
@@ -41,6 +42,8 @@ pub(super) struct PartNeeds {
     /// Who brings new objects, and when in milliseconds since 1970 UTC.
     pub(super) sources: HashSet<SourceOfInstances>,
     pub(super) now_ms: i64,
+    /// Which events the transaction records.
+    pub(super) recording: EventRecording,
 }
 
 /// A row of an instance as it was read.

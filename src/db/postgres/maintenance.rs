@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use super::changer::IndexChanger;
 use super::connection::ServerConnection;
 use super::error::ServerFailure;
+use super::event_rows::{ToldChange, insert_events};
 use super::keys::{RowKey, path_from, place_number, to_column};
 use super::load::PartNeeds;
 use super::marks::{self, FileMarks, MARK_COLUMNS};
 use crate::db::arrival::{ArrivalEntry, ArrivalSource};
 use crate::db::contents::{Contents, FileKey};
+use crate::db::event_notes::NewEvent;
 use crate::db::{Mounted, ScanEntry, Tally};
 use crate::model::location::Place;
 
@@ -76,10 +78,17 @@ pub(super) fn put_arrivals(changer: &mut IndexChanger, piece: &Contents) -> Resu
     })
 }
 
-pub(super) fn end_scan(changer: &mut IndexChanger, scan: i64, summary: &str, now_ms: i64) -> Result<(), ServerFailure> {
+/// Notes the end of a scan with its summary and the events that tell of it.
+pub(super) fn end_scan(
+    changer: &mut IndexChanger,
+    scan: i64,
+    (summary, events): (&str, &[NewEvent]),
+    now_ms: i64,
+) -> Result<(), ServerFailure> {
     changer.transaction(|connection, _| {
         let sql = "UPDATE scan SET finished_ms = $2, summary = $3 WHERE id = $1";
-        connection.execute(sql, &[&scan, &now_ms, &summary]).map(drop)
+        connection.execute(sql, &[&scan, &now_ms, &summary])?;
+        insert_events(connection, events, &ToldChange::None, now_ms)
     })
 }
 

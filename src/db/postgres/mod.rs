@@ -16,6 +16,8 @@
 //!   changes the contents, and does `save`. `maintenance` has the changes that need no contents.
 //! - `reader` answers, one `question` at a time: `lead` finds studies that may match, and `find`
 //!   decides. `ledger` and `admin` are the questions of scans and operators.
+//! - `events` is what programs that follow the index are told. `event_rows` writes it.
+//! - `worklist` has what is scheduled.
 //! - `removals` is what operators remove. `removed_rows` has its rows.
 //! - `promises` compares what the server promises with the durability that is asked for.
 //! - `pieces` is one side of a copy to or from another engine.
@@ -27,6 +29,8 @@ mod body;
 mod changer;
 mod connection;
 mod error;
+mod event_rows;
+mod events;
 mod find;
 mod held_unit;
 mod keys;
@@ -49,6 +53,7 @@ mod schema;
 mod shelves;
 mod studies;
 mod tls;
+mod worklist;
 mod writer;
 
 pub use address::PostgresAddress;

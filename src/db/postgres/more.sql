@@ -61,3 +61,123 @@ CREATE TABLE IF NOT EXISTS node (
     storage bytea NOT NULL,
     seen timestamptz NOT NULL DEFAULT now()
 );
+
+-- What happened, for programs that follow the index (docs/adr/0051).
+CREATE TABLE IF NOT EXISTS event (
+    -- The number of the change of its transaction, times 2^14, and its place among the events of that.
+    id bigint PRIMARY KEY,
+    at_ms bigint NOT NULL,
+    kind text NOT NULL,
+    study_key uuid NOT NULL,
+    -- '' where it is not about one study.
+    study_instance_uid text NOT NULL,
+    -- The number of the change that it tells of, 0 where it tells of none.
+    change bigint NOT NULL,
+    -- A JSON object: docs/events.md names its keys.
+    content text NOT NULL
+);
+-- A study is told once for each change.
+CREATE INDEX IF NOT EXISTS event_of_study ON event (study_key, change) WHERE kind = 'study-complete';
+
+-- Up to which change every study that was quiet has been told.
+CREATE TABLE IF NOT EXISTS event_cursor (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    change bigint NOT NULL
+);
+
+CREATE TABLE IF NOT EXISTS event_receiver (
+    name text PRIMARY KEY,
+    -- Every event up to this number was delivered or is of no interest, or it stands in event_waiting.
+    position bigint NOT NULL,
+    -- The node that serves it, and until when no other one may.
+    holder text,
+    held_until timestamptz NOT NULL DEFAULT now()
+);
+
+-- Events that a receiver did not take, and those that wait behind one of the same study.
+CREATE TABLE IF NOT EXISTS event_waiting (
+    receiver text NOT NULL,
+    event bigint NOT NULL,
+    study_key uuid NOT NULL,
+    attempts bigint NOT NULL,
+    next_ms bigint NOT NULL,
+    until_ms bigint NOT NULL,
+    failure text NOT NULL,
+    is_dead boolean NOT NULL,
+    PRIMARY KEY (receiver, event)
+);
+CREATE INDEX IF NOT EXISTS event_waiting_by_study ON event_waiting (receiver, study_key, event) WHERE NOT is_dead;
+
+-- The modality worklist: one row for each scheduled procedure step, until it is removed (docs/adr/0052).
+-- Texts may be longer than a B-tree takes, so most of its indexes are of hashes.
+CREATE TABLE IF NOT EXISTS worklist_item (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    study_key uuid NOT NULL,
+    -- Of the Study Instance UID and the ID of the step.
+    step_key uuid NOT NULL UNIQUE,
+    study_instance_uid text COLLATE "C" NOT NULL,
+    step_id text COLLATE "C" NOT NULL,
+    station_ae_title text COLLATE "C" NOT NULL,
+    start_date text COLLATE "C" NOT NULL,
+    start_time text COLLATE "C" NOT NULL,
+    modality text COLLATE "C" NOT NULL,
+    performing_physician_name text COLLATE "C" NOT NULL,
+    patient_name text COLLATE "C" NOT NULL,
+    patient_id text COLLATE "C" NOT NULL,
+    accession_number text COLLATE "C" NOT NULL,
+    -- The whole item in the DICOM JSON Model.
+    item text NOT NULL,
+    character_set text NOT NULL,
+    order_key text COLLATE "C" NOT NULL,
+    -- 0: a file of the folder; 1: HL7; 2: the command line.
+    source bigint NOT NULL,
+    origin text COLLATE "C" NOT NULL,
+    generated text NOT NULL,
+    warnings text NOT NULL,
+    -- 0: scheduled; 1: started; 2: done; 3: discontinued; 4: cancelled.
+    state bigint NOT NULL,
+    received_ms bigint NOT NULL,
+    changed_ms bigint NOT NULL,
+    expires_ms bigint NOT NULL,
+    message_time text NOT NULL,
+    -- How many instances its study had when that was last seen to change, and when that was.
+    instances bigint NOT NULL DEFAULT 0,
+    instances_ms bigint NOT NULL DEFAULT 0
+);
+CREATE INDEX IF NOT EXISTS worklist_item_by_study ON worklist_item (study_key);
+CREATE INDEX IF NOT EXISTS worklist_item_by_patient ON worklist_item USING hash (patient_id) WHERE state <= 1;
+CREATE INDEX IF NOT EXISTS worklist_item_by_accession ON worklist_item USING hash (accession_number);
+CREATE INDEX IF NOT EXISTS worklist_item_by_order ON worklist_item USING hash (order_key) WHERE order_key <> '';
+CREATE INDEX IF NOT EXISTS worklist_item_by_origin ON worklist_item USING hash (origin);
+CREATE INDEX IF NOT EXISTS worklist_item_open ON worklist_item (left(start_date, 64)) WHERE state <= 1;
+
+-- Who asked last for an item, and when.
+CREATE TABLE IF NOT EXISTS worklist_asked (
+    item bigint PRIMARY KEY,
+    ae_title text NOT NULL,
+    asked_ms bigint NOT NULL
+);
+
+-- What could not become an item: a file of the folder, or a message.
+CREATE TABLE IF NOT EXISTS worklist_problem (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    source bigint NOT NULL,
+    origin text NOT NULL,
+    reason text NOT NULL,
+    noted_ms bigint NOT NULL
+);
+CREATE INDEX IF NOT EXISTS worklist_problem_by_origin ON worklist_problem USING hash (origin);
+
+-- Modality Performed Procedure Steps.
+CREATE TABLE IF NOT EXISTS performed_step (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    uid_key uuid NOT NULL UNIQUE,
+    sop_instance_uid text NOT NULL,
+    status text NOT NULL,
+    station_ae_title text NOT NULL,
+    -- All attributes in the DICOM JSON Model.
+    attributes text NOT NULL,
+    sender text NOT NULL,
+    created_ms bigint NOT NULL,
+    changed_ms bigint NOT NULL
+);

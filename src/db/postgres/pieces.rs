@@ -10,16 +10,18 @@ use super::admin;
 use super::changer::IndexChanger;
 use super::connection::ServerConnection;
 use super::error::ServerFailure;
+use super::event_rows::{put_events, put_progress};
 use super::keys::{from_column, path_from, place_from};
 use super::load::{self, PartNeeds};
 use super::maintenance;
 use super::marks::{self, CONFLICT_COLUMNS, FileMarks, MARK_COLUMNS, conflict_of};
 use super::reader::PostgresReader;
 use super::schema;
+use super::worklist::PostgresWorklist;
 use crate::db::arrival::{ArrivalEntry, ArrivalSource};
 use crate::db::contents::{Contents, FileKey, StoredFile, kind};
 use crate::db::pieces::{OnPiece, PieceOutlet};
-use crate::db::{Error, IndexStatus, Mounted};
+use crate::db::{Error, EventProgress, IndexEvent, IndexStatus, Mounted, WorklistWork};
 use crate::model::attribute::AttributeId;
 
 /// Instances of shelves that are read at once. One shelf may have more.
@@ -217,6 +219,31 @@ impl PostgresCopy {
             maintenance::name_index(&mut self.0, piece.id.as_deref())?;
         }
         maintenance::put_scans(&mut self.0, &piece.scans)
+    }
+
+    pub(in crate::db) fn put_events(&mut self, events: &[IndexEvent]) -> Result<(), Error> {
+        let put = self.0.transaction(|connection, _| put_events(connection, events));
+        put.map_err(|failure| failure.of(self.0.server()))
+    }
+
+    pub(in crate::db) fn put_progress(&mut self, progress: &EventProgress) -> Result<(), Error> {
+        let put = self.0.transaction(|connection, _| put_progress(connection, progress));
+        put.map_err(|failure| failure.of(self.0.server()))
+    }
+
+    pub(in crate::db) fn change_worklist(&mut self, work: WorklistWork) -> Result<(), Error> {
+        let mut work = Some(work);
+        let changed = self.0.transaction(|connection, _| {
+            let mut tables = PostgresWorklist::lock(connection)?;
+            work.take().ok_or(ServerFailure::Again)?(&mut tables)?;
+            tables.go_on_counting()
+        });
+        changed.map_err(|failure| failure.of(self.0.server()))
+    }
+
+    /// A reader of the database as it is now.
+    pub(in crate::db) fn reader(&self) -> Result<PostgresReader, Error> {
+        PostgresReader::open_copy(self.0.address())
     }
 
     /// What the database has now, in numbers, and what disagrees there.

@@ -28,6 +28,8 @@ pub struct PostgresReader {
     pub(super) declared: Arc<DeclaredSet>,
     state: Arc<QuestionState>,
     mounts: MountLook,
+    /// Whether it asks a copy that is not finished.
+    is_of_copy: bool,
 }
 
 impl PostgresReader {
@@ -36,11 +38,21 @@ impl PostgresReader {
     /// # Errors
     /// Fails with [`Error::Missing`] if there is none: see [`Error`].
     pub fn open(address: &PostgresAddress) -> Result<Self, Error> {
-        let (declared, state) = (Arc::clone(DeclaredSet::none()), Arc::default());
-        let mut this =
-            Self { address: address.clone(), connection: None, declared, state, mounts: MountLook::default() };
+        let mut this = Self::of(address, false);
         this.connection()?;
         Ok(this)
+    }
+
+    /// Connects to a copy that is being made.
+    pub(super) fn open_copy(address: &PostgresAddress) -> Result<Self, Error> {
+        let mut this = Self::of(address, true);
+        this.connection()?;
+        Ok(this)
+    }
+
+    fn of(address: &PostgresAddress, is_of_copy: bool) -> Self {
+        let (declared, state) = (Arc::clone(DeclaredSet::none()), Arc::default());
+        Self { address: address.clone(), connection: None, declared, state, mounts: MountLook::default(), is_of_copy }
     }
 
     /// Sets what is declared.
@@ -65,7 +77,9 @@ impl PostgresReader {
         if self.connection.as_ref().is_none_or(ServerConnection::is_closed) {
             self.connection = None;
             let mut connection = ServerConnection::open(&self.address, ServerSession::Reads)?;
-            schema::check(&mut connection, &self.address).map_err(|failure| failure.of(self.address.shown()))?;
+            if !self.is_of_copy {
+                schema::check(&mut connection, &self.address).map_err(|failure| failure.of(self.address.shown()))?;
+            }
             self.connection = Some(connection);
         }
         let gone = || ServerFailure::Gone("it closed the connection".into()).of(self.address.shown());
@@ -85,6 +99,19 @@ impl PostgresReader {
             }
             asked => asked.map_err(|failure| failure.of(self.address.shown())),
         }
+    }
+
+    /// Asks a table that came after this version of the tables. A database that only an older program has
+    /// written lacks it.
+    pub(super) fn ask_of_table<T: Default>(
+        &mut self,
+        table: &str,
+        mut question: impl FnMut(&mut ServerConnection) -> Result<T, ServerFailure>,
+    ) -> Result<T, Error> {
+        self.ask(|connection| {
+            let known = connection.query_one("SELECT to_regclass($1) IS NOT NULL", &[&table])?;
+            if known.try_get(0)? { question(connection) } else { Ok(T::default()) }
+        })
     }
 
     /// Asks in a transaction that sees the index of one moment.
@@ -133,27 +160,36 @@ impl PostgresReader {
         }
     }
 
-    fn find_inner(
+    /// Asks in a transaction that another thread may interrupt.
+    pub(super) fn interruptibly<T>(
         &mut self,
-        request: &FindRequest,
-        on_answer: &mut dyn FnMut(FindAnswer) -> ControlFlow<()>,
-    ) -> Result<u64, Error> {
-        self.look_at_mounts()?;
+        question: impl FnOnce(&mut ServerConnection, &QuestionState) -> Result<T, ServerFailure>,
+    ) -> Result<T, Error> {
+        let state = Arc::clone(&self.state);
+        state.begin();
+        let asked = self.in_transaction(question);
+        if state.end() {
+            self.connection = None;
+        }
+        match asked {
+            Ok(_) if state.is_interrupted() => Err(Error::Interrupted),
+            asked => asked,
+        }
+    }
+
+    fn in_transaction<T>(
+        &mut self,
+        question: impl FnOnce(&mut ServerConnection, &QuestionState) -> Result<T, ServerFailure>,
+    ) -> Result<T, Error> {
         // The transaction shows whether the connection is still there, before the first answer.
         self.ask(|connection| connection.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"))?;
-        let (state, roots, mounts) = (Arc::clone(&self.state), self.roots(), std::mem::take(&mut self.mounts));
-        let places = NodePlaces { roots: &roots, mounts: &mounts };
+        let state = Arc::clone(&self.state);
         let connection = self.connection()?;
         state.set_running(Some(connection.canceller()));
-        let mut give = |mut answer: FindAnswer| {
-            answer.location.iter_mut().for_each(|location| roots.localize(location));
-            on_answer(answer)
-        };
-        let found = find::run(connection, request, (&state, places), &mut give);
-        self.mounts = mounts;
+        let asked = question(connection, &state);
         state.set_running(None);
         self.end_transaction();
-        found.map_err(|failure| failure.of(self.address.shown()))
+        asked.map_err(|failure| failure.of(self.address.shown()))
     }
 }
 
@@ -163,16 +199,16 @@ impl Search for PostgresReader {
         request: &FindRequest,
         mut on_answer: impl FnMut(FindAnswer) -> ControlFlow<()>,
     ) -> Result<u64, Error> {
-        let state = Arc::clone(&self.state);
-        state.begin();
-        let found = self.find_inner(request, &mut on_answer);
-        if state.end() {
-            self.connection = None;
-        }
-        match found {
-            Ok(_) if state.is_interrupted() => Err(Error::Interrupted),
-            found => found,
-        }
+        self.look_at_mounts()?;
+        let (roots, mounts) = (self.roots(), std::mem::take(&mut self.mounts));
+        let places = NodePlaces { roots: &roots, mounts: &mounts };
+        let mut give = |mut answer: FindAnswer| {
+            answer.location.iter_mut().for_each(|location| roots.localize(location));
+            on_answer(answer)
+        };
+        let found = self.interruptibly(|connection, state| find::run(connection, request, (state, places), &mut give));
+        self.mounts = mounts;
+        found
     }
 
     fn interrupt(&self) -> Interrupt {

@@ -7,7 +7,7 @@ use tokio_postgres::Row;
 use super::changer::IndexChanger;
 use super::connection::{ServerConnection, SqlParameter};
 use super::error::ServerFailure;
-use super::keys::{RowKey, from_column, to_u64};
+use super::keys::{RowKey, from_column, limit_of, to_u64};
 use super::load::PartNeeds;
 use super::reader::PostgresReader;
 use super::removed_rows::{FILES, file_of, name_key, record_of};
@@ -18,10 +18,8 @@ use crate::db::removals::{FOR_TRASH, IN_TRASH, RemovalChanges, RemovalSearch};
 use crate::db::{Error, REMOVED, Removal, RemovedCounts, RemovedFile};
 use crate::model::record::InstanceRecord;
 
-/// How many rows a page has.
-fn limit_of(limit: usize) -> i64 {
-    i64::try_from(limit).unwrap_or(i64::MAX)
-}
+/// The table that tells whether the database has those of removals.
+const TABLE: &str = "removed_file";
 
 impl PostgresReader {
     fn removed_files(&mut self, condition: &str, parameters: &[SqlParameter<'_>]) -> Result<Vec<RemovedFile>, Error> {
@@ -29,20 +27,9 @@ impl PostgresReader {
         let ask = |connection: &mut ServerConnection| {
             connection.query(&sql, parameters)?.iter().map(file_of).collect::<Result<Vec<RemovedFile>, _>>()
         };
-        let mut found = self.ask_of_removals(ask)?;
+        let mut found = self.ask_of_table(TABLE, ask)?;
         found.iter_mut().for_each(|file| roots.localize(&mut file.location));
         Ok(found)
-    }
-
-    /// Asks the tables of removals. A database that only an older program has written has none.
-    fn ask_of_removals<T: Default>(
-        &mut self,
-        mut question: impl FnMut(&mut ServerConnection) -> Result<T, ServerFailure>,
-    ) -> Result<T, Error> {
-        self.ask(|connection| {
-            let known = connection.query_one("SELECT to_regclass('removed_file') IS NOT NULL", &[])?;
-            if known.try_get(0)? { question(connection) } else { Ok(T::default()) }
-        })
     }
 }
 
@@ -60,14 +47,14 @@ impl RemovalSearch for PostgresReader {
             Ok(Removal { instances, still_removed, for_trash, in_trash, emptied_ms: row.try_get(4)?, ..begun })
         };
         let states = [FOR_TRASH as i16, IN_TRASH as i16];
-        self.ask_of_removals(|connection| {
+        self.ask_of_table(TABLE, |connection| {
             connection.query(sql, &[&states[0], &states[1]])?.iter().map(removal_of).collect()
         })
     }
 
     fn removed_among(&mut self, sop_instance_uids: Vec<String>) -> Result<HashSet<String>, Error> {
         let keys: Vec<RowKey> = sop_instance_uids.iter().map(|uid| RowKey::of_uid(uid)).collect();
-        self.ask_of_removals(|connection| {
+        self.ask_of_table(TABLE, |connection| {
             let rows =
                 connection.query("SELECT sop_instance_uid FROM removed_instance WHERE uid_key = ANY($1)", &[&keys])?;
             rows.iter().map(|row| Ok(from_column(row.try_get(0)?))).collect()
@@ -101,7 +88,7 @@ impl RemovalSearch for PostgresReader {
         let sql = "SELECT sop_instance_uid, record FROM removed_instance WHERE removal = $1 \
                    AND ($2 OR uid_key > $3) ORDER BY uid_key LIMIT $4";
         let parameters: [SqlParameter<'_>; 4] = [&removal, &after.is_empty(), &RowKey::of_uid(after), &limit_of(limit)];
-        self.ask_of_removals(|connection| {
+        self.ask_of_table(TABLE, |connection| {
             let rows = connection.query(sql, &parameters)?;
             rows.iter().map(|row| Ok((from_column(row.try_get(0)?), record_of(row.try_get(1)?)?))).collect()
         })

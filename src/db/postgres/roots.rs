@@ -215,6 +215,7 @@ fn moved_piece(piece: &Contents, to: &dyn Fn(&Path) -> PathBuf) -> Contents {
         arrival_entries,
         last_change,
         tally: _,
+        events: _,
         version: _,
     } = piece;
     Contents {

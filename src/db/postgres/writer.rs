@@ -18,6 +18,7 @@ use super::nodes::{RunningNode, SIGN_OF_LIFE};
 use super::roots::NamedRoots;
 use crate::db::arrival::SourceOfInstances;
 use crate::db::contents::{Contents, FileKey, kind};
+use crate::db::event_notes::{EventNotes, has_news};
 use crate::db::sqlite::WriterOptions;
 use crate::db::{
     Arrivals, Backlog, Committed, Error, FileOutcome, Mounted, OnStored, Received, ScannedDirectory, StoreOutcome,
@@ -73,7 +74,15 @@ impl PostgresWriter {
         let (commands, queue) = bounded(options.queue_length.max(1));
         let backlog = Arc::new(Backlog::new(MOST_WAITING));
         let changer = IndexChanger::open(address, ServerSession::Writes(options.durability), &options.declared)?;
-        let state = ServerState { changer, node: None, options, scan: None, tally: Tally::default(), failure: None };
+        let state = ServerState {
+            changer,
+            node: None,
+            options,
+            scan: None,
+            is_further_pass: false,
+            tally: Tally::default(),
+            failure: None,
+        };
         let of_thread = Arc::clone(&backlog);
         let thread = std::thread::Builder::new()
             .name("index writer".into())
@@ -195,7 +204,9 @@ impl Arrivals for PostgresWriterHandle {
 
     fn begin_pass(&self, roots: String, scan: Option<i64>) -> Result<i64, Error> {
         self.ask(move |state| {
-            state.begin_scan(|changer, now_ms| maintenance::begin_pass(changer, &roots, scan, now_ms))
+            let number = state.begin_scan(|changer, now_ms| maintenance::begin_pass(changer, &roots, scan, now_ms))?;
+            state.is_further_pass = scan == Some(number);
+            Ok(number)
         })
     }
 
@@ -204,7 +215,16 @@ impl Arrivals for PostgresWriterHandle {
     }
 
     fn end_scan(&self, scan: i64, summary: String) -> Result<(), Error> {
-        self.change_index(move |changer, now_ms| maintenance::end_scan(changer, scan, &summary, now_ms))
+        self.ask(move |state| {
+            let mut events = EventNotes::new(state.options.recording);
+            let of_json = |error: serde_json::Error| Error::Statement(error.into());
+            // A look each minute that finds nothing new is no event.
+            if !state.is_further_pass || has_news(&summary).map_err(of_json)? {
+                events.note_scan(scan, &summary);
+            }
+            let events = events.take().map_err(of_json)?;
+            state.work(|changer, now_ms| maintenance::end_scan(changer, scan, (&summary, &events), now_ms))
+        })
     }
 
     fn mount_point(&self, path: PathBuf, mounted: Mounted) -> Result<(), Error> {
@@ -267,6 +287,8 @@ pub(super) struct ServerState {
     options: WriterOptions,
     /// The scan that this process began last.
     scan: Option<i64>,
+    /// Whether it is a further pass of one that was there before.
+    is_further_pass: bool,
     tally: Tally,
     /// The first error of a scan that nobody has asked for.
     failure: Option<Error>,
@@ -389,7 +411,7 @@ impl ServerState {
         begin: impl FnMut(&mut IndexChanger, i64) -> Result<i64, ServerFailure>,
     ) -> Result<i64, Error> {
         let scan = self.work(begin)?;
-        self.scan = Some(scan);
+        (self.scan, self.is_further_pass) = (Some(scan), false);
         Ok(scan)
     }
 
@@ -439,14 +461,13 @@ impl ServerState {
         let sources: Vec<SourceOfInstances> =
             group.iter().map(|(received, _)| SourceOfInstances::Received(Arc::clone(&received.sender))).collect();
         needs.sources.extend(sources.iter().cloned());
-        needs.now_ms = self.options.clock.now_ms();
+        (needs.now_ms, needs.recording) = (self.options.clock.now_ms(), self.options.recording);
         let declared = Arc::clone(&self.options.declared);
         let (done, _) = self.change(&needs, |contents| {
-            let entered = group.iter().zip(&sources).map(|((received, _), source)| {
-                contents.set_source(source);
-                contents.arrived(received, &declared)
-            });
-            entered.collect::<Vec<_>>()
+            let entered = group.iter().zip(&sources);
+            entered
+                .map(|((received, _), source)| contents.arrived_from(received, source, &declared))
+                .collect::<Vec<_>>()
         })?;
         let stored = |(outcome, first)| Stored { committed: Committed(()), outcome, first };
         Ok(done.into_iter().map(stored).collect())
@@ -461,7 +482,7 @@ impl ServerState {
         if !needs.uids.is_empty() {
             needs.sources.insert(source.clone());
         }
-        needs.now_ms = self.options.clock.now_ms();
+        (needs.now_ms, needs.recording) = (self.options.clock.now_ms(), self.options.recording);
         let declared = Arc::clone(&self.options.declared);
         let done = self.change(&needs, |contents| {
             contents.set_source(&source);

@@ -1,19 +1,21 @@
 //! Events, as the index has them: asked by a [`SqliteReader`], changed by the writer
 //! (docs/adr/0042).
 
+use std::time::Duration;
+
 use rusqlite::vtab::array::Array;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
-use serde_json::{Map, Value, json};
 
 use super::limits::CHANGES_IN_BLOCK;
 use super::reader::SqliteReader;
 use super::schema::EVENTS;
 use super::sql_values::to_u64;
-use super::write::{Batch, insert_event, last_change};
+use super::write::{Batch, insert_events, last_change};
 use super::writer::SqliteWriterHandle;
+use crate::db::event_notes::{CompleteStudy, damaged};
 use crate::db::{
-    ChangedStudy, DeliveryChanges, DeliveryCounts, Error, EventKind, EventLimits, IndexEvent, StudyIdentifiers,
-    WaitingEvent,
+    ChangedStudy, DeliveryChanges, DeliveryCounts, Error, EventChanges, EventLimits, EventProgress, EventSearch,
+    IndexEvent, StudyIdentifiers, WaitingEvent,
 };
 use crate::model::clock::Clock;
 
@@ -28,75 +30,6 @@ impl SqliteReader {
     /// Whether the index has the tables of events. One for which none were recorded has none.
     fn knows_events(&self) -> Result<bool, Error> {
         Ok(EVENTS.are_in(&self.connection)?)
-    }
-
-    /// A page of the events after a number, in their order.
-    ///
-    /// # Errors
-    /// Fails with an error of the engine.
-    pub fn events_after(&mut self, after: i64, limit: usize) -> Result<Vec<IndexEvent>, Error> {
-        if !self.knows_events()? {
-            return Ok(Vec::new());
-        }
-        let sql = format!("SELECT {EVENT} FROM event v WHERE v.id > ?1 ORDER BY v.id LIMIT ?2");
-        let mut statement = self.connection.prepare_cached(&sql)?;
-        let rows = statement.query_map([after, i64::try_from(limit).unwrap_or(i64::MAX)], event)?;
-        Ok(rows.collect::<rusqlite::Result<_>>()?)
-    }
-
-    /// The number of the last event, or 0.
-    ///
-    /// # Errors
-    /// Fails with an error of the engine.
-    pub fn last_event(&mut self) -> Result<i64, Error> {
-        if !self.knows_events()? {
-            return Ok(0);
-        }
-        let sql = "SELECT ifnull(max(id), 0) FROM event";
-        Ok(self.connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
-    }
-
-    /// The event up to which everything is settled for a receiver. `None` if it is new.
-    ///
-    /// # Errors
-    /// Fails with an error of the engine.
-    pub fn event_position(&mut self, receiver: &str) -> Result<Option<i64>, Error> {
-        let sql = "SELECT position FROM event_receiver WHERE name = ?1";
-        Ok(self.connection.prepare_cached(sql)?.query_row([receiver], |row| row.get(0)).optional()?)
-    }
-
-    /// Waiting events that a receiver is to get again by now: of each study the first one.
-    ///
-    /// # Errors
-    /// Fails with an error of the engine.
-    pub fn due_events(&mut self, receiver: &str, now_ms: i64, limit: usize) -> Result<Vec<WaitingEvent>, Error> {
-        self.waiting(
-            "w.receiver = ?1 AND NOT w.is_dead AND w.next_ms <= ?2 AND (w.study_instance_uid = '' OR NOT EXISTS \
-             (SELECT 1 FROM event_waiting o WHERE o.receiver = w.receiver AND NOT o.is_dead \
-             AND o.study_instance_uid = w.study_instance_uid AND o.event < w.event)) ORDER BY w.event LIMIT ?3",
-            params![receiver, now_ms, i64::try_from(limit).unwrap_or(i64::MAX)],
-        )
-    }
-
-    /// Whether an event of this study waits for a receiver.
-    ///
-    /// # Errors
-    /// Fails with an error of the engine.
-    pub fn event_waits(&mut self, receiver: &str, study_instance_uid: &str) -> Result<bool, Error> {
-        let sql = "SELECT EXISTS (SELECT 1 FROM event_waiting WHERE receiver = ?1 AND is_dead = 0 \
-                   AND study_instance_uid = ?2)";
-        Ok(self.connection.prepare_cached(sql)?.query_row([receiver, study_instance_uid], |row| row.get(0))?)
-    }
-
-    /// All events that receivers did not take: dead letters, and those that are tried again.
-    ///
-    /// # Errors
-    /// Fails with an error of the engine.
-    pub fn failed_events(&mut self) -> Result<Vec<WaitingEvent>, Error> {
-        if !self.knows_events()? {
-            return Ok(Vec::new());
-        }
-        self.waiting("w.attempts > 0 OR w.is_dead ORDER BY w.receiver, w.event", [])
     }
 
     fn waiting(&self, condition: &str, parameters: impl rusqlite::Params) -> Result<Vec<WaitingEvent>, Error> {
@@ -118,12 +51,66 @@ impl SqliteReader {
         })?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
+}
 
-    /// Counts what waits for a receiver.
-    ///
-    /// # Errors
-    /// Fails with an error of the engine.
-    pub fn delivery_counts(&mut self, receiver: &str) -> Result<DeliveryCounts, Error> {
+impl EventSearch for SqliteReader {
+    fn events_after(&mut self, after: i64, limit: usize) -> Result<Vec<IndexEvent>, Error> {
+        if !self.knows_events()? {
+            return Ok(Vec::new());
+        }
+        let sql = format!("SELECT {EVENT} FROM event v WHERE v.id > ?1 ORDER BY v.id LIMIT ?2");
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let rows = statement.query_map([after, i64::try_from(limit).unwrap_or(i64::MAX)], event)?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    fn last_event(&mut self) -> Result<i64, Error> {
+        if !self.knows_events()? {
+            return Ok(0);
+        }
+        let sql = "SELECT ifnull(max(id), 0) FROM event";
+        Ok(self.connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+    }
+
+    fn event_position(&mut self, receiver: &str) -> Result<Option<i64>, Error> {
+        let sql = "SELECT position FROM event_receiver WHERE name = ?1";
+        Ok(self.connection.prepare_cached(sql)?.query_row([receiver], |row| row.get(0)).optional()?)
+    }
+
+    fn due_events(&mut self, receiver: &str, now_ms: i64, limit: usize) -> Result<Vec<WaitingEvent>, Error> {
+        self.waiting(
+            "w.receiver = ?1 AND NOT w.is_dead AND w.next_ms <= ?2 AND (w.study_instance_uid = '' OR NOT EXISTS \
+             (SELECT 1 FROM event_waiting o WHERE o.receiver = w.receiver AND NOT o.is_dead \
+             AND o.study_instance_uid = w.study_instance_uid AND o.event < w.event)) ORDER BY w.event LIMIT ?3",
+            params![receiver, now_ms, i64::try_from(limit).unwrap_or(i64::MAX)],
+        )
+    }
+
+    fn event_waits(&mut self, receiver: &str, study_instance_uid: &str) -> Result<bool, Error> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM event_waiting WHERE receiver = ?1 AND is_dead = 0 \
+                   AND study_instance_uid = ?2)";
+        Ok(self.connection.prepare_cached(sql)?.query_row([receiver, study_instance_uid], |row| row.get(0))?)
+    }
+
+    fn failed_events(&mut self) -> Result<Vec<WaitingEvent>, Error> {
+        if !self.knows_events()? {
+            return Ok(Vec::new());
+        }
+        self.waiting("w.attempts > 0 OR w.is_dead ORDER BY w.receiver, w.event", [])
+    }
+
+    fn event_progress(&mut self) -> Result<EventProgress, Error> {
+        if !self.knows_events()? {
+            return Ok(EventProgress::default());
+        }
+        let mut statement =
+            self.connection.prepare_cached("SELECT name, position FROM event_receiver ORDER BY name")?;
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let receivers = rows.collect::<rusqlite::Result<_>>()?;
+        Ok(EventProgress { receivers, waiting: self.waiting("1 ORDER BY w.receiver, w.event", [])? })
+    }
+
+    fn delivery_counts(&mut self, receiver: &str) -> Result<DeliveryCounts, Error> {
         let sql = "SELECT ifnull((SELECT max(id) FROM event), 0) - ifnull((SELECT position FROM event_receiver \
                    WHERE name = ?1), 0) + (SELECT count(*) FROM event_waiting WHERE receiver = ?1 AND is_dead = 0), \
                    (SELECT count(*) FROM event_waiting WHERE receiver = ?1 AND is_dead = 1)";
@@ -131,22 +118,13 @@ impl SqliteReader {
         Ok(self.connection.prepare_cached(sql)?.query_row([receiver], counts)?)
     }
 
-    /// The change up to which every study that was quiet has been told. `None` if nobody has told
-    /// any.
-    ///
-    /// # Errors
-    /// Fails with an error of the engine.
-    pub fn told_change(&mut self) -> Result<Option<u64>, Error> {
+    fn told_change(&mut self) -> Result<Option<u64>, Error> {
         let sql = "SELECT change FROM event_cursor WHERE id = 0";
         let change: Option<i64> = self.connection.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional()?;
         Ok(change.map(to_u64))
     }
 
-    /// The studies that changed after a change.
-    ///
-    /// # Errors
-    /// Fails with an error of the engine.
-    pub fn studies_changed_after(&mut self, change: u64) -> Result<Vec<ChangedStudy>, Error> {
+    fn studies_changed_after(&mut self, change: u64) -> Result<Vec<ChangedStudy>, Error> {
         let mut statement = self.connection.prepare_cached(
             "SELECT e.study, max(h.change), max(ifnull(h.changed_ms, 0)) FROM instance_group h \
              JOIN study_series e ON e.id = h.series WHERE h.change_block > ?2 AND h.change > ?1 GROUP BY e.study",
@@ -158,11 +136,7 @@ impl SqliteReader {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Identifiers of a study. `None` if the index does not have it any more.
-    ///
-    /// # Errors
-    /// Fails with an error of the engine.
-    pub fn identifiers_of_study(&mut self, study_instance_uid: &str) -> Result<Option<StudyIdentifiers>, Error> {
+    fn identifiers_of_study(&mut self, study_instance_uid: &str) -> Result<Option<StudyIdentifiers>, Error> {
         let sql = "SELECT p.patient_id, p.issuer_of_patient_id, s.accession_number FROM study s \
                    JOIN patient p ON p.id = s.patient WHERE s.study_instance_uid = ?1";
         let read = |row: &Row<'_>| {
@@ -188,11 +162,22 @@ impl SqliteWriterHandle {
         })
     }
 
-    /// Begins to tell studies with the next change, unless they are told already.
-    ///
-    /// # Errors
-    /// [`Error::WriterStopped`], or that of the transaction.
-    pub fn begin_telling(&self) -> Result<(), Error> {
+    /// Writes events of another index, with their numbers.
+    pub(super) fn put_events(&self, events: Vec<IndexEvent>) -> Result<(), Error> {
+        self.change_events(move |batch| put_events(batch.connection(), &events))
+    }
+
+    /// Writes what receivers have got of those events.
+    pub(super) fn put_progress(&self, progress: EventProgress) -> Result<(), Error> {
+        match progress == EventProgress::default() {
+            true => Ok(()),
+            false => self.change_events(move |batch| put_progress(batch.connection(), &progress)),
+        }
+    }
+}
+
+impl EventChanges for SqliteWriterHandle {
+    fn begin_telling(&self) -> Result<(), Error> {
         self.change_events(|batch| {
             let last = last_change(batch.connection())?;
             let sql = "INSERT OR IGNORE INTO event_cursor (id, change) VALUES (0, ?1)";
@@ -201,12 +186,7 @@ impl SqliteWriterHandle {
         })
     }
 
-    /// Records that studies are complete, each unless it has changed meanwhile. Every study that
-    /// changed before or with the change `told` has been told then.
-    ///
-    /// # Errors
-    /// [`Error::WriterStopped`], or that of the transaction.
-    pub fn tell_studies(&self, studies: Vec<ChangedStudy>, told: u64, clock: Clock) -> Result<(), Error> {
+    fn tell_studies(&self, studies: Vec<ChangedStudy>, told: u64, clock: Clock) -> Result<(), Error> {
         self.change_events(move |batch| {
             let connection = batch.connection();
             for study in &studies {
@@ -219,11 +199,7 @@ impl SqliteWriterHandle {
         })
     }
 
-    /// Records that objects are damaged. Returns those that the index does not know.
-    ///
-    /// # Errors
-    /// [`Error::WriterStopped`], or that of the transaction.
-    pub fn tell_damaged(&self, sop_instance_uids: Vec<String>, clock: Clock) -> Result<Vec<String>, Error> {
+    fn tell_damaged(&self, sop_instance_uids: Vec<String>, clock: Clock) -> Result<Vec<String>, Error> {
         self.change_events(move |batch| {
             let mut unknown = Vec::new();
             for uid in sop_instance_uids {
@@ -231,19 +207,13 @@ impl SqliteWriterHandle {
                     unknown.push(uid);
                     continue;
                 };
-                let content = json!({ "series_instance_uid": series, "sop_instance_uid": uid }).to_string();
-                insert_event(batch.connection(), (EventKind::Damaged, &study), (0, clock.now_ms()), &content)?;
+                insert_events(batch.connection(), (0, clock.now_ms()), &[damaged(study, &series, &uid)])?;
             }
             Ok(unknown)
         })
     }
 
-    /// Keeps these receivers and forgets all others. A new one gets the events that come after
-    /// this.
-    ///
-    /// # Errors
-    /// [`Error::WriterStopped`], or that of the transaction.
-    pub fn keep_receivers(&self, names: Vec<String>) -> Result<(), Error> {
+    fn keep_receivers(&self, names: Vec<String>) -> Result<(), Error> {
         self.change_events(move |batch| {
             let connection = batch.connection();
             let list = Array::new(names.into_iter().map(Into::into).collect());
@@ -259,11 +229,12 @@ impl SqliteWriterHandle {
         })
     }
 
-    /// Writes what a round of deliveries changed.
-    ///
-    /// # Errors
-    /// [`Error::WriterStopped`], or that of the transaction.
-    pub fn note_deliveries(&self, receiver: String, changes: DeliveryChanges) -> Result<(), Error> {
+    /// An index file has one node.
+    fn hold_receiver(&self, _receiver: &str, _holder: &str, _lease: Duration) -> Result<bool, Error> {
+        Ok(true)
+    }
+
+    fn note_deliveries(&self, receiver: String, _holder: &str, changes: DeliveryChanges) -> Result<bool, Error> {
         self.change_events(move |batch| {
             let connection = batch.connection();
             for event in &changes.delivered {
@@ -272,37 +243,18 @@ impl SqliteWriterHandle {
                     .execute(params![receiver, event])?;
             }
             for waiting in &changes.waiting {
-                connection
-                    .prepare_cached(
-                        "INSERT OR REPLACE INTO event_waiting (receiver, event, study_instance_uid, attempts, next_ms, \
-                         until_ms, failure, is_dead) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-                    )?
-                    .execute(params![
-                        receiver,
-                        waiting.event.id,
-                        waiting.event.study_instance_uid,
-                        waiting.attempts,
-                        waiting.next_ms,
-                        waiting.until_ms,
-                        waiting.failure,
-                        waiting.is_dead
-                    ])?;
+                put_waiting(connection, &receiver, waiting)?;
             }
             if let Some(position) = changes.position {
                 connection
                     .prepare_cached("UPDATE event_receiver SET position = max(position, ?2) WHERE name = ?1")?
                     .execute(params![receiver, position])?;
             }
-            Ok(())
+            Ok(true)
         })
     }
 
-    /// Has dead letters tried again: all of them, or those of a receiver, or those with these
-    /// numbers. Returns how many there are.
-    ///
-    /// # Errors
-    /// [`Error::WriterStopped`], or that of the transaction.
-    pub fn retry_events(
+    fn retry_events(
         &self,
         receiver: Option<String>,
         events: Vec<i64>,
@@ -323,12 +275,7 @@ impl SqliteWriterHandle {
         })
     }
 
-    /// Drops events that are settled and old, and the oldest ones if there are too many. Returns
-    /// how many went that were not settled.
-    ///
-    /// # Errors
-    /// [`Error::WriterStopped`], or that of a transaction.
-    pub fn drop_events(&self, limits: EventLimits) -> Result<u64, Error> {
+    fn drop_events(&self, limits: EventLimits) -> Result<u64, Error> {
         let mut lost = 0;
         loop {
             let (dropped, unsettled) = self.change_events(move |batch| drop_some(batch.connection(), limits))?;
@@ -360,20 +307,45 @@ fn tell_study(connection: &Connection, told: &ChangedStudy, now_ms: i64) -> rusq
         "SELECT DISTINCT a.kind, a.calling_ae_title FROM study_series e JOIN instance_group h ON h.series = e.id \
          JOIN arrival a ON a.id = h.arrival WHERE e.study = ?1 ORDER BY 1, 2",
     )?;
-    let senders: Vec<(String, String)> =
+    let senders =
         senders.query_map([told.study], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<rusqlite::Result<_>>()?;
-    let titles: Vec<&str> = senders.iter().map(|(_, title)| title.as_str()).filter(|title| !title.is_empty()).collect();
-    let mut sources: Vec<&str> = senders.iter().map(|(kind, _)| kind.as_str()).collect();
-    sources.dedup();
-    let content = Map::from_iter([
-        ("series".to_owned(), Value::from(series)),
-        ("instances".to_owned(), Value::from(instances)),
-        ("modalities".to_owned(), modalities.split('\\').filter(|text| !text.is_empty()).collect()),
-        ("sources".to_owned(), Value::from(sources)),
-        ("calling_ae_titles".to_owned(), Value::from(titles)),
-    ]);
-    let content = Value::Object(content).to_string();
-    insert_event(connection, (EventKind::StudyComplete, &study_instance_uid), (change, now_ms), &content)
+    let modalities = modalities.split('\\').filter(|text| !text.is_empty()).map(str::to_owned).collect();
+    let complete = CompleteStudy { study_instance_uid, series, instances, modalities, senders };
+    insert_events(connection, (change, now_ms), &[complete.event()])
+}
+
+fn put_waiting(connection: &Connection, receiver: &str, waiting: &WaitingEvent) -> rusqlite::Result<()> {
+    let WaitingEvent { event, attempts, next_ms, until_ms, failure, is_dead, .. } = waiting;
+    let study = &event.study_instance_uid;
+    connection
+        .prepare_cached(
+            "INSERT OR REPLACE INTO event_waiting (receiver, event, study_instance_uid, attempts, next_ms, \
+             until_ms, failure, is_dead) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        )?
+        .execute(params![receiver, event.id, study, attempts, next_ms, until_ms, failure, is_dead])?;
+    Ok(())
+}
+
+fn put_events(connection: &Connection, events: &[IndexEvent]) -> rusqlite::Result<()> {
+    for IndexEvent { id, at_ms, kind, study_instance_uid, change, content } in events {
+        let change = i64::try_from(*change).unwrap_or(i64::MAX);
+        connection
+            .prepare_cached(
+                "INSERT INTO event (id, at_ms, kind, study_instance_uid, change, content) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            )?
+            .execute(params![id, at_ms, kind, study_instance_uid, change, content])?;
+    }
+    Ok(())
+}
+
+fn put_progress(connection: &Connection, progress: &EventProgress) -> rusqlite::Result<()> {
+    for (name, position) in &progress.receivers {
+        connection
+            .prepare_cached("INSERT INTO event_receiver (name, position) VALUES (?1, ?2)")?
+            .execute(params![name, position])?;
+    }
+    progress.waiting.iter().try_for_each(|waiting| put_waiting(connection, &waiting.receiver, waiting))
 }
 
 /// Drops some events that may go. Returns how many, and how many of them were not settled.

@@ -9,17 +9,19 @@ use super::write::each_piece;
 use super::writer::{SqliteWriter, WriterOptions};
 use crate::db::contents::Contents;
 use crate::db::pieces::{OnPiece, PieceOutlet};
-use crate::db::{Arrivals, Error};
+use crate::db::{Arrivals, Error, EventProgress, IndexEvent, WorklistChanges, WorklistWork};
 use crate::files::{parent_of, remove_if_there, rename_without_replacing, sync_directory, with_suffix};
 
 /// What an index may have: in words, its table, and which rows say that it is there.
 pub(super) type SoughtRows = (&'static str, &'static str, &'static str);
 
 /// What a copy in another engine lacks.
-const LEFT_BEHIND: [SoughtRows; 5] = [
-    ("the worklist", "worklist_item", "true"),
-    ("performed procedure steps", "performed_step", "true"),
-    ("events", "event", "true"),
+const LEFT_BEHIND: [SoughtRows; 3] = [
+    (
+        "that studies have changed whose events are still to come",
+        "event_cursor",
+        "EXISTS (SELECT 1 FROM instance_group h WHERE h.change > event_cursor.change)",
+    ),
     ("values of declared attributes", "instance_group", "declared_set <> ''"),
     ("corrections that were undone", "correction", "undone_ms IS NOT NULL"),
 ];
@@ -99,6 +101,18 @@ impl SqliteCopy {
         let (id, piece) = (piece.id.clone(), Arc::new(piece));
         handle.maintain(move |batch| batch.put_piece(&piece))?;
         id.map_or(Ok(()), |id| handle.name_index(Some(id)).map(drop))
+    }
+
+    pub(in crate::db) fn put_events(&self, events: Vec<IndexEvent>) -> Result<(), Error> {
+        self.writer.handle().put_events(events)
+    }
+
+    pub(in crate::db) fn put_progress(&self, progress: EventProgress) -> Result<(), Error> {
+        self.writer.handle().put_progress(progress)
+    }
+
+    pub(in crate::db) fn change_worklist(&self, work: WorklistWork) -> Result<(), Error> {
+        self.writer.handle().change_worklist(work)
     }
 
     /// A reader of the file as it is now.

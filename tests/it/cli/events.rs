@@ -110,9 +110,7 @@ fn scan(place: &Place, directory: &str, studies: std::ops::Range<u32>) {
     place.run(["scan", directory]).expect(0);
 }
 
-#[test]
-fn a_study_is_told_once_when_it_is_quiet_and_again_when_it_has_changed() {
-    let place = Place::new();
+fn a_study_is_told_once_when_it_is_quiet_and_again_when_it_has_changed(place: Place) {
     let ((one, one_port), (other, other_port)) = (free(), free());
     configure(&place, &(post("ris", one_port, "") + &post("emr", other_port, "identifiers = true")));
     let node = Node::start(&place, &[]);
@@ -164,9 +162,7 @@ fn a_folder_tells_the_events_of_each_of_its_files() {
     assert_eq!(node.stop(Signal::TERM).0, Some(0));
 }
 
-#[test]
-fn an_independent_receiver_finds_the_signature_right_over_tls() {
-    let place = Place::new();
+fn an_independent_receiver_finds_the_signature_right_over_tls(place: Place) {
     let authority = Authority::new("Hook CA");
     let identity = authority.identity("hook");
     let Some(mut python) = peers::python_peer("events.py") else { return };
@@ -202,9 +198,7 @@ fn an_independent_receiver_finds_the_signature_right_over_tls() {
     receiver.wait().unwrap();
 }
 
-#[test]
-fn what_was_stored_is_told_in_order_over_kills_of_the_node_and_of_the_receiver() {
-    let place = Place::new();
+fn what_was_stored_is_told_in_order_over_kills_of_the_node_and_of_the_receiver(place: Place) {
     let (listener, port) = free();
     // Nobody listens there yet.
     drop(listener);
@@ -236,9 +230,7 @@ fn what_was_stored_is_told_in_order_over_kills_of_the_node_and_of_the_receiver()
     assert_eq!(node.stop(Signal::TERM).0, Some(0));
 }
 
-#[test]
-fn a_refused_event_keeps_back_its_study_alone_and_becomes_a_dead_letter() {
-    let place = Place::new();
+fn a_refused_event_keeps_back_its_study_alone_and_becomes_a_dead_letter(place: Place) {
     let (listener, port) = free();
     let kinds = "kinds = [\"study-complete\", \"scan-finished\"]";
     configure(&place, &post("ris", port, &format!("{kinds}\ngive_up = \"2s\"")));
@@ -271,9 +263,7 @@ fn a_refused_event_keeps_back_its_study_alone_and_becomes_a_dead_letter() {
     assert!(place.run(["events", "failed"]).expect(0).stdout.is_empty());
 }
 
-#[test]
-fn a_web_server_that_says_nothing_harms_nobody_and_gets_its_events_when_it_speaks_again() {
-    let place = Place::new();
+fn a_web_server_that_says_nothing_harms_nobody_and_gets_its_events_when_it_speaks_again(place: Place) {
     let ((silent, silent_port), (other, other_port)) = (free(), free());
     let kinds = "kinds = [\"study-complete\"]";
     let entry = post("silent", silent_port, &format!("{kinds}\ntimeout_seconds = 1"));
@@ -298,9 +288,7 @@ fn a_web_server_that_says_nothing_harms_nobody_and_gets_its_events_when_it_speak
     assert_eq!(node.stop(Signal::TERM).0, Some(0));
 }
 
-#[test]
-fn a_command_gets_each_event_and_one_that_hangs_harms_nobody() {
-    let place = Place::new();
+fn a_command_gets_each_event_and_one_that_hangs_harms_nobody(place: Place) {
     configure(
         &place,
         "[[events]]\nname = \"hangs\"\nrun = [\"sleep\", \"1000\"]\ntimeout_seconds = 1\n\
@@ -330,6 +318,41 @@ fn a_command_gets_each_event_and_one_that_hangs_harms_nobody() {
     assert_eq!((&event["kind"], &event["instances"]), (&"study-complete".into(), &1.into()));
 }
 
+#[test]
+fn of_two_nodes_one_serves_a_receiver_and_the_other_goes_on_after_its_kill() {
+    let place = Place::with_database();
+    let (listener, port) = free();
+    configure(&place, &post("ris", port, "kinds = [\"instance-stored\"]"));
+    let [one, other] = ["a", "b"].map(|storage| Node::start(&place, &["--storage", storage]));
+    let events = receive(listener, |_| Some(200));
+    let (mut ids, mut uids) = (BTreeSet::new(), Vec::new());
+    let mut take_until = |count: usize, may_repeat: bool| {
+        while uids.len() < count {
+            let event = events.recv().unwrap();
+            let id = event["event"].as_i64().unwrap();
+            if ids.insert(id) {
+                assert_eq!(ids.last(), Some(&id), "events of a study come in their order");
+                uids.extend(stored_in(&event));
+            } else {
+                assert!(may_repeat, "{event}");
+            }
+        }
+        assert_eq!(uids, (0..count).map(uid).collect::<Vec<_>>());
+    };
+    store_all(&one, 0..10);
+    store_all(&other, 10..20);
+    take_until(20, false);
+    // What the other one delivered last may come again, unless it has noted that.
+    one.kill();
+    store_all(&other, 20..30);
+    take_until(30, true);
+    let third = Node::start(&place, &["--storage", "a"]);
+    assert_eq!(other.stop(Signal::TERM).0, Some(0));
+    store_all(&third, 30..40);
+    take_until(40, true);
+    assert_eq!(third.stop(Signal::TERM).0, Some(0));
+}
+
 /// A `dcmdex events --follow --json` that is running.
 struct Follower(Child, Box<dyn Iterator<Item = Value>>);
 
@@ -354,9 +377,7 @@ impl Drop for Follower {
     }
 }
 
-#[test]
-fn conflicts_scans_and_damage_can_be_followed() {
-    let place = Place::new();
+fn conflicts_scans_and_damage_can_be_followed(place: Place) {
     configure(&place, "enabled = true\ninstances = true");
     let node = Node::start(&place, &["--http-port", "0"]);
     let mut follower = Follower::start(&place, &["--since", "0"]);
@@ -391,9 +412,7 @@ fn conflicts_scans_and_damage_can_be_followed() {
     place.run(["check"]).expect(0);
 }
 
-#[test]
-fn an_index_without_events_says_how_to_have_some() {
-    let place = Place::new();
+fn an_index_without_events_says_how_to_have_some(place: Place) {
     scan(&place, "tree", 1..2);
     let none = place.run(["events"]).expect(0);
     assert!(none.stdout.is_empty() && none.stderr.contains("event_log.enabled"), "{none:?}");
@@ -408,4 +427,15 @@ fn a_receiver_without_its_key_keeps_the_node_from_starting() {
     fs::write(place.path("missing"), "password").unwrap();
     let refused = place.run(["serve", "--port", "0"]).expect(2);
     assert!(refused.stderr.contains("openssl rand -base64 32"), "{refused:?}");
+}
+
+on_each_engine! {
+    a_study_is_told_once_when_it_is_quiet_and_again_when_it_has_changed,
+    an_independent_receiver_finds_the_signature_right_over_tls,
+    what_was_stored_is_told_in_order_over_kills_of_the_node_and_of_the_receiver,
+    a_refused_event_keeps_back_its_study_alone_and_becomes_a_dead_letter,
+    a_web_server_that_says_nothing_harms_nobody_and_gets_its_events_when_it_speaks_again,
+    a_command_gets_each_event_and_one_that_hangs_harms_nobody,
+    conflicts_scans_and_damage_can_be_followed,
+    an_index_without_events_says_how_to_have_some,
 }

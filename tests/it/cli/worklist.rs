@@ -33,9 +33,7 @@ pub(crate) fn send(address: &str, message: &str) -> String {
     crate::worklist::hl7::send(&mut TcpStream::connect(address).unwrap(), message)
 }
 
-#[test]
-fn an_order_that_was_acknowledged_is_there_after_a_kill() {
-    let place = Place::new();
+fn an_order_that_was_acknowledged_is_there_after_a_kill(place: Place) {
     let (node, hl7) = start(&place);
     for number in 1..=5 {
         assert!(send(&hl7, &order(number)).contains(&format!("MSA|AA|{number}\r")));
@@ -87,9 +85,7 @@ fn items_are_part_of_a_backup_and_of_the_check() {
     assert!(found.contains("worklist items: item 1: it is no JSON\n"), "{found}");
 }
 
-#[test]
-fn a_reload_changes_senders_stations_and_mapping() {
-    let place = Place::new();
+fn a_reload_changes_senders_stations_and_mapping(place: Place) {
     let (mut node, hl7) = start(&place);
     assert!(send(&hl7, &order(1)).contains("MSA|AA"));
     let mut reload = |more: &str| {
@@ -142,9 +138,7 @@ fn findscu_finds_orders_of_hl7_and_of_files_that_dump2dcm_wrote() {
     while ask("ScheduledProcedureStepSequence[0].Modality=CR").contains("[W1") {}
 }
 
-#[test]
-fn a_list_without_lines_says_so_on_standard_error() {
-    let place = Place::new();
+fn a_list_without_lines_says_so_on_standard_error(place: Place) {
     place.run(["scan", &fixtures("archive")]).expect(1);
     for (list, said) in [
         (&["list"][..], "the worklist has no open items; hint: --all"),
@@ -155,4 +149,10 @@ fn a_list_without_lines_says_so_on_standard_error() {
         let run = place.run(["worklist"].iter().chain(list).copied()).expect(1);
         assert!(run.stdout.is_empty() && run.stderr.starts_with(said), "{run:?}");
     }
+}
+
+on_each_engine! {
+    an_order_that_was_acknowledged_is_there_after_a_kill,
+    a_reload_changes_senders_stations_and_mapping,
+    a_list_without_lines_says_so_on_standard_error,
 }

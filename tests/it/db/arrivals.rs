@@ -135,10 +135,11 @@ fn a_copy_knows_when_instances_came_and_gives_higher_numbers_to_changes() {
     let database = server().database();
     fill(&first);
     for (from, to) in [(&first, &database), (&database, &back)] {
+        let last = last_change(from);
         let copied = copy_to_engine(from, to, WriterOptions::default()).unwrap();
         assert_eq!(copied.left_behind, <[&str; 0]>::default());
         assert_found_by_arrival(to);
-        assert_eq!(found(to, Study, since(last_change(from))), ["1.1", "1.2", "1.3", "1.4"]);
+        assert_eq!(found(to, Study, since(last)), ["1.1", "1.2", "1.3", "1.4"]);
     }
     for copy in [&database, &back] {
         receive(&writer_at(copy, NOON + 2 * DAY), "1.5", "1", "CT3");

@@ -257,9 +257,9 @@ fn a_database_that_cannot_be_the_index_is_told() {
 fn what_only_sqlite_has_is_refused_by_name() {
     let index = server().database();
     let writer = writer(&index);
-    let error = Reader::open(&index).unwrap().last_event().unwrap_err();
-    assert!(error.to_string().contains("events wants an SQLite index"), "{error}");
-    let error = writer.handle().begin_telling().unwrap_err();
+    let error = Reader::open(&index).unwrap().scan_roots().unwrap_err();
+    assert!(error.to_string().contains("a list of scanned paths wants an SQLite index"), "{error}");
+    let error = writer.handle().relocate("/a".into(), "/b".into()).unwrap_err();
     assert!(matches!(error, Error::WantsSqlite { .. }), "{error}");
     assert!(dcmdex::db::open::copy_index(&index, Path::new("/nowhere")).is_err());
 }

@@ -2,6 +2,7 @@
 
 use dcmdex::db::open::WriterHandle;
 use dcmdex::db::transfer::{CopiedIndex, copy_to_engine};
+use dcmdex::db::{DeliveryChanges, EventChanges, EventRecording, EventSearch, WaitingEvent};
 use proptest::prelude::*;
 
 use super::engines::{Engine, Sqlite, said};
@@ -91,6 +92,55 @@ fn scans_watches_mounts_and_the_name_of_the_index_are_copied_too() {
         assert_eq!(reader.index_id().unwrap().as_deref(), Some("one"));
         let writer = writer(copy);
         assert_eq!(writer.handle().begin_scan("[]".into()).unwrap(), 2, "numbers of scans go on");
+    }
+}
+
+#[test]
+fn events_are_copied_with_what_receivers_have_got() {
+    let dir = tempfile::tempdir().unwrap();
+    let [first, back] = ["index.db", "back.db"].map(|name| dir.path().join(name));
+    let database = server().database();
+    let recording = |index: &Path| {
+        let options = WriterOptions { recording: EventRecording::All, ..WriterOptions::default() };
+        Writer::open(index, options).unwrap()
+    };
+    let writer = recording(&first);
+    let handle = writer.handle();
+    handle.keep_receivers(vec!["ris".into(), "emr".into()]).unwrap();
+    for study in ["1.2", "1.3"] {
+        store(&writer, record(study, "1.4", study, &[]), location(Place::Managed, "/o", study));
+    }
+    let events = Reader::open(&first).unwrap().events_after(0, 9).unwrap();
+    let dead = WaitingEvent {
+        receiver: "ris".into(),
+        event: events[0].clone(),
+        attempts: 7,
+        next_ms: 1,
+        until_ms: 2,
+        failure: "status 500".into(),
+        is_dead: true,
+    };
+    let changes = DeliveryChanges { position: Some(events[1].id), waiting: vec![dead], ..Default::default() };
+    assert!(handle.note_deliveries("ris".into(), "", changes).unwrap());
+    drop(handle);
+    writer.close().unwrap();
+    let said = |index: &Path| {
+        let mut reader = Reader::open(index).unwrap();
+        (reader.events_after(0, 9).unwrap(), reader.event_progress().unwrap(), reader.failed_events().unwrap())
+    };
+    for (from, to) in [(&first, &database), (&database, &back)] {
+        assert_eq!(copied(from, to).unwrap().left_behind, <[&str; 0]>::default());
+        assert_eq!(said(to), said(&first));
+    }
+    for copy in [&database, &back] {
+        let writer = recording(copy);
+        store(&writer, record("1.5", "1.4", "1.5", &[]), location(Place::Managed, "/o", "1.5"));
+        writer.close().unwrap();
+        let last = said(copy).0.pop().unwrap();
+        assert!(
+            last.study_instance_uid == "1.5" && last.id > events[1].id && last.change > events[1].change,
+            "{last:?}"
+        );
     }
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod archives;
 pub(crate) mod certificates;
 pub(crate) mod disks;
+pub(crate) mod engine;
 pub(crate) mod generated;
 pub(crate) mod http;
 pub(crate) mod http2;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use super::engine::index_at;
 use dcmdex::access::peers::{Peers, SharedPeers};
 use dcmdex::db::open::{Reader, Writer, WriterOptions};
 use dcmdex::db::{Arrivals, ReceivePolicy};
@@ -115,7 +116,8 @@ impl TestNode {
         let Settings { options, peers, tls, keep, journal_bytes, policy, writer, query, retrieve, .. } = settings;
         let Settings { commitment, worklist, blocking_threads, directory, storage, journal_object, .. } = settings;
         let writer = WriterOptions { declared: Arc::clone(&query.declared), ..writer };
-        let writer = Writer::open(&directory.path().join("index.db"), writer).unwrap();
+        let index = index_at(directory.path());
+        let writer = Writer::open(&index, writer).unwrap();
         let objects = match keep {
             Keep::Objects => {
                 let storage = storage.unwrap_or_else(|| directory.path().join("objects"));
@@ -124,7 +126,8 @@ impl TestNode {
             Keep::MetadataOnly => None,
         };
         let wanted = Wanted::with_declared(&query.declared);
-        let journal = objects.as_ref().filter(|_| journal_bytes > 0).map(|objects| {
+        let has_journal = journal_bytes > 0 && writer.handle().takes_journal();
+        let journal = objects.as_ref().filter(|_| has_journal).map(|objects| {
             let id = writer.handle().name_index(None).unwrap();
             objects.set_index_id(&id).unwrap();
             let opened = ArrivalJournal::open(&objects.journal(), &id).unwrap();
@@ -142,9 +145,9 @@ impl TestNode {
             under_way: Arc::default(),
             journal,
         };
-        let find = Find::new(directory.path().join("index.db"), query);
+        let find = Find::new(index.clone(), query);
         let peers = SharedPeers::new(peers, tls);
-        let retrieve = Arc::new(Retrieve::new(directory.path().join("index.db"), retrieve));
+        let retrieve = Arc::new(Retrieve::new(index.clone(), retrieve));
         let intake = Intake::new(Box::new(writer.handle()), IntakeOptions::default());
         let commitment = Commitment::new(Arc::clone(&retrieve), FilesInPlace::Count).with_limits(commitment);
         let services = NodeServices {
@@ -152,7 +155,7 @@ impl TestNode {
             find: Some(Arc::new(find)),
             retrieve: Some(retrieve),
             commitment: Some(Arc::new(commitment)),
-            worklist: Some(Arc::new(Worklist::new(directory.path().join("index.db"), worklist, Arc::new(intake)))),
+            worklist: Some(Arc::new(Worklist::new(index, worklist, Arc::new(intake)))),
             peers: peers.clone(),
             audit: dcmdex::audit::Auditor::off(),
         };
@@ -188,7 +191,7 @@ impl TestNode {
     }
 
     pub(crate) fn index(&self) -> PathBuf {
-        self.directory.path().join("index.db")
+        index_at(self.directory.path())
     }
 
     /// Waits until the incoming links of stored objects are gone, which is soon after the

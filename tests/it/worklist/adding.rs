@@ -1,8 +1,8 @@
 //! `dcmdex worklist add`, `list`, `show` and `remove`.
 
 use super::*;
+use crate::util::engine::with_each_index;
 
-#[test]
 fn an_item_that_was_added_is_found_listed_shown_and_removed() {
     let node = TestNode::start();
     let order = r#"{"PatientName": "Doe^Jane", "PatientID": "P7", "AccessionNumber": "A7", "Modality": "CT",
@@ -34,7 +34,6 @@ fn an_item_that_was_added_is_found_listed_shown_and_removed() {
     assert_eq!(worklist(&node, &["list"], b"").0, 1, "nothing matched");
 }
 
-#[test]
 fn what_is_no_item_is_named_and_the_others_are_added() {
     let node = TestNode::start();
     let place = TempDir::new().unwrap();
@@ -54,4 +53,9 @@ fn what_is_no_item_is_named_and_the_others_are_added() {
         assert!(errors.contains(reason), "{reason}: {errors}");
     }
     assert!(!errors.contains("Secret"), "{errors}");
+}
+
+with_each_index! {
+    an_item_that_was_added_is_found_listed_shown_and_removed,
+    what_is_no_item_is_named_and_the_others_are_added,
 }

@@ -3,6 +3,7 @@
 use dcmdex::db::{WorklistColumn, WorklistState};
 
 use super::hl7::{PID, Ris, message, only, orm, segment, value};
+use crate::util::engine::with_each_index;
 
 /// An order of HL7 2.5.1 with these steps.
 fn omi(control: &str, time: &str, steps: &[&str]) -> String {
@@ -27,7 +28,6 @@ fn patient(ris: &Ris) -> (String, String) {
 }
 
 // IHE RAD TF-2, 4.4: PID-3 is a list of identifiers, each with authority and type.
-#[test]
 fn of_several_identifiers_the_medical_record_number_counts() {
     for (identifiers, expected) in [
         ("A1^^^NATION^NH~B2^^^SITE^MR", ("B2", "SITE")),
@@ -42,7 +42,6 @@ fn of_several_identifiers_the_medical_record_number_counts() {
     }
 }
 
-#[test]
 fn the_authority_of_the_settings_counts_before_the_type() {
     let identifiers = "B2^^^SITE^MR~A1^^^NATION&1.2.276&ISO^NH";
     for (authority, expected) in [("NATION", "A1"), ("1.2.276", "A1"), ("SITE", "B2"), ("ELSEWHERE", "B2"), ("", "B2")]
@@ -58,7 +57,6 @@ fn the_authority_of_the_settings_counts_before_the_type() {
 }
 
 // HL7 2.5.1, 2.10.4.1: segments that repeat replace all former ones.
-#[test]
 fn a_change_that_drops_a_step_cancels_it() {
     let ris = Ris::new(&[]);
     ris.accept(&omi("NW", "20261129100000", &["S1", "S2", "S3"]));
@@ -74,7 +72,6 @@ fn a_change_that_drops_a_step_cancels_it() {
     assert_eq!(ris.open().len(), 3);
 }
 
-#[test]
 fn orders_of_one_study_in_one_message_do_not_cancel_each_other() {
     let ris = Ris::new(&[]);
     let order = |step: &str| {
@@ -88,7 +85,6 @@ fn orders_of_one_study_in_one_message_do_not_cancel_each_other() {
 }
 
 // ORM has no segment for each step, so one that is left out may be in another message.
-#[test]
 fn a_change_without_step_segments_cancels_no_other_step() {
     let ris = Ris::new(&[]);
     ris.accept(&orm("NW", "20261129100000"));
@@ -98,7 +94,6 @@ fn a_change_without_step_segments_cancels_no_other_step() {
 }
 
 // IHE RAD TF-2, 4.13 (RAD-13): with DC, "all remaining SPS" are cancelled.
-#[test]
 fn a_discontinued_order_leaves_steps_that_have_started() {
     let ris = Ris::new(&[]);
     ris.accept(&omi("NW", "20261129100000", &["S1", "S2"]));
@@ -114,4 +109,13 @@ fn a_discontinued_order_leaves_steps_that_have_started() {
     ris.accept(&message("ORM^O01", "20261129100005", &[PID, "ORC|NW|PL9", &obr]));
     ris.accept(&message("ORM^O01", "20261129100006", &[PID, "ORC|CA|PL9"]));
     assert!(ris.open().is_empty());
+}
+
+with_each_index! {
+    of_several_identifiers_the_medical_record_number_counts,
+    the_authority_of_the_settings_counts_before_the_type,
+    a_change_that_drops_a_step_cancels_it,
+    orders_of_one_study_in_one_message_do_not_cancel_each_other,
+    a_change_without_step_segments_cancels_no_other_step,
+    a_discontinued_order_leaves_steps_that_have_started,
 }

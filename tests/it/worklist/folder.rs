@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::util::engine::{index_at, with_each_index};
 use dcmdex::db::open::{Reader, Writer, WriterOptions};
 use dcmdex::db::{
     Arrivals, FileOutcome, ScannedDirectory, ScannedFile, WorklistColumn, WorklistRow, WorklistSearch, WorklistState,
@@ -26,7 +27,7 @@ impl Site {
     fn new() -> Self {
         let directory = TempDir::new().unwrap();
         fs::create_dir(directory.path().join("wl")).unwrap();
-        let writer = Writer::open(&directory.path().join("index.db"), WriterOptions::default()).unwrap();
+        let writer = Writer::open(&index_at(directory.path()), WriterOptions::default()).unwrap();
         let intake = Arc::new(Intake::new(Box::new(writer.handle()), IntakeOptions::default()));
         Self { directory, writer, intake }
     }
@@ -36,7 +37,7 @@ impl Site {
     }
 
     fn reader(&self) -> Reader {
-        Reader::open(&self.directory.path().join("index.db")).unwrap()
+        Reader::open(&index_at(self.directory.path())).unwrap()
     }
 
     fn rows(&self) -> Vec<WorklistRow> {
@@ -77,7 +78,6 @@ fn item(number: u32) -> String {
     format!(r#"{{"PatientID": "P{number}", "AccessionNumber": "A{number}", "Modality": "CT"}}"#)
 }
 
-#[test]
 fn files_are_items_and_a_file_that_goes_is_an_item_that_goes() {
     let site = Site::new();
     let mut folder = site.folder();
@@ -103,7 +103,6 @@ fn files_are_items_and_a_file_that_goes_is_an_item_that_goes() {
     assert_eq!(site.accessions(), [""; 0]);
 }
 
-#[test]
 fn a_file_that_is_being_written_waits() {
     let site = Site::new();
     let mut folder = site.folder();
@@ -119,7 +118,6 @@ fn a_file_that_is_being_written_waits() {
     assert_eq!(site.accessions(), ["A5"]);
 }
 
-#[test]
 fn a_file_that_is_no_item_is_listed_until_it_is_one_or_goes() {
     let site = Site::new();
     let mut folder = site.folder();
@@ -139,7 +137,6 @@ fn a_file_that_is_no_item_is_listed_until_it_is_one_or_goes() {
     assert_eq!(site.accessions().len(), 2);
 }
 
-#[test]
 fn a_folder_that_is_gone_for_a_moment_takes_no_items_with_it() {
     let site = Site::new();
     let mut folder = site.folder();
@@ -154,7 +151,6 @@ fn a_folder_that_is_gone_for_a_moment_takes_no_items_with_it() {
     assert_eq!(site.accessions(), ["A1"]);
 }
 
-#[test]
 fn an_item_starts_with_the_first_object_of_its_study_and_is_done_when_that_is_quiet() {
     let site = Site::new();
     let mut folder = site.folder();
@@ -211,4 +207,12 @@ fn arrive(site: &Site, number: u32) {
     };
     handle.scanned(scanned).unwrap();
     handle.flush().unwrap();
+}
+
+with_each_index! {
+    files_are_items_and_a_file_that_goes_is_an_item_that_goes,
+    a_file_that_is_being_written_waits,
+    a_file_that_is_no_item_is_listed_until_it_is_one_or_goes,
+    a_folder_that_is_gone_for_a_moment_takes_no_items_with_it,
+    an_item_starts_with_the_first_object_of_its_study_and_is_done_when_that_is_quiet,
 }

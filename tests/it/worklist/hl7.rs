@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::scp::tls::tls_stream;
 use crate::util::certificates::{Authority, Identity};
+use crate::util::engine::{index_at, with_each_index};
 
 /// An index with a way in for messages.
 pub(super) struct Ris {
@@ -32,7 +33,7 @@ impl Ris {
     /// Prefers the identifiers of this authority.
     pub(super) fn with(lines: &[&str], authority: &str) -> Self {
         let directory = TempDir::new().unwrap();
-        let writer = Writer::open(&directory.path().join("index.db"), WriterOptions::default()).unwrap();
+        let writer = Writer::open(&index_at(directory.path()), WriterOptions::default()).unwrap();
         let stations = vec![("CT".to_owned(), "CT1".to_owned())];
         let options = IntakeOptions { stations, ..IntakeOptions::default() };
         let intake = Arc::new(Intake::new(Box::new(writer.handle()), options));
@@ -60,7 +61,7 @@ impl Ris {
     }
 
     fn reader(&self) -> Reader {
-        Reader::open(&self.directory.path().join("index.db")).unwrap()
+        Reader::open(&index_at(self.directory.path())).unwrap()
     }
 
     pub(super) fn rows(&self) -> Vec<WorklistRow> {
@@ -137,7 +138,6 @@ pub(super) fn value(row: &WorklistRow, path: &str) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-#[test]
 fn an_order_becomes_an_item_by_the_mapping_of_ihe() {
     let ris = Ris::new(&[]);
     ris.accept(&orm("NW", "20261129100000"));
@@ -184,7 +184,6 @@ fn an_order_becomes_an_item_by_the_mapping_of_ihe() {
     assert_eq!(row.generated, ["ScheduledStationAETitle"], "the order lacks nothing else");
 }
 
-#[test]
 fn the_same_order_is_one_item_and_changes_and_is_cancelled() {
     let ris = Ris::new(&[]);
     ris.accept(&orm("NW", "20261129100000"));
@@ -203,7 +202,6 @@ fn the_same_order_is_one_item_and_changes_and_is_cancelled() {
     assert_eq!(ris.rows()[0].state, WorklistState::Done);
 }
 
-#[test]
 fn a_cancellation_that_overtakes_its_order_wins() {
     let ris = Ris::new(&[]);
     ris.accept(&message("ORM^O01", "20261129100003", &[PID, "ORC|CA|PL1^RIS|FI1^RIS"]));
@@ -214,7 +212,6 @@ fn a_cancellation_that_overtakes_its_order_wins() {
     assert_eq!(ris.rows().len(), 1, "nothing is left of the cancellation");
 }
 
-#[test]
 fn what_an_order_lacks_stays_when_it_comes_again() {
     let ris = Ris::new(&[]);
     let plain = |time: &str| {
@@ -236,7 +233,6 @@ fn what_an_order_lacks_stays_when_it_comes_again() {
     assert_eq!(first.generated, again.generated);
 }
 
-#[test]
 fn each_imaging_procedure_control_is_a_step() {
     let ris = Ris::new(&[]);
     let order = message(
@@ -265,7 +261,6 @@ fn each_imaging_procedure_control_is_a_step() {
     assert_eq!(ris.rows().len(), 2);
 }
 
-#[test]
 fn a_patient_is_corrected_and_merged() {
     let ris = Ris::new(&[]);
     ris.accept(&orm("NW", "20261129100000"));
@@ -290,7 +285,6 @@ fn with_observations(control: &str, number: u32, observations: &[&str]) -> Strin
     message("ORM^O01", "20261129100000", &segments)
 }
 
-#[test]
 fn weight_and_height_come_from_the_observations_that_name_them() {
     let ris = Ris::new(&[]);
     let measures = |row: &WorklistRow| (value(row, "/00101030/Value/0"), value(row, "/00101020/Value/0"));
@@ -313,7 +307,6 @@ fn weight_and_height_come_from_the_observations_that_name_them() {
     assert!(ris.open().iter().all(|row| measures(row).0 == "71"));
 }
 
-#[test]
 fn a_weight_can_come_from_another_field() {
     let ris = Ris::new(&["patient_weight = ZPT-2", "patient_size ="]);
     ris.accept(&with_observations("NW", 1, &["ZPT|1|82.5", "OBX|1|NM|8302-2^^LN||175|cm"]));
@@ -321,7 +314,6 @@ fn a_weight_can_come_from_another_field() {
     assert_eq!((value(&row, "/00101030/Value/0"), value(&row, "/00101020")), ("82.5".into(), "null".into()));
 }
 
-#[test]
 fn what_cannot_be_used_is_refused_with_its_reason_and_listed() {
     let ris = Ris::new(&[]);
     let order = |pid: &str, obr: &str| message("ORM^O01", "20261129100000", &[pid, "ORC|NW|PL7", obr]);
@@ -345,7 +337,6 @@ fn what_cannot_be_used_is_refused_with_its_reason_and_listed() {
     assert!(ris.rows().is_empty(), "nothing of them came in");
 }
 
-#[test]
 fn any_line_of_the_mapping_can_be_replaced() {
     let ris = Ris::new(&["accession_number = ORC-3.1", "modality=OBR-21", "station_ae_title = ZZZ-1"]);
     let order: [&str; 4] =
@@ -405,7 +396,6 @@ fn try_send(stream: &mut (impl Read + Write), message: &str) -> std::io::Result<
     Ok(String::from_utf8(answer).unwrap())
 }
 
-#[test]
 fn a_message_over_the_network_is_there_when_it_is_acknowledged() {
     let ris = Ris::new(&[]);
     listening(
@@ -430,7 +420,6 @@ fn a_message_over_the_network_is_there_when_it_is_acknowledged() {
     );
 }
 
-#[test]
 fn bad_senders_harm_nobody() {
     let ris = Ris::new(&[]);
     listening(
@@ -474,7 +463,6 @@ fn bad_senders_harm_nobody() {
     }
 }
 
-#[test]
 fn only_senders_of_the_settings_may_send() {
     let ris = Ris::new(&[]);
     listening(
@@ -489,7 +477,6 @@ fn only_senders_of_the_settings_may_send() {
     assert!(ris.rows().is_empty());
 }
 
-#[test]
 fn the_same_order_from_two_senders_at_once_is_one_item() {
     let ris = Ris::new(&[]);
     listening(
@@ -512,7 +499,6 @@ fn the_same_order_from_two_senders_at_once_is_one_item() {
     assert_eq!(ris.rows().len(), 1);
 }
 
-#[test]
 fn the_mapping_is_documented() {
     let mut table = String::from("| line | fields |\n|---|---|\n");
     for (name, fields) in Hl7Map::lines() {
@@ -521,7 +507,6 @@ fn the_mapping_is_documented() {
     crate::util::generated::assert_generated("docs/worklist.md", &[("Mapping", table)]);
 }
 
-#[test]
 fn over_tls_a_sender_shows_the_certificate_that_the_settings_demand() {
     let (ours, other) = (Authority::new("ours"), Authority::new("other"));
     let tls = Arc::new(Tls::load(&ours.options(&ours.identity("NODE"))).unwrap());
@@ -546,4 +531,23 @@ fn over_tls_a_sender_shows_the_certificate_that_the_settings_demand() {
         },
     );
     assert_eq!(only(ris.open()).value(WorklistColumn::AccessionNumber), "ACC1");
+}
+
+with_each_index! {
+    an_order_becomes_an_item_by_the_mapping_of_ihe,
+    the_same_order_is_one_item_and_changes_and_is_cancelled,
+    a_cancellation_that_overtakes_its_order_wins,
+    what_an_order_lacks_stays_when_it_comes_again,
+    each_imaging_procedure_control_is_a_step,
+    a_patient_is_corrected_and_merged,
+    weight_and_height_come_from_the_observations_that_name_them,
+    a_weight_can_come_from_another_field,
+    what_cannot_be_used_is_refused_with_its_reason_and_listed,
+    any_line_of_the_mapping_can_be_replaced,
+    a_message_over_the_network_is_there_when_it_is_acknowledged,
+    bad_senders_harm_nobody,
+    only_senders_of_the_settings_may_send,
+    the_same_order_from_two_senders_at_once_is_one_item,
+    the_mapping_is_documented,
+    over_tls_a_sender_shows_the_certificate_that_the_settings_demand,
 }

@@ -15,7 +15,11 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use dcmdex::db::open::{Reader, Writer, WriterOptions};
-use dcmdex::db::{Durability, WorklistRequest, WorklistRow, WorklistSearch as _, WorklistSource};
+use dcmdex::db::transfer::copy_to_engine;
+use dcmdex::db::{
+    Durability, PerformedStep, WorklistAsked, WorklistChanges as _, WorklistProblem, WorklistRequest, WorklistRow,
+    WorklistSearch as _, WorklistSource, WorklistTables,
+};
 use dcmdex::dimse::command_set::CommandField;
 use dcmdex::encoding::syntax::Encoding;
 use dcmdex::model::clock::Clock;
@@ -26,6 +30,7 @@ use dicom_core::Tag;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::util::engine::index_at;
 use crate::util::node::{Settings, TestNode};
 use crate::util::scripted::{DataSet, IMPLICIT_VR_LITTLE_ENDIAN, Received, ScriptedPeer, VERIFICATION, find_command};
 
@@ -85,11 +90,59 @@ fn facts() -> OrderFacts {
 /// A node whose worklist has these items.
 fn node_with(items: &[Value], change: impl FnOnce(&mut Settings)) -> TestNode {
     let directory = Arc::new(TempDir::new().unwrap());
-    fill(&directory.path().join("index.db"), items);
+    fill(&index_at(directory.path()), items);
     TestNode::with(|settings| {
         settings.directory = directory;
         change(settings);
     })
+}
+
+/// A worklist is copied to a database and back with its performed steps, problems and askers.
+#[test]
+fn a_worklist_is_copied_with_what_belongs_to_it() {
+    let directory = TempDir::new().unwrap();
+    let [first, back] = ["index.db", "back.db"].map(|name| directory.path().join(name));
+    fill(&first, &[order(1, step("CT", "CT1", "20991231", "0800")), order(2, step("MR", "", "20991231", ""))]);
+    let writer = Writer::open(&first, WriterOptions::default()).unwrap();
+    let performed = PerformedStep {
+        sop_instance_uid: "1.2.3".into(),
+        status: "IN PROGRESS".into(),
+        station_ae_title: "CT1".into(),
+        attributes: "{}".into(),
+        sender: "CT1".into(),
+        created_ms: 1,
+        changed_ms: 2,
+    };
+    let problem = |reason: &str| WorklistProblem {
+        source: WorklistSource::Hl7,
+        origin: "RIS".into(),
+        reason: reason.into(),
+        noted_ms: 5,
+    };
+    let problems = [problem("no patient"), problem("no order")];
+    let work = move |tables: &mut dyn WorklistTables| {
+        tables.put_performed_step(&performed)?;
+        problems.iter().try_for_each(|problem| tables.note_problem(problem))?;
+        tables.note_asked(&[WorklistAsked { item: 2, ae_title: "MR1".into(), asked_ms: 7 }])
+    };
+    writer.handle().change_worklist(Box::new(work)).unwrap();
+    writer.close().unwrap();
+    let database = crate::util::postgres::server().database();
+    let said = |index: &Path| {
+        let mut reader = Reader::open(index).unwrap();
+        let of_items = (rows_of(&mut reader), reader.worklist_asked().unwrap(), reader.worklist_counts().unwrap());
+        (of_items, reader.worklist_problems().unwrap(), reader.performed_steps().unwrap())
+    };
+    for (from, to) in [(&first, &database), (&database, &back)] {
+        let copied = copy_to_engine(from, to, WriterOptions::default()).unwrap();
+        assert_eq!(copied.left_behind, <[&str; 0]>::default());
+        assert_eq!(said(to), said(&first));
+        let mut copy = said(to);
+        assert_eq!((copy.0.0.len(), copy.1.remove(0).reason.as_str()), (2, "no order"));
+    }
+    // New items get new numbers.
+    fill(&database, &[order(3, step("CT", "CT1", "20991231", "0900"))]);
+    assert_eq!(rows_of(&mut Reader::open(&database).unwrap()).iter().map(|row| row.id).max(), Some(3));
 }
 
 /// All rows of the worklist.
@@ -116,6 +169,8 @@ fn worklist(node: &TestNode, arguments: &[&str], input: &[u8]) -> (i32, String, 
         .args(arguments)
         .args(["--index", index.to_str().unwrap()])
         .env("DCMDEX_WORKLIST__ENABLED", "true")
+        // The server of the tests flushes nothing, and a command would warn of that.
+        .env("DCMDEX_STORE__DURABILITY", "os")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -5,6 +5,7 @@ use dcmdex::dimse::command_set::{self, CommandSet};
 use dicom_core::Tag;
 
 use super::*;
+use crate::util::engine::with_each_index;
 
 const MPPS: &str = "1.2.840.10008.3.1.2.3.3";
 const BOTH: &[(&str, &[&str])] = &[(WORKLIST, &[IMPLICIT_VR_LITTLE_ENDIAN]), (MPPS, &[IMPLICIT_VR_LITTLE_ENDIAN])];
@@ -56,7 +57,6 @@ fn one() -> Value {
     item
 }
 
-#[test]
 fn a_performed_step_starts_and_ends_its_item() {
     let node = node_with(&[one()], |_| {});
     let mut peer = ScriptedPeer::associated(node.address(), BOTH);
@@ -77,7 +77,6 @@ fn a_performed_step_starts_and_ends_its_item() {
     assert!(code == 0 && list.contains("COMPLETED") && list.contains("CT1"), "{list}");
 }
 
-#[test]
 fn a_step_that_chose_the_wrong_item_gives_it_back() {
     let node = node_with(&[one()], |_| {});
     let mut peer = ScriptedPeer::associated(node.address(), BOTH);
@@ -92,7 +91,6 @@ fn a_step_that_chose_the_wrong_item_gives_it_back() {
     }
 }
 
-#[test]
 fn what_is_no_performed_step_is_refused_with_its_status() {
     let node = node_with(&[one()], |_| {});
     let mut peer = ScriptedPeer::associated(node.address(), BOTH);
@@ -106,4 +104,10 @@ fn what_is_no_performed_step_is_refused_with_its_status() {
     assert_eq!(refused(set, "1.9.1", &status("FINISHED")), 0x0106);
     assert_eq!(refused(set, "1.9.1", &DataSet(vec![1, 2, 3])), 0x0106);
     assert_eq!(state(&node), "started");
+}
+
+with_each_index! {
+    a_performed_step_starts_and_ends_its_item,
+    a_step_that_chose_the_wrong_item_gives_it_back,
+    what_is_no_performed_step_is_refused_with_its_status,
 }

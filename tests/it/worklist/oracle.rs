@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use super::*;
+use crate::util::engine::{index_at, with_each_index};
 
 /// An item as the oracle sees it: attributes by tag, with a `step` mark for those of the sequence.
 type Flat = Vec<((bool, u16, u16), String)>;
@@ -174,14 +175,13 @@ fn item_json(number: usize, item: &Flat) -> Value {
     root
 }
 
-#[test]
 fn the_answers_are_those_of_a_matcher_written_from_the_standard() {
     let mut runner = TestRunner::new(Config { cases: 12, failure_persistence: None, ..Config::default() });
     let many = (prop::collection::vec(item(), 1..40), prop::collection::vec(keys(), 60));
     runner
         .run(&many, |(items, questions)| {
             let directory = TempDir::new().unwrap();
-            let index = directory.path().join("index.db");
+            let index = index_at(directory.path());
             let objects: Vec<_> = items.iter().enumerate().map(|(at, item)| item_json(at, item)).collect();
             fill(&index, &objects);
             let mut reader = Reader::open(&index).unwrap();
@@ -230,4 +230,8 @@ fn answers(reader: &mut Reader, question: &Flat) -> Vec<String> {
     });
     collected.unwrap();
     found
+}
+
+with_each_index! {
+    the_answers_are_those_of_a_matcher_written_from_the_standard,
 }

@@ -6,6 +6,7 @@ use dcmdex::access::peers::{Grant, Peers, Security, ServiceSet, WorklistGrant};
 use dicom_ul::pdu::{PresentationContextResultReason, UserVariableItem};
 
 use super::*;
+use crate::util::engine::with_each_index;
 use crate::util::scripted::{cancel_command, request};
 
 fn days() -> Vec<Value> {
@@ -18,7 +19,6 @@ fn days() -> Vec<Value> {
     ]
 }
 
-#[test]
 fn items_are_found_by_station_modality_and_day() {
     let node = node_with(&days(), |_| {});
     let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
@@ -54,7 +54,6 @@ fn items_are_found_by_station_modality_and_day() {
 }
 
 // An order is kept for a day after its step should have begun, or after it came.
-#[test]
 fn an_item_that_nobody_started_in_time_is_found_no_more() {
     const HOUR: i64 = 3_600_000;
     let node = node_with(&[order(3, step("CT", "CT1", "20991231", "0900"))], |_| {});
@@ -76,7 +75,6 @@ fn an_item_that_nobody_started_in_time_is_found_no_more() {
 }
 
 // PS3.4 table K.6-1: attributes of type 1 always have a value.
-#[test]
 fn an_answer_has_the_attributes_of_the_request_and_those_of_type_1_have_a_value() {
     let node = node_with(&[json!({ "PatientID": "P1", "AccessionNumber": "A1" })], |_| {});
     let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
@@ -105,7 +103,6 @@ fn an_answer_has_the_attributes_of_the_request_and_those_of_type_1_have_a_value(
     assert!(step_of(&decoded(&pending[0])).len() >= 6);
 }
 
-#[test]
 fn without_keys_there_are_no_matches() {
     let node = node_with(&days(), |_| {});
     let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
@@ -116,7 +113,6 @@ fn without_keys_there_are_no_matches() {
     assert_eq!((pending.len(), last.status()), (0, 0));
 }
 
-#[test]
 fn what_cannot_be_answered_gets_its_status_and_comment() {
     let node = node_with(&days(), |settings| settings.worklist.limit = Some(2));
     let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
@@ -138,7 +134,6 @@ fn what_cannot_be_answered_gets_its_status_and_comment() {
     peer.echo(3);
 }
 
-#[test]
 fn a_key_that_cannot_be_matched_is_told_by_the_status() {
     let node = node_with(&days()[..1], |_| {});
     let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
@@ -148,7 +143,6 @@ fn a_key_that_cannot_be_matched_is_told_by_the_status() {
     assert_eq!(pending[0].status(), 0xFF01);
 }
 
-#[test]
 fn a_cancelled_question_ends_with_its_status() {
     let many: Vec<_> = (0..3000)
         .map(|number| {
@@ -176,7 +170,6 @@ fn a_cancelled_question_ends_with_its_status() {
     peer.echo(3);
 }
 
-#[test]
 fn a_peer_may_see_only_its_own_station() {
     let grant = |own_station_only, services: ServiceSet| Grant {
         addresses: Vec::new(),
@@ -216,7 +209,6 @@ fn a_peer_may_see_only_its_own_station() {
     assert!(asked.iter().all(|item| item["asked_ms"].as_i64().is_some()), "{asked:?}");
 }
 
-#[test]
 fn names_come_in_the_character_set_of_the_request_or_in_that_of_the_peer() {
     let item = |name: &str| {
         let mut item = order(1, step("CT", "CT1", "20991231", "0900"));
@@ -252,7 +244,6 @@ fn names_come_in_the_character_set_of_the_request_or_in_that_of_the_peer() {
 }
 
 // PS3.4 K.5.1.
-#[test]
 fn fuzzy_names_are_negotiated() {
     let node = node_with(&days(), |_| {});
     let mut peer = ScriptedPeer::connect(node.address());
@@ -267,4 +258,17 @@ fn fuzzy_names_are_negotiated() {
     assert_eq!(found(&mut peer, &[((0x0010, 0x0010), "003 PATIENT")], &[]), ["A003"]);
     let mut plain = ScriptedPeer::associated(node.address(), CONTEXTS);
     assert_eq!(found(&mut plain, &[((0x0010, 0x0010), "003 PATIENT")], &[]), [""; 0]);
+}
+
+with_each_index! {
+    items_are_found_by_station_modality_and_day,
+    an_item_that_nobody_started_in_time_is_found_no_more,
+    an_answer_has_the_attributes_of_the_request_and_those_of_type_1_have_a_value,
+    without_keys_there_are_no_matches,
+    what_cannot_be_answered_gets_its_status_and_comment,
+    a_key_that_cannot_be_matched_is_told_by_the_status,
+    a_cancelled_question_ends_with_its_status,
+    a_peer_may_see_only_its_own_station,
+    names_come_in_the_character_set_of_the_request_or_in_that_of_the_peer,
+    fuzzy_names_are_negotiated,
 }

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use super::hl7::{Ris, only, value};
+use crate::util::engine::with_each_index;
 
 /// MSH-18, how the bytes are made, and letters that the set has. Bytes of the Japanese and Chinese
 /// ones look like delimiters.
@@ -116,7 +117,6 @@ fn order() -> impl Strategy<Value = (Hand, String, String)> {
     })
 }
 
-#[test]
 fn an_order_says_the_same_however_it_is_written() {
     let mut runner = TestRunner::new(Config { cases: 60, failure_persistence: None, ..Config::default() });
     runner
@@ -134,4 +134,8 @@ fn an_order_says_the_same_however_it_is_written() {
             Ok(())
         })
         .unwrap();
+}
+
+with_each_index! {
+    an_order_says_the_same_however_it_is_written,
 }

@@ -10,7 +10,8 @@ use rusqlite::{ToSql, params, params_from_iter};
 use super::super::reader::SqliteReader;
 use super::super::schema::WORKLIST;
 use super::super::sql_values::to_u64;
-use super::rows::{COLUMNS, STEP_COLUMNS, name, performed_step, row, source, state};
+use super::rows::{performed_step, row, source, state};
+use crate::db::worklist_columns::{COLUMNS, STEP_COLUMNS, column_name};
 use crate::db::{
     Error, PerformedStep, WorklistArrival, WorklistAsked, WorklistColumn, WorklistProblem, WorklistRequest,
     WorklistRow, WorklistSearch, WorklistState,
@@ -116,7 +117,7 @@ fn statement(request: &WorklistRequest) -> (String, Vec<Box<dyn ToSql>>) {
         conditions.push("state <= 1 AND expires_ms > ?".to_owned());
     }
     for condition in &request.conditions {
-        let column = name(condition.column);
+        let column = column_name(condition.column);
         let Some(sql) = narrowed(column, &condition.narrowing, &mut parameters) else { continue };
         conditions.push(if condition.passes_several { format!("({sql} OR instr({column}, '\\') > 0)") } else { sql });
     }

@@ -3,8 +3,9 @@
 use rusqlite::{Connection, OptionalExtension as _, ToSql, params};
 
 use super::super::schema::WORKLIST;
-use super::rows::{COLUMNS, STEP_COLUMNS, json, performed_step, row, source_number, state_number};
+use super::rows::{performed_step, row};
 use crate::db::WorklistColumn;
+use crate::db::worklist_columns::{COLUMNS, STEP_COLUMNS, source_number, state_number, texts_column};
 use crate::db::{
     Error, PerformedStep, WorklistAsked, WorklistBy, WorklistProblem, WorklistRow, WorklistSource, WorklistState,
     WorklistTables, WorklistWork,
@@ -86,8 +87,8 @@ impl WorklistTables for WorklistTransaction<'_> {
                 row.order_key,
                 source_number(row.source),
                 row.origin,
-                json(&row.generated),
-                json(&row.warnings),
+                texts_column(&row.generated),
+                texts_column(&row.warnings),
                 state_number(row.state),
                 row.received_ms,
                 row.changed_ms,

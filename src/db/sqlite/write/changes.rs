@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use foldhash::{HashMap, HashSet};
 use rusqlite::Connection;
 
-use super::event_notes::EventNotes;
 use super::rows::{ParentRows, Result};
 use crate::db::Tally;
+use crate::db::event_notes::EventNotes;
 use crate::model::record::InstanceRecord;
 
 /// What a transaction has changed of the descriptions under one Patient ID and identity.

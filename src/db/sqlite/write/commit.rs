@@ -4,6 +4,7 @@ use rusqlite::OptionalExtension;
 
 use super::asserted_values::AssertedValues;
 use super::changes::{GroupOfStudy, Recompute};
+use super::event_rows::write_events;
 use super::rows::Result;
 use super::tables::Tables;
 
@@ -14,8 +15,7 @@ pub(super) fn write_changes(tables: &mut Tables<'_>) -> Result<()> {
     tables.origins.write_groups(&mut tables.changes.counts.instance_groups)?;
     tables.changes.counts.write(tables.connection)?;
     remove_empty(tables)?;
-    let change = tables.origins.change_so_far();
-    tables.changes.events.write(tables.connection, (change, tables.clock.now_ms()))?;
+    write_events(tables)?;
     tables.origins.end_change();
     summarise_studies(tables)
 }

@@ -4,7 +4,7 @@
 //! `patients`), `groups`, `instances`, `lookups`, `files`, `copies` and `origins`. Each has its own
 //! statements and caches. `changes` holds what is yet to be written, and `commit` writes it.
 //! `corrections` has the rules of an operator that patients follow, and `correcting` changes them.
-//! `event_notes` holds what programs that follow the index are told.
+//! `event_rows` writes what programs that follow the index are told.
 //! `scans` and `arrivals` say what comes in, and `locations` what that means for the files of an
 //! instance.
 
@@ -18,7 +18,7 @@ mod copies;
 mod correcting;
 mod corrections;
 mod entities;
-mod event_notes;
+mod event_rows;
 mod files;
 mod groups;
 mod instances;
@@ -42,7 +42,7 @@ pub(super) use asserted_values::record_of_text;
 pub(super) use batch::Batch;
 pub(super) use correcting::{plan as plan_correction, values_of_group};
 pub(super) use corrections::load as corrections_of;
-pub(super) use event_notes::insert_event;
+pub(super) use event_rows::insert_events;
 pub(super) use journaled::JournalMark;
 pub(super) use migration::from_version_1;
 pub(super) use origins::last_change;

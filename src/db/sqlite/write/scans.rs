@@ -3,11 +3,13 @@
 use rusqlite::{OptionalExtension as _, params};
 
 use super::super::packing::UidSuffix;
+use super::event_rows::of_json;
 use super::files::{MissingIn, OTHER_CONTENT};
 use super::locations::DirectoryRows;
 use super::rows::{File, InstanceRow, NewInstance, Result};
 use super::tables::Tables;
 use crate::db::arrival::SourceOfInstances;
+use crate::db::event_notes::has_news;
 use crate::db::rules::{FirstLocation, FoundDecision, FoundFile, in_order_of_series};
 use crate::db::{FileOutcome, ScannedDirectory, ScannedFile};
 use crate::model::attribute::AttributeId;
@@ -78,7 +80,7 @@ impl ScanState {
             .prepare_cached("UPDATE scan SET finished_ms = ?2, summary = ?3 WHERE id = ?1")?
             .execute(params![scan, tables.clock.now_ms(), summary])?;
         // A look each minute that finds nothing new is no event.
-        if !self.is_further_pass || has_news(summary)? {
+        if !self.is_further_pass || has_news(summary).map_err(of_json)? {
             tables.changes.events.note_scan(scan, summary);
         }
         Ok(())
@@ -111,13 +113,6 @@ impl ScanState {
         }
         Ok(())
     }
-}
-
-/// Whether the summary of a scan says that the index has changed.
-fn has_news(summary: &str) -> Result<bool> {
-    let summary: serde_json::Value =
-        serde_json::from_str(summary).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
-    Ok(["indexed", "updated", "removed", "moved", "copies"].iter().any(|count| summary[*count].as_u64() != Some(0)))
 }
 
 /// Keeps the state of watched paths, or forgets them.

@@ -7,12 +7,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rusqlite::{Connection, params};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::rows::Result;
-use crate::db::{EventKind, EventRecording, ReceivedFrom};
+use super::{EventKind, EventRecording, ReceivedFrom};
 use crate::model::attribute::AttributeId;
 use crate::model::record::InstanceRecord;
 
@@ -21,7 +19,7 @@ const NAMED_INSTANCES: usize = 100;
 
 /// The events of a transaction.
 #[derive(Default)]
-pub(super) struct EventNotes {
+pub(in crate::db) struct EventNotes {
     recording: EventRecording,
     /// By study, in the order in which they came.
     stored: Vec<StoredInstances>,
@@ -64,17 +62,17 @@ struct ConflictNote {
 }
 
 impl EventNotes {
-    pub(super) fn new(recording: EventRecording) -> Self {
+    pub(in crate::db) fn new(recording: EventRecording) -> Self {
         Self { recording, ..Self::default() }
     }
 
     /// Forgets the events of a transaction that was rolled back.
-    pub(super) fn roll_back(&mut self) {
+    pub(in crate::db) fn roll_back(&mut self) {
         *self = Self::new(self.recording);
     }
 
     /// Notes that a received instance is kept.
-    pub(super) fn note_stored(&mut self, record: &InstanceRecord, sender: &Arc<ReceivedFrom>) {
+    pub(in crate::db) fn note_stored(&mut self, record: &InstanceRecord, sender: &Arc<ReceivedFrom>) {
         if self.recording != EventRecording::All {
             return;
         }
@@ -108,7 +106,7 @@ impl EventNotes {
     }
 
     /// Notes a new conflict. `record` is that of the later object, where the conflict is about one.
-    pub(super) fn note_conflict(&mut self, kind: &'static str, record: Option<&InstanceRecord>) {
+    pub(in crate::db) fn note_conflict(&mut self, kind: &'static str, record: Option<&InstanceRecord>) {
         if self.recording == EventRecording::Off {
             return;
         }
@@ -122,7 +120,7 @@ impl EventNotes {
     }
 
     /// Notes the end of a scan. Its summary may hold paths, which the event has not.
-    pub(super) fn note_scan(&mut self, scan: i64, summary: &str) {
+    pub(in crate::db) fn note_scan(&mut self, scan: i64, summary: &str) {
         if self.recording == EventRecording::Off {
             return;
         }
@@ -133,11 +131,8 @@ impl EventNotes {
         self.ends.push(Value::Object(content).to_string());
     }
 
-    /// Writes the events with the number of the change, or 0 if nothing else has changed.
-    pub(super) fn write(&mut self, connection: &Connection, (change, now_ms): (i64, i64)) -> Result<()> {
-        if self.stored.is_empty() && self.conflicts.is_empty() && self.ends.is_empty() {
-            return Ok(());
-        }
+    /// Takes the events.
+    pub(in crate::db) fn take(&mut self) -> serde_json::Result<Vec<NewEvent>> {
         let mut events = Vec::new();
         for StoredInstances { study_instance_uid, sender, series } in self.stored.drain(..) {
             let count: usize = series.iter().map(|series| series.sop_instance_uids.len()).sum();
@@ -148,7 +143,8 @@ impl EventNotes {
                 instances: count,
                 series: &series,
             };
-            events.push((EventKind::InstanceStored, study_instance_uid, text_of(&content)?));
+            let content = serde_json::to_string(&content)?;
+            events.push(NewEvent { kind: EventKind::InstanceStored, study_instance_uid, content });
         }
         for ((kind, study_instance_uid), note) in std::mem::take(&mut self.conflicts) {
             let ConflictNote { count, series_instance_uid, sop_instance_uids } = note;
@@ -156,32 +152,62 @@ impl EventNotes {
                 "conflict": kind, "count": count, "series_instance_uid": series_instance_uid,
                 "sop_instance_uids": sop_instance_uids,
             });
-            events.push((EventKind::Conflict, study_instance_uid, content.to_string()));
+            events.push(NewEvent { kind: EventKind::Conflict, study_instance_uid, content: content.to_string() });
         }
-        let ends = self.ends.drain(..).map(|content| (EventKind::ScanFinished, String::new(), content));
-        events.extend(ends);
-        for (kind, study_instance_uid, content) in &events {
-            insert_event(connection, (*kind, study_instance_uid), (change, now_ms), content)?;
-        }
-        Ok(())
+        let ends = self.ends.drain(..);
+        let (kind, study_instance_uid) = (EventKind::ScanFinished, String::new());
+        events.extend(ends.map(|content| NewEvent { kind, study_instance_uid: study_instance_uid.clone(), content }));
+        Ok(events)
     }
 }
 
-fn text_of(content: &impl Serialize) -> Result<String> {
-    serde_json::to_string(content).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
+/// An event before it has a number.
+pub(in crate::db) struct NewEvent {
+    pub(in crate::db) kind: EventKind,
+    /// Empty where it is not about one study.
+    pub(in crate::db) study_instance_uid: String,
+    /// A JSON object with what the kind has.
+    pub(in crate::db) content: String,
 }
 
-/// Inserts an event, with the number of its change and the time.
-pub(in super::super) fn insert_event(
-    connection: &Connection,
-    (kind, study_instance_uid): (EventKind, &str),
-    (change, now_ms): (i64, i64),
-    content: &str,
-) -> Result<()> {
-    connection
-        .prepare_cached(
-            "INSERT INTO event (at_ms, kind, study_instance_uid, change, content) VALUES (?1, ?2, ?3, ?4, ?5)",
-        )?
-        .execute(params![now_ms, kind.as_str(), study_instance_uid, change, content])?;
-    Ok(())
+/// What a study has when it is complete.
+pub(in crate::db) struct CompleteStudy {
+    pub(in crate::db) study_instance_uid: String,
+    pub(in crate::db) series: i64,
+    pub(in crate::db) instances: i64,
+    pub(in crate::db) modalities: Vec<String>,
+    /// Kinds and AE titles of the arrivals of its instances, sorted, each pair once.
+    pub(in crate::db) senders: Vec<(String, String)>,
+}
+
+impl CompleteStudy {
+    /// The event that tells of it.
+    pub(in crate::db) fn event(self) -> NewEvent {
+        let titles: Vec<&str> =
+            self.senders.iter().map(|(_, title)| title.as_str()).filter(|title| !title.is_empty()).collect();
+        let mut sources: Vec<&str> = self.senders.iter().map(|(kind, _)| kind.as_str()).collect();
+        sources.dedup();
+        let content = json!({
+            "series": self.series, "instances": self.instances, "modalities": self.modalities, "sources": sources,
+            "calling_ae_titles": titles,
+        });
+        let kind = EventKind::StudyComplete;
+        NewEvent { kind, study_instance_uid: self.study_instance_uid, content: content.to_string() }
+    }
+}
+
+/// The event of an object that is damaged.
+pub(in crate::db) fn damaged(
+    study_instance_uid: String,
+    series_instance_uid: &str,
+    sop_instance_uid: &str,
+) -> NewEvent {
+    let content = json!({ "series_instance_uid": series_instance_uid, "sop_instance_uid": sop_instance_uid });
+    NewEvent { kind: EventKind::Damaged, study_instance_uid, content: content.to_string() }
+}
+
+/// Whether the summary of a scan says that the index has changed.
+pub(in crate::db) fn has_news(summary: &str) -> serde_json::Result<bool> {
+    let summary: Value = serde_json::from_str(summary)?;
+    Ok(["indexed", "updated", "removed", "moved", "copies"].iter().any(|count| summary[*count].as_u64() != Some(0)))
 }
