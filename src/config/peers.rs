@@ -144,7 +144,7 @@ impl PeersReader<'_> {
             self.entry.fields.get("character_set").map(|setting| (setting.clone(), setting.value.as_str()));
         let character_set = character_set.and_then(|(setting, text)| {
             let text = text.unwrap_or_default();
-            if text.is_empty() || !CharacterSets::new(text).recognised() {
+            if text.is_empty() || CharacterSets::defined_terms(text).is_none() {
                 self.refuse(setting.origin, format!("`character_set`: `{text}` is not a character set of PS3.3"));
                 return None;
             }

@@ -189,6 +189,38 @@ impl CharacterSets {
         self.recognised
     }
 
+    /// Returns the Defined Terms of the sets that a value of the attribute was understood as, with
+    /// `\` between them (PS3.3 C.12.1.1.2).
+    ///
+    /// A value in an odd spelling gets the spelling that every reader knows. The default repertoire
+    /// has no term. `None` if the value was not understood, or if DICOM has no term for its set.
+    pub fn defined_terms(value: &str) -> Option<String> {
+        let sets = Self::new(value);
+        let first = match sets.base {
+            _ if !sets.recognised => return None,
+            Base::Whole(encoding) if encoding == encoding_rs::UTF_8 => return Some("ISO_IR 192".to_owned()),
+            Base::Whole(encoding) if encoding == encoding_rs::GB18030 => return Some("GB18030".to_owned()),
+            Base::Whole(encoding) if encoding == encoding_rs::GBK => return Some("GBK".to_owned()),
+            Base::Whole(_) => return None,
+            Base::Elements(first) => first,
+        };
+        // Without an escape sequence, no set of two bytes may be in effect at the start of a value.
+        let moved = first.is_multi_byte().then_some(first);
+        let further: Vec<Set> = moved.into_iter().chain(sets.further).collect();
+        let extended = |set: &Set| Some(format!("ISO 2022 IR {}", set.registration()?));
+        let is_named = |term: &str| Self::of_term(term) == Some((Base::Elements(Set::Ascii), true));
+        let first_term = match first {
+            _ if moved.is_some() => String::new(),
+            // Readers know the term of a code extension only beside others.
+            Set::Ascii if further.is_empty() || !value.split('\\').next().is_some_and(is_named) => String::new(),
+            first if further.is_empty() => format!("ISO_IR {}", first.registration()?),
+            first => extended(&first)?,
+        };
+        let terms: Option<Vec<String>> =
+            std::iter::once(Some(first_term)).chain(further.iter().map(extended)).collect();
+        Some(terms?.join("\\"))
+    }
+
     /// Decodes the bytes of an element: all its values, with their delimiters.
     pub fn decode<'a>(&self, bytes: &'a [u8], form: TextForm) -> Decoded<'a> {
         if bytes.is_ascii()
@@ -560,6 +592,40 @@ mod tests {
         }
         assert!(!CharacterSets::new("KOI-9000").recognised());
         assert!(!CharacterSets::new(r"ISO_IR 100\WHAT").recognised());
+    }
+
+    // PS3.3 C.12.1.1.2.
+    #[test]
+    fn every_spelling_that_is_understood_has_its_defined_terms() {
+        for (spelled, terms) in [
+            ("iso_ir 144", "ISO_IR 144"),
+            ("ISO-IR 144", "ISO_IR 144"),
+            ("ISO_IR_144", "ISO_IR 144"),
+            ("ISO 2022 IR144", "ISO_IR 144"),
+            ("latin1", "ISO_IR 100"),
+            ("utf-8", "ISO_IR 192"),
+            (r"ISO_IR 192\ISO 2022 IR 87", "ISO_IR 192"),
+            ("gb18030", "GB18030"),
+            (r"GB18030\ISO 2022 IR 58", "GB18030"),
+            ("ISO 2022 GBK", "GBK"),
+            ("ISO_IR 149", r"\ISO 2022 IR 149"),
+            ("ISO 2022 IR 149", r"\ISO 2022 IR 149"),
+            ("euc-kr", r"\ISO 2022 IR 149"),
+            ("GB2312", r"\ISO 2022 IR 58"),
+            ("ISO 2022 IR 87", r"\ISO 2022 IR 87"),
+            (r"ISO_IR 100\ISO_IR 144", r"ISO 2022 IR 100\ISO 2022 IR 144"),
+            (r"ISO 2022 IR 6\iso 2022 ir 87", r"ISO 2022 IR 6\ISO 2022 IR 87"),
+            ("ISO_IR 14", "ISO_IR 13"),
+            ("ISO_IR 6", ""),
+            ("ISO 2022 IR 6", ""),
+            ("", ""),
+        ] {
+            assert_eq!(CharacterSets::defined_terms(spelled).as_deref(), Some(terms), "{spelled}");
+            assert_eq!(CharacterSets::defined_terms(terms).as_deref(), Some(terms), "{terms}");
+        }
+        for unknown in ["windows-1251", "koi8-r", "KOI-9000", r"ISO_IR 100\WHAT"] {
+            assert_eq!(CharacterSets::defined_terms(unknown), None, "{unknown}");
+        }
     }
 
     #[test]

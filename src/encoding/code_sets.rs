@@ -35,6 +35,28 @@ pub(super) enum Set {
     Gb2312,
 }
 
+/// ISO registration numbers of the defined terms, the number that is written first.
+const REGISTRATIONS: [(&str, Set); 18] = [
+    ("6", Set::Ascii),
+    ("13", Set::JisX0201),
+    ("14", Set::JisX0201),
+    ("58", Set::Gb2312),
+    ("87", Set::JisX0208),
+    ("100", Set::Latin1),
+    ("101", Set::Latin2),
+    ("109", Set::Latin3),
+    ("110", Set::Latin4),
+    ("126", Set::Greek),
+    ("127", Set::Arabic),
+    ("138", Set::Hebrew),
+    ("144", Set::Cyrillic),
+    ("148", Set::Latin5),
+    ("149", Set::KsX1001),
+    ("159", Set::JisX0212),
+    ("166", Set::Thai),
+    ("203", Set::Latin9),
+];
+
 /// The code element that an escape sequence designates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CodeElement {
@@ -68,26 +90,18 @@ pub(super) const ESCAPES: [(&[u8], CodeElement, Set); 19] = [
 impl Set {
     /// Returns the set of an ISO registration number, as used in the defined terms.
     pub(super) fn of_registration(number: &str) -> Option<Self> {
-        Some(match number {
-            "6" => Self::Ascii,
-            "13" | "14" => Self::JisX0201,
-            "58" => Self::Gb2312,
-            "87" => Self::JisX0208,
-            "100" => Self::Latin1,
-            "101" => Self::Latin2,
-            "109" => Self::Latin3,
-            "110" => Self::Latin4,
-            "126" => Self::Greek,
-            "127" => Self::Arabic,
-            "138" => Self::Hebrew,
-            "144" => Self::Cyrillic,
-            "148" => Self::Latin5,
-            "149" => Self::KsX1001,
-            "159" => Self::JisX0212,
-            "166" => Self::Thai,
-            "203" => Self::Latin9,
-            _ => return None,
-        })
+        REGISTRATIONS.iter().find(|(known, _)| *known == number).map(|(_, set)| *set)
+    }
+
+    /// Returns the ISO registration number that the defined terms of the set have.
+    pub(super) fn registration(self) -> Option<&'static str> {
+        REGISTRATIONS.iter().find(|(_, set)| *set == self).map(|(number, _)| *number)
+    }
+
+    /// Whether a character of the set has two bytes. Such a set needs an escape sequence (PS3.3
+    /// table C.12-4).
+    pub(super) fn is_multi_byte(self) -> bool {
+        matches!(self, Self::JisX0208 | Self::JisX0212 | Self::KsX1001 | Self::Gb2312)
     }
 
     /// Returns the table of the G1 part. `None` for ASCII, and for Latin-1, which needs no table.

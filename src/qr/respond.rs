@@ -42,14 +42,16 @@ pub struct ResponseWriter {
     fields: Vec<Field>,
     /// Character set of the request, if it is known here.
     requested: Option<NamedSets>,
-    /// Character sets of stored objects that answers needed so far.
-    stored: Vec<NamedSets>,
+    /// Values of Specific Character Set of stored objects that answers needed so far, as the objects
+    /// have them, and their sets.
+    stored: Vec<(String, NamedSets)>,
     out: Vec<u8>,
 }
 
 #[derive(Debug)]
 struct NamedSets {
-    name: String,
+    /// The value of Specific Character Set. Empty for the default repertoire.
+    terms: String,
     sets: CharacterSets,
 }
 
@@ -164,11 +166,11 @@ impl ResponseWriter {
         let done = self.try_write(&mut out, answer, None).is_ok()
             || self.requested.as_ref().is_some_and(|sets| self.try_write(&mut out, answer, Some(sets)).is_ok())
             || {
-                let stored = self.stored_sets(&answer.character_set);
-                stored.is_some_and(|at| self.try_write(&mut out, answer, self.stored.get(at)).is_ok())
+                let stored = self.stored_sets(&answer.character_set).and_then(|at| self.stored.get(at));
+                stored.is_some_and(|(_, sets)| self.try_write(&mut out, answer, Some(sets)).is_ok())
             };
         if !done {
-            let utf_8 = NamedSets { name: UTF_8.to_owned(), sets: CharacterSets::new(UTF_8) };
+            let utf_8 = NamedSets { terms: UTF_8.to_owned(), sets: CharacterSets::new(UTF_8) };
             // UTF-8 has every character of a Rust string.
             let _ = self.try_write(&mut out, answer, Some(&utf_8));
         }
@@ -177,23 +179,23 @@ impl ResponseWriter {
     }
 
     /// Returns the number of a stored object's character set among those that are kept ready.
-    fn stored_sets(&mut self, name: &str) -> Option<usize> {
-        if let Some(at) = self.stored.iter().position(|kept| kept.name == name) {
+    fn stored_sets(&mut self, value: &str) -> Option<usize> {
+        if let Some(at) = self.stored.iter().position(|(kept, _)| kept == value) {
             return Some(at);
         }
-        let sets = NamedSets::known(name)?;
+        let sets = NamedSets::known(value)?;
         if self.stored.len() >= KEPT_CHARACTER_SETS {
             self.stored.clear();
         }
-        self.stored.push(sets);
+        self.stored.push((value.to_owned(), sets));
         Some(self.stored.len() - 1)
     }
 
     fn try_write(&self, out: &mut Vec<u8>, answer: &FindAnswer, sets: Option<&NamedSets>) -> Result<(), NotEncodable> {
         out.clear();
         let encoder = Encoder { encoding: self.encoding, sets: sets.map(|sets| &sets.sets) };
-        if let Some(sets) = sets {
-            push_element(self.encoding, out, SPECIFIC_CHARACTER_SET, VR::CS, sets.name.as_bytes());
+        if let Some(sets) = sets.filter(|sets| !sets.terms.is_empty()) {
+            push_element(self.encoding, out, SPECIFIC_CHARACTER_SET, VR::CS, sets.terms.as_bytes());
         }
         for field in &self.fields {
             let value = |at: usize| answer.values.get(at).map_or("", String::as_str);
@@ -254,7 +256,7 @@ impl ItemWriter {
                 }
                 None => {
                     let stored = NamedSets::known(stored);
-                    let utf_8 = NamedSets { name: UTF_8.to_owned(), sets: CharacterSets::new(UTF_8) };
+                    let utf_8 = NamedSets { terms: UTF_8.to_owned(), sets: CharacterSets::new(UTF_8) };
                     let sets = [self.requested.as_ref(), stored.as_ref(), Some(&utf_8)];
                     // UTF-8 has every character of a Rust string.
                     let _ = sets.into_iter().flatten().any(|sets| self.try_write(&mut out, item, Some(sets)).is_ok());
@@ -268,8 +270,8 @@ impl ItemWriter {
     fn try_write(&self, out: &mut Vec<u8>, item: &Value, sets: Option<&NamedSets>) -> Result<(), NotEncodable> {
         out.clear();
         let encoder = Encoder { encoding: self.encoding, sets: sets.map(|sets| &sets.sets) };
-        if let Some(sets) = sets {
-            push_element(self.encoding, out, SPECIFIC_CHARACTER_SET, VR::CS, sets.name.as_bytes());
+        if let Some(sets) = sets.filter(|sets| !sets.terms.is_empty()) {
+            push_element(self.encoding, out, SPECIFIC_CHARACTER_SET, VR::CS, sets.terms.as_bytes());
         }
         encoder.push_item(out, item, &self.wanted, None)
     }
@@ -296,11 +298,13 @@ fn only_characters_of(value: &Value, sets: &CharacterSets) -> Value {
 }
 
 impl NamedSets {
-    /// Returns `None` for the default repertoire, since ASCII is enough for it, and for an unknown
-    /// set.
-    fn known(name: &str) -> Option<Self> {
-        let sets = CharacterSets::new(name);
-        (!name.is_empty() && sets.recognised()).then(|| Self { name: name.to_owned(), sets })
+    /// Returns the sets that a value of Specific Character Set stands for, under their Defined Terms
+    /// (PS3.4 C.4.1.1.3.2). A reader of the answer may know no other spelling.
+    ///
+    /// `None` without a value, since ASCII is enough then, and if DICOM has no term for the set.
+    fn known(value: &str) -> Option<Self> {
+        let terms = CharacterSets::defined_terms(value).filter(|_| !value.is_empty())?;
+        Some(Self { sets: CharacterSets::new(&terms), terms })
     }
 }
 

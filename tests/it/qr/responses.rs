@@ -174,6 +174,27 @@ fn the_character_set_is_one_that_carries_every_character() {
     assert_eq!(set("ISO_IR 6", "ISO_IR 6", "é"), "ISO_IR 192");
 }
 
+// PS3.4 C.4.1.1.3.2: a peer may know no other spelling than the Defined Terms.
+#[test]
+fn a_character_set_in_an_odd_spelling_is_answered_under_its_defined_term() {
+    let russian = "Люкceмбypг";
+    for spelled in ["iso_ir 144", "ISO-IR 144", "ISO_IR_144", "ISO IR 144"] {
+        assert_eq!(chosen("", spelled, russian), (Some("ISO_IR 144".into()), russian.into()), "{spelled}");
+        assert_eq!(chosen(spelled, "", russian), (Some("ISO_IR 144".into()), russian.into()), "{spelled}");
+    }
+    for (spelled, term, name) in [
+        ("utf-8", "ISO_IR 192", "山"),
+        ("ISO_IR 192\\ISO 2022 IR 87", "ISO_IR 192", "山"),
+        ("GB18030\\ISO 2022 IR 58", "GB18030", "山"),
+        ("ISO 2022 GBK", "GBK", "山"),
+        ("ISO_IR 149", "\\ISO 2022 IR 149", "Hong=洪^吉洞=홍^길동"),
+        ("ISO_IR 100\\ISO_IR 144", "ISO 2022 IR 100\\ISO 2022 IR 144", "Müller^Люк"),
+        ("windows-1251", "ISO_IR 192", "Люк"),
+    ] {
+        assert_eq!(chosen("", spelled, name), (Some(term.into()), name.into()), "{spelled}");
+    }
+}
+
 #[test]
 fn the_text_of_items_counts_for_the_character_set_too() {
     let query = query(QueryRetrieveLevel::Study, &["ProcedureCodeSequence"], "ISO_IR 100");

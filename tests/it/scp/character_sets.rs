@@ -168,6 +168,31 @@ fn a_name_in_every_character_set_is_found_and_answered_without_loss() {
     peer.release();
 }
 
+// PS3.3 C.12.1.1.2: a reader of an answer may know the Defined Terms only.
+#[test]
+fn a_name_in_a_misspelt_character_set_is_answered_under_the_defined_term() {
+    let node = TestNode::start();
+    let mut peer = associated(&node);
+    for (number, (set, bytes, term, name)) in [
+        ("iso_ir 144", &b"\xBB\xEE\xDA"[..], "ISO_IR 144", "Люк"),
+        ("utf-8", "山田".as_bytes(), "ISO_IR 192", "山田"),
+        ("ISO_IR 149", b"\xC8\xAB", "\\ISO 2022 IR 149", "홍"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        store(&mut peer, &format!("1.2.{number}.1.1"), &study(set, bytes, number));
+        // The set of the object, then that of the request.
+        for keys in [by_name("", b"", number), by_name(set, bytes, number)] {
+            let (answers, _) = ask(&mut peer, &keys);
+            let [answer] = answers.as_slice() else { panic!("{set}: {} answers", answers.len()) };
+            let answer = identifier(answer);
+            assert_eq!((answer.text(CHARACTER_SET), answer.text(NAME)), (Some(term), Some(name)), "{set}");
+        }
+    }
+    peer.release();
+}
+
 // PS3.3 C.12.1.1.2: an item may have a character set of its own, in objects and in keys.
 #[test]
 fn items_have_character_sets_of_their_own() {

@@ -241,6 +241,7 @@ fn names_come_in_the_character_set_of_the_request_or_in_that_of_the_peer() {
     assert_eq!(ask_as("NEW", "ISO_IR 192"), ("ISO_IR 192".into(), "Müller^Łukasz=山田".into()));
     assert_eq!(ask_as("NEW", "ISO_IR 100"), ("ISO_IR 192".into(), "Müller^Łukasz=山田".into()), "nothing is lost");
     assert_eq!(ask_as("OLD", "ISO_IR 192"), ("ISO_IR 100".into(), "Müller^?ukasz".into()), "it reads nothing else");
+    assert_eq!(ask_as("NEW", "utf-8").0, "ISO_IR 192", "a device may know no other spelling");
 }
 
 // PS3.4 K.5.1.
