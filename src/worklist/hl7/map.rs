@@ -5,7 +5,7 @@ use std::fmt;
 
 use dicom_core::{Tag, VR};
 
-use super::message::{Delimiters, FieldPath, FieldPathError, Hl7Segment, Message, nth, unescaped};
+use super::message::{Delimiters, FieldPath, FieldPathError, Hl7Segment, Message, component_of, nth, unescaped};
 use super::observation::Observation;
 use crate::model::datetime;
 use crate::model::local_time::local_date_and_time;
@@ -280,13 +280,19 @@ fn apply(
         LineKind::Sex => sex(&text).to_owned(),
         LineKind::Priority => priority(&text).to_owned(),
         LineKind::Pregnancy => {
-            let values = segment.raw(field.field).split(delimiters.repetition);
+            let values = segment.repetitions(field.field, delimiters);
             let is_pregnant = values.map(|value| unescaped(value, delimiters)).any(|value| value == "B6");
             // PS3.3 C.2.4: 0003H is "definitely pregnant".
             if is_pregnant { "3".to_owned() } else { String::new() }
         }
-        LineKind::Name => name(&[1, 2, 3, 4, 5].map(part)),
-        LineKind::Person => person(segment, field.field, delimiters),
+        LineKind::Name => {
+            let names = segment.repetitions(field.field, delimiters);
+            in_groups(names.map(|one| RepeatedName::of_xpn(one, first_component, delimiters)))
+        }
+        LineKind::Person => {
+            let persons = segment.repetitions(field.field, delimiters);
+            in_groups(persons.map(|one| RepeatedName::of_xcn(one, delimiters)))
+        }
         LineKind::CodeWithScheme if part(3).is_empty() => return false,
         LineKind::Code | LineKind::CodeWithScheme => return code(line, &part(1), &part(2), &part(3), item),
         LineKind::Authority => {
@@ -307,39 +313,74 @@ fn apply(
     true
 }
 
-/// Makes a name of PN of its parts. HL7 has the suffix before the prefix.
+/// A repetition of a field that holds names.
+struct RepeatedName {
+    /// The name as a component group of PN (PS3.5 6.2.1.1).
+    group: String,
+    /// Name Representation Code (HL7 table 0465): A, I or P.
+    representation: String,
+    /// The identifier of the person and the type of the name (HL7 table 0200).
+    of: [String; 2],
+}
+
+impl RepeatedName {
+    /// Reads an XPN (HL7 2.5.1, 2.A.88) that begins at a component.
+    fn of_xpn(repetition: &str, first: usize, delimiters: Delimiters) -> Self {
+        let part = |number: usize| unescaped(component_of(repetition, first + number - 1, 1, delimiters), delimiters);
+        Self { group: name(&[1, 2, 3, 4, 5].map(part)), representation: part(8), of: [String::new(), part(7)] }
+    }
+
+    /// Reads an XCN (HL7 2.5.1, 2.A.86), or a CNN in the first component.
+    fn of_xcn(repetition: &str, delimiters: Delimiters) -> Self {
+        let first = nth(repetition, Some(delimiters.component), 1);
+        let in_first = delimiters.subcomponent.filter(|delimiter| first.contains(*delimiter));
+        let part = |number: usize| {
+            let part = match in_first {
+                Some(_) => nth(first, in_first, number),
+                // A family name may have subcomponents of its own.
+                None => component_of(repetition, number, 1, delimiters),
+            };
+            unescaped(part, delimiters)
+        };
+        let mut group = name(&[2, 3, 4, 5, 6].map(part));
+        let alone = part(1);
+        // A lone text is a name, unless it is a number.
+        if group.is_empty() && alone.chars().any(char::is_alphabetic) && !alone.chars().any(|c| c.is_ascii_digit()) {
+            group.clone_from(&alone);
+        }
+        Self { group, representation: part(15), of: [alone, part(10)] }
+    }
+
+    /// Whether both are the same name of the same person. Senders may leave out what is the same.
+    fn is_of_same(&self, other: &Self) -> bool {
+        self.of.iter().zip(&other.of).all(|(one, other)| one == other || one.is_empty() || other.is_empty())
+    }
+}
+
+/// Makes a value of PN of the repetitions of a field. Those of the same name as the first one are
+/// its component groups (PS3.5 6.2.1.1). A name without a code is alphabetic.
+fn in_groups(repetitions: impl Iterator<Item = RepeatedName>) -> String {
+    let names: Vec<_> = repetitions.filter(|name| !name.group.is_empty()).collect();
+    let Some(first) = names.first() else { return String::new() };
+    let mut groups = [""; 3];
+    for name in names.iter().filter(|name| name.is_of_same(first)) {
+        let at = match name.representation.as_str() {
+            "I" => 1,
+            "P" => 2,
+            _ => 0,
+        };
+        if let Some(group) = groups.get_mut(at).filter(|group| group.is_empty()) {
+            *group = &name.group;
+        }
+    }
+    groups.join("=").trim_end_matches('=').to_owned()
+}
+
+/// Makes a component group of PN of its parts. HL7 has the suffix before the prefix.
 fn name([family, given, middle, suffix, prefix]: &[String; 5]) -> String {
     let clean = |part: &String| part.replace(['^', '='], " ");
     let name = [family, given, middle, prefix, suffix].map(clean).join("^");
     name.trim_end_matches('^').to_owned()
-}
-
-/// Makes a name of PN of a person (XCN, or CNN in the first component).
-fn person(segment: &Hl7Segment, field: usize, delimiters: Delimiters) -> String {
-    let whole = segment.first(field, delimiters);
-    let first = nth(whole, Some(delimiters.component), 1);
-    let in_first = delimiters.subcomponent.filter(|delimiter| first.contains(*delimiter));
-    let (text, delimiter) = match in_first {
-        Some(delimiter) => (first, delimiter),
-        None => (whole, delimiters.component),
-    };
-    let part = |number: usize| {
-        let part = nth(text, Some(delimiter), number);
-        // A family name may have subcomponents of its own.
-        let part = if in_first.is_none() { nth(part, delimiters.subcomponent, 1) } else { part };
-        unescaped(part, delimiters)
-    };
-    let found = name(&[2, 3, 4, 5, 6].map(part));
-    if !found.is_empty() {
-        return found;
-    }
-    // A lone text is a name, unless it is a number.
-    let alone = part(1);
-    if alone.chars().any(char::is_alphabetic) && !alone.chars().any(|c| c.is_ascii_digit()) {
-        alone
-    } else {
-        String::new()
-    }
 }
 
 fn code(line: &MapLine, value: &str, meaning: &str, scheme: &str, item: &mut WorklistItem) -> bool {

@@ -213,9 +213,14 @@ impl Hl7Segment {
         *text = repetitions.join(&delimiter.to_string());
     }
 
+    /// Returns the repetitions of a field.
+    pub(super) fn repetitions(&self, field: usize, delimiters: Delimiters) -> impl Iterator<Item = &str> {
+        self.raw(field).split(delimiters.repetition)
+    }
+
     /// Returns the first repetition of a field.
-    pub(super) fn first(&self, field: usize, delimiters: Delimiters) -> &str {
-        self.raw(field).split(delimiters.repetition).next().unwrap_or_default()
+    fn first(&self, field: usize, delimiters: Delimiters) -> &str {
+        self.repetitions(field, delimiters).next().unwrap_or_default()
     }
 
     /// Returns a component as it stands in the message, or one of its subcomponents.
@@ -226,8 +231,7 @@ impl Hl7Segment {
         subcomponent: Option<usize>,
         delimiters: Delimiters,
     ) -> &str {
-        let component = nth(self.first(field, delimiters), Some(delimiters.component), component);
-        nth(component, delimiters.subcomponent, subcomponent.unwrap_or(1))
+        component_of(self.first(field, delimiters), component, subcomponent.unwrap_or(1), delimiters)
     }
 
     /// Returns a value with its escape sequences resolved. Without a component it is the whole
@@ -258,6 +262,11 @@ pub(super) fn nth(text: &str, delimiter: Option<char>, number: usize) -> &str {
         None => (number == 1).then_some(text),
     };
     part.filter(|part| *part != "\"\"").unwrap_or_default()
+}
+
+/// Returns a subcomponent of a repetition as it stands in the message.
+pub(super) fn component_of(repetition: &str, component: usize, subcomponent: usize, delimiters: Delimiters) -> &str {
+    nth(nth(repetition, Some(delimiters.component), component), delimiters.subcomponent, subcomponent)
 }
 
 /// Resolves escape sequences (HL7 2.5.1, 2.7). Formatting becomes space, and a sequence that is

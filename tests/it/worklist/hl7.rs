@@ -184,6 +184,34 @@ fn an_order_becomes_an_item_by_the_mapping_of_ihe() {
     assert_eq!(row.generated, ["ScheduledStationAETitle"], "the order lacks nothing else");
 }
 
+// PS3.5 6.2.1.1, HL7 table 0465.
+fn the_representations_of_a_name_are_its_component_groups() {
+    let name_of = |fields: &[(&str, usize, &str)], path: &str| {
+        let ris = Ris::new(&[]);
+        let field = |name: &str| {
+            fields.iter().filter(|(of, ..)| *of == name).map(|(_, at, text)| (*at, *text)).collect::<Vec<_>>()
+        };
+        let pid = segment("PID", &[&field("PID")[..], &[(3, "P1"), (5, "Doe")]].concat());
+        let obr = segment("OBR", &[&field("OBR")[..], &[(4, "X"), (18, "A1")]].concat());
+        ris.accept(&message("ORM^O01", "20261129100000", &[&pid, "ORC|NW|1", &obr]));
+        let item: serde_json::Value = serde_json::from_str(&only(ris.open()).item).unwrap();
+        dcmdex::model::matching::joined_values(item.pointer(path).unwrap().as_array().unwrap())
+    };
+    for (field, name) in [
+        ("Yamada^Taro^^^^^L^A~山田^太郎^^^^^L^I~やまだ^たろう^^^^^L^P", "Yamada^Taro=山田^太郎=やまだ^たろう"),
+        ("山田^太郎^^^^^L^I~Yamada^Taro^^^^^L^A", "Yamada^Taro=山田^太郎"),
+        ("Yamada^Taro~やまだ^たろう^^^^^^P", "Yamada^Taro==やまだ^たろう"),
+        ("山田^太郎^^^^^L^I", "=山田^太郎"),
+        ("王^小东", "王^小东"),
+        // Another name of the patient is no group.
+        ("Doe^Jane^^^^^L~Roe^Jane^^^^^M~別^名^^^^^A^I", "Doe^Jane"),
+    ] {
+        assert_eq!(name_of(&[("PID", 5, field)], "/00100010/Value"), name, "{field}");
+    }
+    let asker = "77^Yamada^Taro^^^^^^^L^^^^^A~77^山田^太郎^^^^^^^L^^^^^I~88^王^小东^^^^^^^L^^^^^P";
+    assert_eq!(name_of(&[("OBR", 16, asker)], "/00321032/Value"), "Yamada^Taro=山田^太郎");
+}
+
 fn the_same_order_is_one_item_and_changes_and_is_cancelled() {
     let ris = Ris::new(&[]);
     ris.accept(&orm("NW", "20261129100000"));
@@ -535,6 +563,7 @@ fn over_tls_a_sender_shows_the_certificate_that_the_settings_demand() {
 
 with_each_index! {
     an_order_becomes_an_item_by_the_mapping_of_ihe,
+    the_representations_of_a_name_are_its_component_groups,
     the_same_order_is_one_item_and_changes_and_is_cancelled,
     a_cancellation_that_overtakes_its_order_wins,
     what_an_order_lacks_stays_when_it_comes_again,
