@@ -363,7 +363,7 @@ impl<'c> ArchiveView<'c> {
         key: &DateTimeKey,
         level: QueryRetrieveLevel,
     ) -> Result<bool, Error> {
-        Ok(key.range.contains(&self.value(entity, key.date, level)?, &self.value(entity, key.time, level)?))
+        Ok(key.condition.matches(&self.value(entity, key.date, level)?, &self.value(entity, key.time, level)?))
     }
 
     fn answer(

@@ -5,6 +5,7 @@
 //! lies within the span of the key (PS3.4 C.2.2.2.1 and C.2.2.2.5). So dates, times and moments are
 //! ordered numbers here, and a span is a pair of them.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::ops::RangeInclusive;
 
@@ -128,6 +129,23 @@ pub fn moments(text: &str) -> Option<RangeInclusive<Moment>> {
     let (first, last) = (moment(*days.start(), *times.start()), moment(*days.end(), *times.end()));
     let shift = offset_minutes * (MINUTE as i64);
     Some(first - shift..=last - shift)
+}
+
+/// Returns a DT value with the offset from UTC of its data set (0008,0201), unless it has one of its
+/// own (PS3.5 table 6.2-1). A text that is no offset changes nothing.
+#[must_use]
+pub fn in_zone<'a>(text: &'a str, zone: &str) -> Cow<'a, str> {
+    let (value, zone) = (unpadded(text), unpadded(zone));
+    if value.is_empty() || has_offset(value) || offset(zone.as_bytes()).is_none() {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(format!("{value}{zone}"))
+}
+
+/// Whether a DT value has an offset from UTC.
+#[must_use]
+pub fn has_offset(text: &str) -> bool {
+    text.contains(['+', '-'])
 }
 
 /// Returns the moment at this time of this day, in UTC.
@@ -355,6 +373,22 @@ mod tests {
             ["20240101+1500", "20240101-1201", "20240101+01", "2024.01.01", "20240101 12", "20240101+0160", "+0100"]
         {
             assert_eq!(moments(bad), None, "{bad}");
+        }
+    }
+
+    // PS3.5 table 6.2-1.
+    #[test]
+    fn a_moment_without_an_offset_takes_that_of_its_data_set() {
+        for (text, zone, expected) in [
+            ("20240101003000", "+0100", "20240101003000+0100"),
+            ("2024 ", "-0500 ", "2024-0500"),
+            ("20240101003000-0200", "+0100", "20240101003000-0200"),
+            ("20240101003000", "", "20240101003000"),
+            ("20240101003000", "CET", "20240101003000"),
+            ("20240101003000", "+9900", "20240101003000"),
+            ("", "+0100", ""),
+        ] {
+            assert_eq!(in_zone(text, zone), expected, "{text} {zone}");
         }
     }
 

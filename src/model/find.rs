@@ -24,8 +24,8 @@ pub struct FindRequest {
     /// Keys above and below the query level are allowed. A key above is matched on the ancestors of
     /// the entity. A key below matches if any descendant matches.
     pub matching_keys: Vec<MatchingKey>,
-    /// Combined ranges of dates and times. Each must contain the entity of its own level, which may
-    /// be any level.
+    /// Conditions on two attributes together. The entity of the level of each must fulfil it, and
+    /// that may be any level.
     pub date_time_keys: Vec<DateTimeKey>,
     /// Attributes to return, in order of their tags and without duplicates.
     pub return_keys: Vec<ReturnKey>,
@@ -108,15 +108,35 @@ pub struct MatchingKey {
     pub matching: Matching,
 }
 
-/// A date and a time that form one range (PS3.4 C.2.2.2.5.4).
+/// A condition on two attributes that together name a moment.
 #[derive(Clone, Debug)]
 pub struct DateTimeKey {
-    /// The date.
+    /// The date, or the date and time.
     pub date: AttributeId,
-    /// The time that belongs to the date. It has the same level.
+    /// The attribute that completes it. It has the same level or one above.
     pub time: AttributeId,
-    /// The range that must contain them.
-    pub range: DateTimeRange,
+    /// The condition on both.
+    pub condition: MomentCondition,
+}
+
+/// The condition of a [`DateTimeKey`].
+#[derive(Clone, Debug)]
+pub enum MomentCondition {
+    /// A date and a time are in one range (PS3.4 C.2.2.2.5.4).
+    Range(DateTimeRange),
+    /// A date and time (DT) matches a key with an offset from UTC, in its time zone (0008,0201).
+    InZone(Matching),
+}
+
+impl MomentCondition {
+    /// Whether two stored values fulfil the condition.
+    #[must_use]
+    pub fn matches(&self, date: &str, time: &str) -> bool {
+        match self {
+            Self::Range(range) => range.contains(date, time),
+            Self::InZone(matching) => matching.matches_in_zone(date, time),
+        }
+    }
 }
 
 /// One attribute to return.

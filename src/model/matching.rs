@@ -19,7 +19,7 @@ mod wild_card;
 
 use std::fmt;
 
-use dicom_core::Tag;
+use dicom_core::{Tag, VR};
 
 pub use self::date_time::DateTimeRange;
 pub use self::key::{
@@ -30,6 +30,7 @@ pub use self::narrowing::{NameMatching, NamePart, Narrowing};
 pub use self::sequence::{joined_values, json_key};
 use self::span::Span;
 use self::value::{BackslashMeaning, PatternKind, PreparedValue, SplitRules};
+use super::datetime;
 
 /// A condition on the value of an attribute. PS3.4 C.2.2.2 defines the matching types, and each has
 /// a variant.
@@ -85,6 +86,8 @@ pub struct Pattern {
 pub struct RangeCondition {
     span: Span,
     stored: SplitRules,
+    /// Whether an end has an offset from UTC.
+    names_offset: bool,
 }
 
 impl Matching {
@@ -104,6 +107,37 @@ impl Matching {
             Self::EmptyValue => stored.is_empty(),
             Self::MultipleValue(all) => all.iter().all(|matching| matching.matches(stored)),
             Self::AnyOf(any) => any.iter().any(|matching| matching.matches(stored)),
+        }
+    }
+
+    /// Whether a stored DT fulfils the condition, where `zone` is Timezone Offset From UTC
+    /// (0008,0201) of its data set.
+    ///
+    /// A key with an offset takes a stored value without one to be in that zone (PS3.5 table
+    /// 6.2-1). A key without an offset is compared with the value as it is written.
+    #[must_use]
+    pub fn matches_in_zone(&self, stored: &str, zone: &str) -> bool {
+        match self {
+            Self::MultipleValue(all) => all.iter().all(|matching| matching.matches_in_zone(stored, zone)),
+            Self::AnyOf(any) => any.iter().any(|matching| matching.matches_in_zone(stored, zone)),
+            one if one.names_offset() => {
+                let values = stored.split('\\').map(|value| datetime::in_zone(value, zone));
+                one.matches(&values.collect::<Vec<_>>().join("\\"))
+            }
+            one => one.matches(stored),
+        }
+    }
+
+    /// Whether the key is a DT with an offset from UTC.
+    #[must_use]
+    pub fn names_offset(&self) -> bool {
+        match self {
+            Self::SingleValue(SingleValue { value: PreparedValue::Moment { text, .. }, stored }) => {
+                stored.vr == VR::DT && datetime::has_offset(text)
+            }
+            Self::Range(range) => range.names_offset,
+            Self::MultipleValue(list) | Self::AnyOf(list) => list.iter().any(Self::names_offset),
+            _ => false,
         }
     }
 
@@ -248,8 +282,6 @@ impl SequenceMatching {
 mod tests {
     use proptest::prelude::*;
 
-    use dicom_core::VR;
-
     use super::super::attribute::{ATTRIBUTES, Attribute, AttributeId, LetterCase, Multiplicity, ValueSource};
     use super::super::person_name;
     use super::*;
@@ -304,6 +336,28 @@ mod tests {
         refuses(VR::LT, "a", &[" a"]);
         accepts(VR::LO, "a", &[" a"]);
         refuses(VR::SH, "A1", &["A"]);
+    }
+
+    // PS3.5 table 6.2-1.
+    #[test]
+    fn a_moment_is_in_the_zone_of_its_data_set_if_the_key_names_an_offset() {
+        let stored = "20240101003000";
+        for (key, zone, found) in [
+            ("20231231233000+0000", "+0100", true),
+            ("20240101003000+0000", "+0100", false),
+            ("20231231232900+0000-20231231233100+0000", "+0100", true),
+            ("20231231-0500", "+0100", true),
+            ("-20231231233000+0000", "+0100", true),
+            ("20240101+0000-", "+0100", false),
+            ("20231231233000+0000\\1999", "+0100", true),
+            ("20240101003000", "+0100", true),
+            ("20240101-20240102", "+0100", true),
+            ("20231231", "+0100", false),
+            ("20240101003000+0000", "", true),
+        ] {
+            assert_eq!(one(VR::DT, key).matches_in_zone(stored, zone), found, "{key} {zone}");
+        }
+        assert!(one(VR::DT, "20240101002900+0000").matches_in_zone("20240101012900+0100", "-0500"), "its own counts");
     }
 
     #[test]

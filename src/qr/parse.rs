@@ -15,7 +15,7 @@ use super::{Hierarchy, Options, PendingStatus, Retrievable};
 use crate::db::{can_answer, can_answer_declared};
 use crate::model::attribute::{ATTRIBUTES, Attribute, AttributeId, KeyType, ValueSource};
 use crate::model::declared::{DeclaredSet, Unit, creator_tag, is_private_creator};
-use crate::model::find::{DateTimeKey, DeclaredKey, FindRequest, MatchingKey, ReturnKey};
+use crate::model::find::{DateTimeKey, DeclaredKey, FindRequest, MatchingKey, MomentCondition, ReturnKey};
 use crate::model::level::{InformationModel, QueryRetrieveLevel};
 use crate::model::matching::{
     DateTimeRange, KeyElement, KeyValue, MatchPolicy, Matching, MatchingError, NameMatching, QuotationMarks,
@@ -83,9 +83,11 @@ impl Query {
     /// Whether the value of this key narrows the answers.
     #[must_use]
     pub fn is_matched(&self, tag: Tag) -> bool {
-        let of_table = self.request.matching_keys.iter().any(|key| key.attribute.attribute().tag == tag);
+        let of_moments = self.request.date_time_keys.iter().flat_map(|key| [key.date, key.time]);
+        let mut of_table = self.request.matching_keys.iter().map(|key| key.attribute).chain(of_moments);
         let mut declared = self.request.declared.iter().zip(&self.declared);
-        of_table || declared.any(|(key, answered_as)| key.matching.is_some() && answered_as.tag == tag)
+        of_table.any(|id| id.attribute().tag == tag)
+            || declared.any(|(key, answered_as)| key.matching.is_some() && answered_as.tag == tag)
     }
 
     /// Returns the status of its Pending responses: FF00, or FF01 if an optional key is not
@@ -127,6 +129,7 @@ pub fn parse(
         // The date still narrows the answers. The time alone no longer has a meaning.
         matching_keys.retain(|matching| date_time_keys.iter().all(|key| key.time != matching.attribute));
     }
+    date_time_keys.extend(take_keys_with_offset(&mut matching_keys));
     let retrievable = if options.retrieve_ae_title.is_empty() { Retrievable::All } else { options.retrievable };
     let availability = AttributeId::InstanceAvailability;
     let hides_availability =
@@ -210,6 +213,15 @@ fn standard_keys(
         }
     }
     Ok(compiled)
+}
+
+/// Takes out the keys with an offset from UTC. Values without an offset are in the zone of their
+/// data set (PS3.5 table 6.2-1, DT).
+fn take_keys_with_offset(matching_keys: &mut Vec<MatchingKey>) -> impl Iterator<Item = DateTimeKey> {
+    matching_keys.extract_if(.., |key| key.matching.names_offset()).map(|MatchingKey { attribute, matching }| {
+        let condition = MomentCondition::InZone(matching);
+        DateTimeKey { date: attribute, time: AttributeId::TimezoneOffsetFromUTC, condition }
+    })
 }
 
 /// Compiles the keys of declared attributes. Returns them, and how each is answered.
@@ -398,7 +410,7 @@ impl<'a> IdentifierKeys<'a> {
                 if date.key == KeyType::Required && policy.unknown_required == UnknownRequired::Match {
                     range = range.or_unknown();
                 }
-                Some(DateTimeKey { date: date.id, time: time.id, range })
+                Some(DateTimeKey { date: date.id, time: time.id, condition: MomentCondition::Range(range) })
             })
             .collect()
     }
@@ -659,6 +671,18 @@ mod tests {
         let below = ["AcquisitionDate=2024-2025", "AcquisitionTime=10-11", "StudyInstanceUID"];
         let query = ask_with(StudyRoot, Study, &below, negotiated, &Options::default()).unwrap();
         assert_eq!(query.request.date_time_keys.len(), 1);
+    }
+
+    // PS3.5 table 6.2-1, DT.
+    #[test]
+    fn a_moment_with_an_offset_is_matched_in_the_zone_of_the_data_set() {
+        let asked =
+            |key: &str| ask(StudyRoot, Image, &[&format!("AcquisitionDateTime={key}"), "SOPInstanceUID"]).unwrap();
+        let query = asked("20231231232900+0000-20231231233100+0000");
+        assert_eq!((query.request.matching_keys.len(), query.request.date_time_keys.len()), (0, 1));
+        assert!(query.request.date_time_keys[0].condition.matches("20240101003000", "+0100"));
+        assert!(query.is_matched(Tag(0x0008, 0x002A)));
+        assert_eq!(asked("20240101003000").request.date_time_keys.len(), 0, "it is compared as it is written");
     }
 
     #[test]

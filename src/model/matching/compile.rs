@@ -230,9 +230,11 @@ fn date_or_time(stored: SplitRules, key: &str) -> Result<Matching, MatchingError
     let spelled = key.trim_end_matches(['*', ' ']);
     let single = Span::parse(vr, spelled);
     if let Some((low, high)) = range_ends(vr, key) {
+        // One hyphen is that of the range.
+        let names_offset = vr == VR::DT && (key.contains('+') || key.matches('-').count() > 1);
         let range = |low: Option<Span>, high: Option<Span>| match (low, high) {
             (None, None) => Matching::Universal,
-            (low, high) => Matching::Range(RangeCondition { span: Span::between(vr, low, high), stored }),
+            (low, high) => Matching::Range(RangeCondition { span: Span::between(vr, low, high), stored, names_offset }),
         };
         return match (low, high) {
             (RangeEnd::Invalid, _) | (_, RangeEnd::Invalid) => Err(MatchingError::InvalidRange(vr)),

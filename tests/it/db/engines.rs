@@ -14,7 +14,7 @@ use dcmdex::db::{
 };
 use dcmdex::model::attribute::AttributeId::*;
 use dcmdex::model::declared::DeclaredSet;
-use dcmdex::model::find::{AnswerKey, MatchingKey};
+use dcmdex::model::find::{AnswerKey, DateTimeKey, MatchingKey, MomentCondition};
 use dcmdex::model::level::QueryRetrieveLevel::{Image, Patient, Series, Study};
 use proptest::prelude::*;
 
@@ -268,6 +268,40 @@ fn keys_at_any_level_narrow_the_answers<E: Engine>() {
     assert_eq!(asked(Series, SOPInstanceUID, "1.2.0.3\\1.20.0.0\\9"), 2);
     assert_eq!(asked(Study, NumberOfStudyRelatedInstances, "4"), 2);
     assert_eq!(asked(Study, Modality, "MR"), 0);
+}
+
+// PS3.5 table 6.2-1, DT.
+fn a_moment_without_an_offset_is_in_the_zone_of_its_study<E: Engine>() {
+    let engine = E::create();
+    for (study, zone) in [("1.2", "+0100"), ("1.3", "")] {
+        let (series, uid) = (format!("{study}.1"), format!("{study}.1.1"));
+        let more = [(PatientID, "P1"), (AcquisitionDateTime, "20240101003000"), (TimezoneOffsetFromUTC, zone)];
+        let record = record(study, &series, &uid, &more);
+        assert_eq!(store_in(&engine, record, location(Place::Managed, "/objects", &uid)), StoreOutcome::New);
+    }
+    for (key, found) in [
+        ("20231231233000+0000", &["1.2"][..]),
+        ("20231231232900+0000-20231231233100+0000", &["1.2"]),
+        ("20240101003000+0000", &["1.3"]),
+        ("20240101003000", &["1.2", "1.3"]),
+        ("2023", &[]),
+    ] {
+        let date_time_keys = vec![DateTimeKey {
+            date: AcquisitionDateTime,
+            time: TimezoneOffsetFromUTC,
+            condition: MomentCondition::InZone(matching(AcquisitionDateTime, key)),
+        }];
+        let asked = |level, id| {
+            let mut answers =
+                values(&engine, &FindRequest { date_time_keys: date_time_keys.clone(), ..request(level, &[id]) });
+            answers.sort();
+            answers.concat()
+        };
+        for level in [Study, Series, Image] {
+            assert_eq!(asked(level, StudyInstanceUID), found, "{level} {key}");
+        }
+        assert_eq!(asked(Patient, PatientID).len(), found.len().min(1), "{key}");
+    }
 }
 
 fn answers_come_in_order_and_in_pages<E: Engine>() {
@@ -661,6 +695,7 @@ fn an_emptied_removal_holds_on<E: Engine>() {
 macro_rules! index_test_suite {
     ($name:ident, $engine:ty) => {
         index_test_suite!(@tests $name, $engine: what_is_stored_is_found_at_once, keys_at_any_level_narrow_the_answers,
+            a_moment_without_an_offset_is_in_the_zone_of_its_study,
             the_version_changes_with_the_content, an_instance_comes_with_its_location,
             answers_come_in_order_and_in_pages, answers_of_several_indexes_merge_by_their_keys,
             a_query_ends_when_it_is_told_to, what_cannot_be_answered_is_an_error,

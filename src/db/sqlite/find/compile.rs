@@ -321,7 +321,7 @@ impl Compiler<'_> {
     fn date_time_condition(&mut self, key: &DateTimeKey, level: QueryRetrieveLevel) -> Result<String, Error> {
         let date = self.value(key.date.attribute(), level)?;
         let time = self.value(key.time.attribute(), level)?;
-        let number = self.matcher(Matcher::DateTime(key.range.clone()));
+        let number = self.matcher(Matcher::Moment(key.condition.clone()));
         Ok(format!("dcm_matches({number}, {date}, {time})"))
     }
 

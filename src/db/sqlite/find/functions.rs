@@ -12,7 +12,8 @@ use super::super::packing::{Naming, UidSuffix, stored_time, uid_hash, unpack_tim
 use super::super::sql_values::PathValue;
 use super::parameters::InstanceKey;
 use crate::db::name_words;
-use crate::model::matching::{DateTimeRange, Matching};
+use crate::model::find::MomentCondition;
+use crate::model::matching::Matching;
 
 /// The conditions of the query that runs on a connection. `dcm_matches(n, value)` tests the n-th.
 pub(in crate::db::sqlite) type Matchers = Arc<Mutex<Vec<Matcher>>>;
@@ -27,7 +28,7 @@ pub(in crate::db::sqlite) enum Matcher {
         is_over: bool,
     },
     /// `dcm_matches(n, date, time)`.
-    DateTime(DateTimeRange),
+    Moment(MomentCondition),
     /// `dcm_has(n, row)`.
     Rows(Arc<RowSet>),
 }
@@ -98,8 +99,9 @@ pub(in crate::db::sqlite) fn register_functions(connection: &Connection, matcher
 /// Adds the functions that ask a matcher of the query.
 fn register_matchers(connection: &Connection, matchers: &Matchers) -> rusqlite::Result<()> {
     register_matcher(connection, "dcm_matches", 3, matchers, |matcher, context| {
-        let Matcher::DateTime(range) = matcher else { return Ok(false) };
-        Ok(range.contains(context.get_raw(1).as_str()?, context.get_raw(2).as_str()?))
+        let Matcher::Moment(condition) = matcher else { return Ok(false) };
+        let text = |at| context.get_raw(at).as_str_or_null().map(Option::unwrap_or_default);
+        Ok(condition.matches(text(1)?, text(2)?))
     })?;
     register_matcher(connection, "dcm_has", 2, matchers, |matcher, context| {
         let Matcher::Rows(rows) = matcher else { return Ok(false) };
