@@ -216,24 +216,32 @@ fn push_sequence(
     out.push('}');
 }
 
+/// Keeps of an item what is wanted, or all of it if nothing is named.
+///
+/// A character set of its own is left out. The text of the answer is UTF-8 (PS3.18 F.2.2).
 fn cut_down(item: Value, wanted: &[ItemKey]) -> Value {
-    if wanted.is_empty() {
-        return item;
-    }
     let Value::Object(mut members) = item else { return item };
+    members.remove(&json_key(SPECIFIC_CHARACTER_SET));
+    if wanted.is_empty() {
+        members.values_mut().for_each(|member| cut_down_items(member, &[]));
+        return Value::Object(members);
+    }
     let mut kept = Map::new();
     for key in wanted {
-        let name = json_key(key.tag).to_string();
+        let name = json_key(key.tag);
         let Some(mut member) = members.remove(&name) else { continue };
-        if !key.items.is_empty()
-            && let Some(Value::Array(inner)) = member.get_mut("Value")
-        {
-            let all = std::mem::take(inner);
-            *inner = all.into_iter().map(|item| cut_down(item, &key.items)).collect();
-        }
+        cut_down_items(&mut member, &key.items);
         kept.insert(name, member);
     }
     Value::Object(kept)
+}
+
+/// Cuts down the items of an element, if it is a sequence.
+fn cut_down_items(element: &mut Value, wanted: &[ItemKey]) {
+    let is_sequence = element.get("vr").and_then(Value::as_str) == Some("SQ");
+    if is_sequence && let Some(Value::Array(items)) = element.get_mut("Value") {
+        *items = std::mem::take(items).into_iter().map(|item| cut_down(item, wanted)).collect();
+    }
 }
 
 #[cfg(test)]
@@ -298,5 +306,20 @@ mod tests {
         assert_eq!((found.len(), found[0].as_object().unwrap().len()), (2, 1));
         let one = json(QueryRetrieveLevel::Series, &[&format!("{key}=S2")], &values);
         assert_eq!(one["00400275"]["Value"].as_array().unwrap().len(), 1);
+    }
+
+    // PS3.18 F.2.2: the text is UTF-8, whatever character set the item had.
+    #[test]
+    fn no_item_has_a_character_set_of_its_own() {
+        let items = r#"[{"00080005":{"vr":"CS","Value":["ISO_IR 144"]},"00400007":{"vr":"LO","Value":["Люк"]},
+            "00400008":{"vr":"SQ","Value":[{"00080005":{"vr":"CS","Value":["ISO_IR 100"]},
+            "00080104":{"vr":"LO","Value":["Mülle"]}}]}}]"#;
+        let values = [("SeriesInstanceUID", "1.3"), ("RequestAttributesSequence", items)];
+        for key in ["RequestAttributesSequence", "RequestAttributesSequence.ScheduledProtocolCodeSequence"] {
+            let series = json(QueryRetrieveLevel::Series, &[key], &values);
+            let item = &series["00400275"]["Value"][0];
+            assert_eq!(item["00400008"]["Value"][0]["00080104"]["Value"][0], "Mülle", "{key}");
+            assert!(!item.to_string().contains("00080005"), "{key}: {item}");
+        }
     }
 }
