@@ -117,7 +117,7 @@ fn supported_item(item: &[KeyElement], kept: KeptElements<'_>, unsupported: &mut
             }
             (KeptElements::All | KeptElements::Declared(_), None) => None,
         };
-        let has_value = element.value != without_value(element).value;
+        let has_value = element.value.has_text();
         elements.push(match supported.filter(|element| !has_value || is_matched_in_item(element)) {
             Some(supported) => supported,
             None => {

@@ -11,7 +11,7 @@ use dicom_dictionary_std::{StandardDataDictionary, tags};
 use crate::model::attribute::{ATTRIBUTES, Attribute, KeyType, ValueSource};
 use crate::model::declared::DeclaredSet;
 use crate::model::level::{InformationModel, QueryRetrieveLevel};
-use crate::model::matching::{KeyElement, KeyValue};
+use crate::model::matching::KeyElement;
 use crate::model::uid::is_acceptable_uid;
 use crate::qr::keys::{self, KeyError};
 use crate::qr::{self, FindError, NegotiatedOptions, Query};
@@ -370,13 +370,7 @@ fn is_below(name: &str, level: QueryRetrieveLevel) -> bool {
 /// Whether an unsupported key has a value, either at the root or in an item. It is only reported if
 /// it has one.
 fn has_value(elements: &[KeyElement], tag: Tag) -> bool {
-    match elements.iter().find(|element| element.tag == tag).map(|element| &element.value) {
-        Some(KeyValue::Text(text)) => !text.is_empty(),
-        Some(KeyValue::Items(items)) => {
-            items.iter().flatten().any(|element| element.value != KeyValue::Text(String::new()))
-        }
-        None => true,
-    }
+    elements.iter().find(|element| element.tag == tag).is_none_or(|element| element.value.has_text())
 }
 
 fn hex(tag: Tag) -> String {
@@ -410,7 +404,10 @@ fn all_attributes(level: QueryRetrieveLevel) -> impl Iterator<Item = &'static At
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::model::declaration::Declaration;
     use crate::model::matching::Matching;
     use QueryRetrieveLevel::{Image, Series, Study};
 
@@ -563,6 +560,18 @@ mod tests {
         let search = parse(Study, "RequestingPhysician=X&PatientID=P1").unwrap();
         assert_eq!(search.ignored, [Tag(0x0032, 0x1032)]);
         assert!(parse(Study, "RequestingPhysician=").unwrap().ignored.is_empty());
+    }
+
+    #[test]
+    fn a_declared_attribute_that_nobody_gave_as_a_key_is_not_told() {
+        let path = "ContentSequence[*].ConceptCodeSequence[*].CodeMeaning".to_owned();
+        let declaration = Declaration { path, level: "IMAGE".into(), ..Declaration::default() };
+        let declared = Arc::new(DeclaredSet::new(&[declaration], |_, error| panic!("{error}")));
+        let options = qr::Options { declared, ..qr::Options::default() };
+        let scope = Scope { level: Study, study: "", series: "" };
+        let ignored = |query| SearchQuery::parse(&scope, query, &options).unwrap().ignored;
+        assert_eq!(ignored("includefield=all&PatientID=V1"), []);
+        assert_eq!(ignored("RequestingPhysician=X&includefield=all"), [Tag(0x0032, 0x1032)]);
     }
 
     #[test]

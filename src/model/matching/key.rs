@@ -81,6 +81,17 @@ pub enum KeyValue {
     Items(Vec<Vec<KeyElement>>),
 }
 
+impl KeyValue {
+    /// Whether there is a text, in the value itself or in an item at any depth.
+    #[must_use]
+    pub fn has_text(&self) -> bool {
+        match self {
+            Self::Text(text) => !text.is_empty(),
+            Self::Items(items) => items.iter().flatten().any(|element| element.value.has_text()),
+        }
+    }
+}
+
 /// One element of an Identifier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyElement {
