@@ -27,24 +27,25 @@ pub(super) struct Found {
     pub(super) location: Location,
 }
 
-/// Finds the pixels of the first instance of a list.
+/// Finds the pixels of the first instance of a list. `refuse` says what it means that it has none.
 pub(super) async fn found(
     answering: &Arc<Answering>,
     peer: &CountedPeer,
     instances: &Arc<Instances>,
+    refuse: fn(&PixelError) -> Problem,
 ) -> Result<Found, Problem> {
     let turn = answering.turn(peer).await?;
     let (answering, instances) = (Arc::clone(answering), Arc::clone(instances));
     let found = spawn_blocking(move || {
         let _until_its_end = turn;
-        find(&answering, &instances)
+        find(&answering, &instances, refuse)
     });
     found.await.map_err(|_| Problem::ours())?
 }
 
 /// Finds the pixels of the first instance of a list. If their place is known already, nothing is
 /// opened.
-fn find(answering: &Answering, instances: &Instances) -> Result<Found, Problem> {
+fn find(answering: &Answering, instances: &Instances, refuse: fn(&PixelError) -> Problem) -> Result<Found, Problem> {
     let instance = instances.get(0).ok_or_else(Problem::ours)?;
     let mut reader = answering.readers.take()?;
     let known = reader.known_locations(instance.sop_instance_uid).map_err(FindError::Index)?;
@@ -60,11 +61,12 @@ fn find(answering: &Answering, instances: &Instances) -> Result<Found, Problem> 
     let locations = known.iter().map(|known| known.location.clone());
     let opened = OpenObject::first_of(locations, &instance, &Archives::default());
     let OpenObject { mut walk, transfer_syntax, location, .. } = opened.map_err(|error| lost(&error))?;
-    let pixels = Arc::new(Pixels::find(&mut walk, &transfer_syntax).map_err(|error| no_pixels(&error))?);
+    let pixels = Arc::new(Pixels::find(&mut walk, &transfer_syntax).map_err(|error| refuse(&error))?);
     answering.pixels.put(PixelsKey::of(&location), Arc::clone(&pixels));
     Ok(Found { pixels, location })
 }
 
+/// Says that a frame is not there, since the pixels of its object cannot be told.
 pub(super) fn no_pixels(error: &PixelError) -> Problem {
     match error {
         PixelError::Walk(WalkError::Read(error)) => {

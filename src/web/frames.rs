@@ -67,7 +67,7 @@ pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Resul
     let wanted = numbers(call.route.parameter("frames"))?;
     let accept = Accept::of(call.headers.get_all(ACCEPT), call.query);
     let instances = one(answering, call).await?;
-    let found = found(answering, &call.peer, &instances).await?;
+    let found = found(answering, &call.peer, &instances, no_pixels).await?;
     send(answering, call, (instances, found), Some(wanted), &accept).await
 }
 
@@ -229,7 +229,7 @@ pub(super) async fn bulk_data(answering: &Arc<Answering>, call: &Call<'_>) -> Re
     let accept = Accept::of(call.headers.get_all(ACCEPT), call.query);
     let instances = one(answering, call).await?;
     if steps.as_slice() == [0x7FE0_0010] {
-        let found = found(answering, &call.peer, &instances).await?;
+        let found = found(answering, &call.peer, &instances, no_pixels).await?;
         if found.pixels.is_encapsulated() {
             return send(answering, call, (instances, found), None, &accept).await;
         }

@@ -25,8 +25,9 @@ use super::resource::SERVICE;
 use super::search::warn;
 use super::target::{Listed, Target, alone};
 use crate::encoding::syntax::{JPEG_BASELINE, is_video};
+use crate::encoding::walk::WalkError;
 use crate::pixels::codec::Codec;
-use crate::pixels::frames::Pixels;
+use crate::pixels::frames::{PixelError, Pixels};
 use crate::qr::Instances;
 
 /// Number of columns and of rows of a thumbnail.
@@ -81,7 +82,7 @@ pub(super) async fn send(
 ) -> Result<Response<Body>, Problem> {
     let Listed { instances, .. } = target.instances(answering, call).await?;
     let one = middle(&instances).ok_or_else(|| Problem::not_found("there is nothing to render"))?;
-    let found = found(answering, &call.peer, &one).await?;
+    let found = found(answering, &call.peer, &one, cannot_be_shown).await?;
     let stored = &found.pixels.transfer_syntax;
     let video = frame_type(stored);
     let is_chosen = || accept.choose(&[video, "image/jpeg", "image/png"]) == Some(video);
@@ -103,6 +104,16 @@ pub(super) async fn send(
 
 fn not_rendered(why: impl std::fmt::Display) -> Problem {
     Problem::new(StatusCode::NOT_ACCEPTABLE, format!("not rendered: {why}; the frames can be retrieved as stored"))
+}
+
+/// Says why an object that is there has no picture. A frame that it does not have is not there.
+fn cannot_be_shown(error: &PixelError) -> Problem {
+    match error {
+        PixelError::NoSuchFrame(_) | PixelError::Walk(WalkError::Read(_)) => no_pixels(error),
+        PixelError::None | PixelError::Contradiction(_) | PixelError::Walk(_) => {
+            Problem::new(StatusCode::NOT_ACCEPTABLE, format!("not rendered: {error}"))
+        }
+    }
 }
 
 impl From<PictureError> for Problem {
@@ -134,7 +145,7 @@ fn picture(
     format: PictureFormat,
 ) -> Result<Vec<u8>, Problem> {
     let pixels = &found.pixels;
-    let frame = pixels.frame(number).map_err(|error| no_pixels(&error))?;
+    let frame = pixels.frame(number).map_err(|error| cannot_be_shown(&error))?;
     let (shape, transforms) = (&pixels.shape, &pixels.transforms);
     let (columns, rows) = (u32::from(shape.columns), u32::from(shape.rows));
     check_size(columns, rows)?;

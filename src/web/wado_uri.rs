@@ -10,7 +10,7 @@ use hyper::header::ACCEPT;
 use super::body::Body;
 use super::call::{Answering, Call};
 use super::forms::{DICOM, Wish};
-use super::found::found;
+use super::found::{found, no_pixels};
 use super::instances::{by_itself, not_as_wanted};
 use super::negotiate::Accept;
 use super::problem::Problem;
@@ -73,7 +73,7 @@ async fn is_object_unless_named(answering: &Arc<Answering>, call: &Call<'_>, tar
         return Ok(true);
     }
     let listed = target.instances(answering, call).await?;
-    let found = found(answering, &call.peer, &listed.instances).await;
+    let found = found(answering, &call.peer, &listed.instances, no_pixels).await;
     let is_picture = found.is_ok_and(|found| found.pixels.frames() == 1 && !is_video(&found.pixels.transfer_syntax));
     let mut offers = [DICOM, "image/jpeg", "image/png"];
     if is_picture {

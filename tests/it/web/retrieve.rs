@@ -294,7 +294,11 @@ fn frames_are_rendered_or_it_is_said_why_not() {
     picture(&format!("{}/frames/2/rendered", ct.path()), "", "*/*").expect(404);
     picture(&format!("{}/frames/1/rendered", ct.path()), "", "*/*").expect(200);
     let (_, report) = fixture(DEFLATED);
-    picture(&format!("{}/rendered", report.path()), "", "*/*").expect(404);
+    // PS3.18 8.6.3: the report is there, and has no picture.
+    for resource in ["rendered", "thumbnail"] {
+        let refused = web.get(&format!("{}/{resource}", report.path())).expect(406);
+        assert_eq!(refused.text(), "not rendered: the object has no pixel data\n");
+    }
     let (_, compressed) = fixture(ENCAPSULATED);
     let answer = picture(&format!("{}/rendered", compressed.path()), "?viewport=10,10", "*/*");
     assert!(answer.status == 200 || answer.status == 406 && answer.text().starts_with("not rendered"), "{answer:?}");
