@@ -14,10 +14,10 @@ use super::worklist::{
     WorklistState,
 };
 use super::{
-    Admin, ChangedStudy, CheckReport, ConflictEntry, DeclaredCoverage, DeliveryCounts, DirectorySnapshot, Error,
-    EventProgress, EventSearch, FailureEntry, IndexEvent, IndexStatus, Interrupt, KnownFile, KnownLocation,
-    LocatedInstance, Removal, RemovalSearch, RemovedFile, ScanLedger, Search, StudyIdentifiers, StudyReport,
-    WaitingEvent, WatchEntry,
+    Admin, ChangedStudy, CheckReport, ConflictEntry, Correction, CorrectionChange, CorrectionEffect, DeclaredCoverage,
+    DeliveryCounts, DirectorySnapshot, Error, EventProgress, EventSearch, FailureEntry, IndexEvent, IndexStatus,
+    Interrupt, KnownFile, KnownLocation, LocatedInstance, Removal, RemovalSearch, RemovedFile, ScanLedger, Search,
+    StudyIdentifiers, StudyReport, WaitingEvent, WatchEntry,
 };
 use crate::model::declared::DeclaredSet;
 use crate::model::find::{FindAnswer, FindRequest};
@@ -65,18 +65,28 @@ impl IndexReader {
         }
     }
 
-    /// Asks for what only SQLite has. A database cannot have any of it yet, so it has none.
+    /// All corrections in the order of their numbers, those that were undone included.
     ///
     /// # Errors
-    /// Those of the question.
-    pub fn ask_sqlite<T: Default>(
-        &mut self,
-        ask: impl FnOnce(&mut SqliteReader) -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        match self {
-            Self::Sqlite(reader) => ask(reader),
-            Self::Postgres(_) => Ok(T::default()),
-        }
+    /// Fails with an error of the engine.
+    pub fn corrections(&mut self) -> Result<Vec<Correction>, Error> {
+        ask!(self, reader => reader.corrections())
+    }
+
+    /// Whether any correction holds.
+    ///
+    /// # Errors
+    /// Fails with an error of the engine.
+    pub fn has_corrections(&mut self) -> Result<bool, Error> {
+        ask!(self, reader => reader.has_corrections())
+    }
+
+    /// Says what a change of the corrections would do.
+    ///
+    /// # Errors
+    /// Fails with an error of the engine.
+    pub fn plan_correction(&mut self, change: &CorrectionChange) -> Result<CorrectionEffect, Error> {
+        ask!(self, reader => reader.plan_correction(change))
     }
 }
 

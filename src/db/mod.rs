@@ -22,7 +22,8 @@
 //! No trait has what an operator does to a whole index. These are functions of the types in
 //! [`open`]:
 //!
-//! - corrections: `corrections` and `plan_correction` on the reader, `correct` on the writer;
+//! - corrections: `corrections` and `plan_correction` on the reader, `correct` on the writer. A
+//!   database has them too;
 //! - relocations: `plan_relocation` and `scan_roots` on the reader, `relocate` on the writer;
 //! - copies: `copy_index` makes one of a file, `copy_to_engine` takes an index to another engine,
 //!   `Reader::open_copy` opens a copy, and `IndexHold` replaces the index;

@@ -114,7 +114,7 @@ impl Reader {
     /// # Errors
     /// Fails with an error of the engine, and if there are several files.
     pub fn corrections(&mut self) -> Result<Vec<Correction>, Error> {
-        self.only("a correction")?.ask_sqlite(|reader| reader.corrections())
+        self.only("a correction")?.corrections()
     }
 
     /// Whether any correction holds.
@@ -122,7 +122,7 @@ impl Reader {
     /// # Errors
     /// Fails with an error of the engine.
     pub fn has_corrections(&mut self) -> Result<bool, Error> {
-        self.any(|reader| reader.ask_sqlite(SqliteReader::has_corrections))
+        self.any(IndexReader::has_corrections)
     }
 
     /// See [`SqliteReader::plan_correction`].
@@ -130,7 +130,7 @@ impl Reader {
     /// # Errors
     /// Fails with an error of the engine, and if there are several files.
     pub fn plan_correction(&mut self, change: &CorrectionChange) -> Result<CorrectionEffect, Error> {
-        self.only_sqlite("a correction")?.plan_correction(change)
+        self.only("a correction")?.plan_correction(change)
     }
 
     /// See [`SqliteReader::plan_relocation`].
@@ -493,7 +493,10 @@ impl WriterHandle {
     /// # Errors
     /// That of the writer, and if there are several files.
     pub fn correct(&self, change: CorrectionChange) -> Result<(i64, CorrectionEffect), Error> {
-        self.only("a correction")?.correct(change)
+        match &self.0 {
+            OpenedIndex::Server { handle, .. } => handle.correct(change),
+            OpenedIndex::File(_) | OpenedIndex::Folder { .. } => self.only("a correction")?.correct(change),
+        }
     }
 
     /// See [`SqliteWriterHandle::relocate`].

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::address::PostgresAddress;
 use super::connection::{ServerConnection, ServerSession};
+use super::corrections::{begin_change, read_rules};
 use super::error::ServerFailure;
 use super::event_rows::{ToldChange, insert_events};
 use super::held_unit::HeldUnit;
@@ -180,7 +181,7 @@ impl IndexChanger {
             directories.clear();
         }
         let connection = self.connection()?;
-        connection.run("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")?;
+        begin_change(connection)?;
         let is_held = held.map_or(Ok(()), |held| held.renew(connection));
         let done = is_held.and_then(|()| work(connection, &mut directories)).and_then(|done| {
             connection.execute(
@@ -247,7 +248,8 @@ impl IndexChanger {
                         more.extend(studies);
                         // Nothing is to be committed, and no row of a new directory is there.
                         directories.clear();
-                        connection.run("ROLLBACK; BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")?;
+                        connection.run("ROLLBACK")?;
+                        begin_change(connection)?;
                         Ok(None)
                     }
                     Err(Unsaved::Failure(failure)) => Err(failure),
@@ -312,6 +314,7 @@ fn changed<T>(
     lock_directories(connection, directories, needs)?;
     let studies = lock_studies(connection, needs.studies.union(more))?;
     let part = load::part(connection, needs, studies)?;
+    read_rules(connection)?;
     let mut contents = part.contents();
     contents.arrivals = arrivals.of(connection, needs)?;
     contents.events = EventNotes::new(needs.recording);

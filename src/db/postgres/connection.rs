@@ -3,7 +3,7 @@
 //! The driver is asynchronous. One thread of the process reads and writes the sockets of all
 //! connections, and whoever asks waits for the answer.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::error::Error as _;
 use std::future::Future;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -21,7 +21,7 @@ use tokio_postgres::{CancelToken, Client, Config, Connection, Row, Socket, State
 use super::address::PostgresAddress;
 use super::error::{ServerFailure, chain};
 use super::tls::{ServerStream, ServerTls};
-use crate::db::{Durability, Error};
+use crate::db::{Corrections, Durability, Error};
 use crate::model::declared::DeclaredSet;
 
 /// Oldest server that is known to work.
@@ -84,6 +84,10 @@ pub(super) struct ServerConnection {
     server: ConnectedServer,
     /// The declared attributes that records are read and written with.
     pub(super) declared: Arc<DeclaredSet>,
+    /// The rules that shelves are seen by: see [`super::corrections::read_rules`].
+    pub(super) corrections: Arc<Corrections>,
+    /// Tables that came after this version of the tables, and are there.
+    more_tables: HashSet<&'static str>,
     statements: HashMap<String, Statement>,
 }
 
@@ -140,7 +144,16 @@ impl ServerConnection {
                         let _ended = connection.await;
                     });
                     let declared = Arc::clone(DeclaredSet::none());
-                    let mut this = Self { runtime, client, task, server, declared, statements: HashMap::new() };
+                    let mut this = Self {
+                        runtime,
+                        client,
+                        task,
+                        server,
+                        declared,
+                        corrections: Arc::default(),
+                        more_tables: HashSet::new(),
+                        statements: HashMap::new(),
+                    };
                     this.begin_session(address, session).map_err(|failure| failure.of(address.shown()))?;
                     return Ok(this);
                 }
@@ -258,6 +271,19 @@ impl ServerConnection {
     /// Runs statements without parameters, such as `BEGIN`.
     pub(super) fn run(&mut self, sql: &str) -> Result<(), ServerFailure> {
         self.wait(self.client.batch_execute(sql))
+    }
+
+    /// Whether the database has a table that came after this version of the tables. One that only an
+    /// older program has written lacks it.
+    pub(super) fn has_table(&mut self, table: &'static str) -> Result<bool, ServerFailure> {
+        if !self.more_tables.contains(table) {
+            let row = self.query_one("SELECT to_regclass($1) IS NOT NULL", &[&table])?;
+            if !row.try_get::<_, bool>(0)? {
+                return Ok(false);
+            }
+            self.more_tables.insert(table);
+        }
+        Ok(true)
     }
 
     pub(super) fn is_closed(&self) -> bool {

@@ -9,6 +9,7 @@ use tokio_postgres::types::Type;
 use super::away::{AwayInstances, NodePlaces};
 use super::body::{InstanceBody, OWN};
 use super::connection::{ServerConnection, SqlParameter};
+use super::corrections::read_rules;
 use super::error::ServerFailure;
 use super::keys::{RowKey, to_u64};
 use super::lead::{Lead, LeadCondition, arrived_shelves, instance_keys, lead};
@@ -50,6 +51,7 @@ pub(super) fn run(
         return Ok(0);
     }
     connection.declared = Arc::new(DeclaredSet::of_some(request.declared.iter().map(|key| Arc::clone(&key.unit))));
+    read_rules(connection)?;
     let lead = lead(connection, request)?;
     let mut numbers = RowNumbers::open(connection, request, lead)?;
     let chunks = match InstanceNeed::of(request) {
@@ -270,7 +272,8 @@ impl LoadedStudies {
     ) -> Result<Self, ServerFailure> {
         let numbers: HashMap<i64, usize> = ids.iter().enumerate().map(|(at, id)| (*id, at)).collect();
         let mut studies: Vec<Vec<Shelf>> = ids.iter().map(|_| Vec::new()).collect();
-        let found = load::shelves(connection, "s.study", ids)?;
+        let mut found = load::shelves(connection, "s.study", ids)?;
+        found.iter_mut().for_each(|shelf| shelf.correct(&connection.corrections));
         let mut away = AwayInstances::of(places, &found);
         if asks_availability(request) {
             away.find_copies(connection, places, &found)?;

@@ -16,6 +16,7 @@
 //!   changes the contents, and does `save`. `maintenance` has the changes that need no contents.
 //! - `reader` answers, one `question` at a time: `lead` finds studies that may match, and `find`
 //!   decides. `ledger` and `admin` are the questions of scans and operators.
+//! - `corrections` has the rules of operators, and `correcting` changes them.
 //! - `events` is what programs that follow the index are told. `event_rows` writes it.
 //! - `worklist` has what is scheduled.
 //! - `removals` is what operators remove. `removed_rows` has its rows.
@@ -28,6 +29,8 @@ mod away;
 mod body;
 mod changer;
 mod connection;
+mod correcting;
+mod corrections;
 mod error;
 mod event_rows;
 mod events;

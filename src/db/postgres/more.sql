@@ -181,3 +181,19 @@ CREATE TABLE IF NOT EXISTS performed_step (
     created_ms bigint NOT NULL,
     changed_ms bigint NOT NULL
 );
+
+-- Corrections of patient identifiers (docs/adr/0033), those that were undone included.
+CREATE TABLE IF NOT EXISTS correction (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    made_ms bigint NOT NULL,
+    system text NOT NULL,
+    -- JSON arrays of pairs of a column and a text.
+    keys text NOT NULL,
+    new_values text NOT NULL,
+    undone_ms bigint
+);
+
+-- Studies in which a rule corrected something when their rows were written last, and maybe others.
+CREATE TABLE IF NOT EXISTS corrected_study (
+    study bigint PRIMARY KEY
+);

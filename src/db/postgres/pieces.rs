@@ -62,6 +62,12 @@ fn left_behind(connection: &mut ServerConnection) -> Result<Vec<&'static str>, S
     if row.try_get::<_, bool>(0)? {
         return Err(Error::NotCopied { what: "removed instances" }.into());
     }
+    if connection.has_table("correction")? {
+        let sql = "SELECT EXISTS (SELECT FROM correction WHERE undone_ms IS NULL)";
+        if connection.query_one(sql, &[])?.try_get(0)? {
+            return Err(Error::NotCopied { what: "corrections that hold" }.into());
+        }
+    }
     Ok(if row.try_get::<_, bool>(1)? { vec!["values of declared attributes"] } else { Vec::new() })
 }
 

@@ -9,6 +9,7 @@ use tokio_postgres::Row;
 use super::address::PostgresAddress;
 use super::away::{self, NodePlaces};
 use super::connection::{ServerConnection, ServerSession, waiting_for_server};
+use super::corrections::read_rules;
 use super::error::ServerFailure;
 use super::find;
 use super::keys::{from_column, to_u64};
@@ -17,9 +18,12 @@ use super::question::QuestionState;
 use super::roots::NamedRoots;
 use super::schema;
 use crate::db::mounts::{LOOKED_AT_SETS, MountLook, roots_of};
-use crate::db::{Error, Interrupt, KnownLocation, Search};
+use crate::db::view::description_of;
+use crate::db::{CorrectedValues, Corrections, Error, Interrupt, KnownLocation, Search};
+use crate::model::attribute::AttributeId;
 use crate::model::declared::DeclaredSet;
 use crate::model::find::{FindAnswer, FindRequest};
+use crate::model::record::InstanceRecord;
 
 /// A connection that asks. Each thread that asks has its own.
 pub struct PostgresReader {
@@ -105,13 +109,10 @@ impl PostgresReader {
     /// written lacks it.
     pub(super) fn ask_of_table<T: Default>(
         &mut self,
-        table: &str,
+        table: &'static str,
         mut question: impl FnMut(&mut ServerConnection) -> Result<T, ServerFailure>,
     ) -> Result<T, Error> {
-        self.ask(|connection| {
-            let known = connection.query_one("SELECT to_regclass($1) IS NOT NULL", &[&table])?;
-            if known.try_get(0)? { question(connection) } else { Ok(T::default()) }
-        })
+        self.ask(|connection| if connection.has_table(table)? { question(connection) } else { Ok(T::default()) })
     }
 
     /// Asks in a transaction that sees the index of one moment.
@@ -221,6 +222,9 @@ impl Search for PostgresReader {
         self.ask_at_once(|connection| {
             let loaded = load::instances(connection, &uids, Default::default())?;
             let Some(held) = loaded.files.get(sop_instance_uid) else { return Ok(Vec::new()) };
+            read_rules(connection)?;
+            let corrected = held.first().and_then(|first| corrected_values(&connection.corrections, &first.record));
+            let corrected = corrected.map(Arc::new);
             let files = held.iter().map(crate::db::contents::StoredFile::key).collect();
             let marks = super::marks::load(connection, &uids, &files)?;
             let first_is_missing =
@@ -234,7 +238,7 @@ impl Search for PostgresReader {
                 let (mut location, checksum, differs) = (held.location.clone(), held.checksum, held.differs);
                 let missing = missing || !roots.is_there(&location.directory);
                 roots.localize(&mut location);
-                found.push((missing, KnownLocation { location, checksum, differs, corrected: None }));
+                found.push((missing, KnownLocation { location, checksum, differs, corrected: corrected.clone() }));
             }
             found.sort_by_key(|(missing, known)| (known.differs, *missing));
             Ok(found.into_iter().map(|(_, known)| known).collect())
@@ -265,6 +269,12 @@ impl Search for PostgresReader {
     fn another(&self) -> Result<Self, Error> {
         Ok(Self::open(&self.address)?.with_declared(Arc::clone(&self.declared)))
     }
+}
+
+/// What the rules replace in an object with this record.
+fn corrected_values(corrections: &Corrections, record: &InstanceRecord) -> Option<CorrectedValues> {
+    let of = (record.value(AttributeId::StudyInstanceUID), record.value(AttributeId::SeriesInstanceUID));
+    corrections.values_for(of, &description_of(record))
 }
 
 impl std::fmt::Debug for PostgresReader {

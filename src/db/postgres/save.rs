@@ -268,7 +268,9 @@ impl PartChanges<'_> {
                     id,
                     instances: shelves.iter().map(|shelf| shelf.instances).sum(),
                     offline: shelves.iter().map(|shelf| shelf.offline).sum(),
-                    summary: changed.contains(&id).then(|| StudySummary::of(uid, shelves.iter().copied())),
+                    summary: changed
+                        .contains(&id)
+                        .then(|| StudySummary::of(uid, shelves.iter().copied(), &connection.corrections)),
                 });
             }
         }

@@ -128,7 +128,8 @@ pub(super) fn begin_copy(connection: &mut ServerConnection, address: &PostgresAd
 /// The tables that a copy fills.
 const COPIED_TABLES: &str = "writer_slot, directory, study, study_patient, shelf, instance, copy, file_mark, conflict, \
      scan, watch, mount_point, removal, removed_instance, removed_file, arrival, \
-     event, event_cursor, event_receiver, event_waiting, worklist_item, worklist_asked, worklist_problem, performed_step";
+     event, event_cursor, event_receiver, event_waiting, worklist_item, worklist_asked, worklist_problem, performed_step, correction, \
+     corrected_study";
 
 fn is_empty(connection: &mut ServerConnection) -> Result<bool, ServerFailure> {
     let sql = "SELECT NOT EXISTS (SELECT FROM directory) AND NOT EXISTS (SELECT FROM scan) AND index_id IS NULL \

@@ -9,8 +9,10 @@ use tokio_postgres::Row;
 use super::body::{BodyBase, InstanceBody, OWN};
 use super::error::ServerFailure;
 use super::keys::{RowKey, path_from, place_from, to_i64};
-use crate::db::Error;
 use crate::db::contents::StoredFile;
+use crate::db::rules;
+use crate::db::view::description_of;
+use crate::db::{Corrections, Error};
 use crate::model::attribute::{ATTRIBUTES, Attribute, AttributeId};
 use crate::model::declared::DeclaredSet;
 use crate::model::level::QueryRetrieveLevel::{self, Image};
@@ -123,6 +125,25 @@ impl Shelf {
         let location = Location { place: self.place, directory: self.path.clone(), file_name, size, mtime_ms };
         let (declared, arrival) = (self.declared.clone(), self.arrival);
         Ok(StoredFile { location, record, checksum, differs: false, declared, arrival })
+    }
+
+    /// Has it say of its patient what the rules come to.
+    pub(super) fn correct(&mut self, corrections: &Corrections) {
+        if corrections.is_empty() {
+            return;
+        }
+        let said = description_of(&self.record);
+        let of = (
+            self.record.value(AttributeId::StudyInstanceUID).to_owned(),
+            self.record.value(AttributeId::SeriesInstanceUID).to_owned(),
+        );
+        if let Some((now, _)) = corrections.corrected((&of.0, &of.1), &said) {
+            for (id, value) in rules::patient_attributes().zip(&now) {
+                self.record.set(id, value);
+            }
+            // Its instances have the same values.
+            self.common = None;
+        }
     }
 
     /// What the row of a file of this shelf has.

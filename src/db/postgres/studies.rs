@@ -7,6 +7,7 @@ use super::connection::ServerConnection;
 use super::error::ServerFailure;
 use super::keys::{RowKey, leading, to_column};
 use super::shelves::Shelf;
+use crate::db::Corrections;
 use crate::db::rules::{self, Description, PatientOfStudy};
 use crate::db::view::{description_of, most_complete};
 use crate::model::attribute::AttributeId::{self, *};
@@ -21,6 +22,8 @@ pub(super) struct StudySummary {
     is_separated: bool,
     series: i64,
     patients: Vec<PatientRow>,
+    /// Whether a rule corrects some of its shelves.
+    is_corrected: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,9 +42,24 @@ pub(super) fn person_key(patient_id: &str, identity: &str) -> RowKey {
 }
 
 impl StudySummary {
-    pub(super) fn of<'s>(study_instance_uid: &str, shelves: impl Iterator<Item = &'s Shelf>) -> Self {
+    pub(super) fn of<'s>(
+        study_instance_uid: &str,
+        shelves: impl Iterator<Item = &'s Shelf>,
+        corrections: &Corrections,
+    ) -> Self {
         let shelves: Vec<&Shelf> = shelves.collect();
-        let said: Vec<Description> = shelves.iter().map(|shelf| description_of(&shelf.record)).collect();
+        let mut is_corrected = false;
+        let mut of_shelf = |shelf: &Shelf| {
+            let said = description_of(&shelf.record);
+            match corrections.corrected((study_instance_uid, shelf.record.value(SeriesInstanceUID)), &said) {
+                Some((now, _)) => {
+                    is_corrected = true;
+                    now
+                }
+                None => said,
+            }
+        };
+        let said: Vec<Description> = shelves.iter().map(|shelf| of_shelf(shelf)).collect();
         let value = |id: AttributeId| {
             most_complete(id.attribute().vr, shelves.iter().map(|shelf| shelf.record.value(id).to_owned()))
         };
@@ -59,6 +77,7 @@ impl StudySummary {
             is_separated,
             series: series.iter().filter(|uid| !uid.is_empty()).count() as i64,
             patients: rules::patients_of_study(&said).iter().map(PatientRow::of).collect(),
+            is_corrected,
         }
     }
 }
@@ -129,6 +148,11 @@ fn save_summaries(connection: &mut ServerConnection, new: &[(i64, &StudySummary)
             &series,
         ],
     )?;
+    let corrected: Vec<i64> = new.iter().filter(|(_, study)| study.is_corrected).map(|(id, _)| *id).collect();
+    if !corrected.is_empty() {
+        let sql = "INSERT INTO corrected_study SELECT * FROM unnest($1::bigint[]) ON CONFLICT DO NOTHING";
+        connection.execute(sql, &[&corrected])?;
+    }
     connection.execute("DELETE FROM study_patient WHERE study = ANY($1)", &[&ids])?;
     let rows: Vec<(i64, i16, &PatientRow)> = new
         .iter()

@@ -27,8 +27,7 @@ fn object(patient_id: &str, study: u32, instance: u32) -> Vec<u8> {
 }
 
 /// Scans two studies of the patient `OLD` and one of another patient. One object lies in a tar.
-fn scanned() -> Place {
-    let place = Place::new();
+fn scanned(place: Place) -> Place {
     for (name, patient_id, study, instance) in
         [("tree/0", "OLD", 0, 0), ("tree/1", "OLD", 0, 1), ("tree/2", "OLD", 1, 2), ("tree/3", "OTHER", 2, 3)]
     {
@@ -55,9 +54,8 @@ fn correct(place: &Place, rule: &[&str]) -> String {
     place.run(rule.iter().copied().chain(["--yes"])).expect(0).stdout
 }
 
-#[test]
-fn what_is_corrected_is_said_first_and_is_as_before_after_an_undo() {
-    let place = scanned();
+fn what_is_corrected_is_said_first_and_is_as_before_after_an_undo(place: Place) {
+    let place = scanned(place);
     let before = ["STUDY", "IMAGE"].map(|level| patients(&place, level));
     let told = place.run(RULE).expect(0).stdout;
     assert_eq!(
@@ -87,7 +85,7 @@ fn what_is_corrected_is_said_first_and_is_as_before_after_an_undo() {
 
 #[test]
 fn keys_and_values_that_make_no_rule_are_refused() {
-    let place = scanned();
+    let place = scanned(Place::new());
     let refused = |arguments: &[&str]| place.run(arguments.iter().copied()).expect(2).stderr;
     let new = ["--set", "PatientID=NEW"];
     assert!(refused(&["correct", "PatientName=X", new[0], new[1]]).contains("needs a StudyInstanceUID"));
@@ -124,9 +122,8 @@ fn asked(place: &Place, node: &Node, model: &str, keys: &[&str]) -> Option<Vec<[
     Some(found)
 }
 
-#[test]
-fn a_node_answers_with_corrected_values_at_all_levels_and_matches_them() {
-    let place = scanned();
+fn a_node_answers_with_corrected_values_at_all_levels_and_matches_them(place: Place) {
+    let place = scanned(place);
     let node = Node::start(&place, &["--http-port", "0"]);
     let patient_id = "PatientID=NEW";
     assert!(asked(&place, &node, "-S", &["QueryRetrieveLevel=STUDY", patient_id]).is_none_or(|found| found.is_empty()));
@@ -160,9 +157,8 @@ fn receive_one(place: &Place) -> Option<()> {
     Some(())
 }
 
-#[test]
-fn what_comes_later_is_corrected_and_keeps_what_it_says() {
-    let place = scanned();
+fn what_comes_later_is_corrected_and_keeps_what_it_says(place: Place) {
+    let place = scanned(place);
     correct(&place, &RULE);
     write(&place, "tree/new", "OLD", 0, 9);
     place.run(["scan", "tree", "--full"]).expect(0);
@@ -180,7 +176,7 @@ fn what_comes_later_is_corrected_and_keeps_what_it_says() {
 
 #[test]
 fn a_lost_index_that_is_built_again_has_the_corrections() {
-    let place = scanned();
+    let place = scanned(Place::new());
     let Some(()) = receive_one(&place) else { return };
     correct(&place, &RULE);
     correct(&place, &["correct", "StudyInstanceUID=1.2.2", "--set", "PatientSex=O"]);
@@ -228,9 +224,8 @@ fn a_correction_that_is_killed_is_made_or_not() {
     }
 }
 
-#[test]
-fn the_audit_trail_has_the_rule_and_the_studies() {
-    let place = scanned();
+fn the_audit_trail_has_the_rule_and_the_studies(place: Place) {
+    let place = scanned(place);
     fs::write(place.path("dcmdex.toml"), "[audit]\ndirectory = \"audit\"\n").unwrap();
     correct(&place, &RULE);
     place.run(["correct", "--undo", "1", "--yes"]).expect(0);
@@ -249,3 +244,10 @@ fn the_audit_trail_has_the_rule_and_the_studies() {
     assert_eq!(studies(&lines[0]), ["\"1.2.0\" \"OLD\"", "\"1.2.1\" \"OLD\""]);
     assert_eq!(studies(&lines[1]), ["\"1.2.0\" \"NEW\"", "\"1.2.1\" \"NEW\""]);
 }
+
+on_each_engine!(
+    what_is_corrected_is_said_first_and_is_as_before_after_an_undo,
+    a_node_answers_with_corrected_values_at_all_levels_and_matches_them,
+    what_comes_later_is_corrected_and_keeps_what_it_says,
+    the_audit_trail_has_the_rule_and_the_studies,
+);

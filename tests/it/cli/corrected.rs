@@ -22,8 +22,7 @@ const NAME: &str = "Corrected^Name";
 const PATIENTS: [&str; 4] = ["4004", "HD-1001", "SE-3003", "TK-2002"];
 
 /// Scans the bundled archive and corrects all its patients.
-fn corrected_archive() -> Place {
-    let place = Place::new();
+fn corrected_archive(place: Place) -> Place {
     // 1: the archive has files that nobody can read.
     place.run(["scan", &fixtures("archive")]).expect(1);
     for patient in PATIENTS {
@@ -100,9 +99,8 @@ fn web(node: &Node) -> SocketAddr {
     node.listening["http_address"].as_str().unwrap().parse().unwrap()
 }
 
-#[test]
-fn objects_of_all_transfer_syntaxes_go_out_corrected_over_http() {
-    let place = corrected_archive();
+fn objects_of_all_transfer_syntaxes_go_out_corrected_over_http(place: Place) {
+    let place = corrected_archive(place);
     let before: Vec<(String, Vec<u8>)> =
         instances(&place).into_iter().map(|(path, _)| (path.clone(), fs::read(path).unwrap())).collect();
     let node = Node::start(&place, &["--http-port", "0"]);
@@ -159,9 +157,8 @@ fn metadata_that_a_client_has_are_new_after_a_correction() {
     request(web(&node), "GET", &resource, &known, b"").expect(304);
 }
 
-#[test]
-fn getscu_gets_corrected_objects_and_their_checksums_are_still_those_of_the_files() {
-    let place = corrected_archive();
+fn getscu_gets_corrected_objects_and_their_checksums_are_still_those_of_the_files(place: Place) {
+    let place = corrected_archive(place);
     let node = Node::start(&place, &[]);
     let Some(mut getscu) = peers::dcmtk("getscu") else { return };
     let directory = place.path("got");
@@ -184,7 +181,7 @@ fn getscu_gets_corrected_objects_and_their_checksums_are_still_those_of_the_file
 
 #[test]
 fn a_copy_of_a_cohort_has_corrected_objects_in_place_of_links() {
-    let place = corrected_archive();
+    let place = corrected_archive(Place::new());
     let found = instances(&place);
     for (to, more) in [("linked", &["--by", "hard-link"][..]), ("copied", &[])] {
         let arguments = ["copy", "PatientID=NEW-TK-2002\\NEW-HD-1001", "--to", to, "--as", "{SOPInstanceUID}.dcm"];
@@ -213,3 +210,8 @@ fn a_copy_of_a_cohort_has_corrected_objects_in_place_of_links() {
         place.run(["find", "--index", "other.db", "--level", "PATIENT", "--format", "csv", "PatientID", "PatientName"]);
     assert_eq!(patients.expect(0).stdout.lines().skip(1).collect::<Vec<_>>(), [format!("NEW-SE-3003,{NAME}")]);
 }
+
+on_each_engine!(
+    objects_of_all_transfer_syntaxes_go_out_corrected_over_http,
+    getscu_gets_corrected_objects_and_their_checksums_are_still_those_of_the_files,
+);

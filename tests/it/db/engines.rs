@@ -18,7 +18,7 @@ use dcmdex::model::find::{AnswerKey, DateTimeKey, MatchingKey, MomentCondition};
 use dcmdex::model::level::QueryRetrieveLevel::{Image, Patient, Series, Study};
 use proptest::prelude::*;
 
-use super::model_based::{Content, Step, World, step, step_or_removal};
+use super::model_based::{Content, Step, World, step, step_or_correction, step_or_removal};
 use super::*;
 use crate::util::postgres;
 
@@ -35,7 +35,7 @@ pub(crate) trait Engine {
     fn restart(&mut self);
     /// Makes a correction, or ends it if it holds.
     fn toggle(&self, _correction: Correction) {
-        unreachable!("only an SQLite file has corrections")
+        unreachable!("a folder and the index in memory have no corrections")
     }
 }
 
@@ -76,14 +76,18 @@ impl Engine for Sqlite {
     }
 
     fn toggle(&self, correction: Correction) {
-        let known = self.reader().corrections().unwrap();
-        let holds = |known: &Correction| known.keys == correction.keys && known.undone_ms.is_none();
-        let change = match known.into_iter().find(holds) {
-            Some(correction) => CorrectionChange::Undo { correction, undone_ms: 9 },
-            None => CorrectionChange::Make(correction),
-        };
+        let change = toggled(self.reader().corrections().unwrap(), correction);
         let planned = self.reader().plan_correction(&change).unwrap();
         assert_eq!(self.arrivals().correct(change).unwrap().1, planned);
+    }
+}
+
+/// The change that makes a correction, or ends it if it holds.
+fn toggled(known: Vec<Correction>, correction: Correction) -> CorrectionChange {
+    let holds = |known: &Correction| known.keys == correction.keys && known.undone_ms.is_none();
+    match known.into_iter().find(holds) {
+        Some(correction) => CorrectionChange::Undo { correction, undone_ms: 9 },
+        None => CorrectionChange::Make(correction),
     }
 }
 
@@ -176,6 +180,12 @@ impl Engine for Postgres {
     fn restart(&mut self) {
         self.writer.take().unwrap().close().unwrap();
         self.writer = Self::writer(&self.address);
+    }
+
+    fn toggle(&self, correction: Correction) {
+        let change = toggled(self.reader().corrections().unwrap(), correction);
+        let planned = self.reader().plan_correction(&change).unwrap();
+        assert_eq!(self.arrivals().correct(change).unwrap().1, planned);
     }
 }
 
@@ -842,6 +852,22 @@ proptest! {
             folder.take(step.clone());
             memory.take(step);
             prop_assert_eq!(said(&folder.engine), said(&memory.engine));
+        }
+    }
+}
+
+proptest! {
+    // Each case makes a database.
+    #![proptest_config(ProptestConfig { cases: super::model_based::cases(8), max_shrink_iters: 500, ..ProptestConfig::default() })]
+
+    #[test]
+    fn corrections_say_the_same_in_postgres_after_any_history(steps in prop::collection::vec(step_or_correction(), 1..25)) {
+        let (mut server, mut sqlite) = (World::<Postgres>::new(), World::<Sqlite>::new());
+        for step in steps {
+            server.take(step.clone());
+            sqlite.take(step);
+            prop_assert_eq!(said(&server.engine), said(&sqlite.engine));
+            prop_assert_eq!(server.engine.reader().check().unwrap().findings, []);
         }
     }
 }

@@ -229,6 +229,10 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
 }
 
 /// Steps for engines that operators can remove from.
+pub(super) fn step_or_correction() -> impl Strategy<Value = Step> {
+    prop_oneof![3 => step(), 1 => (0..RULES.len() as u8).prop_map(Step::Correct)]
+}
+
 pub(super) fn step_or_removal() -> impl Strategy<Value = Step> {
     prop_oneof![
         20 => step(),
@@ -640,7 +644,7 @@ proptest! {
 
     #[test]
     fn a_corrected_index_is_what_a_new_one_with_these_corrections_would_be(
-        steps in prop::collection::vec(prop_oneof![3 => step(), 1 => (0..RULES.len() as u8).prop_map(Step::Correct)], 1..40)
+        steps in prop::collection::vec(step_or_correction(), 1..40)
     ) {
         as_anew(steps)?;
     }
