@@ -49,7 +49,7 @@ impl ObjectAccess {
 }
 
 /// Instances of one series that say the same, apart from values of single instances.
-pub(in crate::db) struct ShelfView<'c> {
+pub(in crate::db) struct GroupView<'c> {
     pub(in crate::db) record: &'c InstanceRecord,
     /// How many instances it stands for.
     pub(in crate::db) count: u64,
@@ -62,31 +62,31 @@ pub(in crate::db) struct ShelfView<'c> {
 /// One instance of a study.
 pub(in crate::db) struct InstanceView<'c> {
     pub(in crate::db) record: &'c InstanceRecord,
-    /// Place of its shelf in [`StudyView::shelves`].
-    pub(in crate::db) shelf: usize,
+    /// Place of its instance group in [`StudyView::groups`].
+    pub(in crate::db) group: usize,
     pub(in crate::db) access: ObjectAccess,
     pub(in crate::db) location: Option<&'c Location>,
 }
 
 /// A study with the patients that its objects name.
 pub(in crate::db) struct StudyView<'c> {
-    shelves: Vec<ShelfView<'c>>,
-    /// The instances that a query may be about. They may be fewer than the shelves stand for.
+    groups: Vec<GroupView<'c>>,
+    /// The instances that a query may be about. They may be fewer than the instance groups stand for.
     instances: Vec<InstanceView<'c>>,
     patients: Vec<PatientOfStudy>,
 }
 
 impl<'c> StudyView<'c> {
-    pub(in crate::db) fn new(shelves: Vec<ShelfView<'c>>, instances: Vec<InstanceView<'c>>) -> Self {
-        let said: Vec<Description> = shelves.iter().map(|shelf| description_of(shelf.record)).collect();
-        Self { patients: rules::patients_of_study(&said), shelves, instances }
+    pub(in crate::db) fn new(groups: Vec<GroupView<'c>>, instances: Vec<InstanceView<'c>>) -> Self {
+        let said: Vec<Description> = groups.iter().map(|group| description_of(group.record)).collect();
+        Self { patients: rules::patients_of_study(&said), groups, instances }
     }
 
     fn totals(&self) -> StudyTotals {
         StudyTotals {
-            series: distinct(self.shelves.iter().map(|shelf| shelf.record.value(SeriesInstanceUID))).len() as u64,
-            instances: self.shelves.iter().map(|shelf| shelf.count).sum(),
-            access: ObjectAccess::least(self.shelves.iter().map(|shelf| shelf.access)),
+            series: distinct(self.groups.iter().map(|group| group.record.value(SeriesInstanceUID))).len() as u64,
+            instances: self.groups.iter().map(|group| group.count).sum(),
+            access: ObjectAccess::least(self.groups.iter().map(|group| group.access)),
         }
     }
 
@@ -274,7 +274,7 @@ impl<'c> ArchiveView<'c> {
             });
             let has_arrived = |entity: &EntityView<'_, 'c>| {
                 let members = &entity.study.patients[entity.patient].members;
-                entity.shelves().any(|(at, shelf)| shelf.has_arrived && members.contains(&at))
+                entity.groups().any(|(at, group)| group.has_arrived && members.contains(&at))
             };
             let matches = fulfils_declared
                 && entities.iter().any(has_arrived)
@@ -314,7 +314,7 @@ impl<'c> ArchiveView<'c> {
         for study in &self.studies {
             let of_study = EntityView { study, patient: 0, series: None, instance: None };
             for entity in of_study.down_to(level) {
-                if !entity.shelves().any(|(_, shelf)| shelf.has_arrived) {
+                if !entity.groups().any(|(_, group)| group.has_arrived) {
                     continue;
                 }
                 let patients = if may_be_under_others { study.patients.len() } else { 1 };
@@ -394,7 +394,7 @@ impl<'c> ArchiveView<'c> {
     fn value(&self, entity: EntityView<'_, 'c>, id: AttributeId, level: QueryRetrieveLevel) -> Result<String, Error> {
         let attribute = id.attribute();
         let numbers = || self.persons.numbers(entity.description());
-        let distinct = |id| distinct(entity.study.shelves.iter().map(|shelf| shelf.record.value(id)));
+        let distinct = |id| distinct(entity.study.groups.iter().map(|group| group.record.value(id)));
         Ok(match (id, attribute.source) {
             (RetrieveAETitle, _) | (_, ValueSource::AlwaysEmpty) => String::new(),
             (InstanceAvailability, _) => self.availability(entity, level).to_owned(),
@@ -405,7 +405,7 @@ impl<'c> ArchiveView<'c> {
             (NumberOfStudyRelatedInstances, _) => entity.study.totals().instances.to_string(),
             (NumberOfSeriesRelatedInstances, _) => {
                 let series = EntityView { instance: None, ..entity };
-                series.shelves().map(|(_, shelf)| shelf.count).sum::<u64>().to_string()
+                series.groups().map(|(_, group)| group.count).sum::<u64>().to_string()
             }
             (ModalitiesInStudy, _) => rules::each_once(&entity.series_values(Modality)),
             (SOPClassesInStudy, _) => distinct(SOPClassUID).into_iter().collect::<Vec<_>>().join("\\"),
@@ -422,7 +422,7 @@ impl<'c> ArchiveView<'c> {
     fn availability(&self, entity: EntityView<'_, 'c>, level: QueryRetrieveLevel) -> &'static str {
         let access = match level {
             Patient => self.persons.numbers(entity.description()).access,
-            Study | Series => ObjectAccess::least(entity.shelves().map(|(_, shelf)| shelf.access)),
+            Study | Series => ObjectAccess::least(entity.groups().map(|(_, group)| group.access)),
             Image => ObjectAccess::least(entity.own_instance().map(|instance| instance.access).into_iter()),
         };
         access.as_str()
@@ -438,25 +438,25 @@ impl<'v, 'c> EntityView<'v, 'c> {
         self.study.instances.get(self.instance?)
     }
 
-    /// The shelves of the entity, with their places.
-    fn shelves(&self) -> impl Iterator<Item = (usize, &'v ShelfView<'c>)> {
-        let (series, of_instance) = (self.series, self.own_instance().map(|instance| instance.shelf));
-        self.study.shelves.iter().enumerate().filter(move |(at, shelf)| {
-            series.is_none_or(|series| shelf.record.value(SeriesInstanceUID) == series)
+    /// The instance groups of the entity, with their places.
+    fn groups(&self) -> impl Iterator<Item = (usize, &'v GroupView<'c>)> {
+        let (series, of_instance) = (self.series, self.own_instance().map(|instance| instance.group));
+        self.study.groups.iter().enumerate().filter(move |(at, group)| {
+            series.is_none_or(|series| group.record.value(SeriesInstanceUID) == series)
                 && of_instance.is_none_or(|of_instance| of_instance == *at)
         })
     }
 
-    /// The records of the entity: that of its instance, or those of its shelves.
+    /// The records of the entity: that of its instance, or those of its instance groups.
     fn records(&self) -> impl Iterator<Item = (usize, &'c InstanceRecord)> {
         let own = self.own_instance();
-        self.shelves().map(move |(at, shelf)| (at, own.map_or(shelf.record, |instance| instance.record)))
+        self.groups().map(move |(at, group)| (at, own.map_or(group.record, |instance| instance.record)))
     }
 
     /// Whether some object of the entity names its patient.
     fn names_its_patient(&self) -> bool {
         let members = &self.study.patients[self.patient].members;
-        self.shelves().any(|(at, _)| members.contains(&at))
+        self.groups().any(|(at, _)| members.contains(&at))
     }
 
     /// The entities of a level at or below this one.
@@ -465,7 +465,7 @@ impl<'v, 'c> EntityView<'v, 'c> {
             Patient | Study => vec![self],
             Series => {
                 let uids: BTreeSet<&'c str> =
-                    self.study.shelves.iter().map(|shelf| shelf.record.value(SeriesInstanceUID)).collect();
+                    self.study.groups.iter().map(|group| group.record.value(SeriesInstanceUID)).collect();
                 uids.into_iter().map(|series| Self { series: Some(series), ..self }).collect()
             }
             Image => {

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::contents::{Contents, FileKey, StoredFile, kind};
-use super::view::{ArchiveView, InstanceView, ObjectAccess, ShelfView, StudyView, check};
+use super::view::{ArchiveView, GroupView, InstanceView, ObjectAccess, StudyView, check};
 use super::{
     Admin, Arrivals, CheckReport, Committed, ConflictEntry, DeclaredCoverage, DirectorySnapshot, Error, FailureEntry,
     IndexStatus, Interrupt, KnownFile, KnownLocation, LocatedInstance, Mounted, NotIndexed, OnStored, Received,
@@ -109,18 +109,18 @@ impl MemoryIndex {
     }
 }
 
-/// Each instance as a shelf of its own.
+/// Each instance as an instance group of its own.
 fn view_of(contents: &Contents) -> ArchiveView<'_> {
-    let mut by_study: BTreeMap<&str, (Vec<ShelfView<'_>>, Vec<InstanceView<'_>>)> = BTreeMap::new();
+    let mut by_study: BTreeMap<&str, (Vec<GroupView<'_>>, Vec<InstanceView<'_>>)> = BTreeMap::new();
     for held in contents.instances.values() {
         let Some(first) = held.first() else { continue };
         let access = ObjectAccess::of(contents.is_online(held));
-        let (shelves, instances) = by_study.entry(first.record.value(AttributeId::StudyInstanceUID)).or_default();
-        let (record, shelf, location) = (&first.record, shelves.len(), Some(&first.location));
-        instances.push(InstanceView { record, shelf, access, location });
-        shelves.push(ShelfView { record, count: 1, access, has_arrived: true });
+        let (groups, instances) = by_study.entry(first.record.value(AttributeId::StudyInstanceUID)).or_default();
+        let (record, group, location) = (&first.record, groups.len(), Some(&first.location));
+        instances.push(InstanceView { record, group, access, location });
+        groups.push(GroupView { record, count: 1, access, has_arrived: true });
     }
-    ArchiveView::whole(by_study.into_values().map(|(shelves, instances)| StudyView::new(shelves, instances)).collect())
+    ArchiveView::whole(by_study.into_values().map(|(groups, instances)| StudyView::new(groups, instances)).collect())
 }
 
 impl Search for MemoryIndex {

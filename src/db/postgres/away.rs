@@ -9,7 +9,7 @@ use super::error::ServerFailure;
 use super::keys::{RowKey, path_from};
 use super::load::flags;
 use super::roots::NamedRoots;
-use super::shelves::Shelf;
+use super::shelves::GroupRow;
 use crate::db::contents::StoredFile;
 use crate::db::mounts::MountLook;
 use crate::db::view::ObjectAccess;
@@ -51,23 +51,23 @@ impl NodePlaces<'_> {
     }
 }
 
-/// What this node cannot read of some shelves.
+/// What this node cannot read of some instance groups.
 #[derive(Default)]
 pub(super) struct AwayInstances {
-    /// How the files of a directory can be had, by its shelves. Those that can be read are not
+    /// How the files of a directory can be had, by its instance groups. Those that can be read are not
     /// here.
     directories: HashMap<i64, ObjectAccess>,
     /// How instances can be had that have copies, if their first file cannot be read.
     instances: HashMap<RowKey, ObjectAccess>,
-    /// That of the least available instance of a shelf, of those that have copies.
+    /// That of the least available instance of an instance group, of those that have copies.
     with_copies: HashMap<i64, (i64, ObjectAccess)>,
 }
 
 impl AwayInstances {
     /// Finds the directories that cannot be read.
-    pub(super) fn of(places: NodePlaces<'_>, shelves: &[Shelf]) -> Self {
-        let kept = shelves.iter().filter(|shelf| shelf.place != Place::MetadataOnly);
-        let found = kept.map(|shelf| (shelf.id, places.access(&shelf.path)));
+    pub(super) fn of(places: NodePlaces<'_>, groups: &[GroupRow]) -> Self {
+        let kept = groups.iter().filter(|group| group.place != Place::MetadataOnly);
+        let found = kept.map(|group| (group.id, places.access(&group.path)));
         let directories = found.filter(|(_, access)| *access != ObjectAccess::Online).collect();
         Self { directories, ..Self::default() }
     }
@@ -77,10 +77,10 @@ impl AwayInstances {
         &mut self,
         connection: &mut ServerConnection,
         places: NodePlaces<'_>,
-        shelves: &[Shelf],
+        groups: &[GroupRow],
     ) -> Result<(), ServerFailure> {
         let away: Vec<i64> = self.directories.keys().copied().collect();
-        let all: Vec<i64> = shelves.iter().map(|shelf| shelf.id).collect();
+        let all: Vec<i64> = groups.iter().map(|group| group.id).collect();
         if away.is_empty() && !places.may_lack_some() {
             return Ok(());
         }
@@ -95,40 +95,40 @@ impl AwayInstances {
                    AND m.is_archive = (d.place = 3) AND m.file_name = c.file_name)";
         let mut found: HashMap<(i64, RowKey), ObjectAccess> = HashMap::new();
         for row in connection.query(sql, &[&away, &all])? {
-            let (shelf, row_flags): (i64, i16) = (row.try_get(0)?, row.try_get(2)?);
-            let first = self.directories.get(&shelf).filter(|_| row_flags & flags::FIRST_IS_MISSING == 0);
+            let (group, row_flags): (i64, i16) = (row.try_get(0)?, row.try_get(2)?);
+            let first = self.directories.get(&group).filter(|_| row_flags & flags::FIRST_IS_MISSING == 0);
             let copy = places.access(&path_from(row.try_get(3)?));
             let best = first.map_or(copy, |first| copy.min(*first));
-            let known = found.entry((shelf, row.try_get(1)?)).or_insert(best);
+            let known = found.entry((group, row.try_get(1)?)).or_insert(best);
             *known = best.min(*known);
         }
-        for ((shelf, uid), access) in found {
-            let (count, least) = self.with_copies.entry(shelf).or_insert((0, ObjectAccess::Online));
+        for ((group, uid), access) in found {
+            let (count, least) = self.with_copies.entry(group).or_insert((0, ObjectAccess::Online));
             (*count, *least) = (*count + 1, access.max(*least));
             self.instances.insert(uid, access);
         }
         Ok(())
     }
 
-    /// How the least available instance of a shelf can be had.
-    pub(super) fn of_shelf(&self, shelf: &Shelf) -> ObjectAccess {
-        let of_row = ObjectAccess::of(shelf.offline == 0);
-        let (count, least) = self.with_copies.get(&shelf.id).copied().unwrap_or((0, ObjectAccess::Online));
-        let directory = self.directories.get(&shelf.id).filter(|_| count < shelf.instances);
+    /// How the least available instance of an instance group can be had.
+    pub(super) fn of_shelf(&self, group: &GroupRow) -> ObjectAccess {
+        let of_row = ObjectAccess::of(group.offline == 0);
+        let (count, least) = self.with_copies.get(&group.id).copied().unwrap_or((0, ObjectAccess::Online));
+        let directory = self.directories.get(&group.id).filter(|_| count < group.instances);
         directory.copied().unwrap_or(ObjectAccess::Online).max(least).max(of_row)
     }
 
-    /// How an instance of a shelf can be had, by the flags of its row.
-    pub(super) fn of_instance(&self, shelf: &Shelf, row_flags: i16, file: &StoredFile) -> ObjectAccess {
+    /// How an instance of an instance group can be had, by the flags of its row.
+    pub(super) fn of_instance(&self, group: &GroupRow, row_flags: i16, file: &StoredFile) -> ObjectAccess {
         if row_flags & flags::OFFLINE != 0 {
             return ObjectAccess::Unavailable;
         }
         let with_copies = self.instances.get(&RowKey::of_uid(file.record.value(AttributeId::SOPInstanceUID)));
-        with_copies.or(self.directories.get(&shelf.id)).copied().unwrap_or(ObjectAccess::Online)
+        with_copies.or(self.directories.get(&group.id)).copied().unwrap_or(ObjectAccess::Online)
     }
 
-    /// Whether the files of this shelf can be read here.
-    pub(super) fn has_files_here(&self, shelf: &Shelf) -> bool {
-        !self.directories.contains_key(&shelf.id)
+    /// Whether the files of this instance group can be read here.
+    pub(super) fn has_files_here(&self, group: &GroupRow) -> bool {
+        !self.directories.contains_key(&group.id)
     }
 }

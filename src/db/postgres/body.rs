@@ -1,7 +1,7 @@
-//! The packed bytes of an instance row: what its shelf does not say.
+//! The packed bytes of an instance row: what its instance group does not say.
 //!
 //! A body begins with the SOP Instance UID and the file name. Size and time follow as differences
-//! to those of the shelf, then the checksum, if there is one. The rest are values by their place in
+//! to those of the instance group, then the checksum, if there is one. The rest are values by their place in
 //! [`OWN`]. Two digits of a UID, a number or a time take one byte.
 
 use std::ffi::OsString;
@@ -11,7 +11,7 @@ use crate::db::Error;
 use crate::model::attribute::AttributeId::{self, *};
 use crate::model::checksum::Checksum;
 
-/// The attributes that instances of a shelf may have each for itself. A row keeps their places, so
+/// The attributes that instances of an instance group may have each for itself. A row keeps their places, so
 /// new ones go to the end.
 pub(super) const OWN: [AttributeId; 9] = [
     InstanceNumber,
@@ -33,11 +33,11 @@ pub(super) struct InstanceBody {
     pub(super) size: u64,
     pub(super) mtime_ms: i64,
     pub(super) checksum: Option<Checksum>,
-    /// Places in [`OWN`] with values that are not those of the shelf.
+    /// Places in [`OWN`] with values that are not those of the instance group.
     pub(super) own: Vec<(u8, String)>,
 }
 
-/// What the shelf of a row says for all of its rows.
+/// What the instance group of a row says for all of its rows.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BodyBase<'s> {
     pub(super) uid_prefix: &'s str,

@@ -84,7 +84,7 @@ pub(super) struct ServerConnection {
     server: ConnectedServer,
     /// The declared attributes that records are read and written with.
     pub(super) declared: Arc<DeclaredSet>,
-    /// The rules that shelves are seen by: see [`super::corrections::read_rules`].
+    /// The rules that instance groups are seen by: see [`super::corrections::read_rules`].
     pub(super) corrections: Arc<Corrections>,
     /// Tables that came after this version of the tables, and are there.
     more_tables: HashSet<&'static str>,

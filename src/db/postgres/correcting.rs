@@ -1,4 +1,4 @@
-//! A change of the rules of corrections: the shelves that it is meant for, and what it does to
+//! A change of the rules of corrections: the instance groups that it is meant for, and what it does to
 //! their studies.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,14 +10,14 @@ use super::error::ServerFailure;
 use super::keys::{RowKey, leading, to_u64};
 use super::load;
 use super::reader::PostgresReader;
-use super::shelves::Shelf;
+use super::shelves::GroupRow;
 use super::studies::{self, StudyChange, StudySummary};
 use super::writer::PostgresWriterHandle;
 use crate::db::view::description_of;
 use crate::db::{Correction, CorrectionChange, CorrectionEffect, Corrections, Error};
 use crate::model::attribute::AttributeId::{self, SeriesInstanceUID, StudyInstanceUID};
 
-/// Studies whose shelves are read at once.
+/// Studies whose instance groups are read at once.
 const STUDIES_AT_ONCE: usize = 64;
 
 impl PostgresReader {
@@ -73,13 +73,13 @@ fn correct(
     connection.corrections = Arc::clone(&after);
     let effect = effect_of(connection, (&before, &after), change, |connection, studies| {
         let mut changes = Vec::new();
-        for (id, (shelves, _)) in &studies {
-            let uid = shelves.first().map_or("", |shelf| shelf.record.value(StudyInstanceUID));
+        for (id, (groups, _)) in &studies {
+            let uid = groups.first().map_or("", |group| group.record.value(StudyInstanceUID));
             changes.push(StudyChange {
                 id: *id,
-                instances: shelves.iter().map(|shelf| shelf.instances).sum(),
-                offline: shelves.iter().map(|shelf| shelf.offline).sum(),
-                summary: Some(StudySummary::of(uid, shelves.iter(), &after)),
+                instances: groups.iter().map(|group| group.instances).sum(),
+                offline: groups.iter().map(|group| group.offline).sum(),
+                summary: Some(StudySummary::of(uid, groups.iter(), &after)),
             });
         }
         studies::save(connection, &changes)?;
@@ -91,8 +91,8 @@ fn correct(
     Ok((number, effect))
 }
 
-/// The shelves of studies, and the numbers of those that a change is meant for.
-type ChangedStudies = BTreeMap<i64, (Vec<Shelf>, Vec<i64>)>;
+/// The instance groups of studies, and the numbers of those that a change is meant for.
+type ChangedStudies = BTreeMap<i64, (Vec<GroupRow>, Vec<i64>)>;
 
 /// Adds up what a change of the rules does. Calls `on_studies` with the studies that it is meant
 /// for, some at a time.
@@ -107,19 +107,19 @@ fn effect_of(
     let ids: Vec<i64> = studies_of_key(connection, key)?.into_iter().collect();
     for some in ids.chunks(STUDIES_AT_ONCE) {
         let mut studies = ChangedStudies::new();
-        for shelf in load::shelves(connection, "s.study", some)? {
-            studies.entry(shelf.study).or_default().0.push(shelf);
+        for group in load::groups(connection, "s.study", some)? {
+            studies.entry(group.study).or_default().0.push(group);
         }
-        for (shelves, touched) in studies.values_mut() {
-            for shelf in shelves.iter() {
-                let said = description_of(&shelf.record);
-                let study = shelf.record.value(StudyInstanceUID);
-                let of = (study, shelf.record.value(SeriesInstanceUID));
+        for (groups, touched) in studies.values_mut() {
+            for group in groups.iter() {
+                let said = description_of(&group.record);
+                let study = group.record.value(StudyInstanceUID);
+                let of = (study, group.record.value(SeriesInstanceUID));
                 let [was, now] = [before, after].map(|rules| rules.corrected(of, &said).map(|(now, _)| now));
                 if was != now {
                     let [was, now] = [&was, &now].map(|corrected| corrected.as_ref().unwrap_or(&said));
-                    effect.add(study, to_u64(shelf.instances), was, now);
-                    touched.push(shelf.id);
+                    effect.add(study, to_u64(group.instances), was, now);
+                    touched.push(group.id);
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! The rules of corrections (docs/adr/0033), as a database has them.
 //!
-//! Shelves keep what objects say. Questions see them as the rules have it, and the rows of studies
+//! Instance groups keep what objects say. Questions see them as the rules have it, and the rows of studies
 //! follow from that too. A transaction that changes anything holds a lock that it shares with
 //! others of its kind. A change of the rules holds it alone, so nobody writes by rules that are over.
 
@@ -28,7 +28,7 @@ pub(super) fn lock_rules(connection: &mut ServerConnection) -> Result<(), Server
     connection.execute("SELECT pg_advisory_xact_lock($1)", &[&RULES_LOCK]).map(drop)
 }
 
-/// Has the connection see shelves by the rules that hold now.
+/// Has the connection see instance groups by the rules that hold now.
 pub(super) fn read_rules(connection: &mut ServerConnection) -> Result<(), ServerFailure> {
     connection.corrections = Arc::new(Corrections::new(all_rules(connection)?));
     Ok(())

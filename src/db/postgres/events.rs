@@ -32,7 +32,7 @@ const SETTLED: &str = "(SELECT (change_base + pg_snapshot_xmin(pg_current_snapsh
 /// Events that one transaction drops.
 const DROPPED_AT_ONCE: i64 = 2000;
 
-/// Studies that one transaction tells. Their shelves are read for it.
+/// Studies that one transaction tells. Their instance groups are read for it.
 const TOLD_AT_ONCE: usize = 200;
 
 /// Number of the lock under which events are recorded that no single change makes: "dcmdex" in ASCII,
@@ -210,9 +210,9 @@ fn tell_complete(
     )?;
     let ids = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<i64>, _>>()?;
     let mut modalities: BTreeMap<i64, BTreeSet<String>> = BTreeMap::new();
-    for shelf in load::shelves(connection, "s.study", &ids)? {
-        let of_study = modalities.entry(shelf.study).or_default();
-        of_study.extend(shelf.record.value(Modality).split('\\').filter(|text| !text.is_empty()).map(str::to_owned));
+    for group in load::groups(connection, "s.study", &ids)? {
+        let of_study = modalities.entry(group.study).or_default();
+        of_study.extend(group.record.value(Modality).split('\\').filter(|text| !text.is_empty()).map(str::to_owned));
     }
     let mut senders: BTreeMap<i64, Vec<(String, String)>> = BTreeMap::new();
     let sql = "SELECT DISTINCT h.study, a.kind, a.calling_ae_title FROM shelf h JOIN arrival a ON a.id = h.arrival \

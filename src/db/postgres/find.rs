@@ -12,16 +12,16 @@ use super::connection::{ServerConnection, SqlParameter};
 use super::corrections::read_rules;
 use super::error::ServerFailure;
 use super::keys::{RowKey, to_u64};
-use super::lead::{Lead, LeadCondition, arrived_shelves, instance_keys, lead};
+use super::lead::{Lead, LeadCondition, arrived_groups, instance_keys, lead};
 use super::load::{self, flags};
 use super::question::QuestionState;
-use super::shelves::Shelf;
+use super::shelves::GroupRow;
 use super::studies::person_key;
 use crate::db::Error;
 use crate::db::contents::StoredFile;
 use crate::db::plan::is_computed_everywhere;
 use crate::db::view::{
-    self, ArchiveView, InstanceView, ObjectAccess, PersonKey, PersonTotals, ShelfView, StudyTotals, StudyView,
+    self, ArchiveView, GroupView, InstanceView, ObjectAccess, PersonKey, PersonTotals, StudyTotals, StudyView,
 };
 use crate::model::attribute::AttributeId::{self, *};
 use crate::model::declared::DeclaredSet;
@@ -56,7 +56,7 @@ pub(super) fn run(
     let mut numbers = RowNumbers::open(connection, request, lead)?;
     let chunks = match InstanceNeed::of(request) {
         InstanceNeed::Each => CHUNKS_WITH_INSTANCES,
-        InstanceNeed::None | InstanceNeed::ByShelf => CHUNKS,
+        InstanceNeed::None | InstanceNeed::ByGroup => CHUNKS,
     };
     for turn in 0.. {
         let at_once = chunks.get(turn).or(chunks.last()).copied().unwrap_or(1);
@@ -222,13 +222,13 @@ impl ServerOutlet<'_> {
 
 /// Studies with what the query is about.
 struct LoadedStudies {
-    /// The shelves of each study.
-    studies: Vec<Vec<Shelf>>,
-    /// The instances of each study, with the places of their shelves and the flags of their rows.
+    /// The instance groups of each study.
+    studies: Vec<Vec<GroupRow>>,
+    /// The instances of each study, with the places of their instance groups and the flags of their rows.
     instances: Vec<Vec<(usize, i16, StoredFile)>>,
-    /// Whether shelves stand for their instances.
-    by_shelf: bool,
-    /// The shelves whose instances came as the query says. `None`: all.
+    /// Whether instance groups stand for their instances.
+    by_group: bool,
+    /// The instance groups whose instances came as the query says. `None`: all.
     arrived: Option<HashSet<i64>>,
     away: AwayInstances,
 }
@@ -241,8 +241,8 @@ fn asks_availability(request: &FindRequest) -> bool {
 /// How a query looks at instances.
 enum InstanceNeed {
     None,
-    /// What it asks of them is the same for all of a shelf.
-    ByShelf,
+    /// What it asks of them is the same for all of an instance group.
+    ByGroup,
     Each,
 }
 
@@ -259,7 +259,7 @@ impl InstanceNeed {
         if asks_own_declared || of_instances.iter().any(|id| *id == SOPInstanceUID || OWN.contains(id)) {
             return Self::Each;
         }
-        if of_instances.is_empty() { Self::None } else { Self::ByShelf }
+        if of_instances.is_empty() { Self::None } else { Self::ByGroup }
     }
 }
 
@@ -271,16 +271,16 @@ impl LoadedStudies {
         ids: &[i64],
     ) -> Result<Self, ServerFailure> {
         let numbers: HashMap<i64, usize> = ids.iter().enumerate().map(|(at, id)| (*id, at)).collect();
-        let mut studies: Vec<Vec<Shelf>> = ids.iter().map(|_| Vec::new()).collect();
-        let mut found = load::shelves(connection, "s.study", ids)?;
-        found.iter_mut().for_each(|shelf| shelf.correct(&connection.corrections));
+        let mut studies: Vec<Vec<GroupRow>> = ids.iter().map(|_| Vec::new()).collect();
+        let mut found = load::groups(connection, "s.study", ids)?;
+        found.iter_mut().for_each(|group| group.correct(&connection.corrections));
         let mut away = AwayInstances::of(places, &found);
         if asks_availability(request) {
             away.find_copies(connection, places, &found)?;
         }
-        for shelf in found {
-            if let Some(of_study) = numbers.get(&shelf.study).and_then(|at| studies.get_mut(*at)) {
-                of_study.push(shelf);
+        for group in found {
+            if let Some(of_study) = numbers.get(&group.study).and_then(|at| studies.get_mut(*at)) {
+                of_study.push(group);
             }
         }
         let need = InstanceNeed::of(request);
@@ -288,50 +288,50 @@ impl LoadedStudies {
         if matches!(need, InstanceNeed::Each) {
             add_instances(connection, request, &studies, &mut instances)?;
         }
-        let arrived = arrived_shelves(connection, &request.arrival, ids)?;
-        Ok(Self { studies, instances, by_shelf: matches!(need, InstanceNeed::ByShelf), arrived, away })
+        let arrived = arrived_groups(connection, &request.arrival, ids)?;
+        Ok(Self { studies, instances, by_group: matches!(need, InstanceNeed::ByGroup), arrived, away })
     }
 
     fn views(&self) -> Vec<StudyView<'_>> {
-        let studies = self.studies.iter().zip(&self.instances).filter(|(shelves, _)| !shelves.is_empty());
-        studies.map(|(shelves, instances)| self.view(shelves, instances)).collect()
+        let studies = self.studies.iter().zip(&self.instances).filter(|(groups, _)| !groups.is_empty());
+        studies.map(|(groups, instances)| self.view(groups, instances)).collect()
     }
 
-    fn view<'s>(&self, shelves: &'s [Shelf], instances: &'s [(usize, i16, StoredFile)]) -> StudyView<'s> {
-        let of_shelves = shelves.iter().map(|shelf| ShelfView {
-            record: &shelf.record,
-            count: to_u64(shelf.instances),
-            access: self.away.of_shelf(shelf),
-            has_arrived: self.arrived.as_ref().is_none_or(|arrived| arrived.contains(&shelf.id)),
+    fn view<'s>(&self, groups: &'s [GroupRow], instances: &'s [(usize, i16, StoredFile)]) -> StudyView<'s> {
+        let of_groups = groups.iter().map(|group| GroupView {
+            record: &group.record,
+            count: to_u64(group.instances),
+            access: self.away.of_shelf(group),
+            has_arrived: self.arrived.as_ref().is_none_or(|arrived| arrived.contains(&group.id)),
         });
-        let by_shelf = (0..).zip(shelves).map(|(shelf, own)| InstanceView {
+        let by_group = (0..).zip(groups).map(|(group, own)| InstanceView {
             record: &own.record,
-            shelf,
+            group,
             access: ObjectAccess::Online,
             location: None,
         });
-        let views = match self.by_shelf {
-            true => by_shelf.collect(),
+        let views = match self.by_group {
+            true => by_group.collect(),
             false => {
-                instances.iter().map(|(at, flags, file)| self.instance_view((*at, shelves), *flags, file)).collect()
+                instances.iter().map(|(at, flags, file)| self.instance_view((*at, groups), *flags, file)).collect()
             }
         };
-        StudyView::new(of_shelves.collect(), views)
+        StudyView::new(of_groups.collect(), views)
     }
 
     fn instance_view<'s>(
         &self,
-        (at, shelves): (usize, &[Shelf]),
+        (at, groups): (usize, &[GroupRow]),
         row_flags: i16,
         file: &'s StoredFile,
     ) -> InstanceView<'s> {
-        let shelf = shelves.get(at);
+        let group = groups.get(at);
         let is_there =
-            row_flags & flags::FIRST_IS_MISSING == 0 && shelf.is_some_and(|shelf| self.away.has_files_here(shelf));
+            row_flags & flags::FIRST_IS_MISSING == 0 && group.is_some_and(|group| self.away.has_files_here(group));
         InstanceView {
             record: &file.record,
-            shelf: at,
-            access: shelf.map_or(ObjectAccess::Unavailable, |shelf| self.away.of_instance(shelf, row_flags, file)),
+            group: at,
+            access: group.map_or(ObjectAccess::Unavailable, |group| self.away.of_instance(group, row_flags, file)),
             location: is_there.then_some(&file.location),
         }
     }
@@ -340,19 +340,19 @@ impl LoadedStudies {
 fn add_instances(
     connection: &mut ServerConnection,
     request: &FindRequest,
-    studies: &[Vec<Shelf>],
+    studies: &[Vec<GroupRow>],
     instances: &mut [Vec<(usize, i16, StoredFile)>],
 ) -> Result<(), ServerFailure> {
-    let mut shelves: HashMap<i64, (usize, usize, &Shelf)> = HashMap::new();
+    let mut groups: HashMap<i64, (usize, usize, &GroupRow)> = HashMap::new();
     // Instances of other series cannot match.
     let of_series: Vec<_> = request.matching_keys.iter().filter(|key| key.attribute == SeriesInstanceUID).collect();
     let may_match =
-        |shelf: &Shelf| of_series.iter().all(|key| key.matching.matches(shelf.record.value(SeriesInstanceUID)));
+        |group: &GroupRow| of_series.iter().all(|key| key.matching.matches(group.record.value(SeriesInstanceUID)));
     for (study, of_study) in studies.iter().enumerate() {
-        let asked = of_study.iter().enumerate().filter(|(_, shelf)| may_match(shelf));
-        shelves.extend(asked.map(|(at, shelf)| (shelf.id, (study, at, shelf))));
+        let asked = of_study.iter().enumerate().filter(|(_, group)| may_match(group));
+        groups.extend(asked.map(|(at, group)| (group.id, (study, at, group))));
     }
-    let ids: Vec<i64> = shelves.keys().copied().collect();
+    let ids: Vec<i64> = groups.keys().copied().collect();
     let rows = match instance_keys(request) {
         Some(keys) => connection.query(
             "SELECT shelf, flags, body FROM instance WHERE uid_key = ANY($2) AND shelf = ANY($1) \
@@ -362,8 +362,8 @@ fn add_instances(
         None => connection.query("SELECT shelf, flags, body FROM instance WHERE shelf = ANY($1)", &[&ids])?,
     };
     for row in rows {
-        let Some((study, at, shelf)) = shelves.get(&row.try_get(0)?) else { continue };
-        let file = shelf.file(InstanceBody::unpack(row.try_get(2)?, shelf.base())?)?;
+        let Some((study, at, group)) = groups.get(&row.try_get(0)?) else { continue };
+        let file = group.file(InstanceBody::unpack(row.try_get(2)?, group.base())?)?;
         if let Some(of_study) = instances.get_mut(*study) {
             of_study.push((*at, row.try_get(1)?, file));
         }

@@ -75,7 +75,7 @@ const BY_PATIENT_IDS: &str = "SELECT study FROM study_patient WHERE patient_id >
 const BY_NAME: &str = "SELECT study FROM study_patient WHERE name LIKE ($1::text[])[1] \
      UNION ALL SELECT study FROM study_patient WHERE is_separated";
 
-/// Conditions on a shelf `h` and its arrival `a` (docs/adr/0015). The parameter has a change
+/// Conditions on an instance group `h` and its arrival `a` (docs/adr/0015). The parameter has a change
 /// number, two bounds of the time of arrival, and a pattern for the sender. Their extremes ask
 /// nothing.
 macro_rules! arrival_condition {
@@ -103,8 +103,8 @@ fn arrival_texts(keys: &ArrivalKeys) -> Option<Vec<String>> {
     Some(vec![since.to_string(), from.to_string(), to.to_string(), sender.unwrap_or_default()])
 }
 
-/// The shelves of studies whose instances came as a query says. `None` if it does not ask.
-pub(super) fn arrived_shelves(
+/// The instance groups of studies whose instances came as a query says. `None` if it does not ask.
+pub(super) fn arrived_groups(
     connection: &mut ServerConnection,
     keys: &ArrivalKeys,
     studies: &[i64],

@@ -12,7 +12,7 @@ use super::error::ServerFailure;
 use super::keys::{RowKey, checksum_of, location_of, place_number};
 use super::marks::{self, FileMarks};
 use super::removed_rows::RemovedRows;
-use super::shelves::{SHELF_COLUMNS, Shelf, record_from};
+use super::shelves::{GROUP_COLUMNS, GroupRow, record_from};
 use crate::db::EventRecording;
 use crate::db::arrival::SourceOfInstances;
 use crate::db::contents::{Contents, FileKey, StoredFile};
@@ -49,7 +49,7 @@ pub(super) struct PartNeeds {
 /// A row of an instance as it was read.
 #[derive(Clone, Copy)]
 pub(super) struct KnownRow {
-    pub(super) shelf: i64,
+    pub(super) group: i64,
     pub(super) flags: i16,
 }
 
@@ -58,7 +58,7 @@ pub(super) struct KnownRow {
 pub(super) struct LoadedInstances {
     pub(super) files: BTreeMap<String, Vec<StoredFile>>,
     pub(super) rows: HashMap<String, KnownRow>,
-    pub(super) shelves: HashMap<i64, Shelf>,
+    pub(super) groups: HashMap<i64, GroupRow>,
 }
 
 /// The part of an index, before it is changed.
@@ -81,78 +81,78 @@ impl LoadedPart {
     }
 }
 
-/// Reads shelves by a condition on `s`.
-pub(super) fn shelves(
+/// Reads instance groups by a condition on `s`.
+pub(super) fn groups(
     connection: &mut ServerConnection,
     condition: &str,
     ids: &[i64],
-) -> Result<Vec<Shelf>, ServerFailure> {
+) -> Result<Vec<GroupRow>, ServerFailure> {
     if ids.is_empty() {
         return Ok(Vec::new());
     }
     let sql = format!(
-        "SELECT {SHELF_COLUMNS} FROM shelf s JOIN directory d ON d.id = s.directory WHERE {condition} = ANY($1)"
+        "SELECT {GROUP_COLUMNS} FROM shelf s JOIN directory d ON d.id = s.directory WHERE {condition} = ANY($1)"
     );
     let rows = connection.query(&sql, &[&ids])?;
-    rows.iter().map(|row| Shelf::of_row(row, &connection.declared)).collect()
+    rows.iter().map(|row| GroupRow::of_row(row, &connection.declared)).collect()
 }
 
 /// The same by their numbers.
-fn shelves_by_id(
+fn groups_by_id(
     connection: &mut ServerConnection,
     condition: &str,
     ids: &[i64],
-) -> Result<HashMap<i64, Shelf>, ServerFailure> {
-    Ok(shelves(connection, condition, ids)?.into_iter().map(|shelf| (shelf.id, shelf)).collect())
+) -> Result<HashMap<i64, GroupRow>, ServerFailure> {
+    Ok(groups(connection, condition, ids)?.into_iter().map(|group| (group.id, group)).collect())
 }
 
-/// Reads instances with all of their files. `known` has shelves that need not be read again.
+/// Reads instances with all of their files. `known` has instance groups that need not be read again.
 pub(super) fn instances(
     connection: &mut ServerConnection,
     uids: &BTreeSet<String>,
-    known: HashMap<i64, Shelf>,
+    known: HashMap<i64, GroupRow>,
 ) -> Result<LoadedInstances, ServerFailure> {
     let keys: Vec<RowKey> = uids.iter().map(|uid| RowKey::of_uid(uid)).collect();
     if keys.is_empty() {
-        return Ok(LoadedInstances { shelves: known, ..LoadedInstances::default() });
+        return Ok(LoadedInstances { groups: known, ..LoadedInstances::default() });
     }
     let rows = connection.query("SELECT shelf, flags, body FROM instance WHERE uid_key = ANY($1)", &[&keys])?;
     of_rows(connection, &rows, known)
 }
 
-/// Reads the instances of some shelves, with all of their files.
+/// Reads the instances of some instance groups, with all of their files.
 pub(super) fn instances_of(
     connection: &mut ServerConnection,
-    shelf_ids: &[i64],
+    group_ids: &[i64],
 ) -> Result<LoadedInstances, ServerFailure> {
     let sql = "SELECT shelf, flags, body FROM instance WHERE shelf = ANY($1)";
-    let rows = connection.query(sql, &[&shelf_ids])?;
+    let rows = connection.query(sql, &[&group_ids])?;
     of_rows(connection, &rows, HashMap::new())
 }
 
 fn of_rows(
     connection: &mut ServerConnection,
     rows: &[Row],
-    known: HashMap<i64, Shelf>,
+    known: HashMap<i64, GroupRow>,
 ) -> Result<LoadedInstances, ServerFailure> {
-    let mut loaded = LoadedInstances { shelves: known, ..LoadedInstances::default() };
+    let mut loaded = LoadedInstances { groups: known, ..LoadedInstances::default() };
     let mut others = BTreeSet::new();
     for row in rows {
-        let shelf: i64 = row.try_get(0)?;
-        if !loaded.shelves.contains_key(&shelf) {
-            others.insert(shelf);
+        let group: i64 = row.try_get(0)?;
+        if !loaded.groups.contains_key(&group) {
+            others.insert(group);
         }
     }
     let others: Vec<i64> = others.into_iter().collect();
-    loaded.shelves.extend(shelves_by_id(connection, "s.id", &others)?);
+    loaded.groups.extend(groups_by_id(connection, "s.id", &others)?);
     let mut by_key = HashMap::new();
     for row in rows {
         let id: i64 = row.try_get(0)?;
-        let shelf = loaded.shelves.get(&id).ok_or(ServerFailure::Again)?;
-        let file = shelf.file(InstanceBody::unpack(row.try_get(2)?, shelf.base())?)?;
+        let group = loaded.groups.get(&id).ok_or(ServerFailure::Again)?;
+        let file = group.file(InstanceBody::unpack(row.try_get(2)?, group.base())?)?;
         let uid = file.record.value(AttributeId::SOPInstanceUID).to_owned();
         by_key.insert(RowKey::of_uid(&uid), uid.clone());
-        loaded.rows.insert(uid.clone(), KnownRow { shelf: id, flags: row.try_get(1)? });
+        loaded.rows.insert(uid.clone(), KnownRow { group: id, flags: row.try_get(1)? });
         loaded.files.insert(uid, vec![file]);
     }
     if !by_key.is_empty() {
@@ -213,11 +213,11 @@ pub(super) fn copies(
     let rows = connection.query(&sql, parameters)?;
     let ids = rows.iter().map(|row| row.try_get(10)).collect::<Result<BTreeSet<i64>, _>>()?;
     let ids: Vec<i64> = ids.into_iter().collect();
-    let shelves = shelves_by_id(connection, "s.id", &ids)?;
+    let groups = groups_by_id(connection, "s.id", &ids)?;
     let mut found = Vec::new();
     for row in &rows {
-        let Some(shelf) = shelves.get(&row.try_get(10)?) else { continue };
-        found.push(copy_of(row, &shelf.file(InstanceBody::unpack(row.try_get(11)?, shelf.base())?)?)?);
+        let Some(group) = groups.get(&row.try_get(10)?) else { continue };
+        found.push(copy_of(row, &group.file(InstanceBody::unpack(row.try_get(11)?, group.base())?)?)?);
     }
     Ok(found)
 }
@@ -270,13 +270,13 @@ pub(super) fn each_instance_in(
     let sql = format!("SELECT s.id FROM directory d JOIN shelf s ON s.directory = d.id WHERE {IN_DIRECTORY}");
     let rows = connection.query(&sql, &[&RowKey::of_path(directory), &archive, &is_archive])?;
     let ids = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<i64>, _>>()?;
-    let shelves = shelves_by_id(connection, "s.id", &ids)?;
-    if shelves.is_empty() {
+    let groups = groups_by_id(connection, "s.id", &ids)?;
+    if groups.is_empty() {
         return Ok(());
     }
     for row in connection.query("SELECT shelf, flags, body FROM instance WHERE shelf = ANY($1)", &[&ids])? {
-        let Some(shelf) = shelves.get(&row.try_get(0)?) else { continue };
-        on_file(shelf.file(InstanceBody::unpack(row.try_get(2)?, shelf.base())?)?, row.try_get(1)?);
+        let Some(group) = groups.get(&row.try_get(0)?) else { continue };
+        on_file(group.file(InstanceBody::unpack(row.try_get(2)?, group.base())?)?, row.try_get(1)?);
     }
     Ok(())
 }
@@ -288,7 +288,7 @@ pub(super) fn part(
     studies: HashMap<String, i64>,
 ) -> Result<LoadedPart, ServerFailure> {
     let ids: Vec<i64> = studies.values().copied().collect();
-    let known = shelves_by_id(connection, "s.study", &ids)?;
+    let known = groups_by_id(connection, "s.study", &ids)?;
     let mut uids = needs.uids.clone();
     if !needs.files.is_empty() {
         uids.extend(uids_at(connection, &needs.files)?);

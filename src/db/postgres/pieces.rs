@@ -24,7 +24,7 @@ use crate::db::pieces::{OnPiece, PieceOutlet};
 use crate::db::{Error, EventProgress, IndexEvent, IndexStatus, Mounted, WorklistWork};
 use crate::model::attribute::AttributeId;
 
-/// Instances of shelves that are read at once. One shelf may have more.
+/// Instances of instance groups that are read at once. One instance group may have more.
 const READ_AT_ONCE: i64 = 4096;
 
 /// Rows that are read at once from a cursor.
@@ -157,13 +157,13 @@ fn each_row(
 /// The instances, those of a study one after the other.
 fn instances(connection: &mut ServerConnection, outlet: &mut PieceOutlet<'_>) -> Result<(), ServerFailure> {
     let rows = connection.query("SELECT id, instance_count FROM shelf ORDER BY study, id", &[])?;
-    let mut shelves = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
+    let mut groups = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
     loop {
         let (mut ids, mut count): (Vec<i64>, i64) = (Vec::new(), 0);
         while count < READ_AT_ONCE
-            && let Some(shelf) = shelves.next()
+            && let Some(group) = groups.next()
         {
-            let (id, instances): (i64, i64) = shelf.map_err(|error: tokio_postgres::Error| error)?;
+            let (id, instances): (i64, i64) = group.map_err(|error: tokio_postgres::Error| error)?;
             ids.push(id);
             count += instances;
         }

@@ -8,7 +8,7 @@ use super::error::ServerFailure;
 use super::keys::{DirectoryIds, RowKey, place_number, to_column, to_i64};
 use super::load::{LoadedPart, flags};
 use super::marks::{self, FileMarks};
-use super::shelves::{Shelf, key_of, record_text};
+use super::shelves::{GroupRow, key_of, record_text};
 use super::studies::{self, StudyChange, StudySummary};
 use crate::db::Error;
 use crate::db::contents::{Contents, StoredFile};
@@ -35,11 +35,11 @@ struct PartChanges<'p> {
     part: &'p LoadedPart,
     set: Arc<DeclaredSet>,
     directories: &'p DirectoryIds,
-    shelves: HashMap<i64, Shelf>,
-    /// Numbers of the shelves by study and key.
+    groups: HashMap<i64, GroupRow>,
+    /// Numbers of the instance groups by study and key.
     by_key: HashMap<(i64, RowKey), i64>,
-    /// New shelves by study and key. They get their numbers when they are written.
-    new_shelves: BTreeMap<(i64, RowKey), Shelf>,
+    /// New instance groups by study and key. They get their numbers when they are written.
+    new_groups: BTreeMap<(i64, RowKey), GroupRow>,
     touched: BTreeSet<i64>,
     rows: Vec<NewRow>,
     gone: Vec<RowKey>,
@@ -51,7 +51,7 @@ struct PartChanges<'p> {
 
 /// The row of a first file.
 struct NewRow {
-    shelf: (i64, RowKey),
+    group: (i64, RowKey),
     key: RowKey,
     flags: i16,
     body: Vec<u8>,
@@ -76,9 +76,9 @@ pub(super) fn save(
         part,
         set: Arc::clone(&connection.declared),
         directories,
-        by_key: part.instances.shelves.values().map(|shelf| ((shelf.study, shelf.key), shelf.id)).collect(),
-        shelves: part.instances.shelves.clone(),
-        new_shelves: BTreeMap::new(),
+        by_key: part.instances.groups.values().map(|group| ((group.study, group.key), group.id)).collect(),
+        groups: part.instances.groups.clone(),
+        new_groups: BTreeMap::new(),
         touched: BTreeSet::new(),
         rows: Vec::new(),
         gone: Vec::new(),
@@ -129,13 +129,13 @@ impl PartChanges<'_> {
         }
         let key = RowKey::of_uid(uid);
         if let Some(row) = row {
-            let shelf = self.shelves.get_mut(&row.shelf).ok_or(ServerFailure::Again)?;
-            shelf.instances -= 1;
-            shelf.offline -= i64::from(row.flags & flags::OFFLINE != 0);
-            self.touched.insert(row.shelf);
+            let group = self.groups.get_mut(&row.group).ok_or(ServerFailure::Again)?;
+            group.instances -= 1;
+            group.offline -= i64::from(row.flags & flags::OFFLINE != 0);
+            self.touched.insert(row.group);
             self.gone.push(key);
-            // The shelf of a row may be of a study that is not locked.
-            let study = shelf.record.value(AttributeId::StudyInstanceUID);
+            // The instance group of a row may be of a study that is not locked.
+            let study = group.record.value(AttributeId::StudyInstanceUID);
             if !self.part.studies.contains_key(study) {
                 self.unlocked.insert(study.to_owned());
             }
@@ -172,27 +172,27 @@ impl PartChanges<'_> {
             return Ok(());
         };
         let directory = self.directory(first)?;
-        let shelf_key = key_of(first, directory, &self.set);
-        let known = self.by_key.get(&(study, shelf_key));
-        let shelf = match known.and_then(|id| self.shelves.get_mut(id)) {
-            Some(shelf) => {
-                self.touched.insert(shelf.id);
-                shelf
+        let group_key = key_of(first, directory, &self.set);
+        let known = self.by_key.get(&(study, group_key));
+        let group = match known.and_then(|id| self.groups.get_mut(id)) {
+            Some(group) => {
+                self.touched.insert(group.id);
+                group
             }
             None => self
-                .new_shelves
-                .entry((study, shelf_key))
-                .or_insert_with(|| Shelf::for_file(first, study, directory, &self.set)),
+                .new_groups
+                .entry((study, group_key))
+                .or_insert_with(|| GroupRow::for_file(first, study, directory, &self.set)),
         };
-        shelf.instances += 1;
-        shelf.offline += i64::from(flags & flags::OFFLINE != 0);
-        let body = shelf.body(first).pack(shelf.base());
-        self.rows.push(NewRow { shelf: (study, shelf_key), key, flags, body });
+        group.instances += 1;
+        group.offline += i64::from(flags & flags::OFFLINE != 0);
+        let body = group.body(first).pack(group.base());
+        self.rows.push(NewRow { group: (study, group_key), key, flags, body });
         Ok(())
     }
 
     fn write(mut self, connection: &mut ServerConnection) -> Result<(), ServerFailure> {
-        let changed = self.write_shelves(connection)?;
+        let changed = self.write_groups(connection)?;
         if !self.gone.is_empty() {
             connection.execute("DELETE FROM instance WHERE uid_key = ANY($1)", &[&self.gone])?;
         }
@@ -204,31 +204,32 @@ impl PartChanges<'_> {
         self.write_studies(connection, &changed)
     }
 
-    /// Writes the shelves. Returns the studies that have gained or lost some.
-    fn write_shelves(&mut self, connection: &mut ServerConnection) -> Result<BTreeSet<i64>, ServerFailure> {
-        let mut changed: BTreeSet<i64> = self.new_shelves.keys().map(|(study, _)| *study).collect();
-        let touched: Vec<&Shelf> = self.touched.iter().filter_map(|id| self.shelves.get(id)).collect();
-        let (empty, kept): (Vec<&Shelf>, Vec<&Shelf>) = touched.into_iter().partition(|shelf| shelf.instances <= 0);
+    /// Writes the instance groups. Returns the studies that have gained or lost some.
+    fn write_groups(&mut self, connection: &mut ServerConnection) -> Result<BTreeSet<i64>, ServerFailure> {
+        let mut changed: BTreeSet<i64> = self.new_groups.keys().map(|(study, _)| *study).collect();
+        let touched: Vec<&GroupRow> = self.touched.iter().filter_map(|id| self.groups.get(id)).collect();
+        let (empty, kept): (Vec<&GroupRow>, Vec<&GroupRow>) =
+            touched.into_iter().partition(|group| group.instances <= 0);
         if !kept.is_empty() {
-            let number = |of: fn(&Shelf) -> i64| kept.iter().map(|shelf| of(shelf)).collect::<Vec<i64>>();
+            let number = |of: fn(&GroupRow) -> i64| kept.iter().map(|group| of(group)).collect::<Vec<i64>>();
             connection.execute(
                 "UPDATE shelf SET instance_count = u.instances, offline_count = u.offline, change = c.number, \
                  changed_ms = c.now_ms, change_block = c.number - c.number % 4096 FROM change_number c, \
                  unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS u(id, instances, offline) WHERE shelf.id = u.id",
-                &[&number(|shelf| shelf.id), &number(|shelf| shelf.instances), &number(|shelf| shelf.offline)],
+                &[&number(|group| group.id), &number(|group| group.instances), &number(|group| group.offline)],
             )?;
         }
         if !empty.is_empty() {
-            changed.extend(empty.iter().map(|shelf| shelf.study));
-            let ids: Vec<i64> = empty.iter().map(|shelf| shelf.id).collect();
+            changed.extend(empty.iter().map(|group| group.study));
+            let ids: Vec<i64> = empty.iter().map(|group| group.id).collect();
             connection.execute("DELETE FROM shelf WHERE id = ANY($1)", &[&ids])?;
             for id in ids {
-                self.shelves.remove(&id);
+                self.groups.remove(&id);
             }
         }
-        for shelf in insert_shelves(connection, std::mem::take(&mut self.new_shelves))? {
-            self.by_key.insert((shelf.study, shelf.key), shelf.id);
-            self.shelves.insert(shelf.id, shelf);
+        for group in insert_groups(connection, std::mem::take(&mut self.new_groups))? {
+            self.by_key.insert((group.study, group.key), group.id);
+            self.groups.insert(group.id, group);
         }
         Ok(changed)
     }
@@ -239,38 +240,38 @@ impl PartChanges<'_> {
         }
         // One order of rows for all writers.
         self.rows.sort_by_key(|row| row.key);
-        let ids = self.rows.iter().map(|row| self.by_key.get(&row.shelf).copied().ok_or(ServerFailure::Again));
-        let shelves: Vec<i64> = ids.collect::<Result<_, _>>()?;
+        let ids = self.rows.iter().map(|row| self.by_key.get(&row.group).copied().ok_or(ServerFailure::Again));
+        let groups: Vec<i64> = ids.collect::<Result<_, _>>()?;
         let keys: Vec<RowKey> = self.rows.iter().map(|row| row.key).collect();
         let flags: Vec<i16> = self.rows.iter().map(|row| row.flags).collect();
         let bodies: Vec<&[u8]> = self.rows.iter().map(|row| row.body.as_slice()).collect();
         connection.execute(
             "INSERT INTO instance SELECT * FROM unnest($1::bigint[], $2::uuid[], $3::smallint[], $4::bytea[])",
-            &[&shelves, &keys, &flags, &bodies],
+            &[&groups, &keys, &flags, &bodies],
         )?;
         Ok(())
     }
 
     fn write_studies(&self, connection: &mut ServerConnection, changed: &BTreeSet<i64>) -> Result<(), ServerFailure> {
-        let mut of_studies: HashMap<i64, Vec<&Shelf>> = HashMap::new();
-        for shelf in self.shelves.values() {
-            of_studies.entry(shelf.study).or_default().push(shelf);
+        let mut of_studies: HashMap<i64, Vec<&GroupRow>> = HashMap::new();
+        for group in self.groups.values() {
+            of_studies.entry(group.study).or_default().push(group);
         }
         let (mut changes, mut empty) = (Vec::new(), Vec::new());
         for (uid, &id) in &self.part.studies {
-            let Some(shelves) = of_studies.get(&id) else {
+            let Some(groups) = of_studies.get(&id) else {
                 empty.push(id);
                 continue;
             };
-            let is_touched = shelves.iter().any(|shelf| self.touched.contains(&shelf.id));
+            let is_touched = groups.iter().any(|group| self.touched.contains(&group.id));
             if is_touched || changed.contains(&id) {
                 changes.push(StudyChange {
                     id,
-                    instances: shelves.iter().map(|shelf| shelf.instances).sum(),
-                    offline: shelves.iter().map(|shelf| shelf.offline).sum(),
+                    instances: groups.iter().map(|group| group.instances).sum(),
+                    offline: groups.iter().map(|group| group.offline).sum(),
                     summary: changed
                         .contains(&id)
-                        .then(|| StudySummary::of(uid, shelves.iter().copied(), &connection.corrections)),
+                        .then(|| StudySummary::of(uid, groups.iter().copied(), &connection.corrections)),
                 });
             }
         }
@@ -279,17 +280,17 @@ impl PartChanges<'_> {
     }
 }
 
-fn insert_shelves(
+fn insert_groups(
     connection: &mut ServerConnection,
-    new: BTreeMap<(i64, RowKey), Shelf>,
-) -> Result<Vec<Shelf>, ServerFailure> {
-    let new: Vec<Shelf> = new.into_values().collect();
+    new: BTreeMap<(i64, RowKey), GroupRow>,
+) -> Result<Vec<GroupRow>, ServerFailure> {
+    let new: Vec<GroupRow> = new.into_values().collect();
     if new.is_empty() {
         return Ok(new);
     }
-    let number = |of: fn(&Shelf) -> i64| new.iter().map(of).collect::<Vec<i64>>();
-    let text = |of: fn(&Shelf) -> String| new.iter().map(of).collect::<Vec<String>>();
-    let key = |of: fn(&Shelf) -> RowKey| new.iter().map(of).collect::<Vec<RowKey>>();
+    let number = |of: fn(&GroupRow) -> i64| new.iter().map(of).collect::<Vec<i64>>();
+    let text = |of: fn(&GroupRow) -> String| new.iter().map(of).collect::<Vec<String>>();
+    let key = |of: fn(&GroupRow) -> RowKey| new.iter().map(of).collect::<Vec<RowKey>>();
     let rows = connection.query(
         "INSERT INTO shelf (study, shelf_key, series_key, directory, size_base, mtime_base, instance_count, \
          offline_count, uid_prefix, declared, sop_class_uid, transfer_syntax_uid, said, arrival, change, changed_ms, change_block) \
@@ -297,29 +298,29 @@ fn insert_shelves(
          $3::uuid[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::text[], $10::text[], \
          $11::text[], $12::text[], $13::text[], $14::bigint[]) u RETURNING id, study, shelf_key",
         &[
-            &number(|shelf| shelf.study),
-            &key(|shelf| shelf.key),
-            &key(|shelf| RowKey::of_uid(shelf.record.value(AttributeId::SeriesInstanceUID))),
-            &number(|shelf| shelf.directory),
-            &number(|shelf| shelf.size_base),
-            &number(|shelf| shelf.mtime_base),
-            &number(|shelf| shelf.instances),
-            &number(|shelf| shelf.offline),
-            &text(|shelf| to_column(&shelf.uid_prefix)),
-            &text(|shelf| shelf.declared.clone()),
-            &text(|shelf| to_column(shelf.record.value(AttributeId::SOPClassUID))),
-            &text(|shelf| to_column(shelf.record.value(AttributeId::AvailableTransferSyntaxUID))),
-            &text(Shelf::said),
-            &number(|shelf| shelf.arrival),
+            &number(|group| group.study),
+            &key(|group| group.key),
+            &key(|group| RowKey::of_uid(group.record.value(AttributeId::SeriesInstanceUID))),
+            &number(|group| group.directory),
+            &number(|group| group.size_base),
+            &number(|group| group.mtime_base),
+            &number(|group| group.instances),
+            &number(|group| group.offline),
+            &text(|group| to_column(&group.uid_prefix)),
+            &text(|group| group.declared.clone()),
+            &text(|group| to_column(group.record.value(AttributeId::SOPClassUID))),
+            &text(|group| to_column(group.record.value(AttributeId::AvailableTransferSyntaxUID))),
+            &text(GroupRow::said),
+            &number(|group| group.arrival),
         ],
     )?;
     let mut ids = HashMap::new();
     for row in rows {
         ids.insert((row.try_get::<_, i64>(1)?, row.try_get::<_, RowKey>(2)?), row.try_get::<_, i64>(0)?);
     }
-    let numbered = new.into_iter().map(|shelf| {
-        let id = ids.get(&(shelf.study, shelf.key)).copied().ok_or(ServerFailure::Again)?;
-        Ok(Shelf { id, ..shelf })
+    let numbered = new.into_iter().map(|group| {
+        let id = ids.get(&(group.study, group.key)).copied().ok_or(ServerFailure::Again)?;
+        Ok(GroupRow { id, ..group })
     });
     numbered.collect()
 }

@@ -1,4 +1,4 @@
-//! Shelves: what instances of one series and directory say alike.
+//! Instance groups: what instances of one series and directory say alike.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,15 +19,15 @@ use crate::model::level::QueryRetrieveLevel::{self, Image};
 use crate::model::location::{Location, Place};
 use crate::model::record::{Common, InstanceRecord};
 
-/// The key of declared values in the text of a shelf. No column has this name.
+/// The key of declared values in the text of an instance group. No column has this name.
 const DECLARED: &str = "declared";
 
 /// The place of declared values among the own values of an instance. None of [`OWN`] has it.
 const OWN_DECLARED: u8 = 255;
 
-/// A shelf with the record of its first instance.
+/// An instance group with the record of its first instance.
 #[derive(Clone)]
-pub(super) struct Shelf {
+pub(super) struct GroupRow {
     /// Number of its row. 0 as long as it has none.
     pub(super) id: i64,
     pub(super) study: i64,
@@ -49,11 +49,11 @@ pub(super) struct Shelf {
     pub(super) set: Arc<DeclaredSet>,
 }
 
-/// The columns that [`Shelf::of_row`] reads.
-pub(super) const SHELF_COLUMNS: &str = "s.id, s.study, s.shelf_key, s.directory, d.place, d.path, s.uid_prefix, \
+/// The columns that [`GroupRow::of_row`] reads.
+pub(super) const GROUP_COLUMNS: &str = "s.id, s.study, s.shelf_key, s.directory, d.place, d.path, s.uid_prefix, \
      s.size_base, s.mtime_base, s.instance_count, s.offline_count, s.declared, s.said, s.arrival";
 
-impl Shelf {
+impl GroupRow {
     pub(super) fn of_row(row: &Row, set: &Arc<DeclaredSet>) -> Result<Self, ServerFailure> {
         let (uid_prefix, declared, said): (&str, &str, &str) = (row.try_get(6)?, row.try_get(11)?, row.try_get(12)?);
         let mut record = record_with(said, set)?;
@@ -78,7 +78,7 @@ impl Shelf {
         })
     }
 
-    /// A new shelf for a file, without instances.
+    /// A new instance group for a file, without instances.
     pub(super) fn for_file(file: &StoredFile, study: i64, directory: i64, set: &Arc<DeclaredSet>) -> Self {
         let uid = file.record.value(AttributeId::SOPInstanceUID);
         let uid_prefix = uid.rfind('.').and_then(|at| uid.get(..=at)).unwrap_or_default().to_owned();
@@ -106,7 +106,7 @@ impl Shelf {
         BodyBase { uid_prefix: &self.uid_prefix, size: self.size_base, mtime_ms: self.mtime_base }
     }
 
-    /// The file that a row of this shelf is about.
+    /// The file that a row of this instance group is about.
     pub(super) fn file(&self, body: InstanceBody) -> Result<StoredFile, Error> {
         let InstanceBody { uid, file_name, size, mtime_ms, checksum, own } = body;
         let mut record = self.common.as_ref().map_or_else(|| self.record.clone(), InstanceRecord::like);
@@ -146,7 +146,7 @@ impl Shelf {
         }
     }
 
-    /// What the row of a file of this shelf has.
+    /// What the row of a file of this instance group has.
     pub(super) fn body(&self, file: &StoredFile) -> InstanceBody {
         let differing = (0..).zip(OWN).filter(|(_, id)| file.record.value(*id) != self.record.value(*id));
         let mut own: Vec<(u8, String)> =
@@ -166,8 +166,8 @@ impl Shelf {
     }
 }
 
-impl Shelf {
-    /// Adds the declared values that instances of this shelf have alike, and those of one instance.
+impl GroupRow {
+    /// Adds the declared values that instances of this instance group have alike, and those of one instance.
     fn add_declared(&self, record: &mut InstanceRecord, own: &str) -> Result<(), Error> {
         let own = match own {
             "" => Map::new(),
@@ -184,7 +184,7 @@ impl Shelf {
         Ok(())
     }
 
-    /// The values that instances of this shelf have alike, as its row has them.
+    /// The values that instances of this instance group have alike, as its row has them.
     pub(super) fn said(&self) -> String {
         let mut said = texts_of(&self.record, false);
         let declared = declared_texts(&self.record, &self.set, |level| level != Image);
@@ -206,13 +206,13 @@ fn declared_texts(
     values.filter(|(_, value)| !value.is_empty()).map(|(key, value)| (key, Value::from(value))).collect()
 }
 
-/// The attributes that all instances of a shelf have alike.
+/// The attributes that all instances of an instance group have alike.
 fn shared() -> impl Iterator<Item = &'static Attribute> {
     let is_own = |id: AttributeId| id == AttributeId::SOPInstanceUID || OWN.contains(&id);
     ATTRIBUTES.iter().filter(move |attribute| attribute.is_stored() && !is_own(attribute.id))
 }
 
-/// The key of the shelf that a file belongs to, in its study.
+/// The key of the instance group that a file belongs to, in its study.
 pub(super) fn key_of(file: &StoredFile, directory: i64, set: &DeclaredSet) -> RowKey {
     let (directory, mark) = (directory.to_le_bytes(), set.common_mark(&file.declared));
     let mut parts: Vec<&[u8]> = vec![&directory, mark.as_bytes()];

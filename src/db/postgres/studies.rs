@@ -1,12 +1,12 @@
 //! The rows of studies: what leads to a study, orders it and counts it. All of it follows from the
-//! shelves.
+//! instance groups.
 
 use std::collections::BTreeSet;
 
 use super::connection::ServerConnection;
 use super::error::ServerFailure;
 use super::keys::{RowKey, leading, to_column};
-use super::shelves::Shelf;
+use super::shelves::GroupRow;
 use crate::db::Corrections;
 use crate::db::rules::{self, Description, PatientOfStudy};
 use crate::db::view::{description_of, most_complete};
@@ -22,7 +22,7 @@ pub(super) struct StudySummary {
     is_separated: bool,
     series: i64,
     patients: Vec<PatientRow>,
-    /// Whether a rule corrects some of its shelves.
+    /// Whether a rule corrects some of its instance groups.
     is_corrected: bool,
 }
 
@@ -44,14 +44,14 @@ pub(super) fn person_key(patient_id: &str, identity: &str) -> RowKey {
 impl StudySummary {
     pub(super) fn of<'s>(
         study_instance_uid: &str,
-        shelves: impl Iterator<Item = &'s Shelf>,
+        groups: impl Iterator<Item = &'s GroupRow>,
         corrections: &Corrections,
     ) -> Self {
-        let shelves: Vec<&Shelf> = shelves.collect();
+        let groups: Vec<&GroupRow> = groups.collect();
         let mut is_corrected = false;
-        let mut of_shelf = |shelf: &Shelf| {
-            let said = description_of(&shelf.record);
-            match corrections.corrected((study_instance_uid, shelf.record.value(SeriesInstanceUID)), &said) {
+        let mut of_shelf = |group: &GroupRow| {
+            let said = description_of(&group.record);
+            match corrections.corrected((study_instance_uid, group.record.value(SeriesInstanceUID)), &said) {
                 Some((now, _)) => {
                     is_corrected = true;
                     now
@@ -59,12 +59,12 @@ impl StudySummary {
                 None => said,
             }
         };
-        let said: Vec<Description> = shelves.iter().map(|shelf| of_shelf(shelf)).collect();
+        let said: Vec<Description> = groups.iter().map(|group| of_shelf(group)).collect();
         let value = |id: AttributeId| {
-            most_complete(id.attribute().vr, shelves.iter().map(|shelf| shelf.record.value(id).to_owned()))
+            most_complete(id.attribute().vr, groups.iter().map(|group| group.record.value(id).to_owned()))
         };
         let (date, time, accession_number) = (value(StudyDate), value(StudyTime), value(AccessionNumber));
-        let series: BTreeSet<&str> = shelves.iter().map(|shelf| shelf.record.value(SeriesInstanceUID)).collect();
+        let series: BTreeSet<&str> = groups.iter().map(|group| group.record.value(SeriesInstanceUID)).collect();
         let has_backslash = |text: &str| text.contains('\\');
         let is_separated = [&*date, &time, &accession_number, study_instance_uid]
             .into_iter()
@@ -104,7 +104,7 @@ pub(super) struct StudyChange {
     pub(super) id: i64,
     pub(super) instances: i64,
     pub(super) offline: i64,
-    /// `None` if its shelves are the same, so that only the counts change.
+    /// `None` if its instance groups are the same, so that only the counts change.
     pub(super) summary: Option<StudySummary>,
 }
 
