@@ -27,8 +27,8 @@ pub(in crate::db) struct MountLook {
 }
 
 impl MountLook {
-    /// Looks again if the last look is old. `read` reads what the index knows: places where scans have
-    /// seen a file system mounted, and paths that the last scans were told to scan.
+    /// Looks again if the last look is old. `read` reads what the index knows: places where scans
+    /// have seen a file system mounted, and paths that the last scans were told to scan.
     pub(in crate::db) fn again<E>(
         &mut self,
         read: impl FnOnce() -> Result<(Vec<PathBuf>, BTreeSet<PathBuf>), E>,

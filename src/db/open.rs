@@ -413,8 +413,8 @@ impl WriterHandle {
         }
     }
 
-    /// Tells the other nodes of a database of this one, until the writer ends. Returns in words what
-    /// it has in common with nodes that run, and should not have. Other indexes have one node.
+    /// Tells the other nodes of a database of this one, until the writer ends. Returns in words
+    /// what it has in common with nodes that run, and should not have. Other indexes have one node.
     ///
     /// # Errors
     /// That of the writer.

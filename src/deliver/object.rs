@@ -271,8 +271,8 @@ impl StoredObject {
         if self.is_misencoded() { Encoding::ExplicitLittle } else { self.encoding }
     }
 
-    /// Whether it is compressed and in implicit VR, which PS3.5 A.4 forbids. Receivers would read it
-    /// as explicit VR. A private transfer syntax may allow it.
+    /// Whether it is compressed and in implicit VR, which PS3.5 A.4 forbids. Receivers would read
+    /// it as explicit VR. A private transfer syntax may allow it.
     fn is_misencoded(&self) -> bool {
         let is_private = !self.transfer_syntax.starts_with(OF_STANDARD);
         let is_native = NativeSyntax::of_uid(&self.transfer_syntax).is_some() || is_deflated(&self.transfer_syntax);

@@ -83,8 +83,8 @@ pub(super) enum ReaderState {
 }
 
 thread_local! {
-    /// The slot of this thread, if it is a reader. A wait for the rate is deep below it, in code that
-    /// also runs without readers.
+    /// The slot of this thread, if it is a reader. A wait for the rate is deep below it, in code
+    /// that also runs without readers.
     static OWN: RefCell<Option<Arc<ReaderSlot>>> = const { RefCell::new(None) };
 }
 

@@ -135,9 +135,9 @@ fn authority<B>(request: &Request<B>) -> Result<String, Problem> {
     Ok(authority.to_ascii_lowercase())
 }
 
-/// Adds the port of this end where `Host` names its address without one. dicomweb-client leaves the
-/// port out, and would not find what the URLs of an answer name. A name may be that of a proxy or
-/// of a mapped port, so it stays as it is.
+/// Adds the port of this end where `Host` names its address without one. A client such as
+/// dicomweb-client leaves the port out, and would not find what the URLs of an answer name. A name
+/// may be that of a proxy or of a mapped port, so it stays as it is.
 fn with_port(authority: String, scheme: &str, local: SocketAddr) -> String {
     let host = host_of(&authority);
     let ip = local.ip().to_canonical();

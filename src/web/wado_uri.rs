@@ -66,8 +66,8 @@ pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Resul
 }
 
 /// Whether the answer is the object where no contentType is named. The Accept header decides
-/// (PS3.18 8.7.5). Where it leaves the choice, an image of one frame is a JPEG, and anything else is
-/// the object (PS3.18 table 8.7.4-1).
+/// (PS3.18 8.7.5). Where it leaves the choice, an image of one frame is a JPEG, and anything else
+/// is the object (PS3.18 table 8.7.4-1).
 async fn is_object_unless_named(answering: &Arc<Answering>, call: &Call<'_>, target: &Target) -> Result<bool, Problem> {
     if !cfg!(feature = "render") {
         return Ok(true);

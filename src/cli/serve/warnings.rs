@@ -27,8 +27,8 @@ pub(super) fn warn_of_new_index(config: &Config) {
     }
 }
 
-/// Warns of what this node has in common with another one that uses the same database. Also warns of
-/// a clock that differs from that of the server.
+/// Warns of what this node has in common with another one that uses the same database. Also warns
+/// of a clock that differs from that of the server.
 pub(super) fn warn_of_other_nodes(
     config: &Config,
     objects: Option<&Arc<Objects>>,

@@ -51,9 +51,9 @@ pub(super) const EVENTS: FeatureTables = FeatureTables {
 
 /// The tables of a feature, and the statements that make them (`CREATE … IF NOT EXISTS`).
 ///
-/// Each table and each index on it takes a page, also without rows. [`WORKLIST`] and [`EVENTS`] have
-/// 19 of them, which were 1.6 bytes per instance in an index of 100,000 files. Most indexes never
-/// need them, so they are not made with the index.
+/// Each table and each index on it takes a page, also without rows. [`WORKLIST`] and [`EVENTS`]
+/// have 19 of them, which were 1.6 bytes per instance in an index of 100,000 files. Most indexes
+/// never need them, so they are not made with the index.
 #[derive(Debug)]
 pub(super) struct FeatureTables {
     names: &'static [&'static str],

@@ -41,8 +41,8 @@ const SCAN_BATCH_ROWS: usize = 8192;
 /// the disk of the index is slow.
 const SCAN_WAITING_ROWS: usize = 4096;
 
-/// Least rows for which a unit of a scan counts in the queue. With it, at most a quarter of the queue
-/// of a node is units of scans.
+/// Least rows for which a unit of a scan counts in the queue. With it, at most a quarter of the
+/// queue of a node is units of scans.
 const LEAST_WEIGHT: usize = SCAN_WAITING_ROWS / 256;
 
 /// Rows of a scan after which the writer checks the priority lock. They take a millisecond or two.
@@ -264,8 +264,8 @@ impl WorklistChanges for SqliteWriterHandle {
 }
 
 impl SqliteWriterHandle {
-    /// Runs the work of an operator's command in one transaction, and returns its result when that is
-    /// committed.
+    /// Runs the work of an operator's command in one transaction, and returns its result when that
+    /// is committed.
     pub(super) fn maintain<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Batch<'_>) -> rusqlite::Result<T> + Send + 'static,

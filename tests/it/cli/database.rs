@@ -215,7 +215,8 @@ fn what_one_node_removes_stays_removed_for_a_node_with_other_mounts() {
     let scanned = run(&there, &["scan", "--json", "elsewhere"]).json().pop().unwrap();
     assert_eq!((&scanned["indexed"], &scanned["unchanged"]), (&0.into(), &3.into()), "{scanned}");
     assert_eq!(count(&place, &index, "IMAGE"), 6);
-    // Undoing brings back the files that this node has, and those of the other node by its next scan.
+    // Undoing brings back the files that this node has, and those of the other node by its next
+    // scan.
     place.run(["--config", &there, "remove", "--index", &index, "--undo", "1", "--yes"]);
     assert_eq!(count(&place, &index, "IMAGE"), 9);
     run(&here, &["scan", "one", "two"]);

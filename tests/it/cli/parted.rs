@@ -72,7 +72,8 @@ fn refused(place: &Place, expected: &str) {
 fn a_merge_that_would_lose_something_is_refused() {
     let place = folder();
     let cold = place.path("folder/cold.db");
-    // A node with a worklist and events has written it. The shell takes a leading dash for an option.
+    // A node with a worklist and events has written it. The shell takes a leading dash for an
+    // option.
     sqlite(&cold, concat!("\n", include_str!("../../../src/db/sqlite/schema/worklist.sql")));
     sqlite(&cold, concat!("\n", include_str!("../../../src/db/sqlite/schema/events.sql")));
     let step = "INSERT INTO performed_step (sop_instance_uid, status, attributes, created_ms, changed_ms) \

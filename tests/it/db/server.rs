@@ -61,8 +61,8 @@ fn values_that_the_server_refuses_are_stored_and_found() {
     assert_sound(&index);
 }
 
-/// Stores these instances, each with a new object. One that is refused because the server is gone is
-/// sent again, as peers do. Returns how many were stored.
+/// Stores these instances, each with a new object. One that is refused because the server is gone
+/// is sent again, as peers do. Returns how many were stored.
 fn store_all(writer: &Writer, uids: impl Iterator<Item = (String, String)>) -> u64 {
     let mut count = 0;
     for (study, uid) in uids {

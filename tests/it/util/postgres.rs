@@ -188,9 +188,11 @@ impl PostgresServer {
         })
     }
 
-    /// Kills the server with SIGKILL, which leaves it no time for anything. It starts again at once.
+    /// Kills the server with SIGKILL, which leaves it no time for anything. It starts again at
+    /// once.
     pub(crate) fn kill(&self) {
-        // A process that it starts meanwhile would live on, and keep the server from starting again.
+        // A process that it starts meanwhile would live on, and keep the server from starting
+        // again.
         self.signal_all("STOP");
         self.signal_all("KILL");
     }
