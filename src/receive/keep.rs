@@ -144,11 +144,11 @@ async fn apply(
     match stored.outcome {
         // Nobody waits for this, because it only removes a name.
         StoreOutcome::New | StoreOutcome::Completed | StoreOutcome::KeptCopy { differs: false } => {
-            storage.under_way.let_first_name_go(placed);
+            storage.under_way.let_incoming_link_go(placed);
         }
         StoreOutcome::KeptCopy { differs: true } => {
             storage.log_conflict(sender, sop_instance_uid, KEPT_BOTH);
-            storage.under_way.let_first_name_go(placed);
+            storage.under_way.let_incoming_link_go(placed);
         }
         StoreOutcome::Identical { .. } => remove(&storage.under_way, peer, move || placed.discard()).await,
         StoreOutcome::KeptFirst => {

@@ -28,7 +28,7 @@ const MAX_UNDER_WAY: usize = 2_000;
 
 /// Time for which stored objects keep their names in `.incoming/`, so that many names are removed
 /// together.
-const FIRST_NAMES_WAIT: Duration = Duration::from_millis(5);
+const INCOMING_LINKS_WAIT: Duration = Duration::from_millis(5);
 
 /// The objects that are being stored, for all senders.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ pub struct UnderWay {
     /// Threads that work on object files.
     threads: Arc<Turns>,
     /// Objects whose rows are committed. Nobody needs their names in `.incoming/` any more.
-    first_names: Mutex<Vec<Placed>>,
+    incoming_links: Mutex<Vec<Placed>>,
     /// What the log has of objects that were refused.
     log_limit: LogLimit,
 }
@@ -56,7 +56,7 @@ impl Default for UnderWay {
             instances: Mutex::default(),
             room: Shares::new(MAX_UNDER_WAY, 2, &metrics::STORING_REFUSED),
             threads: Turns::new(MAX_THREADS),
-            first_names: Mutex::default(),
+            incoming_links: Mutex::default(),
             log_limit: LogLimit::default(),
         }
     }
@@ -124,8 +124,8 @@ impl UnderWay {
     /// Removes the incoming link of an object soon, together with those of all objects that are
     /// stored meanwhile. Waking another thread costs more than the work for one object. If the
     /// process ends before, the next start removes it (`Objects::recover`).
-    pub(super) fn let_first_name_go(self: &Arc<Self>, placed: Placed) {
-        let mut waiting = self.lock_first_names();
+    pub(super) fn let_incoming_link_go(self: &Arc<Self>, placed: Placed) {
+        let mut waiting = self.lock_incoming_links();
         waiting.push(placed);
         if waiting.len() > 1 {
             // The first caller does the work.
@@ -133,16 +133,16 @@ impl UnderWay {
         }
         let this = Arc::clone(self);
         tokio::spawn(async move {
-            sleep(FIRST_NAMES_WAIT).await;
+            sleep(INCOMING_LINKS_WAIT).await;
             spawn_blocking(move || {
-                let placed = std::mem::take(&mut *this.lock_first_names());
+                let placed = std::mem::take(&mut *this.lock_incoming_links());
                 drop(placed);
             });
         });
     }
 
-    fn lock_first_names(&self) -> MutexGuard<'_, Vec<Placed>> {
-        self.first_names.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_incoming_links(&self) -> MutexGuard<'_, Vec<Placed>> {
+        self.incoming_links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
