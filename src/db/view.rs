@@ -71,7 +71,8 @@ pub(in crate::db) struct InstanceView<'c> {
 /// A study with the patients that its objects name.
 pub(in crate::db) struct StudyView<'c> {
     groups: Vec<GroupView<'c>>,
-    /// The instances that a query may be about. They may be fewer than the instance groups stand for.
+    /// The instances that a query may be about. They may be fewer than the instance groups stand
+    /// for.
     instances: Vec<InstanceView<'c>>,
     patients: Vec<PatientOfStudy>,
 }

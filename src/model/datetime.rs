@@ -131,8 +131,8 @@ pub fn moments(text: &str) -> Option<RangeInclusive<Moment>> {
     Some(first - shift..=last - shift)
 }
 
-/// Returns a DT value with the offset from UTC of its data set (0008,0201), unless it has one of its
-/// own (PS3.5 table 6.2-1). A text that is no offset changes nothing.
+/// Returns a DT value with the offset from UTC of its data set (0008,0201), unless it has one of
+/// its own (PS3.5 table 6.2-1). A text that is no offset changes nothing.
 #[must_use]
 pub fn in_zone<'a>(text: &'a str, zone: &str) -> Cow<'a, str> {
     let (value, zone) = (unpadded(text), unpadded(zone));

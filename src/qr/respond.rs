@@ -42,8 +42,8 @@ pub struct ResponseWriter {
     fields: Vec<Field>,
     /// Character set of the request, if it is known here.
     requested: Option<NamedSets>,
-    /// Values of Specific Character Set of stored objects that answers needed so far, as the objects
-    /// have them, and their sets.
+    /// Values of Specific Character Set of stored objects that answers needed so far, as the
+    /// objects have them, and their sets.
     stored: Vec<(String, NamedSets)>,
     out: Vec<u8>,
 }
@@ -298,8 +298,8 @@ fn only_characters_of(value: &Value, sets: &CharacterSets) -> Value {
 }
 
 impl NamedSets {
-    /// Returns the sets that a value of Specific Character Set stands for, under their Defined Terms
-    /// (PS3.4 C.4.1.1.3.2). A reader of the answer may know no other spelling.
+    /// Returns the sets that a value of Specific Character Set stands for, under their Defined
+    /// Terms (PS3.4 C.4.1.1.3.2). A reader of the answer may know no other spelling.
     ///
     /// `None` without a value, since ASCII is enough then, and if DICOM has no term for the set.
     fn known(value: &str) -> Option<Self> {

@@ -24,7 +24,8 @@ const SCHEMES: [&str; 2] = ["postgresql://", "postgres://"];
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Longest time that sent bytes may stay without an acknowledgement, before the server counts as
-/// gone. Without it, a node would wait for a primary that lost its network for a quarter of an hour.
+/// gone. Without it, a node would wait for a primary that lost its network for a quarter of an
+/// hour.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Idle time after which the system asks whether the server is still there.
@@ -230,8 +231,8 @@ fn root_of(text: &str) -> Option<(String, PathBuf)> {
     Some((name.to_owned(), super::keys::path_from(&path)))
 }
 
-/// What one of several hosts is asked with. The driver has one time limit for all hosts. So one that
-/// accepts connections and says nothing would keep it from the next one.
+/// What one of several hosts is asked with. The driver has one time limit for all hosts. So one
+/// that accepts connections and says nothing would keep it from the next one.
 fn of_host(all: &Config, at: usize) -> Config {
     let mut config = Config::new();
     match all.get_hosts().get(at) {

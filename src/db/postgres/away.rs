@@ -54,8 +54,8 @@ impl NodePlaces<'_> {
 /// What this node cannot read of some instance groups.
 #[derive(Default)]
 pub(super) struct AwayInstances {
-    /// How the files of a directory can be had, by its instance groups. Those that can be read are not
-    /// here.
+    /// How the files of a directory can be had, by its instance groups. Those that can be read are
+    /// not here.
     directories: HashMap<i64, ObjectAccess>,
     /// How instances can be had that have copies, if their first file cannot be read.
     instances: HashMap<RowKey, ObjectAccess>,
@@ -111,7 +111,7 @@ impl AwayInstances {
     }
 
     /// How the least available instance of an instance group can be had.
-    pub(super) fn of_shelf(&self, group: &GroupRow) -> ObjectAccess {
+    pub(super) fn of_group(&self, group: &GroupRow) -> ObjectAccess {
         let of_row = ObjectAccess::of(group.offline == 0);
         let (count, least) = self.with_copies.get(&group.id).copied().unwrap_or((0, ObjectAccess::Online));
         let directory = self.directories.get(&group.id).filter(|_| count < group.instances);

@@ -1,8 +1,8 @@
 //! The packed bytes of an instance row: what its instance group does not say.
 //!
 //! A body begins with the SOP Instance UID and the file name. Size and time follow as differences
-//! to those of the instance group, then the checksum, if there is one. The rest are values by their place in
-//! [`OWN`]. Two digits of a UID, a number or a time take one byte.
+//! to those of the instance group, then the checksum, if there is one. The rest are values by their
+//! place in [`OWN`]. Two digits of a UID, a number or a time take one byte.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -11,8 +11,8 @@ use crate::db::Error;
 use crate::model::attribute::AttributeId::{self, *};
 use crate::model::checksum::Checksum;
 
-/// The attributes that instances of an instance group may have each for itself. A row keeps their places, so
-/// new ones go to the end.
+/// The attributes that instances of an instance group may have each for itself. A row keeps their
+/// places, so new ones go to the end.
 pub(super) const OWN: [AttributeId; 9] = [
     InstanceNumber,
     AcquisitionNumber,

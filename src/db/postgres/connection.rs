@@ -35,8 +35,8 @@ const MOST_STATEMENTS: usize = 200;
 const ENDS_IF_LOST: &str = "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; \
      SET tcp_keepalives_count = 3; SET tcp_user_timeout = '15s'; SET idle_in_transaction_session_timeout = '15s';";
 
-/// How long changes and scans wait for a server that is gone. A standby takes over in this time, and
-/// a peer that sends does not give up.
+/// How long changes and scans wait for a server that is gone. A standby takes over in this time,
+/// and a peer that sends does not give up.
 const WAIT_FOR_SERVER: Duration = Duration::from_secs(8);
 
 /// Pause between two attempts to reach the server.
@@ -186,12 +186,13 @@ impl ServerConnection {
             ServerSession::Reads => "",
         };
         let ends_if_lost = if session == ServerSession::Reads { "" } else { ENDS_IF_LOST };
-        // Compiling a query takes longer than any of ours. Tables that are there already are no news.
+        // Compiling a query takes longer than any of ours. Tables that are there already are no
+        // news.
         self.run(&format!("SET jit = off; SET client_min_messages = warning; SET standard_conforming_strings = on; {ends_if_lost} {commits}"))
     }
 
-    /// Refuses a pooler that gives each transaction another session. The settings of a session, such
-    /// as `synchronous_commit`, would be those of any program then.
+    /// Refuses a pooler that gives each transaction another session. The settings of a session,
+    /// such as `synchronous_commit`, would be those of any program then.
     pub(super) fn refuse_shared_session(&mut self, address: &PostgresAddress) -> Result<(), ServerFailure> {
         let mark = format!("{:032x}", RandomState::new().build_hasher().finish());
         self.run(&format!("SET dcmdex.session = '{mark}'"))?;
@@ -201,8 +202,8 @@ impl ServerConnection {
         if row.try_get::<_, &str>(0)? == mark { Err(Error::SharedSession.into()) } else { Ok(()) }
     }
 
-    /// Waits for an answer. A question may take long, so silence alone does not say that the server is
-    /// gone. It is asked over another connection then.
+    /// Waits for an answer. A question may take long, so silence alone does not say that the server
+    /// is gone. It is asked over another connection then.
     fn wait<T>(&self, answer: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, ServerFailure> {
         let patience = self.server.patience;
         let waited = self.runtime.block_on(async {
@@ -273,8 +274,8 @@ impl ServerConnection {
         self.wait(self.client.batch_execute(sql))
     }
 
-    /// Whether the database has a table that came after this version of the tables. One that only an
-    /// older program has written lacks it.
+    /// Whether the database has a table that came after this version of the tables. One that only
+    /// an older program has written lacks it.
     pub(super) fn has_table(&mut self, table: &'static str) -> Result<bool, ServerFailure> {
         if !self.more_tables.contains(table) {
             let row = self.query_one("SELECT to_regclass($1) IS NOT NULL", &[&table])?;

@@ -1,5 +1,5 @@
-//! A change of the rules of corrections: the instance groups that it is meant for, and what it does to
-//! their studies.
+//! A change of the rules of corrections: the instance groups that it is meant for, and what it does
+//! to their studies.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,8 +1,9 @@
 //! The rules of corrections (docs/adr/0033), as a database has them.
 //!
-//! Instance groups keep what objects say. Questions see them as the rules have it, and the rows of studies
-//! follow from that too. A transaction that changes anything holds a lock that it shares with
-//! others of its kind. A change of the rules holds it alone, so nobody writes by rules that are over.
+//! Instance groups keep what objects say. Questions see them as the rules have it, and the rows of
+//! studies follow from that too. A transaction that changes anything holds a lock that it shares
+//! with others of its kind. A change of the rules holds it alone, so nobody writes by rules that
+//! are over.
 
 use std::sync::Arc;
 

@@ -35,8 +35,8 @@ const DROPPED_AT_ONCE: i64 = 2000;
 /// Studies that one transaction tells. Their instance groups are read for it.
 const TOLD_AT_ONCE: usize = 200;
 
-/// Number of the lock under which events are recorded that no single change makes: "dcmdex" in ASCII,
-/// and 256. Without it, two nodes would tell some twice.
+/// Number of the lock under which events are recorded that no single change makes: "dcmdex" in
+/// ASCII, and 256. Without it, two nodes would tell some twice.
 const TELLING_LOCK: i64 = 0x6463_6D64_6578 + 0x100;
 
 impl PostgresReader {

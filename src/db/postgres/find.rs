@@ -224,7 +224,8 @@ impl ServerOutlet<'_> {
 struct LoadedStudies {
     /// The instance groups of each study.
     studies: Vec<Vec<GroupRow>>,
-    /// The instances of each study, with the places of their instance groups and the flags of their rows.
+    /// The instances of each study, with the places of their instance groups and the flags of their
+    /// rows.
     instances: Vec<Vec<(usize, i16, StoredFile)>>,
     /// Whether instance groups stand for their instances.
     by_group: bool,
@@ -301,7 +302,7 @@ impl LoadedStudies {
         let of_groups = groups.iter().map(|group| GroupView {
             record: &group.record,
             count: to_u64(group.instances),
-            access: self.away.of_shelf(group),
+            access: self.away.of_group(group),
             has_arrived: self.arrived.as_ref().is_none_or(|arrived| arrived.contains(&group.id)),
         });
         let by_group = (0..).zip(groups).map(|(group, own)| InstanceView {

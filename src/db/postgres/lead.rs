@@ -75,9 +75,9 @@ const BY_PATIENT_IDS: &str = "SELECT study FROM study_patient WHERE patient_id >
 const BY_NAME: &str = "SELECT study FROM study_patient WHERE name LIKE ($1::text[])[1] \
      UNION ALL SELECT study FROM study_patient WHERE is_separated";
 
-/// Conditions on an instance group `h` and its arrival `a` (docs/adr/0015). The parameter has a change
-/// number, two bounds of the time of arrival, and a pattern for the sender. Their extremes ask
-/// nothing.
+/// Conditions on an instance group `h` and its arrival `a` (docs/adr/0015). The parameter has a
+/// change number, two bounds of the time of arrival, and a pattern for the sender. Their extremes
+/// ask nothing.
 macro_rules! arrival_condition {
     () => {
         "h.change > ($1::text[])[1]::bigint \

@@ -106,7 +106,8 @@ fn groups_by_id(
     Ok(groups(connection, condition, ids)?.into_iter().map(|group| (group.id, group)).collect())
 }
 
-/// Reads instances with all of their files. `known` has instance groups that need not be read again.
+/// Reads instances with all of their files. `known` has instance groups that need not be read
+/// again.
 pub(super) fn instances(
     connection: &mut ServerConnection,
     uids: &BTreeSet<String>,

@@ -1,8 +1,8 @@
 //! The index in a PostgreSQL database (docs/adr/0044).
 //!
-//! An *instance group* holds what instances of one series and directory say alike, and its instances hold the
-//! rest in a few packed bytes. All that a study answers follows from its instance groups (`view`), so the
-//! row of a study has only what leads to it and orders it.
+//! An *instance group* holds what instances of one series and directory say alike, and its
+//! instances hold the rest in a few packed bytes. All that a study answers follows from its
+//! instance groups (`view`). So the row of a study has only what leads to it and orders it.
 //!
 //! A transaction locks its studies in one order. It loads what it is about as
 //! [`Contents`](super::contents::Contents), changes that as the index in memory does, and writes

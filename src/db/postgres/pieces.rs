@@ -39,8 +39,8 @@ impl PostgresReader {
         self.ask(left_behind)
     }
 
-    /// Gives away the index in pieces, as it is at one moment. Returns what a copy in another engine
-    /// lacks then, in words.
+    /// Gives away the index in pieces, as it is at one moment. Returns what a copy in another
+    /// engine lacks then, in words.
     ///
     /// # Errors
     /// [`Error::NotCopied`] if answers would not be the same without it.

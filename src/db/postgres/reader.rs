@@ -90,8 +90,8 @@ impl PostgresReader {
         self.connection.as_mut().ok_or_else(gone)
     }
 
-    /// Asks in one statement, or in several that need not be of one moment. If the server has closed the
-    /// connection meanwhile, it is asked again.
+    /// Asks in one statement, or in several that need not be of one moment. If the server has
+    /// closed the connection meanwhile, it is asked again.
     pub(super) fn ask<T>(
         &mut self,
         mut question: impl FnMut(&mut ServerConnection) -> Result<T, ServerFailure>,
@@ -105,8 +105,8 @@ impl PostgresReader {
         }
     }
 
-    /// Asks a table that came after this version of the tables. A database that only an older program has
-    /// written lacks it.
+    /// Asks a table that came after this version of the tables. A database that only an older
+    /// program has written lacks it.
     pub(super) fn ask_of_table<T: Default>(
         &mut self,
         table: &'static str,

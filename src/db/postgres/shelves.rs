@@ -167,7 +167,8 @@ impl GroupRow {
 }
 
 impl GroupRow {
-    /// Adds the declared values that instances of this instance group have alike, and those of one instance.
+    /// Adds the declared values that instances of this instance group have alike, and those of one
+    /// instance.
     fn add_declared(&self, record: &mut InstanceRecord, own: &str) -> Result<(), Error> {
         let own = match own {
             "" => Map::new(),

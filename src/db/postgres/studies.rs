@@ -49,7 +49,7 @@ impl StudySummary {
     ) -> Self {
         let groups: Vec<&GroupRow> = groups.collect();
         let mut is_corrected = false;
-        let mut of_shelf = |group: &GroupRow| {
+        let mut of_group = |group: &GroupRow| {
             let said = description_of(&group.record);
             match corrections.corrected((study_instance_uid, group.record.value(SeriesInstanceUID)), &said) {
                 Some((now, _)) => {
@@ -59,7 +59,7 @@ impl StudySummary {
                 None => said,
             }
         };
-        let said: Vec<Description> = groups.iter().map(|group| of_shelf(group)).collect();
+        let said: Vec<Description> = groups.iter().map(|group| of_group(group)).collect();
         let value = |id: AttributeId| {
             most_complete(id.attribute().vr, groups.iter().map(|group| group.record.value(id).to_owned()))
         };

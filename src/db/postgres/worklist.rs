@@ -1,7 +1,7 @@
 //! The worklist in a database: see [`WorklistSearch`] and [`WorklistChanges`].
 //!
-//! The changes of one call are made under a lock of the database. So two nodes that take the same order
-//! make one item of it (docs/adr/0052).
+//! The changes of one call are made under a lock of the database. So two nodes that take the same
+//! order make one item of it (docs/adr/0052).
 
 use std::ops::ControlFlow;
 
@@ -411,7 +411,8 @@ impl WorklistChanges for PostgresWriterHandle {
         self.change_index(move |changer, _| {
             changer.transaction(|connection, _| {
                 let mut tables = PostgresWorklist::lock(connection)?;
-                // Work is done once. If the server is gone in the midst of it, its caller hears that.
+                // Work is done once. If the server is gone in the midst of it, its caller hears
+                // that.
                 let work = work.take().ok_or_else(|| ServerFailure::Other(Error::Locked))?;
                 Ok(work(&mut tables)?)
             })
