@@ -8,8 +8,11 @@ pub enum NextUnit {
     /// It has the unit of this path now. `None` is all of the scan, after all other units. What the
     /// worker writes is refused as soon as somebody else has the unit.
     Leased(Option<PathBuf>),
-    /// Others have all units that are left.
-    Wait,
+    /// Others have all units that are left, or have to take them.
+    Wait {
+        /// Whether some are below roots that this process does not have.
+        elsewhere: bool,
+    },
     /// Nothing is left.
     Finished,
 }

@@ -1,5 +1,6 @@
 //! `dcmdex scan --shared`: several processes scan parts of the same paths (docs/adr/0049).
 
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
@@ -38,6 +39,8 @@ struct ScanWorker<'w> {
     handle: WriterHandle,
     scan: i64,
     stop: &'w Stop,
+    /// Whether it was told that others have to scan some parts.
+    has_told: Cell<bool>,
 }
 
 /// Scans with all others that name the same paths, until nothing is left. Returns what this process
@@ -57,7 +60,8 @@ pub(super) fn scan_with_others(
     report.started(roots, &config.index, false);
     let mut all = Summary::default();
     let of_units = Options { vanished: Vanished::Keep, ..options.clone() };
-    let worker = ScanWorker { config, options, of_units, roots, handle, scan, stop };
+    let has_told = Cell::new(false);
+    let worker = ScanWorker { config, options, of_units, roots, handle, scan, stop, has_told };
     while !stop.is_asked() && worker.next(&mut all, report)? {}
     all.interrupted |= stop.is_asked();
     drop(worker);
@@ -95,7 +99,13 @@ impl ScanWorker<'_> {
         let unit = match self.handle.take_unit(self.scan, self.config.scan_lease)? {
             NextUnit::Leased(unit) => unit,
             NextUnit::Finished => return Ok(false),
-            NextUnit::Wait => {
+            NextUnit::Wait { elsewhere } => {
+                if elsewhere && !self.has_told.replace(true) {
+                    tracing::warn!(
+                        "parts of the scan are below roots that this machine does not have; another machine that has them \
+                         has to scan them"
+                    );
+                }
                 std::thread::park_timeout(PAUSE);
                 return Ok(true);
             }

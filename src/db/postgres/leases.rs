@@ -32,9 +32,19 @@ impl PostgresWriterHandle {
             // Units of roots that are not here are for others.
             let mut elsewhere = Vec::new();
             loop {
-                let taken = state.work(|changer, _| take(changer, scan, lease, &elsewhere))?;
-                let Taken::Unit(held, path) = taken else { return Ok(taken.next()) };
-                if path.as_ref().is_none_or(|path| roots.is_there(path)) {
+                let (held, path) = match state.work(|changer, _| take(changer, scan, lease, &elsewhere))? {
+                    Taken::Unit(held, path) => (held, path),
+                    Taken::Nothing { is_left: false } => return Ok(NextUnit::Finished),
+                    Taken::Nothing { is_left: true } => {
+                        return Ok(NextUnit::Wait { elsewhere: !elsewhere.is_empty() });
+                    }
+                };
+                // The last unit reads what lies beside all others.
+                let needed = match &path {
+                    Some(path) => vec![path.clone()],
+                    None => state.work(|changer, _| paths_of(changer, scan))?,
+                };
+                if needed.iter().all(|path| roots.is_there(path)) {
                     state.changer.hold(Some(held));
                     return Ok(NextUnit::Leased(path.map(|path| roots.local(&path).into_owned())));
                 }
@@ -93,13 +103,10 @@ enum Taken {
     },
 }
 
-impl Taken {
-    fn next(&self) -> NextUnit {
-        match self {
-            Self::Nothing { is_left: false } => NextUnit::Finished,
-            Self::Nothing { .. } | Self::Unit(..) => NextUnit::Wait,
-        }
-    }
+/// The kept paths of all units of a scan.
+fn paths_of(changer: &mut IndexChanger, scan: i64) -> Result<Vec<PathBuf>, ServerFailure> {
+    let rows = changer.connection()?.query("SELECT path FROM scan_unit WHERE scan = $1", &[&scan])?;
+    rows.iter().map(|row| Ok(path_from(row.try_get(0)?))).collect()
 }
 
 fn take(changer: &mut IndexChanger, scan: i64, lease: Duration, elsewhere: &[i64]) -> Result<Taken, ServerFailure> {

@@ -3,9 +3,11 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use dcmdex::db::{Error, Finding};
+use dcmdex::db::open::WriterHandle;
+use dcmdex::db::postgres::PostgresAddress;
+use dcmdex::db::{Error, Finding, NextUnit};
 use dcmdex::model::attribute::AttributeId::*;
 use dcmdex::model::find::MatchingKey;
 use dcmdex::model::level::QueryRetrieveLevel::{Image, Patient, Series, Study};
@@ -215,6 +217,36 @@ fn a_clock_that_differs_from_that_of_the_server_is_told() {
         let told = told(after_ms);
         assert!(told.len() == 1 && told[0].contains(&format!(" s {side} that of the database server")), "{told:?}");
     }
+}
+
+#[test]
+fn a_worker_leaves_parts_of_a_scan_that_it_cannot_read_to_others() {
+    let (dir, index) = (tempfile::tempdir().unwrap(), server().database());
+    let path = |below: &str| dir.path().join(below);
+    for below in ["tree/one/1", "tree/two/1", "other/one/1"] {
+        std::fs::create_dir_all(path(below)).unwrap();
+    }
+    let worker = |roots: &[(&str, &str)]| {
+        let roots: Vec<_> = roots.iter().map(|(name, below)| (*name, path(below))).collect();
+        let roots = roots.iter().map(|(name, path)| (*name, path.as_path()));
+        writer(&PostgresAddress::with_roots(&index, roots))
+    };
+    // The second root lies in the first one. Only one of the workers has it.
+    let (whole, part) = (worker(&[("all", "tree"), ("two", "tree/two")]), worker(&[("all", "other")]));
+    let (whole, part) = (whole.handle(), part.handle());
+    let scan = whole.join_shared_scan(vec![path("tree")], vec![path("tree/one"), path("tree/two")]).unwrap();
+    assert_eq!(part.join_shared_scan(vec![path("other")], Vec::new()).unwrap(), scan);
+    let take = |handle: &WriterHandle| handle.take_unit(scan, Duration::from_secs(60)).unwrap();
+    assert_eq!(take(&part), NextUnit::Leased(Some(path("other/one"))));
+    part.leave_unit(true).unwrap();
+    assert_eq!(take(&part), NextUnit::Wait { elsewhere: true });
+    assert_eq!(take(&whole), NextUnit::Leased(Some(path("tree/two"))));
+    assert_eq!(take(&part), NextUnit::Wait { elsewhere: false });
+    whole.leave_unit(true).unwrap();
+    assert_eq!(take(&part), NextUnit::Wait { elsewhere: true }, "what lies beside the parts is read last");
+    assert_eq!(take(&whole), NextUnit::Leased(None));
+    whole.leave_unit(true).unwrap();
+    assert_eq!([take(&part), take(&whole)], [NextUnit::Finished, NextUnit::Finished]);
 }
 
 #[test]
