@@ -187,11 +187,20 @@ impl<'c> Lookups<'c> {
         if self.tables.recent <= self.tables.most_recent() {
             return Ok(());
         }
+        let mut left = added.saturating_mul(2).max(64);
+        while left > 0 && self.move_some(left.min(MOVED_AT_ONCE))? == RangeEnd::Within {
+            left -= MOVED_AT_ONCE;
+        }
+        Ok(())
+    }
+
+    /// Moves the next look-ups, up to so many of different hashes.
+    fn move_some(&mut self, most: i64) -> Result<RangeEnd> {
         let from = self.tables.next_hash;
         let end: Option<i64> = self
             .connection
             .prepare_cached("SELECT hash FROM uid_lookup_recent WHERE hash >= ?1 ORDER BY hash LIMIT 1 OFFSET ?2")?
-            .query_row([from, added.saturating_mul(2).max(64)], |row| row.get(0))
+            .query_row([from, most], |row| row.get(0))
             .optional()?;
         // The last range ends after every hash. The next one begins anew.
         let to = end.unwrap_or(i64::from(i32::MAX) + 1);
@@ -207,8 +216,20 @@ impl<'c> Lookups<'c> {
             .execute([from, to])?;
         self.tables.recent -= i64::try_from(moved).unwrap_or(0);
         self.tables.next_hash = end.unwrap_or(i64::from(i32::MIN));
-        Ok(())
+        Ok(if end.is_some() { RangeEnd::Within } else { RangeEnd::Last })
     }
+}
+
+/// Look-ups that are moved by one statement. Those that follow use the pages that they leave.
+/// Larger: more pages stay free, one for each 600. A scan of 100,000 files left up to 155.
+const MOVED_AT_ONCE: i64 = 4096;
+
+/// Where a range of hashes ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum RangeEnd {
+    Within,
+    /// After all hashes.
+    Last,
 }
 
 /// How the look-ups are spread over their two tables.
@@ -294,6 +315,33 @@ impl HashFilter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn moved_look_ups_leave_few_free_pages() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch("PRAGMA page_size = 8192; CREATE TABLE study (instance_count)").unwrap();
+        for table in ["uid_lookup", "uid_lookup_recent", "uid_lookup_shared"] {
+            let columns = "(hash INTEGER, instance_group INTEGER, PRIMARY KEY (hash, instance_group)) WITHOUT ROWID";
+            connection.execute_batch(&format!("CREATE TABLE {table} {columns}")).unwrap();
+        }
+        let mut lookups = Lookups::new(&connection).unwrap();
+        let hash_of = |n: i32| n.wrapping_mul(0x61C8_8647).rotate_left(7);
+        // Large transactions, as when the disk is slow.
+        for transaction in [0..45_000, 45_000..90_000, 90_000..100_000] {
+            transaction.into_iter().for_each(|n| lookups.add(hash_of(n), i64::from(n)).unwrap());
+            lookups.write().unwrap();
+        }
+        let count = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+        let [all, moved] =
+            ["uid_lookup_recent", "uid_lookup"].map(|table| count(&format!("SELECT count(*) FROM {table}")));
+        assert_eq!(all + moved, 100_000);
+        assert!(moved > 80_000, "{moved}");
+        assert!(count("PRAGMA freelist_count") < 20);
+        for n in [0, 44_999, 45_000, 99_999] {
+            lookups.find(hash_of(n)).unwrap();
+            assert_eq!(lookups.candidate(0), Some(i64::from(n)));
+        }
+    }
 
     #[test]
     fn a_filter_has_every_hash_that_was_added_and_few_others() {
