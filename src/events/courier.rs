@@ -198,7 +198,8 @@ impl Courier {
         Ok(end)
     }
 
-    /// Delivers what is due, and then what is new.
+    /// Delivers what is due, and then what is new. It ends with the lease: whoever had it meanwhile
+    /// may have delivered what this round has read.
     fn round(&mut self, reader: &mut Reader, ended: &Receiver<()>) -> Result<RoundEnd, db::Error> {
         let mut changes = DeliveryChanges::default();
         let mut end = self.deliver_due(reader, &mut changes, ended)?;
@@ -228,7 +229,7 @@ impl Courier {
         let due = reader.due_events(&self.receiver.name, self.clock.now_ms(), ROUND)?;
         let is_some = !due.is_empty();
         for waiting in due {
-            if is_ended(ended) || !self.has_turn()? {
+            if is_ended(ended) || !self.lease.is_valid() {
                 break;
             }
             match self.deliver(reader, &waiting.event)? {
@@ -253,7 +254,7 @@ impl Courier {
         let events = reader.events_after(position, ROUND)?;
         let is_full = events.len() == ROUND;
         for event in events {
-            if is_ended(ended) || !self.has_turn()? {
+            if is_ended(ended) || !self.lease.is_valid() {
                 break;
             }
             let id = event.id;
