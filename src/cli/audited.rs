@@ -89,6 +89,10 @@ fn user() -> Participant {
         (fields.nth(1)?.parse() == Ok(number)).then_some(name)
     });
     let name = names.next().map_or_else(|| format!("uid {number}"), |name| format!("uid {number} ({name})"));
-    let address = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    Participant { name, address }
+    Participant { name, address: host_name() }
+}
+
+/// Name of this machine.
+pub(super) fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

@@ -4,7 +4,7 @@
 //! is taken when it has not changed between two looks, so that a half-written one waits. Folders in
 //! the folder are read too, as those that wlmscpfs has for each AE title.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -57,6 +57,8 @@ struct SeenItemFile {
 pub struct WorklistFolder {
     path: PathBuf,
     intake: Arc<Intake>,
+    /// The node, if others feed the worklist from folders of their own.
+    node: Option<String>,
     assumed_character_set: String,
     clock: Clock,
     seen: HashMap<PathBuf, SeenItemFile>,
@@ -68,11 +70,13 @@ pub struct WorklistFolder {
 
 impl WorklistFolder {
     /// Describes the folder at `path`. Nothing is read before [`WorklistFolder::look`].
-    /// `assumed_character_set` is that of items without a Specific Character Set (0008,0005).
+    /// `node` names this node among others of one index. `assumed_character_set` is that of items
+    /// without a Specific Character Set (0008,0005).
     #[must_use]
-    pub fn new(path: PathBuf, intake: Arc<Intake>, assumed_character_set: String, clock: Clock) -> Self {
+    pub fn new(path: PathBuf, intake: Arc<Intake>, node: String, assumed_character_set: String, clock: Clock) -> Self {
+        let node = intake.has_other_folders().then_some(node);
         let seen = HashMap::new();
-        Self { path, intake, assumed_character_set, clock, seen, compared: false, told: false }
+        Self { path, intake, node, assumed_character_set, clock, seen, compared: false, told: false }
     }
 
     /// Looks once. Returns how long to wait before the next look.
@@ -124,31 +128,40 @@ impl WorklistFolder {
 
     /// Removes the items of files that are gone.
     fn forget_lost(&mut self, found: &HashMap<PathBuf, Version>) -> Result<(), db::Error> {
-        let mut lost: Vec<PathBuf> = self.seen.keys().filter(|path| !found.contains_key(*path)).cloned().collect();
+        let gone = self.seen.keys().filter(|path| !found.contains_key(*path));
+        let mut lost: Vec<String> = gone.map(|path| self.origin(path)).collect();
         if !self.compared {
             // Files may have gone while no node ran.
             let known = self.intake.change(|tables| tables.file_origins())?;
-            // A file of another node's folder is not lost because this node has no such folder.
-            let may_be_of_others = self.intake.has_other_folders();
-            let is_ours = |path: &PathBuf| !may_be_of_others || path.starts_with(&self.path);
-            let known = known.into_iter().map(PathBuf::from);
-            lost.extend(known.filter(|path| is_ours(path) && !found.contains_key(path)));
+            let here: HashSet<String> = found.keys().map(|path| self.origin(path)).collect();
+            // What another node took is not lost because this one does not have it. Its folder may
+            // have the same path on another machine.
+            let folder = self.origin(&self.path);
+            let is_ours = |origin: &String| self.node.is_none() || Path::new(origin).starts_with(&folder);
+            lost.extend(known.into_iter().filter(|origin| is_ours(origin) && !here.contains(origin)));
         }
-        for path in lost {
-            let origin = origin(&path);
+        for origin in lost {
             self.intake.change(move |tables| {
                 tables.clear_problems(WorklistSource::File, &origin)?;
                 remove_origin(tables, WorklistSource::File, &origin, &[])
             })?;
-            self.seen.remove(&path);
         }
+        self.seen.retain(|path, _| found.contains_key(path));
         self.compared = true;
         Ok(())
     }
 
+    /// A file as the origin of items. Where other nodes have folders, it names the node too.
+    fn origin(&self, path: &Path) -> String {
+        match &self.node {
+            Some(node) => format!("{node}:{}", path.display()),
+            None => path.to_string_lossy().into_owned(),
+        }
+    }
+
     /// Takes a file: its items, or the reason why it has none.
     fn take(&self, path: &Path) -> Result<(), db::Error> {
-        let (origin, now_ms) = (origin(path), self.clock.now_ms());
+        let (origin, now_ms) = (self.origin(path), self.clock.now_ms());
         match self.drafts(path, &origin, now_ms) {
             Ok(drafts) => {
                 let options = self.intake.options();
@@ -194,11 +207,6 @@ impl WorklistFolder {
         let drafts = items.into_iter().map(|item| complete(item, facts.clone(), &options));
         Ok(drafts.collect::<Result<_, _>>()?)
     }
-}
-
-/// A path as the origin of items.
-fn origin(path: &Path) -> String {
-    path.to_string_lossy().into_owned()
 }
 
 /// Lists files of a folder that may be items, and the folders in it.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
+use crate::cli::audited::host_name;
 use crate::config::Config;
 use crate::db::open::Reader;
 use crate::model::clock::Clock;
@@ -30,7 +31,8 @@ impl Feeding {
         }
         if let Some(path) = &config.worklist.folder {
             let character_set = config.find.assumed_character_set.clone();
-            let mut folder = WorklistFolder::new(path.clone(), Arc::clone(intake), character_set, Clock::System);
+            let node = format!("{}@{}", config.node.ae_title, host_name());
+            let mut folder = WorklistFolder::new(path.clone(), Arc::clone(intake), node, character_set, Clock::System);
             feeding.spawn("worklist folder", move || match folder.look() {
                 Ok(pause) => pause,
                 Err(error) => {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::hl7::WorklistControl;
 use crate::access::peers::{Grant, Security};
+use crate::cli::audited::host_name;
 use crate::cli::unindexed;
 use crate::config::Config;
 use crate::db::ScanLedger as _;
@@ -34,10 +35,8 @@ pub(super) fn warn_of_other_nodes(
     objects: Option<&Arc<Objects>>,
     writer: &WriterHandle,
 ) -> anyhow::Result<()> {
-    let system = rustix::system::uname();
-    let host = system.nodename().to_string_lossy();
     let storage = objects.map(|objects| objects.root());
-    for common in writer.announce(&config.node.ae_title.to_string(), &host, storage)? {
+    for common in writer.announce(&config.node.ae_title.to_string(), &host_name(), storage)? {
         tracing::warn!("{common}");
     }
     Ok(())

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::util::engine::{index_at, with_each_index};
+use crate::util::engine::{index_at, with_databases, with_each_index};
 use dcmdex::db::open::{Reader, Writer, WriterOptions};
 use dcmdex::db::{
     Arrivals, FileOutcome, ScannedDirectory, ScannedFile, WorklistColumn, WorklistRow, WorklistSearch, WorklistState,
@@ -33,7 +33,13 @@ impl Site {
     }
 
     fn folder(&self) -> WorklistFolder {
-        WorklistFolder::new(self.directory.path().join("wl"), Arc::clone(&self.intake), String::new(), Clock::System)
+        self.folder_of("ONE@here")
+    }
+
+    /// The folder as a node has it.
+    fn folder_of(&self, node: &str) -> WorklistFolder {
+        let (path, intake) = (self.directory.path().join("wl"), Arc::clone(&self.intake));
+        WorklistFolder::new(path, intake, node.to_owned(), String::new(), Clock::System)
     }
 
     fn reader(&self) -> Reader {
@@ -149,6 +155,35 @@ fn a_folder_that_is_gone_for_a_moment_takes_no_items_with_it() {
     fs::rename(&away, &path).unwrap();
     folder.look().unwrap();
     assert_eq!(site.accessions(), ["A1"]);
+}
+
+#[test]
+fn a_node_removes_no_items_of_another_one_with_a_folder_of_the_same_path() {
+    with_databases(|| {
+        let site = Site::new();
+        let sorted = || {
+            let mut found = site.accessions();
+            found.sort_unstable();
+            found
+        };
+        site.write("one.json", &item(1));
+        site.write("same.json", &item(2));
+        site.folder().look().unwrap();
+        // Another machine has another folder there.
+        let (path, away) = (site.directory.path().join("wl"), site.directory.path().join("away"));
+        fs::rename(&path, &away).unwrap();
+        site.write("same.json", &item(3));
+        site.folder_of("ONE@there").look().unwrap();
+        assert_eq!(sorted(), ["A1", "A2", "A3"]);
+        site.remove("same.json");
+        site.folder_of("ONE@there").look().unwrap();
+        assert_eq!(sorted(), ["A1", "A2"], "only what it took itself is gone");
+        fs::remove_dir(&path).unwrap();
+        fs::rename(&away, &path).unwrap();
+        site.remove("one.json");
+        site.folder().look().unwrap();
+        assert_eq!(sorted(), ["A2"]);
+    });
 }
 
 fn an_item_starts_with_the_first_object_of_its_study_and_is_done_when_that_is_quiet() {
