@@ -118,7 +118,11 @@ pub(super) fn begin_copy(connection: &mut ServerConnection, address: &PostgresAd
         }
         // A node that connects later meets the version.
         Some(POSTGRES_SCHEMA_VERSION) if is_used(connection)? => Err(Error::InUse { path }.into()),
-        Some(POSTGRES_SCHEMA_VERSION) if is_empty(connection)? => {
+        Some(POSTGRES_SCHEMA_VERSION) => {
+            connection.run(include_str!("more.sql"))?;
+            if !is_empty(connection)? {
+                return Err(Error::HasContent { path }.into());
+            }
             connection.run(&format!("UPDATE dcmdex_index SET schema_version = {UNFINISHED_COPY}"))
         }
         Some(_) => Err(Error::HasContent { path }.into()),
@@ -131,10 +135,13 @@ const COPIED_TABLES: &str = "writer_slot, directory, study, study_patient, shelf
      event, event_cursor, event_receiver, event_waiting, worklist_item, worklist_asked, worklist_problem, performed_step, correction, \
      corrected_study";
 
+/// Whether there is nothing that a copy would replace.
 fn is_empty(connection: &mut ServerConnection) -> Result<bool, ServerFailure> {
-    let sql = "SELECT NOT EXISTS (SELECT FROM directory) AND NOT EXISTS (SELECT FROM scan) AND index_id IS NULL \
-               FROM dcmdex_index";
-    Ok(connection.query_one(sql, &[])?.try_get(0)?)
+    // Each writer counts its changes, of which nothing may be left.
+    let tables = COPIED_TABLES.split(", ").filter(|table| *table != "writer_slot");
+    let conditions: Vec<String> = tables.map(|table| format!("NOT EXISTS (SELECT FROM {table})")).collect();
+    let sql = format!("SELECT index_id IS NULL AND {} FROM dcmdex_index", conditions.join(" AND "));
+    Ok(connection.query_one(&sql, &[])?.try_get(0)?)
 }
 
 /// Whether another program of this name is connected to the database. Those that wait for the lock

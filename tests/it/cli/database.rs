@@ -122,6 +122,18 @@ fn no_index_is_copied_into_the_empty_one_of_a_node_that_runs() {
     assert_eq!(count(&place, &index, "IMAGE"), 1);
 }
 
+#[test]
+fn no_index_is_copied_into_a_database_that_holds_only_a_worklist() {
+    let (place, index) = trees();
+    place.run(["scan", "--index", "one.db", "one"]).expect(0);
+    fs::write(place.path("item.json"), r#"{"PatientID": "P1", "AccessionNumber": "A1", "Modality": "CT"}"#).unwrap();
+    place.run(["worklist", "add", "--index", &index, "item.json"]).expect(0);
+    let refused = place.run(["copy-index", "one.db", &index]).expect(2).stderr;
+    assert!(refused.contains("there is something at"), "{refused}");
+    let kept = place.run(["worklist", "list", "--index", &index]).expect(0).stdout;
+    assert!(kept.contains("A1"), "{kept}");
+}
+
 /// Asks for studies. Returns the status of the first response.
 fn find_status(peer: &mut ScriptedPeer) -> u16 {
     let asked = DataSet::default().text(0x0008, 0x0052, "STUDY").uid(0x0020, 0x000D, "");
