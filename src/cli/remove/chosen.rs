@@ -1,11 +1,13 @@
 //! What keys choose to remove: studies, each with its instances that match.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::{Context as _, bail};
 
 use crate::cli::keys::query::values_of_answers;
 use crate::config::Config;
-use crate::db::open::Reader;
-use crate::db::{RemovedCounts, Search as _};
+use crate::db::open::{Reader, is_on_server};
+use crate::db::{KnownLocation, RemovedCounts, Search as _};
 use crate::model::attribute::AttributeId;
 use crate::model::level::QueryRetrieveLevel;
 use crate::model::location::Place;
@@ -45,12 +47,16 @@ pub(super) fn choose(keys: &[String], until_free: Option<u64>, config: &Config) 
         bail!("`{key}` has no value: write KEY=VALUE");
     }
     let mut reader = Reader::open(&config.index)?;
+    let mut storage = None;
     let missing = match until_free {
         None => None,
         Some(wanted) => match wanted.saturating_sub(free_bytes(config)?) {
             // Enough is free.
             0 => return Ok(Vec::new()),
-            missing => Some(missing),
+            missing => {
+                storage = own_storage(config)?;
+                Some(missing)
+            }
         },
     };
     let mut studies = Vec::new();
@@ -75,33 +81,45 @@ pub(super) fn choose(keys: &[String], until_free: Option<u64>, config: &Config) 
             [AttributeId::SOPInstanceUID],
             config,
         )?;
+        let mut here = RemovedCounts::default();
         for [uid] in uids {
-            study.counts.add(counts_of(&mut reader, &uid)?);
+            let known = reader.known_locations(&uid)?;
+            study.counts.add(counts_of(&known, None));
+            here.add(counts_of(&known, storage.as_deref()));
             study.instances.push(uid);
         }
-        // With a rule of free space, a study without received objects frees nothing.
-        if missing.is_some() && study.counts.objects == 0 || study.instances.is_empty() {
+        // With a rule of free space, a study without received objects on this disk frees nothing.
+        if missing.is_some() && here.objects == 0 || study.instances.is_empty() {
             continue;
         }
-        freed += study.counts.object_bytes;
+        freed += here.object_bytes;
         chosen.push(study);
     }
     Ok(chosen)
 }
 
-fn counts_of(reader: &mut Reader, uid: &str) -> anyhow::Result<RemovedCounts> {
+/// What removing an instance takes away. With a storage directory, only objects in that one count.
+fn counts_of(known: &[KnownLocation], storage: Option<&Path>) -> RemovedCounts {
     let mut counts = RemovedCounts { instances: 1, ..RemovedCounts::default() };
-    for known in reader.known_locations(uid)? {
-        match known.location.place {
+    for KnownLocation { location, .. } in known {
+        match location.place {
+            Place::Managed if storage.is_some_and(|storage| !location.directory.starts_with(storage)) => {}
             Place::Managed => {
                 counts.objects += 1;
-                counts.object_bytes += known.location.size;
+                counts.object_bytes += location.size;
             }
             Place::InPlace | Place::Archive => counts.in_place += 1,
             Place::MetadataOnly => {}
         }
     }
-    Ok(counts)
+    counts
+}
+
+/// The storage directory of this node, if others may have objects in the same index.
+fn own_storage(config: &Config) -> anyhow::Result<Option<PathBuf>> {
+    let Some(options) = config.store_options().filter(|_| is_on_server(&config.index)) else { return Ok(None) };
+    let path = options.directory.canonicalize();
+    Ok(Some(path.with_context(|| format!("cannot look at {}", options.directory.display()))?))
 }
 
 /// Free bytes on the disk of the received objects.

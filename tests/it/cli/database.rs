@@ -273,6 +273,32 @@ fn objects_that_another_node_received_go_to_the_trash_of_that_node() {
 }
 
 #[test]
+fn a_rule_of_free_space_takes_only_studies_with_objects_on_its_disk() {
+    let (place, index) = (Place::new(), postgres::server().database().to_str().unwrap().to_owned());
+    for (storage, numbers) in [("one", 0..2), ("two", 2..3)] {
+        let node = Node::start(&place, &["--index", &index, "--storage", storage]);
+        let Some(mut storescu) = peers::dcmtk("storescu") else { return };
+        storescu.current_dir(place.path("")).args(["-aec", "DCMDEX", "+sd", "127.0.0.1", &node.port.to_string()]);
+        for number in numbers {
+            objects::write(&place.path(format!("for-{storage}/{number}.dcm")), number, number, number);
+        }
+        peers::run(storescu.arg(format!("for-{storage}"))).expect_success();
+        assert_eq!(node.stop(Signal::TERM).0, Some(0));
+    }
+    fs::create_dir(place.path("empty")).unwrap();
+    let chosen = |storage: &str| {
+        let command = ["remove", "--index", &index, "--storage", storage, "--objects", "--no-undo"];
+        place.run([&command[..], &["PatientID=*", "--until-free", "900000T"]].concat())
+    };
+    let told = chosen("empty").expect(1).stdout;
+    assert!(told.contains("nothing matches"), "{told}");
+    for (storage, count) in [("one", 2), ("two", 1)] {
+        let told = chosen(storage).expect(0).stdout;
+        assert!(told.contains(&format!("{count} instances of {count} studies: {count} received objects")), "{told}");
+    }
+}
+
+#[test]
 fn a_node_warns_of_a_standby_that_may_lack_what_was_acknowledged() {
     let primary = postgres::PostgresServer::start(&["fsync=on"]);
     let _standby = primary.standby();
