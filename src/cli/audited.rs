@@ -7,6 +7,7 @@ use anyhow::Context as _;
 
 use crate::audit::{AuditEvent, AuditRecord, AuditSpool, AuditedQuery, AuditedStudy, Participant};
 use crate::config::Config;
+use crate::db::host_name;
 use crate::model::clock::Clock;
 
 /// Studies of one event.
@@ -90,9 +91,4 @@ fn user() -> Participant {
     });
     let name = names.next().map_or_else(|| format!("uid {number}"), |name| format!("uid {number} ({name})"));
     Participant { name, address: host_name() }
-}
-
-/// Name of this machine.
-pub(super) fn host_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

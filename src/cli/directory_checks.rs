@@ -23,6 +23,7 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
             problems.push(format!("the storage directory {} is a file, not a directory", storage.display()));
         } else {
             problems.extend(not_writable("the storage directory", storage));
+            problems.extend(not_to_be_made(config, storage));
             let incoming = storage.join(".incoming");
             if incoming.exists() {
                 problems.extend(not_writable("the directory for arriving objects", &incoming));
@@ -44,6 +45,18 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
         problems.extend(not_writable("the directory of the index", directory));
     }
     problems
+}
+
+/// Says that a storage directory below a root is missing. If a node made one where the disk of the
+/// root is not mounted, the root would seem to be there.
+fn not_to_be_made(config: &Config, storage: &Path) -> Option<String> {
+    let storage = std::path::absolute(storage).ok().filter(|storage| !storage.exists())?;
+    let (name, _) = config.roots.iter().find(|(_, root)| storage.starts_with(root))?;
+    Some(format!(
+        "the storage directory {} is not there; hint: if the disk of the root {name} is not mounted, mount it. Otherwise \
+         make the directory, because a node makes none below a root",
+        storage.display()
+    ))
 }
 
 /// Says that a file or directory cannot be written, or cannot be made where it does not exist.

@@ -10,9 +10,9 @@ use anyhow::bail;
 
 use crate::db::open::{Reader, WriterHandle, is_on_server};
 use crate::db::postgres::PostgresAddress;
-use crate::db::{self, Admin, Arrivals, ScanLedger};
+use crate::db::{self, Admin, Arrivals, ScanLedger, host_name};
 use crate::model::location::Place;
-use crate::store::{Objects, has_objects_in, index_id_in};
+use crate::store::{Objects, has_objects_in, index_id_in, storage_id_in};
 
 /// What [`verdict`] needs to know of a storage directory and an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,16 +93,17 @@ pub(super) fn refuse_new_index(index: &Path, objects: &Objects) -> anyhow::Resul
 /// Refuses an index and a storage directory that do not belong together. If they are new to each
 /// other, it joins them.
 pub(super) fn refuse_misfits(index: &Path, objects: &Objects, writer: &WriterHandle) -> anyhow::Result<()> {
+    let root = objects.root();
+    refuse_another_directory(root, writer)?;
     let mut reader = Reader::open(index)?;
     let (noted, id) = (objects.index_id()?, reader.index_id()?);
-    let root = objects.root();
     let (has_objects, names_objects) = (has_objects_in(root)?, names_objects_in(&mut reader, root)?);
     let facts = Facts { noted: noted.as_deref(), id: id.as_deref(), has_objects, names_objects };
     match verdict(facts) {
-        FitVerdict::Fits => Ok(()),
+        FitVerdict::Fits => {}
         FitVerdict::Joins(id) => {
             let id = writer.name_index(id.map(str::to_owned))?;
-            Ok(objects.set_index_id(&id)?)
+            objects.set_index_id(&id)?;
         }
         FitVerdict::OtherIndex => bail!(other_index(index, root)),
         FitVerdict::Emptied => {
@@ -110,6 +111,22 @@ pub(super) fn refuse_misfits(index: &Path, objects: &Objects, writer: &WriterHan
             bail!(emptied(index, root, Some(&id)))
         }
     }
+    claim(objects, writer)
+}
+
+/// Notes in a database which storage directory has its path.
+fn claim(objects: &Objects, writer: &WriterHandle) -> anyhow::Result<()> {
+    let noted = storage_id_in(objects.root())?;
+    let id = writer.claim_storage(noted.as_deref().unwrap_or_default(), &host_name(), objects.root())?;
+    match id {
+        Some(id) if noted.as_deref() != Some(&id) => Ok(objects.set_storage_id(&id)?),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Refuses a storage directory whose path in a database is that of another one.
+pub(super) fn refuse_another_directory(storage: &Path, writer: &WriterHandle) -> anyhow::Result<()> {
+    Ok(writer.check_storage(&storage_id_in(storage)?.unwrap_or_default(), storage)?)
 }
 
 fn names_objects_in(reader: &mut Reader, storage: &Path) -> Result<bool, db::Error> {

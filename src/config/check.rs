@@ -216,6 +216,7 @@ impl<'a> Check<'a> {
                 jobs => Jobs::fixed(jobs),
             },
             full: self.boolean(settings::SCAN_FULL),
+            read_before: Arc::default(),
             filter: self.filter(),
             order: self.choice(settings::SCAN_ORDER, [WalkOrder::Name, WalkOrder::NewestFirst]),
             throttle: self.parsed(settings::SCAN_THROTTLE).unwrap_or_default(),

@@ -169,6 +169,10 @@ impl ScanLedger for IndexReader {
     fn mount_points(&mut self) -> Result<BTreeSet<PathBuf>, Error> {
         ask!(self, reader => reader.mount_points())
     }
+
+    fn named_roots(&self) -> BTreeSet<PathBuf> {
+        ask!(self, reader => reader.named_roots())
+    }
 }
 
 impl Admin for IndexReader {

@@ -296,6 +296,14 @@ pub enum Error {
         /// What needs it.
         what: &'static str,
     },
+    /// Objects of a storage directory would be taken for those of another one.
+    #[error("the storage directory {} cannot be used with this index: {detail}", path.display())]
+    StorageRefused {
+        /// The storage directory.
+        path: PathBuf,
+        /// Why, and what to do.
+        detail: String,
+    },
     /// Another process has the unit of a shared scan. Nothing of it was changed.
     #[error("another worker has this part of the scan")]
     LeaseLost,

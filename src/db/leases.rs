@@ -13,6 +13,9 @@ pub enum NextUnit {
         /// Whether some are below roots that this process does not have.
         elsewhere: bool,
     },
+    /// All units that are left are below roots that this process does not have, and nobody has one
+    /// of them now.
+    Elsewhere,
     /// Nothing is left.
     Finished,
 }

@@ -104,6 +104,7 @@ pub use events::{
     EventRecording, EventSearch, IndexEvent, StudyIdentifiers, WaitingEvent,
 };
 pub use leases::NextUnit;
+pub use mounts::host_name;
 pub use plan::{can_answer, can_answer_declared};
 pub use removals::{RemovalChanges, RemovalSearch};
 pub use report::{LISTED_AND_MISSING, StudyProblem, StudyReport, listed_and_missing};
@@ -396,6 +397,11 @@ pub trait ScanLedger: Sized {
     /// # Errors
     /// Fails with an error of the engine.
     fn mount_points(&mut self) -> Result<BTreeSet<PathBuf>, Error>;
+
+    /// The directories of this machine that have a name in the index. Each may be a disk.
+    fn named_roots(&self) -> BTreeSet<PathBuf> {
+        BTreeSet::new()
+    }
 }
 
 /// What an operator asks of an index.

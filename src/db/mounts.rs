@@ -16,6 +16,12 @@ pub(in crate::db) const HOLDS: Duration = Duration::from_secs(2);
 /// Different sets of paths of the last scans whose roots are looked at.
 pub(in crate::db) const LOOKED_AT_SETS: usize = 64;
 
+/// The name of this machine.
+#[must_use]
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 /// The mounts as of a moment.
 #[derive(Debug, Default)]
 pub(in crate::db) struct MountLook {

@@ -413,6 +413,33 @@ impl WriterHandle {
         }
     }
 
+    /// Notes in a database that this storage directory has its path. `id` is what the directory has
+    /// noted of itself, and empty if it has noted nothing. Returns what it is to note. `None` if
+    /// the index is in files, which have one node.
+    ///
+    /// # Errors
+    /// [`Error::StorageRefused`] if the index would take its objects for those of another
+    /// directory, and that of the writer.
+    pub fn claim_storage(&self, id: &str, host: &str, storage: &Path) -> Result<Option<String>, Error> {
+        match &self.0 {
+            OpenedIndex::Server { handle, .. } => {
+                handle.claim_storage(id.to_owned(), host.to_owned(), storage).map(Some)
+            }
+            OpenedIndex::File(_) | OpenedIndex::Folder { .. } => Ok(None),
+        }
+    }
+
+    /// Refuses a storage directory whose path another one has.
+    ///
+    /// # Errors
+    /// As [`Self::claim_storage`].
+    pub fn check_storage(&self, id: &str, storage: &Path) -> Result<(), Error> {
+        match &self.0 {
+            OpenedIndex::Server { handle, .. } => handle.check_storage(id.to_owned(), storage),
+            OpenedIndex::File(_) | OpenedIndex::Folder { .. } => Ok(()),
+        }
+    }
+
     /// Tells the other nodes of a database of this one, until the writer ends. Returns in words
     /// what it has in common with nodes that run, and should not have. Other indexes have one node.
     ///
@@ -440,6 +467,23 @@ impl WriterHandle {
     /// As [`Self::join_shared_scan`].
     pub fn take_unit(&self, scan: i64, lease: Duration) -> Result<NextUnit, Error> {
         self.server("a shared scan")?.take_unit(scan, lease)
+    }
+
+    /// Has a shared scan end without the units that are below roots that this process does not
+    /// have, and that nobody has. Returns their paths in words.
+    ///
+    /// # Errors
+    /// As [`Self::join_shared_scan`].
+    pub fn leave_out_units(&self, scan: i64) -> Result<Vec<String>, Error> {
+        self.server("a shared scan")?.leave_out_units(scan)
+    }
+
+    /// The paths of the units of a shared scan on this machine, done or not.
+    ///
+    /// # Errors
+    /// As [`Self::join_shared_scan`].
+    pub fn unit_paths(&self, scan: i64) -> Result<Vec<PathBuf>, Error> {
+        self.server("a shared scan")?.unit_paths(scan)
     }
 
     /// Begins the time of the current unit anew.

@@ -3,6 +3,9 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
+/// The file of a storage directory that holds its id. Nodes of one database need it.
+pub const STORAGE_ID: &str = ".storage";
+
 /// Kind of place that holds an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Place {

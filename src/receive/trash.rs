@@ -67,7 +67,10 @@ pub fn sweep<H>(
                 continue;
             }
             match trash.put(file.begun_ms, &path) {
-                Ok(()) => trashed.push(file),
+                // Of a shared index, an object that is not here may be at the same path of another
+                // machine.
+                Ok(is_there) if is_there || !is_shared => trashed.push(file),
+                Ok(_) => {}
                 Err(error) => failure = Some(error),
             }
         }

@@ -511,7 +511,7 @@ impl MemberSink<Outcome> for MemberCollector<'_> {
             // the first can count as unchanged.
             if known.indexed
                 && member.occurrence == 1
-                && !self.settings.full
+                && !self.settings.reads_all_in(self.path)
                 && !known.lacks_declared
                 && known.mtime_ms == self.marks.mtime_ms
                 && member.size.is_none_or(|size| size == known.size)

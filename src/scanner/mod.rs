@@ -213,6 +213,7 @@ impl ScanThreads {
         let settings = ReadSettings {
             stop: stop.clone(),
             full: options.full,
+            read_before: Arc::clone(&options.read_before),
             throttle: Arc::new(Throttle::new(options.throttle)),
             settling: options.settling.clone(),
             tape_files: options.tape_files,

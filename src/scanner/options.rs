@@ -1,5 +1,6 @@
 //! The settings of a scan.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +48,9 @@ pub struct Options {
     pub jobs: Jobs,
     /// Whether to read files again whose size and time have not changed.
     pub full: bool,
+    /// Directories in which `full` does not hold, because another part of the same scan has read
+    /// them.
+    pub read_before: Arc<HashSet<PathBuf>>,
     /// Which files the scan looks at.
     pub filter: Filter,
     /// The order in which the walk enters directories.

@@ -87,6 +87,8 @@ pub(super) struct Guard {
     vanished: Vanished,
     /// The mount points that the index has.
     mount_points: BTreeSet<PathBuf>,
+    /// The directories that count as roots of the scan, because they may be disks.
+    named_roots: BTreeSet<PathBuf>,
     /// The file systems of the roots and mount points that this scan has seen.
     seen: BTreeMap<PathBuf, FileSystemMark>,
     /// The current root.
@@ -117,8 +119,12 @@ impl ListedDirectory<'_> {
 
 impl Guard {
     pub(super) fn new(known: Option<&mut Reader>, vanished: Vanished) -> Result<Self, db::Error> {
-        let mount_points = known.map_or(Ok(BTreeSet::new()), Reader::mount_points)?;
-        Ok(Self { vanished, mount_points, seen: BTreeMap::new(), root: PathBuf::new(), suspects: Vec::new() })
+        let (mount_points, named_roots) = match known {
+            Some(known) => (known.mount_points()?, known.named_roots()),
+            None => Default::default(),
+        };
+        let (seen, root, suspects) = Default::default();
+        Ok(Self { vanished, mount_points, named_roots, seen, root, suspects })
     }
 
     /// Turns to a root.
@@ -149,7 +155,7 @@ impl Guard {
         listed: &ListedDirectory<'_>,
         known: Option<&mut Reader>,
     ) -> Result<Option<(PathBuf, Mounted)>, db::Error> {
-        if listed.is_root {
+        if self.is_root(listed) {
             self.seen.extend(listed.file_system.map(|mark| (listed.path.to_owned(), mark)));
         }
         let is_mounted = self.see(listed.path, listed.file_system);
@@ -246,11 +252,15 @@ impl Guard {
         self.mount_points.contains(listed.path) && !listed.is_mount_point()
     }
 
+    fn is_root(&self, listed: &ListedDirectory<'_>) -> bool {
+        listed.is_root || self.named_roots.contains(listed.path)
+    }
+
     fn why(&self, listed: &ListedDirectory<'_>, known: &mut Reader) -> Result<Option<Why>, db::Error> {
         if self.is_unmounted(listed) {
             return Ok(Some(Why::NotMounted));
         }
-        let is_root = listed.is_root || listed.is_mount_point();
+        let is_root = self.is_root(listed) || listed.is_mount_point();
         if listed.is_empty {
             let enough = if is_root { 1 } else { EMPTIED_FILES };
             return Ok(has_files(known, listed.path, enough)?.then_some(Why::Empty));

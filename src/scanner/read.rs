@@ -180,7 +180,7 @@ impl Pool {
     /// Whether a file must be read although its size and time are those of the index.
     fn must_read_again(&self, known: &KnownFile, directory: &WorkDirectory, name: &OsStr) -> bool {
         may_have_passed(known)
-            || self.settings.full
+            || self.settings.reads_all_in(&directory.path)
             || known.lacks_declared
             || known
                 .note

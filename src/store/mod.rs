@@ -35,7 +35,7 @@ pub use meta::{FileMeta, data_set_of};
 pub use objects::{
     Incoming, NameOutcome, Objects, Options, Placed, Recovered, Sync, checksum, make_durable, open, remove,
 };
-pub use ownership::{has_objects_in, index_id_in};
+pub use ownership::{has_objects_in, index_id_in, storage_id_in};
 pub use source::Source;
 use space::FreeSpace;
 pub use spool::{Spool, SpoolDirectory, SpoolFile};

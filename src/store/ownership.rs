@@ -6,12 +6,13 @@ use std::path::Path;
 
 use super::{Error, Objects};
 use crate::files::{FILE_MODE, replace};
+use crate::model::location::STORAGE_ID;
 use crate::model::uid::is_valid_uid;
 
 /// The file that holds the id of the index.
 const INDEX_ID: &str = ".index";
 
-/// Maximum bytes of the id.
+/// Maximum bytes of an id.
 const LONGEST_ID: u64 = 128;
 
 /// Returns the id of the index that knows the objects of a storage directory. `None` if no id was
@@ -20,7 +21,19 @@ const LONGEST_ID: u64 = 128;
 /// # Errors
 /// If the file with the id cannot be read.
 pub fn index_id_in(storage: &Path) -> Result<Option<String>, Error> {
-    let path = storage.join(INDEX_ID);
+    id_in(storage, INDEX_ID)
+}
+
+/// Returns the id of a storage directory itself. `None` if it has none yet.
+///
+/// # Errors
+/// If the file with the id cannot be read.
+pub fn storage_id_in(storage: &Path) -> Result<Option<String>, Error> {
+    id_in(storage, STORAGE_ID)
+}
+
+fn id_in(storage: &Path, name: &str) -> Result<Option<String>, Error> {
+    let path = storage.join(name);
     let mut id = String::new();
     match File::open(&path).and_then(|file| file.take(LONGEST_ID).read_to_string(&mut id)) {
         Ok(_) => Ok(Some(id.trim().to_owned()).filter(|id| !id.is_empty())),
@@ -64,7 +77,19 @@ impl Objects {
     /// # Errors
     /// If the file cannot be written.
     pub fn set_index_id(&self, id: &str) -> Result<(), Error> {
-        let path = self.root().join(INDEX_ID);
+        self.set_id(INDEX_ID, id)
+    }
+
+    /// Writes the id of the storage directory itself.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn set_storage_id(&self, id: &str) -> Result<(), Error> {
+        self.set_id(STORAGE_ID, id)
+    }
+
+    fn set_id(&self, name: &str, id: &str) -> Result<(), Error> {
+        let path = self.root().join(name);
         // A start that is killed leaves the old id or the new one, and never none.
         replace(&path, FILE_MODE, format!("{id}\n").as_bytes())
             .map_err(|source| Error::Unusable { path: path.clone(), source })

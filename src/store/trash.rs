@@ -61,21 +61,22 @@ impl Trash {
         Some(self.objects(begun_ms).join(below))
     }
 
-    /// Moves an object to the trash. It is no error if it is there already, or gone.
+    /// Moves an object to the trash. Returns whether it is there now. It is no error if it is gone.
     ///
     /// # Errors
     /// If it cannot be moved.
-    pub fn put(&self, begun_ms: i64, object: &Path) -> io::Result<()> {
-        let Some(to) = self.inside(begun_ms, object) else { return Ok(()) };
+    pub fn put(&self, begun_ms: i64, object: &Path) -> io::Result<bool> {
+        let Some(to) = self.inside(begun_ms, object) else { return Ok(false) };
         match fs::symlink_metadata(object) {
             Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return to.try_exists(),
             Err(error) => return Err(error),
         }
         if let Some(directory) = to.parent() {
             make_directory(directory)?;
         }
-        move_file(object, &to)
+        move_file(object, &to)?;
+        Ok(true)
     }
 
     /// Moves an object back to its place. Returns whether there is an object there now. What has
@@ -271,8 +272,9 @@ mod tests {
         fs::write(&object, "object").unwrap();
         let time = fs::metadata(&object).unwrap().modified().unwrap();
         let trash = Trash::below(root);
-        trash.put(0, &object).unwrap();
-        trash.put(0, &object).unwrap();
+        assert!(trash.put(0, &object).unwrap());
+        assert!(trash.put(0, &object).unwrap(), "it is there already");
+        assert!(!trash.put(0, &root.join("1.2/1.2.3/1.2.3.5.dcm")).unwrap(), "there is no such object");
         assert!(!object.exists());
         assert!(root.join(".trash/19700101T000000.000Z/objects/1.2/1.2.3/1.2.3.4.dcm").exists());
         assert!(trash.take_back(0, &object).unwrap());

@@ -9,6 +9,7 @@ use crate::audit::AuditEvent;
 use crate::cli::audited::CommandAudit;
 use crate::cli::context::Context;
 use crate::cli::output::{Grouped, Shown};
+use crate::cli::storage_match::refuse_another_directory;
 use crate::cli::{Exit, arrival_journal};
 use crate::config::Config;
 use crate::db::open::{Reader, Writer, WriterHandle, is_on_server};
@@ -84,6 +85,7 @@ pub(super) fn empty(config: &Config, days: u32, yes: bool, context: &mut Context
     let options = config.store_options().context("with `metadata_only` there is no trash")?;
     let storage = options.directory.canonicalize()?;
     let writer = Writer::open(&config.index, config.node_writer_options())?;
+    refuse_another_directory(&storage, &writer.handle())?;
     let audit = CommandAudit::open(config, "remove --empty")?;
     let mut elsewhere = 0;
     for removal in old {

@@ -13,6 +13,7 @@ use crate::cli::audited::CommandAudit;
 use crate::cli::context::Context;
 use crate::cli::output::{Grouped, Shown};
 use crate::cli::reindex::{ReadObject, read, store};
+use crate::cli::storage_match::refuse_another_directory;
 use crate::cli::unindexed::series_directories;
 use crate::config::Config;
 use crate::db::open::{Reader, Writer, WriterHandle, is_on_server};
@@ -64,6 +65,9 @@ pub(super) fn run(config: &Config, removal: i64, yes: bool, context: &mut Contex
     CommandAudit::open(config, "remove --undo")?.removal(AuditEvent::Stored, removal)?;
     let writer = Writer::open(&config.index, config.node_writer_options())?;
     let storage = config.store_options().and_then(|options| options.directory.canonicalize().ok());
+    if let Some(storage) = &storage {
+        refuse_another_directory(storage, &writer.handle())?;
+    }
     let mut undo = Undo {
         reader: Reader::open(&config.index)?,
         writer: writer.handle(),

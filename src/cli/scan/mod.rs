@@ -102,7 +102,7 @@ pub(super) fn run(arguments: &ScanArgs, context: &mut Context) -> anyhow::Result
         let absolute = arguments.paths.iter().map(std::path::absolute).collect::<io::Result<Vec<_>>>()?;
         return follow::follow((absolute, arguments.every), options, &config, &stop, &mut report);
     }
-    let summary = if arguments.shared {
+    let (summary, is_partly) = if arguments.shared {
         shared::scan_with_others(&roots, &options, &config, &stop, &mut report)?
     } else if arguments.dry_run {
         let mut known = match Reader::open(&config.index) {
@@ -116,9 +116,9 @@ pub(super) fn run(arguments: &ScanArgs, context: &mut Context) -> anyhow::Result
         if let Some(known) = &mut known {
             report.lacking(&lacking(known, &roots, &config)?, quiet);
         }
-        scan(&roots, &options, ScanTarget::DryRun { known }, &stop, &mut report, &mut progress)?
+        (scan(&roots, &options, ScanTarget::DryRun { known }, &stop, &mut report, &mut progress)?, false)
     } else {
-        index(&roots, &options, &config, &stop, &mut report, quiet)?
+        (index(&roots, &options, &config, &stop, &mut report, quiet)?, false)
     };
     report.summary(&summary);
     if let Some(error) = report.failure {
@@ -126,7 +126,7 @@ pub(super) fn run(arguments: &ScanArgs, context: &mut Context) -> anyhow::Result
     }
     Ok(match summary {
         Summary { interrupted: true, .. } => Exit::Interrupted,
-        Summary { failed: 0, not_pruned: 0, .. } => Exit::Done,
+        Summary { failed: 0, not_pruned: 0, .. } if !is_partly => Exit::Done,
         Summary { .. } => Exit::Partly,
     })
 }

@@ -198,6 +198,18 @@ impl Report<'_> {
         }));
     }
 
+    /// Tells of parts of a shared scan that nobody has scanned.
+    pub(super) fn left_out(&mut self, parts: &[String]) {
+        for part in parts {
+            match self.format {
+                ReportFormat::Json => self.line(json!({ "event": "left-out", "part": part })),
+                ReportFormat::Text => self.line(format_args!(
+                    "not scanned: {part}: this machine does not have the root, or it is empty, and no other one scans it"
+                )),
+            }
+        }
+    }
+
     pub(super) fn summary(&mut self, summary: &Summary) {
         match self.format {
             ReportFormat::Text => self.line(summary_text(summary)),

@@ -1,7 +1,9 @@
 //! `dcmdex scan --shared`: several processes scan parts of the same paths (docs/adr/0049).
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
@@ -41,17 +43,21 @@ struct ScanWorker<'w> {
     stop: &'w Stop,
     /// Whether it was told that others have to scan some parts.
     has_told: Cell<bool>,
+    /// Attempts one after the other that found parts for others only, and no others.
+    alone: Cell<u32>,
+    /// Whether parts were left out.
+    is_partly: Cell<bool>,
 }
 
 /// Scans with all others that name the same paths, until nothing is left. Returns what this process
-/// found.
+/// found, and whether parts were left out.
 pub(super) fn scan_with_others(
     roots: &Roots,
     options: &Options,
     config: &Config,
     stop: &Stop,
     report: &mut Report<'_>,
-) -> anyhow::Result<Summary> {
+) -> anyhow::Result<(Summary, bool)> {
     let writer_options = config.scan_writer_options();
     suspend::commit_before_stopping(&writer_options.suspension)?;
     let writer = Writer::open(&config.index, writer_options)?;
@@ -60,13 +66,14 @@ pub(super) fn scan_with_others(
     report.started(roots, &config.index, false);
     let mut all = Summary::default();
     let of_units = Options { vanished: Vanished::Keep, ..options.clone() };
-    let has_told = Cell::new(false);
-    let worker = ScanWorker { config, options, of_units, roots, handle, scan, stop, has_told };
+    let (has_told, alone, is_partly) = Default::default();
+    let worker = ScanWorker { config, options, of_units, roots, handle, scan, stop, has_told, alone, is_partly };
     while !stop.is_asked() && worker.next(&mut all, report)? {}
     all.interrupted |= stop.is_asked();
+    let is_partly = worker.is_partly.get();
     drop(worker);
     writer.close()?;
-    Ok(all)
+    Ok((all, is_partly))
 }
 
 /// Directories that are scanned on their own: those below the roots, split until there are enough.
@@ -96,29 +103,37 @@ fn units(roots: &Roots, options: &Options) -> Result<Vec<PathBuf>, scanner::Erro
 impl ScanWorker<'_> {
     /// Does the next unit. Returns whether there may be another one.
     fn next(&self, all: &mut Summary, report: &mut Report<'_>) -> anyhow::Result<bool> {
-        let unit = match self.handle.take_unit(self.scan, self.config.scan_lease)? {
+        let next = self.handle.take_unit(self.scan, self.config.scan_lease)?;
+        let unit = match next {
             NextUnit::Leased(unit) => unit,
             NextUnit::Finished => return Ok(false),
             NextUnit::Wait { elsewhere } => {
-                if elsewhere && !self.has_told.replace(true) {
-                    tracing::warn!(
-                        "parts of the scan are below roots that this machine does not have; another machine that has them \
-                         has to scan them"
-                    );
+                self.alone.set(0);
+                self.wait(elsewhere);
+                return Ok(true);
+            }
+            NextUnit::Elsewhere => {
+                self.alone.set(self.alone.get() + 1);
+                // A worker that has just begun or was killed gets the time of a lease.
+                if PAUSE * self.alone.get() < self.config.scan_lease {
+                    self.wait(true);
+                } else {
+                    self.is_partly.set(true);
+                    report.left_out(&self.handle.leave_out_units(self.scan)?);
                 }
-                std::thread::park_timeout(PAUSE);
                 return Ok(true);
             }
         };
+        self.alone.set(0);
         let (options, roots) = match &unit {
             // What is gone has nothing to be scanned. The last unit finds that it is gone.
             Some(path) => {
                 let paths = std::slice::from_ref(path);
-                (&self.of_units, Roots::changed(paths, &self.roots.paths(), self.options)?)
+                (Cow::Borrowed(&self.of_units), Roots::changed(paths, &self.roots.paths(), self.options)?)
             }
-            None => (self.options, Some(self.roots.clone())),
+            None => (self.of_last_unit()?, Some(self.roots.clone())),
         };
-        match roots.map_or_else(|| Ok(Summary::default()), |roots| self.unit(&roots, options, report)) {
+        match roots.map_or_else(|| Ok(Summary::default()), |roots| self.unit(&roots, &options, report)) {
             Ok(summary) if summary.interrupted => _ = self.is_left(self.handle.leave_unit(false))?,
             Ok(summary) if unit.is_some() => {
                 if self.is_left(self.handle.leave_unit(true))? {
@@ -137,6 +152,25 @@ impl ScanWorker<'_> {
             Err(error) => return Err(error.into()),
         }
         Ok(true)
+    }
+
+    /// The options of the last unit, which does not read again what the others have read.
+    fn of_last_unit(&self) -> anyhow::Result<Cow<'_, Options>> {
+        if !self.options.full {
+            return Ok(Cow::Borrowed(self.options));
+        }
+        let read_before = Arc::new(self.handle.unit_paths(self.scan)?.into_iter().collect());
+        Ok(Cow::Owned(Options { read_before, ..self.options.clone() }))
+    }
+
+    fn wait(&self, elsewhere: bool) {
+        if elsewhere && !self.has_told.replace(true) {
+            tracing::warn!(
+                "parts of the scan are below roots that this machine does not have; another machine that has them has to \
+                 scan them"
+            );
+        }
+        std::thread::park_timeout(PAUSE);
     }
 
     /// Scans a unit, and keeps it meanwhile.

@@ -12,6 +12,7 @@ use crate::db::open::{Reader, Writer};
 use crate::db::{Admin as _, Finding, Search as _};
 use crate::ingest::{Outcome, Wanted, read_file};
 use crate::model::attribute::AttributeId;
+use crate::model::location::{Location, Place};
 use crate::receive::replay::UnnamedFiles;
 use crate::store::{Objects, Recovered};
 
@@ -37,10 +38,12 @@ pub(super) fn open_index(config: &Config, objects: Option<&Arc<Objects>>) -> any
     suspend::commit_before_stopping(&options.suspension)?;
     let writer = Writer::open(&config.index, options)?;
     check_index(config)?;
+    if let Some(objects) = objects {
+        storage_match::refuse_misfits(&config.index, objects, &writer.handle())?;
+    }
     warn_of_other_nodes(config, objects, &writer.handle())?;
     warn_of_lacking(config)?;
     if let Some(objects) = objects {
-        storage_match::refuse_misfits(&config.index, objects, &writer.handle())?;
         recover(objects, config)?;
         directory_checks::follow_storage(&config.index, objects.root(), &writer.handle())?;
         let unnamed = UnnamedFiles::under(config.receive.duplicates);
@@ -79,10 +82,12 @@ fn recover(objects: &Objects, config: &Config) -> anyhow::Result<()> {
             _ => return false,
         };
         let size = file.metadata().map(|metadata| metadata.len()).ok();
-        // Nor does an index that cannot be read now.
+        // Nor does an index that cannot be read now, or one with a path that is not on this
+        // machine. The storage directory may have moved, or its root may have another name.
         index.known_locations(record.value(AttributeId::SOPInstanceUID)).ok().is_none_or(|known| {
-            let mut locations = known.iter().map(|known| &known.location);
-            locations.any(|it| it.path().as_deref() == Some(path) && Some(it.size) == size)
+            let received = known.iter().map(|known| &known.location).filter(|it| it.place == Place::Managed);
+            let mut of_size = received.filter(|it| Some(it.size) == size).filter_map(Location::path);
+            of_size.any(|known| known == path || !known.exists())
         })
     })?;
     if recovered != Recovered::default() {

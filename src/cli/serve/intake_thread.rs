@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use crate::cli::audited::host_name;
 use crate::config::Config;
+use crate::db::host_name;
 use crate::db::open::Reader;
 use crate::model::clock::Clock;
 use crate::worklist::{Intake, LOOK_AFTER, LifeOptions, ROUND_AFTER, WorklistFolder, live};

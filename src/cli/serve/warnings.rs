@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use super::hl7::WorklistControl;
 use crate::access::peers::{Grant, Security};
-use crate::cli::audited::host_name;
 use crate::cli::unindexed;
 use crate::config::Config;
 use crate::db::ScanLedger as _;
+use crate::db::host_name;
 use crate::db::open::{Reader, WriterHandle, may_exist};
 use crate::model::location::Place;
 use crate::scp::Plain;

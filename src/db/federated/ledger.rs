@@ -104,4 +104,8 @@ impl<R: FederatedPart> ScanLedger for Federation<R> {
         }
         Ok(all)
     }
+
+    fn named_roots(&self) -> BTreeSet<PathBuf> {
+        self.parts.iter().flat_map(|part| part.named_roots()).collect()
+    }
 }

@@ -7,6 +7,7 @@ use super::changer::IndexChanger;
 use super::error::ServerFailure;
 use super::held_unit::HeldUnit;
 use super::keys::path_from;
+use super::roots::{NamedRoots, shown_kept};
 use super::writer::PostgresWriterHandle;
 use crate::db::{Error, NextUnit};
 
@@ -34,9 +35,13 @@ impl PostgresWriterHandle {
             loop {
                 let (held, path) = match state.work(|changer, _| take(changer, scan, lease, &elsewhere))? {
                     Taken::Unit(held, path) => (held, path),
-                    Taken::Nothing { is_left: false } => return Ok(NextUnit::Finished),
-                    Taken::Nothing { is_left: true } => {
-                        return Ok(NextUnit::Wait { elsewhere: !elsewhere.is_empty() });
+                    Taken::Nothing { is_left: false, .. } => return Ok(NextUnit::Finished),
+                    Taken::Nothing { is_left: true, has_others } => {
+                        let is_elsewhere = !elsewhere.is_empty();
+                        return Ok(match has_others || !is_elsewhere {
+                            true => NextUnit::Wait { elsewhere: is_elsewhere },
+                            false => NextUnit::Elsewhere,
+                        });
                     }
                 };
                 // The last unit reads what lies beside all others.
@@ -52,6 +57,20 @@ impl PostgresWriterHandle {
                 state.work(|changer, _| changer.transaction(|connection, _| held.leave(connection, false)))?;
             }
         })
+    }
+
+    /// See [`WriterHandle::leave_out_units`](crate::db::open::WriterHandle::leave_out_units).
+    pub(in crate::db) fn leave_out_units(&self, scan: i64) -> Result<Vec<String>, Error> {
+        let roots = std::sync::Arc::clone(self.roots());
+        self.change_index(move |changer, _| leave_out(changer, scan, &roots))
+    }
+
+    /// See [`WriterHandle::unit_paths`](crate::db::open::WriterHandle::unit_paths).
+    pub(in crate::db) fn unit_paths(&self, scan: i64) -> Result<Vec<PathBuf>, Error> {
+        let roots = std::sync::Arc::clone(self.roots());
+        let kept = self.change_index(move |changer, _| paths_of(changer, scan))?;
+        let units = kept.iter().filter(|path| !path.as_os_str().is_empty());
+        Ok(units.map(|path| roots.local(path).into_owned()).collect())
     }
 
     /// See [`WriterHandle::renew_unit`](crate::db::open::WriterHandle::renew_unit).
@@ -73,6 +92,26 @@ impl PostgresWriterHandle {
             })
         })
     }
+}
+
+/// Has a scan end without the units of roots that are not here and that nobody has. Returns the
+/// paths of those that are not done, as operators read them.
+fn leave_out(changer: &mut IndexChanger, scan: i64, roots: &NamedRoots) -> Result<Vec<String>, ServerFailure> {
+    changer.hold(None);
+    changer.transaction(|connection, _| {
+        let sql = "SELECT id, path, is_done FROM scan_unit WHERE scan = $1 AND path <> '' \
+                   AND (is_done OR expires < now()) ORDER BY id FOR UPDATE SKIP LOCKED";
+        let (mut ids, mut left_out): (Vec<i64>, Vec<String>) = Default::default();
+        for row in connection.query(sql, &[&scan])? {
+            let (path, is_done): (PathBuf, bool) = (path_from(row.try_get(1)?), row.try_get(2)?);
+            if !roots.is_there(&path) {
+                ids.push(row.try_get(0)?);
+                left_out.extend((!is_done).then(|| shown_kept(&path)));
+            }
+        }
+        connection.execute("DELETE FROM scan_unit WHERE id = ANY($1)", &[&ids])?;
+        Ok(left_out)
+    })
 }
 
 fn join(changer: &mut IndexChanger, roots: &str, units: &[PathBuf], now_ms: i64) -> Result<i64, ServerFailure> {
@@ -100,6 +139,8 @@ enum Taken {
     Unit(HeldUnit, Option<PathBuf>),
     Nothing {
         is_left: bool,
+        /// Whether others have some of what is left, or take it just now.
+        has_others: bool,
     },
 }
 
@@ -122,8 +163,10 @@ fn take(changer: &mut IndexChanger, scan: i64, lease: Duration, elsewhere: &[i64
             &[&scan, &owner, &seconds, &elsewhere],
         )?;
         let Some(row) = row else {
-            let sql = "SELECT EXISTS (SELECT FROM scan_unit WHERE scan = $1 AND NOT is_done)";
-            return Ok(Taken::Nothing { is_left: connection.query_one(sql, &[&scan])?.try_get(0)? });
+            let sql = "SELECT count(*) > 0, count(*) FILTER (WHERE expires >= now() OR path <> '' AND id <> ALL($2)) > 0 \
+                       FROM scan_unit WHERE scan = $1 AND NOT is_done";
+            let left = connection.query_one(sql, &[&scan, &elsewhere])?;
+            return Ok(Taken::Nothing { is_left: left.try_get(0)?, has_others: left.try_get(1)? });
         };
         let held = HeldUnit { unit: row.try_get(0)?, attempt: row.try_get(1)?, owner: owner.clone(), lease };
         Ok(Taken::Unit(held, Some(path_from(row.try_get(2)?)).filter(|path| !path.as_os_str().is_empty())))

@@ -218,4 +218,8 @@ impl ScanLedger for PostgresReader {
         let roots = self.roots();
         self.ask_for_scan(|connection| Ok(away::mount_points(connection, &roots)?.into_iter().collect()))
     }
+
+    fn named_roots(&self) -> BTreeSet<PathBuf> {
+        self.roots().directories().map(Path::to_owned).collect()
+    }
 }

@@ -20,6 +20,7 @@
 //! - `events` is what programs that follow the index are told. `event_rows` writes it.
 //! - `worklist` has what is scheduled.
 //! - `removals` is what operators remove. `removed_rows` has its rows.
+//! - `nodes` is who runs, and `storage_claims` whose objects are where.
 //! - `promises` compares what the server promises with the durability that is asked for.
 //! - `pieces` is one side of a copy to or from another engine.
 
@@ -54,6 +55,7 @@ mod roots;
 mod save;
 mod schema;
 mod shelves;
+mod storage_claims;
 mod studies;
 mod tls;
 mod worklist;

@@ -51,7 +51,7 @@ CREATE TABLE IF NOT EXISTS scan_unit (
 );
 CREATE INDEX IF NOT EXISTS scan_unit_open ON scan_unit (scan, id) WHERE NOT is_done;
 
--- Nodes that run, so that two of one AE title or storage directory hear of each other.
+-- Nodes that run, so that two of one AE title hear of each other.
 CREATE TABLE IF NOT EXISTS node (
     -- Host and storage directory, which one node at a time can have.
     id text PRIMARY KEY,
@@ -60,6 +60,17 @@ CREATE TABLE IF NOT EXISTS node (
     -- As the index keeps it. Empty if no objects are kept.
     storage bytea NOT NULL,
     seen timestamptz NOT NULL DEFAULT now()
+);
+
+-- Which storage directory has which path, so that no other one is taken for it (docs/adr/0048).
+CREATE TABLE IF NOT EXISTS storage_directory (
+    path_key uuid PRIMARY KEY,
+    -- As the index keeps it.
+    path bytea NOT NULL,
+    -- What the directory has noted of itself.
+    id text NOT NULL,
+    host text NOT NULL,
+    claimed timestamptz NOT NULL DEFAULT now()
 );
 
 -- What happened, for programs that follow the index (docs/adr/0051).

@@ -1,21 +1,19 @@
 //! The nodes that use a database, as they tell of themselves.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::changer::IndexChanger;
 use super::error::ServerFailure;
-use super::keys::path_from;
-use super::roots::is_below_root;
 
 /// Time between two signs of life of a node.
 pub(super) const SIGN_OF_LIFE: Duration = Duration::from_secs(30);
 
+/// Time after its last sign of life in which a node counts as running.
+pub(super) const ALIVE: Duration = Duration::from_secs(3 * SIGN_OF_LIFE.as_secs());
+
 /// Difference between two clocks that is told. Timestamps of objects and scans are of the nodes.
 const MOST_DIFFERENCE_MS: u64 = 60_000;
-
-/// What a node should have alone.
-const OWN: &str = "hint: each node of an index has an AE title and a storage directory of its own";
 
 /// A node, as others see it.
 #[derive(Clone, Debug)]
@@ -60,22 +58,18 @@ impl RunningNode {
                  ON CONFLICT (id) DO UPDATE SET ae_title = excluded.ae_title, seen = now()",
                 &[&self.id(), &self.ae_title, &self.host, &storage],
             )?;
-            let sql = "SELECT ae_title, host, storage FROM node WHERE id <> $1 AND (ae_title = $2 OR storage = $3) \
-                       AND seen > now() - make_interval(secs => $4) ORDER BY id";
-            let alive = (3 * SIGN_OF_LIFE).as_secs_f64();
+            let sql = "SELECT host FROM node WHERE id <> $1 AND ae_title = $2 \
+                       AND seen > now() - make_interval(secs => $3) ORDER BY id";
+            let alive = ALIVE.as_secs_f64();
             let clock = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
             let mut common = Vec::new();
             common.extend(wrong_clock(now_ms, connection.query_one(clock, &[])?.try_get(0)?));
-            for row in connection.query(sql, &[&self.id(), &self.ae_title, &storage, &alive])? {
-                let (ae_title, host): (&str, &str) = (row.try_get(0)?, row.try_get(1)?);
-                if ae_title == self.ae_title {
-                    common.push(format!("a node on {host} has the AE title {ae_title} too; {OWN}"));
-                }
-                // The same path on two machines is mostly that of two disks.
-                let other: &Path = &path_from(row.try_get(2)?);
-                if other == self.storage && is_below_root(other) {
-                    common.push(format!("a node on {host} has the same storage directory; {OWN}"));
-                }
+            for row in connection.query(sql, &[&self.id(), &self.ae_title, &alive])? {
+                let host: &str = row.try_get(0)?;
+                common.push(format!(
+                    "a node on {host} has the AE title {} too; hint: each node of an index has an AE title of its own",
+                    self.ae_title
+                ));
             }
             Ok(common)
         })

@@ -4,12 +4,14 @@
 //! what leaves it has the paths of this node.
 
 use std::borrow::Cow;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use super::keys::path_from;
 use crate::db::contents::{Contents, FileKey, StoredFile};
-use crate::db::mounts::HOLDS;
+use crate::db::mounts::{HOLDS, host_name};
 use crate::db::probe::PathProbe;
 use crate::model::location::Location;
 
@@ -45,6 +47,8 @@ impl RootPart {
 pub(super) struct NamedRoots {
     /// A root inside of another one comes before it.
     roots: Vec<RootPart>,
+    /// The beginning of kept paths that are of this machine alone: its name and a colon.
+    own: OsString,
     look: Mutex<RootLook>,
 }
 
@@ -64,7 +68,7 @@ impl NamedRoots {
             .map(|(name, local)| RootPart { kept: PathBuf::from(format!("/{MARK}{name}")), local })
             .collect();
         roots.sort_by_key(|root| std::cmp::Reverse(root.local.components().count()));
-        Self { roots, look: Mutex::default() }
+        Self { roots, own: format!("{}:", host_name()).into(), look: Mutex::default() }
     }
 
     /// The path that the index keeps.
@@ -105,9 +109,28 @@ impl NamedRoots {
         self.roots.is_empty()
     }
 
-    /// The path on this node of a mount point. Of a root itself it is not told, because another
-    /// node may have the root without a mount of its own.
+    /// The directories of the roots on this node.
+    pub(super) fn directories(&self) -> impl Iterator<Item = &Path> {
+        self.roots.iter().map(|root| &*root.local)
+    }
+
+    /// The path that the index keeps of a mount point. That of a root itself is of this machine
+    /// alone, because another one may have the root without a mount of its own.
+    pub(super) fn kept_mount_point(&self, local: &Path) -> PathBuf {
+        if self.directories().any(|directory| directory == local) {
+            let mut kept = self.own.clone();
+            kept.push(local);
+            return kept.into();
+        }
+        self.kept(local).into_owned()
+    }
+
+    /// The path on this node of a mount point. `None` if it is none here.
     pub(super) fn local_mount_point(&self, kept: &Path) -> Option<PathBuf> {
+        if !kept.is_absolute() {
+            let local = kept.as_os_str().as_encoded_bytes().strip_prefix(self.own.as_encoded_bytes())?;
+            return Some(path_from(local));
+        }
         match root_of(kept) {
             Some(root) if root == kept || !self.roots.iter().any(|known| known.kept == root) => None,
             Some(_) | None => Some(self.local(kept).into_owned()),
@@ -148,18 +171,26 @@ impl NamedRoots {
 
     /// A piece of an index with the paths that the index keeps.
     pub(super) fn kept_piece(&self, piece: &Contents) -> Contents {
-        moved_piece(piece, &|path| self.kept(path).into_owned())
+        moved_piece(piece, &|path| self.kept(path).into_owned(), &|path| Some(self.kept_mount_point(path)))
     }
 
     /// A piece of an index with the paths of this node.
     pub(super) fn local_piece(&self, piece: &Contents) -> Contents {
-        moved_piece(piece, &|path| self.local(path).into_owned())
+        moved_piece(piece, &|path| self.local(path).into_owned(), &|path| self.local_mount_point(path))
     }
 }
 
 /// Whether a kept path is that of a root, or lies below one.
 pub(super) fn is_below_root(kept: &Path) -> bool {
     root_of(kept).is_some()
+}
+
+/// A kept path as an operator reads it.
+pub(super) fn shown_kept(kept: &Path) -> String {
+    let of_root = root_of(kept).and_then(|root| Some((kept.strip_prefix(&root).ok()?, root)));
+    let Some((rest, root)) = of_root else { return kept.display().to_string() };
+    let name = root.display().to_string().split_off(2);
+    if rest.as_os_str().is_empty() { format!("root {name}") } else { format!("{} of root {name}", rest.display()) }
 }
 
 /// Whether a directory is there and has something in it. A disk that is not mounted leaves an empty
@@ -185,7 +216,11 @@ fn moved<'p, 'r>(path: &'p Path, mut roots: impl Iterator<Item = (&'r Path, &'r 
     }
 }
 
-fn moved_piece(piece: &Contents, to: &dyn Fn(&Path) -> PathBuf) -> Contents {
+fn moved_piece(
+    piece: &Contents,
+    to: &dyn Fn(&Path) -> PathBuf,
+    to_mount_point: &dyn Fn(&Path) -> Option<PathBuf>,
+) -> Contents {
     let key = |key: &FileKey| FileKey { directory: to(&key.directory), ..key.clone() };
     let file = |file: &StoredFile| {
         let location = Location { directory: to(&file.location.directory), ..file.location.clone() };
@@ -225,7 +260,7 @@ fn moved_piece(piece: &Contents, to: &dyn Fn(&Path) -> PathBuf) -> Contents {
         faults: faults.iter().map(|(at, fault)| (key(at), fault.clone())).collect(),
         conflicts: conflicts.iter().map(conflict).collect(),
         directories: directories.iter().map(|(place, path)| (*place, to(path))).collect(),
-        mount_points: mount_points.iter().map(|path| to(path)).collect(),
+        mount_points: mount_points.iter().filter_map(|path| to_mount_point(path)).collect(),
         scans: scans.clone(),
         watches: watches.clone(),
         id: id.clone(),
@@ -264,6 +299,11 @@ mod tests {
         let mount_points =
             ["/@ct", "/@ct/disk", "/@other/disk", "/mnt"].map(|kept| roots.local_mount_point(Path::new(kept)));
         assert_eq!(mount_points, [None, Some("/mnt/ct/disk".into()), None, Some("/mnt".into())]);
+        // The mount of a root is that of this machine alone.
+        let kept = roots.kept_mount_point(Path::new("/mnt/ct"));
+        assert_eq!(roots.local_mount_point(&kept), Some("/mnt/ct".into()));
+        assert_eq!(roots.local_mount_point(Path::new("another.machine:/mnt/ct")), None);
+        assert_eq!(roots.kept_mount_point(Path::new("/mnt/ct/disk")), Path::new("/@ct/disk"));
     }
 
     #[test]

@@ -228,10 +228,14 @@ impl Arrivals for PostgresWriterHandle {
     }
 
     fn mount_point(&self, path: PathBuf, mounted: Mounted) -> Result<(), Error> {
-        let path = self.roots.kept(&path).into_owned();
+        let kept = self.roots.kept_mount_point(&path);
+        // It may have been noted before its root had a name.
+        let former = (mounted == Mounted::NoLonger && kept != path).then_some(path);
         let work: ServerWork = Box::new(move |state| {
-            let noted = state.work(|changer, _| maintenance::mount_point(changer, &path, mounted));
-            state.note_failure(noted);
+            for path in former.iter().chain([&kept]) {
+                let noted = state.work(|changer, _| maintenance::mount_point(changer, path, mounted));
+                state.note_failure(noted);
+            }
         });
         self.commands.send(ServerCommand::Work(work)).map_err(|_| stopped())
     }

@@ -272,6 +272,102 @@ fn objects_that_another_node_received_go_to_the_trash_of_that_node() {
     assert_eq!((count(&place, &index, "IMAGE"), object.exists()), (1, true));
 }
 
+/// Has a node store an object in `storage`. Returns the path of the object below that directory.
+fn stored(place: &Place, serve: &[&str], storage: &str) -> String {
+    let node = Node::start_with(place.command().args(serve).args(["--port", "0", "--storage", storage]));
+    let mut peer = associated(&node);
+    assert_eq!(store(&mut peer, 0, 1000), SUCCESS);
+    peer.release();
+    assert_eq!(node.stop(Signal::TERM).0, Some(0));
+    format!("1.2.3/1.2.3.4/{}.dcm", uid(0))
+}
+
+/// The same, and leaves the directory as a kill leaves it that comes right after the response.
+fn stored_before_a_kill(place: &Place, serve: &[&str], storage: &str) -> String {
+    let object = stored(place, serve, storage);
+    let incoming = place.path(storage).join(format!(".incoming/0,1.2.3,1.2.3.4,{}", uid(0)));
+    fs::hard_link(place.path(storage).join(&object), incoming).unwrap();
+    object
+}
+
+#[test]
+fn an_acknowledged_object_is_kept_if_its_storage_directory_moves_after_a_kill() {
+    for index in ["one.db", postgres::server().database().to_str().unwrap()] {
+        let place = Place::new();
+        let object = stored_before_a_kill(&place, &["serve", "--index", index], "before");
+        fs::rename(place.path("before"), place.path("after")).unwrap();
+        let node = Node::start(&place, &["--index", index, "--storage", "after"]);
+        assert_eq!(node.stop(Signal::TERM).0, Some(0));
+        assert!(place.path("after").join(&object).exists(), "{index}");
+        place.run(["check", "--index", index, "--files"]).expect(0);
+    }
+}
+
+#[test]
+fn a_storage_directory_is_refused_if_its_root_has_another_name() {
+    let (place, index) = (Place::new(), postgres::server().database().to_str().unwrap().to_owned());
+    fs::create_dir_all(place.path("disk/objects")).unwrap();
+    let of_root = |name: &str| settings(&place, name, &[(name, "disk")]);
+    let serve = |settings: &str| ["--config", settings, "serve", "--index", &index].map(str::to_owned);
+    let (before, renamed, none) = (of_root("ct"), of_root("mr"), settings(&place, "none", &[]));
+    let object = stored_before_a_kill(&place, &serve(&before).each_ref().map(String::as_str), "disk/objects");
+    let objects = ["--port", "0", "--storage", "disk/objects"];
+    for (settings, now) in
+        [(renamed, "objects of root mr".to_owned()), (none, place.path("disk/objects").display().to_string())]
+    {
+        let serve = serve(&settings);
+        let refused = place.run(serve.iter().map(String::as_str).chain(objects)).expect(2).stderr;
+        assert!(
+            refused.contains(&format!("at objects of root ct, and with these settings they would be at {now}")),
+            "{refused}"
+        );
+        assert!(place.path("disk/objects").join(&object).exists());
+    }
+    let node = Node::start_with(place.command().args(serve(&before)).args(objects));
+    assert_eq!(node.stop(Signal::TERM).0, Some(0));
+    assert!(place.path("disk/objects").join(&object).exists());
+    place.run(["--config", &before, "check", "--index", &index, "--files"]).expect(0);
+}
+
+#[test]
+fn a_node_makes_no_storage_directory_where_the_disk_of_a_root_may_be_missing() {
+    let (place, index) = (Place::new(), postgres::server().database().to_str().unwrap().to_owned());
+    fs::create_dir(place.path("disk")).unwrap();
+    let settings = settings(&place, "node", &[("ct", "disk")]);
+    let serve = ["--config", &settings, "serve", "--index", &index, "--port", "0", "--storage", "disk/objects"];
+    let refused = place.run(serve).expect(2).stderr;
+    assert!(refused.contains("a node makes none below a root"), "{refused}");
+    assert_eq!(fs::read_dir(place.path("disk")).unwrap().count(), 0);
+    fs::create_dir(place.path("disk/objects")).unwrap();
+    let node = Node::start_with(place.command().args(serve));
+    assert_eq!(node.stop(Signal::TERM).0, Some(0));
+}
+
+#[test]
+fn objects_are_not_taken_for_those_at_the_same_path_of_another_machine() {
+    let (place, index) = (Place::new(), postgres::server().database().to_str().unwrap().to_owned());
+    let object = stored(&place, &["serve", "--index", &index], "storage");
+    // Another machine has another disk there.
+    fs::rename(place.path("storage"), place.path("disk")).unwrap();
+    fs::create_dir(place.path("storage")).unwrap();
+    let run = |command: &[&str]| place.run([command, &["--index", &index, "--storage", "storage"]].concat());
+    let refused = run(&["serve", "--port", "0"]).expect(2).stderr;
+    assert!(refused.contains("another storage directory has the path") && refused.contains("[[root]]"), "{refused}");
+    run(&["remove", "StudyInstanceUID=1.2.3", "--objects", "--yes"]).expect(0);
+    let removal = run(&["remove", "--list", "--json"]).expect(0).json().remove(0);
+    assert_eq!((&removal["for_trash"], &removal["in_trash"]), (&1.into(), &0.into()), "{removal}");
+    let refused = run(&["remove", "--undo", "1", "--yes"]).expect(2).stderr;
+    assert!(refused.contains("another storage directory has the path"), "{refused}");
+    // The machine that has the object moves it at its next start, and brings it back.
+    fs::rename(place.path("storage"), place.path("other")).unwrap();
+    fs::rename(place.path("disk"), place.path("storage")).unwrap();
+    let node = Node::start(&place, &["--index", &index, "--storage", "storage"]);
+    while place.path("storage").join(&object).exists() {}
+    assert_eq!(node.stop(Signal::TERM).0, Some(0));
+    run(&["remove", "--undo", "1", "--yes"]).expect(0);
+    assert_eq!((count(&place, &index, "IMAGE"), place.path("storage").join(&object).exists()), (1, true));
+}
+
 #[test]
 fn a_rule_of_free_space_takes_only_studies_with_objects_on_its_disk() {
     let (place, index) = (Place::new(), postgres::server().database().to_str().unwrap().to_owned());
@@ -296,6 +392,33 @@ fn a_rule_of_free_space_takes_only_studies_with_objects_on_its_disk() {
         let told = chosen(storage).expect(0).stdout;
         assert!(told.contains(&format!("{count} instances of {count} studies: {count} received objects")), "{told}");
     }
+}
+
+#[test]
+fn entries_of_a_root_stay_if_another_directory_is_in_its_place() {
+    let (place, index) = trees();
+    let settings = settings(&place, "node", &[("ct", "all/ct")]);
+    fs::create_dir(place.path("all")).unwrap();
+    fs::rename(place.path("one"), place.path("all/ct")).unwrap();
+    fs::rename(place.path("two"), place.path("all/other")).unwrap();
+    let scan = |more: &[&str]| {
+        let scan = ["--config", &settings, "scan", "--index", &index, "--json", "all"];
+        place.run([&scan[..], more].concat()).json().pop().unwrap()
+    };
+    assert_eq!(scan(&[])["indexed"], 12);
+    // The directory below the mount point of a disk that is not mounted.
+    fs::rename(place.path("all/ct"), place.path("disk")).unwrap();
+    fs::create_dir(place.path("all/ct")).unwrap();
+    fs::write(place.path("all/ct/NOT_MOUNTED.txt"), "mount the disk here").unwrap();
+    let scanned = scan(&["--prune"]);
+    assert_eq!((&scanned["removed"], &scanned["not_pruned"]), (&0.into(), &6.into()), "{scanned}");
+    assert_eq!(count(&place, &index, "IMAGE"), 12);
+    // Files that were deleted from a root that is there are gone.
+    fs::remove_dir_all(place.path("all/ct")).unwrap();
+    fs::rename(place.path("disk"), place.path("all/ct")).unwrap();
+    fs::remove_file(place.path("all/ct/0.dcm")).unwrap();
+    assert_eq!(scan(&["--prune"])["removed"], 1);
+    assert_eq!(count(&place, &index, "IMAGE"), 11);
 }
 
 #[test]
@@ -382,7 +505,45 @@ fn workers_of_a_shared_scan_may_be_killed_and_stopped() {
 }
 
 #[test]
-fn nodes_of_one_title_or_storage_directory_are_told() {
+fn a_shared_scan_ends_without_a_root_that_nobody_has() {
+    let (place, index) = trees();
+    let settings = settings(&place, "node", &[("new", "tree/new")]);
+    fs::create_dir_all(place.path("tree/new")).unwrap();
+    fs::rename(place.path("one"), place.path("tree/one")).unwrap();
+    fs::rename(place.path("two/1.dcm"), place.path("tree/beside.dcm")).unwrap();
+    // What was known beside the parts is not counted again.
+    for (counted, files) in [("indexed", 7), ("unchanged", 6)] {
+        let mut worker = place.command();
+        worker.env("DCMDEX_SCAN__LEASE_SECONDS", "1").args(["--config", &settings, "scan", "--shared", "--json"]);
+        let scanned = super::run(worker.args(["--index", &index, "tree"])).expect(1).json();
+        let left_out: Vec<_> = scanned.iter().filter(|line| line["event"] == "left-out").collect();
+        assert_eq!((left_out.len(), &left_out[0]["part"]), (1, &"root new".into()), "{scanned:?}");
+        assert_eq!(scanned.last().unwrap()[counted], files, "{scanned:?}");
+    }
+    assert_eq!(count(&place, &index, "IMAGE"), 7);
+    // It is scanned as soon as something is there.
+    fs::rename(place.path("two/2.dcm"), place.path("tree/new/2.dcm")).unwrap();
+    let scan = ["--config", &settings, "scan", "--shared", "--json", "--index", &index, "tree"];
+    assert_eq!(place.run(scan).expect(0).json().pop().unwrap()["indexed"], 1);
+}
+
+#[test]
+fn a_full_shared_scan_reads_each_file_once() {
+    let (place, index) = trees();
+    fs::create_dir_all(place.path("tree")).unwrap();
+    fs::rename(place.path("one"), place.path("tree/one")).unwrap();
+    fs::rename(place.path("two/0.dcm"), place.path("tree/beside.dcm")).unwrap();
+    let scan = |more: &[&str]| {
+        let scan = ["scan", "--shared", "--json", "--index", &index, "tree"];
+        place.run([&scan[..], more].concat()).expect(0).json().pop().unwrap()
+    };
+    let first = scan(&[]);
+    let again = scan(&["--full"]);
+    assert_eq!(again["read_file_bytes"], first["read_file_bytes"], "{again}");
+}
+
+#[test]
+fn nodes_of_one_title_are_told() {
     let (place, index) = (Place::new(), postgres::server().database().to_str().unwrap().to_owned());
     let node = |storage: &str, title: &str| {
         Node::start(&place, &["--index", &index, "--storage", storage, "--ae-title", title])

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use dcmdex::db::open::WriterHandle;
 use dcmdex::db::postgres::PostgresAddress;
-use dcmdex::db::{Error, Finding, NextUnit};
+use dcmdex::db::{Error, Finding, Mounted, NextUnit, ScanLedger as _};
 use dcmdex::model::attribute::AttributeId::*;
 use dcmdex::model::find::MatchingKey;
 use dcmdex::model::level::QueryRetrieveLevel::{Image, Patient, Series, Study};
@@ -239,14 +239,60 @@ fn a_worker_leaves_parts_of_a_scan_that_it_cannot_read_to_others() {
     let take = |handle: &WriterHandle| handle.take_unit(scan, Duration::from_secs(60)).unwrap();
     assert_eq!(take(&part), NextUnit::Leased(Some(path("other/one"))));
     part.leave_unit(true).unwrap();
-    assert_eq!(take(&part), NextUnit::Wait { elsewhere: true });
+    assert_eq!(take(&part), NextUnit::Elsewhere);
     assert_eq!(take(&whole), NextUnit::Leased(Some(path("tree/two"))));
     assert_eq!(take(&part), NextUnit::Wait { elsewhere: false });
     whole.leave_unit(true).unwrap();
-    assert_eq!(take(&part), NextUnit::Wait { elsewhere: true }, "what lies beside the parts is read last");
+    assert_eq!(take(&part), NextUnit::Elsewhere, "what lies beside the parts is read last");
     assert_eq!(take(&whole), NextUnit::Leased(None));
+    assert_eq!(take(&part), NextUnit::Wait { elsewhere: false });
     whole.leave_unit(true).unwrap();
     assert_eq!([take(&part), take(&whole)], [NextUnit::Finished, NextUnit::Finished]);
+}
+
+#[test]
+fn a_storage_directory_is_refused_at_the_path_of_another_one() {
+    let index = server().database();
+    let writer = writer(&index);
+    let claim = |id: &str, host: &str, path: &str| writer.handle().claim_storage(id, host, Path::new(path));
+    let id = claim("", "one", "/data").unwrap().unwrap();
+    assert_eq!(claim(&id, "renamed", "/data").unwrap().unwrap(), id, "the same directory");
+    let refused = |id: &str, host: &str, path: &str| claim(id, host, path).unwrap_err().to_string();
+    let told = refused("", "two", "/data");
+    assert!(told.contains("has the path /data in the index, and renamed has it"), "{told}");
+    assert!(told.contains(&format!("write {id} into /data/.storage")), "{told}");
+    let other = claim("", "two", "/other").unwrap().unwrap();
+    assert_ne!(other, id);
+    // The claim holds for as long as the index names objects there.
+    let of = record("1.2", "1.2.1", "1.2.1.1", &[]);
+    store(&writer, of, location(Place::Managed, "/data/1.2/1.2.1", "1.2.1.1.dcm"));
+    let aged = "UPDATE storage_directory SET claimed = now() - interval '1 day'";
+    server().sql(&database_of(&index), aged);
+    refused("", "two", "/data");
+    refused("", "renamed", "/data");
+    claim("", "three", "/other").unwrap();
+    // A copy of the directory has its id.
+    writer.handle().announce("ONE", "renamed", Some(Path::new("/data"))).unwrap();
+    let told = refused(&id, "two", "/data");
+    assert!(told.contains("a node on renamed has it, or a copy of it"), "{told}");
+    claim(&id, "renamed", "/data").unwrap();
+}
+
+#[test]
+fn a_mount_at_a_root_is_known_to_its_machine() {
+    let (dir, index) = (tempfile::tempdir().unwrap(), server().database());
+    let index = PostgresAddress::with_roots(&index, [("ct", dir.path())]);
+    let writer = writer(&index);
+    let mount_points = || Reader::open(&index).unwrap().mount_points().unwrap();
+    for (path, mounted) in [(dir.path().to_owned(), Mounted::Yes), (dir.path().join("disk"), Mounted::Yes)] {
+        writer.handle().mount_point(path, mounted).unwrap();
+    }
+    writer.handle().flush().unwrap();
+    assert_eq!(mount_points(), [dir.path().to_owned(), dir.path().join("disk")].into());
+    // It was mounted under another name, or on another machine.
+    let sql = "UPDATE mount_point SET path = 'elsewhere:/mnt'::bytea WHERE path NOT LIKE '/%'";
+    server().sql(&database_of(&index), sql);
+    assert_eq!(mount_points(), [dir.path().join("disk")].into());
 }
 
 #[test]

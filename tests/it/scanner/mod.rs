@@ -64,6 +64,7 @@ impl Archive {
         let options = Options {
             jobs: Jobs::fixed(4),
             full: false,
+            read_before: Default::default(),
             filter: Filter::default(),
             order: WalkOrder::Name,
             throttle: Rate::default(),
