@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::changer::IndexChanger;
+use super::connection::ServerConnection;
 use super::error::ServerFailure;
 
 /// Time between two signs of life of a node.
@@ -53,11 +54,7 @@ impl RunningNode {
         let storage = self.storage.as_os_str().as_encoded_bytes();
         changer.transaction(|connection, _| {
             connection.run("DELETE FROM node WHERE seen < now() - interval '1 day'")?;
-            connection.execute(
-                "INSERT INTO node (id, ae_title, host, storage) VALUES ($1, $2, $3, $4) \
-                 ON CONFLICT (id) DO UPDATE SET ae_title = excluded.ae_title, seen = now()",
-                &[&self.id(), &self.ae_title, &self.host, &storage],
-            )?;
+            self.put(connection)?;
             let sql = "SELECT host FROM node WHERE id <> $1 AND ae_title = $2 \
                        AND seen > now() - make_interval(secs => $3) ORDER BY id";
             let alive = ALIVE.as_secs_f64();
@@ -75,9 +72,16 @@ impl RunningNode {
         })
     }
 
-    /// Tells that the node still runs.
+    /// Tells that the node still runs. Others may have forgotten it, because it was silent for long.
     pub(super) fn renew(&self, changer: &mut IndexChanger) -> Result<(), ServerFailure> {
-        changer.without_change("UPDATE node SET seen = now() WHERE id = $1", &self.id())
+        self.put(changer.connection()?)
+    }
+
+    fn put(&self, connection: &mut ServerConnection) -> Result<(), ServerFailure> {
+        let sql = "INSERT INTO node (id, ae_title, host, storage) VALUES ($1, $2, $3, $4) \
+                   ON CONFLICT (id) DO UPDATE SET ae_title = excluded.ae_title, seen = now()";
+        let storage = self.storage.as_os_str().as_encoded_bytes();
+        connection.execute(sql, &[&self.id(), &self.ae_title, &self.host, &storage]).map(drop)
     }
 
     /// Tells that it ends.
