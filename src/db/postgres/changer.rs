@@ -182,12 +182,13 @@ impl IndexChanger {
         }
         let connection = self.connection()?;
         begin_change(connection)?;
-        let is_held = held.map_or(Ok(()), |held| held.renew(connection));
+        let is_held = held.as_ref().map_or(Ok(()), |held| held.renew(connection));
         let done = is_held.and_then(|()| work(connection, &mut directories)).and_then(|done| {
             connection.execute(
                 "INSERT INTO writer_slot VALUES ($1, 1) ON CONFLICT (slot) DO UPDATE SET changes = writer_slot.changes + 1",
                 &[&slot],
             )?;
+            held.as_ref().map_or(Ok(()), |held| held.renew_at_end(connection))?;
             Ok(done)
         });
         match done {

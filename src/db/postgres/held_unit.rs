@@ -20,7 +20,7 @@ pub(super) struct HeldUnit {
 impl HeldUnit {
     /// Renews the lease in the transaction that is open.
     pub(super) fn renew(&self, connection: &mut ServerConnection) -> Result<(), ServerFailure> {
-        let sql = "UPDATE scan_unit SET expires = now() + make_interval(secs => $4) \
+        let sql = "UPDATE scan_unit SET expires = clock_timestamp() + make_interval(secs => $4) \
                    WHERE id = $1 AND attempt = $2 AND owner = $3 AND NOT is_done";
         let seconds = self.lease.as_secs_f64();
         match connection.execute(sql, &[&self.unit, &self.attempt, &self.owner, &seconds])? {
@@ -29,8 +29,19 @@ impl HeldUnit {
         }
     }
 
+    /// Renews it at the end of the transaction, which may have taken long. Nobody else can have taken
+    /// the unit since the beginning. The transaction itself may have left it.
+    pub(super) fn renew_at_end(&self, connection: &mut ServerConnection) -> Result<(), ServerFailure> {
+        match self.renew(connection) {
+            Err(ServerFailure::Other(Error::LeaseLost)) => Ok(()),
+            renewed => renewed,
+        }
+    }
+
+    /// Gives the unit back, or notes it as done. If somebody else has it meanwhile, nothing changes.
     pub(super) fn leave(&self, connection: &mut ServerConnection, is_done: bool) -> Result<(), ServerFailure> {
-        let sql = "UPDATE scan_unit SET is_done = $2, owner = NULL, expires = '-infinity' WHERE id = $1";
-        connection.execute(sql, &[&self.unit, &is_done]).map(drop)
+        let sql = "UPDATE scan_unit SET is_done = $4, owner = NULL, expires = '-infinity' \
+                   WHERE id = $1 AND attempt = $2 AND owner = $3";
+        connection.execute(sql, &[&self.unit, &self.attempt, &self.owner, &is_done]).map(drop)
     }
 }

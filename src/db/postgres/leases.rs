@@ -155,8 +155,8 @@ fn take(changer: &mut IndexChanger, scan: i64, lease: Duration, elsewhere: &[i64
     let (owner, seconds) = (changer.name().to_owned(), lease.as_secs_f64());
     changer.transaction(|connection, _| {
         let row = connection.query_opt(
-            "UPDATE scan_unit SET owner = $2, attempt = attempt + 1, expires = now() + make_interval(secs => $3) \
-             WHERE id = (SELECT id FROM scan_unit WHERE scan = $1 AND NOT is_done AND expires < now() \
+            "UPDATE scan_unit SET owner = $2, attempt = attempt + 1, expires = clock_timestamp() + make_interval(secs => $3) \
+             WHERE id = (SELECT id FROM scan_unit WHERE scan = $1 AND NOT is_done AND expires < clock_timestamp() \
              AND id <> ALL($4) AND (path <> '' OR NOT EXISTS (SELECT FROM scan_unit o WHERE o.scan = $1 \
              AND NOT o.is_done AND o.path <> '')) ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED) \
              RETURNING id, attempt, path",
