@@ -29,8 +29,8 @@ impl HeldUnit {
         }
     }
 
-    /// Renews it at the end of the transaction, which may have taken long. Nobody else can have taken
-    /// the unit since the beginning. The transaction itself may have left it.
+    /// Renews it at the end of the transaction, which may have taken long. Nobody else can have
+    /// taken the unit since the beginning. The transaction itself may have left it.
     pub(super) fn renew_at_end(&self, connection: &mut ServerConnection) -> Result<(), ServerFailure> {
         match self.renew(connection) {
             Err(ServerFailure::Other(Error::LeaseLost)) => Ok(()),
@@ -38,7 +38,8 @@ impl HeldUnit {
         }
     }
 
-    /// Gives the unit back, or notes it as done. If somebody else has it meanwhile, nothing changes.
+    /// Gives the unit back, or notes it as done. If somebody else has it meanwhile, nothing
+    /// changes.
     pub(super) fn leave(&self, connection: &mut ServerConnection, is_done: bool) -> Result<(), ServerFailure> {
         let sql = "UPDATE scan_unit SET is_done = $4, owner = NULL, expires = '-infinity' \
                    WHERE id = $1 AND attempt = $2 AND owner = $3";

@@ -51,7 +51,6 @@ impl RunningNode {
     /// Tells that the node runs. Returns in words what it has in common with others that run, and
     /// whether its clock is wrong.
     pub(super) fn announce(&self, changer: &mut IndexChanger, now_ms: i64) -> Result<Vec<String>, ServerFailure> {
-        let storage = self.storage.as_os_str().as_encoded_bytes();
         changer.transaction(|connection, _| {
             connection.run("DELETE FROM node WHERE seen < now() - interval '1 day'")?;
             self.put(connection)?;
@@ -72,7 +71,8 @@ impl RunningNode {
         })
     }
 
-    /// Tells that the node still runs. Others may have forgotten it, because it was silent for long.
+    /// Tells that the node still runs. Others may have forgotten it, because it was silent for
+    /// long.
     pub(super) fn renew(&self, changer: &mut IndexChanger) -> Result<(), ServerFailure> {
         self.put(changer.connection()?)
     }

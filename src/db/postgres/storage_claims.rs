@@ -80,7 +80,7 @@ impl ClaimedStorage {
         let storage = self.local.display();
         let told = format!(
             "another storage directory has the path {} in the index, and {host} has it; hint: if its disk is not mounted \
-             here, mount it. If it is that of another machine, use another path with --storage, or name a directory above \
+             here, mount it. If it is that of another machine, use another path with --storage. Or name a directory above \
              it as a [[root]] with a name of its own. If this directory stands for that one, write {id} into {storage}/{}",
             shown_kept(&self.kept),
             STORAGE_ID

@@ -188,14 +188,14 @@ impl<'c> Lookups<'c> {
             return Ok(());
         }
         let mut left = added.saturating_mul(2).max(64);
-        while left > 0 && self.move_some(left.min(MOVED_AT_ONCE))? == RangeEnd::Within {
+        while left > 0 && self.move_some(left.min(MOVED_AT_ONCE))? == HashRangeEnd::Within {
             left -= MOVED_AT_ONCE;
         }
         Ok(())
     }
 
     /// Moves the next look-ups, up to so many of different hashes.
-    fn move_some(&mut self, most: i64) -> Result<RangeEnd> {
+    fn move_some(&mut self, most: i64) -> Result<HashRangeEnd> {
         let from = self.tables.next_hash;
         let end: Option<i64> = self
             .connection
@@ -216,7 +216,7 @@ impl<'c> Lookups<'c> {
             .execute([from, to])?;
         self.tables.recent -= i64::try_from(moved).unwrap_or(0);
         self.tables.next_hash = end.unwrap_or(i64::from(i32::MIN));
-        Ok(if end.is_some() { RangeEnd::Within } else { RangeEnd::Last })
+        Ok(if end.is_some() { HashRangeEnd::Within } else { HashRangeEnd::Last })
     }
 }
 
@@ -226,7 +226,7 @@ const MOVED_AT_ONCE: i64 = 4096;
 
 /// Where a range of hashes ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum RangeEnd {
+enum HashRangeEnd {
     Within,
     /// After all hashes.
     Last,
