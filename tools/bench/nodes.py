@@ -91,7 +91,7 @@ class Dcmdex:
     def files(self):
         """All files of the storage directory but those that say whose it is, and the arrival journal."""
         files = (path for path in self.root.rglob("*") if path.is_file())
-        return [path for path in files if path.name not in (".lock", ".index", ".journal")]
+        return [path for path in files if path.name not in (".lock", ".index", ".journal", ".storage")]
 
     def check(self, files=True):
         """What `dcmdex check` has to say, with or without a look at the files; empty where all is well."""

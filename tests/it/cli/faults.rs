@@ -72,7 +72,9 @@ pub(super) fn files(directory: &Path) -> usize {
             match entry.file_type().unwrap().is_dir() {
                 true => left.push(entry.path()),
                 false => {
-                    count += usize::from(![".lock", ".index", ".journal"].iter().any(|own| entry.file_name() == *own))
+                    count += usize::from(
+                        ![".lock", ".index", ".journal", ".storage"].iter().any(|own| entry.file_name() == *own),
+                    )
                 }
             }
         }

@@ -72,7 +72,7 @@ fn files_below(directory: PathBuf) -> Vec<PathBuf> {
             let path = entry.unwrap().path();
             match path.is_dir() {
                 true => left.push(path),
-                false if [".lock", ".index", ".journal"].iter().any(|own| path.ends_with(own)) => {}
+                false if [".lock", ".index", ".journal", ".storage"].iter().any(|own| path.ends_with(own)) => {}
                 // Gone since it was listed, or known by its other name.
                 false
                     if fs::metadata(&path)
