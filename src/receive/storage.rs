@@ -66,7 +66,7 @@ impl Storage {
     /// Queues the record, and waits until it is committed.
     ///
     /// # Errors
-    /// Fails with the error of the index: see [`Arrivals::store`](db::Arrivals::store).
+    /// Fails with the error of the index: see [`Arrivals::store`].
     pub(super) async fn commit(
         &self,
         known: ReceivedObject,
