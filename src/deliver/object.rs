@@ -338,11 +338,12 @@ impl StoredObject {
             let to = if self.is_misencoded() { NativeSyntax::ExplicitLittle } else { from };
             return self.passed_through(from, to);
         }
-        let explicit = (NativeSyntax::ImplicitLittle, NativeSyntax::ExplicitLittle);
-        if self.is_misencoded() && self.check_rewriting(explicit, &[]).is_ok() {
-            return self.passed_through(explicit.0, explicit.1);
+        let (from, to) = (NativeSyntax::ImplicitLittle, NativeSyntax::ExplicitLittle);
+        match self.is_misencoded().then(|| self.emptied(from, to)) {
+            Some(Ok(emptied)) => self.rewriting(from, to, emptied),
+            Some(Err(error @ ObjectError::Damaged)) => Err(error),
+            Some(Err(_)) | None => self.unchanged(),
         }
-        self.unchanged()
     }
 
     /// Returns its data set byte for byte, with an even length.
@@ -387,12 +388,23 @@ impl StoredObject {
 
     /// Returns its data set as the rewriter makes it.
     fn passed_through(mut self, from: NativeSyntax, to: NativeSyntax) -> Result<DataSet, ObjectError> {
+        let emptied = self.emptied(from, to)?;
+        self.rewriting(from, to, emptied)
+    }
+
+    /// Checks the whole data set. Returns the positions of sequences that must become empty.
+    fn emptied(&mut self, from: NativeSyntax, to: NativeSyntax) -> Result<Vec<u64>, ObjectError> {
         self.check_now()?;
         self.source.keep();
         let mut emptied = Vec::new();
         while let Some(faulty) = self.check_rewriting((from, to), &emptied)? {
             emptied.push(faulty);
         }
+        Ok(emptied)
+    }
+
+    /// Returns its data set, which was checked, as the rewriter makes it.
+    fn rewriting(mut self, from: NativeSyntax, to: NativeSyntax, emptied: Vec<u64>) -> Result<DataSet, ObjectError> {
         self.source.go_to(self.data_set_offset).map_err(ObjectError::Read)?;
         let rewriter = self.rewriter(from, to);
         let source = match from {

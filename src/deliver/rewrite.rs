@@ -430,6 +430,17 @@ impl Rewriter {
         self.open(OpenElementKind::Sequence, end, from, to)
     }
 
+    /// Opens pixel data in fragments, which are copied.
+    fn open_fragments(
+        &mut self,
+        (tag, letters, size): (u32, [u8; 2], usize),
+        (from, to): (Encoding, Encoding),
+        out: &mut Vec<u8>,
+    ) -> Result<RewriteStep, RewriteError> {
+        to.push_header(out, tag, letters, UNDEFINED);
+        self.open(OpenElementKind::Fragments, None, from, to).map(|()| RewriteStep::Used(size))
+    }
+
     fn element(
         &mut self,
         element: ElementHeader,
@@ -446,15 +457,11 @@ impl Rewriter {
             let (from, inner) = match (&letters, from.is_explicit()) {
                 (b"UN", true) => (Encoding::ImplicitLittle, Encoding::ImplicitLittle),
                 _ if is_in_fragments && self.keeps_fragments && from.is_big() == to.is_big() => {
-                    to.push_header(out, tag, *b"OB", UNDEFINED);
-                    self.open(OpenElementKind::Fragments, None, from, to)?;
-                    return Ok(RewriteStep::Used(size));
+                    return self.open_fragments((tag, *b"OB", size), (from, to), out);
                 }
                 (b"SQ", _) | (_, false) => (from, to),
                 _ if self.correcting.is_some() && from == to => {
-                    to.push_header(out, tag, letters, UNDEFINED);
-                    self.open(OpenElementKind::Fragments, None, from, to)?;
-                    return Ok(RewriteStep::Used(size));
+                    return self.open_fragments((tag, letters, size), (from, to), out);
                 }
                 _ => return Err(RewriteError::Encapsulated(tag)),
             };
