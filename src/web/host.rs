@@ -142,7 +142,8 @@ fn with_port(authority: String, scheme: &str, local: SocketAddr) -> String {
     let host = host_of(&authority);
     let ip = local.ip().to_canonical();
     let is_local = host.parse() == Ok(ip) || (host == "localhost" && ip.is_loopback());
-    let has_port = authority.trim_end_matches(|c: char| c.is_ascii_digit()).ends_with(':') && !authority.ends_with(']');
+    // What stands in brackets has colons of its own.
+    let has_port = authority.rsplit(']').next().is_some_and(|end| end.contains(':'));
     let is_usual = local.port() == if scheme == "https" { 443 } else { 80 };
     if is_local && !has_port && !is_usual { format!("{authority}:{}", local.port()) } else { authority }
 }

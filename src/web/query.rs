@@ -316,20 +316,15 @@ impl<'d> Reading<'d> {
         let level = self.level;
         let without_match = self.without_match();
         let mut texts: Vec<String> = self.keys.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let whole = |sequence: &str| {
-            let tag = Attribute::by_keyword(sequence).map(|attribute| hex(attribute.tag));
-            self.included.iter().any(|name| name == "all" || name == sequence || Some(name) == tag.as_ref())
-        };
         // A part of a sequence beside the whole sequence would leave only the part. A key in the
         // sequence leaves only parts anyway.
-        let has_key = |sequence: &str| {
+        let is_wanted = |name: &&str| {
+            let Some((sequence, _)) = name.split_once('.') else { return true };
             let tag = Attribute::by_keyword(sequence).map(|attribute| hex(attribute.tag));
-            let begins = |name: &str, with: &str| name.strip_prefix(with).is_some_and(|rest| rest.starts_with('.'));
-            let is_of = |name: &str| begins(name, sequence) || tag.as_deref().is_some_and(|tag| begins(name, tag));
-            self.keys.iter().any(|(name, _)| is_of(name))
+            let is_sequence = |name: &str| name == sequence || Some(name) == tag.as_deref();
+            let has_key = self.keys.iter().any(|(name, _)| name.split_once('.').is_some_and(|(of, _)| is_sequence(of)));
+            has_key || !self.included.iter().any(|name| name == "all" || is_sequence(name))
         };
-        let is_wanted =
-            |name: &&str| name.split_once('.').is_none_or(|(sequence, _)| !whole(sequence) || has_key(sequence));
         let of_level = defaults(level, self.has_study, self.has_series);
         texts.extend(of_level.filter(is_wanted).map(str::to_owned));
         for name in &self.included {
