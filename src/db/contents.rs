@@ -511,7 +511,7 @@ impl Contents {
         for name in missing {
             self.note_missing(key(name));
         }
-        for file in in_order_of_series(files, |_| ()) {
+        for file in in_order_of_series(files) {
             self.scanned_file(place, directory, file, declared);
         }
     }

@@ -309,15 +309,22 @@ impl FurtherLocation {
 /// UID, after those that are not indexed. So the location in the lower series comes first if an
 /// instance is in two.
 ///
-/// An engine may order the instances of a series (`within_series`). Files of one instance and one
-/// series keep their order in any case.
-pub(super) fn in_order_of_series<K: Ord>(
-    files: &[ScannedFile],
-    within_series: impl Fn(&InstanceRecord) -> K,
-) -> Vec<&ScannedFile> {
+/// Within a series they go by SOP Instance UID, in the order of the packed rows of SQLite: full
+/// stops after digits, and then the end of a UID of odd length. Files of one instance and one series
+/// keep their order.
+pub(super) fn in_order_of_series(files: &[ScannedFile]) -> Vec<&ScannedFile> {
+    const FULL_STOP: u8 = b'9' + 1;
+    const ODD_END: u8 = b'9' + 2;
+    let packed_order = |uid: &str| -> Vec<u8> {
+        let places = uid.bytes().map(|byte| if byte == b'.' { FULL_STOP } else { byte });
+        places.chain((uid.len() % 2 == 1).then_some(ODD_END)).collect()
+    };
     let mut ordered: Vec<&ScannedFile> = files.iter().collect();
     ordered.sort_by_cached_key(|file| match &file.outcome {
-        FileOutcome::Instance(record) => Some((record.value(AttributeId::SeriesInstanceUID), within_series(record))),
+        FileOutcome::Instance(record) => {
+            let uid = packed_order(record.value(AttributeId::SOPInstanceUID));
+            Some((record.value(AttributeId::SeriesInstanceUID), uid))
+        }
         FileOutcome::NotIndexed { .. } => None,
     });
     ordered
@@ -798,11 +805,11 @@ mod tests {
         };
         let detail = String::new();
         let text = scanned("text", FileOutcome::NotIndexed { kind: NotIndexed::Skipped, reason: "not-dicom", detail });
-        let files = [file("c", "1.2", "9"), file("b", "1.1", "8"), file("a", "1.1", "7"), file("d", "1.1", "7"), text];
-        let names = |files: Vec<&ScannedFile>| files.iter().map(|file| file.file_name.clone()).collect::<Vec<_>>();
-        assert_eq!(names(in_order_of_series(&files, |_| ())), ["text", "b", "a", "d", "c"]);
-        let by_uid = |record: &InstanceRecord| record.value(AttributeId::SOPInstanceUID).to_owned();
-        assert_eq!(names(in_order_of_series(&files, by_uid)), ["text", "a", "d", "b", "c"]);
+        let of_one = [file("b", "1.1", "8.1"), file("e", "1.1", "81"), file("a", "1.1", "7"), file("d", "1.1", "7")];
+        let files: Vec<_> = [file("c", "1.2", "9")].into_iter().chain(of_one).chain([text]).collect();
+        let ordered = in_order_of_series(&files);
+        let names: Vec<_> = ordered.iter().map(|file| &*file.file_name).collect();
+        assert_eq!(names, ["text", "a", "d", "e", "b", "c"]);
     }
 
     fn scanned(name: &str, outcome: FileOutcome) -> ScannedFile {

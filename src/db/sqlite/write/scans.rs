@@ -2,7 +2,6 @@
 
 use rusqlite::{OptionalExtension as _, params};
 
-use super::super::packing::UidSuffix;
 use super::event_rows::of_json;
 use super::files::{MissingIn, OTHER_CONTENT};
 use super::locations::DirectoryRows;
@@ -143,12 +142,7 @@ pub(super) fn scanned(tables: &mut Tables<'_>, scan: &mut ScanState, scanned: &S
     }
     // Within a series, files go in the order of the rows. So each row goes to the end of the table,
     // pages fill up, and none is touched twice.
-    let files = in_order_of_series(&scanned.files, |record| {
-        match UidSuffix::pack(record.value(AttributeId::SOPInstanceUID), "") {
-            UidSuffix::Packed(packed) => packed,
-            UidSuffix::Text(text) => text.into_bytes(),
-        }
-    });
+    let files = in_order_of_series(&scanned.files);
     for (at, scanned_file) in files.iter().enumerate() {
         let file = File {
             place: scanned.place,
