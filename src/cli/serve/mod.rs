@@ -5,6 +5,7 @@ mod http_start;
 mod index_start;
 mod intake_thread;
 mod monitor;
+mod priority;
 mod reload;
 mod scrub_thread;
 mod service_manager;

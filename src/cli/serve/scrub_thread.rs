@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
+use super::priority::give_way;
 use crate::config::Config;
 use crate::deliver::scrub::{Scrub, ScrubTally};
 use crate::store::Verified;
@@ -31,6 +32,7 @@ impl Scrubbing {
         let scrub = Scrub { index: config.index.clone(), bytes_per_second, verified };
         let pause = config.integrity.scrub_pause;
         let thread = thread::Builder::new().name("scrub".into()).spawn(move || {
+            give_way();
             let mut wait = |time| match ended.recv_timeout(time) {
                 Err(RecvTimeoutError::Timeout) => ControlFlow::Continue(()),
                 Ok(()) | Err(RecvTimeoutError::Disconnected) => ControlFlow::Break(()),

@@ -4,6 +4,7 @@ use std::thread;
 
 use anyhow::Context as _;
 
+use super::priority::give_way;
 use crate::config::Config;
 use crate::db::open::WriterHandle;
 use crate::model::clock::Clock;
@@ -21,7 +22,10 @@ impl Watching {
     pub(super) fn start(config: &Config, writer: WriterHandle) -> anyhow::Result<Self> {
         let context = WatchContext { by: "serve", index: config.index.clone(), writer, clock: Clock::System };
         let (scheduler, control) = Scheduler::new(config.watched(), context)?;
-        let run = move || scheduler.run(&mut |event| log(&event));
+        let run = move || {
+            give_way();
+            scheduler.run(&mut |event| log(&event));
+        };
         let thread = thread::Builder::new().name("watch".into()).spawn(run).context("cannot start the watch thread")?;
         Ok(Self { control, thread })
     }

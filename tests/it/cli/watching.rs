@@ -86,6 +86,30 @@ fn a_node_finds_what_comes_and_goes_by_polling() {
     assert_eq!(status(&place)["watches"], serde_json::json!([]));
 }
 
+/// Nice values of the threads of a process, by name.
+fn nice_values(pid: u32) -> Vec<(String, i32)> {
+    let of_thread = |task: fs::DirEntry| {
+        let stat = fs::read_to_string(task.path().join("stat")).ok()?;
+        let (name, fields) = stat.split_once('(')?.1.rsplit_once(')')?;
+        // proc_pid_stat(5): the nice value is field 19, and the name is field 2.
+        Some((name.to_owned(), fields.split_whitespace().nth(16)?.parse().ok()?))
+    };
+    fs::read_dir(format!("/proc/{pid}/task")).unwrap().filter_map(|task| of_thread(task.unwrap())).collect()
+}
+
+#[test]
+fn looks_give_way_to_peers_on_a_busy_processor() {
+    let place = Place::new();
+    watch(&place, "every = \"1s\"\nevents = false");
+    let mut node = Node::start(&place, &[]);
+    wait_for_look(&mut node, |look| look["found"] == 0);
+    let threads = nice_values(node.id());
+    let nice =
+        |name: &str| threads.iter().find(|(of, _)| of == name).unwrap_or_else(|| panic!("{name}: {threads:?}")).1;
+    assert_eq!(nice("watch"), (nice("index writer") + 10).min(19));
+    assert_eq!(node.stop(Signal::TERM).0, Some(0));
+}
+
 #[test]
 fn a_node_finds_what_the_kernel_reports_long_before_the_next_look() {
     let place = Place::new();

@@ -1,0 +1,17 @@
+//! Threads that may take their time do not slow down those that answer peers.
+
+/// What is added to the nice value of a thread that may take its time. Beside a busy thread it gets
+/// a tenth of a processor, and on an idle machine all of it.
+const NICE: i32 = 10;
+
+/// Gives the calling thread, and the threads that it starts, less of a busy processor.
+///
+/// A thread has a nice value of its own on Linux only. Elsewhere the value is that of the whole
+/// process, and nothing happens.
+pub(super) fn give_way() {
+    if cfg!(target_os = "linux")
+        && let Err(error) = rustix::process::nice(NICE)
+    {
+        tracing::debug!(%error, "a thread cannot have a lower priority");
+    }
+}
