@@ -138,6 +138,7 @@ def storing_beside(doc, archive_help, count, associations):
     parser.add_argument("--count", type=int, default=count, help="objects per run")
     parser.add_argument("--associations", type=int, default=associations)
     parser.add_argument("--size", type=int, default=16 * 1024, help="bytes of an object")
+    parser.add_argument("--rate", type=int, default=0, help="objects per second; 0: as fast as possible")
     parser.add_argument("--runs", type=int, default=3)
     return parser
 
@@ -167,7 +168,7 @@ def run_beside(options, name, once, prepare=lambda scratch: None):
 def start_storing(options, address):
     """Starts `storeload` with these options."""
     command = [RELEASE / "storeload", "--to", address, "--associations", options.associations]
-    command += ["--count", options.count, "--size", options.size]
+    command += ["--count", options.count, "--size", options.size, "--rate", options.rate]
     return subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

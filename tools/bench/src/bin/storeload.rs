@@ -42,6 +42,9 @@ struct Options {
     /// Objects in all.
     #[arg(long, default_value_t = 1_000)]
     count: u64,
+    /// Objects per second of all associations together, at most. 0: as fast as possible.
+    #[arg(long, default_value_t = 0)]
+    rate: u32,
     /// Bytes of an object; its header alone has about 4,900.
     #[arg(long, default_value_t = 16 * 1024)]
     size: u32,
@@ -119,7 +122,9 @@ fn send(options: &Options, number: u64, start: &Barrier, acknowledged: Option<&M
     let mut left = objects;
     let mut message = Vec::new();
     let mut data_set = Vec::new();
+    let pause = (options.rate > 0).then(|| Duration::from_secs(options.associations) / options.rate);
     start.wait();
+    let mut due = Instant::now() + pause.unwrap_or_default().mul_f64(number as f64 / options.associations as f64);
     for study in 0.. {
         if left == 0 {
             break;
@@ -158,6 +163,10 @@ fn send(options: &Options, number: u64, start: &Barrier, acknowledged: Option<&M
             let large = pixels.len() > 64 * 1024;
             if !large {
                 message.extend_from_slice(&pixels);
+            }
+            if let Some(pause) = pause {
+                thread::sleep(due.saturating_duration_since(Instant::now()));
+                due += pause;
             }
             let begun = Instant::now();
             client.send(&message);
