@@ -40,7 +40,7 @@ pub(crate) fn query_an_index<'a>(
     let mut studies = Vec::new();
     // Answers come one by one. `Break` ends the query early.
     qr::run(&mut reader, &query, &stop, |answer| {
-        studies.push(answer.values);
+        studies.push(answer.values.to_vec());
         ControlFlow::Continue(())
     })?;
     Ok(studies)

@@ -32,7 +32,7 @@ impl<S: Search> IndexSide<S> {
             .map(|name| query.request.return_keys.iter().position(|key| key.attribute.attribute().keyword == *name))
             .collect();
         self.0.find(&query.request, |answer: FindAnswer| {
-            let value = |at: &Option<usize>| at.and_then(|at| answer.values.get(at)).cloned().unwrap_or_default();
+            let value = |at: &Option<usize>| at.map(|at| answer.values.text(at).to_owned()).unwrap_or_default();
             on_row(places.iter().map(value).collect());
             ControlFlow::Continue(())
         })?;

@@ -12,6 +12,7 @@ use dicom_core::VR;
 use super::Error;
 use super::plan::{PartedKeys, asks_for_patient, can_answer, can_answer_declared};
 use super::rules::{self, Description, PatientOfStudy};
+use crate::model::answer_values::AnswerValues;
 use crate::model::attribute::AttributeId::{self, *};
 use crate::model::attribute::{Attribute, ValueSource};
 use crate::model::declared::Unit;
@@ -375,7 +376,7 @@ impl<'c> ArchiveView<'c> {
     ) -> Result<FindAnswer, Error> {
         let level = request.level;
         let returned = request.return_keys.iter().map(|key| self.value(entity, key.attribute, level));
-        let mut values = returned.collect::<Result<Vec<String>, Error>>()?;
+        let mut values = returned.collect::<Result<AnswerValues, Error>>()?;
         let declared_keys = request.declared.iter().filter(|key| key.is_answered);
         values.extend(declared_keys.filter(|key| can_answer_declared(&key.unit, level)).map(|key| declared(&key)));
         let character_set =

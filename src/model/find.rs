@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use dicom_core::Tag;
 
+use super::answer_values::AnswerValues;
 use super::attribute::{AttributeId, KeyType};
 use super::declared::Unit;
 use super::level::{InformationModel, QueryRetrieveLevel};
@@ -178,7 +179,7 @@ pub struct ItemKey {
 pub struct FindAnswer {
     /// One value for each return key, then one for each declared attribute that is returned. A
     /// value is empty if the entity has none.
-    pub values: Vec<String>,
+    pub values: AnswerValues,
     /// Character sets of the objects of the entity, in the form of (0008,0005). It is empty for the
     /// default repertoire.
     pub character_set: String,

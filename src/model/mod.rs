@@ -14,6 +14,7 @@
 //! these. `dicom_json` writes elements in the DICOM JSON Model.
 
 pub mod ae_title;
+pub mod answer_values;
 pub mod attribute;
 pub mod calendar;
 pub mod checksum;

@@ -122,7 +122,7 @@ impl JsonWriter {
     pub fn write(&self, out: &mut String, answer: &FindAnswer) {
         let value = |at: usize| match answer.values.get(at) {
             Some(_) if self.is_gone && self.availability == Some(at) => UNAVAILABLE,
-            Some(value) => value.as_str(),
+            Some(value) => value,
             None => "",
         };
         let mut separator = '{';

@@ -198,7 +198,7 @@ impl ResponseWriter {
             push_element(self.encoding, out, SPECIFIC_CHARACTER_SET, VR::CS, sets.terms.as_bytes());
         }
         for field in &self.fields {
-            let value = |at: usize| answer.values.get(at).map_or("", String::as_str);
+            let value = |at: usize| answer.values.text(at);
             match &field.content {
                 ResponseContent::Constant(element) => out.extend(element),
                 ResponseContent::RetrieveAeTitle { availability_at, online, other } => {

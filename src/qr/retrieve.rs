@@ -247,10 +247,9 @@ pub fn instances(reader: &mut impl Search, request: &FindRequest, limit: usize) 
             too_many = true;
             return ControlFlow::Break(());
         }
-        let mut values = answer.values.into_iter();
-        let (sop_class_uid, uid, transfer_syntax) =
-            (values.next().unwrap_or_default(), values.next().unwrap_or_default(), values.next().unwrap_or_default());
-        found.push(&uid, ObjectKind { sop_class_uid, transfer_syntax });
+        let [sop_class_uid, uid, transfer_syntax] = [0, 1, 2].map(|at| answer.values.text(at));
+        let kind = ObjectKind { sop_class_uid: sop_class_uid.to_owned(), transfer_syntax: transfer_syntax.to_owned() };
+        found.push(uid, kind);
         ControlFlow::Continue(())
     });
     match answered {

@@ -126,11 +126,10 @@ fn unavailable(reader: &mut Reader, mut question: FindRequest) -> Result<HashSet
         .into();
     let mut found = HashSet::new();
     let answered = reader.find(&question, |answer| {
-        let mut values = answer.values.into_iter();
-        if let (Some(uid), Some(availability)) = (values.next(), values.next())
+        if let (Some(uid), Some(availability)) = (answer.values.get(0), answer.values.get(1))
             && availability != ONLINE
         {
-            found.insert(uid);
+            found.insert(uid.to_owned());
         }
         ControlFlow::Continue(())
     });

@@ -209,7 +209,7 @@ fn days(arguments: &CompareArgs, reader: &mut Reader) -> anyhow::Result<DayRange
         )?;
         let at = asked.request.return_keys.iter().position(|key| key.attribute.attribute().keyword == "StudyDate");
         reader.find(&asked.request, |answer| {
-            let date = at.and_then(|at| answer.values.get(at)).map_or("", String::as_str);
+            let date = at.map(|at| answer.values.text(at)).unwrap_or_default();
             if let Some(day) = datetime::one_day(date) {
                 (oldest, newest) = (oldest.min(day), newest.max(day));
             }

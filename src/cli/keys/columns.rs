@@ -93,7 +93,7 @@ impl Column {
     pub(in crate::cli) fn cell<'r>(&self, row: &'r FoundRow) -> CellValue<'r> {
         let own = match &self.source {
             ColumnSource::Value { at, path } => {
-                let value = row.answer.values.get(*at).map_or("", String::as_str);
+                let value = row.answer.values.text(*at);
                 return CellValue::Text(match path.as_slice() {
                     [] => value.into(),
                     path => qr::values_in_items(value, path).into(),

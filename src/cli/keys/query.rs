@@ -85,7 +85,7 @@ pub(in crate::cli) fn values_of_answers<const N: usize>(
     let mut found = Vec::new();
     let stop = QueryStop::new(reader);
     qr::run(reader, &query, &stop, |answer| {
-        found.push(places.map(|place| answer.values.get(place).cloned().unwrap_or_default()));
+        found.push(places.map(|place| answer.values.text(place).to_owned()));
         ControlFlow::Continue(())
     })?;
     Ok(found)
@@ -179,6 +179,6 @@ pub(in crate::cli) fn locate(
         return Ok(Some(*location));
     }
     let (Some(locator), Some(at)) = (locator, located_by) else { return Ok(None) };
-    let uid = answer.values.get(at).map_or("", String::as_str);
+    let uid = answer.values.text(at);
     Ok(locator.locations(uid)?.into_iter().next())
 }

@@ -64,7 +64,7 @@ impl<R: FederatedPart> EntityLookups<'_, R> {
         answer: &mut FindAnswer,
     ) -> Result<(), Error> {
         let Some((at, _)) = question.places().find(|(_, id)| *id == InstanceAvailability) else { return Ok(()) };
-        if question.level == Image || answer.values.get(at).is_some_and(|known| known == "ONLINE") {
+        if question.level == Image || answer.values.get(at) == Some("ONLINE") {
             return Ok(());
         }
         let series = answer.key.as_ref().and_then(|key| key.uids.get(1)).cloned();
@@ -123,9 +123,7 @@ impl<R: FederatedPart> EntityLookups<'_, R> {
 
 fn set(answer: &mut FindAnswer, values: impl IntoIterator<Item = (usize, String)>) {
     for (at, value) in values {
-        if let Some(place) = answer.values.get_mut(at) {
-            *place = value;
-        }
+        answer.values.set(at, &value);
     }
 }
 
@@ -140,9 +138,9 @@ fn once_each(question: &FederatedQuestion, found: Vec<FindAnswer>) -> Result<Vec
             // Of two places of one instance the first file's counts, and it is at hand if one is.
             Some(known) if question.level == Image => {
                 for (at, _) in question.places().filter(|(_, id)| *id == InstanceAvailability) {
-                    if let (Some(known), Some(other)) = (known.values.get_mut(at), answer.values.get(at)) {
-                        make_most(known, other);
-                    }
+                    let mut most = known.values.text(at).to_owned();
+                    make_most(&mut most, answer.values.text(at));
+                    known.values.set(at, &most);
                 }
             }
             Some(known) => combine_answers(question, known, &answer)?,
@@ -151,7 +149,7 @@ fn once_each(question: &FederatedQuestion, found: Vec<FindAnswer>) -> Result<Vec
     let mut answers: Vec<FindAnswer> = by_uids.into_values().collect();
     let number = |answer: &FindAnswer, at: usize| {
         let at = question.numbers.start + at;
-        answer.values.get(at).filter(|_| question.numbers.contains(&at)).map_or(0, |text| rules::leading_number(text))
+        answer.values.get(at).filter(|_| question.numbers.contains(&at)).map_or(0, rules::leading_number)
     };
     answers.sort_by_cached_key(|answer| {
         let uids = answer.key.as_ref().map(|key| key.uids.clone()).unwrap_or_default();
@@ -163,9 +161,9 @@ fn once_each(question: &FederatedQuestion, found: Vec<FindAnswer>) -> Result<Vec
 
 fn combine_answers(question: &FederatedQuestion, known: &mut FindAnswer, other: &FindAnswer) -> Result<(), Error> {
     for (at, id) in question.places() {
-        if let (Some(known), Some(other)) = (known.values.get_mut(at), other.values.get(at)) {
-            combine(question.level, id, known, other)?;
-        }
+        let mut value = known.values.text(at).to_owned();
+        combine(question.level, id, &mut value, other.values.text(at))?;
+        known.values.set(at, &value);
     }
     add_declared(question, known, other);
     Ok(())
@@ -174,10 +172,9 @@ fn combine_answers(question: &FederatedQuestion, known: &mut FindAnswer, other: 
 /// Of a declared value, the most complete one counts.
 pub(super) fn add_declared(question: &FederatedQuestion, known: &mut FindAnswer, other: &FindAnswer) {
     for (at, key) in question.declared() {
-        if let (Some(known), Some(other)) = (known.values.get_mut(at), other.values.get(at))
-            && rules::is_more_complete(key.unit.vr, other, known)
-        {
-            other.clone_into(known);
+        let other = other.values.text(at);
+        if rules::is_more_complete(key.unit.vr, other, known.values.text(at)) {
+            known.values.set(at, other);
         }
     }
 }

@@ -10,6 +10,7 @@ use super::lookups::{EntityLookups, answers, request_for, rows};
 use super::part::{DescribedPatient, FederatedPart};
 use crate::db::rules::{self, NameAndBirth, ObjectContent};
 use crate::db::{ConflictEntry, Error};
+use crate::model::answer_values::AnswerValues;
 use crate::model::attribute::{ATTRIBUTES, AttributeId, AttributeId::*};
 use crate::model::find::FindRequest;
 use crate::model::level::QueryRetrieveLevel::{Image, Study};
@@ -273,7 +274,7 @@ impl<R: FederatedPart> EntityLookups<'_, R> {
 }
 
 /// The value of an attribute in an answer.
-fn value_of(asked: &FindRequest, values: &[String], id: AttributeId) -> String {
+fn value_of(asked: &FindRequest, values: &AnswerValues, id: AttributeId) -> String {
     let place = asked.return_keys.iter().position(|key| key.attribute == id);
-    place.and_then(|at| values.get(at)).cloned().unwrap_or_default()
+    place.map(|at| values.text(at).to_owned()).unwrap_or_default()
 }

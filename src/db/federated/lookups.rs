@@ -218,12 +218,10 @@ impl<R: FederatedPart> EntityLookups<'_, R> {
 
     /// Gives an answer the values that depend on all files of its patient.
     pub(super) fn add_person(&mut self, question: &FederatedQuestion, answer: &mut FindAnswer) -> Result<(), Error> {
-        let person = rules::key_of(question.description(answer));
+        let person = rules::key_of(&question.description(answer));
         let ids: Vec<AttributeId> = question.of_person.iter().map(|(_, id)| *id).collect();
         for ((at, _), total) in question.of_person.iter().zip(self.of_person(&person, &ids)?) {
-            if let Some(value) = answer.values.get_mut(*at) {
-                *value = total;
-            }
+            answer.values.set(*at, &total);
         }
         Ok(())
     }
@@ -237,7 +235,10 @@ pub(super) fn rows<R: FederatedPart>(
     keys: &[(AttributeId, &str)],
     returned: &[AttributeId],
 ) -> Result<Vec<Vec<String>>, Error> {
-    Ok(answers(parts, part, &request_for(level, keys, returned))?.into_iter().map(|answer| answer.values).collect())
+    Ok(answers(parts, part, &request_for(level, keys, returned))?
+        .into_iter()
+        .map(|answer| answer.values.to_vec())
+        .collect())
 }
 
 /// All answers of a file.

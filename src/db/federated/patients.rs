@@ -67,7 +67,7 @@ impl<'q, 'f, R: FederatedPart> PatientMerge<'q, 'f, R> {
         answers: Vec<FindAnswer>,
     ) -> Result<BTreeMap<String, Vec<FindAnswer>>, Error> {
         let issuer =
-            |answer: &FindAnswer| rules::value_of(self.question.description(answer), IssuerOfPatientID).to_owned();
+            |answer: &FindAnswer| rules::value_of(&self.question.description(answer), IssuerOfPatientID).to_owned();
         let is_mixed = answers.iter().any(|one| issuer(one).is_empty());
         let is_mixed = is_mixed && answers.iter().any(|one| !issuer(one).is_empty());
         let first = if is_mixed { self.lookups.first_issuer(patient_id, identity)? } else { String::new() };
@@ -90,7 +90,7 @@ impl<'q, 'f, R: FederatedPart> PatientMerge<'q, 'f, R> {
         let mut totals = vec![String::new(); question.of_person.len()];
         for answer in &answers {
             for ((at, id), total) in question.of_person.iter().zip(&mut totals) {
-                add_of_person(*id, total, answer.values.get(*at).map_or("", String::as_str));
+                add_of_person(*id, total, answer.values.text(*at));
             }
         }
         if !question.of_person.is_empty() && (question.narrows_patients || !self.lookups.shared.is_empty()) {
@@ -100,7 +100,7 @@ impl<'q, 'f, R: FederatedPart> PatientMerge<'q, 'f, R> {
         let mut best: Option<FindAnswer> = None;
         for mut answer in answers {
             if let Some(known) = &mut best {
-                let order = rules::compare_descriptions(question.description(&answer), question.description(known));
+                let order = rules::compare_descriptions(&question.description(&answer), &question.description(known));
                 if order.is_lt() {
                     std::mem::swap(known, &mut answer);
                 }
@@ -111,9 +111,7 @@ impl<'q, 'f, R: FederatedPart> PatientMerge<'q, 'f, R> {
         }
         if let Some(best) = &mut best {
             for ((at, _), total) in question.of_person.iter().zip(totals) {
-                if let Some(value) = best.values.get_mut(*at) {
-                    *value = total;
-                }
+                best.values.set(*at, &total);
             }
         }
         Ok(best)

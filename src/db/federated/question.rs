@@ -93,8 +93,8 @@ impl FederatedQuestion {
     }
 
     /// The kept values of the patient of an answer.
-    pub(super) fn description<'a>(&self, answer: &'a FindAnswer) -> &'a [String] {
-        self.patient.clone().and_then(|range| answer.values.get(range)).unwrap_or_default()
+    pub(super) fn description(&self, answer: &FindAnswer) -> Vec<String> {
+        self.patient.clone().map(|places| answer.values.texts(places)).unwrap_or_default()
     }
 
     /// Places of the values with their attributes, without the declared ones.
@@ -115,7 +115,7 @@ impl FederatedQuestion {
 
     /// The answer without what only the merge needed.
     pub(super) fn finish(&self, mut answer: FindAnswer, wants_key: bool) -> FindAnswer {
-        answer.values.drain(self.further.clone());
+        answer.values.remove(self.further.clone());
         answer.key = answer.key.filter(|_| wants_key);
         answer
     }

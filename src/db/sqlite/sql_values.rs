@@ -1,6 +1,7 @@
 //! Values of the index as SQL has them: paths, kinds of places, and texts by name.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt::Write as _;
 use std::path::Path;
 
 use rusqlite::ToSql;
@@ -64,11 +65,22 @@ pub(super) fn path_from_sql(value: ValueRef<'_>) -> FromSqlResult<OsString> {
 /// The text of a value. A column may keep a number as such, if that is shorter. NULL stands for the
 /// empty text.
 pub(super) fn text_of(value: ValueRef<'_>) -> FromSqlResult<String> {
+    let mut text = String::new();
+    put_text_of(&mut text, value)?;
+    Ok(text)
+}
+
+/// Appends the text of a value, as [`text_of`] returns it.
+pub(super) fn put_text_of(text: &mut String, value: ValueRef<'_>) -> FromSqlResult<()> {
     match value {
-        ValueRef::Integer(number) => Ok(number.to_string()),
-        ValueRef::Null => Ok(String::new()),
-        other => other.as_str().map(str::to_owned),
+        // Writing into a text does not fail.
+        ValueRef::Integer(number) => {
+            let _ = write!(text, "{number}");
+        }
+        ValueRef::Null => {}
+        other => text.push_str(other.as_str()?),
     }
+    Ok(())
 }
 
 /// Texts by name, which a column keeps as a JSON object. They keep their order.

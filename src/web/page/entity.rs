@@ -3,19 +3,20 @@
 use std::sync::Arc;
 
 use super::document::readable;
+use crate::model::answer_values::AnswerValues;
 use crate::model::attribute::AttributeId;
 
 /// One answer of a search, by attribute.
 pub(super) struct Entity {
     pub(super) keys: Arc<Vec<AttributeId>>,
-    pub(super) values: Vec<String>,
+    pub(super) values: AnswerValues,
 }
 
 impl Entity {
     /// The value as the index has it; empty where there is none.
     pub(super) fn text(&self, id: AttributeId) -> &str {
         let at = self.keys.iter().position(|key| *key == id);
-        at.and_then(|at| self.values.get(at)).map_or("", String::as_str)
+        at.map(|at| self.values.text(at)).unwrap_or_default()
     }
 
     /// The value as a person reads it.
@@ -58,7 +59,7 @@ mod tests {
     use super::*;
 
     fn entity(id: AttributeId, value: &str) -> Entity {
-        Entity { keys: Arc::new(vec![id]), values: vec![value.to_owned()] }
+        Entity { keys: Arc::new(vec![id]), values: [value].into_iter().collect() }
     }
 
     #[test]

@@ -239,7 +239,7 @@ mod tests {
     fn values_of_objects_are_text_and_nothing_else() {
         let evil = "\"><script>alert(1)</script>";
         let keys = Arc::new(SHOWN.to_vec());
-        let study = Entity { keys, values: vec![evil.to_owned(); SHOWN.len()] };
+        let study = Entity { keys, values: std::iter::repeat_n(evil, SHOWN.len()).collect() };
         let typed = Typed { text: evil.into(), from: evil.into(), to: evil.into(), modality: evil.into(), page: 1 };
         let page = StudiesPage::new(typed, &[study]).render().unwrap();
         assert!(!page.contains("<script>") && !page.contains(evil), "{page}");

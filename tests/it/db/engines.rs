@@ -217,7 +217,7 @@ fn answers(engine: &impl Engine, request: &FindRequest) -> Vec<FindAnswer> {
 }
 
 fn values(engine: &impl Engine, request: &FindRequest) -> Vec<Vec<String>> {
-    answers(engine, request).into_iter().map(|answer| answer.values).collect()
+    answers(engine, request).into_iter().map(|answer| answer.values.to_vec()).collect()
 }
 
 fn keys(engine: &impl Engine, level: QueryRetrieveLevel) -> Vec<AnswerKey> {

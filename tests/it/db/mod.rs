@@ -157,7 +157,7 @@ pub(crate) fn find(index: &Path, request: &FindRequest) -> Vec<Vec<String>> {
 pub(crate) fn found_by(reader: &mut Reader, request: &FindRequest) -> Vec<Vec<String>> {
     let mut answers = Vec::new();
     let mut collect = |answer: FindAnswer| {
-        answers.push(answer.values);
+        answers.push(answer.values.to_vec());
         ControlFlow::Continue(())
     };
     reader.find(request, &mut collect).unwrap();

@@ -38,7 +38,7 @@ fn pages(path: &Path, request: &FindRequest) -> Vec<String> {
         reader
             .find(&page, |answer| {
                 count += 1;
-                uids.push(answer.values[0].clone());
+                uids.push(answer.values[0].to_owned());
                 after = answer.record.map(|key| *key);
                 ControlFlow::Continue(())
             })

@@ -30,7 +30,7 @@ fn content(index: &Path) -> Vec<String> {
         let request =
             FindRequest { return_keys: return_keys.clone(), ..FindRequest::new(InformationModel::PatientRoot, level) };
         let collect = |answer: dcmdex::model::find::FindAnswer| {
-            let values = return_keys.iter().zip(&answer.values).filter(|(_, value)| !value.is_empty());
+            let values = return_keys.iter().zip(answer.values.iter()).filter(|(_, value)| !value.is_empty());
             let values: Vec<_> = values.map(|(key, value)| format!("{}={value}", key.attribute)).collect();
             lines.push(format!("{level} {}", values.join(" | ")));
             ControlFlow::Continue(())

@@ -49,7 +49,7 @@ fn find(reader: &mut Reader, level: QueryRetrieveLevel, of: &[String], options: 
         .filter_map(|id| query.request.return_keys.iter().position(|key| key.attribute == *id))
         .collect();
     qr::run(reader, &query, &stop, |answer| {
-        answers.push(uniques.iter().map(|at| answer.values[*at].clone()).collect());
+        answers.push(uniques.iter().map(|at| answer.values[*at].to_owned()).collect());
         ControlFlow::Continue(())
     })
     .unwrap();

@@ -40,7 +40,7 @@ fn run(reader: &mut Reader, query: &Query) -> (Vec<String>, Result<u64, FindErro
     let at = query.request.return_keys.iter().position(|key| key.attribute == AttributeId::StudyDate).unwrap();
     let mut dates = Vec::new();
     let ended = qr::run(reader, query, &stop, |answer| {
-        dates.push(answer.values[at].clone());
+        dates.push(answer.values[at].to_owned());
         ControlFlow::Continue(())
     });
     (dates, ended)

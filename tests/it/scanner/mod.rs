@@ -165,7 +165,7 @@ impl Archive {
         let mut uids = Vec::new();
         reader
             .find(&request, |answer| {
-                uids.extend(answer.values);
+                uids.extend(answer.values.to_vec());
                 ControlFlow::Continue(())
             })
             .unwrap();

@@ -33,7 +33,7 @@ pub(crate) fn known(node: &TestNode) -> BTreeMap<String, Known> {
     let question = FindRequest::new(InformationModel::PatientRoot, QueryRetrieveLevel::Image).returning(&attributes);
     let (mut reader, mut rows) = (node.reader(), Vec::new());
     let each = |answer: FindAnswer| {
-        rows.push(answer.values);
+        rows.push(answer.values.to_vec());
         ControlFlow::Continue(())
     };
     reader.find(&question, each).unwrap();

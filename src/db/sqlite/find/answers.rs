@@ -1,15 +1,17 @@
 //! Turns rows into answers. Each patient gets one answer. The answer of an entity under a further
 //! patient is sorted into its position among the others.
 
+use std::cell::Cell;
 use std::cmp::Reverse;
 use std::ops::ControlFlow;
 
 use rusqlite::{Connection, Row, Rows};
 
-use super::super::sql_values::text_of;
+use super::super::sql_values::{put_text_of, text_of};
 use super::located::{LOCATION_COLUMNS, LocationColumns};
 use super::records::record_key;
 use crate::db::rules;
+use crate::model::answer_values::AnswerValues;
 use crate::model::find::{AnswerKey, AnswerOrder, FindAnswer, FindRequest};
 use crate::model::level::QueryRetrieveLevel;
 
@@ -19,6 +21,8 @@ pub(super) struct RowAnswers<'c, F> {
     connection: &'c Connection,
     level: QueryRetrieveLevel,
     values: usize,
+    /// Bytes of the values of the answer before: most have about as many.
+    bytes: Cell<usize>,
     skip: u64,
     limit: Option<u64>,
     /// First column of the key, if a key is wanted.
@@ -123,6 +127,7 @@ impl<'c, F: FnMut(FindAnswer) -> ControlFlow<()>> RowAnswers<'c, F> {
             connection,
             level: request.level,
             values,
+            bytes: Cell::default(),
             key_at: request.wants_key.then_some(1 + values + order),
             located,
             record_at,
@@ -170,11 +175,14 @@ impl<'c, F: FnMut(FindAnswer) -> ControlFlow<()>> RowAnswers<'c, F> {
     }
 
     fn answer(&self, row: &Row<'_>) -> rusqlite::Result<FindAnswer> {
-        let mut answer = FindAnswer { values: Vec::with_capacity(self.values), ..FindAnswer::default() };
+        let values = AnswerValues::with_capacity(self.values, self.bytes.get());
+        let mut answer = FindAnswer { values, ..FindAnswer::default() };
         answer.character_set = text_of(row.get_ref(0)?)?;
         for at in 0..self.values {
-            answer.values.push(text_of(row.get_ref(at + 1)?)?);
+            let value = row.get_ref(at + 1)?;
+            answer.values.try_push_with(|text| put_text_of(text, value))?;
         }
+        self.bytes.set(answer.values.bytes());
         if let Some(at) = self.key_at {
             answer.key = Some(Box::new(self.key(row, at)?));
         }

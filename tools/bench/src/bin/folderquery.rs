@@ -74,7 +74,7 @@ fn main() {
     let mut rows = Vec::new();
     let all = request(None);
     let found = reader.find(&all, |answer| {
-        rows.push(answer.values);
+        rows.push(answer.values.to_vec());
         ControlFlow::Continue(())
     });
     let studies = found.unwrap();
