@@ -11,6 +11,7 @@
 //! meets one of the [`limits`]. The reader checks what an archive states against its bytes.
 
 mod found;
+mod gzip;
 mod leavable;
 pub mod limits;
 mod look_up;

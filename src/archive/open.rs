@@ -6,9 +6,8 @@ use std::io::BufReader;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use flate2::bufread::MultiGzDecoder;
-
 use super::found::{BUFFER, FoundMember, MemberData, Passed, Reached};
+use super::gzip::GzipContent;
 use super::limits::{MAX_NESTING, inflated_limit};
 use super::look_up::{in_tar, in_zip};
 use super::name::{self, PathStep};
@@ -280,7 +279,7 @@ impl Archive {
     }
 
     fn gzip(source: Box<dyn SkipRead>, budget: Budget) -> Result<Self, ArchiveProblem> {
-        let metered = Metered { inner: MultiGzDecoder::new(source), budget: budget.clone() };
+        let metered = Metered { inner: GzipContent::new(source), budget: budget.clone() };
         let ahead = Peeked::fill(Streamed(BufReader::with_capacity(BUFFER, metered)), KIND_BYTES)?;
         let is_tar = tar::is_header(ahead.head());
         let ahead = Box::new(ahead);

@@ -10,8 +10,8 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use flate2::Decompress;
-use flate2::bufread::MultiGzDecoder;
 
+use super::gzip::GzipContent;
 use super::limits::{MAX_MEMBERS, MAX_NAME, MAX_NESTING, inflated_limit};
 use super::problem::ArchiveProblem;
 use super::source::{Budget, FileRange, Inflate, Limited, Metered, OnRead, Peeked, SkipRead, Streamed, WindowReader};
@@ -645,7 +645,7 @@ impl<T: Send> ArchiveWalk<'_, T> {
         own_name: &[u8],
         depth: usize,
     ) -> Result<(), Halt> {
-        let metered = Metered { inner: MultiGzDecoder::new(source), budget: self.budget.clone() };
+        let metered = Metered { inner: GzipContent::new(source), budget: self.budget.clone() };
         let mut ahead = Peeked::fill(Streamed(BufReader::with_capacity(STREAM_BUFFER, metered)), KIND_BYTES)?;
         if tar::is_header(ahead.head()) {
             return self.tar(&mut ahead, path, depth);

@@ -77,6 +77,18 @@ pub(super) fn push_value(
     }
 }
 
+/// What is known of the end of an object, from the elements behind the last wanted one. Offsets
+/// count from the start of the object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LeastEnd {
+    /// The object has at least this many bytes if it is whole.
+    pub(super) end: u64,
+    /// The place up to which its elements were met.
+    pub(super) here: u64,
+    /// Pixel data whose fragments go on there or have their delimiter.
+    pub(super) unended: Option<Tag>,
+}
+
 /// The result of a [`HeaderParser`](super::HeaderParser).
 #[derive(Debug)]
 pub struct Parsed {
@@ -85,7 +97,7 @@ pub struct Parsed {
     pub(super) data_set_offset: u64,
     pub(super) transfer_syntax: String,
     pub(super) encoding: Encoding,
-    pub(super) pixel_data_end: Option<u64>,
+    pub(super) least_end: Option<LeastEnd>,
     pub(super) media_storage_sop_class_uid: String,
     pub(super) media_storage_sop_instance_uid: String,
     pub(super) faults: Faults,
@@ -128,12 +140,24 @@ impl Parsed {
         self.encoding
     }
 
-    /// Adds [`Fault::Truncated`] if the object of this many bytes ends inside Pixel Data. One byte
-    /// may lack: some writers forget the padding. The end of compressed pixel data is not looked
-    /// at, because it stands only behind them.
+    /// Returns the fault of an object that has only this many bytes, as far as the elements behind
+    /// the last wanted one tell.
+    pub(super) fn end_fault(&self, length: u64) -> Option<Fault> {
+        let LeastEnd { end, here, unended } = self.least_end?;
+        if end > length {
+            return Some(Fault::Truncated { offset: length });
+        }
+        unended.filter(|_| here >= length).map(|tag| Fault::MissingDelimiter { tag })
+    }
+
+    /// Adds [`Fault::Truncated`] if an element behind the last wanted one does not fit in an object
+    /// of this many bytes. One byte of the last value may lack: some writers forget the padding.
+    ///
+    /// Compressed pixel data that end behind a whole fragment may lack only their delimiter. This
+    /// is [`Fault::MissingDelimiter`].
     pub fn note_length(&mut self, length: u64) {
-        if self.pixel_data_end.is_some_and(|end| end > length.saturating_add(1)) {
-            self.faults.add(Fault::Truncated { offset: length });
+        if let Some(fault) = self.end_fault(length) {
+            self.faults.add(fault);
         }
     }
 

@@ -22,11 +22,12 @@ pub fn read_file(file: &File, wanted: &Wanted) -> Outcome {
     read_file_of_length(file, u64::MAX, wanted)
 }
 
-/// Works as [`read_file`], and says if a file of this many bytes ends inside its pixel data.
+/// Works as [`read_file`], and says if a file of this many bytes ends too early, as far as this is
+/// known without reading more.
 #[must_use]
 pub fn read_file_of_length(file: &File, length: u64, wanted: &Wanted) -> Outcome {
     with_delta(|delta| {
-        let mut parser = HeaderParser::for_file_with(wanted, delta.spare());
+        let mut parser = HeaderParser::for_file_with(wanted, delta.spare()).looking_behind();
         match feed_file(file, &mut parser, delta.buffer()) {
             Ok(()) => {
                 let mut parsed = parser.finish();
@@ -110,18 +111,22 @@ pub fn read_stream(mut stream: impl Read, wanted: &Wanted) -> Outcome {
 }
 
 /// Works as [`read_stream`], for streams that can skip bytes (a member of an archive). `pass` skips
-/// up to the given number of bytes and returns how many it skipped. `length` is that of the stream,
-/// and `u64::MAX` if it is not known: see [`read_file_of_length`].
+/// up to the given number of bytes and returns how many it skipped. `length` is the stated length
+/// of the stream, and `u64::MAX` if none is stated: see [`read_file_of_length`].
+///
+/// A gzip file states only the length of its last member. So if the object seems to end too early,
+/// the stream is read to its end.
 #[must_use]
 pub fn read_stream_with<R: Read + ?Sized>(
     stream: &mut R,
     length: u64,
     wanted: &Wanted,
-    pass: impl FnMut(&mut R, u64) -> io::Result<u64>,
+    mut pass: impl FnMut(&mut R, u64) -> io::Result<u64>,
 ) -> Outcome {
-    match parse_stream(stream, wanted, pass) {
-        Ok(mut parsed) => {
-            parsed.note_length(length);
+    match feed_stream(stream, HeaderParser::for_file(wanted).looking_behind(), &mut pass) {
+        Ok((mut parsed, read)) => {
+            let rest = parsed.end_fault(length).and_then(|_| pass(stream, u64::MAX).ok());
+            parsed.note_length(rest.map_or(length, |rest| read.saturating_add(rest)));
             with_delta(|delta| delta.outcome(parsed))
         }
         Err(error) => Outcome::Unreadable { error },
@@ -132,10 +137,19 @@ pub fn read_stream_with<R: Read + ?Sized>(
 pub(crate) fn parse_stream<R: Read + ?Sized>(
     stream: &mut R,
     wanted: &Wanted,
-    mut pass: impl FnMut(&mut R, u64) -> io::Result<u64>,
+    pass: impl FnMut(&mut R, u64) -> io::Result<u64>,
 ) -> io::Result<Parsed> {
-    let mut parser = HeaderParser::for_file(wanted);
+    feed_stream(stream, HeaderParser::for_file(wanted), pass).map(|(parsed, _)| parsed)
+}
+
+/// Feeds a parser. Returns the number of bytes that were taken from the stream as well.
+fn feed_stream<R: Read + ?Sized>(
+    stream: &mut R,
+    mut parser: HeaderParser<'_>,
+    mut pass: impl FnMut(&mut R, u64) -> io::Result<u64>,
+) -> io::Result<(Parsed, u64)> {
     let mut buffer = [0; FIRST_READ];
+    let mut taken = 0;
     loop {
         let read = match stream.read(&mut buffer) {
             Ok(0) => break,
@@ -143,11 +157,16 @@ pub(crate) fn parse_stream<R: Read + ?Sized>(
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
+        taken += read as u64;
         match parser.feed(buffer.get(..read).unwrap_or_default()) {
             Need::Done => break,
             Need::More => {}
-            Need::Skip(length) => parser.skipped(pass(stream, length)?),
+            Need::Skip(length) => {
+                let passed = pass(stream, length)?;
+                taken += passed;
+                parser.skipped(passed);
+            }
         }
     }
-    Ok(parser.finish())
+    Ok((parser.finish(), taken))
 }

@@ -22,11 +22,12 @@ use super::limits::{MAX_DEPTH, MAX_HEADER, MAX_INFLATED, MAX_META_VALUE, MAX_VAL
 use super::parsed::{Parsed, RawValue, Verdict};
 use crate::encoding::header::{ElementHeader, read_plain, read_plain_in, tag_at, u32_of};
 use crate::encoding::syntax;
-use crate::encoding::tag::{DELIMITER_GROUP, ITEM, ITEM_DELIMITER, PIXEL_DATA, SEQUENCE_DELIMITER, UNDEFINED, tag_of};
+use crate::encoding::tag::{DELIMITER_GROUP, ITEM, ITEM_DELIMITER, SEQUENCE_DELIMITER, UNDEFINED, tag_of};
 use crate::encoding::vr::{self, Form};
 use crate::ingest::parsed::Spare;
 use crate::ingest::wanted::{ALL_IDENTIFYING, Element, Role, Wanted};
 
+mod behind;
 mod inflate;
 mod nested;
 mod odd;
@@ -154,9 +155,34 @@ impl<'w> HeaderParser<'w> {
         Self { core, inflater: None }
     }
 
+    /// Looks at the bytes that come together with the last wanted element as well, for
+    /// [`Parsed::note_length`]. No further bytes are needed for that.
+    #[must_use]
+    pub(super) fn looking_behind(mut self) -> Self {
+        self.core.behind = BehindWanted::AtHand;
+        self
+    }
+
+    /// Looks at all bytes behind the last wanted element, for [`Parsed::note_length`].
+    #[must_use]
+    pub(crate) fn reading_to_the_end(mut self) -> Self {
+        self.core.behind = BehindWanted::Everything;
+        self
+    }
+
+    /// Whether it keeps nothing of the following bytes.
+    pub(crate) fn has_all_wanted(&self) -> bool {
+        self.core.state == State::Done || self.core.faults_of_wanted.is_some()
+    }
+
     /// Takes the next bytes of the object.
     pub fn feed(&mut self, bytes: &[u8]) -> Need {
-        self.take(bytes, false);
+        if !self.core.is_past_what_is_at_hand() {
+            self.take(bytes, false);
+        }
+        if self.core.is_past_what_is_at_hand() {
+            return Need::Done;
+        }
         match (self.core.state, self.core.body) {
             (State::Done, _) => Need::Done,
             (_, ValueRest::Skip(length)) if self.inflater.is_none() => Need::Skip(length),
@@ -180,7 +206,9 @@ impl<'w> HeaderParser<'w> {
     /// Ends the object, or the part of it that the caller has. Returns the result.
     #[must_use]
     pub fn finish(mut self) -> Parsed {
-        self.take(&[], true);
+        if !self.core.is_past_what_is_at_hand() {
+            self.take(&[], true);
+        }
         let cut = self.inflater.as_ref().is_some_and(|inflater| !inflater.ended);
         self.core.close(cut)
     }
@@ -264,8 +292,9 @@ struct Core<'w> {
     data_set_offset: u64,
     /// Start and encoding of elements of the groups 0000 and 0002 before the data set.
     foreign: Option<(u64, Syntax)>,
-    /// Where Pixel Data ends by its length, from the start of the object.
-    pixel_data_end: Option<u64>,
+    behind: BehindWanted,
+    /// Faults up to the last wanted element, if something is read behind it.
+    faults_of_wanted: Option<Faults>,
 }
 
 #[derive(Debug, Default)]
@@ -307,7 +336,8 @@ impl<'w> Core<'w> {
             has_preamble: false,
             data_set_offset: 0,
             foreign: None,
-            pixel_data_end: None,
+            behind: BehindWanted::Nothing,
+            faults_of_wanted: None,
         }
     }
 
@@ -582,7 +612,9 @@ impl<'w> Core<'w> {
         if self.state == State::Start {
             self.reject("too short");
         }
-        if self.state != State::Done {
+        let is_behind = self.faults_of_wanted.is_some();
+        let least_end = self.least_end();
+        if self.state != State::Done && !is_behind {
             let left = self.carry.iter().any(|byte| *byte != 0);
             if cut || left || !matches!(self.body, ValueRest::None) || !self.frames.is_empty() {
                 self.faults.add(Fault::Truncated { offset: self.offset + self.carry.len() as u64 });
@@ -602,7 +634,7 @@ impl<'w> Core<'w> {
             data_set_offset: self.data_set_offset,
             transfer_syntax: self.used_transfer_syntax(),
             encoding: self.syntax.encoding(),
-            pixel_data_end: self.pixel_data_end.filter(|_| !self.inflated),
+            least_end,
             media_storage_sop_class_uid: self.meta.sop_class,
             media_storage_sop_instance_uid: self.meta.sop_instance,
             faults: self.faults,

@@ -84,6 +84,7 @@ enum HeaderProgress {
     Reading,
     /// It reads, and each byte may become a thousand.
     Inflating,
+    /// It has all that it keeps. It only looks for the end of the data set.
     Read,
 }
 
@@ -116,7 +117,7 @@ impl Arriving {
         Ok(Self {
             storage: Arc::clone(storage),
             sender: Arc::clone(sender),
-            parser: HeaderParser::for_data_set(storage.wanted, transfer_syntax),
+            parser: HeaderParser::for_data_set(storage.wanted, transfer_syntax).reading_to_the_end(),
             header: if deflated { HeaderProgress::Inflating } else { HeaderProgress::Reading },
             file,
             length: 0,
@@ -148,7 +149,10 @@ impl Arriving {
     async fn read_header(&mut self, fragment: &[u8]) -> Result<(), ReceiveError> {
         self.count_head(fragment)?;
         let need = match self.header {
-            HeaderProgress::Read => return Ok(()),
+            HeaderProgress::Read => {
+                self.parser.feed(fragment);
+                return Ok(());
+            }
             HeaderProgress::Reading => self.parser.feed(fragment),
             HeaderProgress::Inflating => {
                 let mut need = Need::More;
@@ -162,7 +166,7 @@ impl Arriving {
                 need
             }
         };
-        if need == Need::Done {
+        if need == Need::Done || self.parser.has_all_wanted() {
             self.header = HeaderProgress::Read;
             // The remaining record usually has a few kilobytes.
             self.head = None;

@@ -15,6 +15,9 @@ impl Core<'_> {
             self.state = State::Done;
             return Unusual::Stop;
         }
+        if self.faults_of_wanted.is_some() {
+            return self.element_behind(tag);
+        }
         if group == DELIMITER_GROUP {
             if self.doubtful {
                 self.reject("no DICM prefix, and no data set");
@@ -28,12 +31,7 @@ impl Core<'_> {
             return Unusual::Stop;
         }
         if tag > self.wanted.last && (self.identified == ALL_IDENTIFYING || group >= PIXEL_DATA_GROUP) {
-            if tag == PIXEL_DATA && header.length != UNDEFINED {
-                let value = self.offset + (at + header.size) as u64;
-                self.pixel_data_end = Some(value + u64::from(header.length));
-            }
-            self.state = State::Done;
-            return Unusual::Stop;
+            return self.pass_last_wanted();
         }
         if tag <= self.last_tag && self.last_tag != 0 {
             self.faults.add(Fault::UnsortedTags { tag: tag_of(tag) });

@@ -59,3 +59,14 @@ pub(super) enum Unusual {
     PassDelimiter,
     Stop,
 }
+
+/// How much is read behind the last wanted element.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BehindWanted {
+    /// Nothing.
+    Nothing,
+    /// The bytes that came together with the last wanted element. They cost no further read.
+    AtHand,
+    /// Everything.
+    Everything,
+}

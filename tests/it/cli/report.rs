@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use super::*;
+use crate::util::archives::{Keep, Zip};
 use crate::util::objects;
 
 /// A file of a study with these elements of group 0008.
@@ -79,6 +80,31 @@ fn each_problem_is_told_with_its_study() {
         report(&place, &["--csv", "r.csv", "--without", "no-accession-number,no-study-date,copies"]).expect(1);
     assert_eq!(without.stdout, "5 studies of 7 need work\n");
     assert!(report(&place, &["--without", "nonsense"]).expect(2).stderr.contains("`nonsense`"));
+}
+
+#[test]
+fn objects_that_end_too_early_are_told_as_files_and_as_members() {
+    let odd = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/real/odd");
+    for is_zip in [false, true] {
+        let place = Place::new();
+        fs::create_dir(place.path("archive")).unwrap();
+        let mut zip = Zip::default();
+        for (name, keep) in [("MR_truncated.dcm", Keep::Stored), ("rtplan_truncated.dcm", Keep::Deflated)] {
+            let bytes = fs::read(odd.join(name)).unwrap();
+            match is_zip {
+                true => zip.add(name.as_bytes(), &bytes, keep),
+                false => fs::write(place.path("archive").join(name), bytes).unwrap(),
+            }
+        }
+        if is_zip {
+            fs::write(place.path("archive/a.zip"), zip.finish()).unwrap();
+        }
+        let scanned = place.run(["scan", "--index", "x.db", "archive"]).expect(0);
+        assert!(scanned.stdout.contains("with faults 2: truncated 2"), "{}", scanned.stdout);
+        report(&place, &["--csv", "r.csv"]).expect(1);
+        let found = problems(&fs::read_to_string(place.path("r.csv")).unwrap());
+        assert!(found.len() == 2 && found.values().all(|study| study["truncated"] == 1), "{found:?}");
+    }
 }
 
 #[test]

@@ -81,6 +81,15 @@ fn a_file_that_ends_inside_its_pixel_data_is_truncated() {
 }
 
 #[test]
+fn a_file_that_ends_behind_the_wanted_elements_is_truncated() {
+    // It ends inside a sequence that nobody wants.
+    let path = real().join("odd/rtplan_truncated.dcm");
+    let file = File::open(&path).unwrap();
+    let record = instance(read_file_of_length(&file, file.metadata().unwrap().len(), Wanted::index()));
+    assert_eq!(faults(&record), ["truncated at byte 2129"]);
+}
+
+#[test]
 fn a_file_in_one_piece_in_single_bytes_and_as_a_stream_gives_the_same_record() {
     for (path, _) in table() {
         let bytes = std::fs::read(&path).unwrap();

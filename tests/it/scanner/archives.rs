@@ -32,6 +32,24 @@ fn object(number: u32, pixels: usize) -> Vec<u8> {
     bytes
 }
 
+// RFC 1952 2.2, and gzip(1) on zeros at the end.
+#[test]
+fn a_gzip_file_of_several_members_or_with_zeros_at_its_end_has_a_whole_object() {
+    let archive = Archive::new();
+    let objects: Vec<_> = (1..=4).map(|number| object(number, 20_000)).collect();
+    let (first, second) = objects[0].split_at(12_000);
+    archive.put("several.dcm.gz", &[gzip(first), gzip(second)].concat());
+    archive.put("blocks.dcm.gz", &[gzip(&objects[1]), gzip(b"")].concat());
+    archive.put("zeros.dcm.gz", &[gzip(&objects[2]), vec![0; 100]].concat());
+    archive.put("cut.dcm.gz", &gzip(&objects[3][..15_000]));
+    archive.scan();
+    let status = Reader::open(archive.index()).unwrap().status().unwrap();
+    assert_eq!((status.instances, status.files_with_faults), (4, 1));
+    for (number, object) in (1..=3).zip(&objects) {
+        assert!(archive.bytes_of(number) == *object, "{number}");
+    }
+}
+
 /// Sets the time of a file to `seconds` after 2001.
 fn set_time(path: &Path, seconds: u64) {
     let time = SystemTime::UNIX_EPOCH + Duration::from_secs(978_307_200 + seconds);

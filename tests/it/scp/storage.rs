@@ -425,6 +425,51 @@ fn an_object_that_ends_inside_its_pixel_data_is_refused() {
     assert_eq!(store(&mut peer, "1.2.3.4.7", &with_pixels("1.2.3.4.7", 1, 1000)).status(), 0);
 }
 
+/// Returns an object with this in its tail, behind everything that the index keeps.
+fn with_tail(instance: &str, tail: impl FnOnce(DataSet) -> DataSet) -> DataSet {
+    tail(object(instance))
+}
+
+// The same, for what stands behind the attributes of the index.
+#[test]
+fn an_object_that_ends_inside_a_sequence_or_fragment_is_refused() {
+    const UNDEFINED: u32 = u32::MAX;
+    let node = TestNode::start();
+    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let beams = |whole: DataSet| whole.header(0x300A, 0x00B0, UNDEFINED).header(0xFFFE, 0xE000, UNDEFINED);
+    let pixels = |whole: DataSet| whole.header(0x7FE0, 0x0010, UNDEFINED).bytes(0xFFFE, 0xE000, b"");
+    let cut = [
+        with_tail("1.2.3.4.1", |it| beams(it).text(0x300A, 0x00C2, "Beam 1")),
+        with_tail("1.2.3.4.1", |it| beams(it).text(0x300A, 0x00C2, "Beam 1").bytes(0xFFFE, 0xE00D, b"")),
+        with_tail("1.2.3.4.1", |it| it.header(0x300A, 0x00B0, 100).bytes(0xFFFE, 0xE000, b"")),
+        with_tail("1.2.3.4.1", |it| beams(it).header(0x300A, 0x00C2, 50)),
+        with_tail("1.2.3.4.1", |it| pixels(it).header(0xFFFE, 0xE000, 100).text(0x0010, 0x0010, "a")),
+        DataSet([&object("1.2.3.4.1").0[..], b"\x0a\x30\xb0\0\x08"].concat()),
+    ];
+    for cut in &cut {
+        let refused = store(&mut peer, "1.2.3.4.1", cut);
+        assert_eq!(refused.status(), CANNOT_UNDERSTAND, "{cut:?}");
+        assert!(refused.error_comment().starts_with("truncated at byte"), "{}", refused.error_comment());
+    }
+    assert_eq!(status(&node).instances, 0);
+    let whole = [
+        with_tail("1.2.3.4.1", |it| beams(it).bytes(0xFFFE, 0xE00D, b"").bytes(0xFFFE, 0xE0DD, b"")),
+        with_tail("1.2.3.4.2", |it| pixels(it).bytes(0xFFFE, 0xE000, b"pixels").bytes(0xFFFE, 0xE0DD, b"")),
+        // Some writers fill the last sector, or append bytes that are no elements.
+        DataSet([&with_pixels("1.2.3.4.3", 1, 10).0[..], &[0; 300]].concat()),
+        DataSet([&with_pixels("1.2.3.4.4", 1, 10).0[..], &[0xAB; 300]].concat()),
+    ];
+    for (at, whole) in whole.iter().enumerate() {
+        assert_eq!(store(&mut peer, &format!("1.2.3.4.{}", at + 1), whole).status(), 0, "{whole:?}");
+    }
+    assert_eq!((status(&node).instances, status(&node).files_with_faults), (4, 0));
+    // Whether the last fragments lack or only their delimiter cannot be told. They are kept, and it
+    // is noted.
+    let unended = with_tail("1.2.3.4.5", |it| pixels(it).bytes(0xFFFE, 0xE000, b"pixels"));
+    assert_eq!(store(&mut peer, "1.2.3.4.5", &unended).status(), 0);
+    assert_eq!((status(&node).instances, status(&node).files_with_faults), (5, 1));
+}
+
 // PS3.7 9.1: Verification has no C-STORE.
 #[test]
 fn a_context_of_another_service_takes_no_object() {
