@@ -112,6 +112,9 @@ pub struct Agreement {
     /// The SOP Classes for which the requestor may be the SCP (PS3.7 D.3.3.4). C-GET can send it
     /// objects of these.
     pub requestor_is_scp: BTreeSet<String>,
+    /// The SOP Classes for which the requestor asked to be the SCP alone. It sends no requests of
+    /// these.
+    pub requestor_is_no_scu: BTreeSet<String>,
     /// The longest P-DATA-TF body that the peer takes. 0 means no limit.
     pub peer_max_length: u32,
     /// The Implementation Version Name of the peer, for the log.
@@ -232,6 +235,7 @@ fn agree(
         contexts: BTreeMap::new(),
         extended: BTreeMap::new(),
         requestor_is_scp: BTreeSet::new(),
+        requestor_is_no_scu: BTreeSet::new(),
         peer_max_length: 0,
         peer_implementation: String::new(),
         admission,
@@ -313,6 +317,10 @@ fn answer_user_items(items: &[UserVariableItem], policy: &Policy, agreement: &mu
                 let scp = roles.scp && may_return(class, policy, &agreement.admission);
                 if scp {
                     agreement.requestor_is_scp.insert(uid.to_owned());
+                }
+                // Neither of both is no proposal, so the default role stays.
+                if roles.scp && !roles.scu {
+                    agreement.requestor_is_no_scu.insert(uid.to_owned());
                 }
                 let roles = RequestorRoles { scu: roles.scu, scp };
                 answers.push(UserVariableItem::ScuScpRoleSelectionSubItem(uid.to_owned(), roles));

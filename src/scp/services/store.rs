@@ -51,6 +51,10 @@ impl StoreService {
         if *command.context.class != STORE {
             return Err(StoreError::SopClassNotOfContext);
         }
+        // PS3.7 D.3.3.4.
+        if session.agreement.requestor_is_no_scu.contains(&command.context.abstract_syntax) {
+            return Err(StoreError::NotScu);
+        }
         // The context was accepted for objects that a C-GET brings back.
         if !session.agreement.admission.services.contains(STORE.grant) {
             return Err(StoreError::NotAuthorized);
@@ -104,6 +108,8 @@ impl DimseService for StoreService {
 enum StoreError {
     #[error("not the SOP Class of this presentation context")]
     SopClassNotOfContext,
+    #[error("the role of SCU was not negotiated for this SOP Class")]
+    NotScu,
     #[error("this AE title may not store here")]
     NotAuthorized,
     #[error("C-STORE-RQ without a data set")]
@@ -117,7 +123,7 @@ impl StoreError {
     /// error gets its status here.
     fn status(&self) -> Status {
         let error = match self {
-            Self::SopClassNotOfContext => return Status::SOP_CLASS_NOT_SUPPORTED,
+            Self::SopClassNotOfContext | Self::NotScu => return Status::SOP_CLASS_NOT_SUPPORTED,
             Self::NotAuthorized => return Status::NOT_AUTHORIZED,
             Self::NoDataSet => return Status::CANNOT_UNDERSTAND,
             Self::Receive(error) => error,
@@ -142,7 +148,7 @@ impl StoreError {
     fn offending_elements(&self) -> Vec<Tag> {
         match self {
             Self::Receive(error) => error.offending_elements(),
-            Self::SopClassNotOfContext | Self::NotAuthorized | Self::NoDataSet => Vec::new(),
+            Self::SopClassNotOfContext | Self::NotScu | Self::NotAuthorized | Self::NoDataSet => Vec::new(),
         }
     }
 
@@ -186,10 +192,11 @@ impl<'a> Answered<'a> {
 /// Returns the statuses of this service, each with what leads to it, for the conformance statement.
 pub(in crate::scp) fn statuses() -> Vec<(Status, &'static str)> {
     use ReceiveError::{Duplicate, InvalidInstanceUid, MissingUid, OtherClass, OtherInstance, TooMuchAtOnce};
-    let failures: [(StoreError, &str); 9] = [
+    let failures: [(StoreError, &str); 10] = [
         (Duplicate.into(), "another object is kept under this SOP Instance UID, and this one is not"),
         (InvalidInstanceUid.into(), "the Affected SOP Instance UID is no UID"),
         (StoreError::SopClassNotOfContext, "the SOP Class is not that of the presentation context"),
+        (StoreError::NotScu, "the peer asked to be the SCP of this SOP Class and not its SCU"),
         (StoreError::NotAuthorized, "the peer may not store; its storage contexts were accepted only for C-GET"),
         (TooMuchAtOnce.into(), "out of resources: space, queue or disk; the sender should try again"),
         (OtherInstance.into(), "the data set has another SOP Instance than the command"),

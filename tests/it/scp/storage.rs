@@ -14,6 +14,7 @@ use dcmdex::model::checksum::Checksum;
 use dcmdex::model::location::Place;
 use dicom_ul::pdu::{AbortRQServiceProviderReason, AbortRQSource, Pdu};
 
+use super::retrieval::getter;
 use crate::db;
 use crate::util::node::{Keep, TestNode};
 use crate::util::scripted::{
@@ -480,6 +481,19 @@ fn a_context_of_another_service_takes_no_object() {
     assert_eq!(peer.receive_message().status(), 0x0122);
     assert_eq!(status(&node).instances, 0);
     assert_eq!(store(&mut peer, "1.2.3.4.6", &object("1.2.3.4.6")).status(), 0);
+}
+
+// PS3.7 D.3.3.4.
+#[test]
+fn a_peer_that_is_the_scp_of_a_class_and_not_its_scu_stores_nothing() {
+    const STUDY_ROOT_GET: &str = "1.2.840.10008.5.1.4.1.2.2.3";
+    let node = TestNode::start();
+    let mut peer = getter(&node, STUDY_ROOT_GET, &[(SECONDARY_CAPTURE, &[IMPLICIT_VR_LITTLE_ENDIAN])]);
+    peer.send_message(3, &store_command(7, SECONDARY_CAPTURE, "1.2.3.4.5"), Some(&object("1.2.3.4.5").0));
+    let refused = peer.receive_message();
+    assert_eq!(refused.status(), 0x0122);
+    assert!(refused.error_comment().contains("role of SCU"), "{}", refused.error_comment());
+    assert_eq!(status(&node).instances, 0);
 }
 
 #[test]
