@@ -163,9 +163,18 @@ fn double(text: &str) -> Option<f64> {
     text.parse().ok().filter(|number: &f64| is_number && number.is_finite())
 }
 
+/// 0001-01-01 in days since 1970. Programs that read tables know no earlier day.
+const FIRST_DAY: i32 = -719_162;
+
 /// Days since 1970 of a DA value that names one day.
 fn day(text: &str) -> Option<i32> {
-    i32::try_from(datetime::days_since_1970(datetime::one_day(text)?)).ok()
+    i32::try_from(datetime::days_since_1970(datetime::one_day(text)?)).ok().filter(|days| *days >= FIRST_DAY)
+}
+
+/// The day that comes so many days before another. It is null before the first day of tables.
+#[must_use]
+pub fn earlier(days: i32, by: i32) -> TableValue<'static> {
+    days.checked_sub(by).filter(|days| *days >= FIRST_DAY).map_or(TableValue::Null, TableValue::Date)
 }
 
 const SECOND_US: i64 = 1_000_000;
@@ -287,6 +296,8 @@ mod tests {
             (Date, "1970.01.02", TableValue::Date(1), ValueFit::Whole),
             (Date, "197001", TableValue::Null, ValueFit::Not),
             (Date, "19700230", TableValue::Null, ValueFit::Not),
+            (Date, "00010101", TableValue::Date(FIRST_DAY), ValueFit::Whole),
+            (Date, "00000101", TableValue::Null, ValueFit::Not),
             (Time, "000001.5", TableValue::Time(1_500_000), ValueFit::Whole),
             (Time, "1030", TableValue::Time(37_800_000_000), ValueFit::Part),
             (Time, "235960", TableValue::Null, ValueFit::Not),
@@ -298,6 +309,13 @@ mod tests {
         ] {
             assert_eq!(typed(kind, false, text), (value, fit), "{kind:?} {text}");
         }
+    }
+
+    #[test]
+    fn a_day_before_the_first_one_is_null() {
+        assert_eq!(earlier(10, 3), TableValue::Date(7));
+        assert_eq!(earlier(FIRST_DAY + 3, 3), TableValue::Date(FIRST_DAY));
+        assert_eq!(earlier(FIRST_DAY, 1), TableValue::Null);
     }
 
     #[test]
@@ -322,7 +340,7 @@ mod tests {
             (TableValue::Integer(-12), "-12"),
             (TableValue::Double(0.5), "0.5"),
             (TableValue::Date(19_753), "2024-01-31"),
-            (TableValue::Date(-719_529), "-001-12-31"),
+            (TableValue::Date(FIRST_DAY), "0001-01-01"),
             (TableValue::Date(2_932_897), "10000-01-01"),
             (TableValue::Time(37_800_000_001), "10:30:00.000001"),
             (TableValue::LocalDateTime(-1), "1969-12-31T23:59:59.999999"),

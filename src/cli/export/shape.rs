@@ -10,7 +10,7 @@ use crate::cli::keys::asked::AskedColumn;
 use crate::cli::keys::columns::{CellValue, Column, ColumnSource, FoundRow, OwnColumn};
 use crate::export::pseudonym::{Pseudonyms, Treatment, treatment};
 use crate::export::table::{TableColumn, TableSchema, snake_case};
-use crate::export::value::{ColumnType, TableValue, ValueFit, typed};
+use crate::export::value::{ColumnType, TableValue, ValueFit, earlier, typed};
 use crate::model::attribute::{Attribute, Multiplicity};
 use crate::model::calendar::civil;
 use crate::model::declared::DeclaredSet;
@@ -208,7 +208,7 @@ impl RowMaker {
             (Treatment::Keep, value) => value,
             (Treatment::HashUid, TableValue::Text(uid)) => TableValue::Text(pseudonyms.uid(&uid).into()),
             (Treatment::HashId, TableValue::Text(id)) => TableValue::Text(pseudonyms.id(name, &id).into()),
-            (Treatment::Shift, TableValue::Date(days)) => TableValue::Date(days.saturating_sub(shift)),
+            (Treatment::Shift, TableValue::Date(days)) => earlier(days, shift),
             (Treatment::HashUid | Treatment::HashId | Treatment::Shift, _) => TableValue::Null,
         }
     }
@@ -232,7 +232,7 @@ fn export_column(column: Column, treatment: Treatment, wanted: &WantedColumns<'_
         ColumnSource::Own(OwnColumn::Path) => ColumnType::Text,
         ColumnSource::Own(OwnColumn::Size) => ColumnType::Integer,
         ColumnSource::Own(OwnColumn::Mtime) => ColumnType::Instant,
-        ColumnSource::Value { .. } => ColumnType::of(column.vr),
+        ColumnSource::Value { .. } | ColumnSource::Empty => ColumnType::of(column.vr),
     };
     let goes_into_items = matches!(&column.source, ColumnSource::Value { path, .. } if !path.is_empty());
     let has_several = match Attribute::by_keyword(&column.name) {

@@ -12,7 +12,7 @@ use super::lists::{self, KeyList};
 use super::{arrival, hints};
 use crate::db::{can_answer, can_answer_declared};
 use crate::export::table::snake_case;
-use crate::model::attribute::{Attribute, LetterCase};
+use crate::model::attribute::{Attribute, AttributeId, LetterCase};
 use crate::model::calendar::DAY_MS;
 use crate::model::declared::{Declared, DeclaredColumn, DeclaredSet, SelectorStep, canonical_tag};
 use crate::model::find::ArrivalKeys;
@@ -319,6 +319,9 @@ impl AskedColumn {
         let in_table = |id| request.return_keys.iter().position(|key| key.attribute == id);
         let (source, vr) = match &self.meaning {
             KeyMeaning::Own(own) => (ColumnSource::Own(*own), VR::UN),
+            KeyMeaning::Attribute(attribute, _, vr) if attribute.id == AttributeId::RetrieveAETitle => {
+                (ColumnSource::Empty, *vr)
+            }
             KeyMeaning::Attribute(attribute, path, vr) => {
                 (ColumnSource::Value { at: in_table(attribute.id)?, path: path.clone() }, *vr)
             }

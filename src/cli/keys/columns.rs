@@ -50,6 +50,8 @@ pub(in crate::cli) enum ColumnSource {
     Value { at: usize, path: Vec<Tag> },
     /// The place of the object.
     Own(OwnColumn),
+    /// Nothing: only a node knows its Retrieve AE Title.
+    Empty,
 }
 
 /// A column of the output.
@@ -87,6 +89,7 @@ impl Column {
         match self.source {
             ColumnSource::Own(own) => own == OwnColumn::Size,
             ColumnSource::Value { .. } => vr::is_number(self.vr),
+            ColumnSource::Empty => false,
         }
     }
 
@@ -100,6 +103,7 @@ impl Column {
                 });
             }
             ColumnSource::Own(own) => own,
+            ColumnSource::Empty => return CellValue::Text("".into()),
         };
         match (own, &row.location) {
             (OwnColumn::Path, Some(location)) => location.path().map_or(CellValue::Text("".into()), CellValue::Path),
