@@ -259,7 +259,7 @@ impl Frames {
         let mut frames = Self {
             codec,
             shape: shape.of_frame(),
-            frame_length: pixels.map_or(0, |pixels| pixels.frame_bits() / 8),
+            frame_length: pixels.map_or(0, |pixels| pixels.frame_bits().div_ceil(8)),
             places: Vec::new(),
             kept: Vec::new(),
             most_kept: 0,
@@ -269,6 +269,10 @@ impl Frames {
         };
         let Some(pixels) = pixels else { return Ok(frames) };
         codec.check(&frames.shape)?;
+        // Native frames of bits follow each other without padding (PS3.5 8.1.1).
+        if pixels.frames() > 1 && !pixels.frame_bits().is_multiple_of(8) {
+            return Err(CodecError::Unsupported("frames whose last byte is not full").into());
+        }
         let places: Result<_, PixelError> = (1..=pixels.frames()).map(|number| pixels.frame(number)).collect();
         frames.places = places?;
         let longest = frames.places.iter().map(|frame| frame.length).max().unwrap_or(0);

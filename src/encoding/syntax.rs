@@ -22,6 +22,12 @@ const JPIP_HTJ2K_REFERENCED_DEFLATE: &str = "1.2.840.10008.1.2.4.205";
 const DEFLATED: [&str; 3] =
     [DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, JPIP_REFERENCED_DEFLATE, JPIP_HTJ2K_REFERENCED_DEFLATE];
 
+/// Encapsulated Uncompressed Explicit VR Little Endian (PS3.5 A.4.11).
+pub const ENCAPSULATED_UNCOMPRESSED: &str = "1.2.840.10008.1.2.1.98";
+
+/// Deflated Image Frame Compression (PS3.5 A.4.13).
+pub const DEFLATED_IMAGE_FRAME: &str = "1.2.840.10008.1.2.8.1";
+
 /// RLE Lossless (PS3.5 A.4.2).
 pub const RLE_LOSSLESS: &str = "1.2.840.10008.1.2.5";
 
@@ -71,8 +77,8 @@ pub const KNOWN: [KnownSyntax; 43] = [
     known(EXPLICIT_VR_LITTLE_ENDIAN, "Explicit VR Little Endian", ""),
     known(EXPLICIT_VR_BIG_ENDIAN, "Explicit VR Big Endian (retired)", ""),
     known(DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, "Deflated Explicit VR Little Endian", ""),
-    known("1.2.840.10008.1.2.1.98", "Encapsulated Uncompressed Explicit VR Little Endian", ""),
-    known("1.2.840.10008.1.2.8.1", "Deflated Image Frame Compression", ""),
+    known(ENCAPSULATED_UNCOMPRESSED, "Encapsulated Uncompressed Explicit VR Little Endian", ""),
+    known(DEFLATED_IMAGE_FRAME, "Deflated Image Frame Compression", ""),
     known(RLE_LOSSLESS, "RLE Lossless", "image/dicom-rle"),
     known(JPEG_BASELINE, "JPEG Baseline", "image/jpeg"),
     known(JPEG_EXTENDED, "JPEG Extended", "image/jpeg"),

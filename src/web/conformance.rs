@@ -52,13 +52,18 @@ fn frames() -> String {
          | by C-GET and C-MOVE |\n|---|---|---|---|---|\n",
     );
     for known in &syntax::KNOWN {
-        let (uid, Some(frame_type)) = (known.uid, known.frame_type) else { continue };
-        let decompressed = match Codec::of(uid).map(|codec| codec.loss) {
+        let (uid, codec) = (known.uid, Codec::of(known.uid));
+        let frame_type = match known.frame_type {
+            Some(frame_type) => format!("`{frame_type}`"),
+            None if codec.is_some() => "none".to_owned(),
+            None => continue,
+        };
+        let decompressed = match codec.map(|codec| codec.loss) {
             Some(Loss::None) => "yes | yes",
             Some(Loss::Possible | Loss::Certain) => "for rendering | yes",
             None => "no | no",
         };
-        let _ = writeln!(text, "| {} | {uid} | `{frame_type}` | {decompressed} |", known.name);
+        let _ = writeln!(text, "| {} | {uid} | {frame_type} | {decompressed} |", known.name);
     }
     text
 }

@@ -49,6 +49,11 @@ impl FrameShape {
         self.columns as usize * self.rows as usize
     }
 
+    /// Bytes of the native frame. Samples of one bit are packed (PS3.5 8.1.1).
+    pub(super) fn native_bytes(&self) -> usize {
+        (self.pixels() * self.samples * usize::from(self.bits_allocated)).div_ceil(8)
+    }
+
     /// Bytes of one sample.
     pub(super) fn sample_bytes(&self) -> usize {
         usize::from(self.bits_allocated / 8)

@@ -10,6 +10,7 @@ mod jpeg;
 mod jpeg2000;
 mod jpeg_ls;
 mod rle;
+mod uncoded;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -57,6 +58,10 @@ impl Loss {
 /// A way to decompress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Method {
+    /// Native samples in fragments.
+    Native,
+    /// Native samples, deflated.
+    Deflate,
     Rle,
     #[cfg(feature = "render")]
     Jpeg(jpeg::Process),
@@ -77,6 +82,8 @@ pub struct Codec {
 
 /// All transfer syntaxes whose frames are decompressed.
 pub static CODECS: &[Codec] = &[
+    Codec { transfer_syntax: syntax::ENCAPSULATED_UNCOMPRESSED, loss: Loss::None, method: Method::Native },
+    Codec { transfer_syntax: syntax::DEFLATED_IMAGE_FRAME, loss: Loss::None, method: Method::Deflate },
     Codec { transfer_syntax: syntax::RLE_LOSSLESS, loss: Loss::None, method: Method::Rle },
     #[cfg(feature = "render")]
     Codec { transfer_syntax: syntax::JPEG_BASELINE, loss: Loss::Certain, method: Method::Jpeg(jpeg::Process::Lossy) },
@@ -126,6 +133,7 @@ impl Codec {
             return Err(CodecError::TooSlow);
         }
         match (self.method, shape.samples, shape.bits_allocated) {
+            (Method::Native | Method::Deflate, 1..=4, 1 | 8 | 16 | 32 | 64) => Ok(()),
             (Method::Rle, 1 | 3, 8 | 16 | 32) => Ok(()),
             (Method::JpegLs, 1 | 3, 8 | 16) => Ok(()),
             #[cfg(feature = "render")]
@@ -144,6 +152,8 @@ impl Codec {
         let deadline = Deadline::usual();
         // Decoders of others have panicked on damaged streams before.
         let decoded = catch_unwind(AssertUnwindSafe(|| match self.method {
+            Method::Native => uncoded::of_padded(stream, shape),
+            Method::Deflate => uncoded::inflated(stream, shape),
             Method::Rle => rle::decode(stream, shape),
             #[cfg(feature = "render")]
             Method::Jpeg(process) => {
@@ -156,14 +166,16 @@ impl Codec {
             }
         }));
         let frame = decoded.map_err(|_| CodecError::Damaged)??;
-        let expected = shape.pixels() * shape.samples * shape.sample_bytes();
-        if frame.len() == expected { Ok(frame) } else { Err(CodecError::OtherImage) }
+        if frame.len() == shape.native_bytes() { Ok(frame) } else { Err(CodecError::OtherImage) }
     }
 
     /// Photometric Interpretation (0028,0004) of decompressed frames. The component transforms of
     /// JPEG 2000 belong to the compression (PS3.5 8.2.4).
     #[must_use]
     pub fn photometric<'p>(&self, stored: &'p str) -> &'p str {
+        if matches!(self.method, Method::Native | Method::Deflate) {
+            return stored;
+        }
         match stored {
             "YBR_RCT" | "YBR_ICT" => "RGB",
             // JPEG decoders undo the subsampling.
@@ -224,7 +236,8 @@ mod tests {
     #[test]
     fn streams_that_are_none_are_refused() {
         let shape = FrameShape { samples: 1, is_planar: false, ..SHAPE };
-        for codec in CODECS {
+        // Any bytes are native samples.
+        for codec in CODECS.iter().filter(|codec| codec.method != Method::Native) {
             for stream in [&b""[..], b"\xff\xd8", b"\xff\x4f\xff\x51", &[0xFF; 300], &[0; 300]] {
                 assert!(codec.decompress(stream, &shape).is_err(), "{}", codec.transfer_syntax);
             }

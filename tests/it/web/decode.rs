@@ -19,8 +19,48 @@ pub(crate) fn real(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/real").join(path)
 }
 
+/// Name of the converter that is [`encapsulate`].
+const OWN: &str = "own";
+
+/// Writes the frames of an object in fragments, each as it is or deflated (PS3.5 A.4.11, A.4.13).
+fn encapsulate(transfer_syntax: &str, from: &Path, to: &Path) {
+    let mut object = open_file(from).unwrap();
+    let count = object.element(tags::NUMBER_OF_FRAMES).map_or(1, |it| it.to_int::<usize>().unwrap());
+    let frames = stored_frames(&object, count);
+    let mut meta = object.meta().clone();
+    meta.transfer_syntax = transfer_syntax.to_owned();
+    meta.update_information_group_length();
+    let mut file = [&[0; 128][..], b"DICM"].concat();
+    meta.write(&mut file).unwrap();
+    object.remove_element(tags::PIXEL_DATA);
+    object.remove_element(tags::DATA_SET_TRAILING_PADDING);
+    let syntax = TransferSyntaxRegistry.get(uids::EXPLICIT_VR_LITTLE_ENDIAN).unwrap();
+    object.write_dataset_with_ts(&mut file, syntax).unwrap();
+    file.extend(b"\xe0\x7f\x10\0OB\0\0\xff\xff\xff\xff\xfe\xff\0\xe0\0\0\0\0");
+    for frame in frames {
+        let mut fragment = match transfer_syntax {
+            uids::ENCAPSULATED_UNCOMPRESSED_EXPLICIT_VR_LITTLE_ENDIAN => frame,
+            _ => {
+                let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
+                std::io::Write::write_all(&mut encoder, &frame).unwrap();
+                encoder.finish().unwrap()
+            }
+        };
+        fragment.resize(fragment.len().next_multiple_of(2), 0);
+        file.extend(b"\xfe\xff\0\xe0");
+        file.extend(u32::try_from(fragment.len()).unwrap().to_le_bytes());
+        file.extend(fragment);
+    }
+    file.extend(b"\xfe\xff\xdd\xe0\0\0\0\0");
+    fs::write(to, file).unwrap();
+}
+
 /// Runs a converter that reads one file and writes another. `None` if it is not installed.
 pub(crate) fn convert(program: &str, options: &str, from: &Path, to: &Path) -> Option<()> {
+    if program == OWN {
+        encapsulate(options, from, to);
+        return Some(());
+    }
     let mut command = peers::dcmtk(program)?;
     command.args(options.split_whitespace()).arg(from).arg(to);
     peers::run(&mut command).expect_success();
@@ -41,7 +81,7 @@ fn serve(folder: &Path) -> (TestWeb, String) {
 }
 
 /// Objects, and how DCMTK or GDCM compress them without loss.
-pub(crate) const COMPRESSED: [(&str, &str, &str); 13] = [
+pub(crate) const COMPRESSED: [(&str, &str, &str); 18] = [
     ("dcmcrle", "", "modalities/CT_small.dcm"),
     ("dcmcrle", "", "syntaxes/SC_rgb_small_odd.dcm"),
     ("dcmcjpeg", "+e1", "modalities/CT_small.dcm"),
@@ -55,6 +95,11 @@ pub(crate) const COMPRESSED: [(&str, &str, &str); 13] = [
     ("dcmcjpls", "+el +is", "modalities/color-px.dcm"),
     ("dcmcjpls", "+el +il", "modalities/color-px.dcm"),
     ("dcmcjpls", "+el +in", "modalities/color-px.dcm"),
+    (OWN, "1.2.840.10008.1.2.1.98", "modalities/emri_small.dcm"),
+    (OWN, "1.2.840.10008.1.2.1.98", "syntaxes/SC_rgb_small_odd.dcm"),
+    (OWN, "1.2.840.10008.1.2.8.1", "modalities/CT_small.dcm"),
+    (OWN, "1.2.840.10008.1.2.8.1", "modalities/emri_small.dcm"),
+    (OWN, "1.2.840.10008.1.2.8.1", "syntaxes/SC_rgb_small_odd.dcm"),
 ];
 
 #[test]
