@@ -15,6 +15,13 @@ use crate::pixels::transforms::{Function, Greys, PixelTransforms, VoiWindow};
 /// Maximum number of columns and of rows of a picture.
 pub(super) const MAX_SIDE: u32 = 4096;
 
+/// Maximum number of pixels of a GIF with colours. Choosing 256 colours takes some 100 ns for each
+/// pixel.
+const MAX_PIXELS_OF_GIF: u64 = 25_000_000;
+
+/// How fast colours of a GIF are chosen, from 1 to 30. Larger: the colours fit less.
+const GIF_SPEED: i32 = 10;
+
 /// The quality of a JPEG if the request names none.
 const QUALITY: u8 = 90;
 
@@ -133,6 +140,9 @@ pub enum PictureError {
     /// The frame is larger than the limit, or empty.
     #[error("a frame must have 1 to 100,000,000 pixels")]
     TooLarge,
+    /// A GIF would take too long.
+    #[error("a GIF with colours has at most 25,000,000 pixels")]
+    TooManyColours,
     /// The pixels are of a kind that is not rendered.
     #[error("only grey, palette, RGB and YBR_FULL pixels of the usual numbers of bits are rendered")]
     SampleKind,
@@ -235,6 +245,20 @@ pub enum PictureFormat {
     Jpeg,
     /// `image/png`.
     Png,
+    /// `image/gif`. Pictures with more than 256 colours lose some.
+    Gif,
+}
+
+impl PictureFormat {
+    /// Returns the format with this media type.
+    pub(super) fn of(media_type: &str) -> Option<Self> {
+        match media_type {
+            "image/jpeg" => Some(Self::Jpeg),
+            "image/png" => Some(Self::Png),
+            "image/gif" => Some(Self::Gif),
+            _ => None,
+        }
+    }
 }
 
 /// Checks the size of a frame, before it is read.
@@ -467,6 +491,29 @@ fn rgb([y, blue, red]: [u8; 3]) -> [u8; 3] {
         .map(|value| value.round().clamp(0.0, 255.0) as u8)
 }
 
+/// Writes a picture as a GIF. Greys keep their values.
+fn gif<P>(picture: ImageBuffer<P, Vec<u8>>) -> Result<Vec<u8>, PictureError>
+where
+    P: Pixel<Subpixel = u8> + 'static,
+{
+    let (columns, rows) = picture.dimensions();
+    let side = |side| u16::try_from(side).map_err(|_| PictureError::TooLarge);
+    let (width, height) = (side(columns)?, side(rows)?);
+    let frame = if P::CHANNEL_COUNT == 1 {
+        let greys: Vec<u8> = (0..=u8::MAX).flat_map(|grey| [grey; 3]).collect();
+        gif::Frame::from_palette_pixels(width, height, picture.into_raw(), greys, None)
+    } else if u64::from(columns) * u64::from(rows) > MAX_PIXELS_OF_GIF {
+        return Err(PictureError::TooManyColours);
+    } else {
+        gif::Frame::from_rgb_speed(width, height, picture.as_raw(), GIF_SPEED)
+    };
+    let mut out = Vec::new();
+    let mut encoder = gif::Encoder::new(&mut out, width, height, &[]).map_err(|_| PictureError::Encoder)?;
+    encoder.write_frame(&frame).map_err(|_| PictureError::Encoder)?;
+    drop(encoder);
+    Ok(out)
+}
+
 /// Steps from samples of 8 bits to the picture that is sent.
 struct PictureView<'w> {
     wanted: &'w PictureRequest,
@@ -495,6 +542,7 @@ impl PictureView<'_> {
                 size.1,
                 colours,
             ),
+            PictureFormat::Gif => return gif(picture),
         };
         written.map_err(|_| PictureError::Encoder)?;
         Ok(out)

@@ -37,10 +37,10 @@ const THUMBNAIL_SIDE: u32 = 128;
 const RENDERING_TIME: Duration = Duration::from_secs(10);
 
 /// Formats of a picture, the default first (PS3.18 table 8.7.4-1).
-pub(super) const MEDIA_TYPES: [&str; 2] = ["image/jpeg", "image/png"];
+pub(super) const MEDIA_TYPES: [&str; 3] = ["image/jpeg", "image/png", "image/gif"];
 
 /// Formats of a picture and of a video.
-pub(super) const WITH_VIDEO: [&str; 4] = ["image/jpeg", "image/png", "video/mp4", "video/mpeg"];
+pub(super) const WITH_VIDEO: [&str; 5] = ["image/jpeg", "image/png", "image/gif", "video/mp4", "video/mpeg"];
 
 /// Answers with a frame as a picture. It is a frame of an instance, or of the middle of a series or
 /// study.
@@ -85,12 +85,12 @@ pub(super) async fn send(
     let found = found(answering, &call.peer, &one, cannot_be_shown).await?;
     let stored = &found.pixels.transfer_syntax;
     let video = frame_type(stored);
-    let is_chosen = || accept.choose(&[video, "image/jpeg", "image/png"]) == Some(video);
+    let is_chosen = || accept.choose(&[&[video], MEDIA_TYPES.as_slice()].concat()) == Some(video);
     if is_video(stored) && wanted.viewport.is_none() && is_chosen() {
         return frames::send(answering, call, (one, found), Some(vec![number]), accept).await;
     }
     let media_type = accept.choose(&MEDIA_TYPES).ok_or_else(|| not_acceptable(&MEDIA_TYPES))?;
-    let format = if media_type == "image/png" { PictureFormat::Png } else { PictureFormat::Jpeg };
+    let format = PictureFormat::of(media_type).ok_or_else(Problem::ours)?;
     let turn = answering.decoding(&call.peer).await?;
     let shared = Arc::clone(answering);
     let rendered = spawn_blocking(move || {
@@ -120,9 +120,11 @@ impl From<PictureError> for Problem {
     fn from(error: PictureError) -> Self {
         match error {
             PictureError::Region => Self::bad_request(error.to_string()),
-            PictureError::TooLarge | PictureError::SampleKind | PictureError::NoPalette | PictureError::Short => {
-                not_rendered(error)
-            }
+            PictureError::TooLarge
+            | PictureError::TooManyColours
+            | PictureError::SampleKind
+            | PictureError::NoPalette
+            | PictureError::Short => not_rendered(error),
             PictureError::Encoder => {
                 tracing::error!("a frame could not be rendered");
                 Self::ours()

@@ -86,8 +86,8 @@ const FRAMES: &[&str] =
     &["multipart/related; type=\"application/octet-stream\"", "application/octet-stream", "image/*"];
 const BULK: &[&str] = &["application/octet-stream", "multipart/related; type=\"application/octet-stream\""];
 const ALL_BULK: &[&str] = &["multipart/related; type=\"application/octet-stream\""];
-const WADO_URI: &[&str] = &["application/dicom", "image/jpeg", "image/png"];
-const PICTURES: &[&str] = &["image/jpeg", "image/png"];
+pub(super) const WADO_URI: &[&str] = &["application/dicom", "image/jpeg", "image/png", "image/gif"];
+const PICTURES: &[&str] = &["image/jpeg", "image/png", "image/gif"];
 const HTML: &[&str] = &["text/html"];
 const TEXT: &[&str] = &["text/plain"];
 

@@ -15,6 +15,7 @@ use super::instances::{by_itself, not_as_wanted};
 use super::negotiate::Accept;
 use super::problem::Problem;
 use super::query::pairs;
+use super::resource::WADO_URI;
 use super::target::Target;
 use crate::encoding::syntax::is_video;
 use crate::model::uid::is_acceptable_uid;
@@ -75,7 +76,7 @@ async fn is_object_unless_named(answering: &Arc<Answering>, call: &Call<'_>, tar
     let listed = target.instances(answering, call).await?;
     let found = found(answering, &call.peer, &listed.instances, no_pixels).await;
     let is_picture = found.is_ok_and(|found| found.pixels.frames() == 1 && !is_video(&found.pixels.transfer_syntax));
-    let mut offers = [DICOM, "image/jpeg", "image/png"];
+    let mut offers = WADO_URI.to_vec();
     if is_picture {
         offers.rotate_left(1);
     }
@@ -100,7 +101,7 @@ async fn picture(
         None | Some("") => Accept::of(call.headers.get_all(ACCEPT), ""),
         content_type => Accept::parse(content_type, ""),
     };
-    accept.choose(&WITH_VIDEO).ok_or_else(|| not_acceptable(&[DICOM, "image/jpeg", "image/png"]))?;
+    accept.choose(&WITH_VIDEO).ok_or_else(|| not_acceptable(WADO_URI))?;
     if parameter("region").is_some() {
         return Err(Problem::bad_request("region is not supported; WADO-RS has it in its viewport"));
     }
