@@ -20,11 +20,11 @@ const READ: usize = 64 << 10;
 
 /// An input whose bytes can be skipped.
 pub(crate) trait Input: Read {
-    /// Skips `count` bytes.
+    /// Skips `count` bytes. Returns how many there were, which are fewer only at the end.
     ///
     /// # Errors
     /// Fails if the bytes cannot be skipped.
-    fn pass(&mut self, count: u64) -> io::Result<()>;
+    fn pass(&mut self, count: u64) -> io::Result<u64>;
 }
 
 /// Reason why a walk ends early. The message names tags, never values.
@@ -96,7 +96,11 @@ pub(crate) struct Walk<R> {
     signed: bool,
     /// Number of bytes of the current value that were not requested.
     unread: u64,
+    /// Number of bytes that were to be skipped and were not there.
+    lacking: u64,
     in_fragments: bool,
+    /// Sequences that are stored as UN are opened.
+    opens_unknown: bool,
     ended: bool,
 }
 
@@ -114,9 +118,17 @@ impl<R: Input> Walk<R> {
             max_depth,
             signed: false,
             unread: 0,
+            lacking: 0,
             in_fragments: false,
+            opens_unknown: false,
             ended: false,
         }
+    }
+
+    /// Opens sequences of the dictionary that are stored as UN from now on (PS3.5 6.2.2). Otherwise
+    /// those of defined length are values.
+    pub(crate) fn open_unknown_sequences(&mut self) {
+        self.opens_unknown = true;
     }
 
     /// Returns the input. The walk reads ahead, so the position of the input has no meaning.
@@ -128,6 +140,12 @@ impl<R: Input> Walk<R> {
     /// sequence of defined length ends without one.
     pub(crate) fn element_start(&self) -> u64 {
         self.element_start
+    }
+
+    /// Whether the input ended inside a value that was skipped. One byte may lack: some writers
+    /// forget the padding of the last value.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.lacking > 1
     }
 
     /// Returns the nesting depth in sequences and items.
@@ -203,8 +221,9 @@ impl<R: Input> Walk<R> {
         if self.frames.iter().rev().find_map(|frame| frame.end).is_some_and(|limit| end > limit) {
             return Err(WalkError::LengthPastEnd(tag));
         }
-        if vr == VR::SQ {
-            self.open(WalkKind::Sequence, Some(end), explicit)?;
+        let is_unknown_sequence = vr == VR::UN && header.explicit && self.is_unknown_sequence(tag, length)?;
+        if vr == VR::SQ || is_unknown_sequence {
+            self.open(WalkKind::Sequence, Some(end), explicit && !is_unknown_sequence)?;
             return Ok(Event::Sequence { tag });
         }
         self.unread = u64::from(length);
@@ -213,6 +232,18 @@ impl<R: Input> Walk<R> {
             self.signed = self.peek::<2>().is_some_and(|bytes| u16::from_le_bytes(bytes) == 1);
         }
         Ok(Event::Value { tag, vr, length, offset: self.position })
+    }
+
+    /// Whether the value of UN that follows is to be opened. Its items are in implicit VR (PS3.5
+    /// 6.2.2). Some writers put items in explicit VR there, which stay a value.
+    fn is_unknown_sequence(&mut self, tag: u32, length: u32) -> Result<bool, WalkError> {
+        if !self.opens_unknown || vr::implicit(tag, false, false) != VR::SQ {
+            return Ok(false);
+        }
+        self.fill(14)?;
+        let begins_with_item = length >= 8 && self.peek::<4>() == Some([0xFE, 0xFF, 0x00, 0xE0]);
+        let is_explicit = length >= 14 && self.peek::<14>().is_some_and(|[.., a, b]| vr::is_letters([a, b]));
+        Ok(length == 0 || begins_with_item && !is_explicit)
     }
 
     fn marker(&mut self, tag: u32, length: u32) -> Result<Event, WalkError> {
@@ -332,7 +363,7 @@ impl<R: Input> Walk<R> {
         self.advance(in_buffer);
         let left = self.unread - in_buffer as u64;
         if left > 0 {
-            self.input.pass(left)?;
+            self.lacking += left - self.input.pass(left)?.min(left);
             self.position += left;
         }
         self.unread = 0;
@@ -392,9 +423,10 @@ mod tests {
     }
 
     impl Input for Pieces<'_> {
-        fn pass(&mut self, count: u64) -> io::Result<()> {
-            self.0 = &self.0[(count as usize).min(self.0.len())..];
-            Ok(())
+        fn pass(&mut self, count: u64) -> io::Result<u64> {
+            let count = (count as usize).min(self.0.len());
+            self.0 = &self.0[count..];
+            Ok(count as u64)
         }
     }
 
@@ -442,6 +474,28 @@ mod tests {
         assert_eq!(walk.value(0, 10).unwrap(), b"ab");
         assert_eq!(walk.fragment().unwrap(), None);
         assert_eq!(walk.next().unwrap(), Event::End);
+    }
+
+    // PS3.5 6.2.2.
+    #[test]
+    fn sequences_of_the_dictionary_that_are_stored_as_unknown_are_opened_on_request() {
+        let of = |items: &[u8]| {
+            let mut bytes = b"\x08\0\x32\x10UN\0\0".to_vec();
+            bytes.extend((items.len() as u32).to_le_bytes());
+            bytes.extend(items);
+            let mut walk = Walk::new(Pieces(&bytes, 5), 0, true, 6);
+            walk.open_unknown_sequences();
+            let events = std::iter::from_fn(|| walk.next().ok().filter(|event| *event != Event::End));
+            events.collect::<Vec<_>>()
+        };
+        let opened = of(b"\xfe\xff\0\xe0\x0a\0\0\0\x08\0\0\x01\x02\0\0\0C1");
+        assert_eq!(opened.len(), 5, "{opened:?}");
+        assert_eq!(opened[2], Event::Value { tag: 0x0008_0100, vr: VR::SH, length: 2, offset: 28 });
+        assert_eq!(of(b"").len(), 2);
+        assert_eq!(of(b"\xfe\xff\0\xe0\0\0\0\0").len(), 4);
+        // Explicit VR, and something else.
+        assert_eq!(of(b"\xfe\xff\0\xe0\x0a\0\0\0\x08\0\0\x01SH\x02\0C1").len(), 1);
+        assert_eq!(of(b"abcdefghijklmnop").len(), 1);
     }
 
     #[test]

@@ -170,9 +170,9 @@ impl Source {
 }
 
 impl Input for Source {
-    fn pass(&mut self, count: u64) -> io::Result<()> {
+    fn pass(&mut self, count: u64) -> io::Result<u64> {
         let passed = Source::pass(self, count)?;
-        io::copy(&mut self.take(count - passed), &mut io::sink()).map(drop)
+        io::copy(&mut self.take(count - passed), &mut io::sink()).map(|read| passed + read)
     }
 }
 

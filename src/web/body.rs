@@ -18,6 +18,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::debug;
 
+use crate::shares::Share;
 use crate::store::{Spool, SpoolDirectory};
 use crate::web::activity::InFlight;
 
@@ -35,6 +36,8 @@ pub(super) struct Body {
     content: Content,
     /// Counts the request until its response is out, and knows whether it waits for the client.
     in_flight: Option<InFlight>,
+    /// Counts its memory until it is out.
+    _memory: Option<Share>,
 }
 
 enum Content {
@@ -56,20 +59,25 @@ pub(super) struct Broken;
 impl Body {
     /// Returns an empty body.
     pub(super) fn empty() -> Self {
-        Self { content: Content::Whole(None), in_flight: None }
+        Self { content: Content::Whole(None), in_flight: None, _memory: None }
     }
 
     /// Returns a body whose pieces come through the outlet.
     pub(super) fn pieces(patience: Duration) -> (Outlet, Self) {
         let (sender, receiver) = mpsc::channel(WAITING_PIECES);
         let outlet = Outlet { sender, runtime: Handle::current(), limit: patience, backlog: None };
-        (outlet, Self { content: Content::Pieces(receiver), in_flight: None })
+        (outlet, Self { content: Content::Pieces(receiver), in_flight: None, _memory: None })
     }
 
     /// Returns the same body, which counts as in flight until it is dropped.
     pub(super) fn counted(self, mut in_flight: InFlight) -> Self {
         in_flight.waits_for_client(true);
         Self { in_flight: Some(in_flight), ..self }
+    }
+
+    /// Returns the same body, whose memory counts until it is dropped.
+    pub(super) fn holding(self, memory: Share) -> Self {
+        Self { _memory: Some(memory), ..self }
     }
 
     /// Returns its length if all its bytes are at hand.
@@ -85,7 +93,7 @@ impl Body {
 impl<T: Into<Bytes>> From<T> for Body {
     fn from(bytes: T) -> Self {
         let bytes = bytes.into();
-        Self { content: Content::Whole((!bytes.is_empty()).then_some(bytes)), in_flight: None }
+        Self { content: Content::Whole((!bytes.is_empty()).then_some(bytes)), in_flight: None, _memory: None }
     }
 }
 

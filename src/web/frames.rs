@@ -321,6 +321,8 @@ struct Value {
 /// Walks to a value.
 fn value(object: OpenObject, steps: &[u32]) -> Result<Value, Problem> {
     let OpenObject { mut walk, location, .. } = object;
+    // The path is that of the metadata.
+    walk.open_unknown_sequences();
     let not_there = || Problem::not_found("the object has no such value");
     let mut mime_type = None;
     // Number of steps done, and the current item of each open sequence.

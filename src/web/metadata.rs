@@ -10,7 +10,7 @@ use std::io::{Read as _, Write as _};
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use flate2::Compression;
@@ -21,7 +21,6 @@ use hyper::header::{
     ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, VARY,
 };
 use hyper::{HeaderMap, Response, StatusCode};
-use tokio::sync::OwnedMutexGuard;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 use xxhash_rust::xxh3::Xxh3;
@@ -45,7 +44,7 @@ use crate::db::open::Reader;
 use crate::model::level::QueryRetrieveLevel;
 use crate::qr::readers::IndexVersion;
 use crate::qr::{self, FindError, JsonWriter, QueryStop, RetrievedInstance, encoded_uid};
-use crate::shares::{CountedPeer, Share};
+use crate::shares::CountedPeer;
 use crate::store::is_unchanged;
 use crate::web::call::{Answering, Call};
 
@@ -72,10 +71,11 @@ const FORMAT: u64 = 2;
 /// Time that a request waits for another one that makes the same answer.
 const WAIT_FOR_OTHER: Duration = Duration::from_secs(10);
 
-/// Maximum length of a compressed answer that is made in memory before its head goes out.
+/// Maximum length of a compressed answer that is made in memory before its head goes out. Larger:
+/// more heads tell of objects that cannot be read. Smaller: the first bytes come earlier.
 const GATHERED_BYTES: usize = 4 << 20;
 
-/// Maximum length of a plain answer that is gathered while it goes out.
+/// The same for a plain answer, which is some ten times as long.
 const GATHERED_PLAIN_BYTES: usize = 16 << 20;
 
 /// Answers with the metadata of a study, a series or an instance.
@@ -91,7 +91,7 @@ pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Resul
             return response(None, &form, &request, &said);
         }
         if let Some(body) = kept(answering, &said, form.is_compressed).await? {
-            return response(Some(body), &form, &request, &said);
+            return response(Some((body, UnreadCount::default())), &form, &request, &said);
         }
     }
     let listed = request.target.instances(answering, call).await?;
@@ -100,13 +100,13 @@ pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Resul
         return response(None, &form, &request, &said);
     }
     if let Some(body) = kept(answering, &said, form.is_compressed).await? {
-        return response(Some(body), &form, &request, &said);
+        return response(Some((body, UnreadCount::default())), &form, &request, &said);
     }
-    let (MetadataRequest { target, service, is_xml }, is_whole) = (request.clone(), AtomicBool::new(true));
+    let MetadataRequest { target, service, is_xml } = request.clone();
     let parts = is_xml.then(|| Parts::of_hash(said.hash));
-    let job = Job { answering: Arc::clone(answering), target, service, listed, is_whole, parts };
-    let body = Making::begin(job, &call.peer, form.is_compressed).body(said.hash).await?;
-    response(Some(body), &form, &request, &said)
+    let job = Job { answering: Arc::clone(answering), target, service, listed, unread: Unread::default(), parts };
+    let (body, unread) = Making::begin(job, &call.peer, form.is_compressed).body(said.hash).await?;
+    response(Some((body, unread)), &form, &request, &said)
 }
 
 /// A request for metadata, as far as its answer depends on it.
@@ -143,14 +143,14 @@ impl MetadataForm {
 
 /// Returns the response with this body, or 304 without one.
 fn response(
-    body: Option<Body>,
+    body: Option<(Body, UnreadCount)>,
     form: &MetadataForm,
     request: &MetadataRequest,
     said: &FromIndex,
 ) -> Result<Response<Body>, Problem> {
-    let is_modified = body.is_some();
-    let mut response = Response::new(body.unwrap_or_else(Body::empty));
-    if is_modified {
+    let (body, unread) = body.map_or_else(|| (Body::empty(), None), |(body, unread)| (body, Some(unread)));
+    let mut response = Response::new(body);
+    if let Some(UnreadCount { gone, cut }) = unread {
         let content_type = match request.is_xml {
             true => Parts::of_hash(said.hash).content_type(native_model::MEDIA_TYPE),
             false => form.media_type.to_owned(),
@@ -160,11 +160,14 @@ fn response(
         if form.is_compressed {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
-        if said.unavailable > 0 {
-            let text = format!(
-                "Of {} instances only the indexed attributes are known: their objects are not at hand",
-                said.unavailable
-            );
+        let gone = gone.max(said.unavailable);
+        if gone > 0 {
+            let text =
+                format!("Of {gone} instances only the indexed attributes are known: their objects are not at hand");
+            warn(headers, &request.service, &text);
+        }
+        if cut > 0 {
+            let text = format!("Of {cut} instances attributes are missing: their objects end early or are damaged");
             warn(headers, &request.service, &text);
         }
     } else {
@@ -306,8 +309,7 @@ struct Job {
     target: Target,
     service: String,
     listed: Listed,
-    /// Whether every object was read to its end so far.
-    is_whole: AtomicBool,
+    unread: Unread,
     /// The parts, for XML.
     parts: Option<Parts>,
 }
@@ -364,46 +366,40 @@ impl Making {
         }
     }
 
-    /// Returns the body. A compressed one of usual length is made in memory and kept. A longer one
-    /// goes out while it is made, and so does a plain one.
-    async fn body(mut self, hash: u128) -> Result<Body, Problem> {
+    /// Returns the body, and the objects that were not read to their ends. A body of usual length
+    /// is made in memory and kept. A longer one goes out while it is made. Its head cannot tell of
+    /// objects that come later.
+    async fn body(mut self, hash: u128) -> Result<(Body, UnreadCount), Problem> {
         let answering = Arc::clone(&self.job.answering);
         let cache = &answering.metadata;
         let key = BodyKey { hash, is_compressed: matches!(self.sink, Some(Sink::Gzip(_))) };
-        let limit = cache.longest().min(if key.is_compressed { GATHERED_BYTES } else { GATHERED_PLAIN_BYTES });
+        let limit = if key.is_compressed { GATHERED_BYTES } else { GATHERED_PLAIN_BYTES };
         let lock = cache.lock_of(key);
-        if !key.is_compressed {
-            // Others need not wait for the client of this one, so one of them gathers.
-            let keeping = lock.try_lock_owned().ok().filter(|_| limit > 0).and_then(|lock| {
-                let memory = answering.memory_of_metadata.take(&self.peer, limit)?;
-                Some(Keeping { key, limit, gathered: Vec::new(), _lock: lock, _memory: memory })
-            });
-            return Ok(self.streamed(Vec::new(), keeping));
-        }
-        let memory = answering.memory_of_metadata.take(&self.peer, GATHERED_BYTES);
-        if limit == 0 || memory.is_none() {
-            return Ok(self.streamed(Vec::new(), None));
-        }
         let held = timeout(WAIT_FOR_OTHER, lock.lock()).await;
         if let (Ok(_), Some(body)) = (&held, cache.get(key)) {
-            return Ok(Body::from(body));
+            return Ok((Body::from(body), UnreadCount::default()));
         }
+        let mut memory = answering.memory_of_metadata.take(&self.peer, 0);
         let mut gathered = Vec::new();
         while let Some(piece) = self.next().await {
-            gathered.extend(piece?);
-            if gathered.len() > limit {
-                return Ok(self.streamed(gathered, None));
+            let piece = piece?;
+            gathered.extend_from_slice(&piece);
+            let is_granted = memory.as_mut().is_some_and(|memory| memory.grow(piece.len()));
+            if gathered.len() > limit || !is_granted {
+                let unread = self.job.unread.count();
+                return Ok((self.streamed(gathered), unread));
             }
         }
-        let body = Bytes::from(gathered);
-        if self.job.is_whole.load(Ordering::Relaxed) {
+        let (body, unread) = (Bytes::from(gathered), self.job.unread.count());
+        if unread == UnreadCount::default() {
             cache.put(key, body.clone());
         }
-        Ok(Body::from(body))
+        let body = Body::from(body);
+        Ok((memory.into_iter().fold(body, Body::holding), unread))
     }
 
     /// Returns a body that goes out while it is made. It begins with these bytes.
-    fn streamed(mut self, begun: Vec<u8>, mut keeping: Option<Keeping>) -> Body {
+    fn streamed(mut self, begun: Vec<u8>) -> Body {
         let (mut outlet, body) = Body::pieces(self.job.answering.options.write_timeout);
         tokio::spawn(async move {
             if outlet.put(begun).await.is_break() {
@@ -412,7 +408,6 @@ impl Making {
             while let Some(piece) = self.next().await {
                 match piece {
                     Ok(piece) => {
-                        keeping = keeping.and_then(|keeping| keeping.with(&piece));
                         if outlet.put(piece).await.is_break() {
                             return;
                         }
@@ -423,32 +418,32 @@ impl Making {
                     }
                 }
             }
-            if let Some(Keeping { key, gathered, .. }) = keeping
-                && self.job.is_whole.load(Ordering::Relaxed)
-            {
-                self.job.answering.metadata.put(key, Bytes::from(gathered));
-            }
             outlet.finish().await;
         });
         body
     }
 }
 
-/// A body that is kept when it is complete, while it goes out to its client.
-struct Keeping {
-    key: BodyKey,
-    limit: usize,
-    gathered: Vec<u8>,
-    _lock: OwnedMutexGuard<()>,
-    _memory: Share,
+/// Objects that were not read to their ends.
+#[derive(Debug, Default)]
+struct Unread {
+    /// They are not at hand.
+    gone: AtomicUsize,
+    /// They end early, or are damaged.
+    cut: AtomicUsize,
 }
 
-impl Keeping {
-    /// Adds a piece. `None` if the body is too long to be kept.
-    fn with(mut self, piece: &[u8]) -> Option<Self> {
-        self.gathered.extend_from_slice(piece);
-        (self.gathered.len() <= self.limit).then_some(self)
+impl Unread {
+    fn count(&self) -> UnreadCount {
+        UnreadCount { gone: self.gone.load(Ordering::Relaxed), cut: self.cut.load(Ordering::Relaxed) }
     }
+}
+
+/// Numbers of objects that were not read to their ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct UnreadCount {
+    gone: usize,
+    cut: usize,
 }
 
 impl Job {
@@ -488,7 +483,7 @@ impl Job {
         match OpenObject::open_corrected(reader, self.answering.delivery().verified(), instance, archives) {
             Ok(OpenObject { mut walk, transfer_syntax, .. }) => {
                 if let Err(error) = ObjectJson::write(out, &mut walk, &transfer_syntax, &bulk) {
-                    self.is_whole.store(false, Ordering::Relaxed);
+                    self.unread.cut.fetch_add(1, Ordering::Relaxed);
                     tracing::debug!(
                         instance = crate::model::uid::for_log(instance.sop_instance_uid),
                         "an object ends early: {error}"
@@ -497,7 +492,7 @@ impl Job {
                 Ok(())
             }
             Err(_) => {
-                self.is_whole.store(false, Ordering::Relaxed);
+                self.unread.gone.fetch_add(1, Ordering::Relaxed);
                 as_indexed(reader, instance, &self.answering.options.query, &self.service, out)
             }
         }

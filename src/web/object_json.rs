@@ -93,13 +93,18 @@ enum NestedKind {
 
 impl<'o> ObjectJson<'o> {
     /// Appends an object. The URIs of its values begin with `bulk`.
+    ///
+    /// # Errors
+    /// If the object cannot be read to its end. What was read before is appended all the same.
     pub(super) fn write(
         out: &'o mut String,
         walk: &mut Walk<Bytes>,
         transfer_syntax: &'o str,
         bulk: &'o str,
     ) -> Result<(), WalkError> {
-        Self::write_all(out, walk, transfer_syntax, bulk).1
+        let (_, walked) = Self::write_all(out, walk, transfer_syntax, bulk);
+        walked?;
+        if walk.is_cut() { Err(WalkError::Truncated) } else { Ok(()) }
     }
 
     /// Returns the values of an object that are given by URI.
@@ -120,6 +125,7 @@ impl<'o> ObjectJson<'o> {
         bulk: &'o str,
     ) -> (Vec<BulkValue>, Result<(), WalkError>) {
         out.push('{');
+        walk.open_unknown_sequences();
         let root = Level::new(NestedKind::Item, CharacterSets::default(), String::new());
         let mut this = Self { out, levels: vec![root], bulk, transfer_syntax, skipped: 0, values: Vec::new() };
         let walked = this.walk(walk);
@@ -286,8 +292,8 @@ impl<'o> ObjectJson<'o> {
     }
 }
 
-/// The VR of an element, which may be known where its writer wrote UN (PS3.5 6.2.2). A sequence
-/// stays UN, because its items are not read.
+/// The VR of an element, which may be known where its writer wrote UN (PS3.5 6.2.2). The walk opens
+/// sequences. One that it cannot read stays UN.
 fn known_vr(tag: u32, vr: VR) -> VR {
     match StandardDataDictionary.by_tag(tag_of(tag)).map(|entry| entry.vr()) {
         Some(VirtualVr::Exact(known)) if vr == VR::UN && known != VR::SQ => known,

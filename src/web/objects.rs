@@ -64,21 +64,22 @@ impl Bytes {
             }
             Self::DataSet(_) => {
                 let count = to.checked_sub(from).ok_or(ErrorKind::Unsupported)?;
-                walk::Input::pass(self, count)
+                walk::Input::pass(self, count).map(drop)
             }
         }
     }
 }
 
 impl walk::Input for Bytes {
-    fn pass(&mut self, count: u64) -> io::Result<()> {
+    fn pass(&mut self, count: u64) -> io::Result<u64> {
         match self {
             Self::Source(source) => walk::Input::pass(source, count),
-            Self::Kept { position, .. } => {
+            Self::Kept { file, position } => {
+                let count = count.min(file.length().saturating_sub(*position));
                 *position += count;
-                Ok(())
+                Ok(count)
             }
-            Self::DataSet(_) => io::copy(&mut self.take(count), &mut io::sink()).map(drop),
+            Self::DataSet(_) => io::copy(&mut self.take(count), &mut io::sink()),
         }
     }
 }

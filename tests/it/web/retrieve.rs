@@ -199,9 +199,11 @@ fn an_object_that_is_gone_is_answered_as_the_index_knows_it() {
     }
     let web = TestWeb::with(folder.path(), |_| {}, None);
     fs::remove_file(folder.path().join("2.dcm")).unwrap();
-    let json = web.get("/studies/1.2.1/series/1.2.1.1/metadata").expect(200).json();
+    let answer = web.get("/studies/1.2.1/series/1.2.1.1/metadata").expect(200);
+    let json = answer.json();
     let all = json.as_array().unwrap();
     assert_eq!(all.len(), 3);
+    assert!(answer.header("warning").contains("1 instances"), "{}", answer.header("warning"));
     let gone = all.iter().find(|it| value(it, "00080018") == "1.2.1.1.2").unwrap();
     assert_eq!(value(gone, "00080056"), "UNAVAILABLE");
     assert_eq!(gone["00100010"]["Value"][0]["Alphabetic"], "Test^Person");
@@ -217,6 +219,33 @@ fn an_object_that_is_gone_is_answered_as_the_index_knows_it() {
     let rest = web.get("/studies/1.2.1/series/1.2.1.1").expect(200);
     assert_eq!(parts(&rest).len(), 2);
     assert!(rest.header("warning").contains("1 instances are left out"));
+}
+
+#[test]
+fn metadata_tell_of_objects_that_cannot_be_read_to_their_ends() {
+    let folder = TempDir::new().unwrap();
+    let odd = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/real/odd");
+    objects::write(&folder.path().join("whole.dcm"), 1, 1, 1);
+    // One ends inside a sequence, the other inside its pixel data.
+    for name in ["rtplan_truncated.dcm", "MR_truncated.dcm"] {
+        fs::copy(odd.join(name), folder.path().join(name)).unwrap();
+    }
+    let web = TestWeb::with(folder.path(), |_| {}, None);
+    let cut = "Of 1 instances attributes are missing: their objects end early or are damaged";
+    let xml = ("Accept", "multipart/related; type=\"application/dicom+xml\"");
+    let all = web.get("/instances?includefield=StudyInstanceUID").expect(200).json();
+    for object in all.as_array().unwrap() {
+        let study = value(object, "0020000D").as_str().unwrap();
+        let path = format!("/studies/{study}/metadata");
+        // The second time, the answer may be kept.
+        for _ in 0..2 {
+            for headers in [&[][..], &[("Accept-Encoding", "gzip")], &[xml], &[xml, ("Accept-Encoding", "gzip")]] {
+                let warning = web.get_with(&path, headers).expect(200).header("warning");
+                assert_eq!(warning.contains(cut), study != "1.2.1", "{study} {headers:?}: {warning}");
+            }
+        }
+    }
+    assert_eq!(all.as_array().unwrap().len(), 3);
 }
 
 #[test]
@@ -271,6 +300,10 @@ fn frames_are_rendered_or_it_is_said_why_not() {
         let shown = image::load_from_memory(&answer.body).unwrap().into_luma8();
         let number = |tag| u32::from(stored.element(tag).unwrap().to_int::<u16>().unwrap());
         assert_eq!(shown.dimensions(), (number(tags::COLUMNS), number(tags::ROWS)), "{path}");
+        // PS3.18 table 8.7.4-1. A GIF has all greys.
+        let gif = picture(&format!("{}/rendered", instance.path()), "", "image/gif").expect(200);
+        assert_eq!(gif.header("content-type"), "image/gif");
+        assert!(image::load_from_memory(&gif.body).unwrap().into_luma8() == shown, "{path}");
         let small = picture(&format!("{}/thumbnail", instance.path()), "?viewport=4,4", "*/*").expect(200);
         assert_eq!(small.header("content-type"), "image/jpeg");
         assert!(image::load_from_memory(&small.body).unwrap().into_luma8().dimensions().0 <= 4);
@@ -290,7 +323,9 @@ fn frames_are_rendered_or_it_is_said_why_not() {
         assert!(answer.header("warning").ends_with(&warning), "{}", answer.header("warning"));
     }
     assert_eq!(picture(&rendered, "?annotation=", "*/*").expect(200).header("warning"), "");
-    picture(&rendered, "", "video/mp4").expect(406);
+    for other in ["video/mp4", "image/jp2"] {
+        picture(&rendered, "", other).expect(406);
+    }
     picture(&format!("{}/frames/2/rendered", ct.path()), "", "*/*").expect(404);
     picture(&format!("{}/frames/1/rendered", ct.path()), "", "*/*").expect(200);
     let (_, report) = fixture(DEFLATED);
@@ -325,6 +360,7 @@ fn wado_uri_gives_one_object() {
         ("*/*", "image/jpeg"),
         ("image/avif,image/*,*/*;q=0.8", "image/jpeg"),
         ("image/png", "image/png"),
+        ("image/gif", "image/gif"),
         ("application/dicom", "application/dicom"),
     ] {
         assert!(header(accept).header("content-type").starts_with(kind), "{accept}");
