@@ -1,8 +1,10 @@
 //! Builds the options of each module from the settings.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::keys::settings;
 use super::{Config, Keep};
 use crate::db::Durability;
 use crate::db::open::{WriterOptions, directory_beside};
@@ -47,6 +49,24 @@ impl Config {
             recording: self.events.recording,
             ..WriterOptions::default()
         }
+    }
+
+    /// Returns the settings that decide what a scan finds, with their names. All processes of a
+    /// shared scan need the same.
+    #[must_use]
+    pub fn scan_rules(&self) -> BTreeMap<String, String> {
+        let keys = [
+            settings::SCAN_FULL.path(),
+            settings::SCAN_INCLUDE.path(),
+            settings::SCAN_EXCLUDE.path(),
+            settings::SCAN_PRUNE.path(),
+            settings::SCAN_PRUNE_EMPTIED.path(),
+            settings::SCAN_RECALL.path(),
+        ];
+        let rule = |path: &str| (path.to_owned(), self.layers.setting(path).value.to_string());
+        let mut rules: BTreeMap<String, String> = keys.into_iter().map(rule).collect();
+        rules.insert("[[attribute]]".into(), self.declared.mark().to_owned());
+        rules
     }
 
     /// Returns the options of a scan's index writer. Everything that it loses in a power cut is

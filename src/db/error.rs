@@ -304,6 +304,13 @@ pub enum Error {
         /// Why, and what to do.
         detail: String,
     },
+    /// Others scan the same paths together by other rules.
+    #[error("other processes scan these paths by other rules: {}; hint: give each of them the same options, or wait until \
+             that scan has ended", differing.join(", "))]
+    OtherRules {
+        /// What differs, in words.
+        differing: Vec<String>,
+    },
     /// Another process has the unit of a shared scan. Nothing of it was changed.
     #[error("another worker has this part of the scan")]
     LeaseLost,

@@ -103,8 +103,9 @@ pub use events::{
     ChangedStudy, DeliveryChanges, DeliveryCounts, EventChanges, EventKind, EventKindError, EventLimits, EventProgress,
     EventRecording, EventSearch, IndexEvent, StudyIdentifiers, WaitingEvent,
 };
-pub use leases::NextUnit;
-pub use mounts::host_name;
+pub use leases::{NextUnit, SharedScan};
+pub use mounts::{has_entries, host_name, mounted_below};
+pub use paths::is_reserved;
 pub use plan::{can_answer, can_answer_declared};
 pub use removals::{RemovalChanges, RemovalSearch};
 pub use report::{LISTED_AND_MISSING, StudyProblem, StudyReport, listed_and_missing};

@@ -22,6 +22,22 @@ pub fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
+/// Whether a directory is there and has something in it. A disk that is not mounted leaves an empty
+/// one.
+#[must_use]
+pub fn has_entries(directory: &Path) -> bool {
+    directory.read_dir().is_ok_and(|mut entries| entries.next().is_some())
+}
+
+/// The places below these paths where a file system is mounted now, sorted.
+#[must_use]
+pub fn mounted_below(paths: &[PathBuf]) -> Vec<PathBuf> {
+    let is_below = |place: &PathBuf| paths.iter().any(|path| place != path && place.starts_with(path));
+    let mut below: Vec<PathBuf> = mounted().unwrap_or_default().into_iter().filter(is_below).collect();
+    below.sort();
+    below
+}
+
 /// The mounts as of a moment.
 #[derive(Debug, Default)]
 pub(in crate::db) struct MountLook {

@@ -24,8 +24,8 @@ use super::worklist::{
 use super::{
     Arrivals, ChangedStudy, Correction, CorrectionChange, CorrectionEffect, DeliveryChanges, DeliveryCounts, Error,
     EventChanges, EventLimits, EventProgress, EventSearch, IndexEvent, Mounted, NextUnit, OnStored, Received,
-    Relocation, Removal, RemovalChanges, RemovalSearch, RemovedCounts, RemovedFile, ScannedDirectory, StudyIdentifiers,
-    Tally, WaitingEvent,
+    Relocation, Removal, RemovalChanges, RemovalSearch, RemovedCounts, RemovedFile, ScannedDirectory, SharedScan,
+    StudyIdentifiers, Tally, WaitingEvent,
 };
 use crate::model::clock::Clock;
 use crate::model::declared::DeclaredSet;
@@ -452,30 +452,33 @@ impl WriterHandle {
         }
     }
 
-    /// Joins the shared scan of these paths, or begins one with these units. Returns its number.
+    /// Joins the shared scan of these paths, or begins it. Returns its number.
     ///
     /// # Errors
-    /// [`Error::WantsServer`] if the index is in files, and that of the writer.
-    pub fn join_shared_scan(&self, roots: Vec<PathBuf>, units: Vec<PathBuf>) -> Result<i64, Error> {
-        self.server("a shared scan")?.join_shared_scan(roots, units)
+    /// [`Error::WantsServer`] if the index is in files, [`Error::OtherRules`] if other processes
+    /// scan these paths by other rules, and that of the writer.
+    pub fn join_shared_scan(&self, scan: SharedScan) -> Result<i64, Error> {
+        self.server("a shared scan")?.join_shared_scan(scan)
     }
 
     /// Takes the next unit of a shared scan for a time, which each transaction of this writer
-    /// begins anew.
+    /// begins anew. `unseen` are units that this process cannot see. It gets none of them, and not
+    /// the last unit either.
     ///
     /// # Errors
     /// As [`Self::join_shared_scan`].
-    pub fn take_unit(&self, scan: i64, lease: Duration) -> Result<NextUnit, Error> {
-        self.server("a shared scan")?.take_unit(scan, lease)
+    pub fn take_unit(&self, scan: i64, lease: Duration, unseen: Vec<PathBuf>) -> Result<NextUnit, Error> {
+        self.server("a shared scan")?.take_unit(scan, lease, unseen)
     }
 
-    /// Has a shared scan end without the units that are below roots that this process does not
-    /// have, and that nobody has. Returns their paths in words.
+    /// Has a shared scan end without the units that this process cannot see, and that nobody has:
+    /// `unseen` and those below roots that it does not have. Returns the paths in words of those
+    /// that may lack files in the index.
     ///
     /// # Errors
     /// As [`Self::join_shared_scan`].
-    pub fn leave_out_units(&self, scan: i64) -> Result<Vec<String>, Error> {
-        self.server("a shared scan")?.leave_out_units(scan)
+    pub fn leave_out_units(&self, scan: i64, unseen: Vec<PathBuf>) -> Result<Vec<String>, Error> {
+        self.server("a shared scan")?.leave_out_units(scan, unseen)
     }
 
     /// The paths of the units of a shared scan on this machine, done or not.

@@ -204,7 +204,7 @@ impl Report<'_> {
             match self.format {
                 ReportFormat::Json => self.line(json!({ "event": "left-out", "part": part })),
                 ReportFormat::Text => self.line(format_args!(
-                    "not scanned: {part}: this machine does not have the root, or it is empty, and no other one scans it"
+                    "not scanned: {part}: this machine does not see it, or it is empty here, and no other one scans it"
                 )),
             }
         }

@@ -1,12 +1,13 @@
 //! `dcmdex scan --shared`: several processes scan parts of the same paths (docs/adr/0049).
 
 use std::borrow::Cow;
-use std::cell::Cell;
-use std::path::PathBuf;
+use std::cell::{Cell, RefCell};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
+use anyhow::bail;
 use serde_json::Value;
 
 use super::pass::scan;
@@ -15,7 +16,7 @@ use super::report::Report;
 use crate::cli::suspend;
 use crate::config::Config;
 use crate::db::open::{Reader, Writer, WriterHandle};
-use crate::db::{self, Arrivals as _, NextUnit};
+use crate::db::{self, Arrivals as _, NextUnit, SharedScan, has_entries, mounted_below};
 use crate::scanner::{self, Options, Roots, ScanTarget, Stop, Summary, Vanished};
 
 /// Units above which directories are not split further. Larger: less is done twice after a kill.
@@ -41,6 +42,8 @@ struct ScanWorker<'w> {
     handle: WriterHandle,
     scan: i64,
     stop: &'w Stop,
+    /// Units that this machine cannot see.
+    unseen: RefCell<Vec<PathBuf>>,
     /// Whether it was told that others have to scan some parts.
     has_told: Cell<bool>,
     /// Attempts one after the other that found parts for others only, and no others.
@@ -62,12 +65,19 @@ pub(super) fn scan_with_others(
     suspend::commit_before_stopping(&writer_options.suspension)?;
     let writer = Writer::open(&config.index, writer_options)?;
     let handle = writer.handle();
-    let scan = handle.join_shared_scan(roots.paths(), units(roots, options)?)?;
+    let scan = handle.join_shared_scan(SharedScan {
+        roots: roots.paths(),
+        units: units(roots, options)?,
+        mounted: mounted(roots, options, config)?,
+        rules: config.scan_rules(),
+        lease: config.scan_lease,
+    })?;
     report.started(roots, &config.index, false);
     let mut all = Summary::default();
     let of_units = Options { vanished: Vanished::Keep, ..options.clone() };
-    let (has_told, alone, is_partly) = Default::default();
-    let worker = ScanWorker { config, options, of_units, roots, handle, scan, stop, has_told, alone, is_partly };
+    let (unseen, has_told, alone, is_partly) = Default::default();
+    let worker =
+        ScanWorker { config, options, of_units, roots, handle, scan, stop, unseen, has_told, alone, is_partly };
     while !stop.is_asked() && worker.next(&mut all, report)? {}
     all.interrupted |= stop.is_asked();
     let is_partly = worker.is_partly.get();
@@ -96,17 +106,48 @@ fn units(roots: &Roots, options: &Options) -> Result<Vec<PathBuf>, scanner::Erro
         }
     }
     // Files beside directories are left to the last unit, and so is a tree without directories.
-    units.retain(|unit| !roots.paths().contains(unit));
+    units.retain(|unit| !roots.paths().contains(unit) && has_entries(unit));
     Ok(units)
+}
+
+/// A unit as something to scan. `None` if it cannot be seen here: it is gone, nobody may list it,
+/// or it is empty as if its disk were not mounted.
+fn seen(unit: &Path, roots: &[PathBuf], options: &Options) -> Result<Option<Roots>, scanner::Error> {
+    if !has_entries(unit) {
+        return Ok(None);
+    }
+    match Roots::changed(&[unit.to_owned()], roots, options) {
+        // It is gone since.
+        Err(scanner::Error::Path { .. } | scanner::Error::Missing { .. }) => Ok(None),
+        seen => seen,
+    }
+}
+
+/// Where another machine may see nothing of what this one has: file systems that are mounted, and
+/// named roots, also those whose disk may be missing here.
+fn mounted(roots: &Roots, options: &Options, config: &Config) -> Result<Vec<PathBuf>, scanner::Error> {
+    let paths = roots.paths();
+    let mut places = Vec::new();
+    for place in mounted_below(&paths) {
+        places.extend(seen(&place, &paths, options)?.map(|_| place));
+    }
+    for (_, root) in config.roots.iter().filter(|(_, root)| !paths.contains(root)) {
+        places.extend(Roots::changed(std::slice::from_ref(root), &paths, options)?.map(|_| root.clone()));
+    }
+    Ok(places)
 }
 
 impl ScanWorker<'_> {
     /// Does the next unit. Returns whether there may be another one.
     fn next(&self, all: &mut Summary, report: &mut Report<'_>) -> anyhow::Result<bool> {
-        let next = self.handle.take_unit(self.scan, self.config.scan_lease)?;
-        let unit = match next {
-            NextUnit::Leased(unit) => unit,
+        let next = self.handle.take_unit(self.scan, self.config.scan_lease, self.unseen.borrow().clone())?;
+        let (unit, is_partly) = match next {
+            NextUnit::Leased(unit) => (Some(unit), false),
+            NextUnit::Last { is_partly } => (None, is_partly),
             NextUnit::Finished => return Ok(false),
+            NextUnit::Replaced => bail!(
+                "another process has begun this scan anew, because this one was stopped for too long; hint: scan again"
+            ),
             NextUnit::Wait { elsewhere } => {
                 self.alone.set(0);
                 self.wait(elsewhere);
@@ -119,21 +160,18 @@ impl ScanWorker<'_> {
                     self.wait(true);
                 } else {
                     self.is_partly.set(true);
-                    report.left_out(&self.handle.leave_out_units(self.scan)?);
+                    report.left_out(&self.handle.leave_out_units(self.scan, self.unseen.take())?);
                 }
                 return Ok(true);
             }
         };
         self.alone.set(0);
-        let (options, roots) = match &unit {
-            // What is gone has nothing to be scanned. The last unit finds that it is gone.
-            Some(path) => {
-                let paths = std::slice::from_ref(path);
-                (Cow::Borrowed(&self.of_units), Roots::changed(paths, &self.roots.paths(), self.options)?)
-            }
-            None => (self.of_last_unit()?, Some(self.roots.clone())),
+        let Some(roots) = self.seen(unit.as_deref())? else {
+            self.is_left(self.handle.leave_unit(false))?;
+            return Ok(true);
         };
-        match roots.map_or_else(|| Ok(Summary::default()), |roots| self.unit(&roots, &options, report)) {
+        let options = if unit.is_some() { Cow::Borrowed(&self.of_units) } else { self.of_last_unit(is_partly)? };
+        match self.unit(&roots, &options, report) {
             Ok(summary) if summary.interrupted => _ = self.is_left(self.handle.leave_unit(false))?,
             Ok(summary) if unit.is_some() => {
                 if self.is_left(self.handle.leave_unit(true))? {
@@ -144,7 +182,7 @@ impl ScanWorker<'_> {
             Ok(summary) => {
                 // It has seen all files, so its numbers are those of the scan.
                 let told = Value::Object(summary.to_json()).to_string();
-                if self.is_left(self.handle.end_scan(self.scan, told).and_then(|()| self.handle.leave_unit(true)))? {
+                if self.is_left(self.handle.end_scan(self.scan, told))? {
                     all.add_unit(&summary.without_known());
                 }
             }
@@ -154,20 +192,43 @@ impl ScanWorker<'_> {
         Ok(true)
     }
 
-    /// The options of the last unit, which does not read again what the others have read.
-    fn of_last_unit(&self) -> anyhow::Result<Cow<'_, Options>> {
-        if !self.options.full {
-            return Ok(Cow::Borrowed(self.options));
+    /// What to scan for a unit, or for the last one. `None` if this machine does not see all of it,
+    /// so that another one has to do it.
+    fn seen(&self, unit: Option<&Path>) -> anyhow::Result<Option<Roots>> {
+        let roots = self.roots.paths();
+        let Some(unit) = unit else {
+            let is_unseen = |unit: &PathBuf| seen(unit, &roots, self.options).map(|seen| seen.is_none());
+            let mut unseen = Vec::new();
+            for unit in self.handle.unit_paths(self.scan)? {
+                if is_unseen(&unit)? {
+                    unseen.push(unit);
+                }
+            }
+            let sees_all = unseen.is_empty();
+            self.unseen.borrow_mut().extend(unseen);
+            return Ok(sees_all.then(|| self.roots.clone()));
+        };
+        let seen = seen(unit, &roots, self.options)?;
+        if seen.is_none() {
+            self.unseen.borrow_mut().push(unit.to_owned());
         }
-        let read_before = Arc::new(self.handle.unit_paths(self.scan)?.into_iter().collect());
-        Ok(Cow::Owned(Options { read_before, ..self.options.clone() }))
+        Ok(seen)
+    }
+
+    /// The options of the last unit, which does not read again what the others have read. If units
+    /// were left out, what this machine does not see may be there for another one.
+    fn of_last_unit(&self, is_partly: bool) -> anyhow::Result<Cow<'_, Options>> {
+        let mut options = Cow::Borrowed(if is_partly { &self.of_units } else { self.options });
+        if self.options.full {
+            options.to_mut().read_before = Arc::new(self.handle.unit_paths(self.scan)?.into_iter().collect());
+        }
+        Ok(options)
     }
 
     fn wait(&self, elsewhere: bool) {
         if elsewhere && !self.has_told.replace(true) {
             tracing::warn!(
-                "parts of the scan are below roots that this machine does not have; another machine that has them has to \
-                 scan them"
+                "this machine does not see all parts of the scan; another machine that sees them has to scan them"
             );
         }
         std::thread::park_timeout(PAUSE);

@@ -78,18 +78,23 @@ pub(super) fn put_arrivals(changer: &mut IndexChanger, piece: &Contents) -> Resu
     })
 }
 
-/// Notes the end of a scan with its summary and the events that tell of it.
+/// Notes the end of a scan with its summary and the events that tell of it. The unit of a shared
+/// scan that the writer has is done with it.
 pub(super) fn end_scan(
     changer: &mut IndexChanger,
     scan: i64,
     (summary, events): (&str, &[NewEvent]),
     now_ms: i64,
 ) -> Result<(), ServerFailure> {
+    let held = changer.held().cloned();
     changer.transaction(|connection, _| {
         let sql = "UPDATE scan SET finished_ms = $2, summary = $3 WHERE id = $1";
         connection.execute(sql, &[&scan, &now_ms, &summary])?;
-        insert_events(connection, events, &ToldChange::None, now_ms)
-    })
+        insert_events(connection, events, &ToldChange::None, now_ms)?;
+        held.as_ref().map_or(Ok(()), |held| held.leave(connection, true))
+    })?;
+    changer.hold(None);
+    Ok(())
 }
 
 pub(super) fn note_watch(changer: &mut IndexChanger, roots: &str, state: Option<&str>) -> Result<(), ServerFailure> {

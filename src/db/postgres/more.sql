@@ -51,6 +51,17 @@ CREATE TABLE IF NOT EXISTS scan_unit (
 );
 CREATE INDEX IF NOT EXISTS scan_unit_open ON scan_unit (scan, id) WHERE NOT is_done;
 
+-- What all workers of a shared scan have to know.
+CREATE TABLE IF NOT EXISTS shared_scan (
+    scan bigint PRIMARY KEY,
+    -- The settings that decide what it finds: a JSON object of texts.
+    rules text NOT NULL,
+    -- When a worker asked last for a unit.
+    asked timestamptz NOT NULL DEFAULT now(),
+    -- Whether units were left out.
+    is_partly boolean NOT NULL DEFAULT false
+);
+
 -- Nodes that run, so that two of one AE title hear of each other.
 CREATE TABLE IF NOT EXISTS node (
     -- Host and storage directory, which one node at a time can have.

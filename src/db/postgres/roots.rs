@@ -11,12 +11,10 @@ use std::time::Instant;
 
 use super::keys::path_from;
 use crate::db::contents::{Contents, FileKey, StoredFile};
-use crate::db::mounts::{HOLDS, host_name};
+use crate::db::mounts::{HOLDS, has_entries, host_name};
+use crate::db::paths::{ROOT_MARK, is_reserved};
 use crate::db::probe::PathProbe;
 use crate::model::location::Location;
-
-/// How the first component of a kept path begins, if it is the name of a root.
-const MARK: char = '@';
 
 /// The probe of this process for directories of roots.
 static PROBE: PathProbe = PathProbe::new();
@@ -65,7 +63,7 @@ impl NamedRoots {
     pub(super) fn new(roots: Vec<(String, PathBuf)>) -> Self {
         let mut roots: Vec<RootPart> = roots
             .into_iter()
-            .map(|(name, local)| RootPart { kept: PathBuf::from(format!("/{MARK}{name}")), local })
+            .map(|(name, local)| RootPart { kept: PathBuf::from(format!("/{ROOT_MARK}{name}")), local })
             .collect();
         roots.sort_by_key(|root| std::cmp::Reverse(root.local.components().count()));
         Self { roots, own: format!("{}:", host_name()).into(), look: Mutex::default() }
@@ -103,6 +101,27 @@ impl NamedRoots {
     pub(super) fn all_kept(&self, local: &[PathBuf]) -> Vec<PathBuf> {
         let own = local.iter().map(|path| self.kept(path).into_owned());
         own.chain(local.iter().flat_map(|path| self.below(path)).map(|root| root.kept.clone())).collect()
+    }
+
+    /// The kept paths of roots that lie in another root here, and what those would be without their
+    /// name.
+    pub(super) fn nested(&self) -> impl Iterator<Item = (PathBuf, PathBuf)> {
+        self.roots.iter().filter_map(|root| {
+            let outer = self.roots.iter().find(|outer| root.local.starts_with(&outer.local) && root != *outer)?;
+            Some((root.kept.clone(), moved(&root.local, std::iter::once((&*outer.local, &*outer.kept))).into_owned()))
+        })
+    }
+
+    /// The kept paths of roots, each with a path that the index would have without that name.
+    pub(super) fn other_names(&self) -> Vec<(PathBuf, PathBuf)> {
+        let unnamed = self.roots.iter().map(|root| (root.kept.clone(), root.local.clone()));
+        unnamed.chain(self.nested()).collect()
+    }
+
+    /// The names of roots that are not among those of this node, by their kept paths.
+    pub(super) fn unknown(&self, kept: impl Iterator<Item = PathBuf>) -> Vec<String> {
+        let unknown = kept.filter(|root| !self.roots.iter().any(|known| known.kept == *root));
+        unknown.map(|root| root.to_string_lossy().chars().skip(2).collect()).collect()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -193,17 +212,9 @@ pub(super) fn shown_kept(kept: &Path) -> String {
     if rest.as_os_str().is_empty() { format!("root {name}") } else { format!("{} of root {name}", rest.display()) }
 }
 
-/// Whether a directory is there and has something in it. A disk that is not mounted leaves an empty
-/// one.
-fn has_entries(directory: &Path) -> bool {
-    directory.read_dir().is_ok_and(|mut entries| entries.next().is_some())
-}
-
 /// `/@NAME` of a kept path below a root.
 fn root_of(kept: &Path) -> Option<PathBuf> {
-    let first = kept.components().nth(1)?;
-    first.as_os_str().as_encoded_bytes().first().filter(|byte| **byte == MARK as u8)?;
-    Some(Path::new("/").join(first))
+    is_reserved(kept).then(|| kept.components().take(2).collect())
 }
 
 fn moved<'p, 'r>(path: &'p Path, mut roots: impl Iterator<Item = (&'r Path, &'r Path)>) -> Cow<'p, Path> {

@@ -437,7 +437,7 @@ fn a_node_warns_of_a_standby_that_may_lack_what_was_acknowledged() {
 fn worker(place: &Place, index: &str, more: &[&str]) -> Child {
     let mut command = place.command();
     command.env("DCMDEX_SCAN__LEASE_SECONDS", "1").args(["scan", "--shared", "--json", "--index", index, "tree"]);
-    command.args(more).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
+    command.args(more).stdout(Stdio::piped()).spawn().unwrap()
 }
 
 /// What a worker says that it has indexed.
@@ -525,6 +525,87 @@ fn a_shared_scan_ends_without_a_root_that_nobody_has() {
     fs::rename(place.path("two/2.dcm"), place.path("tree/new/2.dcm")).unwrap();
     let scan = ["--config", &settings, "scan", "--shared", "--json", "--index", &index, "tree"];
     assert_eq!(place.run(scan).expect(0).json().pop().unwrap()["indexed"], 1);
+}
+
+/// Two nodes with a tree of two directories at places of their own. The second one lacks one of
+/// them, although it has their root.
+fn unlike_nodes() -> (Place, String, [String; 2]) {
+    let (place, index) = trees();
+    for (tree, there) in [("one", Some("less/one")), ("two", None)] {
+        let whole = place.path("tree").join(tree);
+        fs::create_dir_all(place.path("tree")).unwrap();
+        fs::rename(place.path(tree), &whole).unwrap();
+        let Some(there) = there.map(|there| place.path(there)) else { continue };
+        fs::create_dir_all(&there).unwrap();
+        for number in 0..6 {
+            let name = format!("{number}.dcm");
+            fs::hard_link(whole.join(&name), there.join(&name)).unwrap();
+        }
+    }
+    let nodes = [("here", "tree"), ("there", "less")].map(|(node, path)| settings(&place, node, &[("all", path)]));
+    (place, index, nodes)
+}
+
+/// Has a worker begin a shared scan, and kills it when it has its first part.
+fn begun(place: &Place, index: &str, more: &[&str]) {
+    let mut command = place.command();
+    command.env("DCMDEX_SCAN__LEASE_SECONDS", "1").args(["--config", "here/dcmdex.toml", "scan", "--shared"]);
+    command.args(["--index", index, "--throttle", "1/s", "tree"]).args(more);
+    let before = taken(index);
+    let mut worker = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while taken(index) == before {}
+    worker.kill().unwrap();
+    worker.wait().unwrap();
+}
+
+#[test]
+fn parts_that_a_worker_cannot_see_are_no_scanned_ones() {
+    let (place, index, [here, there]) = unlike_nodes();
+    let scan = |settings: &str, tree: &str, more: &[&str]| {
+        let mut worker = place.command();
+        worker.env("DCMDEX_SCAN__LEASE_SECONDS", "1").args(["--config", settings, "scan", "--shared", "--json"]);
+        super::run(worker.args(["--index", &index, tree]).args(more))
+    };
+    let left_out = |lines: &[serde_json::Value]| {
+        let parts = lines.iter().filter(|line| line["event"] == "left-out").map(|line| line["part"].to_string());
+        parts.collect::<Vec<_>>()
+    };
+    place.run(["--config", &here, "scan", "--index", &index, "tree/one/0.dcm"]).expect(0);
+    begun(&place, &index, &[]);
+    let lines = scan(&there, "less", &[]).expect(1).json();
+    assert_eq!(left_out(&lines), ["\"two of root all\""], "{lines:?}");
+    let lines = scan(&here, "tree", &[]).expect(0).json();
+    assert_eq!((left_out(&lines).len(), &lines.last().unwrap()["indexed"]), (0, &6.into()), "{lines:?}");
+    assert_eq!(count(&place, &index, "IMAGE"), 12);
+    // What the worker does not see is not gone.
+    begun(&place, &index, &["--prune"]);
+    let lines = scan(&there, "less", &["--prune"]).expect(1).json();
+    assert_eq!((left_out(&lines).len(), &lines.last().unwrap()["removed"]), (1, &0.into()), "{lines:?}");
+    assert_eq!(count(&place, &index, "IMAGE"), 12);
+}
+
+#[test]
+fn processes_of_a_shared_scan_need_the_same_rules() {
+    let (place, index) = trees();
+    fs::create_dir(place.path("tree")).unwrap();
+    fs::rename(place.path("one"), place.path("tree/one")).unwrap();
+    place.run(["scan", "--index", &index, "two"]).expect(0);
+    let mut slow = worker(&place, &index, &["--throttle", "1/s", "--exclude", "*.tmp"]);
+    while taken(&index) == 0 {}
+    let other = |rules: &[&str]| {
+        let mut command = place.command();
+        command.env("DCMDEX_SCAN__LEASE_SECONDS", "1").args(["scan", "--shared", "--index", &index, "tree"]);
+        super::run(command.args(rules))
+    };
+    let told = other(&["--prune"]).expect(2).stderr;
+    for part in ["scan.prune is false there and true here", "scan.exclude is [\"*.tmp\"] there and [] here"] {
+        assert!(told.contains(part), "{told}");
+    }
+    // A scan that nobody goes on with is in nobody's way.
+    slow.kill().unwrap();
+    slow.wait().unwrap();
+    while other(&["--prune"]).code == 2 {}
+    assert_eq!(count(&place, &index, "IMAGE"), 12);
 }
 
 #[test]

@@ -7,7 +7,11 @@ use std::time::{Duration, Instant};
 
 use dcmdex::db::open::WriterHandle;
 use dcmdex::db::postgres::PostgresAddress;
-use dcmdex::db::{Error, Finding, Mounted, NextUnit, ScanLedger as _};
+use dcmdex::db::transfer::copy_to_engine;
+use dcmdex::db::{
+    Correction, CorrectionChange, Error, EventChanges as _, EventLimits, EventSearch as _, Finding, Mounted, NextUnit,
+    ScanLedger as _, SharedScan, WorklistChanges as _,
+};
 use dcmdex::model::attribute::AttributeId::*;
 use dcmdex::model::find::MatchingKey;
 use dcmdex::model::level::QueryRetrieveLevel::{Image, Patient, Series, Study};
@@ -234,20 +238,68 @@ fn a_worker_leaves_parts_of_a_scan_that_it_cannot_read_to_others() {
     // The second root lies in the first one. Only one of the workers has it.
     let (whole, part) = (worker(&[("all", "tree"), ("two", "tree/two")]), worker(&[("all", "other")]));
     let (whole, part) = (whole.handle(), part.handle());
-    let scan = whole.join_shared_scan(vec![path("tree")], vec![path("tree/one"), path("tree/two")]).unwrap();
-    assert_eq!(part.join_shared_scan(vec![path("other")], Vec::new()).unwrap(), scan);
-    let take = |handle: &WriterHandle| handle.take_unit(scan, Duration::from_secs(60)).unwrap();
-    assert_eq!(take(&part), NextUnit::Leased(Some(path("other/one"))));
+    let scan = whole.join_shared_scan(shared(path("tree"), [path("tree/one"), path("tree/two")])).unwrap();
+    assert_eq!(part.join_shared_scan(shared(path("other"), [])).unwrap(), scan);
+    let take = |handle: &WriterHandle| handle.take_unit(scan, LEASE, Vec::new()).unwrap();
+    assert_eq!(take(&part), NextUnit::Leased(path("other/one")));
     part.leave_unit(true).unwrap();
     assert_eq!(take(&part), NextUnit::Elsewhere);
-    assert_eq!(take(&whole), NextUnit::Leased(Some(path("tree/two"))));
-    assert_eq!(take(&part), NextUnit::Wait { elsewhere: false });
+    assert_eq!(take(&whole), NextUnit::Leased(path("tree/two")));
+    assert_eq!(take(&part), NextUnit::Wait { elsewhere: true });
     whole.leave_unit(true).unwrap();
     assert_eq!(take(&part), NextUnit::Elsewhere, "what lies beside the parts is read last");
-    assert_eq!(take(&whole), NextUnit::Leased(None));
-    assert_eq!(take(&part), NextUnit::Wait { elsewhere: false });
-    whole.leave_unit(true).unwrap();
+    assert_eq!(take(&whole), NextUnit::Last { is_partly: false });
+    assert_eq!(take(&part), NextUnit::Wait { elsewhere: true });
+    whole.end_scan(scan, "{}".into()).unwrap();
     assert_eq!([take(&part), take(&whole)], [NextUnit::Finished, NextUnit::Finished]);
+}
+
+const LEASE: Duration = Duration::from_secs(60);
+
+fn shared<const N: usize>(root: PathBuf, units: [PathBuf; N]) -> SharedScan {
+    SharedScan { roots: vec![root], units: units.to_vec(), lease: LEASE, ..SharedScan::default() }
+}
+
+#[test]
+fn each_worker_brings_the_parts_that_only_it_sees() {
+    let index = server().database();
+    let (first, second) = (writer(&index), writer(&index));
+    let (first, second) = (first.handle(), second.handle());
+    let scan = first.join_shared_scan(shared("/d".into(), ["/d/a".into(), "/d/b/1".into()])).unwrap();
+    let take = |handle: &WriterHandle, unseen: &[&str]| {
+        let unseen = unseen.iter().map(PathBuf::from).collect();
+        handle.take_unit(scan, LEASE, unseen).unwrap()
+    };
+    let leased = |path: &str| NextUnit::Leased(path.into());
+    for path in ["/d/a", "/d/b/1"] {
+        assert_eq!(take(&first, &[]), leased(path));
+        first.leave_unit(true).unwrap();
+    }
+    assert_eq!(take(&first, &[]), NextUnit::Last { is_partly: false });
+    // The second one has a disk below a part, and a directory that the first one cannot read.
+    let seen = SharedScan {
+        mounted: vec!["/d/a/disk".into()],
+        ..shared("/d".into(), ["/d/a/1".into(), "/d/b".into(), "/d/c".into()])
+    };
+    assert_eq!(second.join_shared_scan(seen).unwrap(), scan);
+    assert!(matches!(first.end_scan(scan, "{}".into()), Err(Error::LeaseLost)), "it has not seen all of the scan");
+    assert_eq!(take(&first, &["/d/a/disk", "/d/c"]), NextUnit::Elsewhere);
+    for path in ["/d/a/disk", "/d/c"] {
+        assert_eq!(take(&second, &[]), leased(path));
+        assert_eq!(take(&first, &["/d/a/disk", "/d/c"]), NextUnit::Wait { elsewhere: true });
+        second.leave_unit(true).unwrap();
+    }
+    // If the second one goes, the first one ends the scan without it, and says so.
+    let left_out = first.leave_out_units(scan, vec!["/d/a/disk".into(), "/d/c".into()]).unwrap();
+    assert_eq!(left_out, ["/d/a/disk", "/d/c"]);
+    assert_eq!(take(&first, &[]), NextUnit::Last { is_partly: true });
+    first.end_scan(scan, "{}".into()).unwrap();
+    assert_eq!(take(&first, &[]), NextUnit::Finished);
+    // The next scan knows nothing of that.
+    let again = second.join_shared_scan(shared("/d".into(), ["/d/a".into()])).unwrap();
+    assert_ne!(again, scan);
+    assert_eq!(take(&first, &[]), NextUnit::Finished, "its parts are gone, and it has ended");
+    assert_eq!(second.take_unit(again, LEASE, Vec::new()).unwrap(), leased("/d/a"));
 }
 
 #[test]
