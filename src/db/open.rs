@@ -668,8 +668,8 @@ impl RemovalChanges for WriterHandle {
         self.removals()?.end_removal(removal)
     }
 
-    fn emptied(&self, removal: i64, now_ms: i64) -> Result<(), Error> {
-        self.removals()?.emptied(removal, now_ms)
+    fn emptied(&self, removal: i64, storage: &Path, now_ms: i64) -> Result<u64, Error> {
+        self.removals()?.emptied(removal, storage, now_ms)
     }
 
     fn removal_of(&self, begun_ms: i64) -> Result<i64, Error> {

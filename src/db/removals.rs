@@ -12,6 +12,7 @@
 //! `note_removed` the instances.
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use super::{Error, Removal, RemovedCounts, RemovedFile};
 use crate::model::record::InstanceRecord;
@@ -113,12 +114,13 @@ pub trait RemovalChanges {
     /// [`Error::WriterStopped`], or that of the transaction.
     fn end_removal(&self, removal: i64) -> Result<(), Error>;
 
-    /// Notes that the trash of a removal was emptied, at `now_ms` in milliseconds since 1970 UTC.
-    /// Its instances stay removed.
+    /// Notes that the trash of a removal below this storage directory was emptied, at `now_ms` in
+    /// milliseconds since 1970 UTC. Its instances stay removed. Returns how many of its objects are
+    /// in the trash of other storage directories, of which an engine of one machine knows none.
     ///
     /// # Errors
     /// [`Error::WriterStopped`], or that of the transaction.
-    fn emptied(&self, removal: i64, now_ms: i64) -> Result<(), Error>;
+    fn emptied(&self, removal: i64, storage: &Path, now_ms: i64) -> Result<u64, Error>;
 
     /// The number of the removal that began at this moment, in milliseconds since 1970 UTC. It is
     /// made if there is none.

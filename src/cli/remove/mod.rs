@@ -140,7 +140,7 @@ fn remove(
     CommandAudit::open(config, "remove")?.deleted(&audited.collect::<Vec<_>>())?;
     let writer = Writer::open(&config.index, config.node_writer_options())?;
     let (removal, counts) = remove_rows(arguments, chosen, begun_ms, &writer.handle())?;
-    let moved = move_objects(arguments, config, (removal, begun_ms), &writer.handle())?;
+    let trashed = move_objects(arguments, config, (removal, begun_ms), &writer.handle())?;
     writer.close()?;
     if arguments.json {
         context.output.line(in_json(Some(removal), chosen.len(), counts))?;
@@ -152,7 +152,7 @@ fn remove(
         Grouped(counts.instances),
         Grouped(chosen.len() as u64)
     ))?;
-    tell_objects(arguments, moved, counts, context)?;
+    tell_objects(arguments, trashed, counts, context)?;
     if !arguments.no_undo {
         context.output.line(format_args!("`dcmdex remove --undo {removal} --yes` brings them back"))?;
     }
@@ -186,32 +186,42 @@ fn remove_rows(
     Ok((removal, counts))
 }
 
-/// Moves objects to the trash if that is wanted, and deletes them if they cannot come back. Returns
-/// how many were moved. `None` if the node does it.
+/// What became of received objects.
+#[derive(Clone, Copy, Debug, Default)]
+struct TrashedObjects {
+    /// How many this command moved to the trash. `None` if the node does it.
+    moved: Option<u64>,
+    /// How many other nodes have moved to theirs meanwhile, if this command deletes them for good.
+    elsewhere: u64,
+}
+
+/// Moves objects to the trash if that is wanted, and deletes them if they cannot come back.
 fn move_objects(
     arguments: &RemovalArgs,
     config: &Config,
     (removal, begun_ms): (i64, i64),
     writer: &WriterHandle,
-) -> anyhow::Result<Option<u64>> {
-    let Some(options) = config.store_options().filter(|options| options.directory.is_dir()) else { return Ok(None) };
+) -> anyhow::Result<TrashedObjects> {
+    let Some(options) = config.store_options().filter(|options| options.directory.is_dir()) else {
+        return Ok(TrashedObjects::default());
+    };
     let storage = options.directory.canonicalize()?;
     write_list(&storage, config, removal, begun_ms)?;
     if !arguments.objects {
-        return Ok(None);
+        return Ok(TrashedObjects::default());
     }
     let moved = trash::sweep(config, &options, writer)?;
-    if moved.is_some() && arguments.no_undo {
-        Trash::below(&storage).empty(begun_ms)?;
-        writer.emptied(removal, Clock::System.now_ms())?;
+    if moved.is_none() || !arguments.no_undo {
+        return Ok(TrashedObjects { moved, elsewhere: 0 });
     }
-    Ok(moved)
+    Trash::below(&storage).empty(begun_ms)?;
+    Ok(TrashedObjects { moved, elsewhere: writer.emptied(removal, &storage, Clock::System.now_ms())? })
 }
 
 /// Says what became of received objects.
 fn tell_objects(
     arguments: &RemovalArgs,
-    moved: Option<u64>,
+    TrashedObjects { moved, elsewhere }: TrashedObjects,
     counts: RemovedCounts,
     context: &mut Context,
 ) -> anyhow::Result<()> {
@@ -233,7 +243,7 @@ fn tell_objects(
         }
         None => {}
     }
-    Ok(())
+    trash::tell_elsewhere(elsewhere, context)
 }
 
 /// Writes what was removed beside the trash, for an index that is built anew.

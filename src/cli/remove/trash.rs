@@ -12,7 +12,7 @@ use crate::cli::output::{Grouped, Shown};
 use crate::cli::storage_match::refuse_another_directory;
 use crate::cli::{Exit, arrival_journal};
 use crate::config::Config;
-use crate::db::open::{Reader, Writer, WriterHandle, is_on_server};
+use crate::db::open::{Reader, Writer, WriterHandle};
 use crate::db::{Removal, RemovalChanges as _, RemovalSearch as _, RemovedFile};
 use crate::model::calendar::{DAY_MS, moment_text};
 use crate::model::clock::Clock;
@@ -91,7 +91,7 @@ pub(super) fn empty(config: &Config, days: u32, yes: bool, context: &mut Context
     for removal in old {
         audit.removal(AuditEvent::Deleted, removal.id)?;
         Trash::below(&storage).empty(removal.begun_ms).context("cannot empty the trash")?;
-        let left = forget_emptied(config, (removal.id, now_ms), &storage, &writer.handle())?;
+        let left = writer.handle().emptied(removal.id, &storage, now_ms)?;
         elsewhere += left;
         let objects = removal.in_trash.saturating_sub(left);
         tracing::info!(removal = removal.id, objects, "removed objects were deleted for good");
@@ -100,41 +100,19 @@ pub(super) fn empty(config: &Config, days: u32, yes: bool, context: &mut Context
     context
         .output
         .line(format_args!("{} objects were deleted for good", Grouped(objects.saturating_sub(elsewhere))))?;
-    if elsewhere > 0 {
-        context.output.line(format_args!(
-            "hint: {} objects are in the trash of another storage directory; empty that too, with --storage",
-            Grouped(elsewhere)
-        ))?;
-    }
+    tell_elsewhere(elsewhere, context)?;
     Ok(Exit::Done)
 }
 
-/// Notes that the trash of a removal below this storage directory is empty. Returns how many
-/// objects of it are in the trash of others.
-fn forget_emptied(
-    config: &Config,
-    (removal, now_ms): (i64, i64),
-    storage: &Path,
-    writer: &WriterHandle,
-) -> anyhow::Result<u64> {
-    /// Instances that one query returns.
-    const PAGE: usize = 500;
-    let (mut reader, mut after) = (Reader::open(&config.index)?, String::new());
-    let (mut own, mut elsewhere) = (Vec::new(), 0);
-    while is_on_server(&config.index) {
-        let page = reader.files_of_removal(removal, &after, PAGE)?;
-        let Some(last) = page.last() else { break };
-        after.clone_from(&last.sop_instance_uid);
-        let in_trash = page.into_iter().filter(|file| file.is_in_trash);
-        let (others, of_page): (Vec<_>, Vec<_>) = in_trash.partition(|file| is_elsewhere(file, Some(storage)));
-        elsewhere += others.len() as u64;
-        own.extend(of_page);
+/// Says how many objects are in the trash of other nodes. Only they can delete them.
+pub(super) fn tell_elsewhere(objects: u64, context: &mut Context) -> anyhow::Result<()> {
+    if objects > 0 {
+        context.output.line(format_args!(
+            "hint: {} objects are in the trash of another storage directory; empty that too, with --storage",
+            Grouped(objects)
+        ))?;
     }
-    match elsewhere {
-        0 => writer.emptied(removal, now_ms)?,
-        _ => writer.forget_removed(own)?,
-    }
-    Ok(elsewhere)
+    Ok(())
 }
 
 /// Whether a removed object lies below another storage directory than this one.

@@ -1,6 +1,7 @@
 //! What was removed from an index in memory.
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use crate::db::contents::{FileKey, FileOfRemoved};
 use crate::db::memory::MemoryIndex;
@@ -140,13 +141,13 @@ impl RemovalChanges for MemoryIndex {
         Ok(())
     }
 
-    fn emptied(&self, removal: i64, now_ms: i64) -> Result<(), Error> {
+    fn emptied(&self, removal: i64, _: &Path, now_ms: i64) -> Result<u64, Error> {
         let mut contents = self.to_change();
         contents.removed_files.retain(|_, file| (file.removal, file.state) != (removal, IN_TRASH));
         if let Some(removal) = contents.removals.get_mut(&removal) {
             removal.emptied_ms = Some(now_ms);
         }
-        Ok(())
+        Ok(0)
     }
 
     fn removal_of(&self, begun_ms: i64) -> Result<i64, Error> {

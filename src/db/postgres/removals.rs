@@ -1,13 +1,15 @@
 //! What operators removed: see [`RemovalSearch`] and [`RemovalChanges`].
 
 use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
 
 use tokio_postgres::Row;
 
 use super::changer::IndexChanger;
 use super::connection::{ServerConnection, SqlParameter};
 use super::error::ServerFailure;
-use super::keys::{RowKey, from_column, limit_of, to_u64};
+use super::keys::{RowKey, from_column, limit_of, path_from, place_number, to_u64};
 use super::load::PartNeeds;
 use super::reader::PostgresReader;
 use super::removed_rows::{FILES, file_of, name_key, record_of};
@@ -16,6 +18,7 @@ use super::writer::PostgresWriterHandle;
 use crate::db::contents::{Contents, FileKey};
 use crate::db::removals::{FOR_TRASH, IN_TRASH, RemovalChanges, RemovalSearch};
 use crate::db::{Error, REMOVED, Removal, RemovedCounts, RemovedFile};
+use crate::model::location::Place;
 use crate::model::record::InstanceRecord;
 
 /// The table that tells whether the database has those of removals.
@@ -177,13 +180,20 @@ impl RemovalChanges for PostgresWriterHandle {
         })
     }
 
-    fn emptied(&self, removal: i64, now_ms: i64) -> Result<(), Error> {
+    fn emptied(&self, removal: i64, storage: &Path, now_ms: i64) -> Result<u64, Error> {
+        let (roots, storage) = (Arc::clone(self.roots()), storage.to_owned());
         self.change_index(move |changer, _| {
             changer.transaction(|connection, _| {
-                let sql = "DELETE FROM removed_file WHERE removal = $1 AND state = $2";
-                connection.execute(sql, &[&removal, &(IN_TRASH as i16)])?;
-                let sql = "UPDATE removal SET emptied_ms = $2 WHERE id = $1";
-                connection.execute(sql, &[&removal, &now_ms]).map(drop)
+                let own = own_of_trash(connection, removal, |kept| roots.local(kept).starts_with(&storage))?;
+                let sql = "DELETE FROM removed_file WHERE removal = $1 AND state = $2 AND directory = ANY($3)";
+                connection.execute(sql, &[&removal, &(IN_TRASH as i16), &own])?;
+                let sql = "SELECT count(*) FROM removed_file WHERE removal = $1 AND state = $2";
+                let left = to_u64(connection.query_one(sql, &[&removal, &(IN_TRASH as i16)])?.try_get(0)?);
+                if left == 0 {
+                    let sql = "UPDATE removal SET emptied_ms = $2 WHERE id = $1";
+                    connection.execute(sql, &[&removal, &now_ms])?;
+                }
+                Ok(left)
             })
         })
     }
@@ -199,6 +209,25 @@ impl RemovalChanges for PostgresWriterHandle {
             })
         })
     }
+}
+
+/// The directories with objects of a removal in the trash that are of this storage directory. Each
+/// node has a trash of its own, and only what was in this one is gone.
+fn own_of_trash(
+    connection: &mut ServerConnection,
+    removal: i64,
+    is_below_storage: impl Fn(&Path) -> bool,
+) -> Result<Vec<i64>, ServerFailure> {
+    let sql = "SELECT d.id, d.place, d.path FROM directory d \
+               WHERE d.id IN (SELECT directory FROM removed_file WHERE removal = $1 AND state = $2)";
+    let mut own = Vec::new();
+    for row in connection.query(sql, &[&removal, &(IN_TRASH as i16)])? {
+        let (id, place): (i64, i16) = (row.try_get(0)?, row.try_get(1)?);
+        if place != place_number(Place::Managed) || is_below_storage(&path_from(row.try_get(2)?)) {
+            own.push(id);
+        }
+    }
+    Ok(own)
 }
 
 fn begin(connection: &mut ServerConnection, begun_ms: i64, takes_objects: bool) -> Result<i64, ServerFailure> {

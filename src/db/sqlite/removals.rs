@@ -1,7 +1,7 @@
 //! What operators removed, as an SQLite file has it: see [`RemovalSearch`] and [`RemovalChanges`].
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rusqlite::types::Value;
 use rusqlite::vtab::array::Array;
@@ -197,7 +197,7 @@ impl RemovalChanges for SqliteWriterHandle {
         })
     }
 
-    fn emptied(&self, removal: i64, now_ms: i64) -> Result<(), Error> {
+    fn emptied(&self, removal: i64, _: &Path, now_ms: i64) -> Result<u64, Error> {
         self.maintain(move |batch| {
             let connection = batch.connection();
             connection
@@ -206,7 +206,7 @@ impl RemovalChanges for SqliteWriterHandle {
             connection
                 .prepare_cached("UPDATE removal SET emptied_ms = ?2 WHERE id = ?1")?
                 .execute([removal, now_ms])?;
-            Ok(())
+            Ok(0)
         })
     }
 

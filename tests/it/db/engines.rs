@@ -689,7 +689,7 @@ fn an_emptied_removal_holds_on<E: Engine>() {
     let arrivals = engine.arrivals();
     arrivals.trashed(engine.reader().files_for_trash(None, 9).unwrap()).unwrap();
     assert_eq!(engine.reader().removals().unwrap()[0].in_trash, 2);
-    arrivals.emptied(removal, 9).unwrap();
+    assert_eq!(arrivals.emptied(removal, Path::new("/objects"), 9).unwrap(), 0);
     let told = engine.reader().removals().unwrap();
     assert_eq!((told[0].in_trash, told[0].still_removed, told[0].emptied_ms), (0, 2, Some(9)));
     assert_eq!(arrivals.removal_of(7).unwrap(), removal);

@@ -331,6 +331,29 @@ fn a_storage_directory_is_refused_at_the_path_of_another_one() {
 }
 
 #[test]
+fn a_node_that_empties_its_trash_leaves_that_of_another_one() {
+    let index = server().database();
+    let writer = writer(&index);
+    for node in ["/one", "/one-b"] {
+        let of = record("1.2", "1.2.1", &format!("1.2.{}", node.len()), &[]);
+        store(&writer, of, location(Place::Managed, node, "object"));
+    }
+    let handle = writer.handle();
+    let removal = handle.begin_removal(7, true).unwrap();
+    let uids = ["1.2.4", "1.2.6"].map(str::to_owned).to_vec();
+    handle.remove(removal, true, uids).unwrap();
+    let mut reader = Reader::open(&index).unwrap();
+    // Each node moves its own object, and then one of them deletes its own for good.
+    handle.trashed(reader.files_for_trash(None, 9).unwrap()).unwrap();
+    assert_eq!(handle.emptied(removal, Path::new("/one"), 8).unwrap(), 1);
+    let told = reader.removals().unwrap().remove(0);
+    assert_eq!((told.in_trash, told.emptied_ms), (1, None));
+    assert_eq!(reader.files_of_removal(removal, "", 9).unwrap()[0].location.directory, Path::new("/one-b"));
+    assert_eq!(handle.emptied(removal, Path::new("/one-b"), 9).unwrap(), 0);
+    assert_eq!(reader.removals().unwrap()[0].emptied_ms, Some(9));
+}
+
+#[test]
 fn a_mount_at_a_root_is_known_to_its_machine() {
     let (dir, index) = (tempfile::tempdir().unwrap(), server().database());
     let index = PostgresAddress::with_roots(&index, [("ct", dir.path())]);
