@@ -125,6 +125,19 @@ pub enum Error {
         /// What it has.
         what: &'static str,
     },
+    /// The copy would have paths that are none, because this process does not know some roots.
+    #[error("the index has files below roots that the settings do not name: {}; hint: write a [[root]] for each, with its \
+             path on this machine", names.join(", "))]
+    UnknownRoots {
+        /// Their names.
+        names: Vec<String>,
+    },
+    /// A scan would enter files a second time, under another name.
+    #[error("{detail}")]
+    SecondName {
+        /// Which files, and what to do.
+        detail: String,
+    },
     /// A copy does not say what the index says.
     #[error("the copy {} does not have what the index has ({detail}), and is not used", path.display())]
     OtherCopy {

@@ -19,6 +19,9 @@ const PIECE: usize = 4096;
 /// The kinds of conflicts that are noted, because the locations of instances do not show them.
 pub(in crate::db) const NOTED_CONFLICTS: [&str; 2] = ["instance-with-other-content", "invalid-uid"];
 
+/// What a copy lacks if studies have changed since the last one was told: `study-complete` of them.
+pub(in crate::db) const UNTOLD_STUDIES: &str = "that studies have changed whose events are still to come";
+
 /// Takes the pieces of an index.
 pub(in crate::db) type OnPiece<'p> = &'p mut dyn FnMut(Contents) -> Result<(), Error>;
 

@@ -33,6 +33,13 @@ pub enum Error {
         /// The path as given.
         path: PathBuf,
     },
+    /// A path to scan has a name that databases use for roots.
+    #[error("cannot scan {}: names that begin with @ at the top of the file system stand for a [[root]]; hint: mount it \
+             elsewhere", path.display())]
+    Reserved {
+        /// The path as given.
+        path: PathBuf,
+    },
     /// The index cannot be read or written.
     #[error(transparent)]
     Index(#[from] db::Error),

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::dicomdir;
 use super::skip;
 use super::{Error, Options, Vanished};
+use crate::db::is_reserved;
 
 /// The roots of a scan. All paths are absolute and without symbolic links.
 #[derive(Clone, Debug)]
@@ -44,11 +45,18 @@ impl ScanRoots {
                     if options.vanished != Vanished::PruneEmptied {
                         return Err(Error::Missing { path: path.clone() });
                     }
-                    roots.missing.insert(as_if_there(path).map_err(failed)?);
+                    let missing = as_if_there(path).map_err(failed)?;
+                    if is_reserved(&missing) {
+                        return Err(Error::Reserved { path: path.clone() });
+                    }
+                    roots.missing.insert(missing);
                     continue;
                 }
                 Err(error) => return Err(failed(error)),
             };
+            if is_reserved(&found) {
+                return Err(Error::Reserved { path: path.clone() });
+            }
             // A DICOMDIR means its whole folder, because the folder may hold files that it does not
             // list.
             let found = match (found.file_name(), found.parent()) {

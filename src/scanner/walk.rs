@@ -21,7 +21,7 @@ use super::upcoming::{AskedDirectory, Listing, SortedDirectory, Upcoming, Upcomi
 use super::watchdog::TimedFs;
 use super::work::{EntryReport, KnownAs, WorkDirectory, WorkEntry, WorkUnit};
 use super::{BeforeListing, Error, Options, Stop, UNIT_FILES, WalkOrder, skip};
-use crate::db::{self, KnownFile, Mounted, NotIndexed, ScanLedger};
+use crate::db::{self, KnownFile, Mounted, NotIndexed, ScanLedger, is_reserved};
 use crate::model::location::Place;
 
 /// Directories of the index that one page compares with the disk.
@@ -413,7 +413,13 @@ impl ScanWalk<'_> {
                 if self.scan_roots.is_root_directory(&whole) {
                     return;
                 }
-                if self.scan_roots.is_own_storage(&whole) { Some("own-files") } else { skip::directory(&name) }
+                if self.scan_roots.is_own_storage(&whole) {
+                    Some("own-files")
+                } else if is_reserved(&whole) {
+                    Some("reserved-name")
+                } else {
+                    skip::directory(&name)
+                }
             }
             // The scan follows a symbolic link to a file, because archives under git-annex or
             // DataLad consist of them. It does not follow a link to a directory, so there are no

@@ -1,6 +1,7 @@
 //! A database as the source of a copy in another engine, and as its target.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio_postgres::Row;
@@ -16,11 +17,12 @@ use super::load::{self, PartNeeds};
 use super::maintenance;
 use super::marks::{self, CONFLICT_COLUMNS, FileMarks, MARK_COLUMNS, conflict_of};
 use super::reader::PostgresReader;
+use super::roots::NamedRoots;
 use super::schema;
 use super::worklist::PostgresWorklist;
 use crate::db::arrival::{ArrivalEntry, ArrivalSource};
 use crate::db::contents::{Contents, FileKey, StoredFile, kind};
-use crate::db::pieces::{OnPiece, PieceOutlet};
+use crate::db::pieces::{OnPiece, PieceOutlet, UNTOLD_STUDIES};
 use crate::db::{Error, EventProgress, IndexEvent, IndexStatus, Mounted, WorklistWork};
 use crate::model::attribute::AttributeId;
 
@@ -34,20 +36,23 @@ impl PostgresReader {
     /// What a copy in another engine lacks, in words.
     ///
     /// # Errors
-    /// [`Error::NotCopied`] if answers would not be the same without it.
+    /// [`Error::NotCopied`] if answers would not be the same without it, and [`Error::UnknownRoots`]
+    /// if this process cannot tell where files are.
     pub(in crate::db) fn left_behind(&mut self) -> Result<Vec<&'static str>, Error> {
-        self.ask(left_behind)
+        let roots = self.roots();
+        self.ask(|connection| left_behind(connection, &roots))
     }
 
     /// Gives away the index in pieces, as it is at one moment. Returns what a copy in another
     /// engine lacks then, in words.
     ///
     /// # Errors
-    /// [`Error::NotCopied`] if answers would not be the same without it.
+    /// [`Error::NotCopied`] if answers would not be the same without it, and [`Error::UnknownRoots`]
+    /// if this process cannot tell where files are.
     pub(in crate::db) fn give(&mut self, on_piece: OnPiece<'_>) -> Result<Vec<&'static str>, Error> {
         let (server, roots) = (self.server().to_owned(), self.roots());
         let given = at_one_moment(self.connection()?, |connection| {
-            let left_behind = left_behind(connection)?;
+            let left_behind = left_behind(connection, &roots)?;
             let mut give = |piece: Contents| on_piece(roots.local_piece(&piece));
             each_piece(connection, &mut PieceOutlet::new(&mut give))?;
             Ok(left_behind)
@@ -56,7 +61,11 @@ impl PostgresReader {
     }
 }
 
-fn left_behind(connection: &mut ServerConnection) -> Result<Vec<&'static str>, ServerFailure> {
+fn left_behind(connection: &mut ServerConnection, roots: &NamedRoots) -> Result<Vec<&'static str>, ServerFailure> {
+    let names = roots.unknown(roots_in_use(connection)?.into_iter());
+    if !names.is_empty() {
+        return Err(Error::UnknownRoots { names }.into());
+    }
     let sql = "SELECT EXISTS (SELECT FROM removed_instance), EXISTS (SELECT FROM shelf WHERE declared <> '')";
     let row = connection.query_one(sql, &[])?;
     if row.try_get::<_, bool>(0)? {
@@ -68,7 +77,29 @@ fn left_behind(connection: &mut ServerConnection) -> Result<Vec<&'static str>, S
             return Err(Error::NotCopied { what: "corrections that hold" }.into());
         }
     }
-    Ok(if row.try_get::<_, bool>(1)? { vec!["values of declared attributes"] } else { Vec::new() })
+    let mut left_behind = Vec::new();
+    if connection.has_table("event_cursor")? {
+        let sql = "SELECT EXISTS (SELECT FROM event_cursor c JOIN shelf h ON h.change > c.change \
+                   AND h.change_block >= c.change - c.change % 4096)";
+        left_behind.extend(connection.query_one(sql, &[])?.try_get::<_, bool>(0)?.then_some(UNTOLD_STUDIES));
+    }
+    left_behind.extend(row.try_get::<_, bool>(1)?.then_some("values of declared attributes"));
+    Ok(left_behind)
+}
+
+/// The kept paths of the roots that files lie below.
+fn roots_in_use(connection: &mut ServerConnection) -> Result<BTreeSet<PathBuf>, ServerFailure> {
+    // The first component of each path, with a slash before it.
+    let first = |path: &str| {
+        format!(
+            "substring({path} FOR coalesce(nullif(position('/'::bytea IN substring({path} FROM 2)), 0), octet_length({path})))"
+        )
+    };
+    let of = |table: &str, path: &str| {
+        format!("SELECT DISTINCT {} FROM {table} WHERE {path} >= '/@'::bytea AND {path} < '/A'::bytea", first(path))
+    };
+    let sql = format!("{} UNION {}", of("directory", "path"), of("file_mark", "directory"));
+    connection.query(&sql, &[])?.iter().map(|row| Ok(path_from(row.try_get(0)?))).collect()
 }
 
 /// Calls `read` with the database as it is at one moment.

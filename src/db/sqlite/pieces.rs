@@ -8,7 +8,7 @@ use super::reader::SqliteReader;
 use super::write::each_piece;
 use super::writer::{SqliteWriter, WriterOptions};
 use crate::db::contents::Contents;
-use crate::db::pieces::{OnPiece, PieceOutlet};
+use crate::db::pieces::{OnPiece, PieceOutlet, UNTOLD_STUDIES};
 use crate::db::{Arrivals, Error, EventProgress, IndexEvent, WorklistChanges, WorklistWork};
 use crate::files::{parent_of, remove_if_there, rename_without_replacing, sync_directory, with_suffix};
 
@@ -17,11 +17,7 @@ pub(super) type SoughtRows = (&'static str, &'static str, &'static str);
 
 /// What a copy in another engine lacks.
 const LEFT_BEHIND: [SoughtRows; 3] = [
-    (
-        "that studies have changed whose events are still to come",
-        "event_cursor",
-        "EXISTS (SELECT 1 FROM instance_group h WHERE h.change > event_cursor.change)",
-    ),
+    (UNTOLD_STUDIES, "event_cursor", "EXISTS (SELECT 1 FROM instance_group h WHERE h.change > event_cursor.change)"),
     ("values of declared attributes", "instance_group", "declared_set <> ''"),
     ("corrections that were undone", "correction", "undone_ms IS NOT NULL"),
 ];

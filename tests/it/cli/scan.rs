@@ -283,3 +283,10 @@ fn quiet_means_no_line_for_each_file_and_the_summary_stays() {
     let run = place.run(["scan", "--index", "x.db", "--full", &fixtures("archive")]).expect(1);
     assert_eq!(run.stdout.matches("failed: ").count(), 4, "{run:?}");
 }
+
+#[test]
+fn a_path_that_stands_for_a_root_in_a_database_is_refused() {
+    let place = Place::new();
+    let told = place.run(["scan", "--index", "a.db", "--prune-emptied", "/@ct/1"]).expect(2).stderr;
+    assert!(told.contains("cannot scan /@ct/1: names that begin with @ at the top"), "{told}");
+}
