@@ -192,7 +192,7 @@ impl IndexChanger {
             Ok(done)
         });
         match done {
-            Ok(done) => match connection.run("COMMIT") {
+            Ok(done) => match connection.commit() {
                 Ok(()) => {
                     // Only now the rows of new directories are sure to be there.
                     self.directories = directories;

@@ -12,6 +12,7 @@ use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use fail::fail_point;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -272,6 +273,16 @@ impl ServerConnection {
     /// Runs statements without parameters, such as `BEGIN`.
     pub(super) fn run(&mut self, sql: &str) -> Result<(), ServerFailure> {
         self.wait(self.client.batch_execute(sql))
+    }
+
+    /// Commits. If the connection is gone then, nobody knows whether the server has done it.
+    pub(super) fn commit(&mut self) -> Result<(), ServerFailure> {
+        self.run("COMMIT")?;
+        // A test loses the answer of the server here.
+        fail_point!(&format!("committed {}", self.server.config.get_dbname().unwrap_or_default()), |_| Err(
+            ServerFailure::Gone("the answer was lost".into())
+        ));
+        Ok(())
     }
 
     /// Whether the database has a table that came after this version of the tables. One that only

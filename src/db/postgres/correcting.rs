@@ -58,15 +58,43 @@ impl PostgresWriterHandle {
     /// # Errors
     /// [`Error::WriterStopped`], or that of the transaction.
     pub fn correct(&self, change: CorrectionChange) -> Result<(i64, CorrectionEffect), Error> {
-        self.change_index(move |changer, _| changer.transaction(|connection, _| correct(connection, &change)))
+        let mut made: Option<(i64, CorrectionEffect)> = None;
+        self.change_index(move |changer, _| {
+            // The answer of the server to a commit may have been lost. The change is not made twice.
+            let is_in_doubt = changer.is_in_doubt;
+            let found = made.clone().filter(|_| is_in_doubt);
+            changer.transaction(|connection, _| {
+                lock_rules(connection)?;
+                if let Some((number, effect)) = &found
+                    && is_in_force(connection, *number, &change)?
+                {
+                    return Ok((*number, effect.clone()));
+                }
+                let done = correct(connection, &change)?;
+                made = Some(done.clone());
+                Ok(done)
+            })
+        })
     }
+}
+
+/// Whether the rules are as a change with this number leaves them.
+fn is_in_force(
+    connection: &mut ServerConnection,
+    number: i64,
+    change: &CorrectionChange,
+) -> Result<bool, ServerFailure> {
+    let rule = all_rules(connection)?.into_iter().find(|rule| rule.number == number);
+    Ok(rule.is_some_and(|rule| match change {
+        CorrectionChange::Make(made) => Correction { number, ..made.clone() } == rule,
+        CorrectionChange::Undo { undone_ms, .. } => rule.undone_ms == Some(*undone_ms),
+    }))
 }
 
 fn correct(
     connection: &mut ServerConnection,
     change: &CorrectionChange,
 ) -> Result<(i64, CorrectionEffect), ServerFailure> {
-    lock_rules(connection)?;
     let before = Corrections::new(all_rules(connection)?);
     let number = write_rule(connection, change)?;
     let after = Arc::new(Corrections::new(all_rules(connection)?));

@@ -12,6 +12,7 @@ use super::error::ServerFailure;
 use super::event_rows::{ToldChange, insert_events, put_waiting};
 use super::keys::{RowKey, from_column, limit_of, to_i64, to_u64};
 use super::load;
+use super::nodes::ahead_ms;
 use super::reader::PostgresReader;
 use super::writer::PostgresWriterHandle;
 use crate::db::event_notes::{CompleteStudy, NewEvent, damaged};
@@ -336,7 +337,12 @@ impl EventChanges for PostgresWriterHandle {
     fn drop_events(&self, limits: EventLimits) -> Result<u64, Error> {
         let mut lost = 0;
         loop {
-            let (dropped, unsettled) = self.tell(move |connection| drop_some(connection, limits))?;
+            let (dropped, unsettled) = self.change_index(move |changer, now_ms| {
+                changer.transaction(|connection, _| {
+                    lock_telling(connection)?;
+                    drop_some(connection, limits, now_ms)
+                })
+            })?;
             lost += to_u64(unsettled);
             if dropped < DROPPED_AT_ONCE {
                 return Ok(lost);
@@ -370,7 +376,8 @@ fn note_deliveries(
 }
 
 /// Drops some events that may go. Returns how many, and how many of them were not settled.
-fn drop_some(connection: &mut ServerConnection, limits: EventLimits) -> Result<(i64, i64), ServerFailure> {
+fn drop_some(connection: &mut ServerConnection, limits: EventLimits, now_ms: i64) -> Result<(i64, i64), ServerFailure> {
+    let keep_after_ms = limits.keep_after_ms.saturating_sub(ahead_ms(connection, now_ms)?);
     // Only the oldest are looked at: a look at all of them would read the whole table.
     let row = connection.query_one(
         "WITH oldest AS (SELECT v.id, v.at_ms, v.id > coalesce((SELECT min(position) FROM event_receiver), v.id) \
@@ -382,7 +389,7 @@ fn drop_some(connection: &mut ServerConnection, limits: EventLimits) -> Result<(
          gone AS (DELETE FROM event WHERE id IN (SELECT id FROM dropped)), \
          letters AS (DELETE FROM event_waiting WHERE event IN (SELECT id FROM dropped)) \
          SELECT count(*), count(*) FILTER (WHERE unsettled) FROM dropped",
-        &[&limits.keep_after_ms, &to_i64(limits.max_events), &DROPPED_AT_ONCE],
+        &[&keep_after_ms, &to_i64(limits.max_events), &DROPPED_AT_ONCE],
     )?;
     Ok((row.try_get(0)?, row.try_get(1)?))
 }

@@ -38,6 +38,19 @@ fn wrong_clock(now_ms: i64, server_ms: i64) -> Option<String> {
     })
 }
 
+/// By how many milliseconds this clock is ahead of that of the server. 0 if it is behind.
+///
+/// What is deleted because it is old goes by the earlier of both clocks. So a node whose clock is
+/// wrong deletes nothing before its time.
+pub(super) fn ahead_ms(connection: &mut ServerConnection, now_ms: i64) -> Result<i64, ServerFailure> {
+    Ok(now_ms.saturating_sub(server_ms(connection)?).max(0))
+}
+
+fn server_ms(connection: &mut ServerConnection) -> Result<i64, ServerFailure> {
+    let sql = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+    Ok(connection.query_one(sql, &[])?.try_get(0)?)
+}
+
 impl RunningNode {
     fn id(&self) -> String {
         let own = if self.storage.as_os_str().is_empty() {
@@ -57,9 +70,8 @@ impl RunningNode {
             let sql = "SELECT host FROM node WHERE id <> $1 AND ae_title = $2 \
                        AND seen > now() - make_interval(secs => $3) ORDER BY id";
             let alive = ALIVE.as_secs_f64();
-            let clock = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
             let mut common = Vec::new();
-            common.extend(wrong_clock(now_ms, connection.query_one(clock, &[])?.try_get(0)?));
+            common.extend(wrong_clock(now_ms, server_ms(connection)?));
             for row in connection.query(sql, &[&self.id(), &self.ae_title, &alive])? {
                 let host: &str = row.try_get(0)?;
                 common.push(format!(

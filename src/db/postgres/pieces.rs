@@ -25,6 +25,7 @@ use crate::db::contents::{Contents, FileKey, StoredFile, kind};
 use crate::db::pieces::{OnPiece, PieceOutlet, UNTOLD_STUDIES};
 use crate::db::{Error, EventProgress, IndexEvent, IndexStatus, Mounted, WorklistWork};
 use crate::model::attribute::AttributeId;
+use crate::model::clock::Clock;
 
 /// Instances of instance groups that are read at once. One instance group may have more.
 const READ_AT_ONCE: i64 = 4096;
@@ -271,7 +272,7 @@ impl PostgresCopy {
     pub(in crate::db) fn change_worklist(&mut self, work: WorklistWork) -> Result<(), Error> {
         let mut work = Some(work);
         let changed = self.0.transaction(|connection, _| {
-            let mut tables = PostgresWorklist::lock(connection)?;
+            let mut tables = PostgresWorklist::lock(connection, Clock::System.now_ms())?;
             work.take().ok_or(ServerFailure::Again)?(&mut tables)?;
             tables.go_on_counting()
         });

@@ -29,9 +29,14 @@ const COPY_LOCK: i64 = SCHEMA_LOCK + 1;
 /// Has the numbers of changes go on above all former ones, if the server now counts transactions
 /// otherwise. The tables were then restored elsewhere, or they are an older state, or those of a
 /// standby that lacked some. A day with 3,000 transactions a second has 2^28.
+///
+/// Each timeline has a range of its own. If a server fails over and is then restored to a point
+/// before that, its timeline is two higher than that of the tables.
 const KEEP_NUMBERS_GROWING: &str = "UPDATE dcmdex_index SET history = n.history, change_base = CASE \
      WHEN dcmdex_index.history IS NULL THEN change_base \
-     WHEN split_part(dcmdex_index.history, '/', 1) = split_part(n.history, '/', 1) THEN change_base + (1 << 28) \
+     WHEN split_part(dcmdex_index.history, '/', 1) = split_part(n.history, '/', 1) THEN change_base + (greatest(1, \
+     ('x' || split_part(n.history, '/', 2))::bit(32)::int::bigint \
+     - ('x' || split_part(dcmdex_index.history, '/', 2))::bit(32)::int) << 28) \
      ELSE greatest(change_base, (SELECT max(change_block) FROM shelf)) + (1 << 28) END \
      FROM (SELECT system_identifier || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8) AS history \
      FROM pg_control_system()) n WHERE dcmdex_index.history IS DISTINCT FROM n.history";

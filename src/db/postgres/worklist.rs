@@ -11,6 +11,7 @@ use tokio_postgres::types::Type;
 use super::connection::{ServerConnection, SqlParameter};
 use super::error::ServerFailure;
 use super::keys::{RowKey, from_column, to_column, to_i64, to_u64};
+use super::nodes::ahead_ms;
 use super::question::QuestionState;
 use super::reader::PostgresReader;
 use super::writer::PostgresWriterHandle;
@@ -238,26 +239,29 @@ impl ConditionParameters {
 }
 
 /// The tables of the worklist. A transaction is open on the connection.
-pub(super) struct PostgresWorklist<'c>(&'c mut ServerConnection);
+pub(super) struct PostgresWorklist<'c> {
+    connection: &'c mut ServerConnection,
+    now_ms: i64,
+}
 
 impl<'c> PostgresWorklist<'c> {
     /// Has other nodes wait until the end of the transaction. So no change is made again because of
     /// another one.
-    pub(super) fn lock(connection: &'c mut ServerConnection) -> Result<Self, ServerFailure> {
+    pub(super) fn lock(connection: &'c mut ServerConnection, now_ms: i64) -> Result<Self, ServerFailure> {
         connection.execute("SELECT pg_advisory_xact_lock($1)", &[&WORKLIST_LOCK])?;
-        Ok(Self(connection))
+        Ok(Self { connection, now_ms })
     }
 
     /// Has new items get numbers above those that are there.
     pub(super) fn go_on_counting(&mut self) -> Result<(), ServerFailure> {
-        self.0.run(
+        self.connection.run(
             "SELECT setval(pg_get_serial_sequence('worklist_item', 'id'), max(id)) FROM worklist_item \
              HAVING count(*) > 0",
         )
     }
 
     fn execute(&mut self, sql: &str, parameters: &[SqlParameter<'_>]) -> Result<u64, Error> {
-        self.0.execute(sql, parameters).map_err(of_work)
+        self.connection.execute(sql, parameters).map_err(of_work)
     }
 
     fn query<T>(
@@ -266,7 +270,7 @@ impl<'c> PostgresWorklist<'c> {
         parameters: &[SqlParameter<'_>],
         read: impl Fn(&Row) -> Result<T, ServerFailure>,
     ) -> Result<Vec<T>, Error> {
-        let rows = self.0.query(sql, parameters).map_err(of_work)?;
+        let rows = self.connection.query(sql, parameters).map_err(of_work)?;
         rows.iter().map(read).collect::<Result<_, _>>().map_err(of_work)
     }
 
@@ -395,6 +399,7 @@ impl WorklistTables for PostgresWorklist<'_> {
     }
 
     fn forget_before(&mut self, before_ms: i64) -> Result<u64, Error> {
+        let before_ms = before_ms.saturating_sub(ahead_ms(self.connection, self.now_ms).map_err(of_work)?);
         let over = "changed_ms < $1 AND (state > 1 OR expires_ms < $1)";
         let asked = format!("DELETE FROM worklist_asked WHERE item IN (SELECT id FROM worklist_item WHERE {over})");
         self.execute(&asked, &[&before_ms])?;
@@ -408,9 +413,9 @@ impl WorklistTables for PostgresWorklist<'_> {
 impl WorklistChanges for PostgresWriterHandle {
     fn change_worklist(&self, work: WorklistWork) -> Result<(), Error> {
         let mut work = Some(work);
-        self.change_index(move |changer, _| {
+        self.change_index(move |changer, now_ms| {
             changer.transaction(|connection, _| {
-                let mut tables = PostgresWorklist::lock(connection)?;
+                let mut tables = PostgresWorklist::lock(connection, now_ms)?;
                 // Work is done once. If the server is gone in the midst of it, its caller hears
                 // that.
                 let work = work.take().ok_or_else(|| ServerFailure::Other(Error::Locked))?;

@@ -433,6 +433,88 @@ fn numbers_of_changes_grow_in_a_database_that_was_restored() {
         drop(writer(&index));
         assert!(last() - before < 1_000, "{} follows {before}", last());
     }
+    // The timeline of the server is two later. The one between them may have given numbers.
+    let history = "split_part(history, '/', 1) || '/FFFFFFFF'";
+    server.sql(&database_of(&index), &format!("UPDATE dcmdex_index SET history = {history}"));
+    drop(writer(&index));
+    assert!(last() >= before + (2 << 28), "{} follows {before}", last());
+}
+
+#[test]
+fn a_correction_is_made_once_if_the_answer_of_the_server_is_lost() {
+    let index = server().database();
+    let writer = writer(&index);
+    store(&writer, record("1.2", "1.2.1", "1.2.3", &[(PatientID, "OLD")]), location(Place::Managed, "/o", "a"));
+    let patients = || find(&index, &request(Patient, &[PatientID])).concat();
+    let correct = |change: CorrectionChange| {
+        fail::cfg(format!("committed {}", database_of(&index)), "1*return").unwrap();
+        let (number, effect) = writer.handle().correct(change).unwrap();
+        assert_eq!(effect.instances, 1);
+        number
+    };
+    let rule = Correction {
+        number: 0,
+        made_ms: 7,
+        system: String::new(),
+        keys: vec![(PatientID, "OLD".into())],
+        values: vec![(PatientID, "NEW".into())],
+        undone_ms: None,
+    };
+    let number = correct(CorrectionChange::Make(rule.clone()));
+    let rules = Reader::open(&index).unwrap().corrections().unwrap();
+    assert_eq!(rules, [Correction { number, ..rule }]);
+    assert_eq!(patients(), ["NEW"]);
+    correct(CorrectionChange::Undo { correction: rules[0].clone(), undone_ms: 8 });
+    assert_eq!(patients(), ["OLD"]);
+}
+
+#[test]
+fn a_copy_says_that_it_lacks_events_of_studies_that_have_changed() {
+    let (dir, index) = (tempfile::tempdir().unwrap(), server().database());
+    let writer = writer(&index);
+    writer.handle().begin_telling().unwrap();
+    let left_behind = |name: &str| {
+        let copied = copy_to_engine(&index, &dir.path().join(name), WriterOptions::default()).unwrap();
+        copied.left_behind
+    };
+    assert_eq!(left_behind("before.db"), Vec::<&str>::new());
+    store(&writer, record("1.2", "1.2.1", "1.2.3", &[]), location(Place::Managed, "/o", "a"));
+    assert_eq!(left_behind("changed.db"), ["that studies have changed whose events are still to come"]);
+    let mut reader = Reader::open(&index).unwrap();
+    let (changed, last) = (reader.studies_changed_after(0).unwrap(), reader.last_change().unwrap());
+    writer.handle().tell_studies(changed, last, Clock::System).unwrap();
+    assert_eq!(left_behind("told.db"), Vec::<&str>::new());
+}
+
+#[test]
+fn a_node_whose_clock_is_ahead_deletes_nothing_before_its_time() {
+    const DAY_MS: i64 = 86_400_000;
+    let index = server().database();
+    let ahead_ms = Clock::System.now_ms() + 365 * DAY_MS;
+    let options = WriterOptions { clock: Clock::Fixed(ahead_ms), ..WriterOptions::default() };
+    let writer = Writer::open(&index, options).unwrap();
+    let (of, at) = (record("1.2", "1.2.1", "1.2.3", &[]), location(Place::Managed, "/o", "a"));
+    store(&writer, of, at);
+    let handle = writer.handle();
+    for _ in 0..3 {
+        handle.tell_damaged(vec!["1.2.3".into()], Clock::System).unwrap();
+    }
+    let sql = "INSERT INTO performed_step (uid_key, sop_instance_uid, status, station_ae_title, attributes, sender, \
+               created_ms, changed_ms) SELECT gen_random_uuid(), '1.2', 'COMPLETED', '', '{}', '', t.now, t.now \
+               FROM (SELECT (extract(epoch FROM now()) * 1000)::bigint - $1 AS now) t";
+    for days in [1, 8] {
+        server().sql(&database_of(&index), &sql.replace("$1", &(days * DAY_MS).to_string()));
+    }
+    let steps = || server().sql(&database_of(&index), "SELECT count(*) FROM performed_step");
+    let forget = |days: i64| {
+        let limits = EventLimits { keep_after_ms: ahead_ms - days * DAY_MS, max_events: 1000 };
+        assert_eq!(handle.drop_events(limits).unwrap(), 0);
+        let before_ms = ahead_ms - days * DAY_MS;
+        handle.change_worklist(Box::new(move |tables| tables.forget_before(before_ms).map(drop))).unwrap();
+        (Reader::open(&index).unwrap().events_after(0, 9).unwrap().len(), steps())
+    };
+    assert_eq!(forget(7), (3, "1".into()));
+    assert_eq!(forget(-1), (1, "0".into()), "the last event stays");
 }
 
 /// Makes the tables as the first version had them.
