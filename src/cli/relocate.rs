@@ -36,7 +36,9 @@ pub(super) fn run(arguments: &RelocateArgs, context: &mut Context) -> anyhow::Re
     // OLD may no longer exist, so no link in it can be followed.
     let (old, new) = (absolute(&arguments.old)?, absolute(&arguments.new)?);
     let new = new.canonicalize().unwrap_or(new);
-    if old == new {
+    // What was scanned before its root had a name gets that name.
+    let gets_root = config.roots.iter().any(|(_, root)| new.starts_with(root));
+    if old == new && !gets_root {
         bail!("OLD and NEW are the same path");
     }
     if !arguments.unseen && !new.exists() {

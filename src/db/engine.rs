@@ -16,8 +16,8 @@ use super::worklist::{
 use super::{
     Admin, ChangedStudy, CheckReport, ConflictEntry, Correction, CorrectionChange, CorrectionEffect, DeclaredCoverage,
     DeliveryCounts, DirectorySnapshot, Error, EventProgress, EventSearch, FailureEntry, IndexEvent, IndexStatus,
-    Interrupt, KnownFile, KnownLocation, LocatedInstance, Removal, RemovalSearch, RemovedFile, ScanLedger, Search,
-    StudyIdentifiers, StudyReport, WaitingEvent, WatchEntry,
+    Interrupt, KnownFile, KnownLocation, LocatedInstance, Relocation, Removal, RemovalSearch, RemovedFile, ScanLedger,
+    Search, StudyIdentifiers, StudyReport, WaitingEvent, WatchEntry,
 };
 use crate::model::declared::DeclaredSet;
 use crate::model::find::{FindAnswer, FindRequest};
@@ -79,6 +79,14 @@ impl IndexReader {
     /// Fails with an error of the engine.
     pub fn has_corrections(&mut self) -> Result<bool, Error> {
         ask!(self, reader => reader.has_corrections())
+    }
+
+    /// Says what a change of paths would do.
+    ///
+    /// # Errors
+    /// Fails with an error of the engine.
+    pub fn plan_relocation(&mut self, from: &Path, to: &Path) -> Result<Relocation, Error> {
+        ask!(self, reader => reader.plan_relocation(from, to))
     }
 
     /// Says what a change of the corrections would do.

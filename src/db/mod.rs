@@ -74,6 +74,7 @@ mod pieces;
 mod plan;
 pub mod postgres;
 mod probe;
+mod relocation;
 mod removals;
 mod removing;
 mod report;

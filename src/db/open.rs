@@ -138,7 +138,7 @@ impl Reader {
     /// # Errors
     /// Fails with an error of the engine, and if there are several files.
     pub fn plan_relocation(&mut self, from: &Path, to: &Path) -> Result<Relocation, Error> {
-        self.only_sqlite("a relocation")?.plan_relocation(from, to)
+        self.only("a relocation")?.plan_relocation(from, to)
     }
 
     /// The paths of all scans, each once.
@@ -551,7 +551,10 @@ impl WriterHandle {
     /// # Errors
     /// That of the writer, and if there are several files.
     pub fn relocate(&self, from: PathBuf, to: PathBuf) -> Result<Relocation, Error> {
-        self.only("a relocation")?.relocate(from, to)
+        match &self.0 {
+            OpenedIndex::Server { handle, .. } => handle.relocate(&from, &to),
+            OpenedIndex::File(_) | OpenedIndex::Folder { .. } => self.only("a relocation")?.relocate(from, to),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Changes that are not about single instances: scans, mount points, missing files, the storage.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use super::changer::IndexChanger;
@@ -13,6 +13,7 @@ use super::marks::{self, FileMarks, MARK_COLUMNS};
 use crate::db::arrival::{ArrivalEntry, ArrivalSource};
 use crate::db::contents::{Contents, FileKey};
 use crate::db::event_notes::NewEvent;
+use crate::db::relocation::joined;
 use crate::db::{Mounted, ScanEntry, Tally};
 use crate::model::location::Place;
 
@@ -169,13 +170,14 @@ pub(super) fn storage_moved(changer: &mut IndexChanger, from: &Path, to: &Path) 
         for row in connection.query(sql, &[&place_number(Place::Managed)])? {
             let path = path_from(row.try_get(1)?);
             if let Ok(rest) = path.strip_prefix(from) {
-                // `join` of nothing would add a slash.
-                let new = if rest.as_os_str().is_empty() { to.to_owned() } else { to.join(rest) };
+                let new = joined(to, rest);
                 moves.push((row.try_get(0)?, path, new));
             }
         }
         let taken = taken_paths(connection, &moves)?;
         moves.retain(|(_, _, new)| !taken.contains(new));
+        move_marks(connection, &moves)?;
+        let moves: Vec<(i64, PathBuf)> = moves.into_iter().map(|(id, _, new)| (id, new)).collect();
         move_directories(connection, &moves)?;
         Ok(moves.len() as u64)
     })?;
@@ -195,28 +197,34 @@ fn taken_paths(
     rows.iter().map(|row| Ok(path_from(row.try_get(0)?))).collect()
 }
 
-fn move_directories(connection: &mut ServerConnection, moves: &[(i64, PathBuf, PathBuf)]) -> Result<(), ServerFailure> {
-    let ids: Vec<i64> = moves.iter().map(|(id, ..)| *id).collect();
-    let keys: Vec<RowKey> = moves.iter().map(|(.., new)| RowKey::of_path(new)).collect();
-    let paths: Vec<&[u8]> = moves.iter().map(|(.., new)| new.as_os_str().as_encoded_bytes()).collect();
+/// Gives directories new paths.
+pub(super) fn move_directories(
+    connection: &mut ServerConnection,
+    moves: &[(i64, PathBuf)],
+) -> Result<(), ServerFailure> {
+    let ids: Vec<i64> = moves.iter().map(|(id, _)| *id).collect();
+    let keys: Vec<RowKey> = moves.iter().map(|(_, new)| RowKey::of_path(new)).collect();
+    let paths: Vec<&[u8]> = moves.iter().map(|(_, new)| new.as_os_str().as_encoded_bytes()).collect();
+    // A path may be new for one row while another one still has it.
+    connection.execute("UPDATE directory SET path_key = gen_random_uuid() WHERE id = ANY($1)", &[&ids])?;
     connection.execute(
         "UPDATE directory SET path_key = u.key, path = u.path \
          FROM unnest($1::bigint[], $2::uuid[], $3::bytea[]) AS u(id, key, path) WHERE directory.id = u.id",
         &[&ids, &keys, &paths],
     )?;
+    Ok(())
+}
+
+/// Gives the marks of files the new paths of their directories.
+fn move_marks(connection: &mut ServerConnection, moves: &[(i64, PathBuf, PathBuf)]) -> Result<(), ServerFailure> {
     let old: Vec<RowKey> = moves.iter().map(|(_, old, _)| RowKey::of_path(old)).collect();
     let mut before = FileMarks::default();
     let sql = format!("SELECT {MARK_COLUMNS} FROM file_mark WHERE directory_key = ANY($1) AND NOT is_archive");
     connection.query(&sql, &[&old])?.iter().try_for_each(|row| before.add(row))?;
-    let new_path = |key: &FileKey| {
-        let moved = moves.iter().find(|(_, old, _)| *old == key.directory);
-        FileKey { directory: moved.map_or(&key.directory, |(.., new)| new).clone(), ..key.clone() }
-    };
-    let after = FileMarks {
-        unindexed: before.unindexed.iter().map(|(key, file)| (new_path(key), file.clone())).collect(),
-        missing: before.missing.iter().map(new_path).collect(),
-        faults: before.faults.iter().map(|(key, fault)| (new_path(key), fault.clone())).collect(),
-        conflicts: Default::default(),
-    };
+    let new: HashMap<&Path, &Path> = moves.iter().map(|(_, old, new)| (&**old, &**new)).collect();
+    let after = before.moved(&|key| {
+        let directory = new.get(&*key.directory).map_or_else(|| key.directory.clone(), |new| new.to_path_buf());
+        Some(FileKey { directory, ..key.clone() })
+    });
     marks::save(connection, &before, &after)
 }

@@ -53,6 +53,30 @@ impl FileMarks {
         Ok(())
     }
 
+    /// Adds the conflict of a row.
+    pub(super) fn add_conflict(&mut self, row: &Row) -> Result<(), ServerFailure> {
+        if let Some((kind, object)) = conflict_of(row)? {
+            let uid = object.record.value(AttributeId::SOPInstanceUID).to_owned();
+            self.conflicts.insert((kind, uid, object.key()), object);
+        }
+        Ok(())
+    }
+
+    /// The same marks of files with other keys. Files without one have no marks any more.
+    pub(super) fn moved(&self, key: &dyn Fn(&FileKey) -> Option<FileKey>) -> Self {
+        let conflict = |((kind, uid, at), object): (&(&'static str, String, FileKey), &StoredFile)| {
+            let at = key(at)?;
+            let location = Location { directory: at.directory.clone(), ..object.location.clone() };
+            Some(((*kind, uid.clone(), at), StoredFile { location, ..object.clone() }))
+        };
+        Self {
+            unindexed: self.unindexed.iter().filter_map(|(at, file)| Some((key(at)?, file.clone()))).collect(),
+            missing: self.missing.iter().filter_map(key).collect(),
+            faults: self.faults.iter().filter_map(|(at, fault)| Some((key(at)?, fault.clone()))).collect(),
+            conflicts: self.conflicts.iter().filter_map(conflict).collect(),
+        }
+    }
+
     pub(super) fn of(contents: &Contents) -> Self {
         let Contents { unindexed, missing, faults, conflicts, .. } = contents;
         Self {
@@ -117,10 +141,7 @@ pub(super) fn load(
     }
     let sql = format!("SELECT {CONFLICT_COLUMNS} FROM conflict WHERE uid_key = ANY($1) OR file_key = ANY($2)");
     for row in connection.query(&sql, &[&uids, &files])? {
-        if let Some((kind, object)) = conflict_of(&row)? {
-            let uid = object.record.value(AttributeId::SOPInstanceUID).to_owned();
-            marks.conflicts.insert((kind, uid, object.key()), object);
-        }
+        marks.add_conflict(&row)?;
     }
     Ok(marks)
 }

@@ -20,6 +20,8 @@
 //! - `events` is what programs that follow the index are told. `event_rows` writes it.
 //! - `worklist` has what is scheduled.
 //! - `removals` is what operators remove. `removed_rows` has its rows.
+//! - `relocation` gives directories new paths.
+//! - `root_names` finds files that would have two paths.
 //! - `nodes` is who runs, and `storage_claims` whose objects are where.
 //! - `promises` compares what the server promises with the durability that is asked for.
 //! - `pieces` is one side of a copy to or from another engine.
@@ -49,8 +51,10 @@ mod pieces;
 mod promises;
 mod question;
 mod reader;
+mod relocation;
 mod removals;
 mod removed_rows;
+mod root_names;
 mod roots;
 mod save;
 mod schema;

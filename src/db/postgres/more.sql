@@ -84,6 +84,14 @@ CREATE TABLE IF NOT EXISTS storage_directory (
     claimed timestamptz NOT NULL DEFAULT now()
 );
 
+-- Roots that lie in another root on some node, for nodes that do not name them (docs/adr/0055).
+CREATE TABLE IF NOT EXISTS nested_root (
+    -- As the index keeps paths below it.
+    root bytea PRIMARY KEY,
+    -- As the index would keep it without its name.
+    path bytea NOT NULL
+);
+
 -- What happened, for programs that follow the index (docs/adr/0051).
 CREATE TABLE IF NOT EXISTS event (
     -- The number of the change of its transaction, times 2^14, and its place among the events of that.

@@ -66,6 +66,16 @@ pub(super) fn keep_numbers_growing(connection: &mut ServerConnection) -> Result<
 /// so none may be at work. One that connects meanwhile waits, and then meets the new version.
 fn migrate(connection: &mut ServerConnection, address: &PostgresAddress) -> Result<(), ServerFailure> {
     connection.run("LOCK TABLE dcmdex_index IN ACCESS EXCLUSIVE MODE")?;
+    wait_until_alone(connection, address)?;
+    connection.run(include_str!("v1_to_v2.sql"))?;
+    connection.run(&format!("UPDATE dcmdex_index SET schema_version = {POSTGRES_SCHEMA_VERSION}"))
+}
+
+/// Waits for a time until no other program is connected.
+pub(super) fn wait_until_alone(
+    connection: &mut ServerConnection,
+    address: &PostgresAddress,
+) -> Result<(), ServerFailure> {
     let deadline = Instant::now() + WAIT_FOR_OTHERS;
     while is_used(connection)? {
         if Instant::now() > deadline {
@@ -73,8 +83,7 @@ fn migrate(connection: &mut ServerConnection, address: &PostgresAddress) -> Resu
         }
         std::thread::sleep(PAUSE);
     }
-    connection.run(include_str!("v1_to_v2.sql"))?;
-    connection.run(&format!("UPDATE dcmdex_index SET schema_version = {POSTGRES_SCHEMA_VERSION}"))
+    Ok(())
 }
 
 /// Changes tables in one transaction. Other processes that do so wait.

@@ -15,6 +15,7 @@ use super::error::ServerFailure;
 use super::load::PartNeeds;
 use super::maintenance;
 use super::nodes::{RunningNode, SIGN_OF_LIFE};
+use super::root_names::{refuse_second_names, second_names};
 use super::roots::NamedRoots;
 use crate::db::arrival::SourceOfInstances;
 use crate::db::contents::{Contents, FileKey, kind};
@@ -147,9 +148,10 @@ impl PostgresWriterHandle {
         storage: Option<&Path>,
     ) -> Result<Vec<String>, Error> {
         let storage = storage.map(|storage| self.roots.kept(storage).into_owned()).unwrap_or_default();
-        let node = RunningNode { ae_title, host, storage };
+        let (node, roots) = (RunningNode { ae_title, host, storage }, Arc::clone(&self.roots));
         self.ask(move |state| {
-            let common = state.work(|changer, now_ms| node.announce(changer, now_ms))?;
+            let mut common = state.work(|changer, now_ms| node.announce(changer, now_ms))?;
+            common.extend(state.work(|changer, _| second_names(changer, &roots))?);
             state.node = Some((node, Instant::now()));
             Ok(common)
         })
@@ -414,6 +416,8 @@ impl ServerState {
         &mut self,
         begin: impl FnMut(&mut IndexChanger, i64) -> Result<i64, ServerFailure>,
     ) -> Result<i64, Error> {
+        let roots = Arc::clone(self.changer.roots());
+        self.work(|changer, _| refuse_second_names(changer, &roots))?;
         let scan = self.work(begin)?;
         (self.scan, self.is_further_pass) = (Some(scan), false);
         Ok(scan)

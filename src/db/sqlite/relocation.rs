@@ -9,11 +9,9 @@ use super::reader::SqliteReader;
 use super::sql_values::{PathValue, path_from_sql, place_number, to_u64};
 use super::writer::SqliteWriterHandle;
 use crate::db::paths::range_below;
+use crate::db::relocation::{LISTED_PATHS, joined, moved_roots};
 use crate::db::{Error, Relocation};
 use crate::model::location::Place;
-
-/// Paths that [`Relocation::taken`] lists.
-const LISTED_PATHS: usize = 10;
 
 /// What paths begin with between the two steps of a move below itself. No path of the index does,
 /// because they are all absolute.
@@ -148,11 +146,6 @@ fn rows_below(connection: &Connection, root: &Path) -> rusqlite::Result<Vec<(i64
     Ok(found)
 }
 
-/// A path below a directory. An empty one is the directory itself.
-fn joined(root: &Path, below: &Path) -> PathBuf {
-    if below.as_os_str().is_empty() { root.to_owned() } else { root.join(below) }
-}
-
 fn apply(connection: &Connection, planned: &PlannedRelocation, from: &Path, to: &Path) -> rusqlite::Result<()> {
     for directory in &planned.merged {
         for sql in [
@@ -250,19 +243,4 @@ fn move_watches(connection: &Connection, from: &Path, to: &Path) -> rusqlite::Re
         }
     }
     Ok(())
-}
-
-/// Paths that are noted as a JSON array of texts, with their new paths. `None` if none of them
-/// moves.
-fn moved_roots(roots: &str, from: &Path, to: &Path) -> Option<String> {
-    let mut paths: Vec<String> = serde_json::from_str(roots).ok()?;
-    let mut has_changed = false;
-    for path in &mut paths {
-        if let Ok(below) = Path::new(path.as_str()).strip_prefix(from) {
-            let new = joined(to, below).to_string_lossy().into_owned();
-            has_changed |= new != *path;
-            *path = new;
-        }
-    }
-    has_changed.then(|| serde_json::Value::from(paths).to_string())
 }

@@ -9,7 +9,7 @@ use super::faults::{OUT_OF_RESOURCES, STUDY_ROOT_FIND, SUCCESS, associated, stor
 use super::serve::Node;
 use super::*;
 use crate::util::scripted::{DataSet, ScriptedPeer, find_command};
-use crate::util::{objects, peers, postgres};
+use crate::util::{archives, objects, peers, postgres};
 
 /// Two trees of the same two studies, six instances each, and an empty database.
 fn trees() -> (Place, String) {
@@ -214,6 +214,103 @@ fn nodes_with_other_mounts_find_and_send_what_they_have() {
     peers::run(&mut getscu);
     assert_eq!(fs::read_dir(place.path("got")).unwrap().count(), 3, "those of the first tree");
     assert_eq!(node.stop(Signal::TERM).0, Some(0));
+}
+
+#[test]
+fn an_index_is_not_copied_to_a_file_by_a_node_that_lacks_its_roots() {
+    let (place, index, [here, _]) = two_nodes();
+    let told = place.run(["copy-index", &index, "back.db"]).expect(2).stderr;
+    assert!(told.contains("roots that the settings do not name: first, second"), "{told}");
+    assert!(!place.path("back.db").exists());
+    let roots = fs::read_to_string(&here).unwrap();
+    fs::write(&here, format!("index = {index:?}\n{roots}")).unwrap();
+    place.run(["--config", &here, "copy-index", &index, "back.db"]).expect(0);
+    let found = place.run(["find", "--index", "back.db", "--paths0"]).expect(0).stdout;
+    let of = |tree: &str| found.split('\0').filter(|path| Path::new(path).starts_with(place.path(tree))).count();
+    assert_eq!([of("one"), of("two")], [6, 6], "{found}");
+}
+
+#[test]
+fn what_was_scanned_before_its_root_had_a_name_gets_that_name() {
+    let (place, index) = trees();
+    let scan = |more: &[&str]| place.run([&["scan", "--index", &index, "--json", "one"], more].concat());
+    scan(&[]).expect(0);
+    let settings = settings(&place, "node", &[("ct", "one")]);
+    let (named, path) = (["--config", &settings], place.path("one").display().to_string());
+    let refused = scan(&named).expect(2).stderr;
+    assert!(refused.contains(&format!("files at {path} that now are at root ct")), "{refused}");
+    assert!(refused.contains(&format!("run `dcmdex relocate {path} {path}`")), "{refused}");
+    let relocate = |old: &str, new: &str| place.run([&named[..], &["relocate", "--index", &index, old, new]].concat());
+    let told = relocate("one", "one").expect(0).stdout;
+    assert!(told.contains("1 directories with the first files of 6 instances got a path"), "{told}");
+    assert_eq!(scan(&named).expect(0).json().pop().unwrap()["unchanged"], 6);
+    fs::remove_file(place.path("one/0.dcm")).unwrap();
+    let pruned = scan(&[&named[..], &["--prune"]].concat()).expect(0).json().pop().unwrap();
+    assert_eq!((&pruned["removed"], count(&place, &index, "IMAGE")), (&1.into(), 5), "{pruned}");
+    place.run([&named[..], &["check", "--index", &index, "--files"]].concat()).expect(0);
+    let told = relocate("one", "one").expect(2).stderr;
+    assert!(told.contains("knows nothing at or below"), "{told}");
+}
+
+#[test]
+fn a_root_inside_of_another_one_needs_its_name_on_each_node() {
+    let (place, index, [_, there]) = unlike_nodes();
+    fs::create_dir_all(place.path("less/two")).unwrap();
+    for number in 0..6 {
+        let name = format!("{number}.dcm");
+        fs::hard_link(place.path("tree/two").join(&name), place.path("less/two").join(&name)).unwrap();
+    }
+    // The second node enters what the first one has as a root of its own.
+    let here = settings(&place, "here", &[("all", "tree"), ("two", "tree/two")]);
+    let scan =
+        |settings: &str, tree: &str| place.run(["--config", settings, "scan", "--index", &index, "--json", tree]);
+    scan(&there, "less").expect(0);
+    let refused = scan(&here, "tree").expect(2).stderr;
+    let (two, less) = (place.path("tree/two"), place.path("less/two"));
+    assert!(refused.contains(&format!("run `dcmdex relocate /@all/two {}`", two.display())), "{refused}");
+    let relocate = ["--config", &here, "relocate", "--index", &index, "/@all/two", "tree/two"];
+    place.run(relocate).expect(0);
+    assert_eq!(scan(&here, "tree").expect(0).json().pop().unwrap()["unchanged"], 12);
+    // From now on it has to name that root.
+    let told = format!(
+        "another node has root two at two of root all; hint: name it here too, as a [[root]] with the path {}",
+        less.display()
+    );
+    let refused = scan(&there, "less").expect(2).stderr;
+    assert!(refused.contains(&told), "{refused}");
+    let node = Node::start_with(place.command().args(["--config", &there, "serve", "--port", "0", "--index", &index]));
+    assert!(node.at_start.iter().any(|line| line.contains("WARN") && line.contains(&told)), "{:?}", node.at_start);
+    assert_eq!(node.stop(Signal::TERM).0, Some(0));
+    let there = settings(&place, "there", &[("all", "less"), ("two", "less/two")]);
+    assert_eq!(scan(&there, "less").expect(0).json().pop().unwrap()["unchanged"], 12);
+    assert_eq!(count(&place, &index, "IMAGE"), 12);
+}
+
+#[test]
+fn files_that_have_moved_get_their_new_path_in_a_database() {
+    let (place, index) = trees();
+    fs::write(place.path("one/note.txt"), "no object").unwrap();
+    let member = objects::file("P9", "1.2.99", "1.2.99.1", "1.2.99.1.1");
+    fs::write(place.path("one/a.tar"), archives::tar(&[("m.dcm", &member)])).unwrap();
+    let scan = |tree: &str| place.run(["scan", "--index", &index, "--json", tree]).expect(1).json().pop().unwrap();
+    let before = scan("one");
+    assert_eq!((&before["indexed"], &before["failed"]), (&7.into(), &1.into()), "{before}");
+    fs::create_dir(place.path("new")).unwrap();
+    fs::rename(place.path("one"), place.path("new/one")).unwrap();
+    let relocate = || place.run(["relocate", "--index", &index, "one", "new/one"]);
+    let node = Node::start(&place, &["--index", &index]);
+    let refused = relocate().expect(2).stderr;
+    assert!(refused.contains("is in use: end the node"), "{refused}");
+    assert_eq!(node.stop(Signal::TERM).0, Some(0));
+    let told = relocate().expect(0).stdout;
+    assert!(told.contains("2 directories with the first files of 7 instances got a path"), "{told}");
+    let after = scan("new/one");
+    assert_eq!((&after["indexed"], &after["read_file_bytes"]), (&0.into(), &0.into()), "{after}");
+    assert_eq!((&after["found"], &after["failed"]), (&before["found"], &before["failed"]), "{after}");
+    let found = place.run(["find", "--index", &index, "--paths0"]).expect(0).stdout;
+    let moved = place.path("new/one").to_str().unwrap().to_owned();
+    assert!(found.split_terminator('\0').all(|path| path.starts_with(&moved)), "{found}");
+    place.run(["check", "--index", &index, "--files"]).expect(0);
 }
 
 #[test]

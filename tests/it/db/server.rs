@@ -371,6 +371,29 @@ fn a_mount_at_a_root_is_known_to_its_machine() {
 }
 
 #[test]
+fn files_that_were_entered_under_two_names_get_one() {
+    let dir = tempfile::tempdir().unwrap();
+    crate::util::objects::write(&dir.path().join("a.dcm"), 1, 1, 1);
+    for named_first in [false, true] {
+        let unnamed = server().database();
+        let named = PostgresAddress::with_roots(&unnamed, [("ct", dir.path())]);
+        let order = if named_first { [&named, &unnamed] } else { [&unnamed, &named] };
+        order.into_iter().for_each(|index| scan_on_disk(index, dir.path(), &["a.dcm"]));
+        let mut reader = Reader::open(&named).unwrap();
+        let uid = find(&named, &request(Image, &[SOPInstanceUID])).concat().concat();
+        assert_eq!(reader.locations(&uid).unwrap().len(), 2);
+        let writer = writer(&named);
+        drop(reader);
+        let moved = writer.handle().relocate(dir.path().to_owned(), dir.path().to_owned()).unwrap();
+        assert_eq!((moved.directories, moved.merged, &moved.taken), (1, 1, &Vec::new()), "{named_first}");
+        assert_eq!(Reader::open(&named).unwrap().locations(&uid).unwrap().len(), 1);
+        assert_eq!(Reader::open(&named).unwrap().directory_files(dir.path()).unwrap().len(), 1);
+        assert_eq!(Reader::open(&unnamed).unwrap().directory_files(dir.path()).unwrap().len(), 0);
+        assert_sound(&named);
+    }
+}
+
+#[test]
 fn a_pooler_is_refused_if_it_shares_sessions() {
     let index = server().database();
     drop(writer(&index));
@@ -412,7 +435,7 @@ fn what_only_sqlite_has_is_refused_by_name() {
     let writer = writer(&index);
     let error = Reader::open(&index).unwrap().scan_roots().unwrap_err();
     assert!(error.to_string().contains("a list of scanned paths wants an SQLite index"), "{error}");
-    let error = writer.handle().relocate("/a".into(), "/b".into()).unwrap_err();
+    let error = writer.handle().flush_log().unwrap_err();
     assert!(matches!(error, Error::WantsSqlite { .. }), "{error}");
     assert!(dcmdex::db::open::copy_index(&index, Path::new("/nowhere")).is_err());
 }
