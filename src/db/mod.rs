@@ -24,7 +24,8 @@
 //!
 //! - corrections: `corrections` and `plan_correction` on the reader, `correct` on the writer. A
 //!   database has them too;
-//! - relocations: `plan_relocation` and `scan_roots` on the reader, `relocate` on the writer;
+//! - relocations: `plan_relocation` and `scan_roots` on the reader, `relocate` on the writer. A
+//!   database has no `scan_roots`;
 //! - copies: `copy_index` makes one of a file, `copy_to_engine` takes an index to another engine,
 //!   `Reader::open_copy` opens a copy, and `IndexHold` replaces the index;
 //! - splits and merges of the files of a folder;

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::model::datetime;
+
 /// Why a file is not indexed that a DICOMDIR lists and that does not exist.
 pub const LISTED_AND_MISSING: &str = "dicomdir-file-missing";
 
@@ -149,6 +151,22 @@ impl StudyReport {
     /// the study. The numbers of series and instances are sums.
     pub(super) fn of_parts(parts: impl IntoIterator<Item = Self>) -> Self {
         parts.into_iter().reduce(Self::with).unwrap_or_default()
+    }
+
+    /// Adds the problems that its values show.
+    pub(super) fn add_of_values(&mut self) {
+        let is_no_date = |text: &str| !text.is_empty() && datetime::one_day(text).is_none();
+        for (is_so, problem) in [
+            (self.patient_id.is_empty(), StudyProblem::NoPatientId),
+            (self.patient_name.is_empty(), StudyProblem::NoPatientName),
+            (self.study_date.is_empty(), StudyProblem::NoStudyDate),
+            (self.accession_number.is_empty(), StudyProblem::NoAccessionNumber),
+            (is_no_date(&self.study_date) || is_no_date(&self.patient_birth_date), StudyProblem::InvalidDate),
+        ] {
+            if is_so {
+                self.problems.insert(problem, 1);
+            }
+        }
     }
 
     fn with(mut self, other: Self) -> Self {

@@ -1,17 +1,22 @@
 //! What an operator asks of an index.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use tokio_postgres::Row;
 
+use super::away::NodePlaces;
 use super::connection::ServerConnection;
+use super::contradictions::{self, ContradictingGroup};
 use super::error::ServerFailure;
 use super::keys::{from_column, name_from, path_from, to_u64};
 use super::load;
 use super::marks::{CONFLICT_COLUMNS, conflict_of};
 use super::reader::PostgresReader;
+use super::report;
 use super::schema::POSTGRES_SCHEMA_VERSION;
 use crate::db::contents::StoredFile;
+use crate::db::mounts::MountLook;
 use crate::db::{
     Admin, CheckReport, ConflictEntry, Error, FailureEntry, Finding, IndexStatus, NotIndexed, ScanEntry, StudyReport,
     WatchEntry,
@@ -115,6 +120,11 @@ pub(super) fn status(connection: &mut ServerConnection) -> Result<IndexStatus, S
     let scans = connection.query(&format!("{SCANS} ORDER BY id DESC LIMIT $1"), &[&TOLD_SCANS])?;
     let conflicts = "SELECT kind, count(*) FROM (SELECT kind FROM conflict UNION ALL \
                      SELECT 'instance-with-other-content' FROM copy WHERE differs) c GROUP BY kind ORDER BY kind";
+    let between = contradictions::between_groups(connection)?;
+    let of_kind = |kind: &'static str| between.iter().filter(|found| found.kind == kind).count() as u64;
+    let contradicting = contradictions::KINDS.map(|kind| (kind.to_owned(), of_kind(kind))).into_iter();
+    let contradicting = contradicting.filter(|(_, count)| *count > 0);
+    let conflicts: BTreeMap<String, u64> = counts(connection, conflicts)?.into_iter().chain(contradicting).collect();
     Ok(IndexStatus {
         schema_version: u64::from(POSTGRES_SCHEMA_VERSION.cast_unsigned()),
         patients,
@@ -129,7 +139,7 @@ pub(super) fn status(connection: &mut ServerConnection) -> Result<IndexStatus, S
         size_bytes,
         failed: by_reason(connection, NotIndexed::Failed)?,
         skipped: by_reason(connection, NotIndexed::Skipped)?,
-        conflicts: counts(connection, conflicts)?,
+        conflicts: conflicts.into_iter().collect(),
         scans: scans.iter().map(scan_of).collect::<Result<_, _>>()?,
     })
 }
@@ -194,8 +204,6 @@ impl Admin for PostgresReader {
         Ok(())
     }
 
-    /// Lists the conflicts of objects. It does not list studies under several patients, or Patient
-    /// IDs of several people.
     fn conflicts(&mut self, mut on_conflict: impl FnMut(ConflictEntry) -> ControlFlow<()>) -> Result<(), Error> {
         let mut found: Vec<(&'static str, StoredFile)> = self.ask_at_once(|connection| {
             let rows = connection.query(&format!("SELECT {CONFLICT_COLUMNS} FROM conflict"), &[])?;
@@ -208,12 +216,23 @@ impl Admin for PostgresReader {
             Ok(found)
         })?;
         found.sort_by_key(|(kind, object)| (*kind, object.key()));
-        for (kind, mut object) in found {
-            self.roots().localize(&mut object.location);
-            if on_conflict(ConflictEntry::of(kind, &object)).is_break() {
-                break;
+        let roots = self.roots();
+        let entry = |kind: &str, mut object: StoredFile| {
+            roots.localize(&mut object.location);
+            ConflictEntry::of(kind, &object)
+        };
+        let mut entries: Vec<ConflictEntry> = found.into_iter().map(|(kind, object)| entry(kind, object)).collect();
+        entries.extend(self.ask_at_once(|connection| {
+            let mut entries = Vec::new();
+            for ContradictingGroup { kind, other_study, group } in contradictions::between_groups(connection)? {
+                let object = contradictions::first_object(connection, &group)?;
+                let named = object.map(|object| entry(kind, object));
+                entries.extend(named.map(|named| ConflictEntry { other_study_instance_uid: other_study, ..named }));
             }
-        }
+            Ok(entries)
+        })?);
+        // A caller may ask the index again, so all of it was read.
+        let _ended = entries.into_iter().try_for_each(&mut on_conflict);
         Ok(())
     }
 
@@ -224,8 +243,10 @@ impl Admin for PostgresReader {
         })
     }
 
-    fn studies_with_problems(&mut self, _on_study: impl FnMut(StudyReport) -> ControlFlow<()>) -> Result<(), Error> {
-        Err(Error::WantsSqlite { what: "a report", server: self.server().to_owned() })
+    fn studies_with_problems(&mut self, mut on_study: impl FnMut(StudyReport) -> ControlFlow<()>) -> Result<(), Error> {
+        let (roots, mounts) = (self.roots(), MountLook::default());
+        let places = NodePlaces { roots: &roots, mounts: &mounts };
+        self.interruptibly(|connection, state| report::studies(connection, (state, places), &mut on_study))
     }
 
     fn index_id(&mut self) -> Result<Option<String>, Error> {

@@ -15,7 +15,8 @@
 //! - `writer` is the thread that commits, by transactions of `changer`. Each of them does `load`,
 //!   changes the contents, and does `save`. `maintenance` has the changes that need no contents.
 //! - `reader` answers, one `question` at a time: `lead` finds studies that may match, and `find`
-//!   decides. `ledger` and `admin` are the questions of scans and operators.
+//!   decides. `ledger`, `admin`, `report` and `contradictions` are the questions of scans and
+//!   operators.
 //! - `corrections` has the rules of operators, and `correcting` changes them.
 //! - `events` is what programs that follow the index are told. `event_rows` writes it.
 //! - `worklist` has what is scheduled.
@@ -32,6 +33,7 @@ mod away;
 mod body;
 mod changer;
 mod connection;
+mod contradictions;
 mod correcting;
 mod corrections;
 mod error;
@@ -54,6 +56,7 @@ mod reader;
 mod relocation;
 mod removals;
 mod removed_rows;
+mod report;
 mod root_names;
 mod roots;
 mod save;

@@ -11,7 +11,6 @@ use super::packing::{UidSuffix, naming};
 use super::sql_values::{PathValue, path_from_sql, place_number, text_of};
 use crate::db::report::LISTED_AND_MISSING_OF;
 use crate::db::{LISTED_AND_MISSING, StudyProblem, StudyReport};
-use crate::model::datetime;
 use crate::model::location::Place;
 
 /// Problems that one statement counts: each gives the row of a study and a number.
@@ -127,7 +126,7 @@ fn each_study(
             instances: number(10)?,
             problems: problems.remove(&row.get(0)?).unwrap_or_default(),
         };
-        add_of_values(&mut study);
+        study.add_of_values();
         if on_study(study).is_break() {
             return Ok(ControlFlow::Break(()));
         }
@@ -164,22 +163,6 @@ fn add_counted(problems: &mut Problems, connection: &Connection, problem: StudyP
         *problems.entry(row.get(0)?).or_default().entry(problem).or_default() += count;
     }
     Ok(())
-}
-
-/// Problems that the values of a study show.
-fn add_of_values(study: &mut StudyReport) {
-    let is_no_date = |text: &str| !text.is_empty() && datetime::one_day(text).is_none();
-    for (is_so, problem) in [
-        (study.patient_id.is_empty(), StudyProblem::NoPatientId),
-        (study.patient_name.is_empty(), StudyProblem::NoPatientName),
-        (study.study_date.is_empty(), StudyProblem::NoStudyDate),
-        (study.accession_number.is_empty(), StudyProblem::NoAccessionNumber),
-        (is_no_date(&study.study_date) || is_no_date(&study.patient_birth_date), StudyProblem::InvalidDate),
-    ] {
-        if is_so {
-            study.problems.insert(problem, 1);
-        }
-    }
 }
 
 /// Finds the studies of files that a DICOMDIR does not list.

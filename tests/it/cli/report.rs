@@ -15,7 +15,7 @@ fn study(place: &Place, name: &str, number: u32, elements: &[(u16, u16, &[u8; 2]
 }
 
 fn report(place: &Place, arguments: &[&str]) -> Run {
-    place.run(["report", "--index", "x.db"].into_iter().chain(arguments.iter().copied()))
+    place.run(["report", "--index", "index.db"].into_iter().chain(arguments.iter().copied()))
 }
 
 /// The problems of each study in a CSV report.
@@ -32,9 +32,7 @@ fn problems(text: &str) -> BTreeMap<String, BTreeMap<String, u64>> {
 
 const SOUND: &[(u16, u16, &[u8; 2], &str)] = &[(0x0008, 0x0020, b"DA", "20240131"), (0x0008, 0x0050, b"SH", "A")];
 
-#[test]
-fn each_problem_is_told_with_its_study() {
-    let place = Place::new();
+fn each_problem_is_told_with_its_study(place: Place) {
     study(&place, "1.dcm", 1, SOUND);
     study(&place, "empty.dcm", 2, &[]);
     study(&place, "date.dcm", 3, &[(0x0008, 0x0020, b"DA", "20241340"), (0x0008, 0x0050, b"SH", "A")]);
@@ -56,9 +54,9 @@ fn each_problem_is_told_with_its_study() {
     }
     study(&place, "gone.dcm", 6, SOUND);
     study(&place, "kept.dcm", 7, SOUND);
-    place.run(["scan", "--index", "x.db", "archive"]);
+    place.run(["scan", "--index", "index.db", "archive"]);
     fs::remove_file(place.path("archive/gone.dcm")).unwrap();
-    place.run(["scan", "--index", "x.db", "archive"]);
+    place.run(["scan", "--index", "index.db", "archive"]);
     let told = report(&place, &["--csv", "r.csv", "--html", "r.html"]).expect(1);
     assert_eq!(told.stdout, "6 studies of 7 need work\n");
     let found = problems(&fs::read_to_string(place.path("r.csv")).unwrap());
@@ -99,7 +97,7 @@ fn objects_that_end_too_early_are_told_as_files_and_as_members() {
         if is_zip {
             fs::write(place.path("archive/a.zip"), zip.finish()).unwrap();
         }
-        let scanned = place.run(["scan", "--index", "x.db", "archive"]).expect(0);
+        let scanned = place.run(["scan", "--index", "index.db", "archive"]).expect(0);
         assert!(scanned.stdout.contains("with faults 2: truncated 2"), "{}", scanned.stdout);
         report(&place, &["--csv", "r.csv"]).expect(1);
         let found = problems(&fs::read_to_string(place.path("r.csv")).unwrap());
@@ -107,9 +105,7 @@ fn objects_that_end_too_early_are_told_as_files_and_as_members() {
     }
 }
 
-#[test]
-fn a_series_with_a_gap_is_told_and_one_that_is_numbered_in_another_way_is_not() {
-    let place = Place::new();
+fn a_series_with_a_gap_is_told_and_one_that_is_numbered_in_another_way_is_not(place: Place) {
     fs::create_dir(place.path("archive")).unwrap();
     for (study, numbers) in [("1.2.1", &["1", "2", "5"][..]), ("1.2.2", &["1", "2", "3"]), ("1.2.3", &["1", "1001"])] {
         for number in numbers {
@@ -118,16 +114,14 @@ fn a_series_with_a_gap_is_told_and_one_that_is_numbered_in_another_way_is_not() 
             fs::write(place.path(format!("archive/{instance}.dcm")), bytes).unwrap();
         }
     }
-    place.run(["scan", "--index", "x.db", "archive"]).expect(0);
+    place.run(["scan", "--index", "index.db", "archive"]).expect(0);
     report(&place, &["--csv", "r.csv", "--without", "no-study-date,no-accession-number"]).expect(1);
     let found = problems(&fs::read_to_string(place.path("r.csv")).unwrap());
     assert_eq!(found.len(), 1);
     assert_eq!(found["1.2.1"]["instance-number-gap"], 2);
 }
 
-#[test]
-fn differences_between_a_dicomdir_and_its_files_are_told_with_their_study() {
-    let place = Place::new();
+fn differences_between_a_dicomdir_and_its_files_are_told_with_their_study(place: Place) {
     fs::create_dir(place.path("archive")).unwrap();
     // Two objects of one study, of which one is left; and a study of which nothing is left.
     let objects = [("1.2.5", "1.2.5.1.1"), ("1.2.5", "1.2.5.1.2"), ("1.2.6", "1.2.6.1.1")];
@@ -135,9 +129,8 @@ fn differences_between_a_dicomdir_and_its_files_are_told_with_their_study() {
         let bytes = objects::file("P", study, &format!("{study}.1"), instance);
         fs::write(place.path(format!("archive/{instance}.dcm")), bytes).unwrap();
     }
-    place.run(["scan", "--index", "x.db", "archive"]).expect(0);
-    place.run(["copy", "--index", "x.db", "--to", "cd", "--dicomdir", "--by", "copy"]).expect(0);
-    fs::remove_file(place.path("x.db")).unwrap();
+    place.run(["scan", "--index", "first.db", "archive"]).expect(0);
+    place.run(["copy", "--index", "first.db", "--to", "cd", "--dicomdir", "--by", "copy"]).expect(0);
     let manifest = fs::read_to_string(place.path("cd/manifest.csv")).unwrap();
     for gone in ["1.2.5.1.2", "1.2.6.1.1"] {
         let line = manifest.lines().find(|line| line.contains(gone)).unwrap();
@@ -148,7 +141,7 @@ fn differences_between_a_dicomdir_and_its_files_are_told_with_their_study() {
         let bytes = objects::file("P", study, &format!("{study}.1"), &format!("{study}.1.1"));
         fs::write(place.path("cd").join(name), bytes).unwrap();
     }
-    place.run(["scan", "--index", "x.db", "cd"]).expect(1);
+    place.run(["scan", "--index", "index.db", "cd"]).expect(1);
     let without = "no-study-date,no-accession-number";
     let told = report(&place, &["--csv", "r.csv", "--html", "r.html", "--without", without]).expect(1);
     assert_eq!(told.stdout, "4 studies of 4 need work\n");
@@ -164,13 +157,11 @@ fn differences_between_a_dicomdir_and_its_files_are_told_with_their_study() {
     assert!(html.contains("<span class=grave>dicomdir-file-missing</span>"), "{html}");
 }
 
-#[test]
-fn a_page_needs_nothing_from_elsewhere_and_runs_nothing() {
-    let place = Place::new();
+fn a_page_needs_nothing_from_elsewhere_and_runs_nothing(place: Place) {
     let evil = "<script>alert(1)</script><img onerror=y>";
     study(&place, "1.dcm", 1, &[(0x0008, 0x1030, b"LO", evil)]);
     study(&place, "2.dcm", 2, &[(0x0008, 0x1030, b"LO", "=cmd|' /C calc'!A0")]);
-    place.run(["scan", "--index", "x.db", "archive"]).expect(0);
+    place.run(["scan", "--index", "index.db", "archive"]).expect(0);
     report(&place, &["--csv", "r.csv", "--html", "r.html", "--defuse-formulas"]).expect(1);
     let html = fs::read_to_string(place.path("r.html")).unwrap();
     let lower = html.to_lowercase();
@@ -182,10 +173,16 @@ fn a_page_needs_nothing_from_elsewhere_and_runs_nothing() {
     assert!(fs::read_to_string(place.path("r.csv")).unwrap().contains("'=cmd"));
 }
 
-#[test]
-fn a_sound_archive_has_nothing_to_tell() {
-    let place = Place::new();
+fn a_sound_archive_has_nothing_to_tell(place: Place) {
     study(&place, "1.dcm", 1, SOUND);
-    place.run(["scan", "--index", "x.db", "archive"]).expect(0);
+    place.run(["scan", "--index", "index.db", "archive"]).expect(0);
     assert_eq!(report(&place, &[]).expect(0).stdout, "0 studies of 1 need work\n");
+}
+
+on_each_engine! {
+    each_problem_is_told_with_its_study,
+    a_series_with_a_gap_is_told_and_one_that_is_numbered_in_another_way_is_not,
+    differences_between_a_dicomdir_and_its_files_are_told_with_their_study,
+    a_page_needs_nothing_from_elsewhere_and_runs_nothing,
+    a_sound_archive_has_nothing_to_tell,
 }

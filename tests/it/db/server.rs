@@ -1,6 +1,7 @@
 //! What is different in an index on a PostgreSQL server: several writers, a server that ends, and
 //! values that it would refuse.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -9,8 +10,8 @@ use dcmdex::db::open::WriterHandle;
 use dcmdex::db::postgres::PostgresAddress;
 use dcmdex::db::transfer::copy_to_engine;
 use dcmdex::db::{
-    Correction, CorrectionChange, Error, EventChanges as _, EventLimits, EventSearch as _, Finding, Mounted, NextUnit,
-    ScanLedger as _, SharedScan, WorklistChanges as _,
+    ConflictEntry, Correction, CorrectionChange, Error, EventChanges as _, EventLimits, EventSearch as _, Finding,
+    Mounted, NextUnit, ScanLedger as _, SharedScan, StudyProblem, StudyReport, WorklistChanges as _,
 };
 use dcmdex::model::attribute::AttributeId::*;
 use dcmdex::model::find::MatchingKey;
@@ -584,6 +585,39 @@ fn the_owner_of_a_database_needs_no_other_rights() {
     let (index, uids) = (PathBuf::from(address), [("1.2".to_owned(), "1.2.3".to_owned())]);
     assert_eq!(store_all(&writer(&index), uids.into_iter()), 1);
     assert_sound(&index);
+}
+
+#[test]
+fn a_report_on_a_database_says_what_one_on_a_file_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, database) = (dir.path().join("index.db"), server().database());
+    let said = |index: &Path| {
+        super::migrating::fill(index);
+        let mut studies = BTreeMap::new();
+        let mut add = |study: StudyReport| {
+            studies.insert(study.study_instance_uid.clone(), study);
+            ControlFlow::Continue(())
+        };
+        let mut reader = Reader::open(index).unwrap();
+        reader.studies_with_problems(&mut add).unwrap();
+        let mut conflicts = Vec::new();
+        let mut add = |conflict| {
+            conflicts.push(conflict);
+            ControlFlow::Continue(())
+        };
+        reader.conflicts(&mut add).unwrap();
+        conflicts.sort_by_key(|found: &ConflictEntry| (found.kind.clone(), found.study_instance_uid.clone()));
+        (studies, conflicts, reader.status().unwrap().conflicts)
+    };
+    let ((expected, conflicts, counts), told) = (said(&file), said(&database));
+    assert_eq!(told.0, expected);
+    assert_eq!((&told.1, &told.2), (&conflicts, &counts));
+    for kind in ["study-under-two-patients", "patient-id-of-two-people"] {
+        assert!(conflicts.iter().any(|conflict| conflict.kind == kind), "{kind}");
+    }
+    for problem in [StudyProblem::TwoPeople, StudyProblem::SeveralPatients, StudyProblem::PatientDescribedDifferently] {
+        assert!(expected.values().any(|study| study.problems.contains_key(&problem)), "{problem:?}");
+    }
 }
 
 #[test]
