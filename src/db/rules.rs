@@ -309,9 +309,9 @@ impl FurtherLocation {
 /// UID, after those that are not indexed. So the location in the lower series comes first if an
 /// instance is in two.
 ///
-/// Within a series they go by SOP Instance UID, in the order of the packed rows of SQLite: full
-/// stops after digits, and then the end of a UID of odd length. Files of one instance and one series
-/// keep their order.
+/// Within a series they go by SOP Instance UID, in the order of the packed rows of SQLite. There,
+/// full stops come after digits, and the end of a UID of odd length after both. Files of one
+/// instance and one series keep their order.
 pub(super) fn in_order_of_series(files: &[ScannedFile]) -> Vec<&ScannedFile> {
     const FULL_STOP: u8 = b'9' + 1;
     const ODD_END: u8 = b'9' + 2;
