@@ -146,6 +146,7 @@ fn add_file(file: &Path, intake: &Intake, config: &Config, context: &mut Context
             PutOutcome::Changed => "changed",
             PutOutcome::Unchanged => "was there already",
             PutOutcome::StaysCancelled => "stays cancelled",
+            PutOutcome::Outdated => "is newer already",
         };
         let made = if generated.is_empty() { String::new() } else { format!("; made here: {}", generated.join(", ")) };
         context.output.line(format_args!("{}: {word}{made}", Shown(file)))?;

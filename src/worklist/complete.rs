@@ -25,6 +25,9 @@ const MAX_ID: usize = 16;
 /// The station of an item whose order names none and whose modality has none in the settings.
 const NO_STATION: &str = "UNKNOWN";
 
+/// The warning of an item that has no station.
+const NO_STATION_WARNING: &str = "no station: the order names none, and `worklist.stations` has none";
+
 /// Settings of intake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IntakeOptions {
@@ -54,6 +57,33 @@ pub struct OrderFacts {
     /// The present moment, in milliseconds since 1970 UTC.
     pub now_ms: i64,
 }
+
+/// A value that [`complete`] makes of other values.
+pub(super) struct MadeValue {
+    pub(super) tag: Tag,
+    /// The values that it is made of.
+    pub(super) of: &'static [Tag],
+    /// Whether it goes with those also where an order gave it: it is said of them.
+    pub(super) goes_with_them: bool,
+}
+
+/// All values that are made of others. Identifiers and the start are no part of them, because they
+/// stay as they are.
+pub(super) const MADE_OF: [MadeValue; 5] = [
+    MadeValue { tag: PATIENT_NAME, of: &[PATIENT_ID], goes_with_them: true },
+    MadeValue { tag: MODALITY, of: &[SCHEDULED_STATION_AE_TITLE], goes_with_them: false },
+    MadeValue { tag: SCHEDULED_STATION_AE_TITLE, of: &[MODALITY], goes_with_them: true },
+    MadeValue {
+        tag: STEP_DESCRIPTION,
+        of: &[PROTOCOL_CODE_SEQUENCE, REQUESTED_PROCEDURE_DESCRIPTION, REQUESTED_PROCEDURE_CODE_SEQUENCE],
+        goes_with_them: true,
+    },
+    MadeValue {
+        tag: REQUESTED_PROCEDURE_DESCRIPTION,
+        of: &[REQUESTED_PROCEDURE_CODE_SEQUENCE, STEP_DESCRIPTION, PROTOCOL_CODE_SEQUENCE],
+        goes_with_them: false,
+    },
+];
 
 /// Reason why an order cannot become an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -105,6 +135,7 @@ pub fn complete(item: WorklistItem, facts: OrderFacts, options: &IntakeOptions) 
     }
     draft.identify(&whole_accession)?;
     draft.describe(options);
+    draft.warn_of_station();
     draft.start();
     draft.item.sort();
     Ok(draft)
@@ -182,8 +213,15 @@ impl Draft {
         Ok(())
     }
 
-    /// Makes modality, station, name and descriptions that are missing.
-    fn describe(&mut self, options: &IntakeOptions) {
+    /// Takes a value out, as if the order had none.
+    pub(super) fn take_out(&mut self, tag: Tag) {
+        self.item.set(tag, "");
+        self.item.set_step(tag, "");
+    }
+
+    /// Makes modality, station, name and descriptions that are missing. Their names are in
+    /// [`MADE_OF`].
+    pub(super) fn describe(&mut self, options: &IntakeOptions) {
         if self.item.text(PATIENT_NAME).is_empty() {
             let id = self.item.text(PATIENT_ID).to_owned();
             self.make(PATIENT_NAME, &id);
@@ -199,7 +237,6 @@ impl Draft {
             let of_modality = options.stations.iter().filter(|(known, _)| known == modality);
             let titles = of_modality.map(|(_, title)| title.as_str()).collect::<Vec<_>>().join("\\");
             if titles.is_empty() {
-                self.warnings.push("no station: the order names none, and `worklist.stations` has none".to_owned());
                 self.make_of_step(SCHEDULED_STATION_AE_TITLE, NO_STATION);
             } else {
                 self.make_of_step(SCHEDULED_STATION_AE_TITLE, &titles);
@@ -219,6 +256,15 @@ impl Draft {
         }
         if of_procedure.is_empty() {
             self.make(REQUESTED_PROCEDURE_DESCRIPTION, &first([&procedure_code, &of_step, &step_code, ""]));
+        }
+    }
+
+    /// Notes that the item has no station, or no longer notes it.
+    pub(super) fn warn_of_station(&mut self) {
+        self.warnings.retain(|warning| warning != NO_STATION_WARNING);
+        let is_made = self.generated.contains(&SCHEDULED_STATION_AE_TITLE);
+        if is_made && self.item.step_text(SCHEDULED_STATION_AE_TITLE) == NO_STATION {
+            self.warnings.push(NO_STATION_WARNING.to_owned());
         }
     }
 

@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, mpsc};
 
 use arc_swap::ArcSwap;
+use dicom_core::Tag;
 
-use super::complete::{Draft, IntakeOptions, OrderFacts, study_uid};
+use super::complete::{Draft, IntakeOptions, MADE_OF, OrderFacts, study_uid};
+use super::item::WorklistItem;
 use super::tags::{START_DATE, START_TIME};
 use crate::db::{
     Error, WorklistBy, WorklistChanges, WorklistColumn, WorklistProblem, WorklistRow, WorklistSource, WorklistState,
@@ -25,6 +27,8 @@ pub enum PutOutcome {
     Unchanged,
     /// The order was cancelled by a later message that came before.
     StaysCancelled,
+    /// The item is as a later message of the same sender says, which came before.
+    Outdated,
 }
 
 /// Which steps of an order a cancellation ends (IHE RAD TF-2, 4.13).
@@ -135,7 +139,10 @@ pub fn put(
     if known.state == WorklistState::Cancelled && is_older(&draft.facts.message_time, &known.message_time) {
         return Ok((PutOutcome::StaysCancelled, known.id));
     }
-    keep_known_values(&mut draft, &known);
+    if is_outdated_by(&draft.facts, &known) {
+        return Ok((PutOutcome::Outdated, known.id));
+    }
+    keep_known_values(&mut draft, &known, options);
     let mut row = draft.row(options);
     row.id = known.id;
     row.received_ms = known.received_ms;
@@ -148,6 +155,9 @@ pub fn put(
         row.order_key.clone_from(&known.order_key);
     }
     if is_same(&row, &known) {
+        if row.message_time != known.message_time {
+            tables.put(&WorklistRow { message_time: row.message_time, ..known.clone() })?;
+        }
         return Ok((PutOutcome::Unchanged, known.id));
     }
     // The order may have got the identifiers of another row. Both are the same step then.
@@ -185,7 +195,7 @@ pub fn cancel(
         rows.retain(|row| row.value(WorklistColumn::StepId) == step_id);
     }
     let count = rows.len();
-    for row in rows.into_iter().filter(|row| scope.ends(row.state)) {
+    for row in rows.into_iter().filter(|row| scope.ends(row.state) && !is_outdated_by(facts, row)) {
         cancel_row(tables, row, facts)?;
     }
     if count == 0
@@ -215,7 +225,10 @@ pub fn cancel_dropped(
     for study in studies {
         // Files and the command line are no part of what the sender knows.
         let is_dropped = |row: &WorklistRow| {
-            row.state == WorklistState::Scheduled && row.source == facts.source && !items.contains(&row.id)
+            row.state == WorklistState::Scheduled
+                && row.source == facts.source
+                && !items.contains(&row.id)
+                && !is_outdated_by(facts, row)
         };
         for row in tables.find(WorklistBy::Study(&study))?.into_iter().filter(is_dropped) {
             cancel_row(tables, row, facts)?;
@@ -269,15 +282,21 @@ fn find(tables: &mut dyn WorklistTables, draft: &Draft) -> Result<Option<Worklis
     Ok(tables.find(WorklistBy::Step(study, step))?.pop())
 }
 
-/// Values that were made for this message do not replace those that the item has.
-fn keep_known_values(draft: &mut Draft, known: &WorklistRow) {
+/// Values that were made for this message do not replace those that the item has. A value that is
+/// made of others is made anew where the message changes those (docs/adr/0060).
+fn keep_known_values(draft: &mut Draft, known: &WorklistRow, options: &IntakeOptions) {
     let Ok(serde_json::Value::Object(object)) = serde_json::from_str(&known.item) else { return };
-    let Ok(before) = super::item::WorklistItem::from_json(&object) else { return };
+    let Ok(before) = WorklistItem::from_json(&object) else { return };
     let has_moved =
         before.step_text(START_DATE) != draft.item.step_text(START_DATE) && !draft.generated.contains(&START_DATE);
-    for tag in std::mem::take(&mut draft.generated) {
+    let made = std::mem::take(&mut draft.generated);
+    for tag in made.iter().copied() {
         let (root, step) = (before.text(tag).to_owned(), before.step_text(tag).to_owned());
         let was_made = known.generated.contains(&keys::keyword(tag));
+        if is_outdated(tag, was_made, &before, &draft.item, &made) {
+            draft.take_out(tag);
+            continue;
+        }
         if tag == START_TIME && has_moved || root.is_empty() && step.is_empty() {
             draft.generated.push(tag);
             continue;
@@ -291,12 +310,32 @@ fn keep_known_values(draft: &mut Draft, known: &WorklistRow) {
             draft.generated.push(tag);
         }
     }
+    draft.describe(options);
+    draft.warn_of_station();
+    draft.generated.sort_by_key(|tag| made.iter().position(|known| known == tag));
     draft.item.sort();
+}
+
+/// Whether a value that a message lacks is to be made anew. `made` are the values that the message
+/// lacks, so they say nothing of others.
+fn is_outdated(tag: Tag, was_made: bool, before: &WorklistItem, item: &WorklistItem, made: &[Tag]) -> bool {
+    let Some(value) = MADE_OF.iter().find(|value| value.tag == tag) else { return false };
+    let mut given = value.of.iter().filter(|of| !made.contains(of) && item.value(**of).is_some());
+    if was_made {
+        return given.next().is_some();
+    }
+    value.goes_with_them && given.any(|of| before.value(*of) != item.value(*of))
 }
 
 /// Whether a message is older than another, as far as both say when they were made.
 fn is_older(one: &str, other: &str) -> bool {
     !one.is_empty() && !other.is_empty() && one < other
+}
+
+/// Whether a message is older than what its sender said of this item before. The clocks of two
+/// senders are not compared.
+fn is_outdated_by(facts: &OrderFacts, row: &WorklistRow) -> bool {
+    (facts.source, &facts.origin) == (row.source, &row.origin) && is_older(&facts.message_time, &row.message_time)
 }
 
 /// Whether nothing has changed but times.

@@ -48,6 +48,12 @@ impl WorklistItem {
         self.step().map_or("", |step| text_in(step, tag))
     }
 
+    /// Returns the value of an element, at the root or of the scheduled procedure step.
+    pub(super) fn value(&self, tag: Tag) -> Option<&KeyValue> {
+        let mut elements = self.elements.iter().chain(self.step().unwrap_or_default());
+        elements.find(|element| element.tag == tag).map(|element| &element.value)
+    }
+
     /// Returns the elements of the first item of Scheduled Procedure Step Sequence.
     pub(super) fn step(&self) -> Option<&[KeyElement]> {
         items_in(&self.elements, STEP_SEQUENCE).first().map(Vec::as_slice)

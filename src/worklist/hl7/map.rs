@@ -1,11 +1,14 @@
 //! Which field of a message becomes which attribute. The defaults are those of IHE RAD TF vol. 2
 //! (RAD-4 and RAD-5), and the settings replace any line.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use dicom_core::{Tag, VR};
 
-use super::message::{Delimiters, FieldPath, FieldPathError, Hl7Segment, Message, component_of, nth, unescaped};
+use super::message::{
+    Delimiters, FieldPath, FieldPathError, Hl7Segment, Message, component_of, nth, text_of, unescaped,
+};
 use super::observation::Observation;
 use crate::model::datetime;
 use crate::model::local_time::local_date_and_time;
@@ -16,11 +19,20 @@ use crate::worklist::tags::*;
 /// Name of the segments with observations.
 const OBSERVATION_SEGMENT: &str = "OBX";
 
+/// Maximum number of texts of one line. More would not fit into an element.
+const MAX_TEXTS: usize = 100;
+
+/// Text in place of those that are too many.
+const MORE_TEXTS: &str = "(more than can be shown)";
+
 /// What a line makes of its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LineKind {
     /// A text.
     Text,
+    /// The texts of all repetitions of a field in all segments, with this between them. A warning
+    /// that is left out harms the patient.
+    Texts(&'static str),
     /// A name (XPN): family, given, middle, suffix, prefix.
     Name,
     /// A person (XCN): an identifier, and then as in a name.
@@ -121,9 +133,9 @@ const LINES: &[MapLine] = &[
         LineTarget::Root(REQUESTED_PROCEDURE_DESCRIPTION),
         "OBR-44.2, OBR-4.2",
     ),
-    line("patient_state", LineKind::Text, LineTarget::Root(PATIENT_STATE), "OBR-12.2, OBR-12.1"),
-    line("medical_alerts", LineKind::Text, LineTarget::Root(MEDICAL_ALERTS), "OBR-13"),
-    line("allergies", LineKind::Text, LineTarget::Root(ALLERGIES), "AL1-3.2, AL1-3.1"),
+    line("patient_state", LineKind::Texts(", "), LineTarget::Root(PATIENT_STATE), "OBR-12.2, OBR-12.1"),
+    line("medical_alerts", LineKind::Texts("\\"), LineTarget::Root(MEDICAL_ALERTS), "OBR-13"),
+    line("allergies", LineKind::Texts("\\"), LineTarget::Root(ALLERGIES), "AL1-3.2, AL1-3.1"),
     line("patient_transport", LineKind::Text, LineTarget::Root(PATIENT_TRANSPORT_ARRANGEMENTS), "OBR-30.1"),
     line("reason", LineKind::Text, LineTarget::Root(REASON_FOR_REQUESTED_PROCEDURE), "OBR-31.2, OBR-31.1"),
     line(
@@ -219,6 +231,10 @@ impl Hl7Map {
     pub(super) fn item(&self, order: &OrderSegments<'_>, message: &Message) -> WorklistItem {
         let mut item = WorklistItem::new(Vec::new(), message.character_set.clone());
         for (line, fields) in LINES.iter().zip(&self.fields) {
+            if let LineKind::Texts(separator) = line.kind {
+                set_text(line, &texts(fields, order, message.delimiters).join(separator), &mut item);
+                continue;
+            }
             for field in fields {
                 let mut segments = order.segments(&field.segment);
                 let segment = match line.kind {
@@ -271,7 +287,7 @@ fn apply(
         unescaped(part, delimiters)
     };
     let value = match line.kind {
-        LineKind::Text => text,
+        LineKind::Text | LineKind::Texts(_) => text,
         LineKind::Observed(observation) if segment.name == OBSERVATION_SEGMENT => {
             observation.value(&text, segment, delimiters).unwrap_or_default()
         }
@@ -303,14 +319,44 @@ fn apply(
         LineKind::OrderAuthority => return authority(line, &[1, 2, 3].map(part), item),
         LineKind::Start => return start(&text, item),
     };
+    set_text(line, &value, item)
+}
+
+/// Sets the text of a line. Returns whether there is one.
+fn set_text(line: &MapLine, value: &str, item: &mut WorklistItem) -> bool {
     if value.is_empty() {
         return false;
     }
     match line.target {
-        LineTarget::Root(tag) => item.set(tag, &value),
-        LineTarget::Step(tag) => item.set_step(tag, &value),
+        LineTarget::Root(tag) => item.set(tag, value),
+        LineTarget::Step(tag) => item.set_step(tag, value),
     }
     true
+}
+
+/// The texts of all repetitions of these fields, each once. Of one repetition, the first path that
+/// has a value counts.
+fn texts(fields: &[FieldPath], order: &OrderSegments<'_>, delimiters: Delimiters) -> Vec<String> {
+    let mut texts: Vec<String> = Vec::new();
+    let mut seen = HashSet::new();
+    for same in fields.chunk_by(|one, next| (&one.segment, one.field) == (&next.segment, next.field)) {
+        let Some(FieldPath { segment: name, field, .. }) = same.first() else { continue };
+        for segment in order.segments(name) {
+            for repetition in segment.repetitions(*field, delimiters) {
+                let mut values =
+                    same.iter().map(|path| text_of(repetition, path.component, path.subcomponent, delimiters));
+                let Some(value) = values.find(|value| !value.is_empty()) else { continue };
+                if texts.len() == MAX_TEXTS {
+                    texts.push(MORE_TEXTS.to_owned());
+                    return texts;
+                }
+                if seen.insert(value.clone()) {
+                    texts.push(value);
+                }
+            }
+        }
+    }
+    texts
 }
 
 /// A repetition of a field that holds names.

@@ -243,16 +243,24 @@ impl Hl7Segment {
         subcomponent: Option<usize>,
         delimiters: Delimiters,
     ) -> String {
-        match component {
-            Some(component) => unescaped(self.part(field, component, subcomponent, delimiters), delimiters),
-            None => {
-                let whole = self.first(field, delimiters).split(delimiters.component);
-                let parts: Vec<_> =
-                    whole.map(|part| unescaped(part, delimiters)).filter(|part| !part.is_empty()).collect();
-                parts.join(" ")
-            }
-        }
+        text_of(self.first(field, delimiters), component, subcomponent, delimiters)
     }
+}
+
+/// Returns a value of a repetition with its escape sequences resolved. Without a component it is
+/// the whole repetition, with its delimiters as spaces.
+pub(super) fn text_of(
+    repetition: &str,
+    component: Option<usize>,
+    subcomponent: Option<usize>,
+    delimiters: Delimiters,
+) -> String {
+    let Some(component) = component else {
+        let whole = repetition.split(delimiters.component);
+        let parts: Vec<_> = whole.map(|part| unescaped(part, delimiters)).filter(|part| !part.is_empty()).collect();
+        return parts.join(" ");
+    };
+    unescaped(component_of(repetition, component, subcomponent.unwrap_or(1), delimiters), delimiters)
 }
 
 /// Returns the part of a text with this number, beginning with 1.

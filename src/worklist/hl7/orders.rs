@@ -4,17 +4,49 @@ use super::map::{Hl7Map, OrderSegments, date_and_time};
 use super::message::{Hl7Segment, Message};
 use crate::worklist::intake::CancelScope;
 use crate::worklist::item::WorklistItem;
+use crate::worklist::tags::{ISSUER_OF_PATIENT_ID, PATIENT_ID};
 
 /// What a message wants.
 #[derive(Debug)]
 pub(super) enum WantedChange {
     /// Orders.
     Orders(Vec<Hl7Order>),
-    /// Corrections of a patient: the item has the new values, and the text is the former Patient ID
-    /// where that changes.
-    Patient(Box<WorklistItem>, Option<String>),
+    /// Corrections of patients.
+    Patients(Vec<PatientCorrection>),
     /// Nothing that concerns a worklist.
     Nothing,
+}
+
+/// Corrections of one patient.
+#[derive(Debug)]
+pub(super) struct PatientCorrection {
+    /// The new values.
+    pub(super) item: WorklistItem,
+    /// Whose items are corrected.
+    pub(super) of: PatientIdentifier,
+}
+
+/// An identifier of a patient. The same number of another authority is another patient.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct PatientIdentifier {
+    pub(super) id: String,
+    /// Its assigning authority. Empty if it is unknown.
+    pub(super) issuer: String,
+}
+
+/// Without the identifier, which is of a patient.
+impl std::fmt::Debug for PatientIdentifier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PatientIdentifier").finish_non_exhaustive()
+    }
+}
+
+impl PatientIdentifier {
+    /// Whether an item with this Issuer of Patient ID may be of the patient. One that is unknown
+    /// may be any.
+    pub(super) fn may_be_issued_by(&self, issuer: &str) -> bool {
+        self.issuer.is_empty() || issuer.is_empty() || self.issuer == issuer
+    }
 }
 
 /// One order of a message.
@@ -66,20 +98,42 @@ pub(super) fn wanted(message: &Message, map: &Hl7Map) -> Result<WantedChange, Re
     let (kind, event) = (message.header(9, 1), message.header(9, 2));
     match (kind.as_str(), event.as_str()) {
         ("ORM" | "OMI" | "OMG", _) => orders(message, map).map(WantedChange::Orders),
-        ("ADT", "A08" | "A31" | "A40") => patient(message, map, event == "A40"),
+        ("ADT", "A08" | "A31" | "A40") => patients(message, map, event == "A40").map(WantedChange::Patients),
         ("ADT", _) => Ok(WantedChange::Nothing),
         ("", _) => Err(RefusedMessage::NoType),
         _ => Err(RefusedMessage::Type(format!("{kind}^{event}").chars().take(SHOWN).collect())),
     }
 }
 
-fn patient(message: &Message, map: &Hl7Map, merges: bool) -> Result<WantedChange, RefusedMessage> {
-    if message.segment("PID").is_none() {
-        return Err(RefusedMessage::NoPatient);
+/// The corrections of a message. A merge may have several patients, each with the PID of the one
+/// that stays and the MRG of the one that goes (HL7 2.5.1, 3.3.40).
+fn patients(message: &Message, map: &Hl7Map, merges: bool) -> Result<Vec<PatientCorrection>, RefusedMessage> {
+    let segments = message.segments.as_slice();
+    let first = segments.iter().position(|segment| segment.name == "PID").ok_or(RefusedMessage::NoPatient)?;
+    let (common, rest) = segments.split_at(first);
+    let mut corrections = Vec::new();
+    // Each chunk begins with a PID.
+    for own in rest.chunk_by(|_, next| next.name != "PID") {
+        let item = map.item(&OrderSegments { common, own: own.iter().collect() }, message);
+        let issuer = item.text(ISSUER_OF_PATIENT_ID);
+        let former = own.iter().filter(|segment| merges && segment.name == "MRG");
+        let former = former.filter_map(|merge| former_identifier(merge, issuer, message));
+        let mut of: Vec<_> = former.collect();
+        if of.is_empty() {
+            of.push(PatientIdentifier { id: item.text(PATIENT_ID).to_owned(), issuer: issuer.to_owned() });
+        }
+        corrections.extend(of.into_iter().map(|of| PatientCorrection { item: item.clone(), of }));
     }
-    let item = map.item(&OrderSegments { common: &message.segments, own: Vec::new() }, message);
-    let former = message.segment("MRG").map(|merge| merge.text(1, Some(1), None, message.delimiters));
-    Ok(WantedChange::Patient(Box::new(item), former.filter(|id| merges && !id.is_empty())))
+    Ok(corrections)
+}
+
+/// Reads MRG-1 (CX, HL7 2.5.1, 3.4.9.1). A number without an authority is of that of PID-3, since a
+/// merge is made by the authority that gave both.
+fn former_identifier(merge: &Hl7Segment, issuer: &str, message: &Message) -> Option<PatientIdentifier> {
+    let component = |number| merge.text(1, Some(number), None, message.delimiters);
+    let (id, own_issuer) = (component(1), component(4));
+    let issuer = if own_issuer.is_empty() { issuer.to_owned() } else { own_issuer };
+    (!id.is_empty()).then_some(PatientIdentifier { id, issuer })
 }
 
 fn orders(message: &Message, map: &Hl7Map) -> Result<Vec<Hl7Order>, RefusedMessage> {

@@ -8,14 +8,14 @@ use super::acknowledge::{AckCode, Acknowledgment};
 use super::error::MessageError;
 use super::map::Hl7Map;
 use super::message::Message;
-use super::orders::{Hl7Order, OrderAction, RefusedMessage, WantedChange, message_time, wanted};
+use super::orders::{Hl7Order, OrderAction, PatientCorrection, RefusedMessage, WantedChange, message_time, wanted};
 use crate::db::{
     self, WorklistBy, WorklistColumn, WorklistProblem, WorklistRow, WorklistSource, WorklistState, WorklistTables,
 };
 use crate::model::clock::Clock;
 use crate::telemetry::metrics;
 use crate::worklist::complete::{IntakeError, IntakeOptions, OrderFacts, complete};
-use crate::worklist::intake::{Intake, cancel, cancel_dropped, put};
+use crate::worklist::intake::{Intake, PutOutcome, cancel, cancel_dropped, put};
 use crate::worklist::item::WorklistItem;
 use crate::worklist::tags::*;
 
@@ -128,13 +128,14 @@ impl Hl7Intake {
         match wanted(message, map)? {
             WantedChange::Nothing => Ok(()),
             WantedChange::Orders(orders) => self.orders(orders, &facts),
-            WantedChange::Patient(item, former) => {
-                if item.text(PATIENT_ID).is_empty() {
+            WantedChange::Patients(corrections) => {
+                if corrections.iter().any(|correction| correction.item.text(PATIENT_ID).is_empty()) {
                     return Err(IntakeError::NoPatient.into());
                 }
                 let options = self.intake.options();
-                let work =
-                    move |tables: &mut dyn WorklistTables| correct(tables, &item, former.as_deref(), &facts, &options);
+                let work = move |tables: &mut dyn WorklistTables| {
+                    corrections.iter().try_for_each(|correction| correct(tables, correction, &facts, &options))
+                };
                 self.intake.change(work).map_err(Hl7Error::Index)
             }
         }
@@ -154,9 +155,9 @@ impl Hl7Intake {
         let all = move |tables: &mut dyn WorklistTables| {
             let (mut items, mut replacing) = (Vec::new(), Vec::new());
             for (work, replaces_steps) in works {
-                let item = work(tables)?;
-                items.extend(item);
-                replacing.extend(item.filter(|_| replaces_steps));
+                let Some((outcome, item)) = work(tables)? else { continue };
+                items.push(item);
+                replacing.extend(Some(item).filter(|_| replaces_steps && outcome != PutOutcome::Outdated));
             }
             // A message may have several orders of one study.
             cancel_dropped(tables, &replacing, &items, &facts)
@@ -165,8 +166,8 @@ impl Hl7Intake {
     }
 }
 
-/// Work on one step. It returns the number of its item, unless it cancels.
-type StepWork = Box<dyn FnOnce(&mut dyn WorklistTables) -> Result<Option<i64>, db::Error> + Send>;
+/// Work on one step. It returns what became of its item, and its number, unless it cancels.
+type StepWork = Box<dyn FnOnce(&mut dyn WorklistTables) -> Result<Option<(PutOutcome, i64)>, db::Error> + Send>;
 
 /// Makes the work that an order wants for one of its steps.
 fn step_work(
@@ -190,32 +191,37 @@ fn step_work(
     };
     let draft = complete(item, facts, &options)?;
     Ok(Box::new(move |tables| {
-        let (_, id) = put(tables, draft, &options)?;
+        let (outcome, id) = put(tables, draft, &options)?;
         if let Some(state) = state {
             tables.set_state(id, state, now_ms)?;
         }
-        Ok(Some(id))
+        Ok(Some((outcome, id)))
     }))
 }
 
 /// The attributes of a patient that a correction sets.
-const OF_PATIENT: [dicom_core::Tag; 7] =
-    [PATIENT_ID, ISSUER_OF_PATIENT_ID, PATIENT_NAME, PATIENT_BIRTH_DATE, PATIENT_SEX, PATIENT_SIZE, PATIENT_WEIGHT];
+const OF_PATIENT: [dicom_core::Tag; 8] = [
+    PATIENT_ID,
+    ISSUER_OF_PATIENT_ID,
+    PATIENT_NAME,
+    PATIENT_BIRTH_DATE,
+    PATIENT_SEX,
+    PATIENT_SIZE,
+    PATIENT_WEIGHT,
+    ALLERGIES,
+];
 
-/// Corrects the patient of open items. With a former Patient ID, those of that patient go to the
-/// new one.
+/// Corrects the open items of a patient. After a merge they are of the patient that stays.
 fn correct(
     tables: &mut dyn WorklistTables,
-    item: &WorklistItem,
-    former: Option<&str>,
+    correction: &PatientCorrection,
     facts: &OrderFacts,
     options: &IntakeOptions,
 ) -> Result<(), db::Error> {
-    let id = former.unwrap_or(item.text(PATIENT_ID)).to_owned();
-    for row in tables.find(WorklistBy::OpenOfPatient(&id))? {
+    let PatientCorrection { item, of } = correction;
+    for row in tables.find(WorklistBy::OpenOfPatient(&of.id))? {
         let Some(mut before) = item_of(&row) else { continue };
-        let (own, other) = (before.text(ISSUER_OF_PATIENT_ID), item.text(ISSUER_OF_PATIENT_ID));
-        if former.is_none() && !own.is_empty() && !other.is_empty() && own != other {
+        if !of.may_be_issued_by(before.text(ISSUER_OF_PATIENT_ID)) {
             // Another issuer gave this patient the same number.
             continue;
         }

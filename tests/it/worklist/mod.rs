@@ -2,6 +2,7 @@
 
 mod adding;
 mod changes;
+mod corrections;
 mod folder;
 pub(crate) mod hl7;
 mod mpps;
