@@ -11,6 +11,7 @@ use tokio_postgres::Row;
 
 use super::connection::ServerConnection;
 use super::error::ServerFailure;
+use super::schema::note_corrections;
 use crate::db::{Correction, CorrectionChange, Corrections, Error};
 use crate::model::attribute::{Attribute, AttributeId};
 
@@ -70,18 +71,20 @@ fn text_of_values(values: &[(AttributeId, String)]) -> String {
 
 /// Writes a change of the rules. Returns the number of the rule.
 pub(super) fn write_rule(connection: &mut ServerConnection, change: &CorrectionChange) -> Result<i64, ServerFailure> {
-    match change {
+    let number = match change {
         CorrectionChange::Make(rule) => {
             let (keys, values) = (text_of_values(&rule.keys), text_of_values(&rule.values));
             let sql = "INSERT INTO correction (made_ms, system, keys, new_values, undone_ms) \
                        VALUES ($1, $2, $3, $4, $5) RETURNING id";
             let row = connection.query_one(sql, &[&rule.made_ms, &rule.system, &keys, &values, &rule.undone_ms])?;
-            Ok(row.try_get(0)?)
+            row.try_get(0)?
         }
         CorrectionChange::Undo { correction, undone_ms } => {
             let sql = "UPDATE correction SET undone_ms = $2 WHERE id = $1 AND undone_ms IS NULL";
             connection.execute(sql, &[&correction.number, undone_ms])?;
-            Ok(correction.number)
+            correction.number
         }
-    }
+    };
+    note_corrections(connection)?;
+    Ok(number)
 }

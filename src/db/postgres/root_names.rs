@@ -81,8 +81,8 @@ fn unnamed_here(connection: &mut ServerConnection, roots: &NamedRoots) -> Result
     Ok(found)
 }
 
-/// Whether the index has scanned files at or below a name that this node does not use, in a
-/// directory that is there on this machine.
+/// Whether the index has scanned files at or below a name that this node does not use. One of their
+/// directories has to be there on this machine.
 fn has_files_here(connection: &mut ServerConnection, roots: &NamedRoots, name: &Path) -> Result<bool, ServerFailure> {
     let (own, (from, to)) = (name.as_os_str().as_encoded_bytes(), range_below(name));
     let places = [place_number(Place::InPlace), place_number(Place::Archive)];

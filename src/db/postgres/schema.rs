@@ -10,6 +10,10 @@ use crate::db::Error;
 /// Version of the tables that this program writes and reads.
 pub(super) const POSTGRES_SCHEMA_VERSION: i32 = 2;
 
+/// The version of the same tables while corrections hold. Programs that know of no corrections take
+/// it for a newer schema. They would answer without them, and write the rows of studies so.
+const WITH_CORRECTIONS: i32 = POSTGRES_SCHEMA_VERSION + 1;
+
 /// Number of the lock under which tables are made and changed: "dcmdex" in ASCII.
 const SCHEMA_LOCK: i64 = 0x6463_6D64_6578;
 
@@ -53,8 +57,17 @@ pub(super) fn prepare(connection: &mut ServerConnection, address: &PostgresAddre
         check(connection, address)?;
         // None of these are in the way of a program that does not know them.
         connection.run(include_str!("more.sql"))?;
+        note_corrections(connection)?;
         keep_numbers_growing(connection)
     })
+}
+
+/// Keeps programs away that know of no corrections, as long as some hold. Those that are connected
+/// go on until they connect again.
+pub(super) fn note_corrections(connection: &mut ServerConnection) -> Result<(), ServerFailure> {
+    let version = "CASE WHEN EXISTS (SELECT FROM correction WHERE undone_ms IS NULL) THEN $1::int ELSE $2 END";
+    let sql = format!("UPDATE dcmdex_index SET schema_version = {version} WHERE schema_version <> {version}");
+    connection.execute(&sql, &[&WITH_CORRECTIONS, &POSTGRES_SCHEMA_VERSION]).map(drop)
 }
 
 /// See [`KEEP_NUMBERS_GROWING`]. Each connection that writes begins with it.
@@ -207,6 +220,7 @@ pub(super) fn check(connection: &mut ServerConnection, address: &PostgresAddress
     let (found, known) = match version(connection)? {
         None => return Err(Error::Missing { path }.into()),
         Some(UNFINISHED_COPY) => return Err(Error::Unfinished { path }.into()),
+        Some(WITH_CORRECTIONS) => return Ok(()),
         Some(version) => (version.cast_unsigned(), POSTGRES_SCHEMA_VERSION.cast_unsigned()),
     };
     Err(match found {

@@ -484,12 +484,14 @@ fn a_correction_is_made_once_if_the_answer_of_the_server_is_lost() {
         values: vec![(PatientID, "NEW".into())],
         undone_ms: None,
     };
+    let version = || server().sql(&database_of(&index), "SELECT schema_version FROM dcmdex_index");
+    assert_eq!(version(), "2");
     let number = correct(CorrectionChange::Make(rule.clone()));
     let rules = Reader::open(&index).unwrap().corrections().unwrap();
     assert_eq!(rules, [Correction { number, ..rule }]);
-    assert_eq!(patients(), ["NEW"]);
+    assert_eq!((patients(), version()), (vec!["NEW".into()], "3".into()), "programs before corrections refuse it");
     correct(CorrectionChange::Undo { correction: rules[0].clone(), undone_ms: 8 });
-    assert_eq!(patients(), ["OLD"]);
+    assert_eq!((patients(), version()), (vec!["OLD".into()], "2".into()));
 }
 
 #[test]
