@@ -39,6 +39,7 @@ mod remove;
 mod report;
 mod scan;
 pub(crate) mod serve;
+mod shared_scan;
 mod stopped;
 mod watching;
 pub(crate) mod worklist;

@@ -15,6 +15,7 @@ mod records;
 mod remembered;
 mod server;
 mod server_gone;
+mod several_nodes;
 mod transferred;
 mod views;
 mod writing;
