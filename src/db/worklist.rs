@@ -193,14 +193,14 @@ pub struct WorklistAsked {
     pub asked_ms: i64,
 }
 
-/// An open item whose study has instances in the index.
+/// An open item whose step got instances after the item came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WorklistArrival {
     /// The number of the item.
     pub item: i64,
     /// What became of it so far.
     pub state: WorklistState,
-    /// How many instances the study has.
+    /// How many instances the instance groups have that changed since the item came.
     pub instances: u64,
     /// How many it had when that was noted last. 0 if it never was.
     pub noted_instances: u64,
@@ -279,8 +279,9 @@ pub trait WorklistSearch {
     fn worklist_problems(&mut self) -> Result<Vec<WorklistProblem>, Error>;
 
     /// The open items that had not expired at this moment (milliseconds since 1970 UTC) and whose
-    /// study has instances. The study has the Study Instance UID of the item, or else its accession
-    /// number and Patient ID.
+    /// study got instances after the item came. The study has the Study Instance UID of the item,
+    /// or else its accession number and Patient ID. If other items have the study too, the
+    /// instances have the modality of the item, and name no other step.
     ///
     /// # Errors
     /// Fails with an error of the engine.

@@ -1,9 +1,10 @@
-//! The life of items. An item is started when the first object of its study arrives, and done when
-//! the study has been quiet for a while. Some weeks later it is forgotten.
+//! The life of items. An item is started when the first object of its step arrives, and done when
+//! nothing has come for a while. Some weeks later it is forgotten.
 
 use std::time::Duration;
 
 use super::intake::Intake;
+use super::mpps;
 use crate::db::{Error, WorklistArrival, WorklistSearch, WorklistState};
 
 /// Settings of the life of items.
@@ -28,8 +29,15 @@ pub const ROUND_AFTER: Duration = Duration::from_secs(20);
 pub fn live(reader: &mut impl WorklistSearch, intake: &Intake, options: LifeOptions, now_ms: i64) -> Result<(), Error> {
     let quiet_ms = i64::try_from(options.quiet.as_millis()).unwrap_or(i64::MAX);
     let arrivals = reader.worklist_arrivals(now_ms.saturating_sub(LATE_MS))?;
-    let changed: Vec<_> =
-        arrivals.into_iter().filter_map(|arrival| Some((arrival, change(&arrival, quiet_ms, now_ms)?))).collect();
+    let mut changed = Vec::new();
+    for arrival in arrivals {
+        match change(&arrival, quiet_ms, now_ms) {
+            // Its modality says when it is done.
+            Some(Change::Quiet) if is_being_performed(reader, &arrival)? => {}
+            Some(change) => changed.push((arrival, change)),
+            None => {}
+        }
+    }
     let remove_ms = i64::try_from(options.remove_after.as_millis()).unwrap_or(i64::MAX);
     intake.change(move |tables| {
         for (arrival, change) in changed {
@@ -43,6 +51,12 @@ pub fn live(reader: &mut impl WorklistSearch, intake: &Intake, options: LifeOpti
         }
         tables.forget_before(now_ms.saturating_sub(remove_ms)).map(drop)
     })
+}
+
+/// Whether a modality reports that it performs the step of an item.
+fn is_being_performed(reader: &mut impl WorklistSearch, arrival: &WorklistArrival) -> Result<bool, Error> {
+    let Some(row) = reader.worklist_row(arrival.item)? else { return Ok(false) };
+    Ok(reader.performed_steps()?.iter().any(|step| mpps::performs(step, &row)))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -124,12 +124,24 @@ fn was_wrong_entry(attributes: &WorklistItem) -> bool {
     reasons.iter().any(|reason| text_in(reason, CODE_VALUE) == WRONG_ENTRY)
 }
 
+/// Study Instance UID and step ID of each scheduled step that a step performs.
+fn scheduled_steps(attributes: &WorklistItem) -> impl Iterator<Item = (&str, &str)> {
+    let scheduled: &[Vec<KeyElement>] = items_in(&attributes.elements, SCHEDULED_STEP_ATTRIBUTES_SEQUENCE);
+    scheduled.iter().map(|item| (text_in(item, STUDY_INSTANCE_UID), text_in(item, STEP_ID)))
+}
+
+/// Whether a step is in progress and performs an item.
+pub(super) fn performs(step: &PerformedStep, row: &WorklistRow) -> bool {
+    let (study, id) = (row.value(WorklistColumn::StudyInstanceUid), row.value(WorklistColumn::StepId));
+    let is_of = |(of_study, of_step): (&str, &str)| of_study == study && (of_step.is_empty() || of_step == id);
+    step.status == "IN PROGRESS"
+        && read(&step.attributes).is_some_and(|attributes| scheduled_steps(&attributes).any(is_of))
+}
+
 /// The items that a step performs: by study and step, or all of the study where it names no step.
 fn performed(tables: &mut dyn WorklistTables, attributes: &WorklistItem) -> Result<Vec<WorklistRow>, Error> {
     let mut rows: Vec<WorklistRow> = Vec::new();
-    let scheduled: &[Vec<KeyElement>] = items_in(&attributes.elements, SCHEDULED_STEP_ATTRIBUTES_SEQUENCE);
-    for item in scheduled {
-        let (study, step) = (text_in(item, STUDY_INSTANCE_UID), text_in(item, STEP_ID));
+    for (study, step) in scheduled_steps(attributes) {
         let found = tables.find(WorklistBy::Study(study))?;
         rows.extend(found.into_iter().filter(|row| step.is_empty() || row.value(WorklistColumn::StepId) == step));
     }

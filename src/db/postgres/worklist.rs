@@ -134,16 +134,23 @@ impl WorklistSearch for PostgresReader {
     }
 
     fn worklist_arrivals(&mut self, unexpired_at: i64) -> Result<Vec<WorklistArrival>, Error> {
-        let sql = "SELECT w.id, w.state, s.instance_count, w.instances, w.instances_ms \
-             FROM worklist_item w JOIN study s ON s.uid_key = w.study_key \
-             WHERE w.state <= 1 AND w.expires_ms > $1 \
+        let of_item = "JOIN shelf g ON g.study = s.id \
+             WHERE w.state <= 1 AND w.expires_ms > $1 AND g.changed_ms > w.received_ms \
+             AND (NOT EXISTS (SELECT FROM worklist_item o WHERE o.study_key = w.study_key \
+             AND o.id <> w.id AND o.state <= 2) OR g.said::json ->> 'modality' = w.modality \
+             AND (position('00400009' IN coalesce(g.said::json ->> 'request_attributes_sequence', '')) = 0 \
+             OR position('\"' || w.step_id || '\"' IN g.said::json ->> 'request_attributes_sequence') > 0))";
+        let sql = format!(
+            "SELECT w.id, w.state, sum(g.instance_count)::bigint, w.instances, w.instances_ms \
+             FROM worklist_item w JOIN study s ON s.uid_key = w.study_key {of_item} GROUP BY w.id \
              UNION ALL \
-             SELECT w.id, w.state, sum(s.instance_count)::bigint, w.instances, w.instances_ms \
+             SELECT w.id, w.state, sum(g.instance_count)::bigint, w.instances, w.instances_ms \
              FROM worklist_item w JOIN study s ON s.accession_number = w.accession_number \
-             JOIN study_patient p ON p.study = s.id AND p.position = 0 AND p.patient_id = w.patient_id \
-             WHERE w.state <= 1 AND w.expires_ms > $1 AND w.accession_number <> '' AND w.patient_id <> '' \
-             AND NOT EXISTS (SELECT FROM study o WHERE o.uid_key = w.study_key) GROUP BY w.id";
-        self.list(sql, &[&unexpired_at], |row| {
+             JOIN study_patient p ON p.study = s.id AND p.position = 0 AND p.patient_id = w.patient_id {of_item} \
+             AND w.accession_number <> '' AND w.patient_id <> '' \
+             AND NOT EXISTS (SELECT FROM study o WHERE o.uid_key = w.study_key) GROUP BY w.id"
+        );
+        self.list(&sql, &[&unexpired_at], |row| {
             Ok(WorklistArrival {
                 item: row.try_get(0)?,
                 state: state(row, 1)?,

@@ -208,6 +208,37 @@ fn an_item_starts_with_the_first_object_of_its_study_and_is_done_when_that_is_qu
     assert_eq!(after(60 * 25), None, "it is forgotten");
 }
 
+fn only_what_comes_after_an_item_and_belongs_to_its_step_starts_it() {
+    let site = Site::new();
+    let mut folder = site.folder();
+    let next_moment = || {
+        let now = Clock::System.now_ms();
+        while Clock::System.now_ms() == now {
+            std::thread::yield_now();
+        }
+    };
+    arrive(&site, 1);
+    next_moment();
+    site.write("one.json", &item(1).replace('}', r#", "StudyInstanceUID": "1.2.3"}"#));
+    let second = r#", "StudyInstanceUID": "1.2.3", "ScheduledProcedureStepID": "S2"}"#;
+    site.write("two.json", &item(1).replace("CT", "MR").replace('}', second));
+    folder.look().unwrap();
+    let options = LifeOptions { quiet: Duration::from_secs(600), remove_after: Duration::from_secs(86_400) };
+    let states = |minutes: i64| {
+        live(&mut site.reader(), &site.intake, options, Clock::System.now_ms() + minutes * 60_000).unwrap();
+        ["CT", "MR"].map(|modality| {
+            let rows = site.rows();
+            rows.iter().find(|row| row.value(WorklistColumn::Modality) == modality).unwrap().state
+        })
+    };
+    assert_eq!(states(0), [WorklistState::Scheduled; 2], "the object was there before");
+    assert_eq!(states(20), [WorklistState::Scheduled; 2]);
+    next_moment();
+    arrive(&site, 2);
+    assert_eq!(states(0), [WorklistState::Started, WorklistState::Scheduled]);
+    assert_eq!(states(20), [WorklistState::Done, WorklistState::Scheduled]);
+}
+
 /// Brings an instance of the study into the index.
 fn arrive(site: &Site, number: u32) {
     let mut record = InstanceRecord::new();
@@ -250,4 +281,5 @@ with_each_index! {
     a_file_that_is_no_item_is_listed_until_it_is_one_or_goes,
     a_folder_that_is_gone_for_a_moment_takes_no_items_with_it,
     an_item_starts_with_the_first_object_of_its_study_and_is_done_when_that_is_quiet,
+    only_what_comes_after_an_item_and_belongs_to_its_step_starts_it,
 }

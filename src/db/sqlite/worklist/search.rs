@@ -59,16 +59,24 @@ impl WorklistSearch for SqliteReader {
 
     fn worklist_arrivals(&mut self, unexpired_at: i64) -> Result<Vec<WorklistArrival>, Error> {
         // CROSS JOIN: there are fewer items than studies. Without it the order is left to guesses.
-        let sql = "SELECT w.id, w.state, s.instance_count, w.instances, w.instances_ms \
-             FROM worklist_item w CROSS JOIN study s ON s.study_instance_uid = w.study_instance_uid \
-             WHERE w.state <= 1 AND w.expires_ms > ?1 \
+        let of_item = "CROSS JOIN study_series e ON e.study = s.id CROSS JOIN instance_group g ON g.series = e.id \
+             WHERE w.state <= 1 AND w.expires_ms > ?1 AND g.changed_ms > w.received_ms \
+             AND (NOT EXISTS (SELECT 1 FROM worklist_item o WHERE o.study_instance_uid = w.study_instance_uid \
+             AND o.id <> w.id AND o.state <= 2) OR e.modality = w.modality \
+             AND (instr(e.request_attributes_sequence, '00400009') = 0 \
+             OR instr(e.request_attributes_sequence, '\"' || w.step_id || '\"') > 0))";
+        let sql = format!(
+            "SELECT w.id, w.state, sum(g.instance_count), w.instances, w.instances_ms \
+             FROM worklist_item w CROSS JOIN study s ON s.study_instance_uid = w.study_instance_uid {of_item} \
+             GROUP BY w.id \
              UNION ALL \
-             SELECT w.id, w.state, sum(s.instance_count), w.instances, w.instances_ms \
+             SELECT w.id, w.state, sum(g.instance_count), w.instances, w.instances_ms \
              FROM worklist_item w CROSS JOIN study s ON s.accession_number = w.accession_number \
-             CROSS JOIN patient p ON p.id = s.patient AND p.patient_id = w.patient_id \
-             WHERE w.state <= 1 AND w.expires_ms > ?1 AND w.accession_number <> '' AND w.patient_id <> '' \
-             AND NOT EXISTS (SELECT 1 FROM study o WHERE o.study_instance_uid = w.study_instance_uid) GROUP BY w.id";
-        self.list(sql, params![unexpired_at], |row| {
+             CROSS JOIN patient p ON p.id = s.patient AND p.patient_id = w.patient_id {of_item} \
+             AND w.accession_number <> '' AND w.patient_id <> '' \
+             AND NOT EXISTS (SELECT 1 FROM study o WHERE o.study_instance_uid = w.study_instance_uid) GROUP BY w.id"
+        );
+        self.list(&sql, params![unexpired_at], |row| {
             Ok(WorklistArrival {
                 item: row.get(0)?,
                 state: state(row.get(1)?)?,
