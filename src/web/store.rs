@@ -442,12 +442,13 @@ fn announced(beginning: &[u8], study: Option<String>) -> Option<(Announced, usiz
     if parsed.verdict() != Verdict::Object {
         return None;
     }
-    // Without meta information, the data set itself has the values.
+    // The data set says which object it is. Programs that rewrite data sets leave the UIDs of the
+    // meta information behind, and C-STORE does not see these at all.
     let (class, instance) = (parsed.text(0).unwrap_or_default(), parsed.text(1).unwrap_or_default());
-    let or_of_data_set = |meta: &str, own: String| if meta.is_empty() { own } else { meta.to_owned() };
+    let or_of_meta = |own: String, meta: &str| if own.is_empty() { meta.to_owned() } else { own };
     let announced = Announced {
-        sop_class_uid: or_of_data_set(parsed.media_storage_sop_class_uid(), class),
-        sop_instance_uid: or_of_data_set(parsed.media_storage_sop_instance_uid(), instance),
+        sop_class_uid: or_of_meta(class, parsed.media_storage_sop_class_uid()),
+        sop_instance_uid: or_of_meta(instance, parsed.media_storage_sop_instance_uid()),
         transfer_syntax: parsed.transfer_syntax().to_owned(),
         study_instance_uid: study,
     };
