@@ -2,7 +2,7 @@
 //! of the index these are all objects. After a backup was restored, they are those that arrived
 //! since.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,11 +14,13 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::output::{Grouped, Shown};
 use crate::cli::context::{Context, IndexArgs, make_directory_of};
-use crate::cli::reindex::{ReadObject, read, store_batches};
+use crate::cli::reindex::{ReadObject, drop_gone, is_gone, read, store_batches};
 use crate::cli::{Exit, arrival_journal, correct, directory_checks, storage_match, unindexed};
 use crate::config::Config;
 use crate::db::open::{Reader, Writer, WriterHandle, WriterOptions};
-use crate::db::{Admin, Arrivals, Durability, RemovalChanges as _, RemovalSearch as _, ScanLedger, ScannedDirectory};
+use crate::db::{
+    Admin, Arrivals, Durability, KnownLocation, RemovalChanges as _, RemovalSearch as _, ScanLedger, Search as _,
+};
 use crate::ingest::Wanted;
 use crate::model::location::Place;
 use crate::receive::replay::UnnamedFiles;
@@ -71,6 +73,7 @@ pub(super) fn run(arguments: &RebuildArgs, context: &mut Context) -> anyhow::Res
     let options = WriterOptions { durability: Durability::Normal, ..config.node_writer_options() };
     let writer = Writer::open(&config.index, options)?;
     let counts = index_strays(&config, &objects, &writer.handle(), context)?;
+    drop_replaced(&config, &writer.handle(), &counts.differing)?;
     let pruned = if arguments.prune { prune(&config, objects.root(), &writer.handle())? } else { 0 };
     writer.close()?;
     context.output.line(format_args!(
@@ -104,6 +107,20 @@ fn join(config: &Config, objects: &Objects, writer: &WriterHandle) -> anyhow::Re
     storage_match::refuse_misfits(&config.index, objects, writer)
 }
 
+/// Deletes the entries of objects of the node whose files are gone, where another object of the
+/// instance is there. It took their place since the index was saved.
+fn drop_replaced(config: &Config, writer: &WriterHandle, differing: &[String]) -> anyhow::Result<()> {
+    let mut reader = Reader::open(&config.index)?;
+    for uid in differing {
+        for KnownLocation { location, .. } in reader.known_locations(uid)? {
+            if location.place == Place::Managed && location.path().is_some_and(|path| is_gone(&path)) {
+                drop_gone(writer, location.directory, vec![location.file_name])?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Deletes the entries of received objects whose files are gone. Returns how many there were.
 fn prune(config: &Config, root: &Path, writer: &WriterHandle) -> anyhow::Result<u64> {
     let mut reader = Reader::open(&config.index)?;
@@ -113,22 +130,10 @@ fn prune(config: &Config, root: &Path, writer: &WriterHandle) -> anyhow::Result<
         let Some(last) = page.last() else { break };
         after.clone_from(last);
         for directory in page {
-            let is_gone = |name: &OsString| {
-                let found = directory.join(name).symlink_metadata();
-                found.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
-            };
             let known = reader.directory_files(&directory)?;
-            let vanished: Vec<OsString> = known.into_keys().filter(|name| is_gone(name)).collect();
+            let vanished: Vec<OsString> = known.into_keys().filter(|name| is_gone(&directory.join(name))).collect();
             if !vanished.is_empty() {
-                writer.scanned(ScannedDirectory {
-                    place: Place::Managed,
-                    directory,
-                    files: Vec::new(),
-                    complete: false,
-                    vanished,
-                    missing: Vec::new(),
-                    returned: Vec::new(),
-                })?;
+                drop_gone(writer, directory, vanished)?;
             }
         }
     }
@@ -161,6 +166,8 @@ struct RebuildCounts {
     failed: u64,
     /// Objects of instances that an operator removed.
     removed: u64,
+    /// UIDs of objects that the index has with other content as well.
+    differing: Vec<String>,
 }
 
 /// The files of a batch: directories with names.
@@ -180,6 +187,7 @@ fn index_strays(
     let (mut known, reader) = (Reader::open(&config.index)?, Reader::open(&config.index)?);
     let wanted = Wanted::with_declared(&config.declared);
     let root = objects.root();
+    let received_again = Trash::below(root).received_again().context("cannot read the lists in the trash")?;
     let series = unindexed::series_directories(root).with_context(|| format!("cannot list {}", root.display()))?;
     thread::scope(|scope| {
         let (work, to_read) = bounded::<(Arc<FileBatch>, Sender<ReadBatch>)>(jobs);
@@ -204,13 +212,16 @@ fn index_strays(
         }
         drop(to_read);
         let storing = scope.spawn(move || store_batches(writer, batches));
-        let mut rebuild = Rebuild { reader, found, context, counts: RebuildCounts::default() };
+        let counts = RebuildCounts::default();
+        let mut rebuild = Rebuild { reader, received_again, found, context, counts };
         let read = in_order.into_iter().try_for_each(|(files, read)| rebuild.take(&files, read.recv()?));
         let counts = rebuild.counts;
         drop(rebuild.found);
         let listed = listing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         let stored = storing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        stored.and(read).and(listed).map(|()| counts)
+        let differing = stored?;
+        read.and(listed)?;
+        Ok(RebuildCounts { differing, ..counts })
     })
 }
 
@@ -236,6 +247,8 @@ fn list(
 /// What becomes of objects that were read.
 struct Rebuild<'a> {
     reader: Reader,
+    /// When objects were last received whose files lay in their places.
+    received_again: HashMap<String, i64>,
     /// Objects on their way to the index.
     found: Sender<Vec<ReadObject>>,
     context: &'a mut Context,
@@ -243,6 +256,14 @@ struct Rebuild<'a> {
 }
 
 impl Rebuild<'_> {
+    /// Whether an operator removed an object. One that came after the removal was acknowledged: it
+    /// is no longer removed.
+    fn is_removed(&self, object: &ReadObject, removed: &HashMap<String, i64>) -> bool {
+        let Some(&begun_ms) = removed.get(object.sop_instance_uid()) else { return false };
+        let again_ms = self.received_again.get(object.sop_instance_uid());
+        object.location.mtime_ms < begun_ms && again_ms.is_none_or(|again_ms| *again_ms < begun_ms)
+    }
+
     /// Hands over the objects of a batch to be entered.
     fn take(&mut self, files: &FileBatch, read: ReadBatch) -> anyhow::Result<()> {
         let uids = read.iter().flatten().map(|object| object.sop_instance_uid().to_owned());
@@ -250,7 +271,7 @@ impl Rebuild<'_> {
         let mut found = Vec::new();
         for ((series, name), read) in files.iter().zip(read) {
             match read {
-                Ok(object) if removed.contains(object.sop_instance_uid()) => self.counts.removed += 1,
+                Ok(object) if self.is_removed(&object, &removed) => self.counts.removed += 1,
                 Ok(object) => found.push(object),
                 Err(reason) => {
                     self.counts.failed += 1;

@@ -2,13 +2,14 @@
 //! undone.
 
 use std::collections::VecDeque;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::path::Path;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
 use crate::db::open::WriterHandle;
-use crate::db::{self, Arrivals as _, Compared, ReceivePolicy, Received, StoreOutcome, Stored};
+use crate::db::{self, Arrivals as _, Compared, ReceivePolicy, Received, ScannedDirectory, StoreOutcome, Stored};
 use crate::ingest::{Outcome, Wanted, read_file_of_length};
 use crate::model::attribute::AttributeId;
 use crate::model::checksum::Checksum;
@@ -58,28 +59,30 @@ pub(super) fn read(place: Place, directory: &Path, name: &OsStr, wanted: &Wanted
 
 /// Stores instances, and waits until all of them are committed.
 pub(super) fn store(writer: &WriterHandle, found: Vec<ReadObject>) -> anyhow::Result<()> {
-    settle(writer, send(writer, compared_with_nothing(found)))
+    settle(writer, send(writer, compared_with_nothing(found)), &mut Vec::new())
 }
 
 /// Stores batches of instances in their order, and waits until all of them are committed. Some are
-/// in the queue of the writer at a time, so that it never waits for the next one.
+/// in the queue of the writer at a time, so that it never waits for the next one. Returns the UIDs
+/// of those that the index has with other content as well.
 pub(super) fn store_batches(
     writer: &WriterHandle,
     batches: impl IntoIterator<Item = Vec<ReadObject>>,
-) -> anyhow::Result<()> {
-    let mut sent = VecDeque::new();
+) -> anyhow::Result<Vec<String>> {
+    let (mut sent, mut differing) = (VecDeque::new(), Vec::new());
     let mut objects = 0;
     for found in batches {
         objects += found.len();
         while objects > SENT_OBJECTS
             && let Some((of_oldest, oldest)) = sent.pop_front()
         {
-            settle(writer, oldest)?;
+            settle(writer, oldest, &mut differing)?;
             objects -= of_oldest;
         }
         sent.push_back((found.len(), send(writer, compared_with_nothing(found))));
     }
-    sent.into_iter().try_for_each(|(_, sent)| settle(writer, sent))
+    sent.into_iter().try_for_each(|(_, sent)| settle(writer, sent, &mut differing))?;
+    Ok(differing)
 }
 
 /// Instances in the queue of the writer.
@@ -112,14 +115,33 @@ fn send(writer: &WriterHandle, found: impl Iterator<Item = (ReadObject, Compared
     SentObjects { outcomes, objects }
 }
 
-/// Waits until all instances are committed.
-fn settle(writer: &WriterHandle, mut sent: SentObjects) -> anyhow::Result<()> {
+/// Drops files of received objects that are gone from the index.
+pub(super) fn drop_gone(writer: &WriterHandle, directory: PathBuf, vanished: Vec<OsString>) -> anyhow::Result<()> {
+    let (files, missing, returned) = (Vec::new(), Vec::new(), Vec::new());
+    let place = Place::Managed;
+    writer.scanned(ScannedDirectory { place, directory, files, complete: false, vanished, missing, returned })?;
+    Ok(())
+}
+
+/// Whether nothing lies where this object of the node should be.
+pub(super) fn is_gone(path: &Path) -> bool {
+    path.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound)
+}
+
+/// Waits until all instances are committed. Adds the UIDs of those that the index has with other
+/// content as well.
+fn settle(writer: &WriterHandle, mut sent: SentObjects, differing: &mut Vec<String>) -> anyhow::Result<()> {
     loop {
         let mut again = Vec::new();
         for (number, stored) in sent.outcomes {
-            if let StoreOutcome::Identical { uncompared: Some(_) } = stored?.outcome {
+            let object = sent.objects.get_mut(number).and_then(Option::take);
+            match stored?.outcome {
                 // The node keeps a second object of an instance only if the two differ.
-                again.extend(sent.objects.get_mut(number).and_then(Option::take));
+                StoreOutcome::Identical { uncompared: Some(_) } => again.extend(object),
+                StoreOutcome::KeptCopy { differs: true } => {
+                    differing.extend(object.map(|object| object.sop_instance_uid().to_owned()));
+                }
+                _ => {}
             }
         }
         if again.is_empty() {

@@ -1,6 +1,6 @@
 //! The engine of one index, as the program has chosen it.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -226,7 +226,7 @@ impl RemovalSearch for IndexReader {
         ask!(self, reader => reader.removals())
     }
 
-    fn removed_among(&mut self, sop_instance_uids: Vec<String>) -> Result<HashSet<String>, Error> {
+    fn removed_among(&mut self, sop_instance_uids: Vec<String>) -> Result<HashMap<String, i64>, Error> {
         ask!(self, reader => reader.removed_among(sop_instance_uids))
     }
 

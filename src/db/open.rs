@@ -7,7 +7,7 @@
 mod index_files;
 mod index_path;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -203,7 +203,7 @@ impl RemovalSearch for Reader {
         self.only("a list of removals")?.removals()
     }
 
-    fn removed_among(&mut self, sop_instance_uids: Vec<String>) -> Result<HashSet<String>, Error> {
+    fn removed_among(&mut self, sop_instance_uids: Vec<String>) -> Result<HashMap<String, i64>, Error> {
         self.only("a list of removals")?.removed_among(sop_instance_uids)
     }
 

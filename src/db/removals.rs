@@ -11,7 +11,7 @@
 //! An index that is built anew learns removals from the trash: `removal_of` makes the row, and
 //! `note_removed` the instances.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::path::Path;
 
 use super::{Error, Removal, RemovedCounts, RemovedFile};
@@ -32,11 +32,12 @@ pub trait RemovalSearch {
     /// Fails with an error of the engine.
     fn removals(&mut self) -> Result<Vec<Removal>, Error>;
 
-    /// Those of these instances that are removed.
+    /// Those of these instances that are removed, with when the removal began (milliseconds since
+    /// 1970 UTC).
     ///
     /// # Errors
     /// Fails with an error of the engine.
-    fn removed_among(&mut self, sop_instance_uids: Vec<String>) -> Result<HashSet<String>, Error>;
+    fn removed_among(&mut self, sop_instance_uids: Vec<String>) -> Result<HashMap<String, i64>, Error>;
 
     /// A page of the removed files that are to go to the trash, those after `after` in the order of
     /// their rows.

@@ -17,7 +17,7 @@ use crate::model::clock::Clock;
 use crate::model::location::{Location, Place};
 use crate::model::record::InstanceRecord;
 use crate::shares::{CountedPeer, Share};
-use crate::store::{self, Placed};
+use crate::store::{self, NameOutcome, Placed, Trash};
 
 /// Gives the object its place and the record its row, and waits until both are durable.
 ///
@@ -141,6 +141,9 @@ async fn apply(
             return Err(error);
         }
     };
+    if stored.outcome == StoreOutcome::New && placed.contents == NameOutcome::Same {
+        note_received_again(storage, peer, sop_instance_uid).await?;
+    }
     match stored.outcome {
         // Nobody waits for this, because it only removes a name.
         StoreOutcome::New | StoreOutcome::Completed | StoreOutcome::KeptCopy { differs: false } => {
@@ -169,6 +172,13 @@ async fn apply(
         }
     }
     Ok(stored.committed)
+}
+
+/// Notes that an object came again whose file was there while the index did not have it.
+async fn note_received_again(storage: &Storage, peer: &CountedPeer, uid: &str) -> Result<(), ReceiveError> {
+    let Some(objects) = &storage.objects else { return Ok(()) };
+    let (trash, now_ms, uid) = (Trash::below(objects.root()), storage.clock.now_ms(), uid.to_owned());
+    Ok(storage.under_way.blocking(peer, move || trash.note_received_again(now_ms, &uid)).await??)
 }
 
 async fn remove(

@@ -4,11 +4,14 @@
 //! The objects of a removal lie in a directory of their own, named by its time, with the paths that
 //! they had. A file beside them lists what was removed, for an index that is built anew.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use super::Error;
 use crate::files::{FILE_MODE, UnfinishedFile, make_directory, remove_if_there, rename_without_replacing};
 use crate::model::calendar::moment_text;
 
@@ -17,6 +20,12 @@ const TRASH: &str = ".trash";
 
 /// The list of what a removal removed: one UID for each line, after a line with its time.
 const LIST: &str = "removed.txt";
+
+/// Directory with the list of what was received again while its file lay in its place.
+const AGAIN: &str = "received-again";
+
+/// That list: a time and a UID for each line.
+const AGAIN_LIST: &str = "received.txt";
 
 /// Directory with the objects of a removal.
 const OBJECTS: &str = "objects";
@@ -169,6 +178,49 @@ impl Trash {
             }
         }
         Ok(())
+    }
+
+    /// Notes durably that an object was received whose file lay in its place already. If it was
+    /// removed before, the time of its file does not tell that it came again. Without a trash there
+    /// was no removal, and nothing happens.
+    ///
+    /// # Errors
+    /// If the note cannot be written.
+    pub fn note_received_again(&self, now_ms: i64, sop_instance_uid: &str) -> Result<(), Error> {
+        self.write_received_again(now_ms, sop_instance_uid).map_err(Error::object("noted as received again"))
+    }
+
+    fn write_received_again(&self, now_ms: i64, sop_instance_uid: &str) -> io::Result<()> {
+        if !self.root.join(TRASH).try_exists()? {
+            return Ok(());
+        }
+        let directory = self.root.join(TRASH).join(AGAIN);
+        make_directory(&directory)?;
+        let mut list = OpenOptions::new().create(true).append(true).mode(FILE_MODE).open(directory.join(AGAIN_LIST))?;
+        list.write_all(format!("{now_ms} {sop_instance_uid}\n").as_bytes())?;
+        list.sync_all()?;
+        [&directory, &self.root.join(TRASH)].iter().try_for_each(|directory| File::open(directory)?.sync_all())
+    }
+
+    /// Reads when each of those objects was last received.
+    ///
+    /// # Errors
+    /// If the list cannot be read.
+    pub fn received_again(&self) -> io::Result<HashMap<String, i64>> {
+        let file = match File::open(self.root.join(TRASH).join(AGAIN).join(AGAIN_LIST)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(HashMap::new()),
+            Err(error) => return Err(error),
+        };
+        let mut again = HashMap::new();
+        for line in BufReader::new(file).lines() {
+            if let Some((at_ms, uid)) = line?.split_once(' ')
+                && let Ok(at_ms) = at_ms.parse::<i64>()
+            {
+                again.insert(uid.to_owned(), at_ms);
+            }
+        }
+        Ok(again)
     }
 
     /// Deletes the objects of a removal for good. Its list stays.

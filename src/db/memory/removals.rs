@@ -1,6 +1,6 @@
 //! What was removed from an index in memory.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::path::Path;
 
 use crate::db::contents::{FileKey, FileOfRemoved};
@@ -50,9 +50,10 @@ impl RemovalSearch for MemoryIndex {
         Ok(told.collect())
     }
 
-    fn removed_among(&mut self, sop_instance_uids: Vec<String>) -> Result<HashSet<String>, Error> {
+    fn removed_among(&mut self, sop_instance_uids: Vec<String>) -> Result<HashMap<String, i64>, Error> {
         let contents = self.contents();
-        Ok(sop_instance_uids.into_iter().filter(|uid| contents.removed.contains_key(uid)).collect())
+        let begun_ms = |uid: &String| Some(contents.removals.get(&contents.removed.get(uid)?.removal)?.begun_ms);
+        Ok(sop_instance_uids.into_iter().filter_map(|uid| begun_ms(&uid).map(|begun_ms| (uid, begun_ms))).collect())
     }
 
     fn files_for_trash(&mut self, after: Option<&RemovedFile>, limit: usize) -> Result<Vec<RemovedFile>, Error> {

@@ -1,6 +1,6 @@
 //! What operators removed: see [`RemovalSearch`] and [`RemovalChanges`].
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -55,12 +55,13 @@ impl RemovalSearch for PostgresReader {
         })
     }
 
-    fn removed_among(&mut self, sop_instance_uids: Vec<String>) -> Result<HashSet<String>, Error> {
+    fn removed_among(&mut self, sop_instance_uids: Vec<String>) -> Result<HashMap<String, i64>, Error> {
         let keys: Vec<RowKey> = sop_instance_uids.iter().map(|uid| RowKey::of_uid(uid)).collect();
         self.ask_of_table(TABLE, |connection| {
-            let rows =
-                connection.query("SELECT sop_instance_uid FROM removed_instance WHERE uid_key = ANY($1)", &[&keys])?;
-            rows.iter().map(|row| Ok(from_column(row.try_get(0)?))).collect()
+            let sql = "SELECT i.sop_instance_uid, r.begun_ms FROM removed_instance i JOIN removal r ON r.id = i.removal \
+                       WHERE i.uid_key = ANY($1)";
+            let rows = connection.query(sql, &[&keys])?;
+            rows.iter().map(|row| Ok((from_column(row.try_get(0)?), row.try_get(1)?))).collect()
         })
     }
 

@@ -1,6 +1,6 @@
 //! What operators removed, as an SQLite file has it: see [`RemovalSearch`] and [`RemovalChanges`].
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use rusqlite::types::Value;
@@ -81,14 +81,15 @@ impl RemovalSearch for SqliteReader {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    fn removed_among(&mut self, sop_instance_uids: Vec<String>) -> Result<HashSet<String>, Error> {
+    fn removed_among(&mut self, sop_instance_uids: Vec<String>) -> Result<HashMap<String, i64>, Error> {
         if !self.knows_removals()? {
-            return Ok(HashSet::new());
+            return Ok(HashMap::new());
         }
         let uids = Array::new(sop_instance_uids.into_iter().map(Value::from).collect());
-        let sql = "SELECT sop_instance_uid FROM removed_instance WHERE sop_instance_uid IN rarray(?1)";
+        let sql = "SELECT i.sop_instance_uid, r.begun_ms FROM removed_instance i JOIN removal r ON r.id = i.removal \
+                   WHERE i.sop_instance_uid IN rarray(?1)";
         let mut statement = self.connection.prepare_cached(sql)?;
-        let removed = statement.query_map([uids], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        let removed = statement.query_map([uids], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
         Ok(removed)
     }
 

@@ -86,6 +86,25 @@ fn a_backup_beside_a_node_is_restored_as_the_node_was() {
 }
 
 #[test]
+fn an_object_that_was_replaced_since_the_backup_is_at_hand_after_a_rebuild() {
+    let place = Place::new();
+    fs::create_dir(place.path("backup")).unwrap();
+    fs::write(place.path("dcmdex.toml"), "[store]\nduplicates = \"replace\"\n").unwrap();
+    let node = Node::start(&place, &[]);
+    let mut peer = associated(&node);
+    assert_eq!(store(&mut peer, 0, 1000), SUCCESS);
+    place.run(["backup", "backup"]).expect(0);
+    assert_eq!(store(&mut peer, 0, 2000), SUCCESS);
+    peer.release();
+    assert_eq!(node.stop(Signal::TERM).0, Some(0));
+    let backup = backups(&place, "backup").remove(0);
+    place.run(["restore", &backup, "--yes"]).expect(0);
+    place.run(["rebuild"]).expect(0);
+    let checked = place.run(["check", "--files"]).expect(0).stdout;
+    assert_eq!(indexed(&place), uids(0..1), "{checked}");
+}
+
+#[test]
 fn a_restored_index_does_not_meet_the_log_of_the_former_one() {
     let place = Place::new();
     fs::create_dir(place.path("backup")).unwrap();

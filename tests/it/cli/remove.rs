@@ -171,6 +171,22 @@ fn a_lost_index_that_is_built_again_knows_what_was_removed() {
     assert_eq!(indexed(&place), uids(0..3));
 }
 
+#[test]
+fn what_came_again_after_a_removal_survives_the_loss_of_the_index() {
+    for more in [&["--yes"][..], &["--objects", "--yes"]] {
+        let place = Place::new();
+        received(&place, 0..3);
+        place.run(["remove", "StudyInstanceUID=1.2.3"].iter().chain(more).copied()).expect(0);
+        received(&place, 1..2);
+        assert_eq!(indexed(&place), uids(1..2));
+        for suffix in ["", "-turn"] {
+            fs::remove_file(place.path(format!("dcmdex-data/index.db{suffix}"))).unwrap();
+        }
+        let rebuilt = place.run(["rebuild"]).expect(0).stdout;
+        assert_eq!(indexed(&place), uids(1..2), "{rebuilt}");
+    }
+}
+
 /// The undo had moved an object to its place when it was killed, and had not stored its row.
 fn an_undo_that_was_killed_between_object_and_row_is_finished_by_the_next(place: Place) {
     received(&place, 0..3);

@@ -632,7 +632,7 @@ fn what_is_removed_stays_away_until_it_is_undone<E: Engine>() {
         [Removal { instances: 5, still_removed: 5, for_trash: 2, ..Removal::begun(removal, 7, true) }]
     );
     let among = reader.removed_among(vec!["1.2.7".to_owned(), "1.2.8".to_owned()]).unwrap();
-    assert_eq!(among.into_iter().collect::<Vec<_>>(), ["1.2.7"]);
+    assert_eq!(among.into_iter().collect::<Vec<_>>(), [("1.2.7".to_owned(), 7)]);
     // One of the two objects goes to the trash.
     let first = reader.files_for_trash(None, 1).unwrap();
     let second = reader.files_for_trash(first.first(), 9).unwrap();
