@@ -7,6 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -64,8 +65,20 @@ pub struct WorklistFolder {
     seen: HashMap<PathBuf, SeenItemFile>,
     /// Whether the files that the index knows were compared with the folder.
     compared: bool,
+    /// Device and inode of the directory in which files were looked for last.
+    directory: Option<(u64, u64)>,
     /// Whether the operator was told that the folder cannot be read.
     told: bool,
+}
+
+/// The content of the folder.
+struct FolderContent {
+    /// Device and inode of the directory.
+    directory: (u64, u64),
+    /// The files that may be items, with their sizes and times.
+    files: HashMap<PathBuf, Version>,
+    /// Whether nothing at all lies in it.
+    is_bare: bool,
 }
 
 impl WorklistFolder {
@@ -76,7 +89,8 @@ impl WorklistFolder {
     pub fn new(path: PathBuf, intake: Arc<Intake>, node: String, assumed_character_set: String, clock: Clock) -> Self {
         let node = intake.has_other_folders().then_some(node);
         let seen = HashMap::new();
-        Self { path, intake, node, assumed_character_set, clock, seen, compared: false, told: false }
+        let (compared, directory, told) = (false, None, false);
+        Self { path, intake, node, assumed_character_set, clock, seen, compared, directory, told }
     }
 
     /// Looks once. Returns how long to wait before the next look.
@@ -84,8 +98,8 @@ impl WorklistFolder {
     /// # Errors
     /// Fails if the index does not take what was found. The next look tries again.
     pub fn look(&mut self) -> Result<Duration, db::Error> {
-        let found = match self.files() {
-            Ok(found) => found,
+        let FolderContent { directory, files: found, is_bare } = match self.content() {
+            Ok(content) => content,
             Err(error) => {
                 // Its items stay: a share that is gone for a moment cancels no examination.
                 if !std::mem::replace(&mut self.told, true) {
@@ -94,8 +108,21 @@ impl WorklistFolder {
                 return Ok(LOOK_AFTER);
             }
         };
-        self.told = false;
-        self.forget_lost(&found)?;
+        let lost = self.lost(&found)?;
+        if is_bare && !lost.is_empty() && self.directory != Some(directory) {
+            // So looks the mount point of a share that is not mounted.
+            if !std::mem::replace(&mut self.told, true) {
+                tracing::warn!(
+                    folder = %self.path.display(),
+                    files = lost.len(),
+                    "the folder of the worklist is another one, with nothing in it; the items of its files stay; \
+                     hint: is its share mounted?"
+                );
+            }
+            return Ok(LOOK_AFTER);
+        }
+        (self.told, self.directory) = (false, Some(directory));
+        self.forget(lost, &found)?;
         let mut waits = false;
         for (path, version) in found {
             match self.seen.get(&path) {
@@ -114,20 +141,20 @@ impl WorklistFolder {
         Ok(if waits { LOOK_SOON_AFTER } else { LOOK_AFTER })
     }
 
-    /// The files that may be items, with their sizes and times.
-    fn files(&self) -> io::Result<HashMap<PathBuf, Version>> {
+    fn content(&self) -> io::Result<FolderContent> {
+        let metadata = fs::metadata(&self.path)?;
         let mut files = HashMap::new();
         let mut folders = Vec::new();
-        list(&self.path, &mut files, Some(&mut folders))?;
+        let is_bare = list(&self.path, &mut files, Some(&mut folders))? == 0;
         for folder in folders {
             // One that goes meanwhile has no files.
             let _gone = list(&folder, &mut files, None);
         }
-        Ok(files)
+        Ok(FolderContent { directory: (metadata.dev(), metadata.ino()), files, is_bare })
     }
 
-    /// Removes the items of files that are gone.
-    fn forget_lost(&mut self, found: &HashMap<PathBuf, Version>) -> Result<(), db::Error> {
+    /// The origins of files that are gone.
+    fn lost(&self, found: &HashMap<PathBuf, Version>) -> Result<Vec<String>, db::Error> {
         let gone = self.seen.keys().filter(|path| !found.contains_key(*path));
         let mut lost: Vec<String> = gone.map(|path| self.origin(path)).collect();
         if !self.compared {
@@ -140,6 +167,11 @@ impl WorklistFolder {
             let is_ours = |origin: &String| self.node.is_none() || Path::new(origin).starts_with(&folder);
             lost.extend(known.into_iter().filter(|origin| is_ours(origin) && !here.contains(origin)));
         }
+        Ok(lost)
+    }
+
+    /// Removes the items of files that are gone.
+    fn forget(&mut self, lost: Vec<String>, found: &HashMap<PathBuf, Version>) -> Result<(), db::Error> {
         for origin in lost {
             self.intake.change(move |tables| {
                 tables.clear_problems(WorklistSource::File, &origin)?;
@@ -209,10 +241,17 @@ impl WorklistFolder {
     }
 }
 
-/// Lists files of a folder that may be items, and the folders in it.
-fn list(path: &Path, files: &mut HashMap<PathBuf, Version>, mut folders: Option<&mut Vec<PathBuf>>) -> io::Result<()> {
+/// Lists files of a folder that may be items, and the folders in it. Returns how many entries of
+/// any kind it has.
+fn list(
+    path: &Path,
+    files: &mut HashMap<PathBuf, Version>,
+    mut folders: Option<&mut Vec<PathBuf>>,
+) -> io::Result<usize> {
+    let mut count = 0;
     for entry in fs::read_dir(path)? {
         let entry = entry?;
+        count += 1;
         // It follows links. A file that goes meanwhile is none.
         let Ok(metadata) = fs::metadata(entry.path()) else { continue };
         if metadata.is_dir() {
@@ -226,7 +265,7 @@ fn list(path: &Path, files: &mut HashMap<PathBuf, Version>, mut folders: Option<
             files.insert(entry.path(), (metadata.len(), metadata.modified().ok()));
         }
     }
-    Ok(())
+    Ok(count)
 }
 
 /// `*.wl`, `*.dcm` and `*.json`. Hidden files and the `lockfile` of wlmscpfs are none.

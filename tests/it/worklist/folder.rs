@@ -157,6 +157,39 @@ fn a_folder_that_is_gone_for_a_moment_takes_no_items_with_it() {
     assert_eq!(site.accessions(), ["A1"]);
 }
 
+fn the_mount_point_of_a_share_that_is_gone_takes_no_items_with_it() {
+    let site = Site::new();
+    let mut folder = site.folder();
+    site.write("one.json", &item(1));
+    site.write("two.json", &item(2));
+    folder.look().unwrap();
+    let row = site.rows().remove(0);
+    site.intake.change(move |tables| tables.set_state(row.id, WorklistState::Done, 1)).unwrap();
+    let states = || site.rows().iter().map(|row| row.state).collect::<Vec<_>>();
+    let before = [WorklistState::Done, WorklistState::Scheduled];
+    // Where a share was mounted, there is an empty directory then.
+    let (path, away) = (site.directory.path().join("wl"), site.directory.path().join("away"));
+    fs::rename(&path, &away).unwrap();
+    fs::create_dir(&path).unwrap();
+    folder.look().unwrap();
+    assert_eq!(states(), before);
+    // A node that starts before the share is mounted.
+    let mut early = site.folder();
+    early.look().unwrap();
+    assert_eq!(states(), before);
+    fs::remove_dir(&path).unwrap();
+    fs::rename(&away, &path).unwrap();
+    for folder in [&mut folder, &mut early] {
+        folder.look().unwrap();
+        assert_eq!(states(), before, "nothing is taken as new");
+    }
+    // Files that are removed are gone, also the last ones.
+    site.remove("one.json");
+    site.remove("two.json");
+    folder.look().unwrap();
+    assert_eq!(states(), []);
+}
+
 #[test]
 fn a_node_removes_no_items_of_another_one_with_a_folder_of_the_same_path() {
     with_databases(|| {
@@ -176,9 +209,11 @@ fn a_node_removes_no_items_of_another_one_with_a_folder_of_the_same_path() {
         site.folder_of("ONE@there").look().unwrap();
         assert_eq!(sorted(), ["A1", "A2", "A3"]);
         site.remove("same.json");
+        // With nothing in it, it would look like a share that is not mounted.
+        site.write("note.txt", "no item");
         site.folder_of("ONE@there").look().unwrap();
         assert_eq!(sorted(), ["A1", "A2"], "only what it took itself is gone");
-        fs::remove_dir(&path).unwrap();
+        fs::remove_dir_all(&path).unwrap();
         fs::rename(&away, &path).unwrap();
         site.remove("one.json");
         site.folder().look().unwrap();
@@ -280,6 +315,7 @@ with_each_index! {
     a_file_that_is_being_written_waits,
     a_file_that_is_no_item_is_listed_until_it_is_one_or_goes,
     a_folder_that_is_gone_for_a_moment_takes_no_items_with_it,
+    the_mount_point_of_a_share_that_is_gone_takes_no_items_with_it,
     an_item_starts_with_the_first_object_of_its_study_and_is_done_when_that_is_quiet,
     only_what_comes_after_an_item_and_belongs_to_its_step_starts_it,
 }
