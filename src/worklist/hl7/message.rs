@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use super::character_set::{DecodedMessage, decoded};
 use super::error::{MAX_MESSAGE_LENGTH, MAX_SEGMENTS, MessageError};
+use crate::encoding::charset::{CharacterSets, TextForm};
 
 /// The characters that divide a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +102,7 @@ impl Message {
             return Err(MessageError::TooLong);
         }
         let DecodedMessage { text, character_set } = decoded(bytes)?;
+        let sets = CharacterSets::new(&character_set);
         let text = text.trim_start_matches(['\r', '\n', ' ', '\u{FEFF}']);
         let delimiters = Delimiters::of(text)?;
         let mut segments = Vec::new();
@@ -112,7 +114,7 @@ impl Message {
             if segments.len() == MAX_SEGMENTS {
                 return Err(MessageError::TooManySegments);
             }
-            segments.push(Hl7Segment::new(line, delimiters));
+            segments.push(Hl7Segment::new(line, delimiters, &sets));
         }
         Ok(Self { delimiters, segments, character_set })
     }
@@ -183,11 +185,36 @@ impl Delimiters {
     }
 }
 
+impl Delimiters {
+    /// The letter of the escape sequence that stands for a delimiter.
+    fn sequence_of(&self, c: char) -> Option<char> {
+        let letters = [
+            (Some(self.field), 'F'),
+            (Some(self.component), 'S'),
+            (Some(self.repetition), 'R'),
+            (self.escape, 'E'),
+            (self.subcomponent, 'T'),
+        ];
+        letters.into_iter().find(|(delimiter, _)| *delimiter == Some(c)).map(|(_, letter)| letter)
+    }
+
+    /// Whether they divide a text of a field.
+    fn divide(&self, text: &str) -> bool {
+        text.contains(|c| c == self.component || c == self.repetition || Some(c) == self.subcomponent)
+    }
+}
+
 impl Hl7Segment {
-    fn new(line: &str, delimiters: Delimiters) -> Self {
-        let mut parts = line.split(delimiters.field).map(str::to_owned);
+    fn new(line: &str, delimiters: Delimiters, sets: &CharacterSets) -> Self {
+        let mut parts = line.split(delimiters.field);
         let name = parts.next().unwrap_or_default().trim().to_owned();
-        let mut fields: Vec<String> = parts.collect();
+        let mut fields: Vec<String> = match delimiters.escape {
+            // MSH-2 is the delimiters themselves.
+            Some(escape) if name != "MSH" => {
+                parts.map(|field| with_hexadecimal(field, escape, delimiters, sets)).collect()
+            }
+            _ => parts.map(str::to_owned).collect(),
+        };
         if name == "MSH" {
             // MSH-1 is the delimiter itself.
             fields.insert(0, delimiters.field.to_string());
@@ -316,11 +343,42 @@ fn resolve(text: &str, escape: char, delimiters: Delimiters) -> String {
             "T" => out.extend(delimiters.subcomponent),
             _ if sequence.starts_with('.') => out.push(' '),
             // Others are highlighting (H, N), and changes of the character set, which is decoded
-            // already.
-            _ => {
-                if let Some(bytes) = sequence.strip_prefix('X').and_then(hexadecimal) {
-                    out.push_str(&String::from_utf8_lossy(&bytes));
+            // already. So are bytes (X).
+            _ => {}
+        }
+        rest = next;
+    }
+    out.push_str(rest);
+    out
+}
+
+/// Replaces the escape sequences of bytes (`X`) in a field. These are bytes of the character set of
+/// the message (HL7 2.5.1, 2.7.1). What would be a delimiter stays an escape sequence.
+fn with_hexadecimal(field: &str, escape: char, delimiters: Delimiters, sets: &CharacterSets) -> String {
+    let mut out = String::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((before, after)) = rest.split_once(escape) {
+        out.push_str(before);
+        // An escape sequence lies within a component.
+        let sequence = after.split_once(escape).filter(|(sequence, _)| !delimiters.divide(sequence));
+        let Some((sequence, next)) = sequence else {
+            out.push(escape);
+            rest = after;
+            continue;
+        };
+        match sequence.strip_prefix('X').and_then(hexadecimal) {
+            Some(bytes) => {
+                for c in sets.decode(&bytes, TextForm::Text).text.chars() {
+                    match delimiters.sequence_of(c) {
+                        Some(letter) => out.extend([escape, letter, escape]),
+                        None => out.push(c),
+                    }
                 }
+            }
+            None => {
+                out.push(escape);
+                out.push_str(sequence);
+                out.push(escape);
             }
         }
         rest = next;
@@ -377,6 +435,27 @@ mod tests {
         assert_eq!(field(1), "a|b^c~d/e", "a backslash would separate values in DICOM");
         assert_eq!((field(2), field(3)), ("x yz".into(), "Aé".into()));
         assert_eq!((field(4), field(5), field(6)), ("open/end".into(), String::new(), "k".into()));
+    }
+
+    // HL7 2.5.1, 2.7.1.
+    #[test]
+    fn escaped_bytes_are_of_the_character_set_of_the_message() {
+        for (set, bytes, expected) in [
+            ("8859/1", "M\\XFC\\ller", "Müller"),
+            ("8859/2", "\\XB3\\", "ł"),
+            ("UNICODE UTF-8", "M\\XC3BC\\ller", "Müller"),
+            // What is wrong is read as text that does not name its set is.
+            ("UNICODE UTF-8", "M\\XFC\\ller", "Müller"),
+            ("", "M\\XFC\\ller", "Müller"),
+            ("", "a\\X7C\\b\\X5E\\c\\X0D\\d", "a|b^c d"),
+        ] {
+            let message = message(&format!("MSH|^~\\&|A|||||||||||||||{set}\rPID|{bytes}|last\r"));
+            assert_eq!(
+                (value(&message, "PID-1.1"), value(&message, "PID-2")),
+                (expected.into(), "last".into()),
+                "{set}"
+            );
+        }
     }
 
     #[test]

@@ -105,8 +105,8 @@ pub(super) fn wanted(message: &Message, map: &Hl7Map) -> Result<WantedChange, Re
     }
 }
 
-/// The corrections of a message. A merge may have several patients, each with the PID of the one
-/// that stays and the MRG of the one that goes (HL7 2.5.1, 3.3.40).
+/// The corrections of a message. A merge may have several patients (HL7 2.5.1, 3.3.40). Each has
+/// the PID of the one that stays and the MRG of the one that goes.
 fn patients(message: &Message, map: &Hl7Map, merges: bool) -> Result<Vec<PatientCorrection>, RefusedMessage> {
     let segments = message.segments.as_slice();
     let first = segments.iter().position(|segment| segment.name == "PID").ok_or(RefusedMessage::NoPatient)?;
