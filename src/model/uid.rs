@@ -42,6 +42,15 @@ pub fn is_valid_uid(text: &str) -> bool {
     text.len() <= MAX_UID_LENGTH && at != At::Beginning
 }
 
+/// Makes a UID of a UUID: 2.25 and its number (PS3.5 B.2). `bytes` get the marks of this version of
+/// RFC 9562.
+#[must_use]
+pub fn uid_of_uuid(mut bytes: [u8; 16], version: u8) -> String {
+    bytes[6] = bytes[6] & 0x0F | version << 4;
+    bytes[8] = bytes[8] & 0x3F | 0x80;
+    format!("2.25.{}", u128::from_be_bytes(bytes))
+}
+
 /// Whether `text`, without padding, is accepted in place of a UID: see [`MAX_LENIENT_UID_LENGTH`].
 #[must_use]
 pub fn is_acceptable_uid(text: &str) -> bool {

@@ -16,7 +16,7 @@ use crate::encoding::vr::max_characters;
 use crate::model::datetime;
 use crate::model::local_time::{local_date_and_time, local_ms};
 use crate::model::matching::{KeyElement, KeyValue, separates_values, trim};
-use crate::model::uid::is_valid_uid;
+use crate::model::uid::{is_valid_uid, uid_of_uuid};
 use crate::qr::keys;
 
 /// Maximum characters of an identifier that is made here (VR SH).
@@ -333,9 +333,7 @@ pub(super) fn study_uid(parts: &[&str]) -> String {
     let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, &name);
     let mut uuid = [0; 16];
     uuid.iter_mut().zip(hash.as_ref()).for_each(|(to, from)| *to = *from);
-    uuid[6] = uuid[6] & 0x0F | 0x50;
-    uuid[8] = uuid[8] & 0x3F | 0x80;
-    format!("2.25.{}", u128::from_be_bytes(uuid))
+    uid_of_uuid(uuid, 5)
 }
 
 /// Returns the last characters that fit into an identifier. Numbers differ most at their end.

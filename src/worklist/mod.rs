@@ -29,6 +29,6 @@ pub use hl7::{
 pub use intake::{CancelScope, Intake, PutOutcome, cancel, cancel_dropped, put, remove_origin};
 pub use item::{JsonItemError, WorklistItem};
 pub use life::{LifeOptions, ROUND_AFTER, live};
-pub use mpps::{StepRefusal, create_step, set_step};
+pub use mpps::{StepRefusal, create_step, new_step_uid, set_step};
 pub use query::{WorklistAnswer, WorklistOptions, WorklistQuery, WorklistView};
 pub use read::{MAX_ITEM_LENGTH, ReadItemError, read_items};

@@ -2,12 +2,14 @@
 //! perform.
 
 use dicom_core::Tag;
+use ring::rand::{SecureRandom as _, SystemRandom};
 use serde_json::Value;
 
 use super::item::{WorklistItem, items_in, text_in};
 use super::tags::*;
 use crate::db::{Error, PerformedStep, WorklistBy, WorklistColumn, WorklistRow, WorklistState, WorklistTables};
 use crate::model::matching::KeyElement;
+use crate::model::uid::uid_of_uuid;
 
 const STATUS: Tag = Tag(0x0040, 0x0252);
 const PERFORMED_STATION_AE_TITLE: Tag = Tag(0x0040, 0x0241);
@@ -32,6 +34,15 @@ pub enum StepRefusal {
     /// The status is none that it may have now.
     #[error("Performed Procedure Step Status (0040,0252) has no valid value")]
     Status,
+}
+
+/// Makes a UID for a performed step whose modality gave none. `None` if there is no source of random
+/// numbers.
+#[must_use]
+pub fn new_step_uid() -> Option<String> {
+    let mut random = [0; 16];
+    SystemRandom::new().fill(&mut random).ok()?;
+    Some(uid_of_uuid(random, 4))
 }
 
 /// Makes a performed step (N-CREATE, PS3.4 F.7.2.1). Its items have started.

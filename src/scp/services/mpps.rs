@@ -16,7 +16,7 @@ use crate::qr::Identifier;
 use crate::scp::service_class::{ServiceClass, SopClasses, StatementRow, no_extended_negotiation};
 use crate::telemetry::metrics;
 use crate::ul::pdu_io::PduReader;
-use crate::worklist::{StepRefusal, WorklistItem, create_step, set_step};
+use crate::worklist::{StepRefusal, WorklistItem, create_step, new_step_uid, set_step};
 
 /// Maximum number of elements of a performed step. One lists all images, so it may be long.
 const MAX_ELEMENTS: usize = 200_000;
@@ -67,12 +67,19 @@ impl DimseService for MppsService {
             DimseRequest::Set(request) => (StepChange::Set, request),
             _ => return None,
         };
-        let answer = StepAnswer {
+        let mut answer = StepAnswer {
             change,
             message_id: request.message_id,
             sop_class_uid: request.sop_class_uid.clone(),
             sop_instance_uid: request.sop_instance_uid.clone(),
         };
+        if change == StepChange::Create && answer.sop_instance_uid.is_empty() {
+            // PS3.7 10.1.5.1.4: "If omitted, the performing DIMSE-service-user shall assign a value".
+            let Some(uid) = new_step_uid() else {
+                return Some(Begin::Respond(answer.response(Status::PROCESSING_FAILURE)));
+            };
+            answer.sop_instance_uid = uid;
+        }
         let refused = |status| Some(Begin::Respond(answer.response(status)));
         // An operation that was not agreed on for the context is an unrecognized one (PS3.7,
         // 0211H).
@@ -80,7 +87,7 @@ impl DimseService for MppsService {
         if request.sop_class_uid != command.context.abstract_syntax {
             return refused(Status::NO_SUCH_SOP_CLASS);
         }
-        if !is_valid_uid(&request.sop_instance_uid) {
+        if !is_valid_uid(&answer.sop_instance_uid) {
             return refused(Status::INVALID_SOP_INSTANCE);
         }
         if !command.has_data_set {

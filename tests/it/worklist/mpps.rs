@@ -22,7 +22,9 @@ fn command(field: CommandField, uid: &str) -> CommandSet {
     command.set_unsigned_short(command_set::COMMAND_FIELD, field.0);
     command.set_unsigned_short(command_set::MESSAGE_ID, 9);
     command.set_unsigned_short(command_set::COMMAND_DATA_SET_TYPE, command_set::DATA_SET_PRESENT);
-    command.set_uid(instance, uid);
+    if !uid.is_empty() {
+        command.set_uid(instance, uid);
+    }
     command
 }
 
@@ -106,7 +108,25 @@ fn what_is_no_performed_step_is_refused_with_its_status() {
     assert_eq!(state(&node), "started");
 }
 
+// PS3.7 10.1.5.1.4, table 10.1-7.
+fn a_step_that_is_created_without_a_uid_gets_one() {
+    let node = node_with(&[one()], |_| {});
+    let mut peer = ScriptedPeer::associated(node.address(), BOTH);
+    let request = command(CommandField::N_CREATE_RQ, "");
+    let mut create = || {
+        peer.send_message(3, &request, Some(&created("1.2.3", "S1").0));
+        let response = peer.receive_message();
+        assert_eq!(response.status(), 0);
+        response.command.text(command_set::AFFECTED_SOP_INSTANCE_UID).unwrap().to_owned()
+    };
+    let (uid, other) = (create(), create());
+    assert!(uid.starts_with("2.25.") && uid != other, "{uid} {other}");
+    assert_eq!(do_step(&mut peer, CommandField::N_SET_RQ, &uid, &status("COMPLETED")).status(), 0);
+    assert_eq!(state(&node), "done");
+}
+
 with_each_index! {
+    a_step_that_is_created_without_a_uid_gets_one,
     a_performed_step_starts_and_ends_its_item,
     a_step_that_chose_the_wrong_item_gives_it_back,
     what_is_no_performed_step_is_refused_with_its_status,
