@@ -36,8 +36,8 @@ pub enum StepRefusal {
     Status,
 }
 
-/// Makes a UID for a performed step whose modality gave none. `None` if there is no source of random
-/// numbers.
+/// Makes a UID for a performed step whose modality gave none. `None` if there is no source of
+/// random numbers.
 #[must_use]
 pub fn new_step_uid() -> Option<String> {
     let mut random = [0; 16];

@@ -74,7 +74,8 @@ impl DimseService for MppsService {
             sop_instance_uid: request.sop_instance_uid.clone(),
         };
         if change == StepChange::Create && answer.sop_instance_uid.is_empty() {
-            // PS3.7 10.1.5.1.4: "If omitted, the performing DIMSE-service-user shall assign a value".
+            // PS3.7 10.1.5.1.4: "if omitted, the performing DIMSE-service-user shall assign a
+            // value".
             let Some(uid) = new_step_uid() else {
                 return Some(Begin::Respond(answer.response(Status::PROCESSING_FAILURE)));
             };
