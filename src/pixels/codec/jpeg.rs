@@ -1,5 +1,6 @@
 //! JPEG (ITU-T T.81): Baseline, Extended of 8 bits, and Lossless.
 
+use std::borrow::Cow;
 use std::io::{self, Read};
 
 use jpeg_decoder::{CodingProcess, ColorTransform, Decoder};
@@ -41,6 +42,7 @@ pub(super) fn decode(
     process: Process,
     deadline: &Deadline,
 ) -> Result<Vec<u8>, CodecError> {
+    let stream = &*without_tables_of_quantisation(stream);
     let mut decoder = Decoder::new(TimedStream { stream, deadline, reads: 0 });
     // Of three components this converts nothing. `None` does not interleave them.
     decoder.set_color_transform(ColorTransform::RGB);
@@ -68,6 +70,34 @@ fn refused(error: jpeg_decoder::Error) -> CodecError {
             CodecError::Damaged
         }
     }
+}
+
+/// The stream as the library takes it. Lossless JPEG has no quantisation, so the number of a table
+/// shall be zero (T.81 B.2.2). DCMTK writes 1 for the second and third component, and the library
+/// refuses that.
+fn without_tables_of_quantisation(stream: &[u8]) -> Cow<'_, [u8]> {
+    const SOF3: u8 = 0xC3;
+    const SOS: u8 = 0xDA;
+    // Behind SOI, each segment has a marker and its length.
+    let mut at = 2;
+    while let Some(&[0xFF, marker, high, low, ..]) = stream.get(at..)
+        && marker != SOS
+    {
+        if marker != SOF3 {
+            at += 2 + usize::from(u16::from_be_bytes([high, low]));
+            continue;
+        }
+        // Nine bytes of the frame come before its components, which have three bytes each.
+        let count = stream.get(at + 9).copied().map_or(0, usize::from);
+        let mut stream = stream.to_vec();
+        (0..count).for_each(|component| {
+            if let Some(table) = stream.get_mut(at + 12 + 3 * component) {
+                *table = 0;
+            }
+        });
+        return stream.into();
+    }
+    stream.into()
 }
 
 /// Refuses what the library decodes wrongly: a point transform, and restart intervals together with

@@ -208,6 +208,25 @@ fn lossless_frames_of_others_are_decompressed_as_dcmtk_and_gdcm_do_it() {
     }
 }
 
+/// DCMTK names a table of quantisation in lossless streams of colour, which have none.
+#[test]
+fn a_lossless_stream_that_names_a_table_of_quantisation_is_decompressed() {
+    let source = "syntaxes/JPGLosslessP14SV1_1s_1f_8b.dcm";
+    let frame = |folder: &Path| {
+        let (web, instance) = serve(folder);
+        web.get_with(&format!("{instance}/frames/1"), &[("Accept", NATIVE)]).expect(200).body
+    };
+    let expected = frame(folder_with(source).path());
+    let mut bytes = fs::read(real(source)).unwrap();
+    // The start of the frame: a length of 11, 8 bits, rows, columns, one component and its table.
+    let at = bytes.windows(5).position(|window| window == [0xFF, 0xC3, 0, 11, 8]).unwrap();
+    assert_eq!((bytes[at + 9], bytes[at + 12]), (1, 0));
+    bytes[at + 12] = 1;
+    let folder = TempDir::new().unwrap();
+    fs::write(folder.path().join("1.dcm"), bytes).unwrap();
+    assert!(frame(folder.path()) == expected);
+}
+
 /// Returns samples of one of several kinds, from flat to noise.
 fn samples(kind: usize, columns: usize, rows: usize, bits: u32, random: &mut impl FnMut() -> u32) -> Vec<u16> {
     let greatest = (1_u32 << bits) - 1;
