@@ -150,6 +150,7 @@ fn response(
 ) -> Result<Response<Body>, Problem> {
     let (body, unread) = body.map_or_else(|| (Body::empty(), None), |(body, unread)| (body, Some(unread)));
     let mut response = Response::new(body);
+    let mut may_be_kept = true;
     if let Some(UnreadCount { gone, cut }) = unread {
         let content_type = match request.is_xml {
             true => Parts::of_hash(said.hash).content_type(native_model::MEDIA_TYPE),
@@ -161,6 +162,7 @@ fn response(
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
         let gone = gone.max(said.unavailable);
+        may_be_kept = gone == 0;
         if gone > 0 {
             let text =
                 format!("Of {gone} instances only the indexed attributes are known: their objects are not at hand");
@@ -174,8 +176,13 @@ fn response(
         *response.status_mut() = StatusCode::NOT_MODIFIED;
     }
     let headers = response.headers_mut();
-    headers.insert(ETAG, form.tag(said.hash)?);
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, max-age=0, must-revalidate"));
+    // An object that is not at hand may be back at once, and the index does not notice. So a client
+    // must not keep the answer (RFC 9110 8.8.1).
+    if may_be_kept {
+        headers.insert(ETAG, form.tag(said.hash)?);
+    }
+    let keeping = if may_be_kept { "private, max-age=0, must-revalidate" } else { "no-store" };
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static(keeping));
     headers.append(VARY, HeaderValue::from_static("accept, accept-encoding, authorization"));
     Ok(response)
 }
