@@ -471,9 +471,9 @@ impl WriterHandle {
         self.server("a shared scan")?.take_unit(scan, lease, unseen)
     }
 
-    /// Has a shared scan end without the units that this process cannot see, and that nobody has:
-    /// `unseen` and those below roots that it does not have. Returns the paths in words of those
-    /// that may lack files in the index.
+    /// Has a shared scan end without the units that this process cannot see, and that nobody has.
+    /// These are `unseen` and those below roots that it does not have. Returns the paths in words of
+    /// those that may lack files in the index.
     ///
     /// # Errors
     /// As [`Self::join_shared_scan`].

@@ -123,8 +123,8 @@ fn seen(unit: &Path, roots: &[PathBuf], options: &Options) -> Result<Option<Root
     }
 }
 
-/// Where another machine may see nothing of what this one has: file systems that are mounted, and
-/// named roots, also those whose disk may be missing here.
+/// Where another machine may see nothing of what this one has. These are mounted file systems and
+/// named roots, also roots whose disk may be missing here.
 fn mounted(roots: &Roots, options: &Options, config: &Config) -> Result<Vec<PathBuf>, scanner::Error> {
     let paths = roots.paths();
     let mut places = Vec::new();

@@ -60,7 +60,7 @@ impl PostgresWriterHandle {
     pub fn correct(&self, change: CorrectionChange) -> Result<(i64, CorrectionEffect), Error> {
         let mut made: Option<(i64, CorrectionEffect)> = None;
         self.change_index(move |changer, _| {
-            // The answer of the server to a commit may have been lost. The change is not made twice.
+            // The answer of the server to a commit may have been lost. It is not made twice.
             let is_in_doubt = changer.is_in_doubt;
             let found = made.clone().filter(|_| is_in_doubt);
             changer.transaction(|connection, _| {

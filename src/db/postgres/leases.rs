@@ -155,10 +155,8 @@ fn join(changer: &mut IndexChanger, scan: &SharedScan, now_ms: i64) -> Result<i6
             connection.execute("DELETE FROM scan_unit WHERE scan = $1", &[&open])?;
         }
         // Units of scans that nobody will ask for again.
-        connection.run(
-            "DELETE FROM scan_unit u USING scan s WHERE s.id = u.scan AND s.finished_ms IS NOT NULL; \
-             DELETE FROM shared_scan h USING scan s WHERE s.id = h.scan AND s.finished_ms IS NOT NULL",
-        )?;
+        connection.run("DELETE FROM scan_unit u USING scan s WHERE s.id = u.scan AND s.finished_ms IS NOT NULL")?;
+        connection.run("DELETE FROM shared_scan h USING scan s WHERE s.id = h.scan AND s.finished_ms IS NOT NULL")?;
         let sql = "INSERT INTO scan (started_ms, roots) VALUES ($1, $2) RETURNING id";
         let number: i64 = connection.query_one(sql, &[&now_ms, &roots])?.try_get(0)?;
         connection.execute("INSERT INTO shared_scan (scan, rules) VALUES ($1, $2)", &[&number, &rules])?;

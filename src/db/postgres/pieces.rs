@@ -37,8 +37,8 @@ impl PostgresReader {
     /// What a copy in another engine lacks, in words.
     ///
     /// # Errors
-    /// [`Error::NotCopied`] if answers would not be the same without it, and [`Error::UnknownRoots`]
-    /// if this process cannot tell where files are.
+    /// [`Error::NotCopied`] if answers would not be the same without it. [`Error::UnknownRoots`] if
+    /// this process cannot tell where files are.
     pub(in crate::db) fn left_behind(&mut self) -> Result<Vec<&'static str>, Error> {
         let roots = self.roots();
         self.ask(|connection| left_behind(connection, &roots))
@@ -48,8 +48,8 @@ impl PostgresReader {
     /// engine lacks then, in words.
     ///
     /// # Errors
-    /// [`Error::NotCopied`] if answers would not be the same without it, and [`Error::UnknownRoots`]
-    /// if this process cannot tell where files are.
+    /// [`Error::NotCopied`] if answers would not be the same without it. [`Error::UnknownRoots`] if
+    /// this process cannot tell where files are.
     pub(in crate::db) fn give(&mut self, on_piece: OnPiece<'_>) -> Result<Vec<&'static str>, Error> {
         let (server, roots) = (self.server().to_owned(), self.roots());
         let given = at_one_moment(self.connection()?, |connection| {
