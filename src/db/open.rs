@@ -472,8 +472,8 @@ impl WriterHandle {
     }
 
     /// Has a shared scan end without the units that this process cannot see, and that nobody has.
-    /// These are `unseen` and those below roots that it does not have. Returns the paths in words of
-    /// those that may lack files in the index.
+    /// These are `unseen`, and those below roots that it does not have. Returns in words the paths
+    /// of those that may lack files in the index.
     ///
     /// # Errors
     /// As [`Self::join_shared_scan`].
