@@ -12,7 +12,9 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::Error;
-use crate::files::{FILE_MODE, UnfinishedFile, make_directory, remove_if_there, rename_without_replacing};
+use crate::files::{
+    FILE_MODE, UnfinishedFile, make_directory, remove_if_there, rename_without_replacing, sync_directory,
+};
 use crate::model::calendar::moment_text;
 
 /// Directory of the trash, below the storage directory.
@@ -116,7 +118,7 @@ impl Trash {
             Err(error) => Err(error),
             Ok(()) => {
                 if let Some(directory) = object.parent() {
-                    File::open(directory)?.sync_all()?;
+                    sync_directory(directory)?;
                 }
                 Ok(true)
             }
@@ -199,7 +201,8 @@ impl Trash {
         let mut list = OpenOptions::new().create(true).append(true).mode(FILE_MODE).open(directory.join(AGAIN_LIST))?;
         list.write_all(format!("{now_ms} {sop_instance_uid}\n").as_bytes())?;
         list.sync_all()?;
-        [&directory, &self.root.join(TRASH)].iter().try_for_each(|directory| File::open(directory)?.sync_all())
+        sync_directory(&directory)?;
+        sync_directory(&self.root.join(TRASH))
     }
 
     /// Reads when each of those objects was last received.
