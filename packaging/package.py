@@ -135,7 +135,7 @@ def debian(binary: pathlib.Path, tool: pathlib.Path, work: pathlib.Path, archite
     changed = email.utils.formatdate(when, usegmt=False)
     changelog = f"dcmdex ({version()}) unstable; urgency=medium\n\n  * See CHANGELOG.md.\n\n -- {MAINTAINER}  {changed}\n"
     files.add(f"{doc}/changelog.gz", compressed(changelog.encode()))
-    for document in ["README.md", "CHANGELOG.md", "docs/operations.md", "docs/cookbook.md", "docs/json.md"]:
+    for document in ["README.md", "CHANGELOG.md", "docs/operations.md", "docs/data.md", "docs/cookbook.md", "docs/json.md"]:
         path = ROOT / document
         files.add(f"{doc}/{path.name}.gz", compressed(path.read_bytes()))
     files.add_file("usr/share/lintian/overrides/dcmdex", ROOT / "packaging/debian/lintian-overrides")
