@@ -37,6 +37,7 @@ mod worklist;
 mod write;
 mod write_priority;
 mod writer;
+mod writer_queue;
 
 pub use copying::{IndexHold, copy_index};
 pub use files::DatabaseFiles;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvError, RecvTimeoutError, Sender, TryRecvError, TrySendError, bounded};
+use crossbeam_channel::{RecvError, RecvTimeoutError, Sender, TrySendError, bounded};
 use fail::fail_point;
 use rusqlite::Connection;
 
@@ -19,15 +19,16 @@ use super::schema::EVENTS;
 use super::worklist;
 use super::write::{Batch, JournalMark};
 use super::write_priority::{Priority, PriorityLock};
+use super::writer_queue::{
+    CommandQueue, MaintenanceWork, QueuedArrival, ScanUnits, WriterCommand, gather_arrivals, rows_of, take_arrival,
+    weight_of,
+};
 use crate::db::{
     Arrivals, Backlog, Committed, Durability, Error, EventRecording, JournalNumber, KnownLocation, Mounted, OnStored,
     Received, ScannedDirectory, StoreOutcome, Stored, Suspension, Tally, WorklistChanges, WorklistWork,
 };
 use crate::model::clock::Clock;
 use crate::model::declared::DeclaredSet;
-
-/// Rows of a scan that the writer waits for before it begins a transaction.
-const SCAN_GROUP_ROWS: usize = 4096;
 
 /// Most rows in one scan transaction. It starts with the queued rows, and also takes rows that
 /// arrive while it runs.
@@ -37,26 +38,11 @@ const SCAN_GROUP_ROWS: usize = 4096;
 /// priority lock does not wait for the end of one, but another scan does.
 const SCAN_BATCH_ROWS: usize = 8192;
 
-/// Most rows of a scan that wait for the writer. Without a limit, memory would fill with them if
-/// the disk of the index is slow.
-const SCAN_WAITING_ROWS: usize = 4096;
-
-/// Least rows for which a unit of a scan counts in the queue. With it, at most a quarter of the
-/// queue of a node is units of scans.
-const LEAST_WEIGHT: usize = SCAN_WAITING_ROWS / 256;
-
 /// Rows of a scan after which the writer checks the priority lock. They take a millisecond or two.
 const ROWS_BETWEEN_LOOKS: usize = 128;
 
 /// Most files that one transaction drops.
 const PRUNED_FILES: usize = 1000;
-
-/// Longest wait for the rows of a scan transaction.
-const SCAN_BATCH_WAIT: Duration = Duration::from_secs(1);
-
-/// Most received instances in a transaction, which takes all that are queued. From 100 on, a commit
-/// that survives a power cut costs nothing per row.
-const STORE_BATCH_ROWS: usize = 1024;
 
 /// Pause between two checks of the files of an index while nothing is written.
 const LOOK_AT_FILES: Duration = Duration::from_secs(1);
@@ -95,27 +81,6 @@ impl Default for WriterOptions {
     }
 }
 
-enum WriterCommand {
-    Store(QueuedArrival),
-    Scanned(ScannedDirectory),
-    BeginScan { roots: String, reply: Sender<Result<i64, Error>> },
-    BeginPass { roots: String, scan: Option<i64>, reply: Sender<Result<i64, Error>> },
-    NoteWatch { roots: String, state: Option<String>, reply: Sender<Result<(), Error>> },
-    MountPoint { path: PathBuf, mounted: Mounted },
-    EndScan { scan: i64, summary: String, reply: Sender<Result<(), Error>> },
-    ResolveMissing { roots: Vec<PathBuf>, except: Vec<PathBuf>, prune: bool, reply: Sender<Result<u64, Error>> },
-    Flush { reply: Sender<Result<Tally, Error>> },
-    Worklist { work: WorklistWork, reply: Sender<Result<(), Error>> },
-    Name { id: Option<String>, reply: Sender<Result<String, Error>> },
-    StorageMoved { from: PathBuf, to: PathBuf, reply: Sender<Result<u64, Error>> },
-    Maintain { work: MaintenanceWork, reply: Sender<Result<(), Error>> },
-    JournalClosed([u8; 16]),
-    Stop,
-}
-
-/// Work of an operator's command, in a transaction of its own.
-type MaintenanceWork = Box<dyn FnOnce(&mut Batch<'_>) -> rusqlite::Result<()> + Send>;
-
 /// The writer of an index. If it is dropped, it commits what is queued and stops the thread.
 /// Handles that are left then get [`Error::WriterStopped`].
 #[derive(Debug)]
@@ -139,9 +104,7 @@ impl SqliteWriter {
     /// # Errors
     /// Fails if the index cannot be opened for writing: see [`Error`].
     pub fn open(path: &Path, options: WriterOptions) -> Result<Self, Error> {
-        let (commands, queue) = bounded(options.queue_length.max(1));
-        let backlog = Arc::new(Backlog::new(SCAN_WAITING_ROWS));
-        let queue = CommandQueue { commands: queue, backlog: Arc::clone(&backlog) };
+        let (commands, backlog, queue) = CommandQueue::new(options.queue_length);
         let connection = connect(path, &options)?;
         let guard = IndexGuard::of(path);
         let (state, files) = (guard.state(), Arc::new(guard.files()));
@@ -305,42 +268,6 @@ impl SqliteWriterHandle {
 
 fn stopped() -> Error {
     Error::WriterStopped("its thread has ended".into())
-}
-
-/// The writer's end of the queue.
-struct CommandQueue {
-    commands: Receiver<WriterCommand>,
-    backlog: Arc<Backlog>,
-}
-
-impl CommandQueue {
-    fn is_empty(&self) -> bool {
-        self.commands.is_empty()
-    }
-
-    fn taken(&self, command: &WriterCommand) {
-        if let WriterCommand::Scanned(directory) = command {
-            self.backlog.end(weight_of(directory));
-        }
-    }
-
-    fn recv(&self) -> Result<WriterCommand, RecvError> {
-        self.commands.recv().inspect(|command| self.taken(command))
-    }
-
-    fn recv_deadline(&self, deadline: Instant) -> Result<WriterCommand, RecvTimeoutError> {
-        self.commands.recv_deadline(deadline).inspect(|command| self.taken(command))
-    }
-
-    fn try_recv(&self) -> Result<WriterCommand, TryRecvError> {
-        self.commands.try_recv().inspect(|command| self.taken(command))
-    }
-}
-
-impl Drop for CommandQueue {
-    fn drop(&mut self) {
-        self.backlog.close();
-    }
 }
 
 /// What the thread of the writer works with.
@@ -523,9 +450,9 @@ impl WriterThread {
                 self.store(connection, batch, group, state);
             }
             WriterCommand::Scanned(directory) => {
-                let mut group = VecDeque::from([directory]);
-                state.next = gather_directories(&self.queue, &mut group);
-                self.write_scanned(connection, batch, group, state);
+                let mut units = self.queue.group_of(directory);
+                state.next = units.gather();
+                self.write_scanned(connection, batch, units, state);
             }
             WriterCommand::BeginScan { roots, reply } => {
                 let begun = self.run_in(connection, batch, Priority::None, |batch| batch.begin_scan(&roots));
@@ -580,16 +507,16 @@ impl WriterThread {
         &self,
         connection: &Connection,
         batch: &mut Batch<'_>,
-        mut group: VecDeque<ScannedDirectory>,
+        mut units: ScanUnits<'_>,
         state: &mut WriterState,
     ) {
-        while !group.is_empty() {
+        while !units.is_empty() {
             let next = &mut state.next;
-            match self.run_in(connection, batch, Priority::None, |batch| self.scanned(batch, &mut group, next)) {
+            match self.run_in(connection, batch, Priority::None, |batch| self.scanned(batch, &mut units, next)) {
                 Ok(()) => state.tally.add(batch.take_tally()),
                 Err(error) => return state.failed(error),
             }
-            if batch.is_broken() || group.is_empty() {
+            if batch.is_broken() || units.is_empty() {
                 return;
             }
             if let Some(arrival) = take_arrival(&mut state.next) {
@@ -733,37 +660,28 @@ impl WriterThread {
         })
     }
 
-    /// Takes what scans found, and then what other scan units came meanwhile. It stops if an object
-    /// has arrived, or if somebody asks for the priority lock or for a stop of the process.
+    /// Takes what scans found, and then what other scan units came meanwhile. It stops after some
+    /// thousand rows, if an object has arrived, or if somebody asks for the priority lock or for a
+    /// stop of the process.
     fn scanned(
         &self,
         batch: &mut Batch<'_>,
-        group: &mut VecDeque<ScannedDirectory>,
+        units: &mut ScanUnits<'_>,
         next: &mut Option<WriterCommand>,
     ) -> rusqlite::Result<()> {
         let (mut rows, mut since_look) = (0, 0);
-        loop {
-            if group.is_empty() && rows < SCAN_BATCH_ROWS && next.is_none() {
-                match self.queue.try_recv() {
-                    Ok(WriterCommand::Scanned(directory)) => group.push_back(directory),
-                    Ok(other) => *next = Some(other),
-                    Err(_empty_or_gone) => {}
-                }
+        while rows < SCAN_BATCH_ROWS {
+            if units.is_empty() && next.is_none() {
+                *next = units.take_next();
             }
-            let Some(directory) = group.pop_front() else { return Ok(()) };
+            let Some(directory) = units.pop() else { return Ok(()) };
             batch.scanned(&directory)?;
             rows += rows_of(&directory);
             since_look += rows_of(&directory);
             if since_look >= ROWS_BETWEEN_LOOKS {
                 since_look = 0;
-                // Units that come out of the queue here are few: their rows are limited.
-                while next.is_none()
-                    && let Ok(command) = self.queue.try_recv()
-                {
-                    match command {
-                        WriterCommand::Scanned(directory) => group.push_back(directory),
-                        other => *next = Some(other),
-                    }
+                if next.is_none() {
+                    *next = units.look_ahead();
                 }
                 if matches!(next, Some(WriterCommand::Store(_)))
                     || batch.should_give_way()
@@ -773,6 +691,7 @@ impl WriterThread {
                 }
             }
         }
+        Ok(())
     }
 }
 
@@ -831,79 +750,6 @@ impl WriterCommand {
 /// Stands for all entries of a journal.
 fn closed(journal: [u8; 16]) -> JournalNumber {
     JournalNumber { journal, number: u64::MAX }
-}
-
-fn rows_of(directory: &ScannedDirectory) -> usize {
-    directory.files.len() + directory.vanished.len() + directory.missing.len()
-}
-
-/// Share of the backlog of scans that a unit takes. A small unit counts for more rows than it has.
-/// Otherwise units of one file would fill the queue, and an object that arrives would be refused.
-fn weight_of(directory: &ScannedDirectory) -> usize {
-    rows_of(directory).max(LEAST_WEIGHT)
-}
-
-/// Takes the next command if it is an object that arrived.
-fn take_arrival(next: &mut Option<WriterCommand>) -> Option<QueuedArrival> {
-    match next.take() {
-        Some(WriterCommand::Store(arrival)) => Some(arrival),
-        other => {
-            *next = other;
-            None
-        }
-    }
-}
-
-/// A received instance in the queue.
-struct QueuedArrival {
-    received: Received,
-    on_done: OnStored,
-    /// Whether an earlier attempt may be in the index.
-    is_in_doubt: bool,
-}
-
-impl QueuedArrival {
-    /// Answers the sender.
-    fn answer(self, result: Result<Stored, Error>) {
-        let is_in_doubt = self.is_in_doubt;
-        (self.on_done)(result.map_err(|error| match error {
-            error if is_in_doubt && !error.may_be_in_the_index() => {
-                Error::InDoubt { committed: false, source: Box::new(error) }
-            }
-            error => error,
-        }));
-    }
-}
-
-/// Takes what is queued, without waiting for more. A group forms by itself while the one before it
-/// commits.
-fn gather_arrivals(queue: &CommandQueue, group: &mut Vec<QueuedArrival>) -> Option<WriterCommand> {
-    while group.len() < STORE_BATCH_ROWS {
-        match queue.try_recv() {
-            Ok(WriterCommand::Store(arrival)) => group.push(arrival),
-            Ok(other) => return Some(other),
-            Err(_empty_or_gone) => return None,
-        }
-    }
-    None
-}
-
-/// Waits for a number of rows, so that the write lock is held only while there is something to
-/// write.
-fn gather_directories(queue: &CommandQueue, group: &mut VecDeque<ScannedDirectory>) -> Option<WriterCommand> {
-    let deadline = Instant::now() + SCAN_BATCH_WAIT;
-    let mut rows: usize = group.iter().map(rows_of).sum();
-    while rows < SCAN_GROUP_ROWS {
-        match queue.recv_deadline(deadline) {
-            Ok(WriterCommand::Scanned(directory)) => {
-                rows += rows_of(&directory);
-                group.push_back(directory);
-            }
-            Ok(other) => return Some(other),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return None,
-        }
-    }
-    None
 }
 
 fn stored((outcome, first): (StoreOutcome, Option<KnownLocation>)) -> Stored {

@@ -520,3 +520,31 @@ fn every_instance_of_a_large_archive_is_found_by_its_uid() {
     drop((writer, handle));
     assert_sound(&index);
 }
+
+/// A node and other scans wait for a transaction, and its rows wait in memory.
+#[test]
+fn a_scan_that_is_faster_than_the_writer_fills_no_transaction_without_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index.db");
+    let units = (0..300).map(|series| {
+        let files = (0..100).map(|n| {
+            let uid = format!("1.2.{series}.{n}");
+            file(&uid, record("1.2", &format!("1.2.{series}"), &uid, &[]))
+        });
+        scanned(&format!("/a/{series}"), files.collect())
+    });
+    // All are made before the first is sent, so that the writer does not keep up.
+    let units = units.collect::<Vec<_>>();
+    let writer = writer(&index);
+    for unit in units {
+        writer.handle().scanned(unit).unwrap();
+    }
+    assert_eq!(writer.handle().flush().unwrap().indexed, 30_000);
+    drop(writer);
+    #[expect(clippy::disallowed_methods, reason = "the test looks at the views as other programs do")]
+    let connection = rusqlite::Connection::open(&index).unwrap();
+    let largest: i64 = connection
+        .query_row("SELECT max(n) FROM (SELECT count(*) AS n FROM instances GROUP BY change)", [], |row| row.get(0))
+        .unwrap();
+    assert!(largest <= 8_192 + 100, "{largest} rows in one transaction");
+}
