@@ -11,6 +11,7 @@ last takes the longest. The table leaves out an index that is not there:
     100k.db    indexload 100k.db 1600000 8 2 3     1.6 million instances, 100,000 studies
     1m.db      indexload 1m.db 1000000 1 1 1       a million patients, a study each
     16m.db     indexload 16m.db 16000000           16 million instances, 42,106 studies
+    160m.db    indexload 160m.db 160000000         160 million instances, 421,053 studies
 
 The node runs on the first processor and the client on the second. The number of matches must be what
 SQL on the views of the index says before a time counts. `--orthanc` fills Orthanc and a new index of
@@ -35,6 +36,7 @@ SHAPES = {
     "100k": [1_600_000, 8, 2, 3],
     "1m": [1_000_000, 1, 1, 1],
     "16m": [16_000_000],
+    "160m": [160_000_000],
 }
 
 BY_UID = ["StudyInstanceUID={}", "PatientName", "StudyDate", "ModalitiesInStudy", "NumberOfStudyRelatedInstances"]
@@ -238,7 +240,7 @@ def patients(bench):
         bench.row(what, got, times, "< 100 ms", got["cancel"]["max"] < 100)
 
 
-ALL_OF = {"26k": small, "5k": small, "100k": many_studies, "1m": patients, "16m": small}
+ALL_OF = {"26k": small, "5k": small, "100k": many_studies, "1m": patients, "16m": small, "160m": small}
 
 
 def compare_with_orthanc(bench, studies=5_000):
