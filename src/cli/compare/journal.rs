@@ -10,6 +10,7 @@ use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 
 use crate::cli::output::{Audience, Output};
+use crate::compare::DayRange;
 use crate::compare::difference::{ArchiveDifference, DifferenceKind};
 use crate::files::{FILE_MODE, open_locked, publish, replace, with_suffix};
 use crate::model::datetime::Day;
@@ -30,19 +31,20 @@ struct JournalFile {
     state: PathBuf,
     file: File,
     question: String,
+    days: Option<DayRange>,
     done_through: Option<Day>,
 }
 
 impl DifferenceJournal {
     /// Opens the file, and goes on with it if an interrupted comparison asked the same question.
-    pub(super) fn open(path: Option<&Path>, question: &str) -> anyhow::Result<Self> {
+    /// The days of that comparison then count: without `--to`, those of today are others.
+    pub(super) fn open(path: Option<&Path>, question: &str, days: Option<DayRange>) -> anyhow::Result<Self> {
         let Some(path) = path else { return Ok(Self { file: None, found: BTreeMap::new(), has_header: false }) };
         let (partial, state) = (with_suffix(path, ".partial"), with_suffix(path, ".state"));
         if path.is_dir() {
             bail!("{} is a directory", path.display());
         }
-        let known = fs::read(&state).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
-        let known = known.filter(|known| known["question"] == question && !question.is_empty());
+        let known = known_state(&state, question)?;
         let mut file = open_locked(&partial).map_err(|error| {
             let told = match error.kind() {
                 io::ErrorKind::WouldBlock => format!("another comparison writes {}", path.display()),
@@ -63,10 +65,17 @@ impl DifferenceJournal {
                 *found.entry(kind).or_default() += 1;
             }
         }
-        let done_through = known.filter(|_| length > 0).and_then(|known| Day::try_from(known["done"].as_u64()?).ok());
-        let file =
-            JournalFile { path: path.to_owned(), partial, state, file, question: question.to_owned(), done_through };
+        let known = known.filter(|_| length > 0);
+        let day = |name: &str| Day::try_from(known.as_ref()?[name].as_u64()?).ok();
+        let days = day("first").zip(day("last")).map(|(first, last)| DayRange { first, last }).or(days);
+        let (path, question, done_through) = (path.to_owned(), question.to_owned(), day("done"));
+        let file = JournalFile { path, partial, state, file, question, days, done_through };
         Ok(Self { file: Some(file), found, has_header: length > 0 })
+    }
+
+    /// The days to compare, if an earlier run has begun with them.
+    pub(super) fn days(&self) -> Option<DayRange> {
+        self.file.as_ref().and_then(|file| file.days)
     }
 
     /// The last day whose differences an earlier run has written.
@@ -145,11 +154,30 @@ impl DifferenceJournal {
     }
 }
 
+/// What an interrupted comparison has noted. `None` if there was none with this question.
+fn known_state(state: &Path, question: &str) -> anyhow::Result<Option<Value>> {
+    let hint = format!("remove {} to begin anew", state.display());
+    let text = match fs::read(state) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}; hint: {hint}", state.display())),
+    };
+    let known = serde_json::from_slice::<Value>(&text);
+    let known = known.with_context(|| format!("cannot read {}; hint: {hint}", state.display()))?;
+    Ok(Some(known).filter(|known| known["question"] == question))
+}
+
 impl JournalFile {
     /// Notes how far the comparison is.
     fn note(&mut self, done_through: Option<Day>) -> anyhow::Result<()> {
         let Some(day) = done_through else { return Ok(()) };
-        let state = json!({ "question": self.question, "done": day, "bytes": self.file.stream_position()? });
+        let state = json!({
+            "question": self.question,
+            "first": self.days.map(|days| days.first),
+            "last": self.days.map(|days| days.last),
+            "done": day,
+            "bytes": self.file.stream_position()?,
+        });
         let written = replace(&self.state, FILE_MODE, state.to_string().as_bytes());
         written.with_context(|| format!("cannot write {}", self.state.display()))
     }

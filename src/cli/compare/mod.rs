@@ -122,8 +122,10 @@ fn compare(
     arguments: &CompareArgs,
     context: &mut Context,
 ) -> anyhow::Result<DifferenceCounts> {
-    let question = format!("{} {} {}", arguments.with, days.first, days.last);
-    let mut journal = DifferenceJournal::open(arguments.out.as_deref(), &question)?;
+    let [from, to] = [&arguments.from, &arguments.to].map(|day| day.as_deref().unwrap_or("-"));
+    let question = format!("{} {from} {to}", arguments.with);
+    let mut journal = DifferenceJournal::open(arguments.out.as_deref(), &question, Some(days))?;
+    let days = journal.days().unwrap_or(days);
     let done = journal.done_through();
     let mut waiting: VecDeque<DayRange> = ranges(days, DAYS_AT_ONCE).into();
     if let Some(done) = done {
@@ -239,7 +241,7 @@ fn with_list(
     let query = query(level, &[&arguments.key, "StudyInstanceUID"], config)?;
     let column = asked.column(&query, &config.declared).context("the key of the list has no value in the answers")?;
     let uid = uid.column(&query, &config.declared).context("a study has no UID")?;
-    let mut journal = DifferenceJournal::open(arguments.out.as_deref(), "")?;
+    let mut journal = DifferenceJournal::open(arguments.out.as_deref(), "", None)?;
     let mut there: BTreeSet<String> = values.into_iter().collect();
     let mut matched = BTreeSet::new();
     let mut failure = None;

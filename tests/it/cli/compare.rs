@@ -151,7 +151,8 @@ fn a_comparison_goes_on_where_it_was_interrupted() {
     // A state after which only the last days are left, with a row that no comparison would find.
     let earlier = format!("{}\r\nonly-here,STUDY,9.9.9,,,,,\r\n", whole.lines().next().unwrap().trim_end());
     let state = serde_json::json!({
-        "question": "there.db 20200101 20241231", "done": 20_240_104, "bytes": earlier.len(),
+        "question": "there.db 2020-01-01 2024-12-31", "first": 20_200_101, "last": 20_241_231,
+        "done": 20_240_104, "bytes": earlier.len(),
     });
     fs::write(place.path("out.csv.partial"), format!("{earlier}only-here,STUDY,half")).unwrap();
     fs::write(place.path("out.csv.state"), state.to_string()).unwrap();
@@ -282,6 +283,15 @@ fn a_pacs_that_answers_half_is_said_and_nothing_of_its_half_counts() {
     // Studies whose answers were cut off are not taken for studies that the PACS lacks.
     let so_far = rows(&fs::read_to_string(place.path("out.csv.partial")).unwrap());
     assert!(so_far.is_subset(&planted(true)) && so_far.len() < planted(true).len(), "{so_far:?}");
+    let whole = fs::read_to_string(place.path("out.csv.state")).unwrap();
+    fs::write(place.path("out.csv.state"), &whole[..whole.len() / 2]).unwrap();
+    let refused = compare(&place, &arguments).expect(2).stderr;
+    assert!(refused.contains("remove out.csv.state to begin anew"), "{refused}");
+    assert_eq!(rows(&fs::read_to_string(place.path("out.csv.partial")).unwrap()), so_far);
+    // A study that has come meanwhile may be newer than all, and the next day may have begun.
+    let mut state: serde_json::Value = serde_json::from_str(&whole).unwrap();
+    state["last"] = 20_260_101.into();
+    fs::write(place.path("out.csv.state"), state.to_string()).unwrap();
     aborts.store(false, Relaxed);
     let run = compare(&place, &arguments).expect(1);
     assert!(run.stderr.contains("goes on after"), "{run:?}");
