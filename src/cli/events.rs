@@ -22,7 +22,8 @@ const PAGE: usize = 256;
 /// Pause between two looks for new events.
 const POLL: Duration = Duration::from_millis(200);
 
-/// Time for which a dead letter is tried again, if its receiver is not among the settings.
+/// Time for which a dead letter is tried again, if its receiver is not among the settings. As
+/// long as receivers try by default.
 const RETRY_MS: i64 = 3 * DAY_MS;
 
 const EXAMPLES: &str = "\
@@ -193,7 +194,9 @@ fn failed(arguments: &FailedArgs, context: &mut Context) -> anyhow::Result<Exit>
 fn retry(arguments: RetryArgs, context: &mut Context) -> anyhow::Result<Exit> {
     let config = arguments.index.configure(context)?;
     Reader::open(&config.index)?;
-    let give_up = config.events.receivers.iter().map(|receiver| receiver.give_up).max();
+    let chosen = |name: &str| arguments.receiver.as_deref().is_none_or(|receiver| receiver == name);
+    let receivers = config.events.receivers.iter().filter(|receiver| chosen(&receiver.name));
+    let give_up = receivers.map(|receiver| receiver.give_up).max();
     let give_up_ms = give_up.map_or(RETRY_MS, |time| i64::try_from(time.as_millis()).unwrap_or(i64::MAX));
     let writer = Writer::open(&config.index, config.node_writer_options())?;
     let now_ms = Clock::System.now_ms();
