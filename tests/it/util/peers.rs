@@ -12,6 +12,7 @@
 //! prints SKIPPED.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -137,15 +138,17 @@ fn found(program: PathBuf) -> Option<PathBuf> {
     None
 }
 
-/// Prints clearly that the current test cannot run here.
-#[expect(
-    clippy::explicit_write,
-    reason = "the runner keeps what eprintln prints in a passing test to itself, and this line has to be seen"
-)]
+/// Prints clearly that the current test cannot run here. `scripts/test` repeats it at its end.
 pub(crate) fn skipped(missing: &str) {
     let test = thread::current();
     let name = test.name().unwrap_or("a test");
-    writeln!(io::stderr(), "SKIPPED {name}: {missing}").unwrap();
+    let line = format!("SKIPPED {name}: {missing}\n");
+    // The runner keeps what eprintln prints in a passing test to itself.
+    io::stderr().write_all(line.as_bytes()).unwrap();
+    if let Some(list) = variable("DCMDEX_SKIPPED_LIST") {
+        let mut list = File::options().append(true).create(true).open(list).unwrap();
+        list.write_all(line.as_bytes()).unwrap();
+    }
 }
 
 /// Returns Cargo's target directory, even if it is not `target/`.
