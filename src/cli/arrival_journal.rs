@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use crate::cli::context::in_one_line;
+use crate::cli::health::DiskSpace;
 use crate::config::Config;
 use crate::db::open::{Reader, WriterHandle};
 use crate::db::{Admin as _, Durability};
@@ -65,23 +66,27 @@ pub(super) fn start(
     writer: &WriterHandle,
 ) -> anyhow::Result<Option<Arc<Journal>>> {
     let path = objects.journal();
-    let is_wanted = config.journal_bytes > 0 && config.durability == Durability::Full && writer.takes_journal();
-    if !is_wanted || !objects.can_flush() {
-        if is_wanted {
-            tracing::warn!(
-                directory = %objects.root().display(),
-                "there is no arrival journal: this file system or this kernel does not report which flush has failed"
-            );
-        }
+    let journal = config.journal;
+    if journal.bytes == 0 || config.durability != Durability::Full {
+        remove(&path)?;
+        return Ok(None);
+    }
+    if let Some(reason) = hindrance(objects, writer) {
+        tell_of_none(config, objects, reason);
         remove(&path)?;
         return Ok(None);
     }
     let index_id = index_id(&mut Reader::open(&config.index)?)?;
     let opened = match ArrivalJournal::open(&path, &index_id)? {
-        Some(journal) if journal.ring_bytes() == config.journal_bytes => Ok(journal),
-        Some(_) | None => ArrivalJournal::create(&path, config.journal_bytes, &index_id),
+        Some(there) if there.ring_bytes() == journal.bytes => Ok(there),
+        Some(_) | None if !has_room(config, objects) => {
+            tell_of_none(config, objects, "the disk has no room for it");
+            remove(&path)?;
+            return Ok(None);
+        }
+        Some(_) | None => ArrivalJournal::create(&path, journal.bytes, &index_id),
     };
-    match opened.and_then(|file| Journal::start(file, config.journal_object_bytes, (objects, writer))) {
+    match opened.and_then(|file| Journal::start(file, journal.object_bytes, (objects, writer))) {
         Ok(journal) => Ok(Some(Arc::new(journal))),
         Err(error @ JournalError::Unusable { .. }) => {
             let error = in_one_line(&error.into());
@@ -89,6 +94,33 @@ pub(super) fn start(
             Ok(None)
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Why a journal cannot be here, whatever the settings want.
+fn hindrance(objects: &Objects, writer: &WriterHandle) -> Option<&'static str> {
+    if !writer.takes_journal() {
+        Some("the index is no single SQLite file")
+    } else if !objects.can_flush() {
+        Some("this file system or this kernel does not report which flush has failed")
+    } else {
+        None
+    }
+}
+
+/// Whether the journal leaves as much space free as arriving objects have to.
+fn has_room(config: &Config, objects: &Objects) -> bool {
+    // Where nothing tells, the writing of the journal does.
+    DiskSpace::of(objects.root(), config).is_none_or(|space| space.free > space.min_free + config.journal.bytes)
+}
+
+/// Logs that there is no journal: as a warning only for a user who has asked for one.
+fn tell_of_none(config: &Config, objects: &Objects, reason: &str) {
+    let directory = objects.root().display();
+    if config.journal.is_asked_for {
+        tracing::warn!(%directory, reason, "there is no arrival journal; each object is made durable by itself");
+    } else {
+        tracing::info!(%directory, reason, "there is no arrival journal; each object is made durable by itself");
     }
 }
 

@@ -12,7 +12,7 @@ use super::key::{Boolean, Choice, Integer, KeyOf, Text, Texts, ValueKind};
 use super::keys::settings;
 use super::layers::Layers;
 use super::setting::{Origin, Setting, SettingProblem};
-use super::{Config, Integrity, Keep, attributes, peers};
+use super::{Config, Integrity, JournalSettings, Keep, attributes, peers};
 use crate::access::peers::{Grant, Security};
 use crate::access::policy::CalledAeTitle;
 use crate::db::{DuplicatePolicy, Durability, KnownPolicy, ReceivePolicy};
@@ -56,8 +56,7 @@ impl<'a> Check<'a> {
             audit: None,
             events: Default::default(),
             durability: self.choice(settings::STORE_DURABILITY, [Durability::Full, Durability::Normal]),
-            journal_bytes: self.integer(settings::STORE_JOURNAL_MIB) << 20,
-            journal_object_bytes: self.count(settings::STORE_JOURNAL_OBJECT_KIB) << 10,
+            journal: self.journal(),
             receive: self.receive(),
             retrieve: self.retrieve(&find),
             find,
@@ -106,7 +105,6 @@ impl<'a> Check<'a> {
                 self.refuse(settings::TLS_CERTIFICATE.path(), message);
             }
         }
-        self.check_engine(config);
         if real_path(&config.index).starts_with(real_path(&config.storage)) {
             self.refuse(settings::INDEX.path(), "the index must not be inside the storage directory".to_owned());
         }
@@ -200,6 +198,15 @@ impl<'a> Check<'a> {
             response_timeout: self.seconds(settings::RETRIEVE_RESPONSE_TIMEOUT_SECONDS),
             source_timeout: self.seconds(settings::RETRIEVE_SOURCE_TIMEOUT_SECONDS),
             verification_holds: self.hours(settings::INTEGRITY_VERIFY_AGAIN_HOURS),
+        }
+    }
+
+    pub(super) fn journal(&mut self) -> JournalSettings {
+        let size = settings::STORE_JOURNAL_MIB;
+        JournalSettings {
+            bytes: self.integer(size) << 20,
+            object_bytes: self.count(settings::STORE_JOURNAL_OBJECT_KIB) << 10,
+            is_asked_for: self.layers.setting(size.path()).origin != Origin::Default,
         }
     }
 

@@ -70,18 +70,4 @@ impl Check<'_> {
         }
         config.index = config.with_roots(&config.index);
     }
-
-    /// Refuses what an index in a database does not have yet.
-    pub(super) fn check_engine(&mut self, config: &Config) {
-        if !is_on_server(&config.index) {
-            return;
-        }
-        let mut refuse = |what: &str| {
-            let message = format!("{what} want an SQLite index, and this one is in PostgreSQL");
-            self.refuse(settings::INDEX.path(), message);
-        };
-        if config.journal_bytes > 0 {
-            refuse("arrival journals");
-        }
-    }
 }

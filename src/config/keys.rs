@@ -266,17 +266,19 @@ keys! {
         high: "os: a power cut loses acknowledged objects that the operating system had not yet \
                written",
     }
-    STORE_JOURNAL_MIB: Integer(0, 65_536) = "store.journal_mib" = "0" {
+    STORE_JOURNAL_MIB: Integer(0, 65_536) = "store.journal_mib" = "128" {
         "Size of the arrival journal in the storage directory. Small objects of all senders become \
          durable in it by one flush. 0 means none: each object is flushed by itself.",
         unit: "MiB",
         low: "objects that come faster than the disk takes them find no room, and are flushed by \
               themselves",
-        high: "a start after a crash takes longer: it writes the objects of the journal again",
+        high: "it takes that room on the disk, and a start after a crash takes longer: it writes the \
+               objects of the journal again",
     }
     STORE_JOURNAL_OBJECT_KIB: Integer(1, 4_096) = "store.journal_object_kib" = "256" {
         "Largest object that goes into the arrival journal, at most a quarter of it. A larger one is \
-         flushed by itself. An object stays in memory until it is complete.",
+         flushed by itself. Where a flush takes 2 ms or more, objects four times as large go into it. \
+         An object stays in memory until it is complete.",
         unit: "KiB",
         low: "more objects wait for several flushes",
         high: "more bytes are written twice, and each association takes more memory",

@@ -63,6 +63,17 @@ pub enum Keep {
     MetadataOnly,
 }
 
+/// The arrival journal of the storage directory (docs/adr/0039).
+#[derive(Clone, Copy, Debug)]
+pub struct JournalSettings {
+    /// Bytes of the journal. 0: there is none.
+    pub bytes: u64,
+    /// Bytes of the largest object that goes into it.
+    pub object_bytes: usize,
+    /// Whether a setting asks for it. It is no mistake if a default cannot be had.
+    pub is_asked_for: bool,
+}
+
 /// Settings of the scrub: objects in our own storage are read again to find damage.
 #[derive(Clone, Copy, Debug)]
 pub struct Integrity {
@@ -101,10 +112,8 @@ pub struct Config {
     pub monitoring: Option<SocketAddr>,
     /// Guarantee of a success for objects that are received.
     pub durability: Durability,
-    /// Bytes of the arrival journal. 0: there is none.
-    pub journal_bytes: u64,
-    /// Bytes of the largest object that goes into it.
-    pub journal_object_bytes: usize,
+    /// The arrival journal of the storage directory.
+    pub journal: JournalSettings,
     /// What happens to objects of known instances.
     pub receive: ReceivePolicy,
     /// How queries are answered.

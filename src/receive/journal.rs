@@ -14,7 +14,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -38,6 +38,13 @@ const WAITS_FOR_PART: u32 = 2;
 /// Shortest flush after which a group waits. Larger: more flushes on disks of medium speed.
 /// Smaller: objects wait although a flush of their own would cost them less.
 const WAITS_AFTER: Duration = Duration::from_millis(2);
+
+/// A flush of this length makes a disk slow: three of them take longer than writing a larger object
+/// twice.
+const SLOW_FLUSH: Duration = Duration::from_millis(2);
+
+/// How many times larger the largest object is where flushes are slow.
+const LARGER_WHERE_SLOW: usize = 4;
 
 /// Longest time until objects leave the journal. Larger: a start after a crash writes more objects
 /// again. Smaller: more flushes of everything.
@@ -86,12 +93,35 @@ struct SharedJournal {
     id: [u8; 16],
     /// Room for objects, in bytes. Less than the ring, since a group never lies around its end.
     capacity: u64,
-    largest_object: usize,
+    sizes: ObjectSizes,
+    /// Bytes of the largest object that goes into the journal now.
+    largest_object: AtomicUsize,
     /// Room that objects have taken.
     taken: AtomicU64,
     is_open: AtomicBool,
     settling: Mutex<UnsettledGroups>,
     changed: Condvar,
+}
+
+/// How large objects in the journal may be, in bytes.
+#[derive(Clone, Copy, Debug)]
+struct ObjectSizes {
+    where_fast: usize,
+    where_slow: usize,
+}
+
+impl ObjectSizes {
+    /// The sizes for a setting and a ring. A small ring could not take two of the largest.
+    fn new(largest_object: usize, ring_bytes: u64) -> Self {
+        let most = usize::try_from(ring_bytes / 4).unwrap_or(usize::MAX);
+        let where_slow = largest_object.saturating_mul(LARGER_WHERE_SLOW);
+        Self { where_fast: largest_object.min(most), where_slow: where_slow.min(most) }
+    }
+
+    /// The largest object on a disk where a flush of a few bytes takes so long.
+    fn after(self, flush: Duration) -> usize {
+        if flush < SLOW_FLUSH { self.where_fast } else { self.where_slow }
+    }
 }
 
 /// What is to be settled.
@@ -143,7 +173,8 @@ impl SharedJournal {
 }
 
 impl Journal {
-    /// Begins to take objects of at most this length. The journal must hold nothing that is needed.
+    /// Begins to take objects of at most this length, and larger ones where a flush takes long. The
+    /// journal must hold nothing that is needed.
     /// It gets a new id: entries are numbered anew, and the index has decided on those of the
     /// former id.
     ///
@@ -154,27 +185,28 @@ impl Journal {
         largest_object: usize,
         (objects, writer): (&Arc<Objects>, &WriterHandle),
     ) -> Result<Self, JournalError> {
+        let begun = Instant::now();
         file.reset()?;
         let path = file.path().to_owned();
-        Self::start_threads(file, largest_object, (objects, writer))
+        Self::start_threads(file, (largest_object, begun.elapsed()), (objects, writer))
             .map_err(|source| JournalError::Unusable { path, source })
     }
 
     fn start_threads(
         file: ArrivalJournal,
-        largest_object: usize,
+        (largest_object, flush): (usize, Duration),
         (objects, writer): (&Arc<Objects>, &WriterHandle),
     ) -> std::io::Result<Self> {
         let full_group = FULL_GROUP.min(file.ring_bytes() / 8);
-        // A small journal could not take two of the largest.
-        let largest_object = largest_object.min(usize::try_from(file.ring_bytes() / 4).unwrap_or(usize::MAX));
+        let sizes = ObjectSizes::new(largest_object, file.ring_bytes());
         // A group may have one more object than it should, and one group's length may stay empty at
         // the end of the ring.
-        let largest_group = full_group + JournalEntry::room_of(largest_object, "");
+        let largest_group = full_group + JournalEntry::room_of(sizes.where_slow, "");
         let shared = Arc::new(SharedJournal {
             id: file.id().to_bytes(),
             capacity: file.ring_bytes().saturating_sub(2 * largest_group),
-            largest_object,
+            sizes,
+            largest_object: AtomicUsize::new(sizes.after(flush)),
             taken: AtomicU64::new(0),
             is_open: AtomicBool::new(true),
             settling: Mutex::default(),
@@ -193,16 +225,16 @@ impl Journal {
         Ok(Self { commands, shared, threads: Mutex::new(threads) })
     }
 
-    /// Bytes of the largest object that it takes.
+    /// Bytes of the largest object that it takes now.
     pub(super) fn largest_object(&self) -> usize {
-        self.shared.largest_object
+        self.shared.largest_object.load(Ordering::Relaxed)
     }
 
     /// Takes room for an object. `None` if the object is too large, and while the journal has no
     /// room or takes nothing.
     pub(super) fn room_for(&self, object_bytes: usize, sender: &ReceivedFrom) -> Option<JournalRoom> {
         let shared = &self.shared;
-        if object_bytes > shared.largest_object || !shared.is_open.load(Ordering::SeqCst) {
+        if object_bytes > self.largest_object() || !shared.is_open.load(Ordering::SeqCst) {
             return None;
         }
         let bytes = JournalEntry::room_of(object_bytes, &sender.calling_ae_title);
@@ -301,8 +333,14 @@ impl JournalThread {
                 }
                 JournalCommand::Release(number, done) => {
                     self.file.release(number);
+                    let begun = Instant::now();
                     match self.file.flush() {
-                        Ok(()) => drop(done.send(())),
+                        Ok(()) => {
+                            // It wrote the head alone, so its time is that of a flush.
+                            let largest = self.shared.sizes.after(begun.elapsed());
+                            self.shared.largest_object.store(largest, Ordering::Relaxed);
+                            let _gone = done.send(());
+                        }
                         Err(error) => self.fail(&error),
                     }
                 }
@@ -497,6 +535,15 @@ impl SettlingThread {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn larger_objects_go_into_the_journal_where_flushes_are_slow() {
+        let (fast, slow) = (Duration::from_micros(100), Duration::from_millis(5));
+        let sizes = ObjectSizes::new(256 << 10, 128 << 20);
+        assert_eq!([fast, slow].map(|flush| sizes.after(flush)), [256 << 10, 1 << 20]);
+        let small = ObjectSizes::new(256 << 10, 2 << 20);
+        assert_eq!([fast, slow].map(|flush| small.after(flush)), [256 << 10, 512 << 10]);
+    }
 
     #[test]
     fn a_group_waits_for_those_that_shared_the_last_flush_and_for_nobody_else() {

@@ -25,6 +25,14 @@ pub(super) fn uid(number: usize) -> String {
     format!("1.2.3.4.{number}")
 }
 
+/// A place whose node makes each object durable by itself. What the arrival journal does about such
+/// faults is seen in `cli::journal`.
+fn without_journal() -> Place {
+    let place = Place::new();
+    fs::write(place.path("dcmdex.toml"), "[store]\njournal_mib = 0\n").unwrap();
+    place
+}
+
 /// Stores the instance with this number. Its pixel data have `pixels` bytes.
 pub(super) fn store(peer: &mut ScriptedPeer, number: usize, pixels: usize) -> u16 {
     let data_set = DataSet::instance(SECONDARY_CAPTURE, "1.2.3", "1.2.3.4", &uid(number));
@@ -150,7 +158,7 @@ const AFTER: usize = 4;
 /// Returns the number of failed calls and the statuses of that time. `None` if no call can be made
 /// to fail.
 fn under_faults(inject: &str, paths: impl Fn(&Place) -> Vec<PathBuf>) -> Option<(usize, Vec<u16>)> {
-    let place = Place::new();
+    let place = without_journal();
     let node = Node::start(&place, &[]);
     let mut peer = associated(&node);
     let mut acknowledged = Vec::new();
@@ -284,7 +292,8 @@ fn a_full_disk_for_objects_refuses_them_until_there_is_room_again() {
     let place = Place::new();
     let Some(_disk) = Mount::tmpfs(&place.path("objects"), "3m") else { return };
     // No floor: the disk itself says no.
-    fs::write(place.path("dcmdex.toml"), "storage = \"objects/kept\"\n[store]\nmin_free_mib = 0\n").unwrap();
+    fs::write(place.path("dcmdex.toml"), "storage = \"objects/kept\"\n[store]\njournal_mib = 0\nmin_free_mib = 0\n")
+        .unwrap();
     let node = Node::start(&place, &[]);
     let mut peer = associated(&node);
     let statuses: Vec<_> = (0..10).map(|number| store(&mut peer, number, 600_000)).collect();
@@ -373,7 +382,8 @@ fn objects_are_refused_before_the_disk_of_the_index_is_full() {
 fn a_disk_that_becomes_read_only_refuses_objects_and_queries_go_on() {
     let place = Place::new();
     let Some(disk) = Mount::ext4(&place.path("objects"), &place.path("image")) else { return };
-    fs::write(place.path("dcmdex.toml"), "storage = \"objects/kept\"\n[store]\nmin_free_mib = 0\n").unwrap();
+    fs::write(place.path("dcmdex.toml"), "storage = \"objects/kept\"\n[store]\njournal_mib = 0\nmin_free_mib = 0\n")
+        .unwrap();
     let node = Node::start(&place, &[]);
     let mut peer = associated(&node);
     assert_eq!(store(&mut peer, 1, 1000), SUCCESS);
@@ -392,7 +402,8 @@ fn below_the_floor_nothing_more_is_taken() {
     let place = Place::new();
     let Some(_disk) = Mount::tmpfs(&place.path("objects"), "4m") else { return };
     // The floor is at most a twentieth: some 200 KB here.
-    fs::write(place.path("dcmdex.toml"), "storage = \"objects/kept\"\n[store]\nmin_free_mib = 256\n").unwrap();
+    fs::write(place.path("dcmdex.toml"), "storage = \"objects/kept\"\n[store]\njournal_mib = 0\nmin_free_mib = 256\n")
+        .unwrap();
     let node = Node::start(&place, &[]);
     let mut peer = associated(&node);
     fs::write(place.path("objects/filler"), vec![0; 4_050_000]).unwrap();
@@ -427,7 +438,8 @@ fn an_instance_that_a_failed_commit_left_in_the_index_has_its_object() {
         // A new instance, and other content of one that was acknowledged.
         for (policy, number) in [("keep-both", 1), ("replace", 0)] {
             let place = Place::new();
-            fs::write(place.path("dcmdex.toml"), format!("[store]\nduplicates = \"{policy}\"\n")).unwrap();
+            fs::write(place.path("dcmdex.toml"), format!("[store]\njournal_mib = 0\nduplicates = \"{policy}\"\n"))
+                .unwrap();
             let Some((node, mut peer, faults)) = with_failing_syncs(&place, "1+", file) else { return };
             assert_eq!(store(&mut peer, number, 2000), OUT_OF_RESOURCES, "{file} {policy}");
             assert!(faults.end() > 0, "{file}");
@@ -443,7 +455,7 @@ fn an_instance_that_a_failed_commit_left_in_the_index_has_its_object() {
 
 #[test]
 fn nothing_is_acknowledged_while_it_cannot_be_noted_that_the_log_is_needed() {
-    let place = Place::new();
+    let place = without_journal();
     let Some((_node, mut peer, faults)) = with_failing_syncs(&place, "1+", "index.db-turn") else { return };
     for number in 1..4 {
         assert_eq!(store(&mut peer, number, 1000), OUT_OF_RESOURCES);
@@ -455,7 +467,7 @@ fn nothing_is_acknowledged_while_it_cannot_be_noted_that_the_log_is_needed() {
 #[test]
 fn an_instance_is_there_that_is_sent_again_after_its_commit_failed() {
     for file in ["index.db-wal", "index.db-turn"] {
-        let place = Place::new();
+        let place = without_journal();
         let Some((node, mut peer, faults)) = with_failing_syncs(&place, "1", file) else { return };
         assert_eq!(store(&mut peer, 1, 1000), OUT_OF_RESOURCES, "{file}");
         assert_eq!(faults.end(), 1, "{file}");

@@ -231,8 +231,8 @@ fn an_index_that_is_gone_is_not_made_anew_beside_its_objects() {
     assert!(said.contains("belongs to another index"), "{said}");
     // As the message says, for want of a backup.
     fs::rename(place.path("dcmdex-data/objects"), place.path("old-objects")).unwrap();
-    // Two files of the storage directory are no objects.
-    assert_eq!(place.run(["scan", "--json", "old-objects"]).expect(1).json().pop().unwrap()["failed"], 2);
+    // Three files of the storage directory are no objects.
+    assert_eq!(place.run(["scan", "--json", "old-objects"]).expect(1).json().pop().unwrap()["failed"], 3);
     let node = started(&place);
     stored(&node, 3..4);
     stopped(node);
@@ -294,7 +294,9 @@ fn a_storage_directory_of_an_older_version_is_taken_over() {
     let node = started(&place);
     stored(&node, 0..3);
     stopped(node);
-    fs::remove_file(place.path("dcmdex-data/objects/.index")).unwrap();
+    for file in [".index", ".journal"] {
+        fs::remove_file(place.path("dcmdex-data/objects").join(file)).unwrap();
+    }
     sqlite(&index(&place, ""), "DELETE FROM index_identity");
     stopped(started(&place));
     assert!(place.path("dcmdex-data/objects/.index").exists());

@@ -128,10 +128,18 @@ impl Place {
                 command.env_remove(name);
             }
         }
-        if let Some(database) = &self.database {
-            command.env("DCMDEX_INDEX", database);
+        match &self.database {
+            Some(database) => drop(command.env("DCMDEX_INDEX", database)),
+            // Each start in a new directory would write all of a journal of the usual size.
+            None if !self.says("journal_mib") => drop(command.env("DCMDEX_STORE__JOURNAL_MIB", "2")),
+            None => {}
         }
         command
+    }
+
+    /// Whether the configuration file here has this text.
+    fn says(&self, text: &str) -> bool {
+        std::fs::read_to_string(self.path("dcmdex.toml")).is_ok_and(|settings| settings.contains(text))
     }
 
     pub(crate) fn run<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Run {
