@@ -7,6 +7,7 @@ use super::part::FederatedPart;
 use super::question::FederatedQuestion;
 use crate::db::{Error, rules};
 use crate::model::attribute::AttributeId::{self, *};
+use crate::model::attribute::ValueSource;
 use crate::model::find::{FindAnswer, FindRequest};
 use crate::model::level::QueryRetrieveLevel::{self, Image, Patient, Series, Study};
 
@@ -42,8 +43,9 @@ impl<R: FederatedPart> EntityLookups<'_, R> {
             Study => Vec::new(),
             _ => self.common(question, Study, &[(StudyInstanceUID, study)])?,
         };
+        let of_patient = self.patient_of(question, study)?;
         for answer in &mut answers {
-            set(answer, of_study.iter().cloned());
+            set(answer, of_study.iter().chain(&of_patient).cloned());
             let counts = [(NumberOfStudyRelatedSeries, series), (NumberOfStudyRelatedInstances, instances)];
             for (at, count) in question.places().filter_map(|(at, id)| Some((at, counts.iter().find(|c| c.0 == id)?.1)))
             {
@@ -53,6 +55,38 @@ impl<R: FederatedPart> EntityLookups<'_, R> {
             self.add_availability(question, study, answer)?;
         }
         Ok(answers)
+    }
+
+    /// What the objects of a study in all files say of its patient, with the places of the values.
+    /// Empty if they say two patients: then each answer is about one of them.
+    fn patient_of(&mut self, question: &FederatedQuestion, study: &str) -> Result<Vec<(usize, String)>, Error> {
+        let is_said = |id: AttributeId| {
+            let attribute = id.attribute();
+            attribute.level == Patient && matches!(attribute.source, ValueSource::DataSet)
+        };
+        let (places, ids): (Vec<usize>, Vec<_>) = question.places().filter(|(_, id)| is_said(*id)).unzip();
+        if places.is_empty() || question.level == Patient {
+            return Ok(Vec::new());
+        }
+        let ids = [&[PatientID, IssuerOfPatientID], &*ids].concat();
+        let mut common: Option<Vec<String>> = None;
+        for part in 0..self.parts.len() {
+            for values in rows(self.parts, part, Study, &[(StudyInstanceUID, study)], &ids)? {
+                let Some(known) = &mut common else {
+                    common = Some(values);
+                    continue;
+                };
+                if known[..2] != values[..2] {
+                    return Ok(Vec::new());
+                }
+                for ((known, value), id) in known.iter_mut().zip(values).zip(&ids) {
+                    if rules::is_more_complete(id.attribute().vr, &value, known) {
+                        *known = value;
+                    }
+                }
+            }
+        }
+        Ok(places.into_iter().zip(common.into_iter().flatten().skip(2)).collect())
     }
 
     /// Gives a study or series the availability of its least available instance, over all places
@@ -189,7 +223,7 @@ fn combine(level: QueryRetrieveLevel, id: AttributeId, known: &mut String, other
         AnatomicRegionsInStudyCodeSequence => *known = rules::items(&both())?,
         ModalitiesInStudy | SOPClassesInStudy => *known = values_in_order(&both()),
         _ if is_of_series => *known = rules::joined(attribute.vr, &both()),
-        // What patients of several files say is not mixed.
+        // What is said of a patient is put together by `patient_of`, or not at all.
         _ if attribute.level != Patient && rules::is_more_complete(attribute.vr, other, known) => {
             other.clone_into(known);
         }

@@ -173,6 +173,30 @@ fn a_study_with_parts_in_two_files_is_answered_once() {
     assert_eq!((divided.studies, divided.series, divided.instances), (whole.studies, whole.series, whole.instances));
 }
 
+/// One file has less of the patient of a study than another one.
+#[test]
+fn the_patient_of_a_study_in_two_files_is_that_of_all_its_objects() {
+    let divided = Divided::new(2);
+    let says: [[&[(AttributeId, &str)]; 2]; 3] = [
+        [&[(PatientName, "SMITH")], &[(PatientName, "SMITH^JOHN"), (PatientSex, "M")]],
+        [&[(PatientName, "LEE^ANN"), (PatientBirthDate, "19700101")], &[(PatientName, "LEE")]],
+        [&[], &[(PatientName, "AB^C"), (PatientComments, "seen before")]],
+    ];
+    for (study, of_files) in says.iter().enumerate() {
+        for (file, more) in of_files.iter().enumerate() {
+            let (study_uid, patient) = (format!("1.2.{study}"), format!("P{study}"));
+            let series = format!("{study_uid}.{file}");
+            let date = format!("2024010{}", 1 + study);
+            let more = [&[(PatientID, &*patient), (StudyDate, &*date)], *more].concat();
+            divided.add(file, &study_uid, &series, &format!("{series}.1"), &more);
+        }
+    }
+    let more = [PatientSex, PatientBirthDate];
+    for level in [Study, Series, Image] {
+        divided.assert_same(&request(level, &[&returned(level)[..], &more].concat()), &level.to_string());
+    }
+}
+
 #[test]
 fn a_query_of_several_files_ends_when_it_is_told_to() {
     let divided = archive();
