@@ -14,7 +14,7 @@ use super::worklist::{
     PerformedStep, WorklistArrival, WorklistAsked, WorklistProblem, WorklistRequest, WorklistRow, WorklistSearch,
     WorklistWork,
 };
-use super::{Admin as _, Error, EventProgress, EventSearch as _, IndexEvent, IndexStatus};
+use super::{Admin as _, Error, EventProgress, EventRecording, EventSearch as _, IndexEvent, IndexStatus};
 
 /// Events that are copied at once. One may tell of a thousand instances.
 const EVENTS_AT_ONCE: usize = 200;
@@ -42,6 +42,8 @@ pub fn copy_to_engine(from: &Path, to: &Path, options: WriterOptions) -> Result<
     source.left_behind()?;
     // A test changes the index here.
     fail_point!(&format!("copy {}", from.display()));
+    // What a copy contains is no news. The events of the source are copied as they are.
+    let options = WriterOptions { recording: EventRecording::Off, ..options };
     let mut target = IndexTarget::create(to, options)?;
     let mut copied = ContentsSum::default();
     let left_behind = source.give(&mut |piece| {

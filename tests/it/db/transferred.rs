@@ -11,7 +11,8 @@ use super::*;
 use crate::util::postgres::{database_of, server};
 
 fn copied(from: &Path, to: &Path) -> Result<CopiedIndex, Error> {
-    copy_to_engine(from, to, WriterOptions { clock: Clock::Fixed(1_000), ..WriterOptions::default() })
+    let recording = EventRecording::All;
+    copy_to_engine(from, to, WriterOptions { clock: Clock::Fixed(1_000), recording, ..WriterOptions::default() })
 }
 
 /// A copy, which is only asked.
@@ -110,6 +111,9 @@ fn events_are_copied_with_what_receivers_have_got() {
     for study in ["1.2", "1.3"] {
         store(&writer, record(study, "1.4", study, &[]), location(Place::Managed, "/o", study));
     }
+    // The writer of a copy sees this conflict as well, and does not tell it again.
+    let other = location(Place::Managed, "/o", "1.3 again");
+    store_with(&writer, record("1.3", "1.4", "1.3", &[]), other, DuplicatePolicy::KeepBoth, Compared::Other);
     let events = Reader::open(&first).unwrap().events_after(0, 9).unwrap();
     let dead = WaitingEvent {
         receiver: "ris".into(),
