@@ -1,18 +1,19 @@
 //! Transactions that change instances.
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::address::PostgresAddress;
 use super::connection::{ServerConnection, ServerSession};
-use super::corrections::{begin_change, read_rules};
+use super::corrections::begin_change;
+use super::directories;
 use super::error::ServerFailure;
 use super::event_rows::{ToldChange, insert_events};
 use super::held_unit::HeldUnit;
-use super::keys::{DirectoryIds, RowKey, place_number, to_column};
+use super::keys::{DirectoryIds, place_number, to_column};
 use super::load::{self, PartNeeds};
 use super::promises;
+use super::remembered::RememberedRows;
 use super::roots::NamedRoots;
 use super::save::{self, Unsaved};
 use super::schema;
@@ -26,11 +27,8 @@ use crate::model::location::Place;
 /// How often a transaction is tried again because of others. Each of them has then made progress.
 const MOST_ATTEMPTS: usize = 20;
 
-/// Directories whose numbers are kept in memory. There may be millions.
-const MOST_DIRECTORIES: usize = 100_000;
-
 /// Writers that count in one row. Two that share a row wait for each other.
-const SLOTS: u64 = 256;
+const SLOTS: u128 = 256;
 
 /// A connection that changes an index.
 pub(super) struct IndexChanger {
@@ -38,7 +36,7 @@ pub(super) struct IndexChanger {
     session: ServerSession,
     declared: Arc<DeclaredSet>,
     connection: Option<ServerConnection>,
-    directories: DirectoryIds,
+    remembered: RememberedRows,
     /// The arrivals that may go on.
     arrivals: OpenArrivals,
     slot: i32,
@@ -88,16 +86,17 @@ impl IndexChanger {
     ) -> Self {
         let seed = [std::process::id().to_le_bytes().to_vec(), format!("{:p}", &raw const connection).into_bytes()];
         let started = format!("{:?}", std::time::Instant::now()).into_bytes();
-        let slot = xxhash_rust::xxh3::xxh3_64(&seed.concat()) % SLOTS;
+        let name = xxhash_rust::xxh3::xxh3_128(&[seed.concat(), started].concat());
         Self {
             address: address.clone(),
             session,
             declared: Arc::clone(declared),
             connection: Some(connection),
-            directories: DirectoryIds::new(),
+            remembered: RememberedRows::default(),
             arrivals: OpenArrivals::default(),
-            slot: slot as i32,
-            name: format!("{:032x}", xxhash_rust::xxh3::xxh3_128(&[seed.concat(), started].concat())),
+            // Writers of one process need different ones too.
+            slot: (name % SLOTS) as i32,
+            name: format!("{name:032x}"),
             held: None,
             is_in_doubt: false,
         }
@@ -106,12 +105,13 @@ impl IndexChanger {
     /// Ends the connection. The next change makes a new one.
     pub(super) fn disconnect(&mut self) {
         self.connection = None;
-        self.directories.clear();
+        self.forget_rows();
     }
 
-    /// Reads the numbers of directories again when they are needed.
-    pub(super) fn forget_directories(&mut self) {
-        self.directories.clear();
+    /// Reads the numbers of directories and the instance groups of studies again when they are
+    /// needed.
+    pub(super) fn forget_rows(&mut self) {
+        self.remembered = RememberedRows::default();
     }
 
     pub(super) const fn address(&self) -> &PostgresAddress {
@@ -143,7 +143,7 @@ impl IndexChanger {
     /// The connection, which is made again if it was lost.
     pub(super) fn connection(&mut self) -> Result<&mut ServerConnection, ServerFailure> {
         if self.connection.as_ref().is_none_or(ServerConnection::is_closed) {
-            self.connection = None;
+            self.disconnect();
             let mut connection = ServerConnection::open(&self.address, self.session).map_err(|error| match error {
                 // A standby may be about to take over.
                 Error::ServerGone { detail, .. } | Error::ReadOnlyServer { detail } => ServerFailure::Gone(detail),
@@ -160,7 +160,7 @@ impl IndexChanger {
     /// Runs `work` in one transaction. If others are in its way, it begins again.
     pub(super) fn transaction<T>(
         &mut self,
-        mut work: impl FnMut(&mut ServerConnection, &mut DirectoryIds) -> Result<T, ServerFailure>,
+        mut work: impl FnMut(&mut ServerConnection, &mut RememberedRows) -> Result<T, ServerFailure>,
     ) -> Result<T, ServerFailure> {
         for _ in 0..MOST_ATTEMPTS {
             match self.attempt(&mut work) {
@@ -173,18 +173,17 @@ impl IndexChanger {
 
     fn attempt<T>(
         &mut self,
-        work: &mut impl FnMut(&mut ServerConnection, &mut DirectoryIds) -> Result<T, ServerFailure>,
+        work: &mut impl FnMut(&mut ServerConnection, &mut RememberedRows) -> Result<T, ServerFailure>,
     ) -> Result<T, ServerFailure> {
         let (slot, held) = (self.slot, self.held.clone());
-        let mut directories = std::mem::take(&mut self.directories);
-        if directories.len() > MOST_DIRECTORIES {
-            directories.clear();
-        }
+        self.connection()?;
+        let mut remembered = std::mem::take(&mut self.remembered);
+        remembered.limit();
         let connection = self.connection()?;
-        begin_change(connection)?;
+        begin_change(connection);
         let is_held = held.as_ref().map_or(Ok(()), |held| held.renew(connection));
-        let done = is_held.and_then(|()| work(connection, &mut directories)).and_then(|done| {
-            connection.execute(
+        let done = is_held.and_then(|()| work(connection, &mut remembered)).and_then(|done| {
+            connection.later(
                 "INSERT INTO writer_slot VALUES ($1, 1) ON CONFLICT (slot) DO UPDATE SET changes = writer_slot.changes + 1",
                 &[&slot],
             )?;
@@ -194,8 +193,8 @@ impl IndexChanger {
         match done {
             Ok(done) => match connection.commit() {
                 Ok(()) => {
-                    // Only now the rows of new directories are sure to be there.
-                    self.directories = directories;
+                    // Only now these rows are sure to be there.
+                    self.remembered = remembered;
                     Ok(done)
                 }
                 Err(failure) => {
@@ -204,7 +203,7 @@ impl IndexChanger {
                 }
             },
             Err(failure) => {
-                if connection.run("ROLLBACK").is_err() {
+                if connection.roll_back().is_err() {
                     self.connection = None;
                 }
                 Err(failure)
@@ -242,15 +241,15 @@ impl IndexChanger {
         change: &mut impl FnMut(&mut Contents) -> T,
     ) -> Result<(T, Contents), ServerFailure> {
         for _ in 0..MOST_ATTEMPTS {
-            let done = self.transaction(|connection, directories| {
-                match changed(connection, (&mut *directories, &mut *arrivals), (needs, &*more), &mut *change) {
+            let done = self.transaction(|connection, remembered| {
+                match changed(connection, (&mut *remembered, &mut *arrivals), (needs, &*more), &mut *change) {
                     Ok(done) => Ok(Some(done)),
                     Err(Unsaved::Studies(studies)) => {
                         more.extend(studies);
-                        // Nothing is to be committed, and no row of a new directory is there.
-                        directories.clear();
-                        connection.run("ROLLBACK")?;
-                        begin_change(connection)?;
+                        // Nothing is to be committed, and no new row is there.
+                        *remembered = RememberedRows::default();
+                        connection.roll_back()?;
+                        begin_change(connection);
                         Ok(None)
                     }
                     Err(Unsaved::Failure(failure)) => Err(failure),
@@ -308,14 +307,14 @@ impl NewArrivals<'_> {
 
 fn changed<T>(
     connection: &mut ServerConnection,
-    (directories, arrivals): (&mut DirectoryIds, &mut NewArrivals<'_>),
+    (remembered, arrivals): (&mut RememberedRows, &mut NewArrivals<'_>),
     (needs, more): (&PartNeeds, &BTreeSet<String>),
     change: &mut impl FnMut(&mut Contents) -> T,
 ) -> Result<(T, Contents), Unsaved> {
-    lock_directories(connection, directories, needs)?;
-    let studies = lock_studies(connection, needs.studies.union(more))?;
-    let part = load::part(connection, needs, studies)?;
-    read_rules(connection)?;
+    if !needs.files.is_empty() {
+        lock_directories(connection, &mut remembered.directories, needs)?;
+    }
+    let mut part = load::part(connection, remembered, (needs, more))?;
     let mut contents = part.contents();
     contents.arrivals = arrivals.of(connection, needs)?;
     contents.events = EventNotes::new(needs.recording);
@@ -324,8 +323,8 @@ fn changed<T>(
     let removed = part.removed.files.values().chain(contents.removed_files.values()).map(|removed| &removed.file);
     let known = contents.instances.values().flatten().chain(removed).map(|file| &file.location);
     let all = found.chain(known.map(|location| (kind(location.place), location.directory.clone())));
-    add_directories(connection, directories, &all.collect())?;
-    save::save(connection, &part, &contents, directories)?;
+    directories::add(connection, &mut remembered.directories, &all.collect())?;
+    save::save(connection, &mut part, &contents, remembered)?;
     let events = contents.events.take().map_err(|error| Error::Statement(error.into()))?;
     insert_events(connection, &events, &ToldChange::Own, needs.now_ms)?;
     Ok((done, contents))
@@ -338,10 +337,7 @@ fn lock_directories(
     directories: &mut DirectoryIds,
     needs: &PartNeeds,
 ) -> Result<(), ServerFailure> {
-    add_directories(connection, directories, &needs.directories)?;
-    if needs.files.is_empty() {
-        return Ok(());
-    }
+    directories::add(connection, directories, &needs.directories)?;
     let scanned = needs.files.iter().flat_map(|file| {
         let places: &[Place] =
             if file.is_archive { &[Place::Archive] } else { &[Place::InPlace, Place::Managed, Place::MetadataOnly] };
@@ -350,65 +346,4 @@ fn lock_directories(
     let ids: Vec<i64> = scanned.copied().collect::<BTreeSet<_>>().into_iter().collect();
     connection.query("SELECT id FROM directory WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE", &[&ids])?;
     Ok(())
-}
-
-fn add_directories(
-    connection: &mut ServerConnection,
-    directories: &mut DirectoryIds,
-    wanted: &BTreeSet<(u8, PathBuf)>,
-) -> Result<(), ServerFailure> {
-    let mut new: Vec<(RowKey, i16, &PathBuf)> = Vec::new();
-    for (place, path) in wanted {
-        let place = i16::from(*place);
-        if !directories.contains_key(&(place, path.clone())) {
-            new.push((RowKey::of_path(path), place, path));
-        }
-    }
-    if new.is_empty() {
-        return Ok(());
-    }
-    new.sort();
-    let keys: Vec<RowKey> = new.iter().map(|(key, ..)| *key).collect();
-    let places: Vec<i16> = new.iter().map(|(_, place, _)| *place).collect();
-    let paths: Vec<&[u8]> = new.iter().map(|(.., path)| path.as_os_str().as_encoded_bytes()).collect();
-    connection.execute(
-        "INSERT INTO directory (path_key, place, path) SELECT * FROM unnest($1::uuid[], $2::smallint[], $3::bytea[]) \
-         ON CONFLICT DO NOTHING",
-        &[&keys, &places, &paths],
-    )?;
-    let sql = "SELECT id, place, path FROM directory WHERE (path_key, place) IN \
-               (SELECT * FROM unnest($1::uuid[], $2::smallint[]))";
-    for row in connection.query(sql, &[&keys, &places])? {
-        directories.insert((row.try_get(1)?, super::keys::path_from(row.try_get(2)?)), row.try_get(0)?);
-    }
-    Ok(())
-}
-
-/// Locks the rows of studies in the order of their keys, and makes those that are missing. Returns
-/// their numbers by UID.
-fn lock_studies<'u>(
-    connection: &mut ServerConnection,
-    uids: impl Iterator<Item = &'u String>,
-) -> Result<HashMap<String, i64>, ServerFailure> {
-    let mut by_key: Vec<(RowKey, &String)> = uids.map(|uid| (RowKey::of_uid(uid), uid)).collect();
-    if by_key.is_empty() {
-        return Ok(HashMap::new());
-    }
-    by_key.sort();
-    let keys: Vec<RowKey> = by_key.iter().map(|(key, _)| *key).collect();
-    let texts: Vec<String> = by_key.iter().map(|(_, uid)| to_column(uid)).collect();
-    let rows = connection.query(
-        "INSERT INTO study (uid_key, study_instance_uid) SELECT key, uid FROM unnest($1::uuid[], $2::text[]) \
-         WITH ORDINALITY AS u(key, uid, at) ORDER BY at \
-         ON CONFLICT (uid_key) DO UPDATE SET revision = study.revision + 1 RETURNING uid_key, id",
-        &[&keys, &texts],
-    )?;
-    let uids: HashMap<RowKey, &String> = by_key.into_iter().collect();
-    let mut ids = HashMap::new();
-    for row in rows {
-        if let Some(uid) = uids.get(&row.try_get(0)?) {
-            ids.insert((*uid).clone(), row.try_get(1)?);
-        }
-    }
-    Ok(ids)
 }

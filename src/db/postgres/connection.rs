@@ -16,11 +16,13 @@ use fail::fail_point;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::binary_copy::BinaryCopyInWriter;
+use tokio_postgres::types::Type;
 use tokio_postgres::{CancelToken, Client, Config, Connection, Row, Socket, Statement};
 
 use super::address::PostgresAddress;
 use super::error::{ServerFailure, chain};
+use super::flight::{ServerAnswer, SqlParameter, Unsent, all_at_once};
 use super::tls::{ServerStream, ServerTls};
 use crate::db::{Corrections, Durability, Error};
 use crate::model::declared::DeclaredSet;
@@ -31,10 +33,19 @@ const OLDEST_SERVER: i32 = 15;
 /// Most statements that a connection keeps prepared. The server keeps the plan of each in memory.
 const MOST_STATEMENTS: usize = 200;
 
+/// Numbers of instance groups that are asked for at once. Larger: larger gaps. Smaller: more round
+/// trips.
+const GROUP_IDS_AT_ONCE: usize = 64;
+
+/// Statements that wait for the next one at most.
+const MOST_UNSENT: usize = 64;
+
 /// Settings of a session that writes. A node that is stopped, or loses its network, within a
-/// transaction would otherwise keep its studies locked for hours.
+/// transaction would otherwise keep its studies locked for hours. To plan a statement again for its
+/// parameters takes longer than to run it.
 const ENDS_IF_LOST: &str = "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; \
-     SET tcp_keepalives_count = 3; SET tcp_user_timeout = '15s'; SET idle_in_transaction_session_timeout = '15s';";
+     SET tcp_keepalives_count = 3; SET tcp_user_timeout = '15s'; SET idle_in_transaction_session_timeout = '15s'; \
+     SET plan_cache_mode = force_generic_plan;";
 
 /// How long changes and scans wait for a server that is gone. A standby takes over in this time,
 /// and a peer that sends does not give up.
@@ -56,9 +67,6 @@ pub(super) fn waiting_for_server<T, E>(
         }
     }
 }
-
-/// A parameter of a statement.
-pub(super) type SqlParameter<'p> = &'p (dyn ToSql + Sync);
 
 fn runtime() -> Result<&'static Runtime, Error> {
     static RUNTIME: OnceLock<Option<Runtime>> = OnceLock::new();
@@ -90,6 +98,10 @@ pub(super) struct ServerConnection {
     /// Tables that came after this version of the tables, and are there.
     more_tables: HashSet<&'static str>,
     statements: HashMap<String, Statement>,
+    /// Statements that go out with the next one that is asked.
+    unsent: Vec<Unsent>,
+    /// Numbers for instance groups that nobody else takes.
+    group_ids: Vec<i64>,
 }
 
 /// The server that a connection was made to.
@@ -154,6 +166,8 @@ impl ServerConnection {
                         corrections: Arc::default(),
                         more_tables: HashSet::new(),
                         statements: HashMap::new(),
+                        unsent: Vec::new(),
+                        group_ids: Vec::new(),
                     };
                     this.begin_session(address, session).map_err(|failure| failure.of(address.shown()))?;
                     return Ok(this);
@@ -236,14 +250,55 @@ impl ServerConnection {
         Ok(statement)
     }
 
-    pub(super) fn query(&mut self, sql: &str, parameters: &[SqlParameter<'_>]) -> Result<Vec<Row>, ServerFailure> {
+    /// Has a statement go out with the next one that is asked. What it fails with, that one fails
+    /// with.
+    pub(super) fn later(&mut self, sql: &str, parameters: &[SqlParameter<'_>]) -> Result<(), ServerFailure> {
         let statement = self.statement(sql)?;
-        self.wait(self.client.query(&statement, parameters))
+        self.unsent.push(Unsent::prepared(statement, parameters)?);
+        if self.unsent.len() < MOST_UNSENT { Ok(()) } else { self.query_all([]).map(|[]| ()) }
+    }
+
+    /// The same for statements without parameters.
+    pub(super) fn run_later(&mut self, sql: &str) {
+        self.unsent.push(Unsent::Text(sql.to_owned()));
+    }
+
+    /// Sends what has waited, and after it what `ask` makes. Waits for all of it.
+    fn fly<'f, T: 'f>(
+        &'f self,
+        unsent: &'f [Unsent],
+        asked: impl IntoIterator<Item = ServerAnswer<'f, T>>,
+    ) -> Result<Vec<T>, ServerFailure> {
+        let before = unsent.iter().map(|unsent| unsent.send(&self.client));
+        self.wait(all_at_once(before.chain(asked).collect()))
+    }
+
+    /// Asks several questions at once. Each sees what the one before it has done.
+    pub(super) fn query_all<const N: usize>(
+        &mut self,
+        questions: [(&str, &[SqlParameter<'_>]); N],
+    ) -> Result<[Vec<Row>; N], ServerFailure> {
+        let mut statements = Vec::with_capacity(N);
+        for (sql, _) in questions {
+            statements.push(self.statement(sql)?);
+        }
+        let (unsent, client) = (std::mem::take(&mut self.unsent), &self.client);
+        let asked =
+            statements.iter().zip(questions).map(|(statement, (_, parameters))| -> ServerAnswer<'_, Vec<Row>> {
+                Box::pin(async move { client.query(statement, parameters).await.map(Some) })
+            });
+        let answers = self.fly(&unsent, asked)?;
+        Ok(answers.try_into().expect("each question has one answer"))
+    }
+
+    pub(super) fn query(&mut self, sql: &str, parameters: &[SqlParameter<'_>]) -> Result<Vec<Row>, ServerFailure> {
+        let [rows] = self.query_all([(sql, parameters)])?;
+        Ok(rows)
     }
 
     pub(super) fn query_one(&mut self, sql: &str, parameters: &[SqlParameter<'_>]) -> Result<Row, ServerFailure> {
-        let statement = self.statement(sql)?;
-        self.wait(self.client.query_one(&statement, parameters))
+        let none = || Error::Statement("a question that has an answer had none".into()).into();
+        self.query_opt(sql, parameters)?.ok_or_else(none)
     }
 
     pub(super) fn query_opt(
@@ -251,13 +306,33 @@ impl ServerConnection {
         sql: &str,
         parameters: &[SqlParameter<'_>],
     ) -> Result<Option<Row>, ServerFailure> {
-        let statement = self.statement(sql)?;
-        self.wait(self.client.query_opt(&statement, parameters))
+        Ok(self.query(sql, parameters)?.into_iter().next())
     }
 
     pub(super) fn execute(&mut self, sql: &str, parameters: &[SqlParameter<'_>]) -> Result<u64, ServerFailure> {
         let statement = self.statement(sql)?;
-        self.wait(self.client.execute(&statement, parameters))
+        let (unsent, client) = (std::mem::take(&mut self.unsent), &self.client);
+        let asked: ServerAnswer<'_, u64> = Box::pin(async { client.execute(&statement, parameters).await.map(Some) });
+        Ok(self.fly(&unsent, [asked])?.into_iter().sum())
+    }
+
+    /// Adds many rows by `COPY`, in this order. The server writes them to its log by the page.
+    pub(super) fn copy_rows<const N: usize>(
+        &mut self,
+        sql: &str,
+        types: &[Type; N],
+        rows: &[[SqlParameter<'_>; N]],
+    ) -> Result<(), ServerFailure> {
+        let statement = self.statement(sql)?;
+        let (unsent, client) = (std::mem::take(&mut self.unsent), &self.client);
+        let asked: ServerAnswer<'_, u64> = Box::pin(async {
+            let mut out = pin!(BinaryCopyInWriter::new(client.copy_in(&statement).await?, types));
+            for row in rows {
+                out.as_mut().write(row).await?;
+            }
+            out.finish().await.map(Some)
+        });
+        self.fly(&unsent, [asked]).map(drop)
     }
 
     /// Runs a statement once, without keeping it prepared.
@@ -267,12 +342,34 @@ impl ServerConnection {
         parameters: &[(SqlParameter<'_>, Type)],
     ) -> Result<(), ServerFailure> {
         let parameters: Vec<_> = parameters.iter().map(|(value, of)| (*value, of.clone())).collect();
-        self.wait(self.client.execute_typed(sql, &parameters)).map(drop)
+        let (unsent, client) = (std::mem::take(&mut self.unsent), &self.client);
+        let asked: ServerAnswer<'_, u64> = Box::pin(async { client.execute_typed(sql, &parameters).await.map(Some) });
+        self.fly(&unsent, [asked]).map(drop)
     }
 
     /// Runs statements without parameters, such as `BEGIN`.
     pub(super) fn run(&mut self, sql: &str) -> Result<(), ServerFailure> {
-        self.wait(self.client.batch_execute(sql))
+        self.run_later(sql);
+        let unsent = std::mem::take(&mut self.unsent);
+        self.fly::<()>(&unsent, []).map(drop)
+    }
+
+    /// Numbers for new instance groups. A transaction that fails leaves a gap.
+    pub(super) fn new_group_ids(&mut self, count: usize) -> Result<Vec<i64>, ServerFailure> {
+        if let Some(missing) = count.checked_sub(self.group_ids.len()).filter(|missing| *missing > 0) {
+            let taken = i64::try_from(missing.max(GROUP_IDS_AT_ONCE)).unwrap_or(i64::MAX);
+            let sql = "SELECT nextval(pg_get_serial_sequence('shelf', 'id')) FROM generate_series(1, $1::bigint)";
+            for row in self.query(sql, &[&taken])? {
+                self.group_ids.push(row.try_get(0)?);
+            }
+        }
+        Ok(self.group_ids.drain(..count.min(self.group_ids.len())).collect())
+    }
+
+    /// Ends a transaction without its changes.
+    pub(super) fn roll_back(&mut self) -> Result<(), ServerFailure> {
+        self.unsent.clear();
+        self.run("ROLLBACK")
     }
 
     /// Commits. If the connection is gone then, nobody knows whether the server has done it.

@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::connection::{ServerConnection, SqlParameter};
+use super::connection::ServerConnection;
 use super::corrections::{all_rules, lock_rules, write_rule};
 use super::error::ServerFailure;
+use super::flight::SqlParameter;
 use super::keys::{RowKey, leading, to_u64};
 use super::load;
 use super::reader::PostgresReader;

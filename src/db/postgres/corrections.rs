@@ -18,11 +18,15 @@ use crate::model::attribute::{Attribute, AttributeId};
 /// Number of the lock: "dcmdex" in ASCII, and 768.
 const RULES_LOCK: i64 = 0x6463_6D64_6578 + 0x300;
 
-/// Begins a transaction that changes something.
-pub(super) fn begin_change(connection: &mut ServerConnection) -> Result<(), ServerFailure> {
-    connection.run(&format!(
-        "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SELECT pg_advisory_xact_lock_shared({RULES_LOCK})"
-    ))
+/// Begins a transaction that changes something, with its first question.
+///
+/// Its statements look for few rows by their keys. A plan that was made while tables were small
+/// would read all of them.
+pub(super) fn begin_change(connection: &mut ServerConnection) {
+    connection.run_later(&format!(
+        "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL enable_seqscan = off; \
+         SELECT pg_advisory_xact_lock_shared({RULES_LOCK})"
+    ));
 }
 
 /// Has all other changes wait until the end of the transaction.
@@ -32,17 +36,28 @@ pub(super) fn lock_rules(connection: &mut ServerConnection) -> Result<(), Server
 
 /// Has the connection see instance groups by the rules that hold now.
 pub(super) fn read_rules(connection: &mut ServerConnection) -> Result<(), ServerFailure> {
-    connection.corrections = Arc::new(Corrections::new(all_rules(connection)?));
+    let question = rules_question(connection)?;
+    let rows = connection.query(question, &[])?;
+    note_rules(connection, &rows)
+}
+
+/// Asks for all rules in the order of their numbers, those that were undone included.
+pub(super) fn rules_question(connection: &mut ServerConnection) -> Result<&'static str, ServerFailure> {
+    let sql = "SELECT id, made_ms, system, keys, new_values, undone_ms FROM correction ORDER BY id";
+    Ok(if connection.has_table("correction")? { sql } else { "SELECT 1 WHERE false" })
+}
+
+/// Has the connection see instance groups by the rules of these rows.
+pub(super) fn note_rules(connection: &mut ServerConnection, rows: &[Row]) -> Result<(), ServerFailure> {
+    let rules = rows.iter().map(rule_of).collect::<Result<_, _>>()?;
+    connection.corrections = Arc::new(Corrections::new(rules));
     Ok(())
 }
 
 /// All rules in the order of their numbers, those that were undone included.
 pub(super) fn all_rules(connection: &mut ServerConnection) -> Result<Vec<Correction>, ServerFailure> {
-    if !connection.has_table("correction")? {
-        return Ok(Vec::new());
-    }
-    let sql = "SELECT id, made_ms, system, keys, new_values, undone_ms FROM correction ORDER BY id";
-    connection.query(sql, &[])?.iter().map(rule_of).collect()
+    let question = rules_question(connection)?;
+    connection.query(question, &[])?.iter().map(rule_of).collect()
 }
 
 fn rule_of(row: &Row) -> Result<Correction, ServerFailure> {

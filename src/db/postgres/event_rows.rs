@@ -35,7 +35,7 @@ pub(super) fn insert_events(
     let uids: Vec<String> = events.iter().map(|event| to_column(&event.study_instance_uid)).collect();
     let keys: Vec<RowKey> = events.iter().map(|event| RowKey::of_uid(&event.study_instance_uid)).collect();
     let contents: Vec<&str> = events.iter().map(|event| event.content.as_str()).collect();
-    connection.execute(
+    connection.later(
         "INSERT INTO event (id, at_ms, kind, study_key, study_instance_uid, change, content) \
          SELECT c.number * 16384 + u.at, $1::bigint, u.kind, u.key, u.uid, coalesce(u.change, c.number), u.content \
          FROM change_number c, unnest($2::text[], $3::uuid[], $4::text[], $5::bigint[], $6::text[]) \
@@ -54,7 +54,7 @@ pub(super) fn put_waiting(
     let WaitingEvent { event, attempts, next_ms, until_ms, failure, is_dead, .. } = waiting;
     let (key, attempts, failure) =
         (RowKey::of_uid(&event.study_instance_uid), i64::from(*attempts), to_column(failure));
-    connection.execute(
+    connection.later(
         "INSERT INTO event_waiting (receiver, event, study_key, attempts, next_ms, until_ms, failure, is_dead) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (receiver, event) DO UPDATE SET \
          attempts = excluded.attempts, next_ms = excluded.next_ms, until_ms = excluded.until_ms, \
@@ -68,7 +68,7 @@ pub(super) fn put_waiting(
 pub(super) fn put_events(connection: &mut ServerConnection, events: &[IndexEvent]) -> Result<(), ServerFailure> {
     for IndexEvent { id, at_ms, kind, study_instance_uid, change, content } in events {
         let key = RowKey::of_uid(study_instance_uid);
-        connection.execute(
+        connection.later(
             "INSERT INTO event (id, at_ms, kind, study_key, study_instance_uid, change, content) \
              VALUES ($1, $2, $3, $4, $5, $6, $7)",
             &[id, at_ms, kind, &key, &to_column(study_instance_uid), &to_i64(*change), content],
@@ -80,7 +80,7 @@ pub(super) fn put_events(connection: &mut ServerConnection, events: &[IndexEvent
 /// Writes what receivers have got of those events.
 pub(super) fn put_progress(connection: &mut ServerConnection, progress: &EventProgress) -> Result<(), ServerFailure> {
     for (name, position) in &progress.receivers {
-        connection.execute("INSERT INTO event_receiver (name, position) VALUES ($1, $2)", &[name, position])?;
+        connection.later("INSERT INTO event_receiver (name, position) VALUES ($1, $2)", &[name, position])?;
     }
     progress.waiting.iter().try_for_each(|waiting| put_waiting(connection, &waiting.receiver, waiting))
 }

@@ -7,9 +7,10 @@ use std::time::Duration;
 use tokio_postgres::Row;
 
 use super::admin::LAST_CHANGE;
-use super::connection::{ServerConnection, SqlParameter};
+use super::connection::ServerConnection;
 use super::error::ServerFailure;
 use super::event_rows::{ToldChange, insert_events, put_waiting};
+use super::flight::SqlParameter;
 use super::keys::{RowKey, from_column, limit_of, to_i64, to_u64};
 use super::load;
 use super::nodes::ahead_ms;

@@ -8,9 +8,10 @@ use tokio_postgres::types::Type;
 
 use super::away::{AwayInstances, NodePlaces};
 use super::body::{InstanceBody, OWN};
-use super::connection::{ServerConnection, SqlParameter};
+use super::connection::ServerConnection;
 use super::corrections::read_rules;
 use super::error::ServerFailure;
+use super::flight::SqlParameter;
 use super::keys::{RowKey, to_u64};
 use super::lead::{Lead, LeadCondition, arrived_groups, instance_keys, lead};
 use super::load::{self, flags};

@@ -8,8 +8,9 @@ use std::collections::HashSet;
 
 use tokio_postgres::types::Type;
 
-use super::connection::{ServerConnection, SqlParameter};
+use super::connection::ServerConnection;
 use super::error::ServerFailure;
+use super::flight::SqlParameter;
 use super::keys::{RowKey, leading, to_column};
 use crate::db::plan::after_prefix;
 use crate::model::attribute::AttributeId::*;

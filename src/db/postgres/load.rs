@@ -7,11 +7,15 @@ use std::path::Path;
 use tokio_postgres::Row;
 
 use super::body::InstanceBody;
-use super::connection::{ServerConnection, SqlParameter};
+use super::connection::ServerConnection;
+use super::corrections;
+use super::directories::{self, DIRECTORIES, UnknownDirectories};
 use super::error::ServerFailure;
-use super::keys::{RowKey, checksum_of, location_of, place_number};
+use super::flight::SqlParameter;
+use super::keys::{RowKey, checksum_of, location_of, place_number, to_column};
 use super::marks::{self, FileMarks};
-use super::removed_rows::RemovedRows;
+use super::remembered::RememberedRows;
+use super::removed_rows::{REMOVED_INSTANCES, RemovedRows};
 use super::shelves::{GROUP_COLUMNS, GroupRow, record_from};
 use crate::db::EventRecording;
 use crate::db::arrival::SourceOfInstances;
@@ -66,8 +70,15 @@ pub(super) struct LoadedPart {
     pub(super) instances: LoadedInstances,
     pub(super) marks: FileMarks,
     pub(super) removed: RemovedRows,
-    /// Number of each study that is locked, by UID.
-    pub(super) studies: HashMap<String, i64>,
+    /// The studies that are locked, by UID.
+    pub(super) studies: HashMap<String, LockedStudy>,
+}
+
+/// The row of a study that is locked.
+#[derive(Clone, Copy)]
+pub(super) struct LockedStudy {
+    pub(super) id: i64,
+    pub(super) revision: i64,
 }
 
 impl LoadedPart {
@@ -117,9 +128,12 @@ pub(super) fn instances(
     if keys.is_empty() {
         return Ok(LoadedInstances { groups: known, ..LoadedInstances::default() });
     }
-    let rows = connection.query("SELECT shelf, flags, body FROM instance WHERE uid_key = ANY($1)", &[&keys])?;
+    let rows = connection.query(INSTANCES, &[&keys])?;
     of_rows(connection, &rows, known)
 }
+
+/// Asks for the rows of instances by their keys.
+const INSTANCES: &str = "SELECT shelf, flags, body FROM instance WHERE uid_key = ANY($1)";
 
 /// Reads the instances of some instance groups, with all of their files.
 pub(super) fn instances_of(
@@ -282,23 +296,121 @@ pub(super) fn each_instance_in(
     Ok(())
 }
 
-/// Reads what a transaction looks at. The studies are locked already.
+/// Locks the rows of studies in the order of their keys, and makes those that are missing.
+/// PostgreSQL locks a row before it sees that it is not to be changed.
+const LOCK_STUDIES: &str = "INSERT INTO study (uid_key, study_instance_uid) SELECT key, uid \
+     FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS u(key, uid, at) ORDER BY at \
+     ON CONFLICT (uid_key) DO UPDATE SET revision = study.revision WHERE false";
+
+/// The studies of a transaction, in the order in which they are locked.
+struct WantedStudies<'u> {
+    keys: Vec<RowKey>,
+    uids: Vec<&'u String>,
+    /// What is remembered of each: 0 if it is nothing.
+    ids: Vec<i64>,
+    revisions: Vec<i64>,
+}
+
+impl<'u> WantedStudies<'u> {
+    fn of(uids: impl Iterator<Item = &'u String>, remembered: &RememberedRows) -> Self {
+        let mut by_key: Vec<(RowKey, &String)> = uids.map(|uid| (RowKey::of_uid(uid), uid)).collect();
+        by_key.sort();
+        let known =
+            by_key.iter().map(|(_, uid)| remembered.study(uid).map_or((0, 0), |known| (known.id, known.revision)));
+        let (ids, revisions) = known.unzip();
+        let (keys, uids) = by_key.iter().copied().unzip();
+        Self { keys, uids, ids, revisions }
+    }
+
+    fn lock(&self, connection: &mut ServerConnection) -> Result<(), ServerFailure> {
+        if self.keys.is_empty() {
+            return Ok(());
+        }
+        let texts: Vec<String> = self.uids.iter().map(|uid| to_column(uid)).collect();
+        connection.later(LOCK_STUDIES, &[&self.keys, &texts])
+    }
+
+    /// The studies by their rows. Their instance groups that are remembered come to `known`.
+    fn locked(
+        &self,
+        rows: &[Row],
+        known: &mut HashMap<i64, GroupRow>,
+        remembered: &mut RememberedRows,
+    ) -> Result<HashMap<String, LockedStudy>, ServerFailure> {
+        let uids: HashMap<RowKey, &String> = self.keys.iter().copied().zip(self.uids.iter().copied()).collect();
+        let mut locked = HashMap::new();
+        for row in rows {
+            let Some(uid) = uids.get(&row.try_get(0)?) else { continue };
+            let study = LockedStudy { id: row.try_get(1)?, revision: row.try_get(2)? };
+            if let Some(former) = remembered.take_study(uid)
+                && (former.id, former.revision) == (study.id, study.revision)
+            {
+                known.extend(former.groups.into_iter().map(|group| (group.id, group)));
+            }
+            locked.insert((*uid).clone(), study);
+        }
+        Ok(locked)
+    }
+}
+
+/// Locks the studies of a transaction, and reads what it looks at.
 pub(super) fn part(
     connection: &mut ServerConnection,
-    needs: &PartNeeds,
-    studies: HashMap<String, i64>,
+    remembered: &mut RememberedRows,
+    (needs, more): (&PartNeeds, &BTreeSet<String>),
 ) -> Result<LoadedPart, ServerFailure> {
-    let ids: Vec<i64> = studies.values().copied().collect();
-    let known = groups_by_id(connection, "s.study", &ids)?;
-    let mut uids = needs.uids.clone();
-    if !needs.files.is_empty() {
-        uids.extend(uids_at(connection, &needs.files)?);
+    let directories = UnknownDirectories::make(connection, &remembered.directories, &needs.directories)?;
+    let wanted = WantedStudies::of(needs.studies.union(more), remembered);
+    wanted.lock(connection)?;
+    let uids: Vec<RowKey> = needs.uids.iter().map(|uid| RowKey::of_uid(uid)).collect();
+    let file_keys: Vec<RowKey> = needs.files.union(&needs.locations).map(RowKey::of_file).collect();
+    let rules = corrections::rules_question(connection)?;
+    // Each question sees what transactions have committed that had the lock before.
+    let [new_directories, studies, groups, rows, removed, marked, conflicts, rules] = connection.query_all([
+        (DIRECTORIES, &[&directories.keys, &directories.places]),
+        ("SELECT uid_key, id, revision FROM study WHERE uid_key = ANY($1)", &[&wanted.keys]),
+        (&groups_of_studies(), &[&wanted.keys, &wanted.ids, &wanted.revisions]),
+        (INSTANCES, &[&uids]),
+        (REMOVED_INSTANCES, &[&uids]),
+        (&marks::of_files(), &[&file_keys]),
+        (&marks::conflicts_of(), &[&uids, &file_keys]),
+        (rules, &[]),
+    ])?;
+    directories::note(&mut remembered.directories, &new_directories)?;
+    corrections::note_rules(connection, &rules)?;
+    let mut known = HashMap::new();
+    for row in &groups {
+        let group = GroupRow::of_row(row, &connection.declared)?;
+        known.insert(group.id, group);
     }
-    let instances = instances(connection, &uids, known)?;
-    let mut files: BTreeSet<FileKey> = needs.files.union(&needs.locations).cloned().collect();
-    files.extend(instances.files.values().flatten().map(StoredFile::key));
-    let removed = RemovedRows::load(connection, &uids)?;
-    files.extend(removed.files.keys().cloned().chain(removed.archives()));
-    let marks = marks::load(connection, &uids, &files)?;
+    let studies = wanted.locked(&studies, &mut known, remembered)?;
+    let mut marks = FileMarks::of_rows(&marked, &conflicts)?;
+    let mut instances = of_rows(connection, &rows, known)?;
+    let mut removed = RemovedRows::of_rows(connection, &uids, &removed)?;
+    let mut uids = BTreeSet::new();
+    if !needs.files.is_empty() {
+        uids = uids_at(connection, &needs.files)?;
+        uids.retain(|uid| !needs.uids.contains(uid));
+        let LoadedInstances { files, rows, groups } = self::instances(connection, &uids, instances.groups)?;
+        instances.groups = groups;
+        instances.files.extend(files);
+        instances.rows.extend(rows);
+        removed.add(RemovedRows::load(connection, &uids)?);
+    }
+    let found = instances.files.values().flatten().map(StoredFile::key);
+    let mut more: BTreeSet<FileKey> = found.chain(removed.files.keys().cloned()).chain(removed.archives()).collect();
+    more.retain(|file| !needs.files.contains(file) && !needs.locations.contains(file));
+    if !(uids.is_empty() && more.is_empty()) {
+        marks.add_marks(marks::load(connection, &uids, &more)?);
+    }
     Ok(LoadedPart { instances, marks, removed, studies })
+}
+
+/// Asks for the instance groups of studies that are not as their numbers and revisions say.
+fn groups_of_studies() -> String {
+    format!(
+        "SELECT {GROUP_COLUMNS} FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) AS u(key, id, revision) \
+         JOIN study t ON t.uid_key = u.key AND (t.id, t.revision) <> (u.id, u.revision) \
+         JOIN shelf s ON s.study = t.id JOIN directory d ON d.id = s.directory"
+    )
 }

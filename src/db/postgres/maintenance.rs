@@ -179,9 +179,17 @@ pub(super) fn storage_moved(changer: &mut IndexChanger, from: &Path, to: &Path) 
         move_marks(connection, &moves)?;
         let moves: Vec<(i64, PathBuf)> = moves.into_iter().map(|(id, _, new)| (id, new)).collect();
         move_directories(connection, &moves)?;
+        // Other nodes that remember instance groups read them again.
+        let ids: Vec<i64> = moves.iter().map(|(id, _)| *id).collect();
+        connection.later(
+            "WITH moved AS (SELECT id FROM study WHERE id IN (SELECT study FROM shelf WHERE directory = ANY($1)) \
+             ORDER BY uid_key FOR NO KEY UPDATE) \
+             UPDATE study SET revision = revision + 1 FROM moved WHERE study.id = moved.id",
+            &[&ids],
+        )?;
         Ok(moves.len() as u64)
     })?;
-    changer.forget_directories();
+    changer.forget_rows();
     Ok(moved)
 }
 

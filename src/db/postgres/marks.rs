@@ -34,6 +34,23 @@ pub(super) const CONFLICT_COLUMNS: &str =
     "kind, place, directory, file_name, study_instance_uid, series_instance_uid, sop_instance_uid";
 
 impl FileMarks {
+    /// The marks and conflicts of some rows.
+    pub(super) fn of_rows(marked: &[Row], conflicts: &[Row]) -> Result<Self, ServerFailure> {
+        let mut marks = Self::default();
+        marked.iter().try_for_each(|row| marks.add(row))?;
+        conflicts.iter().try_for_each(|row| marks.add_conflict(row))?;
+        Ok(marks)
+    }
+
+    /// Adds the marks of other files.
+    pub(super) fn add_marks(&mut self, other: Self) {
+        let Self { unindexed, missing, faults, conflicts } = other;
+        self.unindexed.extend(unindexed);
+        self.missing.extend(missing);
+        self.faults.extend(faults);
+        self.conflicts.extend(conflicts);
+    }
+
     /// Adds the mark of a row.
     pub(super) fn add(&mut self, row: &Row) -> Result<(), ServerFailure> {
         let (mark, detail): (&str, &str) = (row.try_get(0)?, row.try_get(8)?);
@@ -134,16 +151,18 @@ pub(super) fn load(
 ) -> Result<FileMarks, ServerFailure> {
     let uids: Vec<RowKey> = uids.iter().map(|uid| RowKey::of_uid(uid)).collect();
     let files: Vec<RowKey> = files.iter().map(RowKey::of_file).collect();
-    let mut marks = FileMarks::default();
-    let sql = format!("SELECT {MARK_COLUMNS} FROM file_mark WHERE file_key = ANY($1)");
-    for row in connection.query(&sql, &[&files])? {
-        marks.add(&row)?;
-    }
-    let sql = format!("SELECT {CONFLICT_COLUMNS} FROM conflict WHERE uid_key = ANY($1) OR file_key = ANY($2)");
-    for row in connection.query(&sql, &[&uids, &files])? {
-        marks.add_conflict(&row)?;
-    }
-    Ok(marks)
+    let [marked, conflicts] = connection.query_all([(&of_files(), &[&files]), (&conflicts_of(), &[&uids, &files])])?;
+    FileMarks::of_rows(&marked, &conflicts)
+}
+
+/// Asks for the marks of files by their keys.
+pub(super) fn of_files() -> String {
+    format!("SELECT {MARK_COLUMNS} FROM file_mark WHERE file_key = ANY($1)")
+}
+
+/// Asks for the conflicts of instances and files by their keys.
+pub(super) fn conflicts_of() -> String {
+    format!("SELECT {CONFLICT_COLUMNS} FROM conflict WHERE uid_key = ANY($1) OR file_key = ANY($2)")
 }
 
 /// Writes what differs.
@@ -157,7 +176,7 @@ pub(super) fn save(
     if !gone.is_empty() {
         let (keys, marks): (Vec<RowKey>, Vec<&str>) =
             gone.iter().map(|(key, mark)| (RowKey::of_file(key), *mark)).unzip();
-        connection.execute(
+        connection.later(
             "DELETE FROM file_mark WHERE (file_key, mark) IN (SELECT * FROM unnest($1::uuid[], $2::text[]))",
             &[&keys, &marks],
         )?;
@@ -185,7 +204,7 @@ fn insert_marks(
     let are_archives: Vec<bool> = new.iter().map(|(_, key, ..)| key.is_archive).collect();
     let paths: Vec<&[u8]> = new.iter().map(|(_, key, ..)| key.directory.as_os_str().as_encoded_bytes()).collect();
     let names: Vec<&[u8]> = new.iter().map(|(_, key, ..)| key.name.as_encoded_bytes()).collect();
-    connection.execute(
+    connection.later(
         "INSERT INTO file_mark SELECT * FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::boolean[], $5::bytea[], \
          $6::bytea[], $7::bigint[], $8::bigint[], $9::text[], $10::text[], $11::text[]) \
          ON CONFLICT (file_key, mark) DO UPDATE SET size = excluded.size, mtime_ms = excluded.mtime_ms, \
@@ -217,7 +236,7 @@ fn save_conflicts(
         let kinds: Vec<&str> = gone.iter().map(|(kind, ..)| *kind).collect();
         let uids: Vec<RowKey> = gone.iter().map(|(_, uid, _)| RowKey::of_uid(uid)).collect();
         let files: Vec<RowKey> = gone.iter().map(|(.., file)| RowKey::of_file(file)).collect();
-        connection.execute(
+        connection.later(
             "DELETE FROM conflict WHERE (kind, uid_key, file_key) IN \
              (SELECT * FROM unnest($1::text[], $2::uuid[], $3::uuid[]))",
             &[&kinds, &uids, &files],
@@ -236,7 +255,7 @@ fn save_conflicts(
         new.iter().map(|(_, object)| object.location.directory.as_os_str().as_encoded_bytes()).collect();
     let names: Vec<&[u8]> = new.iter().map(|(_, object)| object.location.file_name.as_encoded_bytes()).collect();
     let value = |id| new.iter().map(|(_, object)| to_column(object.record.value(id))).collect::<Vec<String>>();
-    connection.execute(
+    connection.later(
         "INSERT INTO conflict SELECT * FROM unnest($1::text[], $2::uuid[], $3::uuid[], $4::smallint[], $5::bytea[], \
          $6::bytea[], $7::text[], $8::text[], $9::text[]) ON CONFLICT DO NOTHING",
         &[

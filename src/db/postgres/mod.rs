@@ -10,10 +10,13 @@
 //!
 //! In reading order:
 //!
-//! - `schema` makes the tables. `address`, `connection`, `tls` and `error` reach the server.
-//! - `keys` has the forms of columns. `shelves`, `body`, `studies` and `marks` are the rows.
+//! - `schema` makes the tables. `address`, `connection`, `flight`, `tls` and `error` reach the
+//!   server.
+//! - `keys` has the forms of columns. `shelves`, `body`, `studies`, `directories` and `marks` are
+//!   the rows.
 //! - `writer` is the thread that commits, by transactions of `changer`. Each of them does `load`,
-//!   changes the contents, and does `save`. `maintenance` has the changes that need no contents.
+//!   changes the contents, and does `save`. `remembered` has what it need not load again.
+//!   `maintenance` has the changes that need no contents.
 //! - `reader` answers, one `question` at a time: `lead` finds studies that may match, and `find`
 //!   decides. `ledger`, `admin`, `report` and `contradictions` are the questions of scans and
 //!   operators.
@@ -36,10 +39,12 @@ mod connection;
 mod contradictions;
 mod correcting;
 mod corrections;
+mod directories;
 mod error;
 mod event_rows;
 mod events;
 mod find;
+mod flight;
 mod held_unit;
 mod keys;
 mod lead;
@@ -54,6 +59,7 @@ mod promises;
 mod question;
 mod reader;
 mod relocation;
+mod remembered;
 mod removals;
 mod removed_rows;
 mod report;

@@ -237,12 +237,11 @@ impl PostgresCopy {
         let first_study = |held: &Vec<StoredFile>| {
             held.first().map(|first| first.record.value(AttributeId::StudyInstanceUID).to_owned())
         };
-        let marked = piece.unindexed.keys().chain(&piece.missing).chain(piece.faults.keys());
+        // The database was empty, and each entry comes once. So only studies are looked at, which
+        // may have a part in the piece before.
         let needs = PartNeeds {
-            uids: piece.instances.keys().cloned().collect(),
             studies: piece.instances.values().filter_map(first_study).collect(),
             directories: piece.directories.clone(),
-            locations: marked.chain(piece.conflicts.keys().map(|(.., file)| file)).cloned().collect(),
             ..PartNeeds::default()
         };
         maintenance::put_arrivals(&mut self.0, piece)?;

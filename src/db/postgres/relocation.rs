@@ -100,7 +100,7 @@ impl PathMove {
             }
             Ok(planned.summary)
         })?;
-        changer.forget_directories();
+        changer.forget_rows();
         Ok(done)
     }
 

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use tokio_postgres::Row;
 
 use super::changer::IndexChanger;
-use super::connection::{ServerConnection, SqlParameter};
+use super::connection::ServerConnection;
 use super::error::ServerFailure;
+use super::flight::SqlParameter;
 use super::keys::{RowKey, from_column, limit_of, path_from, place_number, to_u64};
 use super::load::PartNeeds;
 use super::reader::PostgresReader;

@@ -15,6 +15,10 @@ use crate::model::attribute::AttributeId;
 use crate::model::location::Location;
 use crate::model::record::InstanceRecord;
 
+/// Asks for what is removed of instances by their keys.
+pub(super) const REMOVED_INSTANCES: &str =
+    "SELECT sop_instance_uid, removal, record FROM removed_instance WHERE uid_key = ANY($1)";
+
 /// The rows of some instances.
 #[derive(Clone, Default)]
 pub(super) struct RemovedRows {
@@ -25,13 +29,22 @@ pub(super) struct RemovedRows {
 impl RemovedRows {
     /// Reads what is removed of these instances.
     pub(super) fn load(connection: &mut ServerConnection, uids: &BTreeSet<String>) -> Result<Self, ServerFailure> {
-        let mut loaded = Self::default();
         let keys: Vec<RowKey> = uids.iter().map(|uid| RowKey::of_uid(uid)).collect();
         if keys.is_empty() {
-            return Ok(loaded);
+            return Ok(Self::default());
         }
-        let sql = "SELECT sop_instance_uid, removal, record FROM removed_instance WHERE uid_key = ANY($1)";
-        for row in connection.query(sql, &[&keys])? {
+        let rows = connection.query(REMOVED_INSTANCES, &[&keys])?;
+        Self::of_rows(connection, &keys, &rows)
+    }
+
+    /// What is removed of instances with these keys, by the rows of [`REMOVED_INSTANCES`].
+    pub(super) fn of_rows(
+        connection: &mut ServerConnection,
+        keys: &[RowKey],
+        rows: &[Row],
+    ) -> Result<Self, ServerFailure> {
+        let mut loaded = Self::default();
+        for row in rows {
             let record = record_of(row.try_get(2)?)?;
             loaded.instances.insert(from_column(row.try_get(0)?), RemovedInstance { removal: row.try_get(1)?, record });
         }
@@ -48,6 +61,12 @@ impl RemovedRows {
             loaded.files.insert(file.key(), FileOfRemoved { file, removal, state });
         }
         Ok(loaded)
+    }
+
+    /// Adds what is removed of other instances.
+    pub(super) fn add(&mut self, other: Self) {
+        self.instances.extend(other.instances);
+        self.files.extend(other.files);
     }
 
     /// The archive files that hold removed members.
@@ -70,7 +89,7 @@ impl RemovedRows {
             .map(|uid| RowKey::of_uid(uid))
             .collect();
         if !gone.is_empty() {
-            connection.execute("DELETE FROM removed_instance WHERE uid_key = ANY($1)", &[&gone])?;
+            connection.later("DELETE FROM removed_instance WHERE uid_key = ANY($1)", &[&gone])?;
         }
         let new = after
             .removed
@@ -92,7 +111,7 @@ impl RemovedRows {
         insert_files(connection, &new, directories)?;
         for (removal, count) in &after.removed_counts {
             let sql = "UPDATE removal SET instances = instances + $2 WHERE id = $1";
-            connection.execute(sql, &[removal, &to_i64(*count)])?;
+            connection.later(sql, &[removal, &to_i64(*count)])?;
         }
         Ok(())
     }
@@ -116,7 +135,7 @@ fn insert_instances(
     let removals: Vec<i64> = new.iter().map(|(.., removed)| removed.removal).collect();
     let records: Vec<Option<String>> =
         new.iter().map(|(.., removed)| removed.record.as_ref().map(record_text)).collect();
-    connection.execute(
+    connection.later(
         "INSERT INTO removed_instance SELECT * FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[]) \
          ON CONFLICT (uid_key) DO UPDATE SET removal = excluded.removal, record = excluded.record",
         &[&keys, &uids, &removals, &records],
@@ -148,7 +167,7 @@ fn delete_files(
     let (ids, names): (Vec<i64>, Vec<RowKey>) = rows.into_iter().unzip();
     let sql =
         "DELETE FROM removed_file WHERE (directory, name_key) IN (SELECT * FROM unnest($1::bigint[], $2::uuid[]))";
-    connection.execute(sql, &[&ids, &names]).map(drop)
+    connection.later(sql, &[&ids, &names])
 }
 
 fn insert_files(
@@ -173,7 +192,7 @@ fn insert_files(
         rows.iter().map(|(_, file)| file.file.checksum.map(|sum| Vec::from(sum.to_bytes()))).collect();
     let differ: Vec<bool> = rows.iter().map(|(_, file)| file.file.differs).collect();
     let states: Vec<i16> = rows.iter().map(|(_, file)| file.state as i16).collect();
-    connection.execute(
+    connection.later(
         "INSERT INTO removed_file SELECT * FROM unnest($1::bigint[], $2::uuid[], $3::bytea[], $4::uuid[], $5::text[], \
          $6::bigint[], $7::bigint[], $8::bigint[], $9::bytea[], $10::boolean[], $11::smallint[]) \
          ON CONFLICT (directory, name_key) DO UPDATE SET uid_key = excluded.uid_key, \

@@ -3,11 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use tokio_postgres::types::Type;
+
 use super::connection::ServerConnection;
 use super::error::ServerFailure;
+use super::flight::SqlParameter;
 use super::keys::{DirectoryIds, RowKey, place_number, to_column, to_i64};
-use super::load::{LoadedPart, flags};
+use super::load::{LoadedPart, LockedStudy, flags};
 use super::marks::{self, FileMarks};
+use super::remembered::{RememberedRows, RememberedStudy};
 use super::shelves::{GroupRow, key_of, record_text};
 use super::studies::{self, StudyChange, StudySummary};
 use crate::db::Error;
@@ -16,6 +20,10 @@ use crate::db::rules::is_same_object;
 use crate::model::attribute::AttributeId;
 use crate::model::checksum::Checksum;
 use crate::model::declared::DeclaredSet;
+
+/// Rows of instances from which on they are copied. That takes a round trip more, and less for each
+/// row.
+const COPIED_ROWS: usize = 256;
 
 /// Why a part could not be written.
 pub(super) enum Unsaved {
@@ -31,10 +39,10 @@ impl<E: Into<ServerFailure>> From<E> for Unsaved {
 }
 
 /// The changes of a transaction, before they are written.
-struct PartChanges<'p> {
+struct PartChanges<'p, 'd> {
     part: &'p LoadedPart,
     set: Arc<DeclaredSet>,
-    directories: &'p DirectoryIds,
+    directories: &'d DirectoryIds,
     groups: HashMap<i64, GroupRow>,
     /// Numbers of the instance groups by study and key.
     by_key: HashMap<(i64, RowKey), i64>,
@@ -65,19 +73,22 @@ struct NewCopy {
     record: Option<String>,
 }
 
-/// Writes the difference between a part and what became of it.
+/// Writes the difference between a part and what became of it, with the next statement that is
+/// asked. Remembers the studies as they are then.
 pub(super) fn save(
     connection: &mut ServerConnection,
-    part: &LoadedPart,
+    part: &mut LoadedPart,
     after: &Contents,
-    directories: &DirectoryIds,
+    remembered: &mut RememberedRows,
 ) -> Result<(), Unsaved> {
+    let groups = std::mem::take(&mut part.instances.groups);
+    let (part, directories) = (&*part, &remembered.directories);
     let mut changes = PartChanges {
         part,
         set: Arc::clone(&connection.declared),
         directories,
-        by_key: part.instances.groups.values().map(|group| ((group.study, group.key), group.id)).collect(),
-        groups: part.instances.groups.clone(),
+        by_key: groups.values().map(|group| ((group.study, group.key), group.id)).collect(),
+        groups,
         new_groups: BTreeMap::new(),
         touched: BTreeSet::new(),
         rows: Vec::new(),
@@ -93,9 +104,12 @@ pub(super) fn save(
     if !changes.unlocked.is_empty() {
         return Err(Unsaved::Studies(changes.unlocked));
     }
-    changes.write(connection)?;
+    let studies = changes.write(connection)?;
     marks::save(connection, &part.marks, &FileMarks::of(after))?;
     part.removed.save(connection, after, directories)?;
+    for (uid, study) in studies {
+        remembered.keep_study(uid, study);
+    }
     Ok(())
 }
 
@@ -115,7 +129,7 @@ fn is_same_file(one: &StoredFile, other: &StoredFile) -> bool {
         && one.record.declares_as(&other.record)
 }
 
-impl PartChanges<'_> {
+impl<'p> PartChanges<'p, '_> {
     fn instance(&mut self, uid: &str, after: &Contents) -> Result<(), ServerFailure> {
         let before = self.part.instances.files.get(uid).map(Vec::as_slice).unwrap_or_default();
         let held = after.instances.get(uid).map(Vec::as_slice).unwrap_or_default();
@@ -167,7 +181,7 @@ impl PartChanges<'_> {
 
     fn first(&mut self, key: RowKey, first: &StoredFile, flags: i16) -> Result<(), ServerFailure> {
         let study = first.record.value(AttributeId::StudyInstanceUID);
-        let Some(&study) = self.part.studies.get(study) else {
+        let Some(&LockedStudy { id: study, .. }) = self.part.studies.get(study) else {
             self.unlocked.insert(study.to_owned());
             return Ok(());
         };
@@ -191,13 +205,14 @@ impl PartChanges<'_> {
         Ok(())
     }
 
-    fn write(mut self, connection: &mut ServerConnection) -> Result<(), ServerFailure> {
+    /// Writes the rows. Returns the studies as they are then.
+    fn write(mut self, connection: &mut ServerConnection) -> Result<Vec<(&'p String, RememberedStudy)>, ServerFailure> {
         let changed = self.write_groups(connection)?;
         if !self.gone.is_empty() {
-            connection.execute("DELETE FROM instance WHERE uid_key = ANY($1)", &[&self.gone])?;
+            connection.later("DELETE FROM instance WHERE uid_key = ANY($1)", &[&self.gone])?;
         }
         if !self.recopied.is_empty() {
-            connection.execute("DELETE FROM copy WHERE uid_key = ANY($1)", &[&self.recopied])?;
+            connection.later("DELETE FROM copy WHERE uid_key = ANY($1)", &[&self.recopied])?;
         }
         self.write_rows(connection)?;
         write_copies(connection, &mut self.copies)?;
@@ -212,7 +227,7 @@ impl PartChanges<'_> {
             touched.into_iter().partition(|group| group.instances <= 0);
         if !kept.is_empty() {
             let number = |of: fn(&GroupRow) -> i64| kept.iter().map(|group| of(group)).collect::<Vec<i64>>();
-            connection.execute(
+            connection.later(
                 "UPDATE shelf SET instance_count = u.instances, offline_count = u.offline, change = c.number, \
                  changed_ms = c.now_ms, change_block = c.number - c.number % 4096 FROM change_number c, \
                  unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS u(id, instances, offline) WHERE shelf.id = u.id",
@@ -222,7 +237,7 @@ impl PartChanges<'_> {
         if !empty.is_empty() {
             changed.extend(empty.iter().map(|group| group.study));
             let ids: Vec<i64> = empty.iter().map(|group| group.id).collect();
-            connection.execute("DELETE FROM shelf WHERE id = ANY($1)", &[&ids])?;
+            connection.later("DELETE FROM shelf WHERE id = ANY($1)", &[&ids])?;
             for id in ids {
                 self.groups.remove(&id);
             }
@@ -242,41 +257,55 @@ impl PartChanges<'_> {
         self.rows.sort_by_key(|row| row.key);
         let ids = self.rows.iter().map(|row| self.by_key.get(&row.group).copied().ok_or(ServerFailure::Again));
         let groups: Vec<i64> = ids.collect::<Result<_, _>>()?;
+        if groups.len() >= COPIED_ROWS {
+            let rows = groups.iter().zip(&self.rows);
+            let rows: Vec<[SqlParameter<'_>; 4]> =
+                rows.map(|(group, row)| [group as SqlParameter<'_>, &row.key, &row.flags, &row.body]).collect();
+            let sql = "COPY instance (shelf, uid_key, flags, body) FROM STDIN (FORMAT binary)";
+            return connection.copy_rows(sql, &[Type::INT8, Type::UUID, Type::INT2, Type::BYTEA], &rows);
+        }
         let keys: Vec<RowKey> = self.rows.iter().map(|row| row.key).collect();
         let flags: Vec<i16> = self.rows.iter().map(|row| row.flags).collect();
         let bodies: Vec<&[u8]> = self.rows.iter().map(|row| row.body.as_slice()).collect();
-        connection.execute(
+        connection.later(
             "INSERT INTO instance SELECT * FROM unnest($1::bigint[], $2::uuid[], $3::smallint[], $4::bytea[])",
             &[&groups, &keys, &flags, &bodies],
         )?;
         Ok(())
     }
 
-    fn write_studies(&self, connection: &mut ServerConnection, changed: &BTreeSet<i64>) -> Result<(), ServerFailure> {
-        let mut of_studies: HashMap<i64, Vec<&GroupRow>> = HashMap::new();
-        for group in self.groups.values() {
+    fn write_studies(
+        self,
+        connection: &mut ServerConnection,
+        changed: &BTreeSet<i64>,
+    ) -> Result<Vec<(&'p String, RememberedStudy)>, ServerFailure> {
+        let mut of_studies: HashMap<i64, Vec<GroupRow>> = HashMap::new();
+        for group in self.groups.into_values() {
             of_studies.entry(group.study).or_default().push(group);
         }
-        let (mut changes, mut empty) = (Vec::new(), Vec::new());
-        for (uid, &id) in &self.part.studies {
-            let Some(groups) = of_studies.get(&id) else {
+        let (mut changes, mut empty, mut left) = (Vec::new(), Vec::new(), Vec::new());
+        for (uid, &LockedStudy { id, mut revision }) in &self.part.studies {
+            let Some(groups) = of_studies.remove(&id) else {
                 empty.push(id);
                 continue;
             };
             let is_touched = groups.iter().any(|group| self.touched.contains(&group.id));
             if is_touched || changed.contains(&id) {
+                revision += 1;
                 changes.push(StudyChange {
                     id,
                     instances: groups.iter().map(|group| group.instances).sum(),
                     offline: groups.iter().map(|group| group.offline).sum(),
                     summary: changed
                         .contains(&id)
-                        .then(|| StudySummary::of(uid, groups.iter().copied(), &connection.corrections)),
+                        .then(|| StudySummary::of(uid, groups.iter(), &connection.corrections)),
                 });
             }
+            left.push((uid, RememberedStudy { id, revision, groups }));
         }
         studies::save(connection, &changes)?;
-        studies::drop_empty(connection, &empty)
+        studies::drop_empty(connection, &empty)?;
+        Ok(left)
     }
 }
 
@@ -284,20 +313,23 @@ fn insert_groups(
     connection: &mut ServerConnection,
     new: BTreeMap<(i64, RowKey), GroupRow>,
 ) -> Result<Vec<GroupRow>, ServerFailure> {
-    let new: Vec<GroupRow> = new.into_values().collect();
     if new.is_empty() {
-        return Ok(new);
+        return Ok(Vec::new());
     }
+    let ids = connection.new_group_ids(new.len())?;
+    let new: Vec<GroupRow> = new.into_values().zip(ids).map(|(group, id)| GroupRow { id, ..group }).collect();
     let number = |of: fn(&GroupRow) -> i64| new.iter().map(of).collect::<Vec<i64>>();
     let text = |of: fn(&GroupRow) -> String| new.iter().map(of).collect::<Vec<String>>();
     let key = |of: fn(&GroupRow) -> RowKey| new.iter().map(of).collect::<Vec<RowKey>>();
-    let rows = connection.query(
-        "INSERT INTO shelf (study, shelf_key, series_key, directory, size_base, mtime_base, instance_count, \
-         offline_count, uid_prefix, declared, sop_class_uid, transfer_syntax_uid, said, arrival, change, changed_ms, change_block) \
-         SELECT u.*, c.number, c.now_ms, c.number - c.number % 4096 FROM change_number c, unnest($1::bigint[], $2::uuid[], \
-         $3::uuid[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::text[], $10::text[], \
-         $11::text[], $12::text[], $13::text[], $14::bigint[]) u RETURNING id, study, shelf_key",
+    connection.later(
+        "INSERT INTO shelf (id, study, shelf_key, series_key, directory, size_base, mtime_base, instance_count, \
+         offline_count, uid_prefix, declared, sop_class_uid, transfer_syntax_uid, said, arrival, \
+         change, changed_ms, change_block) OVERRIDING SYSTEM VALUE \
+         SELECT u.*, c.number, c.now_ms, c.number - c.number % 4096 FROM change_number c, unnest($1::bigint[], \
+         $2::bigint[], $3::uuid[], $4::uuid[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], \
+         $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::bigint[]) u",
         &[
+            &number(|group| group.id),
             &number(|group| group.study),
             &key(|group| group.key),
             &key(|group| RowKey::of_uid(group.record.value(AttributeId::SeriesInstanceUID))),
@@ -314,15 +346,7 @@ fn insert_groups(
             &number(|group| group.arrival),
         ],
     )?;
-    let mut ids = HashMap::new();
-    for row in rows {
-        ids.insert((row.try_get::<_, i64>(1)?, row.try_get::<_, RowKey>(2)?), row.try_get::<_, i64>(0)?);
-    }
-    let numbered = new.into_iter().map(|group| {
-        let id = ids.get(&(group.study, group.key)).copied().ok_or(ServerFailure::Again)?;
-        Ok(GroupRow { id, ..group })
-    });
-    numbered.collect()
+    Ok(new)
 }
 
 fn write_copies(connection: &mut ServerConnection, copies: &mut [NewCopy]) -> Result<(), ServerFailure> {
@@ -341,7 +365,7 @@ fn write_copies(connection: &mut ServerConnection, copies: &mut [NewCopy]) -> Re
     let differ: Vec<bool> = copies.iter().map(|copy| copy.file.differs).collect();
     let declared: Vec<&str> = copies.iter().map(|copy| copy.file.declared.as_str()).collect();
     let records: Vec<Option<&str>> = copies.iter().map(|copy| copy.record.as_deref()).collect();
-    connection.execute(
+    connection.later(
         "INSERT INTO copy SELECT * FROM unnest($1::uuid[], $2::smallint[], $3::bigint[], $4::bytea[], $5::bigint[], \
          $6::bigint[], $7::bytea[], $8::boolean[], $9::text[], $10::text[])",
         &[&keys, &positions, &directories, &names, &sizes, &times, &checksums, &differ, &declared, &records],

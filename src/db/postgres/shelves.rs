@@ -82,6 +82,8 @@ impl GroupRow {
     pub(super) fn for_file(file: &StoredFile, study: i64, directory: i64, set: &Arc<DeclaredSet>) -> Self {
         let uid = file.record.value(AttributeId::SOPInstanceUID);
         let uid_prefix = uid.rfind('.').and_then(|at| uid.get(..=at)).unwrap_or_default().to_owned();
+        let mut record = common_record(&file.record, set);
+        let common = record.share();
         Self {
             id: 0,
             study,
@@ -96,8 +98,8 @@ impl GroupRow {
             offline: 0,
             declared: set.common_mark(&file.declared),
             arrival: file.arrival,
-            record: file.record.clone(),
-            common: None,
+            record,
+            common,
             set: Arc::clone(set),
         }
     }
@@ -251,6 +253,26 @@ fn texts_of(record: &InstanceRecord, with_uid: bool) -> Map<String, Value> {
         .filter(|(_, value)| !value.is_empty())
         .map(|(column, value)| (column.to_owned(), Value::from(value)))
         .collect()
+}
+
+/// What an instance group keeps of the record of its first file, as it is read again.
+fn common_record(of: &InstanceRecord, set: &DeclaredSet) -> InstanceRecord {
+    let mut record = InstanceRecord::new();
+    let kept =
+        ATTRIBUTES.iter().filter(|attribute| attribute.is_stored() && attribute.id != AttributeId::SOPInstanceUID);
+    for attribute in kept {
+        let value = of.value(attribute.id);
+        if !value.is_empty() {
+            record.set(attribute.id, value);
+        }
+    }
+    for unit in set.units().iter().filter(|unit| unit.level != Image) {
+        let value = of.declared(unit.number);
+        if !value.is_empty() {
+            record.set_declared_with(unit.number, |text| text.push_str(value));
+        }
+    }
+    record
 }
 
 /// The record that [`record_text`] made this of. An attribute that this program does not know is

@@ -108,39 +108,44 @@ pub(super) struct StudyChange {
     pub(super) summary: Option<StudySummary>,
 }
 
-/// Writes the rows of studies.
+/// Writes the rows of studies. Each gets another revision, so that what others remember of it is
+/// over.
 pub(super) fn save(connection: &mut ServerConnection, changes: &[StudyChange]) -> Result<(), ServerFailure> {
-    if changes.is_empty() {
-        return Ok(());
+    let (counted, new): (Vec<&StudyChange>, Vec<&StudyChange>) =
+        changes.iter().partition(|change| change.summary.is_none());
+    if !counted.is_empty() {
+        let number = |of: fn(&StudyChange) -> i64| counted.iter().map(|change| of(change)).collect::<Vec<i64>>();
+        connection.later(
+            "UPDATE study SET instance_count = u.instances, offline_count = u.offline, revision = revision + 1 \
+             FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS u(id, instances, offline) WHERE study.id = u.id",
+            &[&number(|change| change.id), &number(|change| change.instances), &number(|change| change.offline)],
+        )?;
     }
-    let ids: Vec<i64> = changes.iter().map(|change| change.id).collect();
-    let instances: Vec<i64> = changes.iter().map(|change| change.instances).collect();
-    let offline: Vec<i64> = changes.iter().map(|change| change.offline).collect();
-    connection.execute(
-        "UPDATE study SET instance_count = u.instances, offline_count = u.offline \
-         FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS u(id, instances, offline) WHERE study.id = u.id",
-        &[&ids, &instances, &offline],
-    )?;
-    let new: Vec<(i64, &StudySummary)> =
-        changes.iter().filter_map(|change| Some((change.id, change.summary.as_ref()?))).collect();
-    if !new.is_empty() {
-        save_summaries(connection, &new)?;
-    }
-    Ok(())
+    let new: Vec<(&StudyChange, &StudySummary)> =
+        new.into_iter().filter_map(|change| Some((change, change.summary.as_ref()?))).collect();
+    if new.is_empty() { Ok(()) } else { save_summaries(connection, &new) }
 }
 
-fn save_summaries(connection: &mut ServerConnection, new: &[(i64, &StudySummary)]) -> Result<(), ServerFailure> {
-    let ids: Vec<i64> = new.iter().map(|(id, _)| *id).collect();
+fn save_summaries(
+    connection: &mut ServerConnection,
+    new: &[(&StudyChange, &StudySummary)],
+) -> Result<(), ServerFailure> {
+    let number = |of: fn(&StudyChange) -> i64| new.iter().map(|(change, _)| of(change)).collect::<Vec<i64>>();
     let text = |of: fn(&StudySummary) -> &str| new.iter().map(|(_, study)| of(study)).collect::<Vec<&str>>();
     let separated: Vec<bool> = new.iter().map(|(_, study)| study.is_separated).collect();
     let series: Vec<i64> = new.iter().map(|(_, study)| study.series).collect();
-    connection.execute(
-        "UPDATE study SET study_date = u.date, study_time = u.time, accession_number = u.accession_number, \
+    let ids = number(|change| change.id);
+    connection.later(
+        "UPDATE study SET instance_count = u.instances, offline_count = u.offline, revision = revision + 1, \
+         study_date = u.date, study_time = u.time, accession_number = u.accession_number, \
          is_separated = u.is_separated, series_count = u.series \
-         FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::boolean[], $6::bigint[]) \
-         AS u(id, date, time, accession_number, is_separated, series) WHERE study.id = u.id",
+         FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::boolean[], \
+         $8::bigint[]) AS u(id, instances, offline, date, time, accession_number, is_separated, series) \
+         WHERE study.id = u.id",
         &[
             &ids,
+            &number(|change| change.instances),
+            &number(|change| change.offline),
             &text(|study| &study.date),
             &text(|study| &study.time),
             &text(|study| &study.accession_number),
@@ -148,22 +153,24 @@ fn save_summaries(connection: &mut ServerConnection, new: &[(i64, &StudySummary)
             &series,
         ],
     )?;
-    let corrected: Vec<i64> = new.iter().filter(|(_, study)| study.is_corrected).map(|(id, _)| *id).collect();
+    let corrected: Vec<i64> = new.iter().filter(|(_, study)| study.is_corrected).map(|(change, _)| change.id).collect();
     if !corrected.is_empty() {
         let sql = "INSERT INTO corrected_study SELECT * FROM unnest($1::bigint[]) ON CONFLICT DO NOTHING";
-        connection.execute(sql, &[&corrected])?;
+        connection.later(sql, &[&corrected])?;
     }
-    connection.execute("DELETE FROM study_patient WHERE study = ANY($1)", &[&ids])?;
+    connection.later("DELETE FROM study_patient WHERE study = ANY($1)", &[&ids])?;
     let rows: Vec<(i64, i16, &PatientRow)> = new
         .iter()
-        .flat_map(|(id, study)| (0..).zip(&study.patients).map(move |(position, patient)| (*id, position, patient)))
+        .flat_map(|(change, study)| {
+            (0..).zip(&study.patients).map(move |(position, patient)| (change.id, position, patient))
+        })
         .collect();
     let studies: Vec<i64> = rows.iter().map(|(study, ..)| *study).collect();
     let positions: Vec<i16> = rows.iter().map(|(_, position, _)| *position).collect();
     let keys: Vec<RowKey> = rows.iter().map(|(.., patient)| patient.key).collect();
     let text = |of: fn(&PatientRow) -> &str| rows.iter().map(|(.., patient)| of(patient)).collect::<Vec<&str>>();
     let separated: Vec<bool> = rows.iter().map(|(.., patient)| patient.is_separated).collect();
-    connection.execute(
+    connection.later(
         "INSERT INTO study_patient SELECT * FROM unnest($1::bigint[], $2::smallint[], $3::uuid[], $4::text[], \
          $5::text[], $6::text[], $7::text[], $8::boolean[])",
         &[
@@ -183,8 +190,8 @@ fn save_summaries(connection: &mut ServerConnection, new: &[(i64, &StudySummary)
 /// Drops studies that have no instance any more.
 pub(super) fn drop_empty(connection: &mut ServerConnection, ids: &[i64]) -> Result<(), ServerFailure> {
     if !ids.is_empty() {
-        connection.execute("DELETE FROM study_patient WHERE study = ANY($1)", &[&ids])?;
-        connection.execute("DELETE FROM study WHERE id = ANY($1)", &[&ids])?;
+        connection.later("DELETE FROM study_patient WHERE study = ANY($1)", &[&ids])?;
+        connection.later("DELETE FROM study WHERE id = ANY($1)", &[&ids])?;
     }
     Ok(())
 }

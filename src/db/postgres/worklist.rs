@@ -8,8 +8,9 @@ use std::ops::ControlFlow;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::connection::{ServerConnection, SqlParameter};
+use super::connection::ServerConnection;
 use super::error::ServerFailure;
+use super::flight::SqlParameter;
 use super::keys::{RowKey, from_column, to_column, to_i64, to_u64};
 use super::nodes::ahead_ms;
 use super::question::QuestionState;

@@ -114,6 +114,36 @@ fn two_writers_of_the_same_studies_do_not_hinder_each_other() {
 }
 
 #[test]
+fn a_writer_sees_what_another_one_did_to_a_study_that_it_knows() {
+    let index = server().database();
+    let [one, other] = [writer(&index), writer(&index)];
+    let stores = |writer: &Writer, number: u64, directory: &str| {
+        let of = record("1.2", "1.2.1", &format!("1.2.1.{number}"), &[]);
+        store(writer, of, location(Place::Managed, directory, &number.to_string()))
+    };
+    for (writer, number) in [(&one, 1), (&other, 2), (&one, 3), (&one, 4), (&other, 5)] {
+        assert_eq!(stores(writer, number, "/old/a"), StoreOutcome::New);
+    }
+    let of_study = request(Study, &[NumberOfStudyRelatedInstances]);
+    assert_eq!(find(&index, &of_study), [["5"]]);
+    assert_eq!(other.handle().storage_moved("/old".into(), "/new".into()).unwrap(), 1);
+    // It is the file that the index knows.
+    assert_eq!(stores(&one, 1, "/new/a"), StoreOutcome::Identical { uncompared: None });
+
+    let of_scan = |writer: &Writer, directory: ScannedDirectory| {
+        writer.handle().scanned(directory).unwrap();
+        writer.handle().flush().unwrap();
+    };
+    let found = || scanned("/disk", vec![file("f", record("1.3", "1.3.1", "1.3.1.1", &[]))]);
+    of_scan(&one, found());
+    of_scan(&other, ScannedDirectory { vanished: vec!["f".into()], ..scanned("/disk", Vec::new()) });
+    assert_eq!(instances(&index), 5);
+    of_scan(&one, found());
+    assert_eq!(instances(&index), 6);
+    assert_sound(&index);
+}
+
+#[test]
 fn processes_that_begin_at_once_make_the_tables_once() {
     let index = server().database();
     std::thread::scope(|scope| {

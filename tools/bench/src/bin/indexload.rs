@@ -19,8 +19,8 @@
 use std::path::Path;
 use std::time::Instant;
 
-use dcmdex::db::open::{Writer, WriterOptions};
-use dcmdex::db::{Arrivals, Durability, FileOutcome, ScannedDirectory, ScannedFile};
+use dcmdex::db::open::{Reader, Writer, WriterOptions};
+use dcmdex::db::{Admin, Arrivals, Durability, FileOutcome, ScannedDirectory, ScannedFile};
 use dcmdex::model::attribute::AttributeId::*;
 use dcmdex::model::location::Place;
 use dcmdex::model::record::InstanceRecord;
@@ -71,7 +71,7 @@ fn main() {
         series += 1;
         if done >= next_report {
             handle.flush().unwrap();
-            let size = std::fs::metadata(index).unwrap().len();
+            let size = size_of(index);
             let seconds = started.elapsed().as_secs_f64();
             println!(
                 "{done} instances, {:.0} rows/s so far, {:.1} bytes each",
@@ -84,12 +84,18 @@ fn main() {
     handle.flush().unwrap();
     let seconds = started.elapsed().as_secs_f64();
     writer.close().unwrap();
-    let size = std::fs::metadata(index).unwrap().len();
+    let size = size_of(index);
     println!(
         "{instances} instances, {series} series: {seconds:.2} s, {:.0} rows/s, {:.1} bytes each",
         instances as f64 / seconds,
         size as f64 / instances as f64
     );
+}
+
+/// Bytes of an index file, or of the tables in a database.
+fn size_of(index: &Path) -> u64 {
+    std::fs::metadata(index)
+        .map_or_else(|_| Reader::open(index).unwrap().status().unwrap().size_bytes, |file| file.len())
 }
 
 #[derive(Clone, Copy)]
