@@ -122,7 +122,8 @@ keys! {
         flag: "serve" "--storage" "DIR" "Directory for received objects [default: dcmdex-data/objects]",
     }
     AE_TITLE: Text = "ae_title" = "\"DCMDEX\"" {
-        "Application Entity title of this node. Peers must call it by this title.",
+        "Application Entity title of this node. Peers must call it by this title, unless \
+         accept_any_called_ae is true.",
         unit: "1 to 16 characters",
         flag: "serve" "--ae-title" "AET" "AE title of this node [default: DCMDEX]",
     }

@@ -64,7 +64,10 @@ static FIND: ServiceClass = ServiceClass {
     extended_negotiation: |requested| Some(NegotiatedOptions::answer(requested).1),
     statement: &[
         StatementRow { sop_class: "Patient Root Query/Retrieve Information Model – FIND", as_scu: "no" },
-        StatementRow { sop_class: "Study Root Query/Retrieve Information Model – FIND", as_scu: "no" },
+        StatementRow {
+            sop_class: "Study Root Query/Retrieve Information Model – FIND",
+            as_scu: "yes, by `dcmdex compare`",
+        },
         StatementRow {
             sop_class: "Patient/Study Only Query/Retrieve Information Model – FIND (retired)",
             as_scu: "no",
