@@ -201,7 +201,7 @@ fn retry(arguments: RetryArgs, context: &mut Context) -> anyhow::Result<Exit> {
     let writer = Writer::open(&config.index, config.node_writer_options())?;
     let now_ms = Clock::System.now_ms();
     let until_ms = now_ms.saturating_add(give_up_ms);
-    let revived = writer.handle().retry_events(arguments.receiver, arguments.events, (now_ms, until_ms))?;
+    let revived = writer.handle().retry_events(arguments.receiver, arguments.events, now_ms, until_ms)?;
     writer.close()?;
     context.output.line(format_args!("{revived} dead letters are tried again while the node runs"))?;
     Ok(if revived == 0 { Exit::Partly } else { Exit::Done })

@@ -237,7 +237,7 @@ pub trait EventSearch {
     /// Fails with an error of the engine.
     fn told_change(&mut self) -> Result<Option<u64>, Error>;
 
-    /// The studies that changed after a change.
+    /// All studies that changed after a change, each with its last change, in no particular order.
     ///
     /// # Errors
     /// Fails with an error of the engine.
@@ -296,11 +296,18 @@ pub trait EventChanges: Send + Sync {
     fn note_deliveries(&self, receiver: String, holder: &str, changes: DeliveryChanges) -> Result<bool, Error>;
 
     /// Has dead letters tried again: all of them, or those of a receiver, or those with these
-    /// numbers. Returns how many there are. The times are now, and until when they are tried.
+    /// numbers. They are due at `now_ms` and are tried until `until_ms`. Returns how many there
+    /// are.
     ///
     /// # Errors
     /// [`Error::WriterStopped`], or that of the transaction.
-    fn retry_events(&self, receiver: Option<String>, events: Vec<i64>, times_ms: (i64, i64)) -> Result<u64, Error>;
+    fn retry_events(
+        &self,
+        receiver: Option<String>,
+        events: Vec<i64>,
+        now_ms: i64,
+        until_ms: i64,
+    ) -> Result<u64, Error>;
 
     /// Drops events that are settled and old, and the oldest ones if there are too many. Returns
     /// how many went that were not settled.

@@ -583,8 +583,14 @@ impl EventChanges for WriterHandle {
         self.events()?.note_deliveries(receiver, holder, changes)
     }
 
-    fn retry_events(&self, receiver: Option<String>, events: Vec<i64>, times_ms: (i64, i64)) -> Result<u64, Error> {
-        self.events()?.retry_events(receiver, events, times_ms)
+    fn retry_events(
+        &self,
+        receiver: Option<String>,
+        events: Vec<i64>,
+        now_ms: i64,
+        until_ms: i64,
+    ) -> Result<u64, Error> {
+        self.events()?.retry_events(receiver, events, now_ms, until_ms)
     }
 
     fn drop_events(&self, limits: EventLimits) -> Result<u64, Error> {

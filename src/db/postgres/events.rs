@@ -328,7 +328,8 @@ impl EventChanges for PostgresWriterHandle {
         &self,
         receiver: Option<String>,
         events: Vec<i64>,
-        (now_ms, until_ms): (i64, i64),
+        now_ms: i64,
+        until_ms: i64,
     ) -> Result<u64, Error> {
         let sql = "UPDATE event_waiting SET is_dead = false, attempts = 0, next_ms = $3, until_ms = $4 WHERE is_dead \
                    AND ($1::text IS NULL OR receiver = $1) AND (cardinality($2::bigint[]) = 0 OR event = ANY($2))";

@@ -258,7 +258,8 @@ impl EventChanges for SqliteWriterHandle {
         &self,
         receiver: Option<String>,
         events: Vec<i64>,
-        (now_ms, until_ms): (i64, i64),
+        now_ms: i64,
+        until_ms: i64,
     ) -> Result<u64, Error> {
         self.change_events(move |batch| {
             let all = events.is_empty();
