@@ -2,8 +2,8 @@
 //! SQLite file, or a folder of them, or a PostgreSQL database.
 //!
 //! Two things fill the index. [`scanner`] reads folders and archives where they lie, and the node
-//! ([`scp`]) receives objects by C-STORE. [`qr`] answers queries from it, for C-FIND and for the
-//! terminal alike. The program `dcmdex` is a thin layer over this library.
+//! ([`scp`], [`web`]) receives objects by C-STORE and STOW-RS. [`qr`] answers queries from it, for
+//! C-FIND, QIDO-RS and the terminal alike. The program `dcmdex` is a thin layer over this library.
 //!
 //! # First steps
 //!

@@ -51,7 +51,7 @@ impl PeerMemory {
     }
 }
 
-/// Things that are taken and given back, each for a peer.
+/// A pool of units (bytes, threads, associations) shared by peers: no peer holds more than is left.
 #[derive(Debug)]
 pub(crate) struct Shares {
     /// Units that a peer may hold in any case, while some are free.
@@ -60,7 +60,7 @@ pub(crate) struct Shares {
     held: Mutex<HeldCount>,
 }
 
-/// Who has how many, and how many are left.
+/// Units held, in all and by peer.
 #[derive(Debug, Default)]
 struct HeldCount {
     total: usize,

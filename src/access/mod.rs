@@ -1,4 +1,5 @@
-//! Who may use which service. DIMSE and HTTP have the same rules.
+//! Access: which peer may associate and for what ([`peers`], [`policy`]), and who may send requests
+//! over HTTP ([`users`], [`jwt`]).
 //!
 //! [`peers`] is the table of the Application Entities that this node knows. [`policy`] decides on
 //! an association. [`users`] is the file of those who send requests over HTTP. [`jwt`] checks the

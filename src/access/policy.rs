@@ -27,9 +27,9 @@ pub enum Denied {
 }
 
 impl Denied {
-    /// Returns what the table of peers says, if it denied the association.
+    /// The refusal by the table of peers, if that was the reason.
     #[must_use]
-    pub fn refused(self) -> Option<PeerRefusal> {
+    pub fn peer_refusal(self) -> Option<PeerRefusal> {
         match self {
             Self::CalledAeTitle => None,
             Self::CallingAeTitle(refused) => Some(refused),

@@ -68,19 +68,22 @@ pub trait OtherArchive {
     /// The studies, by Study Instance UID. A study that the side does not have is not in the map.
     ///
     /// # Errors
-    /// If the side does not answer, or not wholly.
+    /// Fails with [`Error::Status`] if the peer ends with a failure, and otherwise if there is no
+    /// complete answer.
     fn studies(&mut self, question: &StudyQuestion) -> Result<BTreeMap<String, ComparedStudy>, Error>;
 
     /// The series of a study with the number of their instances, if the side says it.
     ///
     /// # Errors
-    /// If the side does not answer, or not wholly.
+    /// Fails with [`Error::Status`] if the peer ends with a failure, and otherwise if there is no
+    /// complete answer.
     fn series(&mut self, study: &str) -> Result<BTreeMap<String, Option<u64>>, Error>;
 
     /// The SOP Instance UIDs of a series.
     ///
     /// # Errors
-    /// If the side does not answer, or not wholly.
+    /// Fails with [`Error::Status`] if the peer ends with a failure, and otherwise if there is no
+    /// complete answer.
     fn instances(&mut self, study: &str, series: &str) -> Result<Vec<String>, Error>;
 }
 

@@ -14,7 +14,7 @@ const MANY: usize = 100;
 /// asked for one by one. It is `None` if all differences are in `found`.
 ///
 /// # Errors
-/// If a side does not answer.
+/// Fails if a side does not answer.
 pub fn compare_days(
     here: &mut impl OtherArchive,
     there: &mut impl OtherArchive,
@@ -40,7 +40,7 @@ pub fn compare_days(
 /// for all.
 ///
 /// # Errors
-/// If a side does not answer.
+/// Fails if a side does not answer.
 pub fn compare_undated(
     here: &mut impl OtherArchive,
     there: &mut impl OtherArchive,

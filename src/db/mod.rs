@@ -194,9 +194,9 @@ pub trait Search: Sized {
     /// Fails with an error of the engine.
     fn transfer_syntax_counts(&mut self) -> Result<Vec<(String, String, u64)>, Error>;
 
-    /// A number that grows with each change of the index by anybody else, and of the mounts that
-    /// answers depend on. So the same number twice means that each question in between has the same
-    /// answer.
+    /// A number that grows with each change of the index by any other connection, also of this
+    /// process. It also grows with each change of the mounts that answers depend on. So the same
+    /// number twice means that each question in between has the same answer.
     ///
     /// The numbers of two values of this kind cannot be compared.
     ///
@@ -223,8 +223,9 @@ pub trait Arrivals: Send + Sync {
     /// commit, or the error that prevented the commit.
     ///
     /// *Durability*: when `on_done` gets a [`Stored`], the change is committed, and as durable as
-    /// the writer was opened for. An instance of a journal is durable in the journal, and the index
-    /// is only committed. Instances of a journal must be queued in the order of their numbers.
+    /// the writer was opened for. For an instance of an arrival journal, the journal gives the
+    /// durability; the row is committed without a flush. Instances of a journal must be queued in
+    /// the order of their numbers.
     ///
     /// *Visibility*: each question asked after that sees the instance.
     ///

@@ -209,7 +209,7 @@ pub fn answer(body: &[u8], peer: SocketAddr, transport: &Transport, policy: &Pol
         AssociationRequest { calling_ae_title: &calling_ae_title, called_ae_title: &called_ae_title, peer, transport };
     let admission = match policy.access.decide(&asked) {
         Ok(admission) => admission,
-        Err(denied) => return reject_for(rejection_of(denied), denied.refused()),
+        Err(denied) => return reject_for(rejection_of(denied), denied.peer_refusal()),
     };
     match agree(&request, policy, admission) {
         Ok((agreement, items)) => {

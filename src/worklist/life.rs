@@ -25,7 +25,7 @@ pub const ROUND_AFTER: Duration = Duration::from_secs(20);
 /// Looks once which items have started, are done, or are to be removed.
 ///
 /// # Errors
-/// That of the index.
+/// Fails with [`Error`] if the transaction failed; nothing of it is kept.
 pub fn live(reader: &mut impl WorklistSearch, intake: &Intake, options: LifeOptions, now_ms: i64) -> Result<(), Error> {
     let quiet_ms = i64::try_from(options.quiet.as_millis()).unwrap_or(i64::MAX);
     let arrivals = reader.worklist_arrivals(now_ms.saturating_sub(LATE_MS))?;

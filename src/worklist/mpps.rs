@@ -51,7 +51,7 @@ pub fn new_step_uid() -> Option<String> {
 /// [`StepRefusal::Status`] is 0106H.
 ///
 /// # Errors
-/// That of the index.
+/// Fails with [`Error`] if the transaction failed; nothing of it is kept.
 pub fn create_step(
     tables: &mut dyn WorklistTables,
     uid: &str,
@@ -89,7 +89,7 @@ pub fn create_step(
 /// [`StepRefusal::Final`] is 0110H with Error ID A710H, and [`StepRefusal::Status`] is 0106H.
 ///
 /// # Errors
-/// That of the index.
+/// Fails with [`Error`] if the transaction failed; nothing of it is kept.
 pub fn set_step(
     tables: &mut dyn WorklistTables,
     uid: &str,

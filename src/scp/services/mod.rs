@@ -1,4 +1,5 @@
-//! The DIMSE services. A new service is one file here and one line in [`list`].
+//! The DIMSE services. A new service is a file here, a line in [`list`], and a field of
+//! [`NodeServices`]; docs/architecture.md has the steps.
 
 mod answering;
 pub(in crate::scp) mod audited;
@@ -31,7 +32,7 @@ use crate::audit::Auditor;
 use crate::receive::storage::Storage;
 use crate::scp::service_class::ServiceClass;
 
-/// The services of a node besides Verification, and the peers that may use them.
+/// The services of a node besides Verification, the peers that may use them, and the audit trail.
 #[derive(Clone, Debug, Default)]
 pub struct NodeServices {
     /// C-STORE. Without it, C-STORE is refused.
