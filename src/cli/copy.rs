@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 
 use super::keys::asked::{AskedColumn, KeyReader};
 use super::keys::columns::{CellValue, Column, FoundRow};
-use super::keys::query::{LevelParser, nothing_matched, query, refuse_what_was_not_read};
+use super::keys::query::{nothing_matched, query, refuse_what_was_not_read};
 use super::keys::stream::each_batch;
 use super::output::{Grouped, Shown};
 use crate::archive::Archives;
@@ -57,9 +57,6 @@ pub(super) struct CopyArgs {
     /// How a file comes from its source. Members of archive files are always copied
     #[arg(long, value_enum, default_value_t = By::Copy)]
     by: By,
-    /// Level of the keys: which entities are copied as a whole
-    #[arg(long, value_parser = LevelParser, default_value = "IMAGE", ignore_case = true, hide = true)]
-    level: QueryRetrieveLevel,
     #[command(flatten)]
     index: IndexArgs,
     /// Instances to copy: see `dcmdex find --help`
