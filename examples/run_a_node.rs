@@ -53,7 +53,7 @@ pub(crate) async fn run_a_node(
         worklist: None,
         commitment: None,
         peers: SharedPeers::new(config.peers.clone(), None),
-        audit: dcmdex::audit::Auditor::off(),
+        audit: dcmdex::audit::Auditor::default(),
     };
     let node = Node::bind(config.node.clone(), services).await?;
     node.local_addr().map(on_listening);

@@ -78,12 +78,6 @@ impl std::fmt::Debug for Auditor {
 }
 
 impl Auditor {
-    /// Takes nothing.
-    #[must_use]
-    pub const fn off() -> Self {
-        Self(None)
-    }
-
     /// Whether there is a trail. Without one, nobody needs to make an event.
     #[must_use]
     pub const fn is_on(&self) -> bool {
@@ -264,7 +258,7 @@ mod tests {
 
     #[test]
     fn without_a_trail_nothing_is_taken() {
-        let auditor = Auditor::off();
+        let auditor = Auditor::default();
         assert!(!auditor.is_on());
         auditor.note(AuditRecord::new(AuditEvent::Start, ""));
     }

@@ -143,12 +143,6 @@ impl Trash {
         Ok(list.into_inner().map_err(io::IntoInnerError::into_error)?.finish()?)
     }
 
-    /// Whether the list of a removal was written.
-    #[must_use]
-    pub fn has_list(&self, begun_ms: i64) -> bool {
-        self.directory(begun_ms).join(LIST).exists()
-    }
-
     /// Reads the lists of all removals: when each began, and what it removed.
     ///
     /// # Errors
@@ -355,9 +349,8 @@ mod tests {
         };
         assert!(read().is_empty());
         trash.write_list::<io::Error>(42, |each| ["1.2", "1.3"].iter().try_for_each(|uid| each(uid))).unwrap();
-        assert!(trash.has_list(42));
         assert_eq!(read(), [(42, "1.2".to_owned()), (42, "1.3".to_owned())]);
         trash.forget(42).unwrap();
-        assert!(read().is_empty() && !trash.has_list(42));
+        assert!(read().is_empty());
     }
 }

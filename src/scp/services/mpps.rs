@@ -5,6 +5,7 @@ use std::sync::Arc;
 use dicom_dictionary_std::uids;
 use tokio::task::spawn_blocking;
 
+use crate::model::clock::Clock;
 use super::incoming_identifier::ArrivingIdentifier;
 use super::service::{ArrivedCommand, Begin, Boxed, DimseService, End, Operation, QueuedCommand, Session};
 use super::worklist::Worklist;
@@ -177,7 +178,7 @@ impl StepReceiving {
             Ok(identifier) => WorklistItem::new(identifier.elements, identifier.character_set),
             Err(error) => return answer.response(Status::INVALID_ATTRIBUTE_VALUE).with_comment(&error.to_string()),
         };
-        let now_ms = worklist.clock().now_ms();
+        let now_ms = Clock::System.now_ms();
         let (uid, sender, change) = (answer.sop_instance_uid.clone(), sender.to_owned(), answer.change);
         let changed = worklist.intake().change(move |tables| match change {
             StepChange::Create => create_step(tables, &uid, &attributes, &sender, now_ms),

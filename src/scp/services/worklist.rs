@@ -49,7 +49,6 @@ pub struct Worklist {
     spools: Arc<AnswerSpools>,
     intake: Arc<Intake>,
     asked: AskedItems,
-    clock: Clock,
 }
 
 impl Worklist {
@@ -58,7 +57,7 @@ impl Worklist {
     pub fn new(index: PathBuf, options: WorklistOptions, intake: Arc<Intake>) -> Self {
         let spools = Arc::new(AnswerSpools::beside(&index));
         let readers = Readers::new(index);
-        Self { readers, options, spools, intake, asked: AskedItems::default(), clock: Clock::System }
+        Self { readers, options, spools, intake, asked: AskedItems::default() }
     }
 
     /// Leaves twice as many bytes free on the disk of the index as received objects do.
@@ -68,21 +67,9 @@ impl Worklist {
         self
     }
 
-    /// Sets the source of the time, which decides what has expired.
-    #[must_use]
-    pub fn with_clock(mut self, clock: Clock) -> Self {
-        self.clock = clock;
-        self
-    }
-
     /// Returns the way into the worklist.
     pub(super) fn intake(&self) -> &Arc<Intake> {
         &self.intake
-    }
-
-    /// Returns the source of the time.
-    pub(super) fn clock(&self) -> Clock {
-        self.clock
     }
 
     /// Writes who asked for what since the last call.
@@ -247,7 +234,7 @@ impl Question for WorklistQuestion {
         let assumed = &worklist.options.assumed_character_set;
         let identifier = Identifier::decode(bytes.as_slice(), encoding, assumed)?;
         audited::note_query(&audit, outgoing.request(), &identifier);
-        let now_ms = worklist.clock.now_ms();
+        let now_ms = Clock::System.now_ms();
         let query = WorklistQuery::parse(&identifier, names, view, &worklist.options, now_ms)?;
         if query.has_no_keys() {
             return Ok(());

@@ -157,7 +157,7 @@ impl TestNode {
             commitment: Some(Arc::new(commitment)),
             worklist: Some(Arc::new(Worklist::new(index, worklist, Arc::new(intake)))),
             peers: peers.clone(),
-            audit: dcmdex::audit::Auditor::off(),
+            audit: dcmdex::audit::Auditor::default(),
         };
         let shutdown = CancellationToken::new();
         let runtime = Builder::new_multi_thread()

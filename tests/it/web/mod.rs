@@ -177,7 +177,7 @@ impl TestWeb {
             users: users.clone(),
             ohif: None,
             tls: None,
-            audit: dcmdex::audit::Auditor::off(),
+            audit: dcmdex::audit::Auditor::default(),
         };
         serve(&mut services);
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
