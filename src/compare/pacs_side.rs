@@ -7,6 +7,7 @@ use std::time::Duration;
 use dicom_core::{Tag, VR};
 use dicom_dictionary_std::tags;
 
+use crate::encoding::padding::without_padding;
 use super::{COMPARED, ComparedStudy, Error, OtherArchive, StudyQuestion};
 use crate::dimse::Status;
 use crate::encoding::data_set::DataSetWriter;
@@ -152,5 +153,5 @@ impl OtherArchive for PacsSide {
 }
 
 fn text(answer: &Identifier, tag: Tag) -> String {
-    answer.text(tag).unwrap_or_default().trim_matches([' ', '\0']).to_owned()
+    without_padding(answer.text(tag).unwrap_or_default()).to_owned()
 }

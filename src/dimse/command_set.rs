@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use dicom_core::Tag;
 
+use crate::encoding::padding::without_padding;
 use crate::encoding::syntax::Encoding;
 use crate::encoding::tag::tag_of;
 
@@ -337,7 +338,7 @@ impl CommandSet {
         let Some(value) = self.value(tag) else { return Ok(None) };
         match std::str::from_utf8(value) {
             Ok(text) if text.is_ascii() => {
-                let text = text.trim_matches([' ', '\0']);
+                let text = without_padding(text);
                 Ok((!text.is_empty()).then_some(text))
             }
             _ => Err(CommandSetError::Mistyped { tag }),

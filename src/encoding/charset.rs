@@ -15,6 +15,7 @@ use std::borrow::Cow;
 use dicom_core::VR;
 use encoding_rs::Encoding;
 
+use crate::encoding::padding::without_padding;
 use super::code_sets::{CodeBytes, CodeElement, ESCAPES, Set};
 use super::runs::{decode_g1_run, decode_two_byte_run, push_run, push_utf8_or_latin1};
 
@@ -104,7 +105,7 @@ impl CharacterSets {
         let mut sets =
             Self { base: Base::Elements(Set::Ascii), further: Vec::new(), extensions: false, recognised: true };
         for (index, term) in value.split('\\').take(MAX_CHARACTER_SETS).enumerate() {
-            let term = term.trim_matches([' ', '\0']);
+            let term = without_padding(term);
             if term.is_empty() {
                 continue;
             }

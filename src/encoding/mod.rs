@@ -5,6 +5,7 @@
 //!
 //! - [`syntax`]: transfer syntaxes.
 //! - `vr`: value representations.
+//! - `padding`: what fills a value up to an even length.
 //! - `tag`: items and delimiters.
 //! - `header`: element headers.
 //! - [`data_set`]: small data sets that this program writes.
@@ -16,6 +17,7 @@ pub mod charset;
 mod code_sets;
 pub mod data_set;
 pub(crate) mod header;
+pub(crate) mod padding;
 mod runs;
 pub mod syntax;
 pub(crate) mod tag;

@@ -1,5 +1,7 @@
 //! Transfer syntaxes (PS3.5 annex A): their UIDs, and how their data sets are encoded.
 
+use crate::encoding::padding::without_trailing_padding;
+
 /// Implicit VR Little Endian (PS3.5 A.1).
 pub const IMPLICIT_VR_LITTLE_ENDIAN: &str = "1.2.840.10008.1.2";
 
@@ -164,7 +166,7 @@ impl Encoding {
     /// Returns the transfer syntax with this UID. `None` for any other UID.
     #[must_use]
     pub fn of_uid(uid: &str) -> Option<Self> {
-        match uid.trim_end_matches(['\0', ' ']) {
+        match without_trailing_padding(uid) {
             IMPLICIT_VR_LITTLE_ENDIAN => Some(Self::ImplicitLittle),
             EXPLICIT_VR_LITTLE_ENDIAN => Some(Self::ExplicitLittle),
             EXPLICIT_VR_BIG_ENDIAN => Some(Self::ExplicitBig),

@@ -8,6 +8,7 @@
 use std::io::{self, BufRead, Read};
 use std::sync::Arc;
 
+use crate::encoding::padding::without_trailing_padding;
 use crate::encoding::header::{self, ElementHeader, HeaderError, LONGEST_HEADER};
 use crate::encoding::tag::{ITEM, ITEM_DELIMITER, SEQUENCE_DELIMITER, UNDEFINED};
 use crate::encoding::vr::{self, Form};
@@ -268,7 +269,7 @@ impl<R: BufRead> RecordReader<R> {
         let mut value = vec![0; length];
         self.fill(&mut value)?;
         let uid = String::from_utf8_lossy(&value);
-        let uid = uid.trim_end_matches([' ', '\0']);
+        let uid = without_trailing_padding(&uid);
         if let Some(record) = self.records.last_mut().filter(|_| is_acceptable_uid(uid)) {
             record.study.get_or_insert_with(|| uid.into());
         }
@@ -287,7 +288,7 @@ impl<R: BufRead> RecordReader<R> {
             if let Some(record) = self.records.last_mut() {
                 record.reference = Some(self.found.file_ids.len());
             }
-            self.found.file_ids.push(file_id.trim_end_matches([' ', '\0']).to_owned());
+            self.found.file_ids.push(without_trailing_padding(&file_id).to_owned());
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ use dicom_core::VR;
 use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry, VirtualVr};
 use dicom_dictionary_std::StandardDataDictionary;
 
+use crate::encoding::padding::without_trailing_padding;
 use super::fault::{Fault, Faults};
 use super::json;
 use super::limits::{MAX_DEPTH, MAX_HEADER, MAX_INFLATED, MAX_META_VALUE, MAX_VALUE, MAX_VALUES};
@@ -151,7 +152,7 @@ impl<'w> HeaderParser<'w> {
     #[must_use]
     pub fn for_data_set(wanted: &'w Wanted, transfer_syntax: &str) -> Self {
         let mut core = Core::new(wanted, State::DataSetStart, Spare::default());
-        core.declared.push_str(transfer_syntax.trim_end_matches(['\0', ' ']));
+        core.declared.push_str(without_trailing_padding(transfer_syntax));
         Self { core, inflater: None }
     }
 

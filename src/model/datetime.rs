@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::ops::RangeInclusive;
 
+use crate::encoding::padding::without_padding;
 use super::calendar::{self, DAY_MS, civil, days_before};
 
 /// A day as the number `YYYYMMDD`. The order of the numbers is the order of the days.
@@ -43,7 +44,7 @@ const DAY: u64 = 24 * HOUR;
 /// not in the calendar.
 #[must_use]
 pub fn days(text: &str) -> Option<RangeInclusive<Day>> {
-    days_of(unpadded(text).as_bytes())
+    days_of(without_padding(text).as_bytes())
 }
 
 fn days_of(bytes: &[u8]) -> Option<RangeInclusive<Day>> {
@@ -76,7 +77,7 @@ fn days_of(bytes: &[u8]) -> Option<RangeInclusive<Day>> {
 /// digits are cut off. Any other text gives `None`.
 #[must_use]
 pub fn times(text: &str) -> Option<RangeInclusive<TimeOfDay>> {
-    times_of(unpadded(text).as_bytes())
+    times_of(without_padding(text).as_bytes())
 }
 
 fn times_of(bytes: &[u8]) -> Option<RangeInclusive<TimeOfDay>> {
@@ -112,7 +113,7 @@ fn times_of(bytes: &[u8]) -> Option<RangeInclusive<TimeOfDay>> {
 /// text gives `None`.
 #[must_use]
 pub fn moments(text: &str) -> Option<RangeInclusive<Moment>> {
-    let bytes = unpadded(text).as_bytes();
+    let bytes = without_padding(text).as_bytes();
     let (local, offset_minutes) = match bytes.iter().rposition(|byte| matches!(byte, b'+' | b'-')) {
         Some(at) => (bytes.get(..at)?, offset(bytes.get(at..)?)?),
         None => (bytes, 0),
@@ -135,7 +136,7 @@ pub fn moments(text: &str) -> Option<RangeInclusive<Moment>> {
 /// its own (PS3.5 table 6.2-1). A text that is no offset changes nothing.
 #[must_use]
 pub fn in_zone<'a>(text: &'a str, zone: &str) -> Cow<'a, str> {
-    let (value, zone) = (unpadded(text), unpadded(zone));
+    let (value, zone) = (without_padding(text), without_padding(zone));
     if value.is_empty() || has_offset(value) || offset(zone.as_bytes()).is_none() {
         return Cow::Borrowed(text);
     }
@@ -238,12 +239,6 @@ fn microsecond_text(time: TimeOfDay) -> String {
     // Writing to a String cannot fail.
     let _ = write!(text, "{hour:02}{minute:02}{second:02}.{fraction:06}");
     text
-}
-
-/// Removes the padding that PS3.5 6.2 allows at the end. Some writers pad at the front, so that is
-/// removed too.
-fn unpadded(text: &str) -> &str {
-    text.trim_matches([' ', '\0'])
 }
 
 /// Reads a number from the first `length` bytes, which must all be digits. Returns it and the rest.

@@ -15,6 +15,7 @@ use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry};
 use dicom_core::{Tag, VR};
 use dicom_dictionary_std::StandardDataDictionary;
 
+use crate::encoding::padding::without_padding;
 use super::attribute::{AttributeId, LetterCase, Multiplicity};
 use super::level::QueryRetrieveLevel;
 use super::matching::Comparison;
@@ -211,7 +212,7 @@ impl SelectorStep {
                 *group == tag.group()
                     && tag.element() >= 0x1000
                     && tag.element() & 0xFF == u16::from(*element)
-                    && creator.is_some_and(|creator| creator.trim_matches([' ', '\0']) == own)
+                    && creator.is_some_and(|creator| without_padding(creator) == own)
             }
         }
     }

@@ -3,6 +3,7 @@
 use data_encoding::BASE64;
 use dicom_core::VR;
 
+use crate::encoding::padding::without_trailing_padding;
 use super::value::{for_each_number, for_each_tag, push_one};
 use crate::encoding::charset::{CharacterSets, TextForm};
 use crate::encoding::vr::is_binary;
@@ -56,7 +57,7 @@ pub(crate) fn push_element(out: &mut String, tag: u32, vr: VR, big: bool, bytes:
             let form = TextForm::of(vr);
             let decoded = sets.decode(bytes, form);
             faithful = decoded.faithful;
-            let text = decoded.text.trim_end_matches([' ', '\0']);
+            let text = without_trailing_padding(&decoded.text);
             if !text.is_empty() {
                 let mut one = String::new();
                 let mut push = |value| {

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::encoding::padding::without_padding;
+
 /// The level of an entity in the Query/Retrieve Information Model (PS3.4 C.3.1). It is the value of
 /// (0008,0052).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,7 +37,7 @@ impl QueryRetrieveLevel {
     /// `IMAGE`, because deployed clients send them.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let text = text.trim_matches([' ', '\0']);
+        let text = without_padding(text);
         if text.eq_ignore_ascii_case("INSTANCE") {
             return Some(Self::Image);
         }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use data_encoding::HEXLOWER;
 
+use crate::encoding::padding::without_trailing_padding;
 use super::level::QueryRetrieveLevel;
 
 /// Order of answers by the keys of their records. Each answer then carries its key.
@@ -40,7 +41,7 @@ impl RecordKey {
     /// Reads the text of a key of this level. `None` if it is none.
     #[must_use]
     pub fn parse(level: QueryRetrieveLevel, text: &str) -> Option<Self> {
-        let rest = text.trim_end_matches([' ', '\0']).strip_prefix(letter(level)?)?;
+        let rest = without_trailing_padding(text).strip_prefix(letter(level)?)?;
         let (row, suffix) = match rest.split_once('.') {
             None => (rest, None),
             Some((row, suffix)) => {

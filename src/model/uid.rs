@@ -1,4 +1,5 @@
-//! Unique identifiers (PS3.5 chapter 9). Each kind of entity has its own type.
+//! Checks of unique identifiers (PS3.5 chapter 9). A UID is a text here: archives hold UIDs that
+//! break the rules, and these are found and sent all the same.
 //!
 //! Three checks, from the strictest to the most lenient:
 //!
@@ -7,8 +8,6 @@
 //! | [`is_valid_uid`] | a UID by PS3.5 9.1 | UIDs that the node makes or answers for, and those in its log |
 //! | [`is_uid_shaped`] | digits and full stops, up to 64 | proposals of peers, whose UIDs may have leading zeros |
 //! | [`is_acceptable_uid`] | any text, up to 128 | UIDs of objects and of keys: archives hold such |
-
-use std::fmt;
 
 /// Maximum length of a UID in characters (PS3.5 9.1).
 pub const MAX_UID_LENGTH: usize = 64;
@@ -74,67 +73,6 @@ pub fn for_log(uid: &str) -> &str {
     if is_valid_uid(uid) { uid } else { "(not valid)" }
 }
 
-macro_rules! uid_type {
-    ($(#[$doc:meta])* $name:ident) => {
-        $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(String);
-
-        impl $name {
-            /// Accepts the UID of a file or peer and trims its padding.
-            ///
-            /// `None` if it is empty, is longer than [`MAX_LENIENT_UID_LENGTH`], or has control
-            /// characters. An accepted UID may still break PS3.5 9.1: see [`Self::is_valid`].
-            #[must_use]
-            pub fn lenient(text: &str) -> Option<Self> {
-                let text = text.trim_matches([' ', '\0']);
-                is_acceptable_uid(text).then(|| Self(text.to_owned()))
-            }
-
-            /// Whether [`Self::lenient`] takes the text.
-            #[must_use]
-            pub fn is_lenient(text: &str) -> bool {
-                is_acceptable_uid(text.trim_matches([' ', '\0']))
-            }
-
-            /// Whether the UID follows PS3.5 9.1.
-            #[must_use]
-            pub fn is_valid(&self) -> bool {
-                is_valid_uid(&self.0)
-            }
-
-            /// Returns the UID as text.
-            #[must_use]
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-    };
-}
-
-uid_type! {
-    /// Study Instance UID (0020,000D).
-    StudyInstanceUid
-}
-uid_type! {
-    /// Series Instance UID (0020,000E).
-    SeriesInstanceUid
-}
-uid_type! {
-    /// SOP Instance UID (0008,0018).
-    SopInstanceUid
-}
-uid_type! {
-    /// SOP Class UID (0008,0016).
-    SopClassUid
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,10 +89,9 @@ mod tests {
 
     #[test]
     fn lenient_keeps_what_archives_hold_and_refuses_the_rest() {
-        assert_eq!(SopInstanceUid::lenient("1.2.03\0").map(|uid| uid.to_string()), Some("1.2.03".into()));
-        assert!(!SopInstanceUid::lenient("1.2.03").unwrap().is_valid());
-        assert_eq!(SopInstanceUid::lenient(" \0"), None);
-        assert_eq!(SopInstanceUid::lenient("1.2\n3"), None);
-        assert_eq!(SopInstanceUid::lenient(&"1".repeat(129)), None);
+        assert!(is_acceptable_uid("1.2.03") && !is_valid_uid("1.2.03"));
+        for bad in ["", "1.2\n3", &"1".repeat(129)] {
+            assert!(!is_acceptable_uid(bad), "{bad:?}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 
 use dicom_core::VR;
 
+use crate::encoding::padding::without_trailing_padding;
 use crate::encoding::charset::{CharacterSets, TextForm};
 
 /// Appends the text of a value. Returns false if its character set cannot decode it.
@@ -114,7 +115,7 @@ fn push_trimmed(out: &mut String, vr: VR, text: &str) {
 pub(crate) fn push_one(out: &mut String, vr: VR, value: &str) {
     // NUL pads UI. Some writers pad other VRs with it too, against the Standard. A NUL inside a
     // text would end it for C programs.
-    let value = value.trim_end_matches([' ', '\0']);
+    let value = without_trailing_padding(value);
     // Invalid characters of a UID are kept, so that it stays invalid. Without them it could be the
     // UID of another entity.
     if value.contains('\0') && vr != VR::UI {

@@ -1,6 +1,7 @@
 //! Pixel transforms of an object: Modality LUT, VOI LUT, windows and palette. See PS3.3 C.7.6.3,
 //! C.11.1, C.11.2 and the functional groups of C.7.6.16.
 
+use crate::encoding::padding::without_padding;
 use crate::encoding::walk::{Event, Input, Walk, WalkError};
 
 /// Maximum length of decimal values: some windows of 16 characters.
@@ -406,7 +407,7 @@ fn table<R: Input>(walk: &mut Walk<R>, tag: u32, length: u32) -> Result<Vec<u8>,
 /// Returns the first value of a text.
 pub(crate) fn first_text(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
-    text.split('\\').next().unwrap_or_default().trim_matches([' ', '\0']).to_owned()
+    without_padding(text.split('\\').next().unwrap_or_default()).to_owned()
 }
 
 /// Returns the first of several decimal numbers.

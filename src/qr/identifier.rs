@@ -5,6 +5,7 @@ use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry};
 use dicom_core::{Tag, VR};
 use dicom_dictionary_std::StandardDataDictionary;
 
+use crate::encoding::padding::without_trailing_padding;
 use crate::encoding::charset::{CharacterSets, TextForm};
 use crate::encoding::header::HeaderError;
 use crate::encoding::syntax::Encoding;
@@ -324,7 +325,7 @@ pub(super) fn vr_in_dictionary(tag: Tag) -> VR {
 /// Returns Specific Character Set, if it is among the elements.
 fn character_set(elements: &[RawElement<'_>]) -> Option<String> {
     elements.iter().find(|element| element.tag == SPECIFIC_CHARACTER_SET).map(|element| match &element.value {
-        IdentifierValue::Bytes(bytes, _) => String::from_utf8_lossy(bytes).trim_end_matches([' ', '\0']).to_owned(),
+        IdentifierValue::Bytes(bytes, _) => without_trailing_padding(&String::from_utf8_lossy(bytes)).to_owned(),
         IdentifierValue::Items(_) => String::new(),
     })
 }

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use tokio::task::yield_now;
 
+use crate::encoding::padding::without_padding;
 use super::error::ReceiveError;
 use super::keep::keep;
 use super::sink::FileSink;
@@ -21,7 +22,7 @@ use crate::ingest::limits::{MAX_VALUE, MAX_VALUES};
 use crate::ingest::{HeaderParser, Need, Outcome};
 use crate::model::attribute::AttributeId;
 use crate::model::record::InstanceRecord;
-use crate::model::uid::{SeriesInstanceUid, SopInstanceUid, StudyInstanceUid};
+use crate::model::uid::is_acceptable_uid;
 use crate::shares::{CountedPeer, PeerMemory, Share};
 use crate::store::FileMeta;
 use crate::telemetry::metrics;
@@ -99,7 +100,7 @@ impl Arriving {
         sender: &Arc<ReceivedFrom>,
         memory: &PeerMemory,
     ) -> Result<Self, ReceiveError> {
-        if !SopInstanceUid::is_lenient(&announced.sop_instance_uid) {
+        if !is_acceptable_uid(without_padding(&announced.sop_instance_uid)) {
             return Err(ReceiveError::InvalidInstanceUid);
         }
         let transfer_syntax = announced.transfer_syntax.as_str();
@@ -278,11 +279,11 @@ fn read(
     if announced.study_instance_uid.as_deref().is_some_and(|expected| expected != study) {
         return Err(ReceiveError::OtherStudy);
     }
-    let unusable = [
-        (AttributeId::StudyInstanceUID, !StudyInstanceUid::is_lenient(record.value(AttributeId::StudyInstanceUID))),
-        (AttributeId::SeriesInstanceUID, !SeriesInstanceUid::is_lenient(record.value(AttributeId::SeriesInstanceUID))),
-    ];
-    let unusable: Vec<_> = unusable.into_iter().filter(|(_, bad)| *bad).map(|(id, _)| id.attribute().tag).collect();
+    let unusable: Vec<_> = [AttributeId::StudyInstanceUID, AttributeId::SeriesInstanceUID]
+        .into_iter()
+        .filter(|id| !is_acceptable_uid(without_padding(record.value(*id))))
+        .map(|id| id.attribute().tag)
+        .collect();
     if unusable.is_empty() { Ok(record) } else { Err(ReceiveError::MissingUid(unusable)) }
 }
 

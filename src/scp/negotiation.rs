@@ -17,6 +17,7 @@ use dicom_ul::pdu::{
     PresentationContextResultReason as ContextResult, RequestorRoles, UserVariableItem,
 };
 
+use crate::encoding::padding::without_padding;
 use crate::access::peers::{Admission, PeerRefusal};
 use crate::access::policy::{AccessPolicy, Denied};
 use crate::dimse::pdata::MIN_PEER_MAX_LENGTH;
@@ -25,10 +26,9 @@ use crate::model::implementation::IMPLEMENTATION_CLASS_UID;
 use crate::model::implementation::IMPLEMENTATION_VERSION_NAME;
 use crate::model::uid::is_uid_shaped;
 use crate::scp::service_class::{ServiceClass, SopClasses};
-use crate::ul::associate::AssociationRequest;
 use crate::ul::associate::{
-    APPLICATION_CONTEXT_NAME, AcceptItems, CALLED_AE_TITLE, CALLING_AE_TITLE, accept_pdu, parse, printable, title,
-    trimmed,
+    APPLICATION_CONTEXT_NAME, AcceptItems, AssociationRequest, CALLED_AE_TITLE, CALLING_AE_TITLE, accept_pdu, parse,
+    printable, title,
 };
 use crate::ul::pdu_io::OFFERED_MAX_LENGTH;
 use crate::ul::tls::Transport;
@@ -192,7 +192,7 @@ pub fn answer(body: &[u8], peer: SocketAddr, transport: &Transport, policy: &Pol
     if request.protocol_version & 1 == 0 {
         return reject(permanent(AssociationRJSource::ServiceProviderASCE(AcseReason::ProtocolVersionNotSupported)));
     }
-    if trimmed(&request.application_context_name) != APPLICATION_CONTEXT_NAME {
+    if without_padding(&request.application_context_name) != APPLICATION_CONTEXT_NAME {
         let reason = UserReason::ApplicationContextNameNotSupported;
         return reject(permanent(AssociationRJSource::ServiceUser(reason)));
     }
@@ -256,7 +256,7 @@ fn agree_on_contexts(
     agreement: &mut Agreement,
 ) -> Result<Vec<PresentationContextResult>, &'static str> {
     let wants_scp = |item: &UserVariableItem| match item {
-        UserVariableItem::ScuScpRoleSelectionSubItem(uid, roles) if roles.scp => Some(trimmed(uid).to_owned()),
+        UserVariableItem::ScuScpRoleSelectionSubItem(uid, roles) if roles.scp => Some(without_padding(uid).to_owned()),
         _ => None,
     };
     let scp_wanted: BTreeSet<String> = request.user_variables.iter().filter_map(wants_scp).collect();
@@ -269,7 +269,7 @@ fn agree_on_contexts(
         }
         let (reason, transfer_syntax) = match choose(proposed, policy, &agreement.admission, &scp_wanted) {
             Ok((class, transfer_syntax)) => {
-                let abstract_syntax = trimmed(&proposed.abstract_syntax).to_owned();
+                let abstract_syntax = without_padding(&proposed.abstract_syntax).to_owned();
                 let context =
                     PresentationContext { class, abstract_syntax, transfer_syntax: transfer_syntax.to_owned() };
                 agreement.contexts.insert(proposed.id, context);
@@ -278,7 +278,7 @@ fn agree_on_contexts(
             // PS3.8 9.3.3.2: with any other result the transfer syntax "shall not be significant".
             // It must be there.
             Err(reason) => {
-                agreement.refused.add(policy.class_of(trimmed(&proposed.abstract_syntax)), &reason);
+                agreement.refused.add(policy.class_of(without_padding(&proposed.abstract_syntax)), &reason);
                 (reason, syntax::IMPLICIT_VR_LITTLE_ENDIAN)
             }
         };
@@ -303,10 +303,10 @@ fn answer_user_items(items: &[UserVariableItem], policy: &Policy, agreement: &mu
         match item {
             UserVariableItem::MaxLength(length) => agreement.peer_max_length = *length,
             UserVariableItem::ImplementationVersionName(name) => {
-                agreement.peer_implementation = printable(trimmed(name), MAX_IMPLEMENTATION_VERSION_NAME);
+                agreement.peer_implementation = printable(without_padding(name), MAX_IMPLEMENTATION_VERSION_NAME);
             }
             UserVariableItem::ScuScpRoleSelectionSubItem(uid, roles) => {
-                let uid = trimmed(uid);
+                let uid = without_padding(uid);
                 if roles_answered.contains(&uid) {
                     continue;
                 }
@@ -326,7 +326,7 @@ fn answer_user_items(items: &[UserVariableItem], policy: &Policy, agreement: &mu
                 answers.push(UserVariableItem::ScuScpRoleSelectionSubItem(uid.to_owned(), roles));
             }
             UserVariableItem::SopClassExtendedNegotiationSubItem(uid, information) => {
-                let uid = trimmed(uid);
+                let uid = without_padding(uid);
                 let Some(class) = class_accepted(agreement, uid) else { continue };
                 if agreement.extended.contains_key(uid) {
                     continue;
@@ -373,7 +373,7 @@ fn choose<'a>(
     if proposed.id.is_multiple_of(2) {
         return Err(ContextResult::NoReason);
     }
-    let abstract_syntax = trimmed(&proposed.abstract_syntax);
+    let abstract_syntax = without_padding(&proposed.abstract_syntax);
     let class = policy.class_of(abstract_syntax).ok_or(ContextResult::AbstractSyntaxNotSupported)?;
     // A peer that may have objects back gets the contexts for them. The service refuses a request
     // in such a context.
@@ -383,8 +383,8 @@ fn choose<'a>(
         // peer learns it before it sends a message, which would get status 0124.
         return Err(ContextResult::UserRejection);
     }
-    let mut proposals = proposed.transfer_syntaxes.iter().map(|uid| trimmed(uid)).filter(|uid| is_uid_shaped(uid));
-    let find = |wanted: &str| proposed.transfer_syntaxes.iter().map(|uid| trimmed(uid)).find(|uid| *uid == wanted);
+    let mut proposals = proposed.transfer_syntaxes.iter().map(|uid| without_padding(uid)).filter(|uid| is_uid_shaped(uid));
+    let find = |wanted: &str| proposed.transfer_syntaxes.iter().map(|uid| without_padding(uid)).find(|uid| *uid == wanted);
     let chosen = match class.sop_classes {
         SopClasses::Listed(_) => OWN_TRANSFER_SYNTAXES.into_iter().find_map(find),
         SopClasses::Storage if scp_wanted.contains(abstract_syntax) && may_return(class, policy, admission) => {

@@ -9,6 +9,7 @@ use dicom_ul::pdu::{
     AssociationAC, AssociationRQ, Pdu, PresentationContextResult, UserVariableItem, read_pdu, write_pdu,
 };
 
+use crate::encoding::padding::without_trailing_padding;
 use super::items::{Item, ItemError, items, kind, proposed_context, put, user_information};
 use super::pdu_io::MAX_ASSOCIATE_RQ_LENGTH;
 use super::tls::Transport;
@@ -117,12 +118,7 @@ pub(crate) fn accept_pdu(request_body: &[u8], items: AcceptItems) -> Option<Vec<
 /// the NULs that some peers add at the end.
 pub(crate) fn title(body: &[u8], place: Range<usize>) -> String {
     let text: String = body.get(place).unwrap_or_default().iter().copied().map(char::from).collect();
-    text.trim_end_matches([' ', '\0']).trim_start_matches(' ').to_owned()
-}
-
-/// Returns a text of a peer without its padding.
-pub(crate) fn trimmed(text: &str) -> &str {
-    text.trim_matches([' ', '\0'])
+    without_trailing_padding(&text).trim_start_matches(' ').to_owned()
 }
 
 /// Returns a text of a peer for the log: printable ASCII, cut to a length.

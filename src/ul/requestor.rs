@@ -15,6 +15,7 @@ use dicom_ul::pdu::{
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
+use crate::encoding::padding::without_padding;
 use crate::dimse::Status;
 use crate::dimse::command_set::{CommandField, CommandSet};
 use crate::dimse::message::{EchoRequest, PeerResponse};
@@ -408,7 +409,7 @@ impl UserInformation {
 }
 
 fn trimmed(text: &[u8]) -> Option<String> {
-    std::str::from_utf8(text).ok().map(|text| text.trim_matches([' ', '\0']).to_owned())
+    std::str::from_utf8(text).ok().map(|text| without_padding(text).to_owned())
 }
 
 /// Describes an A-ASSOCIATE-RJ (PS3.8 table 9-21).

@@ -10,6 +10,7 @@ use hyper::header::{ACCEPT, CONTENT_LENGTH, HeaderValue};
 use hyper::{Response, StatusCode};
 use tokio::task::spawn_blocking;
 
+use crate::encoding::padding::without_padding;
 use super::body::{Body, Outlet};
 use super::decompress::Decompressing;
 use super::forms::{self, FrameForm, OCTETS, Wrapping, frame_type};
@@ -337,7 +338,7 @@ fn value(object: OpenObject, steps: &[u32]) -> Result<Value, Problem> {
             Event::Value { tag, .. } if tag == MIME_TYPE && items.is_empty() => {
                 let bytes = walk.value(tag, 256).unwrap_or_default();
                 let text = String::from_utf8_lossy(&bytes);
-                mime_type = super::negotiate::MediaRange::parse(text.trim_matches([' ', '\0']))
+                mime_type = super::negotiate::MediaRange::parse(without_padding(&text))
                     .map(|range| format!("{}/{}", range.essence.0, range.essence.1))
                     .filter(|own| !own.contains('*'));
             }

@@ -10,6 +10,7 @@ use dicom_core::VR;
 use dicom_core::dictionary::{DataDictionary as _, DataDictionaryEntry as _, VirtualVr};
 use dicom_dictionary_std::StandardDataDictionary;
 
+use crate::encoding::padding::without_trailing_padding;
 use super::objects::Bytes;
 use crate::encoding::charset::CharacterSets;
 use crate::encoding::tag::tag_of;
@@ -245,7 +246,7 @@ impl<'o> ObjectJson<'o> {
             let bytes = walk.value(tag, 1 << 10)?;
             let is_root = self.levels.len() == 1;
             if let Some(level) = self.levels.last_mut() {
-                level.sets = CharacterSets::new(String::from_utf8_lossy(&bytes).trim_end_matches([' ', '\0']));
+                level.sets = CharacterSets::new(without_trailing_padding(&String::from_utf8_lossy(&bytes)));
             }
             if is_root {
                 self.add_own(tag + 1);

@@ -3,6 +3,7 @@
 use dicom_core::Tag;
 use serde_json::Value;
 
+use crate::encoding::padding::without_trailing_padding;
 use super::item::{JsonItemError, WorklistItem};
 use crate::encoding::syntax::Encoding;
 use crate::encoding::vr;
@@ -124,7 +125,7 @@ fn meta_information(bytes: &[u8], mut at: usize) -> Result<(Option<String>, usiz
         let end = header.size.checked_add(length).ok_or(ReadItemError::NoDataSet)?;
         let value = rest.get(header.size..end).ok_or(ReadItemError::NoDataSet)?;
         if header.tag == crate::encoding::tag::tag_number(TRANSFER_SYNTAX_UID) {
-            syntax = Some(String::from_utf8_lossy(value).trim_end_matches(['\0', ' ']).to_owned());
+            syntax = Some(without_trailing_padding(&String::from_utf8_lossy(value)).to_owned());
         }
         at += end;
     }

@@ -1,6 +1,7 @@
 //! Everything before the data set: preamble, prefix, group 0002, and the encoding of the data set.
 //! It runs a few times for each object.
 
+use crate::encoding::padding::without_padding;
 use super::*;
 
 const DIRECTORY_GROUP: u32 = 0x0004;
@@ -123,7 +124,7 @@ impl Core<'_> {
         // of group 0002.
         let set = |kept: &mut String| {
             if kept.is_empty() {
-                String::from_utf8_lossy(value).trim_matches(['\0', ' ']).clone_into(kept);
+                without_padding(&String::from_utf8_lossy(value)).clone_into(kept);
             }
         };
         match header.tag {

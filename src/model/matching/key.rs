@@ -6,6 +6,7 @@ use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry};
 use dicom_core::{Tag, VR};
 use dicom_dictionary_std::StandardDataDictionary;
 
+use crate::encoding::padding::{without_padding, without_trailing_padding};
 use super::narrowing::NameMatching;
 use crate::encoding::vr::is_binary;
 use crate::model::attribute::{Attribute, LetterCase, Multiplicity};
@@ -146,8 +147,8 @@ impl fmt::Debug for KeyValue {
 #[must_use]
 pub fn trim(vr: VR, text: &str) -> &str {
     match vr {
-        VR::LT | VR::ST | VR::UT | VR::UC | VR::UR | VR::PN => text.trim_end_matches([' ', '\0']),
-        _ => text.trim_matches([' ', '\0']),
+        VR::LT | VR::ST | VR::UT | VR::UC | VR::UR | VR::PN => without_trailing_padding(text),
+        _ => without_padding(text),
     }
 }
 

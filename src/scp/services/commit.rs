@@ -18,6 +18,7 @@ use dicom_core::Tag;
 use dicom_dictionary_std::uids;
 use tracing::debug;
 
+use crate::encoding::padding::without_padding;
 use self::commitment::Transaction;
 pub use self::commitment::{Commitment, CommitmentLimits, FilesInPlace};
 use self::report::{
@@ -257,7 +258,7 @@ fn understood(data_set: &Identifier) -> Result<(String, Vec<Reference>), &'stati
 fn uid_of(item: &[KeyElement], tag: Tag) -> Option<&str> {
     match item.iter().find(|element| element.tag == tag).map(|element| &element.value) {
         // Only the UID without padding has a maximum length.
-        Some(KeyValue::Text(text)) => Some(text.trim_matches([' ', '\0'])).filter(|uid| is_acceptable_uid(uid)),
+        Some(KeyValue::Text(text)) => Some(without_padding(text)).filter(|uid| is_acceptable_uid(uid)),
         _ => None,
     }
 }
