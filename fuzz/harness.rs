@@ -27,7 +27,7 @@ use dcmdex::db::{
     Arrivals, PerformedStep, Received, WorklistAsked, WorklistBy, WorklistChanges, WorklistColumn, WorklistProblem,
     WorklistRow, WorklistSource, WorklistState, WorklistTables, WorklistWork,
 };
-use dcmdex::dimse::Status;
+use dcmdex::model::status::Status;
 use dcmdex::dimse::command_set::CommandSet;
 use dcmdex::dimse::message::{DataSetPresence, DimseRequest, RequestError};
 use dcmdex::dimse::pdata::{FragmentOutcome, MessageAssembler, Pdv};

@@ -12,6 +12,7 @@ pub mod walk;
 
 use std::collections::BTreeMap;
 
+use crate::model::status::Status;
 use crate::model::datetime::Day;
 
 /// Why a side does not answer.
@@ -22,7 +23,7 @@ pub enum Error {
     Peer(#[from] crate::ul::requestor::ScuError),
     /// The peer ended a question with a failure.
     #[error("the peer ends a query with status {0}")]
-    Status(crate::dimse::Status),
+    Status(Status),
     /// The peer sent something that is no answer.
     #[error("the peer sent an answer that cannot be read: {0}")]
     Answer(String),

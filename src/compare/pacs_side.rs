@@ -9,7 +9,7 @@ use dicom_dictionary_std::tags;
 
 use crate::encoding::padding::without_padding;
 use super::{COMPARED, ComparedStudy, Error, OtherArchive, StudyQuestion};
-use crate::dimse::Status;
+use crate::model::status::Status;
 use crate::encoding::data_set::DataSetWriter;
 use crate::encoding::syntax::Encoding;
 use crate::model::attribute::Attribute;

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dicom_core::VR;
 
+use crate::model::availability::ObjectAvailability;
 use super::Error;
 use super::plan::{PartedKeys, asks_for_patient, can_answer, can_answer_declared};
 use super::rules::{self, Description, PatientOfStudy};
@@ -21,41 +22,13 @@ use crate::model::level::QueryRetrieveLevel::{self, Image, Patient, Series, Stud
 use crate::model::location::Location;
 use crate::model::record::InstanceRecord;
 
-/// How objects can be had, the best first (PS3.3 C.4.23.1.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::db) enum ObjectAccess {
-    Online,
-    /// The disk is not mounted.
-    Offline,
-    Unavailable,
-}
-
-impl ObjectAccess {
-    pub(in crate::db) fn of(is_online: bool) -> Self {
-        if is_online { Self::Online } else { Self::Unavailable }
-    }
-
-    /// That of the least available of several.
-    fn least(all: impl Iterator<Item = Self>) -> Self {
-        all.max().unwrap_or(Self::Online)
-    }
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Online => "ONLINE",
-            Self::Offline => "OFFLINE",
-            Self::Unavailable => "UNAVAILABLE",
-        }
-    }
-}
-
 /// Instances of one series that say the same, apart from values of single instances.
 pub(in crate::db) struct GroupView<'c> {
     pub(in crate::db) record: &'c InstanceRecord,
     /// How many instances it stands for.
     pub(in crate::db) count: u64,
     /// That of the least available one.
-    pub(in crate::db) access: ObjectAccess,
+    pub(in crate::db) access: ObjectAvailability,
     /// Whether they came as the query says.
     pub(in crate::db) has_arrived: bool,
 }
@@ -65,7 +38,7 @@ pub(in crate::db) struct InstanceView<'c> {
     pub(in crate::db) record: &'c InstanceRecord,
     /// Place of its instance group in [`StudyView::groups`].
     pub(in crate::db) group: usize,
-    pub(in crate::db) access: ObjectAccess,
+    pub(in crate::db) access: ObjectAvailability,
     pub(in crate::db) location: Option<&'c Location>,
 }
 
@@ -88,7 +61,7 @@ impl<'c> StudyView<'c> {
         StudyTotals {
             series: distinct(self.groups.iter().map(|group| group.record.value(SeriesInstanceUID))).len() as u64,
             instances: self.groups.iter().map(|group| group.count).sum(),
-            access: ObjectAccess::least(self.groups.iter().map(|group| group.access)),
+            access: ObjectAvailability::least(self.groups.iter().map(|group| group.access)),
         }
     }
 
@@ -123,7 +96,7 @@ pub(in crate::db) type PersonKey = (String, String, String);
 pub(in crate::db) struct StudyTotals {
     pub(in crate::db) series: u64,
     pub(in crate::db) instances: u64,
-    pub(in crate::db) access: ObjectAccess,
+    pub(in crate::db) access: ObjectAvailability,
 }
 
 /// The numbers of a patient over all of its studies.
@@ -132,7 +105,7 @@ struct PersonNumbers {
     studies: u64,
     series: u64,
     instances: u64,
-    access: ObjectAccess,
+    access: ObjectAvailability,
 }
 
 /// The patients that descriptions mean, with their numbers.
@@ -154,7 +127,7 @@ impl PersonTotals {
             }
         }
         for (key, of_study) in studies {
-            let empty = PersonNumbers { studies: 0, series: 0, instances: 0, access: ObjectAccess::Online };
+            let empty = PersonNumbers { studies: 0, series: 0, instances: 0, access: ObjectAvailability::Online };
             let numbers = totals.numbers.entry(totals.meant(key.clone())).or_insert(empty);
             numbers.studies += 1;
             numbers.series += of_study.series;
@@ -183,7 +156,7 @@ impl PersonTotals {
     }
 
     fn numbers(&self, description: &[String]) -> PersonNumbers {
-        let none = PersonNumbers { studies: 0, series: 0, instances: 0, access: ObjectAccess::Online };
+        let none = PersonNumbers { studies: 0, series: 0, instances: 0, access: ObjectAvailability::Online };
         self.numbers.get(&self.person(description)).copied().unwrap_or(none)
     }
 }
@@ -424,8 +397,8 @@ impl<'c> ArchiveView<'c> {
     fn availability(&self, entity: EntityView<'_, 'c>, level: QueryRetrieveLevel) -> &'static str {
         let access = match level {
             Patient => self.persons.numbers(entity.description()).access,
-            Study | Series => ObjectAccess::least(entity.groups().map(|(_, group)| group.access)),
-            Image => ObjectAccess::least(entity.own_instance().map(|instance| instance.access).into_iter()),
+            Study | Series => ObjectAvailability::least(entity.groups().map(|(_, group)| group.access)),
+            Image => ObjectAvailability::least(entity.own_instance().map(|instance| instance.access).into_iter()),
         };
         access.as_str()
     }

@@ -2,8 +2,8 @@
 
 use dicom_core::Tag;
 
+use crate::model::status::Status;
 use super::command_set::{self, CommandField, CommandSet, CommandSetError};
-use super::status::Status;
 
 /// Maximum length of an Error Comment (VR LO), in characters (PS3.5 table 6.2-1).
 pub const MAX_ERROR_COMMENT_LENGTH: usize = 64;

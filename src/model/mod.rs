@@ -16,6 +16,7 @@
 pub mod ae_title;
 pub mod answer_values;
 pub mod attribute;
+pub mod availability;
 pub mod calendar;
 pub mod checksum;
 pub mod clock;
@@ -36,6 +37,7 @@ pub mod person_name;
 pub mod record;
 pub mod record_key;
 pub mod sop_class;
+pub mod status;
 pub mod uid;
 pub mod value;
 pub mod written_time;

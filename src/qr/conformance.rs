@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use dicom_core::{Tag, VR};
 
+use crate::model::status::Status;
 use super::error::{Failure, FindError};
 use super::identifier::IdentifierError;
 use super::negotiation::NegotiatedOptions;
@@ -337,8 +338,8 @@ fn push_failures<'m>(text: &mut String, key: Tag, failures: impl Iterator<Item =
             [one] if *one == key => "the key".to_owned(),
             several => several.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
         };
-        let comment = if failure.status == super::error::STATUS_CANCEL { "" } else { "yes" };
-        let _ = writeln!(text, "| {:04X} | {meaning} | {offending} | {comment} |", failure.status);
+        let comment = if failure.status == Status::CANCEL { "" } else { "yes" };
+        let _ = writeln!(text, "| {} | {meaning} | {offending} | {comment} |", failure.status);
     }
 }
 

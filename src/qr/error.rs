@@ -2,6 +2,7 @@
 
 use dicom_core::Tag;
 
+use crate::model::status::Status;
 use super::identifier::IdentifierError;
 use crate::db;
 use crate::model::level::{InformationModel, QueryRetrieveLevel};
@@ -68,7 +69,7 @@ pub enum FindError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// Status (0000,0900).
-    pub status: u16,
+    pub status: Status,
     /// Offending Element (0000,0901). It may be empty.
     pub offending_elements: Vec<Tag>,
     /// Error Comment (0000,0902): at most 64 ASCII characters, without values of the query.
@@ -79,21 +80,6 @@ pub struct Failure {
 const MAX_COMMENT_LENGTH: usize = 64;
 
 const QUERY_RETRIEVE_LEVEL: Tag = Tag(0x0008, 0x0052);
-
-/// Cancel: matching terminated (PS3.4 table C.4-1).
-pub(super) const STATUS_CANCEL: u16 = 0xFE00;
-/// Warning: matching reached the response limit (PS3.4 C.6.4.4).
-pub(super) const STATUS_RESPONSE_LIMIT: u16 = 0xB001;
-/// Failure: invalid Prior Record Key (PS3.4 C.6.4.4).
-pub(super) const STATUS_INVALID_PRIOR_RECORD_KEY: u16 = 0xA710;
-/// Refused: out of resources (PS3.4 table C.4-1).
-pub(super) const STATUS_OUT_OF_RESOURCES: u16 = 0xA700;
-/// Identifier does not match SOP Class (PS3.4 table C.4-1).
-pub(super) const STATUS_IDENTIFIER_DOES_NOT_MATCH: u16 = 0xA900;
-/// Unable to process (PS3.4 table C.4-1, `Cxxx`): the Identifier is not a valid data set.
-pub(super) const STATUS_UNREADABLE_IDENTIFIER: u16 = 0xC001;
-/// Unable to process (PS3.4 table C.4-1, `Cxxx`): the index could not answer.
-pub(super) const STATUS_INDEX_FAILED: u16 = 0xC002;
 
 impl FindError {
     /// Whether the operator of this node should act. If the index was replaced, its writer reports
@@ -109,24 +95,24 @@ impl FindError {
     pub fn failure(&self) -> Failure {
         let (status, offending_elements) = match self {
             // PS3.4 table C.4-1, Cxxx: "Unable to process".
-            Self::Identifier(error) => (STATUS_UNREADABLE_IDENTIFIER, error.offending_element().into_iter().collect()),
+            Self::Identifier(error) => (Status::UNREADABLE_IDENTIFIER, error.offending_element().into_iter().collect()),
             // PS3.4 table C.4-1, A900: "Identifier does not match SOP Class", with Offending
             // Element.
             Self::MissingLevel | Self::UnknownLevel | Self::LevelNotInModel { .. } => {
-                (STATUS_IDENTIFIER_DOES_NOT_MATCH, vec![QUERY_RETRIEVE_LEVEL])
+                (Status::IDENTIFIER_DOES_NOT_MATCH_SOP_CLASS, vec![QUERY_RETRIEVE_LEVEL])
             }
             Self::UniqueKeyAbove(tag) | Self::KeyOfOtherLevel(tag) | Self::InvalidKey(tag, _) => {
-                (STATUS_IDENTIFIER_DOES_NOT_MATCH, vec![*tag])
+                (Status::IDENTIFIER_DOES_NOT_MATCH_SOP_CLASS, vec![*tag])
             }
             // PS3.4 C.6.4.4: the Warning of a Repository Query, and the Failure of an invalid key.
-            Self::ResponseLimit => (STATUS_RESPONSE_LIMIT, Vec::new()),
-            Self::InvalidPriorRecordKey => (STATUS_INVALID_PRIOR_RECORD_KEY, vec![Tag(0x0008, 0x041C)]),
+            Self::ResponseLimit => (Status::RESPONSE_LIMIT_REACHED, Vec::new()),
+            Self::InvalidPriorRecordKey => (Status::INVALID_PRIOR_RECORD_KEY, vec![Tag(0x0008, 0x041C)]),
             // PS3.4 table C.4-1, A700: "Refused: Out of Resources".
-            Self::TooManyMatches(_) | Self::TimeLimit | Self::NoRoom => (STATUS_OUT_OF_RESOURCES, Vec::new()),
+            Self::TooManyMatches(_) | Self::TimeLimit | Self::NoRoom => (Status::OUT_OF_RESOURCES, Vec::new()),
             // PS3.4 table C.4-1, FE00: "Matching terminated due to Cancel request".
-            Self::Cancelled => (STATUS_CANCEL, Vec::new()),
+            Self::Cancelled => (Status::CANCEL, Vec::new()),
             // PS3.4 table C.4-1, Cxxx: "Unable to process".
-            Self::Index(_) | Self::AnswersLost => (STATUS_INDEX_FAILED, Vec::new()),
+            Self::Index(_) | Self::AnswersLost => (Status::INDEX_FAILED, Vec::new()),
         };
         let comment: String = self.to_string().chars().take(MAX_COMMENT_LENGTH).collect();
         Failure { status, offending_elements, comment }
@@ -190,6 +176,6 @@ mod tests {
     #[test]
     fn a_level_that_is_none_is_an_identifier_that_does_not_match() {
         let failure = FindError::MissingLevel.failure();
-        assert_eq!((failure.status, failure.offending_elements), (0xA900, vec![Tag(0x0008, 0x0052)]));
+        assert_eq!((failure.status, failure.offending_elements), (Status::IDENTIFIER_DOES_NOT_MATCH_SOP_CLASS, vec![Tag(0x0008, 0x0052)]));
     }
 }

@@ -6,6 +6,7 @@
 use dicom_core::{Tag, VR};
 use serde_json::{Map, Value};
 
+use crate::model::availability::ObjectAvailability;
 use super::respond::items;
 use crate::model::attribute::AttributeId;
 use crate::model::dicom_json::{push_key, push_stored, push_string};
@@ -17,9 +18,6 @@ use crate::qr::parse::Query;
 
 /// Retrieve URL (PS3.3 C.4.23.1).
 const RETRIEVE_URL: Tag = Tag(0x0008, 0x1190);
-
-/// Instance Availability (0008,0056) of an object that this node cannot deliver (PS3.3 C.4.23.1.1).
-const UNAVAILABLE: &str = "UNAVAILABLE";
 
 /// Writes the answers to one query.
 #[derive(Debug)]
@@ -121,7 +119,7 @@ impl JsonWriter {
     /// Appends one answer as a JSON object.
     pub fn write(&self, out: &mut String, answer: &FindAnswer) {
         let value = |at: usize| match answer.values.get(at) {
-            Some(_) if self.is_gone && self.availability == Some(at) => UNAVAILABLE,
+            Some(_) if self.is_gone && self.availability == Some(at) => ObjectAvailability::Unavailable.as_str(),
             Some(value) => value,
             None => "",
         };
@@ -148,7 +146,7 @@ impl JsonWriter {
 
     /// Appends the Retrieve URL. It appends nothing if this node cannot deliver the entity.
     fn push_url<'a>(&self, out: &mut String, value: impl Fn(usize) -> &'a str) {
-        if self.is_gone || self.availability.is_some_and(|at| value(at) == UNAVAILABLE) {
+        if self.is_gone || self.availability.is_some_and(|at| value(at) == ObjectAvailability::Unavailable.as_str()) {
             return;
         }
         let mut url = self.service.clone();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use dicom_core::{Tag, VR};
 
+use crate::model::status::Status;
 use super::error::FindError;
 use super::identifier::Identifier;
 use super::identifier::SPECIFIC_CHARACTER_SET;
@@ -93,11 +94,11 @@ impl Query {
     /// Returns the status of its Pending responses: FF00, or FF01 if an optional key is not
     /// supported (PS3.4 table C.4-1).
     #[must_use]
-    pub fn pending_status(&self) -> u16 {
+    pub fn pending_status(&self) -> Status {
         match self.pending {
-            PendingStatus::AlwaysFf00 => 0xFF00,
-            PendingStatus::AsSupported if self.unsupported.is_empty() => 0xFF00,
-            PendingStatus::AsSupported => 0xFF01,
+            PendingStatus::AlwaysFf00 => Status::PENDING,
+            PendingStatus::AsSupported if self.unsupported.is_empty() => Status::PENDING,
+            PendingStatus::AsSupported => Status::PENDING_WITHOUT_OPTIONAL_KEYS,
         }
     }
 }
@@ -496,7 +497,7 @@ mod tests {
         assert!(matches!(level(PatientStudyOnly, "SERIES"), Err(FindError::LevelNotInModel { .. })));
         let none = Identifier::default();
         let refused = parse(StudyRoot, &none, NegotiatedOptions::default(), &Options::default()).unwrap_err().failure();
-        assert_eq!((refused.status, refused.offending_elements), (0xA900, vec![Tag(0x0008, 0x0052)]));
+        assert_eq!((refused.status, refused.offending_elements), (Status::IDENTIFIER_DOES_NOT_MATCH_SOP_CLASS, vec![Tag(0x0008, 0x0052)]));
     }
 
     // PS3.4 C.4.1.1.3.2.
@@ -505,7 +506,7 @@ mod tests {
         let query = ask(PatientRoot, Series, &["StudyInstanceUID=1.2", "Modality", "SeriesNumber"]).unwrap();
         assert_eq!(returned(&query), ["Modality", "PatientID", "StudyInstanceUID", "SeriesNumber"]);
         assert_eq!(matched(&query), [("StudyInstanceUID", "list of UID")]);
-        assert_eq!(query.pending_status(), 0xFF00);
+        assert_eq!(query.pending_status(), Status::PENDING);
         let query = ask(StudyRoot, Series, &["Modality=CT"]).unwrap();
         assert_eq!(returned(&query), ["Modality", "StudyInstanceUID"]);
     }
@@ -540,13 +541,13 @@ mod tests {
     fn an_unsupported_key_is_not_answered_and_makes_pending_ff01() {
         for key in ["00091001=X", "PatientSexNeutered", "ImageType", "StudyStatusID=X"] {
             let query = ask(StudyRoot, Study, &["StudyInstanceUID", key]).unwrap();
-            assert_eq!((query.pending_status(), query.unsupported.len()), (0xFF01, 1), "{key}");
+            assert_eq!((query.pending_status(), query.unsupported.len()), (Status::PENDING_WITHOUT_OPTIONAL_KEYS, 1), "{key}");
         }
         let always = Options { pending: PendingStatus::AlwaysFf00, ..Options::default() };
         let query = ask_with(StudyRoot, Study, &["ImageType"], NegotiatedOptions::default(), &always).unwrap();
-        assert_eq!(query.pending_status(), 0xFF00);
+        assert_eq!(query.pending_status(), Status::PENDING);
         let retired = ask(StudyRoot, Study, &["StudyStatusID"]).unwrap();
-        assert_eq!((returned(&retired), retired.pending_status()), (vec!["StudyStatusID"], 0xFF00));
+        assert_eq!((returned(&retired), retired.pending_status()), (vec!["StudyStatusID"], Status::PENDING));
     }
 
     #[test]
@@ -557,7 +558,7 @@ mod tests {
             [("PatientName", "single value"), ("Modality", "single value"), ("SOPClassUID", "list of UID")]
         );
         assert_eq!(returned(&query), ["Modality", "PatientName", "PatientID", "StudyInstanceUID"]);
-        assert_eq!(query.pending_status(), 0xFF01, "the SOP Class of a study is matched, not answered");
+        assert_eq!(query.pending_status(), Status::PENDING_WITHOUT_OPTIONAL_KEYS, "the SOP Class of a study is matched, not answered");
     }
 
     // PS3.4 C.4.1.2.1.
@@ -573,7 +574,7 @@ mod tests {
         assert!(matching.matches("A\\B") && !matching.matches("A"));
         for key in ["PatientID", "PatientID=P*", "StudyDate"] {
             let refused = strictly(PatientRoot, Study, &[key]).unwrap_err().failure();
-            assert_eq!((refused.status, refused.offending_elements), (0xA900, vec![Tag(0x0010, 0x0020)]), "{key}");
+            assert_eq!((refused.status, refused.offending_elements), (Status::IDENTIFIER_DOES_NOT_MATCH_SOP_CLASS, vec![Tag(0x0010, 0x0020)]), "{key}");
         }
         for key in ["PatientName", "Modality=CT"] {
             let refused = strictly(PatientRoot, Study, &["PatientID=P1", key]).unwrap_err();
@@ -594,7 +595,7 @@ mod tests {
     fn a_value_that_means_nothing_is_refused_with_its_tag() {
         let refused = ask(StudyRoot, Study, &["StudyDate=SECRET-X"]).unwrap_err();
         assert_eq!(refused.failure().offending_elements, [Tag(0x0008, 0x0020)]);
-        assert_eq!(refused.failure().status, 0xA900);
+        assert_eq!(refused.failure().status, Status::IDENTIFIER_DOES_NOT_MATCH_SOP_CLASS);
         assert!(!refused.to_string().contains("SECRET"));
     }
 
@@ -605,9 +606,9 @@ mod tests {
         let query = query.unwrap();
         assert_eq!(matched(&query), []);
         assert_eq!(returned(&query), ["InstanceAvailability", "TimezoneOffsetFromUTC", "StudyInstanceUID"]);
-        assert_eq!(query.pending_status(), 0xFF01);
+        assert_eq!(query.pending_status(), Status::PENDING_WITHOUT_OPTIONAL_KEYS);
         let query = ask(StudyRoot, Study, &["InstanceAvailability", "RetrieveAETitle", "TimezoneOffsetFromUTC=+0100"]);
-        assert_eq!(query.unwrap().pending_status(), 0xFF00);
+        assert_eq!(query.unwrap().pending_status(), Status::PENDING);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use dicom_core::{Tag, VR};
 use dicom_dictionary_std::tags;
 use serde_json::Value;
 
+use crate::model::availability::ObjectAvailability;
 use super::Retrievable;
 use super::identifier::vr_in_dictionary;
 use crate::encoding::charset::{CharacterSets, TextForm};
@@ -23,9 +24,6 @@ use crate::model::matching::{Matching, SequenceMatching, joined_values, json_key
 use crate::qr::identifier::SPECIFIC_CHARACTER_SET;
 use crate::qr::parse::{QUERY_RETRIEVE_LEVEL, Query};
 use crate::qr::repository::push_file_access;
-
-/// Instance Availability (0008,0056) of an object that is kept here (PS3.3 C.4.23.1.1).
-const ONLINE: &str = "ONLINE";
 
 /// Unicode in UTF-8. It can encode every character.
 const UTF_8: &str = "ISO_IR 192";
@@ -202,7 +200,7 @@ impl ResponseWriter {
             match &field.content {
                 ResponseContent::Constant(element) => out.extend(element),
                 ResponseContent::RetrieveAeTitle { availability_at, online, other } => {
-                    out.extend(if value(*availability_at) == ONLINE { online } else { other });
+                    out.extend(if value(*availability_at) == ObjectAvailability::Online.as_str() { online } else { other });
                 }
                 ResponseContent::RecordKey => {
                     let key = answer.record.as_ref().map(ToString::to_string).unwrap_or_default();

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 
 use dicom_core::Tag;
 
+use crate::model::status::Status;
 use super::Hierarchy;
 use super::error::{Failure, FindError};
 use super::identifier::Identifier;
@@ -15,12 +16,6 @@ use crate::model::level::{InformationModel, QueryRetrieveLevel};
 use crate::model::matching::{KeyValue, MatchPolicy, Matching, Narrowing};
 use crate::qr::identifier::SPECIFIC_CHARACTER_SET;
 use crate::qr::parse::{QUERY_RETRIEVE_LEVEL, level};
-
-/// Refused: out of resources, unable to calculate number of matches (PS3.4 tables C.4-2 and C.4-3).
-const STATUS_UNABLE_TO_CALCULATE: u16 = 0xA701;
-
-/// Identifier does not match SOP Class (PS3.4 tables C.4-2 and C.4-3).
-const STATUS_IDENTIFIER_DOES_NOT_MATCH: u16 = 0xA900;
 
 /// Reason why a retrieval cannot start. The message never contains a value of the Identifier.
 #[derive(Debug, thiserror::Error)]
@@ -56,13 +51,13 @@ impl RetrieveError {
     pub fn failure(&self) -> Failure {
         let tags = match self {
             Self::Query(error @ (FindError::TimeLimit | FindError::TooManyMatches(_) | FindError::NoRoom)) => {
-                return Failure { status: STATUS_UNABLE_TO_CALCULATE, ..error.failure() };
+                return Failure { status: Status::UNABLE_TO_CALCULATE_MATCHES, ..error.failure() };
             }
             Self::Query(error) => return error.failure(),
             Self::TooManyInstances(_) => Vec::new(),
             Self::NoUniqueKey(tag) | Self::SeveralValues(tag) | Self::NoKeyOfRetrieval(tag) => vec![*tag],
         };
-        let status = if tags.is_empty() { STATUS_UNABLE_TO_CALCULATE } else { STATUS_IDENTIFIER_DOES_NOT_MATCH };
+        let status = if tags.is_empty() { Status::UNABLE_TO_CALCULATE_MATCHES } else { Status::IDENTIFIER_DOES_NOT_MATCH_SOP_CLASS };
         Failure { status, offending_elements: tags, comment: self.to_string() }
     }
 }
@@ -301,7 +296,7 @@ mod tests {
         let identifier = keys::identifier(level, of.iter().copied()).unwrap();
         parse_retrieval(model, &identifier, false, hierarchy)
             .map(|request| request.matching_keys.iter().map(|key| key.attribute).collect())
-            .map_err(|error| error.failure().status)
+            .map_err(|error| error.failure().status.0)
     }
 
     // PS3.4 C.4.2.2.1.

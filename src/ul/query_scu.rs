@@ -5,7 +5,7 @@ use tokio::runtime::Runtime;
 
 use super::requestor::{Proposal, ScuAssociation, ScuError, Waits};
 use super::tls::PeerRoute;
-use crate::dimse::Status;
+use crate::model::status::Status;
 use crate::dimse::command_set::{self, CommandField, CommandSet};
 use crate::encoding::syntax::{self, Encoding};
 use crate::model::ae_title::AeTitle;

@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use crate::encoding::padding::without_padding;
-use crate::dimse::Status;
+use crate::model::status::Status;
 use crate::dimse::command_set::{CommandField, CommandSet};
 use crate::dimse::message::{EchoRequest, PeerResponse};
 use crate::dimse::pdata::{FragmentOutcome, MIN_PEER_MAX_LENGTH, MessageAssembler, Pdv, put_message};

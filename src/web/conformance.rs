@@ -71,7 +71,7 @@ fn frames() -> String {
 fn failures() -> String {
     let mut text = String::from("| Failure Reason (0008,1197) | When |\n|---|---|\n");
     for (reason, when) in reasons() {
-        let _ = writeln!(text, "| {reason} ({reason:04X}H) | {when} |");
+        let _ = writeln!(text, "| {} ({reason}H) | {when} |", reason.0);
     }
     text
 }

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::model::status::Status;
 use super::access::single;
 use super::audited;
 use super::body::Body;
@@ -50,17 +51,6 @@ const MAX_META: usize = 64 << 10;
 
 /// Number of bytes of a data set that are examined together with the File Meta Information.
 const HEAD_BYTES: usize = 4 << 10;
-
-/// Refused: out of resources (PS3.4 table B.2-1).
-const OUT_OF_RESOURCES: u16 = 0xA700;
-/// Data set does not match SOP Class.
-const DOES_NOT_MATCH: u16 = 0xA900;
-/// Cannot understand.
-const CANNOT_UNDERSTAND: u16 = 0xC000;
-/// Duplicate SOP instance (PS3.7 C.5.5).
-const DUPLICATE: u16 = 0x0111;
-/// Invalid object instance (PS3.7 C.5.12).
-const INVALID_INSTANCE: u16 = 0x0117;
 
 static IDENTIFYING: LazyLock<Wanted> =
     LazyLock::new(|| Wanted::new([(Tag(0x0008, 0x0016), VR::UI), (Tag(0x0008, 0x0018), VR::UI)]));
@@ -158,7 +148,7 @@ struct StoredPart {
 }
 
 struct Refused {
-    reason: u16,
+    reason: Status,
     kind: ReceiveErrorKind,
     /// For the log.
     why: String,
@@ -169,27 +159,27 @@ impl Refused {
     /// B.2-1).
     fn of(error: &ReceiveError) -> Self {
         let reason = match error {
-            ReceiveError::InvalidInstanceUid => INVALID_INSTANCE,
-            ReceiveError::OtherInstance | ReceiveError::OtherClass | ReceiveError::OtherStudy => DOES_NOT_MATCH,
-            ReceiveError::NotUnderstood(_) | ReceiveError::MissingUid(_) => CANNOT_UNDERSTAND,
-            ReceiveError::Duplicate => DUPLICATE,
+            ReceiveError::InvalidInstanceUid => Status::INVALID_SOP_INSTANCE,
+            ReceiveError::OtherInstance | ReceiveError::OtherClass | ReceiveError::OtherStudy => Status::DATA_SET_DOES_NOT_MATCH_SOP_CLASS,
+            ReceiveError::NotUnderstood(_) | ReceiveError::MissingUid(_) => Status::CANNOT_UNDERSTAND,
+            ReceiveError::Duplicate => Status::DUPLICATE_SOP_INSTANCE,
             ReceiveError::Object(_)
             | ReceiveError::Index(_)
             | ReceiveError::ThreadEnded
-            | ReceiveError::TooMuchAtOnce => OUT_OF_RESOURCES,
+            | ReceiveError::TooMuchAtOnce => Status::OUT_OF_RESOURCES,
         };
         Self { reason, kind: error.kind(), why: error.comment() }
     }
 
     fn not_understood() -> Self {
         let why = "a part is no object of DICOM".to_owned();
-        Self { reason: CANNOT_UNDERSTAND, kind: ReceiveErrorKind::NotUnderstood, why }
+        Self { reason: Status::CANNOT_UNDERSTAND, kind: ReceiveErrorKind::NotUnderstood, why }
     }
 }
 
 /// Returns the Failure Reasons of answers in the order of their numbers, for the conformance
 /// statement. Each has an example of a cause.
-pub(super) fn reasons() -> Vec<(u16, String)> {
+pub(super) fn reasons() -> Vec<(Status, String)> {
     let errors = [
         ReceiveError::Duplicate,
         ReceiveError::InvalidInstanceUid,
@@ -305,7 +295,7 @@ impl Storing {
             Ok(outcome) => self.outcomes.push(outcome),
             Err(_) => {
                 let why = "a defect ended the work on it".to_owned();
-                let refused = Refused { reason: OUT_OF_RESOURCES, kind: ReceiveErrorKind::OutOfResources, why };
+                let refused = Refused { reason: Status::OUT_OF_RESOURCES, kind: ReceiveErrorKind::OutOfResources, why };
                 self.fail(String::new(), String::new(), refused);
             }
         }
@@ -481,7 +471,7 @@ fn response(outcomes: &[PartOutcome], media_type: &'static str, service: Option<
                 stored.push(json!(item));
             }
             Err(refused) => {
-                item.insert("00081197", json!({ "vr": "US", "Value": [refused.reason] }));
+                item.insert("00081197", json!({ "vr": "US", "Value": [refused.reason.0] }));
                 if is_known { failed.push(json!(item)) } else { others.push(json!(item)) }
             }
         }

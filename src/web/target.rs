@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use hyper::StatusCode;
 
+use crate::model::availability::ObjectAvailability;
 use super::problem::Problem;
 use super::query::decode;
 use crate::db::Search as _;
@@ -18,9 +19,6 @@ use crate::model::uid::is_acceptable_uid;
 use crate::qr::{self, FindError, Hierarchy, Instances, RetrieveError, RetrievedInstance, encoded_uid, keys};
 use crate::shares::Share;
 use crate::web::call::{Answering, Call};
-
-/// Instance Availability (0008,0056) of instances at hand (PS3.3 C.4.23.1.1).
-const ONLINE: &str = "ONLINE";
 
 /// The UIDs of a path.
 #[derive(Clone, Debug)]
@@ -127,7 +125,7 @@ fn unavailable(reader: &mut Reader, mut question: FindRequest) -> Result<HashSet
     let mut found = HashSet::new();
     let answered = reader.find(&question, |answer| {
         if let (Some(uid), Some(availability)) = (answer.values.get(0), answer.values.get(1))
-            && availability != ONLINE
+            && availability != ObjectAvailability::Online.as_str()
         {
             found.insert(uid.to_owned());
         }

@@ -10,6 +10,7 @@
 use dicom_core::{Tag, VR};
 use serde_json::{Value, json};
 
+use crate::model::status::Status;
 use super::tags::*;
 use crate::db::{WorklistColumn, WorklistCondition, WorklistRequest, WorklistRow, WorklistState};
 use crate::encoding::syntax::Encoding;
@@ -160,10 +161,10 @@ impl WorklistQuery {
 
     /// Returns the status of its Pending responses (PS3.4 table K.4-1).
     #[must_use]
-    pub fn pending_status(&self) -> u16 {
+    pub fn pending_status(&self) -> Status {
         match self.pending {
-            PendingStatus::AsSupported if !self.unsupported.is_empty() => 0xFF01,
-            PendingStatus::AsSupported | PendingStatus::AlwaysFf00 => 0xFF00,
+            PendingStatus::AsSupported if !self.unsupported.is_empty() => Status::PENDING_WITHOUT_OPTIONAL_KEYS,
+            PendingStatus::AsSupported | PendingStatus::AlwaysFf00 => Status::PENDING,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::model::availability::ObjectAvailability;
 use super::lookups::{EntityLookups, answers, make_least, make_most, request_for, rows};
 use super::part::FederatedPart;
 use super::question::FederatedQuestion;
@@ -98,7 +99,7 @@ impl<R: FederatedPart> EntityLookups<'_, R> {
         answer: &mut FindAnswer,
     ) -> Result<(), Error> {
         let Some((at, _)) = question.places().find(|(_, id)| *id == InstanceAvailability) else { return Ok(()) };
-        if question.level == Image || answer.values.get(at) == Some("ONLINE") {
+        if question.level == Image || answer.values.get(at) == Some(ObjectAvailability::Online.as_str()) {
             return Ok(());
         }
         let series = answer.key.as_ref().and_then(|key| key.uids.get(1)).cloned();

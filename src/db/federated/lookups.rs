@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
+use crate::model::availability::ObjectAvailability;
 use super::part::FederatedPart;
 use super::question::FederatedQuestion;
 use super::shared::SharedStudies;
@@ -86,7 +87,7 @@ impl<R: FederatedPart> EntityLookups<'_, R> {
             for (total, id) in total.iter_mut().zip(ids) {
                 if let Some(twice) = twice.get(id) {
                     *total = count_of(total).saturating_add_signed(twice.saturating_neg()).to_string();
-                } else if *id == InstanceAvailability && total.as_str() != "ONLINE" {
+                } else if *id == InstanceAvailability && total.as_str() != ObjectAvailability::Online.as_str() {
                     *total = self.availability_of_person(patient_id, &is_meant)?;
                 }
             }
@@ -270,26 +271,21 @@ pub(super) fn add_of_person(id: AttributeId, total: &mut String, value: &str) {
     }
 }
 
-/// How far from being available objects are. Nothing is said of none.
-fn distance(availability: &str) -> Option<u8> {
-    match availability {
-        "" => None,
-        "ONLINE" => Some(0),
-        "OFFLINE" => Some(1),
-        _ => Some(2),
-    }
+/// Reads what a file answered with. Nothing is said of no objects.
+fn availability(text: &str) -> Option<ObjectAvailability> {
+    (!text.is_empty()).then(|| text.parse().unwrap_or(ObjectAvailability::Unavailable))
 }
 
 /// Keeps the less available of two Instance Availabilities.
 pub(super) fn make_least(known: &mut String, other: &str) {
-    if distance(other) > distance(known) {
+    if availability(other) > availability(known) {
         other.clone_into(known);
     }
 }
 
 /// Keeps the more available of two Instance Availabilities.
 pub(super) fn make_most(known: &mut String, other: &str) {
-    if known.is_empty() || (!other.is_empty() && distance(other) < distance(known)) {
+    if known.is_empty() || (!other.is_empty() && availability(other) < availability(known)) {
         other.clone_into(known);
     }
 }

@@ -21,8 +21,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::model::availability::ObjectAvailability;
 use super::contents::{Contents, FileKey, StoredFile, kind};
-use super::view::{ArchiveView, GroupView, InstanceView, ObjectAccess, StudyView, check};
+use super::view::{ArchiveView, GroupView, InstanceView, StudyView, check};
 use super::{
     Admin, Arrivals, CheckReport, Committed, ConflictEntry, DeclaredCoverage, DirectorySnapshot, Error, FailureEntry,
     IndexStatus, Interrupt, KnownFile, KnownLocation, LocatedInstance, Mounted, NotIndexed, OnStored, Received,
@@ -114,7 +115,7 @@ fn view_of(contents: &Contents) -> ArchiveView<'_> {
     let mut by_study: BTreeMap<&str, (Vec<GroupView<'_>>, Vec<InstanceView<'_>>)> = BTreeMap::new();
     for held in contents.instances.values() {
         let Some(first) = held.first() else { continue };
-        let access = ObjectAccess::of(contents.is_online(held));
+        let access = ObjectAvailability::of(contents.is_online(held));
         let (groups, instances) = by_study.entry(first.record.value(AttributeId::StudyInstanceUID)).or_default();
         let (record, group, location) = (&first.record, groups.len(), Some(&first.location));
         instances.push(InstanceView { record, group, access, location });

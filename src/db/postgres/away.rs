@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use crate::model::availability::ObjectAvailability;
 use super::connection::ServerConnection;
 use super::error::ServerFailure;
 use super::keys::{RowKey, path_from};
@@ -12,7 +13,6 @@ use super::roots::NamedRoots;
 use super::shelves::GroupRow;
 use crate::db::contents::StoredFile;
 use crate::db::mounts::MountLook;
-use crate::db::view::ObjectAccess;
 use crate::model::attribute::AttributeId;
 use crate::model::location::Place;
 
@@ -35,13 +35,13 @@ pub(super) struct NodePlaces<'n> {
 
 impl NodePlaces<'_> {
     /// How files of a directory can be had, by the path that the index keeps.
-    fn access(self, kept: &Path) -> ObjectAccess {
+    fn access(self, kept: &Path) -> ObjectAvailability {
         if !self.roots.is_there(kept) {
-            ObjectAccess::Unavailable
+            ObjectAvailability::Unavailable
         } else if self.mounts.has_away(&self.roots.local(kept)) {
-            ObjectAccess::Offline
+            ObjectAvailability::Offline
         } else {
-            ObjectAccess::Online
+            ObjectAvailability::Online
         }
     }
 
@@ -56,11 +56,11 @@ impl NodePlaces<'_> {
 pub(super) struct AwayInstances {
     /// How the files of a directory can be had, by its instance groups. Those that can be read are
     /// not here.
-    directories: HashMap<i64, ObjectAccess>,
+    directories: HashMap<i64, ObjectAvailability>,
     /// How instances can be had that have copies, if their first file cannot be read.
-    instances: HashMap<RowKey, ObjectAccess>,
+    instances: HashMap<RowKey, ObjectAvailability>,
     /// That of the least available instance of an instance group, of those that have copies.
-    with_copies: HashMap<i64, (i64, ObjectAccess)>,
+    with_copies: HashMap<i64, (i64, ObjectAvailability)>,
 }
 
 impl AwayInstances {
@@ -68,7 +68,7 @@ impl AwayInstances {
     pub(super) fn of(places: NodePlaces<'_>, groups: &[GroupRow]) -> Self {
         let kept = groups.iter().filter(|group| group.place != Place::MetadataOnly);
         let found = kept.map(|group| (group.id, places.access(&group.path)));
-        let directories = found.filter(|(_, access)| *access != ObjectAccess::Online).collect();
+        let directories = found.filter(|(_, access)| *access != ObjectAvailability::Online).collect();
         Self { directories, ..Self::default() }
     }
 
@@ -93,7 +93,7 @@ impl AwayInstances {
                    JOIN directory d ON d.id = c.directory AND d.place <> 2 \
                    WHERE NOT EXISTS (SELECT FROM file_mark m WHERE m.mark = 'missing' AND m.directory_key = d.path_key \
                    AND m.is_archive = (d.place = 3) AND m.file_name = c.file_name)";
-        let mut found: HashMap<(i64, RowKey), ObjectAccess> = HashMap::new();
+        let mut found: HashMap<(i64, RowKey), ObjectAvailability> = HashMap::new();
         for row in connection.query(sql, &[&away, &all])? {
             let (group, row_flags): (i64, i16) = (row.try_get(0)?, row.try_get(2)?);
             let first = self.directories.get(&group).filter(|_| row_flags & flags::FIRST_IS_MISSING == 0);
@@ -103,7 +103,7 @@ impl AwayInstances {
             *known = best.min(*known);
         }
         for ((group, uid), access) in found {
-            let (count, least) = self.with_copies.entry(group).or_insert((0, ObjectAccess::Online));
+            let (count, least) = self.with_copies.entry(group).or_insert((0, ObjectAvailability::Online));
             (*count, *least) = (*count + 1, access.max(*least));
             self.instances.insert(uid, access);
         }
@@ -111,20 +111,20 @@ impl AwayInstances {
     }
 
     /// How the least available instance of an instance group can be had.
-    pub(super) fn of_group(&self, group: &GroupRow) -> ObjectAccess {
-        let of_row = ObjectAccess::of(group.offline == 0);
-        let (count, least) = self.with_copies.get(&group.id).copied().unwrap_or((0, ObjectAccess::Online));
+    pub(super) fn of_group(&self, group: &GroupRow) -> ObjectAvailability {
+        let of_row = ObjectAvailability::of(group.offline == 0);
+        let (count, least) = self.with_copies.get(&group.id).copied().unwrap_or((0, ObjectAvailability::Online));
         let directory = self.directories.get(&group.id).filter(|_| count < group.instances);
-        directory.copied().unwrap_or(ObjectAccess::Online).max(least).max(of_row)
+        directory.copied().unwrap_or(ObjectAvailability::Online).max(least).max(of_row)
     }
 
     /// How an instance of an instance group can be had, by the flags of its row.
-    pub(super) fn of_instance(&self, group: &GroupRow, row_flags: i16, file: &StoredFile) -> ObjectAccess {
+    pub(super) fn of_instance(&self, group: &GroupRow, row_flags: i16, file: &StoredFile) -> ObjectAvailability {
         if row_flags & flags::OFFLINE != 0 {
-            return ObjectAccess::Unavailable;
+            return ObjectAvailability::Unavailable;
         }
         let with_copies = self.instances.get(&RowKey::of_uid(file.record.value(AttributeId::SOPInstanceUID)));
-        with_copies.or(self.directories.get(&group.id)).copied().unwrap_or(ObjectAccess::Online)
+        with_copies.or(self.directories.get(&group.id)).copied().unwrap_or(ObjectAvailability::Online)
     }
 
     /// Whether the files of this instance group can be read here.

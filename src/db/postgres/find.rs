@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio_postgres::types::Type;
 
+use crate::model::availability::ObjectAvailability;
 use super::away::{AwayInstances, NodePlaces};
 use super::body::{InstanceBody, OWN};
 use super::connection::ServerConnection;
@@ -22,7 +23,7 @@ use crate::db::Error;
 use crate::db::contents::StoredFile;
 use crate::db::plan::is_computed_everywhere;
 use crate::db::view::{
-    self, ArchiveView, GroupView, InstanceView, ObjectAccess, PersonKey, PersonTotals, StudyTotals, StudyView,
+    self, ArchiveView, GroupView, InstanceView, PersonKey, PersonTotals, StudyTotals, StudyView,
 };
 use crate::model::attribute::AttributeId::{self, *};
 use crate::model::declared::DeclaredSet;
@@ -309,7 +310,7 @@ impl LoadedStudies {
         let by_group = (0..).zip(groups).map(|(group, own)| InstanceView {
             record: &own.record,
             group,
-            access: ObjectAccess::Online,
+            access: ObjectAvailability::Online,
             location: None,
         });
         let views = match self.by_group {
@@ -333,7 +334,7 @@ impl LoadedStudies {
         InstanceView {
             record: &file.record,
             group: at,
-            access: group.map_or(ObjectAccess::Unavailable, |group| self.away.of_instance(group, row_flags, file)),
+            access: group.map_or(ObjectAvailability::Unavailable, |group| self.away.of_instance(group, row_flags, file)),
             location: is_there.then_some(&file.location),
         }
     }
@@ -396,7 +397,7 @@ fn totals(
         let Some((id, identity)) = persons.get(&row.try_get(0)?) else { continue };
         let issuer = super::keys::from_column(row.try_get(1)?);
         let (series, instances) = (to_u64(row.try_get(2)?), to_u64(row.try_get(3)?));
-        let access = ObjectAccess::of(row.try_get::<_, i64>(4)? == 0);
+        let access = ObjectAvailability::of(row.try_get::<_, i64>(4)? == 0);
         found.push(((id.clone(), identity.clone(), issuer), StudyTotals { series, instances, access }));
     }
     Ok(PersonTotals::of(&found))

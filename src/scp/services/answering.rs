@@ -28,7 +28,8 @@ use super::service::{Boxed, End, Interleaved, Operation, QueuedCommand, Session}
 use crate::dimse::command_set::CommandField;
 use crate::dimse::message::{CFindRequest, DataSetPresence};
 use crate::dimse::pdata::{put_data_set, put_message};
-use crate::dimse::{Response, Status};
+use crate::dimse::Response;
+use crate::model::status::Status;
 use crate::qr::readers::Readers;
 use crate::qr::{FindError, QueryControl, StopOrder};
 use crate::shares::{CountedPeer, PeerMemory, Share, Turn, Turns};
@@ -587,7 +588,7 @@ impl Running {
                     _ => metrics::FIND_REFUSED.increment(),
                 }
                 let failure = error.failure();
-                let response = response(&self.request, Status(failure.status))
+                let response = response(&self.request, failure.status)
                     .with_comment(&failure.comment)
                     .with_offending_elements(&failure.offending_elements);
                 let ours = error.is_ours();

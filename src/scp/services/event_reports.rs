@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use crate::dimse::Status;
+use crate::model::status::Status;
 use crate::dimse::message::EventReportRequest;
 use crate::scp::node_context::NodeContext;
 

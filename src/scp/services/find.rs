@@ -15,7 +15,8 @@ use crate::audit::Auditor;
 use crate::db::ReceivedFrom;
 use crate::dimse::command_set::CommandField;
 use crate::dimse::message::{CFindRequest, DimseRequest};
-use crate::dimse::{Response, Status};
+use crate::dimse::Response;
+use crate::model::status::Status;
 use crate::model::level::InformationModel;
 use crate::qr::readers::Readers;
 use crate::qr::{self, FindError, Identifier, NegotiatedOptions, QueryControl, ResponseWriter};
@@ -156,7 +157,7 @@ impl Question for IndexQuestion {
             true => qr::parse_repository(&identifier, negotiated, options)?,
             false => qr::parse(model, &identifier, negotiated, options)?,
         };
-        outgoing.set_status(Status(query.pending_status()));
+        outgoing.set_status(query.pending_status());
         if query.request.names_one() {
             outgoing.hold_first();
         }
@@ -179,7 +180,7 @@ impl Question for IndexQuestion {
 /// Returns the refusal of a C-FIND-RQ without a data set. It lacks a Query/Retrieve Level.
 fn without_identifier(request: &CFindRequest) -> Response {
     let failure = FindError::MissingLevel.failure();
-    response(request, Status(failure.status))
+    response(request, failure.status)
         .with_comment("C-FIND-RQ without an Identifier")
         .with_offending_elements(&failure.offending_elements)
 }

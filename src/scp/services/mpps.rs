@@ -11,7 +11,8 @@ use super::service::{ArrivedCommand, Begin, Boxed, DimseService, End, Operation,
 use super::worklist::Worklist;
 use crate::dimse::command_set::CommandField;
 use crate::dimse::message::DimseRequest;
-use crate::dimse::{Response, Status};
+use crate::dimse::Response;
+use crate::model::status::Status;
 use crate::model::uid::is_valid_uid;
 use crate::qr::Identifier;
 use crate::scp::service_class::{ServiceClass, SopClasses, StatementRow, no_extended_negotiation};

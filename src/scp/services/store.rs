@@ -9,7 +9,8 @@ use super::service::{ArrivedCommand, Begin, Boxed, DimseService, End, Operation,
 use crate::db::Committed;
 use crate::dimse::command_set::CommandField;
 use crate::dimse::message::{DimseRequest, StoreRequest};
-use crate::dimse::{Response, Status};
+use crate::dimse::Response;
+use crate::model::status::Status;
 use crate::receive::arriving::{Announced, Arriving};
 use crate::receive::error::ReceiveError;
 use crate::receive::storage::Storage;

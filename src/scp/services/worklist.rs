@@ -19,7 +19,7 @@ use super::incoming_identifier::ArrivingIdentifier;
 use super::service::{ArrivedCommand, Begin, Boxed, DimseService, Session, sop_class_not_supported};
 use crate::audit::Auditor;
 use crate::db::{ReceivedFrom, WorklistAsked, WorklistRow, WorklistSearch};
-use crate::dimse::Status;
+use crate::model::status::Status;
 use crate::dimse::command_set::CommandField;
 use crate::dimse::message::{CFindRequest, DimseRequest};
 use crate::model::clock::Clock;
@@ -239,7 +239,7 @@ impl Question for WorklistQuestion {
         if query.has_no_keys() {
             return Ok(());
         }
-        outgoing.set_status(Status(query.pending_status()));
+        outgoing.set_status(query.pending_status());
         let mut reader = worklist.readers.take()?;
         let stop = control.begin(&reader);
         let mut writer = query.writer(encoding);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::model::availability::ObjectAvailability;
 use super::document::readable;
 use crate::model::answer_values::AnswerValues;
 use crate::model::attribute::AttributeId;
@@ -50,7 +51,7 @@ impl Entity {
 
     /// Whether all its objects are at hand.
     pub(super) fn is_at_hand(&self) -> bool {
-        self.text(AttributeId::InstanceAvailability) == "ONLINE"
+        self.text(AttributeId::InstanceAvailability) == ObjectAvailability::Online.as_str()
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::ops::ControlFlow;
 
+use dcmdex::model::status::Status;
 use dcmdex::db::Arrivals;
 use dcmdex::db::open::Reader;
 use dcmdex::model::attribute::AttributeId::{self, *};
@@ -119,7 +120,7 @@ fn the_unique_keys_of_an_answer_retrieve_the_entity_and_no_other() {
     // No such patients: a list and a pattern are not allowed (PS3.4 C.4.2.2.1).
     for ids in ["PatientID=P1\\P2", "PatientID=P*"] {
         let refused = retrieved(Patient, &[ids.to_owned()]).unwrap_err();
-        assert_eq!(refused.failure().status, 0xA900, "{ids}");
+        assert_eq!(refused.failure().status, Status::IDENTIFIER_DOES_NOT_MATCH_SOP_CLASS, "{ids}");
     }
     assert_eq!(retrieved(Patient, &["PatientID=NOBODY".to_owned()]).unwrap(), [""; 0]);
 }

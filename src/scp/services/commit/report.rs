@@ -9,7 +9,7 @@ use tokio::task::spawn_blocking;
 use tracing::info;
 
 use crate::access::peers::SharedPeers;
-use crate::dimse::Status;
+use crate::model::status::Status;
 use crate::dimse::command_set::CommandField;
 use crate::dimse::message::EventReportRequest;
 use crate::encoding::data_set::DataSetWriter;

@@ -13,7 +13,7 @@ use super::retriever::Retrieve;
 use super::tally::{Ending, RetrievalTally};
 use super::{get, move_to};
 use crate::audit::{AuditEvent, AuditOutcome, AuditRecord, AuditedQuery, AuditedStudy, Participant};
-use crate::dimse::Status;
+use crate::model::status::Status;
 use crate::dimse::command_set::CommandField;
 use crate::dimse::message::RetrieveRequest;
 use crate::model::ae_title::AeTitle;

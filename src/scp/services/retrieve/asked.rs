@@ -5,7 +5,8 @@ use dicom_core::Tag;
 use super::tally::{Ending, RemainingCount, RetrievalTally};
 use crate::dimse::message::{DataSetPresence, RetrieveRequest, SubOperations};
 use crate::dimse::pdata::put_message;
-use crate::dimse::{Response, Status};
+use crate::dimse::Response;
+use crate::model::status::Status;
 use crate::encoding::data_set::uid_list_data_set;
 use crate::encoding::syntax::Encoding;
 use crate::qr::{Instances, RetrieveError};
@@ -32,7 +33,7 @@ impl Asked {
     /// Returns the refusal of a retrieval that cannot begin.
     pub(super) fn refusal(&self, error: &RetrieveError) -> Response {
         let failure = error.failure();
-        self.response(Status(failure.status))
+        self.response(failure.status)
             .with_comment(&failure.comment)
             .with_offending_elements(&failure.offending_elements)
     }

@@ -34,32 +34,28 @@ impl Status {
 
     /// Invalid attribute value (PS3.7 C.5).
     pub const INVALID_ATTRIBUTE_VALUE: Self = Self(0x0106);
-    /// Missing attribute: "a required Attribute was not supplied" (PS3.7 C.5).
-    pub const MISSING_ATTRIBUTE: Self = Self(0x0120);
     /// Processing failure (PS3.7 C.5).
     pub const PROCESSING_FAILURE: Self = Self(0x0110);
     /// Duplicate SOP Instance (PS3.7 C.5).
     pub const DUPLICATE_SOP_INSTANCE: Self = Self(0x0111);
     /// No such SOP Instance (PS3.7 C.5).
     pub const NO_SUCH_SOP_INSTANCE: Self = Self(0x0112);
-    /// No such event type (PS3.7 C.5).
-    pub const NO_SUCH_EVENT_TYPE: Self = Self(0x0113);
     /// Invalid argument value (PS3.7 C.5).
     pub const INVALID_ARGUMENT_VALUE: Self = Self(0x0115);
-    /// Class-instance conflict (PS3.7 C.5).
-    pub const CLASS_INSTANCE_CONFLICT: Self = Self(0x0119);
-    /// No such action type (PS3.7 C.5).
-    pub const NO_SUCH_ACTION_TYPE: Self = Self(0x0123);
     /// Invalid SOP Instance: the UID given "violated the UID construction rules" (PS3.7 C.5).
     pub const INVALID_SOP_INSTANCE: Self = Self(0x0117);
     /// No such SOP Class (PS3.7 C.5).
     pub const NO_SUCH_SOP_CLASS: Self = Self(0x0118);
+    /// Class-instance conflict (PS3.7 C.5).
+    pub const CLASS_INSTANCE_CONFLICT: Self = Self(0x0119);
+    /// Missing attribute: "a required Attribute was not supplied" (PS3.7 C.5).
+    pub const MISSING_ATTRIBUTE: Self = Self(0x0120);
     /// Refused: SOP Class not supported (PS3.7 C.5 and the status tables of 9.1.1 to 9.1.5).
     pub const SOP_CLASS_NOT_SUPPORTED: Self = Self(0x0122);
+    /// No such action type (PS3.7 C.5).
+    pub const NO_SUCH_ACTION_TYPE: Self = Self(0x0123);
     /// Refused: not authorized (PS3.7 C.5).
     pub const NOT_AUTHORIZED: Self = Self(0x0124);
-    /// Duplicate invocation: the Message ID is in use (PS3.7 C.5).
-    pub const DUPLICATE_INVOCATION: Self = Self(0x0210);
     /// Unrecognized operation (PS3.7 C.5).
     pub const UNRECOGNIZED_OPERATION: Self = Self(0x0211);
     /// Mistyped argument: "one of the parameters supplied has not been agreed for use on the
@@ -77,21 +73,30 @@ impl Status {
     /// C-MOVE and C-GET refused: out of resources, unable to perform sub-operations (PS3.4 tables
     /// C.4-2 and C.4-3).
     pub const UNABLE_TO_PERFORM_SUB_OPERATIONS: Self = Self(0xA702);
+    /// Repository Query: invalid Prior Record Key (PS3.4 C.6.4.4).
+    pub const INVALID_PRIOR_RECORD_KEY: Self = Self(0xA710);
     /// C-MOVE refused: Move Destination unknown (PS3.4 table C.4-2).
     pub const MOVE_DESTINATION_UNKNOWN: Self = Self(0xA801);
     /// C-MOVE and C-GET: sub-operations complete, one or more failures or warnings (PS3.4 tables
     /// C.4-2 and C.4-3).
     pub const SUB_OPERATIONS_WITH_FAILURES: Self = Self(0xB000);
+    /// Repository Query: matching reached the response limit (PS3.4 C.6.4.4). A warning.
+    pub const RESPONSE_LIMIT_REACHED: Self = Self(0xB001);
     /// C-STORE: data set does not match SOP Class (PS3.4 table B.2-1).
     pub const DATA_SET_DOES_NOT_MATCH_SOP_CLASS: Self = Self(0xA900);
-    /// C-FIND: Identifier does not match SOP Class (PS3.4 table C.4-1). The same number as
-    /// [`Self::DATA_SET_DOES_NOT_MATCH_SOP_CLASS`].
+    /// C-FIND, C-MOVE and C-GET: Identifier does not match SOP Class (PS3.4 tables C.4-1 to C.4-3).
+    /// The same number as [`Self::DATA_SET_DOES_NOT_MATCH_SOP_CLASS`].
     pub const IDENTIFIER_DOES_NOT_MATCH_SOP_CLASS: Self = Self(0xA900);
     /// C-STORE: cannot understand (PS3.4 table B.2-1: `Cxxx`).
     pub const CANNOT_UNDERSTAND: Self = Self(0xC000);
     /// C-FIND: unable to process (PS3.4 table C.4-1: `Cxxx`). The same number as
     /// [`Self::CANNOT_UNDERSTAND`].
     pub const UNABLE_TO_PROCESS: Self = Self(0xC000);
+    /// C-FIND: unable to process, as the Identifier is not a valid data set (PS3.4 table C.4-1:
+    /// `Cxxx`).
+    pub const UNREADABLE_IDENTIFIER: Self = Self(0xC001);
+    /// C-FIND: unable to process, as the index could not answer (PS3.4 table C.4-1: `Cxxx`).
+    pub const INDEX_FAILED: Self = Self(0xC002);
 
     /// Returns the class of this status (PS3.7 annex C). Numbers that annex C does not define are
     /// failures.
