@@ -27,7 +27,6 @@ use dcmdex::db::{
     Arrivals, PerformedStep, Received, WorklistAsked, WorklistBy, WorklistChanges, WorklistColumn, WorklistProblem,
     WorklistRow, WorklistSource, WorklistState, WorklistTables, WorklistWork,
 };
-use dcmdex::model::status::Status;
 use dcmdex::dimse::command_set::CommandSet;
 use dcmdex::dimse::message::{DataSetPresence, DimseRequest, RequestError};
 use dcmdex::dimse::pdata::{FragmentOutcome, MessageAssembler, Pdv};
@@ -38,6 +37,7 @@ use dcmdex::model::attribute::{ATTRIBUTES, AttributeId};
 use dcmdex::model::clock::Clock;
 use dcmdex::model::level::{InformationModel, QueryRetrieveLevel};
 use dcmdex::model::location::{Location, Place};
+use dcmdex::model::status::Status;
 use dcmdex::pixels::codec::{CODECS, FrameShape};
 use dcmdex::pixels::transforms::{Function, Greys, Lut, PixelTransforms, VoiWindow};
 use dcmdex::qr::{self, Identifier, NegotiatedOptions, QueryStop, ResponseWriter};

@@ -12,8 +12,8 @@ pub mod walk;
 
 use std::collections::BTreeMap;
 
-use crate::model::status::Status;
 use crate::model::datetime::Day;
+use crate::model::status::Status;
 
 /// Why a side does not answer.
 #[derive(Debug, thiserror::Error)]

@@ -7,12 +7,12 @@ use std::time::Duration;
 use dicom_core::{Tag, VR};
 use dicom_dictionary_std::tags;
 
-use crate::encoding::padding::without_padding;
 use super::{COMPARED, ComparedStudy, Error, OtherArchive, StudyQuestion};
-use crate::model::status::Status;
 use crate::encoding::data_set::DataSetWriter;
+use crate::encoding::padding::without_padding;
 use crate::encoding::syntax::Encoding;
 use crate::model::attribute::Attribute;
+use crate::model::status::Status;
 use crate::qr::Identifier;
 use crate::ul::query_scu::QueryScu;
 use crate::ul::requestor::ScuError;

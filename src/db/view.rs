@@ -9,13 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dicom_core::VR;
 
-use crate::model::availability::ObjectAvailability;
 use super::Error;
 use super::plan::{PartedKeys, asks_for_patient, can_answer, can_answer_declared};
 use super::rules::{self, Description, PatientOfStudy};
 use crate::model::answer_values::AnswerValues;
 use crate::model::attribute::AttributeId::{self, *};
 use crate::model::attribute::{Attribute, ValueSource};
+use crate::model::availability::ObjectAvailability;
 use crate::model::declared::Unit;
 use crate::model::find::{AnswerKey, AnswerOrder, DateTimeKey, DeclaredKey, FindAnswer, FindRequest, MatchingKey};
 use crate::model::level::QueryRetrieveLevel::{self, Image, Patient, Series, Study};

@@ -4,59 +4,11 @@ use std::fmt;
 use std::ops::Range;
 
 use dicom_core::Tag;
+use dicom_dictionary_std::tags;
 
 use crate::encoding::padding::without_padding;
 use crate::encoding::syntax::Encoding;
 use crate::encoding::tag::tag_of;
-
-/// Command group length (0000,0000), UL.
-pub const COMMAND_GROUP_LENGTH: Tag = Tag(0x0000, 0x0000);
-/// Affected SOP Class UID (0000,0002), UI.
-pub const AFFECTED_SOP_CLASS_UID: Tag = Tag(0x0000, 0x0002);
-/// Requested SOP Class UID (0000,0003), UI. N-services have it instead of
-/// [`AFFECTED_SOP_CLASS_UID`].
-pub const REQUESTED_SOP_CLASS_UID: Tag = Tag(0x0000, 0x0003);
-/// Command Field (0000,0100), US.
-pub const COMMAND_FIELD: Tag = Tag(0x0000, 0x0100);
-/// Message ID (0000,0110), US.
-pub const MESSAGE_ID: Tag = Tag(0x0000, 0x0110);
-/// Message ID Being Responded To (0000,0120), US.
-pub const MESSAGE_ID_BEING_RESPONDED_TO: Tag = Tag(0x0000, 0x0120);
-/// Move Destination (0000,0600), AE.
-pub const MOVE_DESTINATION: Tag = Tag(0x0000, 0x0600);
-/// Priority (0000,0700), US.
-pub const PRIORITY: Tag = Tag(0x0000, 0x0700);
-/// Command Data Set Type (0000,0800), US. It is [`NO_DATA_SET`], or anything else if a data set
-/// follows.
-pub const COMMAND_DATA_SET_TYPE: Tag = Tag(0x0000, 0x0800);
-/// Status (0000,0900), US.
-pub const STATUS: Tag = Tag(0x0000, 0x0900);
-/// Offending Element (0000,0901), AT.
-pub const OFFENDING_ELEMENT: Tag = Tag(0x0000, 0x0901);
-/// Error Comment (0000,0902), LO.
-pub const ERROR_COMMENT: Tag = Tag(0x0000, 0x0902);
-/// Error ID (0000,0903), US.
-pub const ERROR_ID: Tag = Tag(0x0000, 0x0903);
-/// Affected SOP Instance UID (0000,1000), UI.
-pub const AFFECTED_SOP_INSTANCE_UID: Tag = Tag(0x0000, 0x1000);
-/// Requested SOP Instance UID (0000,1001), UI.
-pub const REQUESTED_SOP_INSTANCE_UID: Tag = Tag(0x0000, 0x1001);
-/// Event Type ID (0000,1002), US.
-pub const EVENT_TYPE_ID: Tag = Tag(0x0000, 0x1002);
-/// Action Type ID (0000,1008), US.
-pub const ACTION_TYPE_ID: Tag = Tag(0x0000, 0x1008);
-/// Number of Remaining Sub-operations (0000,1020), US.
-pub const REMAINING_SUB_OPERATIONS: Tag = Tag(0x0000, 0x1020);
-/// Number of Completed Sub-operations (0000,1021), US.
-pub const COMPLETED_SUB_OPERATIONS: Tag = Tag(0x0000, 0x1021);
-/// Number of Failed Sub-operations (0000,1022), US.
-pub const FAILED_SUB_OPERATIONS: Tag = Tag(0x0000, 0x1022);
-/// Number of Warning Sub-operations (0000,1023), US.
-pub const WARNING_SUB_OPERATIONS: Tag = Tag(0x0000, 0x1023);
-/// Move Originator Application Entity Title (0000,1030), AE.
-pub const MOVE_ORIGINATOR_AE_TITLE: Tag = Tag(0x0000, 0x1030);
-/// Move Originator Message ID (0000,1031), US.
-pub const MOVE_ORIGINATOR_MESSAGE_ID: Tag = Tag(0x0000, 0x1031);
 
 /// The Command Data Set Type without a data set (PS3.7 annex E.1).
 pub const NO_DATA_SET: u16 = 0x0101;
@@ -259,7 +211,7 @@ impl CommandSet {
             let Some((value, after)) = value else {
                 return Err(CommandSetError::BadLength { tag, length });
             };
-            if tag != COMMAND_GROUP_LENGTH {
+            if tag != tags::COMMAND_GROUP_LENGTH {
                 let end = bytes.len() - after.len();
                 elements.push((tag.element(), end - value.len()..end));
             }
@@ -275,7 +227,7 @@ impl CommandSet {
     /// Appends the encoding, group length first (PS3.7 E.1), to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let length: usize = self.iter().map(|(_, value)| ELEMENT_HEADER_LENGTH + value.len()).sum();
-        put_header(out, COMMAND_GROUP_LENGTH.element(), 4);
+        put_header(out, tags::COMMAND_GROUP_LENGTH.element(), 4);
         out.extend_from_slice(&length_field(length).to_le_bytes());
         for (element, value) in self.iter() {
             put_header(out, element, value.len());
@@ -372,7 +324,7 @@ impl CommandSet {
     /// # Errors
     /// When Command Data Set Type is missing or mistyped.
     pub fn has_data_set(&self) -> Result<bool, CommandSetError> {
-        Ok(self.unsigned_short(COMMAND_DATA_SET_TYPE)? != NO_DATA_SET)
+        Ok(self.unsigned_short(tags::COMMAND_DATA_SET_TYPE)? != NO_DATA_SET)
     }
 
     fn set_padded(&mut self, tag: Tag, text: &str, padding: u8) {
@@ -432,9 +384,9 @@ mod tests {
     #[test]
     fn a_command_of_dcmtk_is_read_and_written_back_byte_for_byte() {
         let command = CommandSet::decode(ECHOSCU_C_ECHO_RQ).unwrap();
-        assert_eq!(command.text(AFFECTED_SOP_CLASS_UID), Ok("1.2.840.10008.1.1"));
-        assert_eq!(command.unsigned_short(COMMAND_FIELD), Ok(CommandField::C_ECHO_RQ.0));
-        assert_eq!(command.unsigned_short(MESSAGE_ID), Ok(1));
+        assert_eq!(command.text(tags::AFFECTED_SOP_CLASS_UID), Ok("1.2.840.10008.1.1"));
+        assert_eq!(command.unsigned_short(tags::COMMAND_FIELD), Ok(CommandField::C_ECHO_RQ.0));
+        assert_eq!(command.unsigned_short(tags::MESSAGE_ID), Ok(1));
         assert_eq!(command.has_data_set(), Ok(false));
         let mut encoded = Vec::new();
         command.encode(&mut encoded);
@@ -459,7 +411,7 @@ mod tests {
             bytes[4..8].copy_from_slice(&length.to_le_bytes());
             assert_eq!(
                 CommandSet::decode(&bytes),
-                Err(CommandSetError::BadLength { tag: AFFECTED_SOP_CLASS_UID, length })
+                Err(CommandSetError::BadLength { tag: tags::AFFECTED_SOP_CLASS_UID, length })
             );
         }
     }
@@ -477,7 +429,7 @@ mod tests {
         foreign[12] = 0x08;
         assert!(matches!(CommandSet::decode(&foreign), Err(CommandSetError::ForeignElement { offset: 12, .. })));
         let repeated = [&ECHOSCU_C_ECHO_RQ[48..58], &ECHOSCU_C_ECHO_RQ[48..58]].concat();
-        assert_eq!(CommandSet::decode(&repeated), Err(CommandSetError::Repeated { tag: MESSAGE_ID }));
+        assert_eq!(CommandSet::decode(&repeated), Err(CommandSetError::Repeated { tag: tags::MESSAGE_ID }));
     }
 
     #[test]
@@ -494,25 +446,25 @@ mod tests {
     #[test]
     fn values_of_the_wrong_kind_are_told_from_missing_ones() {
         let mut command = CommandSet::new();
-        assert_eq!(command.unsigned_short(MESSAGE_ID), Err(CommandSetError::Missing { tag: MESSAGE_ID }));
-        command.set_text(MESSAGE_ID, "1234");
-        assert_eq!(command.unsigned_short(MESSAGE_ID), Err(CommandSetError::Mistyped { tag: MESSAGE_ID }));
-        command.set(AFFECTED_SOP_INSTANCE_UID, &[0xC3, 0xA4]);
+        assert_eq!(command.unsigned_short(tags::MESSAGE_ID), Err(CommandSetError::Missing { tag: tags::MESSAGE_ID }));
+        command.set_text(tags::MESSAGE_ID, "1234");
+        assert_eq!(command.unsigned_short(tags::MESSAGE_ID), Err(CommandSetError::Mistyped { tag: tags::MESSAGE_ID }));
+        command.set(tags::AFFECTED_SOP_INSTANCE_UID, &[0xC3, 0xA4]);
         assert_eq!(
-            command.text(AFFECTED_SOP_INSTANCE_UID),
-            Err(CommandSetError::Mistyped { tag: AFFECTED_SOP_INSTANCE_UID })
+            command.text(tags::AFFECTED_SOP_INSTANCE_UID),
+            Err(CommandSetError::Mistyped { tag: tags::AFFECTED_SOP_INSTANCE_UID })
         );
-        command.set_uid(AFFECTED_SOP_INSTANCE_UID, "");
+        command.set_uid(tags::AFFECTED_SOP_INSTANCE_UID, "");
         assert_eq!(
-            command.text(AFFECTED_SOP_INSTANCE_UID),
-            Err(CommandSetError::Missing { tag: AFFECTED_SOP_INSTANCE_UID })
+            command.text(tags::AFFECTED_SOP_INSTANCE_UID),
+            Err(CommandSetError::Missing { tag: tags::AFFECTED_SOP_INSTANCE_UID })
         );
     }
 
     #[test]
     fn offending_elements_are_group_and_element_in_little_endian() {
         let mut command = CommandSet::new();
-        command.set_tags(OFFENDING_ELEMENT, &[Tag(0x0008, 0x0052), Tag(0x0020, 0x000D)]);
-        assert_eq!(command.value(OFFENDING_ELEMENT), Some(&[0x08, 0, 0x52, 0, 0x20, 0, 0x0D, 0][..]));
+        command.set_tags(tags::OFFENDING_ELEMENT, &[Tag(0x0008, 0x0052), Tag(0x0020, 0x000D)]);
+        assert_eq!(command.value(tags::OFFENDING_ELEMENT), Some(&[0x08, 0, 0x52, 0, 0x20, 0, 0x0D, 0][..]));
     }
 }

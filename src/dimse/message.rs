@@ -1,9 +1,10 @@
 //! Typed requests and responses (PS3.7 9.3).
 
 use dicom_core::Tag;
+use dicom_dictionary_std::tags;
 
-use crate::model::status::Status;
 use super::command_set::{self, CommandField, CommandSet, CommandSetError};
+use crate::model::status::Status;
 
 /// Maximum length of an Error Comment (VR LO), in characters (PS3.5 table 6.2-1).
 pub const MAX_ERROR_COMMENT_LENGTH: usize = 64;
@@ -161,18 +162,16 @@ impl DimseRequest {
     /// ([`Status::UNRECOGNIZED_OPERATION`]). When it lacks a field that PS3.7 9.3 requires
     /// ([`Status::MISTYPED_ARGUMENT`] or [`Status::INVALID_SOP_INSTANCE`]).
     pub fn parse(command: &CommandSet) -> Result<Self, RequestError> {
-        let field =
-            CommandField(command.unsigned_short(command_set::COMMAND_FIELD).map_err(RequestError::Unanswerable)?);
+        let field = CommandField(command.unsigned_short(tags::COMMAND_FIELD).map_err(RequestError::Unanswerable)?);
         if field.is_response() {
             return Err(RequestError::UnexpectedResponse(field));
         }
         if field == CommandField::C_CANCEL_RQ {
-            let message_id_being_responded_to = command
-                .unsigned_short(command_set::MESSAGE_ID_BEING_RESPONDED_TO)
-                .map_err(RequestError::Unanswerable)?;
+            let message_id_being_responded_to =
+                command.unsigned_short(tags::MESSAGE_ID_BEING_RESPONDED_TO).map_err(RequestError::Unanswerable)?;
             return Ok(Self::Cancel(CancelRequest { message_id_being_responded_to }));
         }
-        let message_id = command.unsigned_short(command_set::MESSAGE_ID).map_err(RequestError::Unanswerable)?;
+        let message_id = command.unsigned_short(tags::MESSAGE_ID).map_err(RequestError::Unanswerable)?;
         match field {
             CommandField::C_ECHO_RQ => {
                 let affected_sop_class_uid = sop_class(command, field, message_id)?;
@@ -187,11 +186,11 @@ impl DimseRequest {
             CommandField::C_MOVE_RQ => Ok(Self::Move(RetrieveRequest::parse(command, field, message_id)?)),
             CommandField::N_ACTION_RQ => Ok(Self::Action(ActionRequest::parse(command, message_id)?)),
             CommandField::N_CREATE_RQ => {
-                let uids = (command_set::AFFECTED_SOP_CLASS_UID, command_set::AFFECTED_SOP_INSTANCE_UID);
+                let uids = (tags::AFFECTED_SOP_CLASS_UID, tags::AFFECTED_SOP_INSTANCE_UID);
                 Ok(Self::Create(InstanceRequest::parse(command, field, message_id, uids)?))
             }
             CommandField::N_SET_RQ => {
-                let uids = (command_set::REQUESTED_SOP_CLASS_UID, command_set::REQUESTED_SOP_INSTANCE_UID);
+                let uids = (tags::REQUESTED_SOP_CLASS_UID, tags::REQUESTED_SOP_INSTANCE_UID);
                 Ok(Self::Set(InstanceRequest::parse(command, field, message_id, uids)?))
             }
             _ => match unrecognized(command) {
@@ -207,8 +206,8 @@ impl DimseRequest {
 /// # Errors
 /// When the command does not say what to respond to.
 pub fn unrecognized(command: &CommandSet) -> Result<Response, CommandSetError> {
-    let field = CommandField(command.unsigned_short(command_set::COMMAND_FIELD)?);
-    let message_id = command.unsigned_short(command_set::MESSAGE_ID)?;
+    let field = CommandField(command.unsigned_short(tags::COMMAND_FIELD)?);
+    let message_id = command.unsigned_short(tags::MESSAGE_ID)?;
     let response = Response::new(field, message_id, Status::UNRECOGNIZED_OPERATION);
     Ok(response.with_sop_class(requested_sop_class(command)))
 }
@@ -218,14 +217,13 @@ impl StoreRequest {
         let field = CommandField::C_STORE_RQ;
         let affected_sop_class_uid = sop_class(command, field, message_id)?;
         let affected_sop_instance_uid = command
-            .text(command_set::AFFECTED_SOP_INSTANCE_UID)
+            .text(tags::AFFECTED_SOP_INSTANCE_UID)
             .map_err(|error| refused(field, message_id, Status::INVALID_SOP_INSTANCE, &error))?
             .to_owned();
         // The originator is only for the log. A faulty one must not fail the instance.
         let move_originator =
-            command.optional_text(command_set::MOVE_ORIGINATOR_AE_TITLE).ok().flatten().map(|title| {
-                let message_id =
-                    command.optional_unsigned_short(command_set::MOVE_ORIGINATOR_MESSAGE_ID).ok().flatten();
+            command.optional_text(tags::MOVE_ORIGINATOR_APPLICATION_ENTITY_TITLE).ok().flatten().map(|title| {
+                let message_id = command.optional_unsigned_short(tags::MOVE_ORIGINATOR_MESSAGE_ID).ok().flatten();
                 MoveOriginator { ae_title: title.to_owned(), message_id }
             });
         Ok(Self { message_id, affected_sop_class_uid, affected_sop_instance_uid, move_originator })
@@ -237,16 +235,16 @@ impl StoreRequest {
     #[must_use]
     pub fn command_set(&self, priority: u16) -> CommandSet {
         let mut command = CommandSet::new();
-        command.set_uid(command_set::AFFECTED_SOP_CLASS_UID, &self.affected_sop_class_uid);
-        command.set_unsigned_short(command_set::COMMAND_FIELD, CommandField::C_STORE_RQ.0);
-        command.set_unsigned_short(command_set::MESSAGE_ID, self.message_id);
-        command.set_unsigned_short(command_set::PRIORITY, priority);
-        command.set_unsigned_short(command_set::COMMAND_DATA_SET_TYPE, command_set::DATA_SET_PRESENT);
-        command.set_uid(command_set::AFFECTED_SOP_INSTANCE_UID, &self.affected_sop_instance_uid);
+        command.set_uid(tags::AFFECTED_SOP_CLASS_UID, &self.affected_sop_class_uid);
+        command.set_unsigned_short(tags::COMMAND_FIELD, CommandField::C_STORE_RQ.0);
+        command.set_unsigned_short(tags::MESSAGE_ID, self.message_id);
+        command.set_unsigned_short(tags::PRIORITY, priority);
+        command.set_unsigned_short(tags::COMMAND_DATA_SET_TYPE, command_set::DATA_SET_PRESENT);
+        command.set_uid(tags::AFFECTED_SOP_INSTANCE_UID, &self.affected_sop_instance_uid);
         if let Some(originator) = &self.move_originator {
-            command.set_text(command_set::MOVE_ORIGINATOR_AE_TITLE, &originator.ae_title);
+            command.set_text(tags::MOVE_ORIGINATOR_APPLICATION_ENTITY_TITLE, &originator.ae_title);
             if let Some(message_id) = originator.message_id {
-                command.set_unsigned_short(command_set::MOVE_ORIGINATOR_MESSAGE_ID, message_id);
+                command.set_unsigned_short(tags::MOVE_ORIGINATOR_MESSAGE_ID, message_id);
             }
         }
         command
@@ -258,10 +256,10 @@ impl EchoRequest {
     #[must_use]
     pub fn command_set(&self) -> CommandSet {
         let mut command = CommandSet::new();
-        command.set_uid(command_set::AFFECTED_SOP_CLASS_UID, &self.affected_sop_class_uid);
-        command.set_unsigned_short(command_set::COMMAND_FIELD, CommandField::C_ECHO_RQ.0);
-        command.set_unsigned_short(command_set::MESSAGE_ID, self.message_id);
-        command.set_unsigned_short(command_set::COMMAND_DATA_SET_TYPE, command_set::NO_DATA_SET);
+        command.set_uid(tags::AFFECTED_SOP_CLASS_UID, &self.affected_sop_class_uid);
+        command.set_unsigned_short(tags::COMMAND_FIELD, CommandField::C_ECHO_RQ.0);
+        command.set_unsigned_short(tags::MESSAGE_ID, self.message_id);
+        command.set_unsigned_short(tags::COMMAND_DATA_SET_TYPE, command_set::NO_DATA_SET);
         command
     }
 }
@@ -273,8 +271,8 @@ impl RetrieveRequest {
             message_id,
             affected_sop_class_uid: sop_class(command, field, message_id)?,
             // A faulty priority must not fail the retrieval.
-            priority: command.optional_unsigned_short(command_set::PRIORITY).ok().flatten().unwrap_or(0),
-            move_destination: command.optional_text(command_set::MOVE_DESTINATION).ok().flatten().map(str::to_owned),
+            priority: command.optional_unsigned_short(tags::PRIORITY).ok().flatten().unwrap_or(0),
+            move_destination: command.optional_text(tags::MOVE_DESTINATION).ok().flatten().map(str::to_owned),
         })
     }
 }
@@ -301,14 +299,14 @@ impl ActionRequest {
         Ok(Self {
             message_id,
             requested_sop_class_uid: command
-                .text(command_set::REQUESTED_SOP_CLASS_UID)
+                .text(tags::REQUESTED_SOP_CLASS_UID)
                 .map(str::to_owned)
                 .map_err(mistyped)?,
             requested_sop_instance_uid: command
-                .text(command_set::REQUESTED_SOP_INSTANCE_UID)
+                .text(tags::REQUESTED_SOP_INSTANCE_UID)
                 .map(str::to_owned)
                 .map_err(mistyped)?,
-            action_type_id: command.unsigned_short(command_set::ACTION_TYPE_ID).map_err(mistyped)?,
+            action_type_id: command.unsigned_short(tags::ACTION_TYPE_ID).map_err(mistyped)?,
         })
     }
 }
@@ -331,12 +329,12 @@ impl EventReportRequest<'_> {
     #[must_use]
     pub fn command_set(&self) -> CommandSet {
         let mut command = CommandSet::new();
-        command.set_uid(command_set::AFFECTED_SOP_CLASS_UID, self.affected_sop_class_uid);
-        command.set_unsigned_short(command_set::COMMAND_FIELD, CommandField::N_EVENT_REPORT_RQ.0);
-        command.set_unsigned_short(command_set::MESSAGE_ID, self.message_id);
-        command.set_unsigned_short(command_set::COMMAND_DATA_SET_TYPE, command_set::DATA_SET_PRESENT);
-        command.set_uid(command_set::AFFECTED_SOP_INSTANCE_UID, self.affected_sop_instance_uid);
-        command.set_unsigned_short(command_set::EVENT_TYPE_ID, self.event_type_id);
+        command.set_uid(tags::AFFECTED_SOP_CLASS_UID, self.affected_sop_class_uid);
+        command.set_unsigned_short(tags::COMMAND_FIELD, CommandField::N_EVENT_REPORT_RQ.0);
+        command.set_unsigned_short(tags::MESSAGE_ID, self.message_id);
+        command.set_unsigned_short(tags::COMMAND_DATA_SET_TYPE, command_set::DATA_SET_PRESENT);
+        command.set_uid(tags::AFFECTED_SOP_INSTANCE_UID, self.affected_sop_instance_uid);
+        command.set_unsigned_short(tags::EVENT_TYPE_ID, self.event_type_id);
         command
     }
 }
@@ -358,14 +356,14 @@ impl PeerResponse {
     /// # Errors
     /// When a field is missing or mistyped.
     pub fn parse(command: &CommandSet) -> Result<Option<Self>, CommandSetError> {
-        let field = CommandField(command.unsigned_short(command_set::COMMAND_FIELD)?);
+        let field = CommandField(command.unsigned_short(tags::COMMAND_FIELD)?);
         if !field.is_response() {
             return Ok(None);
         }
         Ok(Some(Self {
             field,
-            message_id_being_responded_to: command.unsigned_short(command_set::MESSAGE_ID_BEING_RESPONDED_TO)?,
-            status: Status(command.unsigned_short(command_set::STATUS)?),
+            message_id_being_responded_to: command.unsigned_short(tags::MESSAGE_ID_BEING_RESPONDED_TO)?,
+            status: Status(command.unsigned_short(tags::STATUS)?),
         }))
     }
 }
@@ -396,13 +394,13 @@ impl std::fmt::Debug for StoreRequest {
 
 fn sop_class(command: &CommandSet, field: CommandField, message_id: u16) -> Result<String, RequestError> {
     command
-        .text(command_set::AFFECTED_SOP_CLASS_UID)
+        .text(tags::AFFECTED_SOP_CLASS_UID)
         .map(str::to_owned)
         .map_err(|error| refused(field, message_id, Status::MISTYPED_ARGUMENT, &error))
 }
 
 fn requested_sop_class(command: &CommandSet) -> Option<&str> {
-    [command_set::AFFECTED_SOP_CLASS_UID, command_set::REQUESTED_SOP_CLASS_UID]
+    [tags::AFFECTED_SOP_CLASS_UID, tags::REQUESTED_SOP_CLASS_UID]
         .into_iter()
         .find_map(|tag| command.optional_text(tag).ok().flatten())
 }
@@ -521,27 +519,27 @@ impl Response {
     pub fn command_set(&self, data_set: DataSetPresence) -> CommandSet {
         let mut command = CommandSet::new();
         if let Some(uid) = &self.affected_sop_class_uid {
-            command.set_uid(command_set::AFFECTED_SOP_CLASS_UID, uid);
+            command.set_uid(tags::AFFECTED_SOP_CLASS_UID, uid);
         }
-        command.set_unsigned_short(command_set::COMMAND_FIELD, self.field.0);
-        command.set_unsigned_short(command_set::MESSAGE_ID_BEING_RESPONDED_TO, self.message_id_being_responded_to);
+        command.set_unsigned_short(tags::COMMAND_FIELD, self.field.0);
+        command.set_unsigned_short(tags::MESSAGE_ID_BEING_RESPONDED_TO, self.message_id_being_responded_to);
         let data_set_type = match data_set {
             DataSetPresence::Absent => command_set::NO_DATA_SET,
             DataSetPresence::Present => command_set::DATA_SET_PRESENT,
         };
-        command.set_unsigned_short(command_set::COMMAND_DATA_SET_TYPE, data_set_type);
-        command.set_unsigned_short(command_set::STATUS, self.status.0);
+        command.set_unsigned_short(tags::COMMAND_DATA_SET_TYPE, data_set_type);
+        command.set_unsigned_short(tags::STATUS, self.status.0);
         if !self.offending_elements.is_empty() {
-            command.set_tags(command_set::OFFENDING_ELEMENT, &self.offending_elements);
+            command.set_tags(tags::OFFENDING_ELEMENT, &self.offending_elements);
         }
         if let Some(comment) = &self.error_comment {
-            command.set_text(command_set::ERROR_COMMENT, comment);
+            command.set_text(tags::ERROR_COMMENT, comment);
         }
         if let Some(id) = self.error_id {
-            command.set_unsigned_short(command_set::ERROR_ID, id);
+            command.set_unsigned_short(tags::ERROR_ID, id);
         }
         if let Some(uid) = &self.affected_sop_instance_uid {
-            command.set_uid(command_set::AFFECTED_SOP_INSTANCE_UID, uid);
+            command.set_uid(tags::AFFECTED_SOP_INSTANCE_UID, uid);
         }
         if let Some(numbers) = &self.sub_operations {
             // VR US ends at 65,535. Higher numbers are sent as 65,535.
@@ -549,11 +547,11 @@ impl Response {
                 command.set_unsigned_short(tag, u16::try_from(number).unwrap_or(u16::MAX));
             };
             if let Some(remaining) = numbers.remaining {
-                set(command_set::REMAINING_SUB_OPERATIONS, remaining);
+                set(tags::NUMBER_OF_REMAINING_SUBOPERATIONS, remaining);
             }
-            set(command_set::COMPLETED_SUB_OPERATIONS, numbers.completed);
-            set(command_set::FAILED_SUB_OPERATIONS, numbers.failed);
-            set(command_set::WARNING_SUB_OPERATIONS, numbers.warning);
+            set(tags::NUMBER_OF_COMPLETED_SUBOPERATIONS, numbers.completed);
+            set(tags::NUMBER_OF_FAILED_SUBOPERATIONS, numbers.failed);
+            set(tags::NUMBER_OF_WARNING_SUBOPERATIONS, numbers.warning);
         }
         command
     }
@@ -574,14 +572,14 @@ mod tests {
 
     fn store_command() -> CommandSet {
         let mut command = CommandSet::new();
-        command.set_uid(command_set::AFFECTED_SOP_CLASS_UID, "1.2.840.10008.5.1.4.1.1.2");
-        command.set_unsigned_short(command_set::COMMAND_FIELD, CommandField::C_STORE_RQ.0);
-        command.set_unsigned_short(command_set::MESSAGE_ID, 7);
-        command.set_unsigned_short(command_set::PRIORITY, 0);
-        command.set_unsigned_short(command_set::COMMAND_DATA_SET_TYPE, command_set::DATA_SET_PRESENT);
-        command.set_uid(command_set::AFFECTED_SOP_INSTANCE_UID, "1.2.3");
-        command.set_text(command_set::MOVE_ORIGINATOR_AE_TITLE, "MOVER");
-        command.set_unsigned_short(command_set::MOVE_ORIGINATOR_MESSAGE_ID, 9);
+        command.set_uid(tags::AFFECTED_SOP_CLASS_UID, "1.2.840.10008.5.1.4.1.1.2");
+        command.set_unsigned_short(tags::COMMAND_FIELD, CommandField::C_STORE_RQ.0);
+        command.set_unsigned_short(tags::MESSAGE_ID, 7);
+        command.set_unsigned_short(tags::PRIORITY, 0);
+        command.set_unsigned_short(tags::COMMAND_DATA_SET_TYPE, command_set::DATA_SET_PRESENT);
+        command.set_uid(tags::AFFECTED_SOP_INSTANCE_UID, "1.2.3");
+        command.set_text(tags::MOVE_ORIGINATOR_APPLICATION_ENTITY_TITLE, "MOVER");
+        command.set_unsigned_short(tags::MOVE_ORIGINATOR_MESSAGE_ID, 9);
         command
     }
 
@@ -608,10 +606,10 @@ mod tests {
     #[test]
     fn a_missing_field_is_refused_by_its_own_status() {
         let mut command = store_command();
-        command.set_uid(command_set::AFFECTED_SOP_INSTANCE_UID, "");
+        command.set_uid(tags::AFFECTED_SOP_INSTANCE_UID, "");
         assert_eq!(refusal(&command).status(), Status::INVALID_SOP_INSTANCE);
         let mut command = store_command();
-        command.set_uid(command_set::AFFECTED_SOP_CLASS_UID, "");
+        command.set_uid(tags::AFFECTED_SOP_CLASS_UID, "");
         let response = refusal(&command);
         assert_eq!(response.status(), Status::MISTYPED_ARGUMENT);
         assert!(response.error_comment().unwrap().contains("(0000,0002)"), "{response:?}");
@@ -621,7 +619,7 @@ mod tests {
     fn an_unknown_command_is_an_unrecognized_operation_with_the_matching_response_field() {
         let mut command = store_command();
         // N-DELETE-RQ.
-        command.set_unsigned_short(command_set::COMMAND_FIELD, 0x0150);
+        command.set_unsigned_short(tags::COMMAND_FIELD, 0x0150);
         let response = refusal(&command);
         assert_eq!(response.status(), Status::UNRECOGNIZED_OPERATION);
         assert_eq!(response.field(), CommandField(0x8150));
@@ -630,20 +628,20 @@ mod tests {
     #[test]
     fn without_message_id_or_as_a_response_nothing_can_be_answered() {
         let mut command = CommandSet::new();
-        command.set_unsigned_short(command_set::COMMAND_FIELD, CommandField::C_ECHO_RQ.0);
+        command.set_unsigned_short(tags::COMMAND_FIELD, CommandField::C_ECHO_RQ.0);
         assert_eq!(
             DimseRequest::parse(&command),
-            Err(RequestError::Unanswerable(CommandSetError::Missing { tag: command_set::MESSAGE_ID }))
+            Err(RequestError::Unanswerable(CommandSetError::Missing { tag: tags::MESSAGE_ID }))
         );
-        command.set_unsigned_short(command_set::COMMAND_FIELD, CommandField::C_STORE_RSP.0);
+        command.set_unsigned_short(tags::COMMAND_FIELD, CommandField::C_STORE_RSP.0);
         assert_eq!(DimseRequest::parse(&command), Err(RequestError::UnexpectedResponse(CommandField::C_STORE_RSP)));
     }
 
     #[test]
     fn a_cancel_names_the_request_it_is_about() {
         let mut command = CommandSet::new();
-        command.set_unsigned_short(command_set::COMMAND_FIELD, CommandField::C_CANCEL_RQ.0);
-        command.set_unsigned_short(command_set::MESSAGE_ID_BEING_RESPONDED_TO, 3);
+        command.set_unsigned_short(tags::COMMAND_FIELD, CommandField::C_CANCEL_RQ.0);
+        command.set_unsigned_short(tags::MESSAGE_ID_BEING_RESPONDED_TO, 3);
         assert_eq!(
             DimseRequest::parse(&command),
             Ok(DimseRequest::Cancel(CancelRequest { message_id_being_responded_to: 3 }))
@@ -659,12 +657,12 @@ mod tests {
         let mut bytes = Vec::new();
         response.command_set(DataSetPresence::Absent).encode(&mut bytes);
         let read = CommandSet::decode(&bytes).unwrap();
-        assert_eq!(read.unsigned_short(command_set::COMMAND_FIELD), Ok(0x8020));
-        assert_eq!(read.unsigned_short(command_set::MESSAGE_ID_BEING_RESPONDED_TO), Ok(5));
-        assert_eq!(read.unsigned_short(command_set::STATUS), Ok(0xA900));
+        assert_eq!(read.unsigned_short(tags::COMMAND_FIELD), Ok(0x8020));
+        assert_eq!(read.unsigned_short(tags::MESSAGE_ID_BEING_RESPONDED_TO), Ok(5));
+        assert_eq!(read.unsigned_short(tags::STATUS), Ok(0xA900));
         assert_eq!(read.has_data_set(), Ok(false));
-        assert_eq!(read.value(command_set::OFFENDING_ELEMENT), Some(&[8, 0, 0x52, 0][..]));
-        let comment = read.text(command_set::ERROR_COMMENT).unwrap();
+        assert_eq!(read.value(tags::OFFENDING_ELEMENT), Some(&[8, 0, 0x52, 0][..]));
+        let comment = read.text(tags::ERROR_COMMENT).unwrap();
         assert_eq!(comment.len(), MAX_ERROR_COMMENT_LENGTH);
         assert!(comment.starts_with("bad?level??xxx"), "{comment}");
     }

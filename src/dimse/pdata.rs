@@ -339,13 +339,15 @@ fn put_fragments(out: &mut Vec<u8>, context_id: u8, kind: u8, bytes: &[u8], peer
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dimse::command_set::{COMMAND_DATA_SET_TYPE, COMMAND_FIELD, DATA_SET_PRESENT, MESSAGE_ID, NO_DATA_SET};
+    use dicom_dictionary_std::tags;
+
+    use crate::dimse::command_set::{DATA_SET_PRESENT, NO_DATA_SET};
 
     fn command(data_set_type: u16) -> CommandSet {
         let mut command = CommandSet::new();
-        command.set_unsigned_short(COMMAND_FIELD, 1);
-        command.set_unsigned_short(MESSAGE_ID, 1);
-        command.set_unsigned_short(COMMAND_DATA_SET_TYPE, data_set_type);
+        command.set_unsigned_short(tags::COMMAND_FIELD, 1);
+        command.set_unsigned_short(tags::MESSAGE_ID, 1);
+        command.set_unsigned_short(tags::COMMAND_DATA_SET_TYPE, data_set_type);
         command
     }
 

@@ -15,9 +15,9 @@ use std::borrow::Cow;
 use dicom_core::VR;
 use encoding_rs::Encoding;
 
-use crate::encoding::padding::without_padding;
 use super::code_sets::{CodeBytes, CodeElement, ESCAPES, Set};
 use super::runs::{decode_g1_run, decode_two_byte_run, push_run, push_utf8_or_latin1};
+use crate::encoding::padding::without_padding;
 
 /// Maximum number of values of Specific Character Set that are read. No data set of the Standard
 /// has more than a few.

@@ -8,8 +8,8 @@
 use std::io::{self, BufRead, Read};
 use std::sync::Arc;
 
-use crate::encoding::padding::without_trailing_padding;
 use crate::encoding::header::{self, ElementHeader, HeaderError, LONGEST_HEADER};
+use crate::encoding::padding::without_trailing_padding;
 use crate::encoding::tag::{ITEM, ITEM_DELIMITER, SEQUENCE_DELIMITER, UNDEFINED};
 use crate::encoding::vr::{self, Form};
 use crate::model::uid::{MAX_LENIENT_UID_LENGTH, is_acceptable_uid};

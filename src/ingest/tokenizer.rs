@@ -16,12 +16,12 @@ use dicom_core::VR;
 use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry, VirtualVr};
 use dicom_dictionary_std::StandardDataDictionary;
 
-use crate::encoding::padding::without_trailing_padding;
 use super::fault::{Fault, Faults};
 use super::json;
 use super::limits::{MAX_DEPTH, MAX_HEADER, MAX_INFLATED, MAX_META_VALUE, MAX_VALUE, MAX_VALUES};
 use super::parsed::{Parsed, RawValue, Verdict};
 use crate::encoding::header::{ElementHeader, read_plain, read_plain_in, tag_at, u32_of};
+use crate::encoding::padding::without_trailing_padding;
 use crate::encoding::syntax;
 use crate::encoding::tag::{DELIMITER_GROUP, ITEM, ITEM_DELIMITER, SEQUENCE_DELIMITER, UNDEFINED, tag_of};
 use crate::encoding::vr::{self, Form};
@@ -662,9 +662,7 @@ mod tests {
     use super::*;
     use crate::ingest::limits::MAX_VALUES;
     use dicom_core::Tag;
-
-    const PATIENT_NAME: Tag = Tag(0x0010, 0x0010);
-    const PATIENT_ID: Tag = Tag(0x0010, 0x0020);
+    use dicom_dictionary_std::tags;
 
     fn put(out: &mut Vec<u8>, Tag(group, element): Tag, value: &[u8]) {
         out.extend(group.to_le_bytes());
@@ -687,19 +685,19 @@ mod tests {
 
     #[test]
     fn an_element_that_stands_a_thousand_times_is_held_a_few_times() {
-        let wanted = Wanted::new([(PATIENT_NAME, VR::PN), (PATIENT_ID, VR::LO)]);
+        let wanted = Wanted::new([(tags::PATIENT_NAME, VR::PN), (tags::PATIENT_ID, VR::LO)]);
         // First one tag repeats, then two tags alternate.
         for by_turns in [false, true] {
             let mut data_set = Vec::new();
             put(&mut data_set, Tag(0x0008, 0x0018), b"1.2.3\0");
             for _ in 0..1_000 {
-                put(&mut data_set, PATIENT_NAME, &[b'A'; 15_000]);
+                put(&mut data_set, tags::PATIENT_NAME, &[b'A'; 15_000]);
                 if by_turns {
-                    put(&mut data_set, PATIENT_ID, &[b'B'; 1_000]);
+                    put(&mut data_set, tags::PATIENT_ID, &[b'B'; 1_000]);
                 }
             }
-            put(&mut data_set, PATIENT_NAME, b"LAST");
-            put(&mut data_set, PATIENT_ID, b"ID");
+            put(&mut data_set, tags::PATIENT_NAME, b"LAST");
+            put(&mut data_set, tags::PATIENT_ID, b"ID");
             for piece in [1_000, 16 << 10, data_set.len()] {
                 let (mut parsed, most) = read(&wanted, &data_set, piece);
                 assert!(most <= 2 * MAX_VALUES, "{most} in pieces of {piece}");
@@ -712,11 +710,11 @@ mod tests {
 
     #[test]
     fn a_header_without_end_is_given_up_however_it_comes() {
-        let wanted = Wanted::new([(PATIENT_NAME, VR::PN)]);
+        let wanted = Wanted::new([(tags::PATIENT_NAME, VR::PN)]);
         let mut data_set = Vec::new();
         put(&mut data_set, Tag(0x0008, 0x0018), b"1.2.3\0");
         for _ in 0..300 {
-            put(&mut data_set, PATIENT_NAME, &[b'A'; 60_000]);
+            put(&mut data_set, tags::PATIENT_NAME, &[b'A'; 60_000]);
         }
         // The smaller pieces are shorter than each value.
         for piece in [16 << 10, data_set.len()] {

@@ -9,8 +9,8 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::ops::RangeInclusive;
 
-use crate::encoding::padding::without_padding;
 use super::calendar::{self, DAY_MS, civil, days_before};
+use crate::encoding::padding::without_padding;
 
 /// A day as the number `YYYYMMDD`. The order of the numbers is the order of the days.
 pub type Day = u32;

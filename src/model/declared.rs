@@ -15,10 +15,10 @@ use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry};
 use dicom_core::{Tag, VR};
 use dicom_dictionary_std::StandardDataDictionary;
 
-use crate::encoding::padding::without_padding;
 use super::attribute::{AttributeId, LetterCase, Multiplicity};
 use super::level::QueryRetrieveLevel;
 use super::matching::Comparison;
+use crate::encoding::padding::without_padding;
 
 /// One step of a path. It names an element of a data set or of an item.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -3,9 +3,9 @@
 use data_encoding::BASE64;
 use dicom_core::VR;
 
-use crate::encoding::padding::without_trailing_padding;
 use super::value::{for_each_number, for_each_tag, push_one};
 use crate::encoding::charset::{CharacterSets, TextForm};
+use crate::encoding::padding::without_trailing_padding;
 use crate::encoding::vr::is_binary;
 
 /// Appends the start of an element: `"GGGGEEEE":{"vr":"..."`.

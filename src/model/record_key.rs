@@ -4,8 +4,8 @@ use std::fmt;
 
 use data_encoding::HEXLOWER;
 
-use crate::encoding::padding::without_trailing_padding;
 use super::level::QueryRetrieveLevel;
+use crate::encoding::padding::without_trailing_padding;
 
 /// Order of answers by the keys of their records. Each answer then carries its key.
 ///

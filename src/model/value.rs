@@ -3,8 +3,8 @@
 
 use dicom_core::VR;
 
-use crate::encoding::padding::without_trailing_padding;
 use crate::encoding::charset::{CharacterSets, TextForm};
+use crate::encoding::padding::without_trailing_padding;
 
 /// Appends the text of a value. Returns false if its character set cannot decode it.
 ///

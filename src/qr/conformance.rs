@@ -4,8 +4,8 @@
 use std::fmt::Write as _;
 
 use dicom_core::{Tag, VR};
+use dicom_dictionary_std::tags;
 
-use crate::model::status::Status;
 use super::error::{Failure, FindError};
 use super::identifier::IdentifierError;
 use super::negotiation::NegotiatedOptions;
@@ -18,7 +18,7 @@ use crate::model::level::{InformationModel, QueryRetrieveLevel};
 use crate::model::matching::{
     KeyElement, KeyValue, MatchPolicy, Matching, MatchingError, NameMatching, QuotationMarks, SeveralValues,
 };
-use crate::qr::identifier::SPECIFIC_CHARACTER_SET;
+use crate::model::status::Status;
 use crate::qr::parse::{is_only_answered, level_in};
 
 /// The defined terms of PS3.3 C.12.1.1.2, tables C.12-2 to C.12-5.
@@ -80,7 +80,7 @@ fn attributes(level: QueryRetrieveLevel) -> String {
         "| Attribute | Tag | VR | Patient Root | Study Root | Matching | Answered at |\n|---|---|---|---|---|---|---|\n",
     );
     // Specific Character Set is not a key. It says how the text of the keys is encoded.
-    let is_key = |attribute: &&Attribute| attribute.level == level && attribute.tag != SPECIFIC_CHARACTER_SET;
+    let is_key = |attribute: &&Attribute| attribute.level == level && attribute.tag != tags::SPECIFIC_CHARACTER_SET;
     let mut rows: Vec<_> = ATTRIBUTES.iter().filter(is_key).collect();
     rows.sort_by_key(|attribute| (key_order(attribute.key), attribute.tag));
     for attribute in rows {

@@ -1,12 +1,13 @@
 //! Errors of a query, and the status of each (PS3.4 C.4.1.1.4).
 
 use dicom_core::Tag;
+use dicom_dictionary_std::tags;
 
-use crate::model::status::Status;
 use super::identifier::IdentifierError;
 use crate::db;
 use crate::model::level::{InformationModel, QueryRetrieveLevel};
 use crate::model::matching::MatchingError;
+use crate::model::status::Status;
 
 /// Reason why a query has no answers, or no more. The message never contains a value of the query.
 #[derive(Debug, thiserror::Error)]
@@ -79,8 +80,6 @@ pub struct Failure {
 /// Maximum length of Error Comment (VR LO), in characters.
 const MAX_COMMENT_LENGTH: usize = 64;
 
-const QUERY_RETRIEVE_LEVEL: Tag = Tag(0x0008, 0x0052);
-
 impl FindError {
     /// Whether the operator of this node should act. If the index was replaced, its writer reports
     /// it once for all, so this is false.
@@ -99,7 +98,7 @@ impl FindError {
             // PS3.4 table C.4-1, A900: "Identifier does not match SOP Class", with Offending
             // Element.
             Self::MissingLevel | Self::UnknownLevel | Self::LevelNotInModel { .. } => {
-                (Status::IDENTIFIER_DOES_NOT_MATCH_SOP_CLASS, vec![QUERY_RETRIEVE_LEVEL])
+                (Status::IDENTIFIER_DOES_NOT_MATCH_SOP_CLASS, vec![tags::QUERY_RETRIEVE_LEVEL])
             }
             Self::UniqueKeyAbove(tag) | Self::KeyOfOtherLevel(tag) | Self::InvalidKey(tag, _) => {
                 (Status::IDENTIFIER_DOES_NOT_MATCH_SOP_CLASS, vec![*tag])
@@ -176,6 +175,9 @@ mod tests {
     #[test]
     fn a_level_that_is_none_is_an_identifier_that_does_not_match() {
         let failure = FindError::MissingLevel.failure();
-        assert_eq!((failure.status, failure.offending_elements), (Status::IDENTIFIER_DOES_NOT_MATCH_SOP_CLASS, vec![Tag(0x0008, 0x0052)]));
+        assert_eq!(
+            (failure.status, failure.offending_elements),
+            (Status::IDENTIFIER_DOES_NOT_MATCH_SOP_CLASS, vec![Tag(0x0008, 0x0052)])
+        );
     }
 }

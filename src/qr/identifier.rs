@@ -4,10 +4,11 @@
 use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry};
 use dicom_core::{Tag, VR};
 use dicom_dictionary_std::StandardDataDictionary;
+use dicom_dictionary_std::tags;
 
-use crate::encoding::padding::without_trailing_padding;
 use crate::encoding::charset::{CharacterSets, TextForm};
 use crate::encoding::header::HeaderError;
+use crate::encoding::padding::without_trailing_padding;
 use crate::encoding::syntax::Encoding;
 use crate::encoding::tag::{self, UNDEFINED, tag_of};
 use crate::encoding::vr;
@@ -157,7 +158,6 @@ const ITEM: Tag = tag_of(tag::ITEM);
 const ITEM_DELIMITER: Tag = tag_of(tag::ITEM_DELIMITER);
 const SEQUENCE_DELIMITER: Tag = tag_of(tag::SEQUENCE_DELIMITER);
 const DELIMITER_GROUP: u16 = tag::DELIMITER_GROUP as u16;
-pub(super) const SPECIFIC_CHARACTER_SET: Tag = Tag(0x0008, 0x0005);
 
 /// Reads by recursion. [`MAX_IDENTIFIER_DEPTH`] bounds it.
 struct IdentifierReader<'a> {
@@ -324,7 +324,7 @@ pub(super) fn vr_in_dictionary(tag: Tag) -> VR {
 
 /// Returns Specific Character Set, if it is among the elements.
 fn character_set(elements: &[RawElement<'_>]) -> Option<String> {
-    elements.iter().find(|element| element.tag == SPECIFIC_CHARACTER_SET).map(|element| match &element.value {
+    elements.iter().find(|element| element.tag == tags::SPECIFIC_CHARACTER_SET).map(|element| match &element.value {
         IdentifierValue::Bytes(bytes, _) => without_trailing_padding(&String::from_utf8_lossy(bytes)).to_owned(),
         IdentifierValue::Items(_) => String::new(),
     })
@@ -401,9 +401,9 @@ mod tests {
         KeyElement { tag, vr, value: KeyValue::Text(text.into()) }
     }
 
-    const NAME: Tag = Tag(0x0010, 0x0010);
-    const CODES: Tag = Tag(0x0008, 0x1032);
-    const CODE: Tag = Tag(0x0008, 0x0100);
+    const NAME: Tag = tags::PATIENT_NAME;
+    const CODES: Tag = tags::PROCEDURE_CODE_SEQUENCE;
+    const CODE: Tag = tags::CODE_VALUE;
 
     #[test]
     fn the_three_encodings_say_the_same() {
@@ -465,9 +465,9 @@ mod tests {
     fn an_item_may_have_its_own_character_set() {
         let encoding = Encoding::ImplicitLittle;
         let meaning = |bytes: &[u8]| element(encoding, Tag(0x0008, 0x0104), VR::LO, bytes);
-        let item = [element(encoding, SPECIFIC_CHARACTER_SET, VR::CS, b"ISO_IR 144"), meaning(b"\xBB ")].concat();
+        let item = [element(encoding, tags::SPECIFIC_CHARACTER_SET, VR::CS, b"ISO_IR 144"), meaning(b"\xBB ")].concat();
         let bytes = [
-            element(encoding, SPECIFIC_CHARACTER_SET, VR::CS, b"ISO_IR 100"),
+            element(encoding, tags::SPECIFIC_CHARACTER_SET, VR::CS, b"ISO_IR 100"),
             element(encoding, CODES, VR::SQ, &[marker(encoding, ITEM, item.len() as u32), item].concat()),
             element(encoding, NAME, VR::PN, b"\xE9 "),
         ]
@@ -572,7 +572,7 @@ mod tests {
             let encoding = Encoding::ALL[which];
             let code = element(encoding, CODE, VR::SH, b"A ");
             let mut bytes = [
-                element(encoding, SPECIFIC_CHARACTER_SET, VR::CS, b"\\ISO 2022 IR 87"),
+                element(encoding, tags::SPECIFIC_CHARACTER_SET, VR::CS, b"\\ISO 2022 IR 87"),
                 element(encoding, CODES, VR::SQ, &[marker(encoding, ITEM, code.len() as u32), code].concat()),
                 element(encoding, NAME, VR::PN, b"\x1B$B;3ED\x1B(B "),
             ]

@@ -2,11 +2,11 @@
 //! returned for each item (C.2.2.2.6).
 
 use dicom_core::{Tag, VR};
+use dicom_dictionary_std::tags;
 
 use crate::model::declared::{KeptNode, canonical_tag, creator_tag, is_private_creator};
 use crate::model::find::ItemKey;
 use crate::model::matching::{KeyElement, KeyValue, is_matched_in_item};
-use crate::qr::identifier::SPECIFIC_CHARACTER_SET;
 
 /// The elements of a sequence item that the index keeps.
 #[derive(Clone, Copy)]
@@ -80,7 +80,7 @@ fn supported_item(item: &[KeyElement], kept: KeptElements<'_>, unsupported: &mut
         let tag = element.tag;
         // Specific Character Set says how the item is encoded, and is not a key (PS3.4 C.2.2.2).
         // Group lengths carry no information.
-        if tag == SPECIFIC_CHARACTER_SET || tag.element() == 0 {
+        if tag == tags::SPECIFIC_CHARACTER_SET || tag.element() == 0 {
             continue;
         }
         if is_private_creator(tag) {

@@ -4,20 +4,17 @@
 //! that the caller sends in pieces.
 
 use dicom_core::{Tag, VR};
+use dicom_dictionary_std::tags;
 use serde_json::{Map, Value};
 
-use crate::model::availability::ObjectAvailability;
 use super::respond::items;
 use crate::model::attribute::AttributeId;
+use crate::model::availability::ObjectAvailability;
 use crate::model::dicom_json::{push_key, push_stored, push_string};
 use crate::model::find::{FindAnswer, ItemKey};
 use crate::model::level::QueryRetrieveLevel;
 use crate::model::matching::{Matching, SequenceMatching, json_key};
-use crate::qr::identifier::SPECIFIC_CHARACTER_SET;
 use crate::qr::parse::Query;
-
-/// Retrieve URL (PS3.3 C.4.23.1).
-const RETRIEVE_URL: Tag = Tag(0x0008, 0x1190);
 
 /// Writes the answers to one query.
 #[derive(Debug)]
@@ -92,9 +89,9 @@ impl JsonWriter {
             }
         }
         // The text is UTF-8 (PS3.18 F.2.2), whatever character set the objects have.
-        fields.retain(|field| field.tag != number(SPECIFIC_CHARACTER_SET));
-        fields.push(constant(SPECIFIC_CHARACTER_SET, VR::CS, "ISO_IR 192"));
-        fields.push(JsonField { tag: number(RETRIEVE_URL), content: JsonContent::RetrieveUrl });
+        fields.retain(|field| field.tag != number(tags::SPECIFIC_CHARACTER_SET));
+        fields.push(constant(tags::SPECIFIC_CHARACTER_SET, VR::CS, "ISO_IR 192"));
+        fields.push(JsonField { tag: number(tags::RETRIEVE_URL), content: JsonContent::RetrieveUrl });
         fields.sort_by_key(|field| field.tag);
         fields.dedup_by_key(|field| field.tag);
         let of_levels = LEVELS.iter().take_while(|(_, level, _)| *level <= request.level);
@@ -154,7 +151,7 @@ impl JsonWriter {
             url.push_str(part);
             url.push_str(&encoded_uid(value(*at)));
         }
-        push_key(out, number(RETRIEVE_URL), VR::UR);
+        push_key(out, number(tags::RETRIEVE_URL), VR::UR);
         out.push_str(",\"Value\":[");
         push_string(out, &url);
         out.push_str("]}");
@@ -219,7 +216,7 @@ fn push_sequence(
 /// A character set of its own is left out. The text of the answer is UTF-8 (PS3.18 F.2.2).
 fn cut_down(item: Value, wanted: &[ItemKey]) -> Value {
     let Value::Object(mut members) = item else { return item };
-    members.remove(&json_key(SPECIFIC_CHARACTER_SET));
+    members.remove(&json_key(tags::SPECIFIC_CHARACTER_SET));
     if wanted.is_empty() {
         members.values_mut().for_each(|member| cut_down_items(member, &[]));
         return Value::Object(members);

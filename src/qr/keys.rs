@@ -3,9 +3,10 @@
 use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry};
 use dicom_core::{Tag, VR};
 use dicom_dictionary_std::StandardDataDictionary;
+use dicom_dictionary_std::tags;
 
 use super::identifier::{Identifier, vr_in_dictionary};
-use super::parse::{QUERY_RETRIEVE_LEVEL, is_only_answered};
+use super::parse::is_only_answered;
 use crate::model::attribute::{ATTRIBUTES, Attribute, KeyType, ValueSource};
 use crate::model::declared::{DeclaredSet, SelectorStep, is_private_creator};
 use crate::model::level::QueryRetrieveLevel;
@@ -58,8 +59,11 @@ pub fn identifier_with<'a>(
     keys: impl IntoIterator<Item = &'a str>,
     declared: &DeclaredSet,
 ) -> Result<Identifier, KeyError> {
-    let mut elements =
-        vec![KeyElement { tag: QUERY_RETRIEVE_LEVEL, vr: VR::CS, value: KeyValue::Text(level.as_str().to_owned()) }];
+    let mut elements = vec![KeyElement {
+        tag: tags::QUERY_RETRIEVE_LEVEL,
+        vr: VR::CS,
+        value: KeyValue::Text(level.as_str().to_owned()),
+    }];
     for key in keys {
         let (path, value) = match key.split_once('=') {
             Some((path, value)) => (path, Some(value)),

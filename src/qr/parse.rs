@@ -5,11 +5,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use dicom_core::{Tag, VR};
+use dicom_dictionary_std::tags;
 
-use crate::model::status::Status;
 use super::error::FindError;
 use super::identifier::Identifier;
-use super::identifier::SPECIFIC_CHARACTER_SET;
 use super::items::{KeptElements, creators, item_keys, supported};
 use super::negotiation::NegotiatedOptions;
 use super::{Hierarchy, Options, PendingStatus, Retrievable};
@@ -22,6 +21,7 @@ use crate::model::matching::{
     DateTimeRange, KeyElement, KeyValue, MatchPolicy, Matching, MatchingError, NameMatching, QuotationMarks,
     SeveralValues, UnknownRequired,
 };
+use crate::model::status::Status;
 
 /// A checked query, with the rules for its answers.
 #[derive(Clone, Debug)]
@@ -62,12 +62,6 @@ pub(super) struct AnsweredAs {
     /// For a private element: the tag of its private creator element, and the creator.
     pub(super) creator: Option<(Tag, String)>,
 }
-
-/// Query/Retrieve Level.
-pub(super) const QUERY_RETRIEVE_LEVEL: Tag = Tag(0x0008, 0x0052);
-/// Query/Retrieve View. It has a meaning only with byte 5 of the extended negotiation, which is
-/// never agreed.
-const QUERY_RETRIEVE_VIEW: Tag = Tag(0x0008, 0x0053);
 
 /// Pairs each date with its time. Their keywords differ only in the ending (StudyDate, StudyTime).
 fn dates_with_times() -> impl Iterator<Item = (&'static Attribute, &'static Attribute)> {
@@ -269,7 +263,7 @@ fn add_unique_keys(
 
 /// Reads and checks Query/Retrieve Level (PS3.4 C.4.1.1.3.1).
 pub(super) fn level(model: InformationModel, identifier: &Identifier) -> Result<QueryRetrieveLevel, FindError> {
-    let text = identifier.text(QUERY_RETRIEVE_LEVEL).unwrap_or_default();
+    let text = identifier.text(tags::QUERY_RETRIEVE_LEVEL).unwrap_or_default();
     if text.is_empty() {
         return Err(FindError::MissingLevel);
     }
@@ -332,11 +326,12 @@ impl<'a> IdentifierKeys<'a> {
         for element in elements {
             let tag = element.tag;
             // Elements of groups below 0008 and group lengths are not keys (PS3.4 C.4.1.1.3).
-            // Private creator elements are not keys either (PS3.5 7.8.1).
+            // Private creator elements are not keys either (PS3.5 7.8.1). Query/Retrieve View has a
+            // meaning only with byte 5 of the extended negotiation, which is never agreed.
             let is_no_key = tag.group() < 0x0008
                 || tag.element() == 0
                 || is_private_creator(tag)
-                || matches!(tag, QUERY_RETRIEVE_LEVEL | QUERY_RETRIEVE_VIEW | SPECIFIC_CHARACTER_SET);
+                || matches!(tag, tags::QUERY_RETRIEVE_LEVEL | tags::QUERY_RETRIEVE_VIEW | tags::SPECIFIC_CHARACTER_SET);
             if is_no_key || !seen.insert(tag) {
                 continue;
             }
@@ -484,7 +479,7 @@ mod tests {
     fn the_level_has_to_be_one_of_the_model() {
         let level = |model, text: &str| {
             let value = KeyValue::Text(text.into());
-            let elements = vec![KeyElement { tag: QUERY_RETRIEVE_LEVEL, vr: VR::CS, value }];
+            let elements = vec![KeyElement { tag: tags::QUERY_RETRIEVE_LEVEL, vr: VR::CS, value }];
             let identifier = Identifier { elements, character_set: String::new() };
             parse(model, &identifier, NegotiatedOptions::default(), &Options::default())
                 .map(|query| query.request.level)
@@ -497,7 +492,10 @@ mod tests {
         assert!(matches!(level(PatientStudyOnly, "SERIES"), Err(FindError::LevelNotInModel { .. })));
         let none = Identifier::default();
         let refused = parse(StudyRoot, &none, NegotiatedOptions::default(), &Options::default()).unwrap_err().failure();
-        assert_eq!((refused.status, refused.offending_elements), (Status::IDENTIFIER_DOES_NOT_MATCH_SOP_CLASS, vec![Tag(0x0008, 0x0052)]));
+        assert_eq!(
+            (refused.status, refused.offending_elements),
+            (Status::IDENTIFIER_DOES_NOT_MATCH_SOP_CLASS, vec![Tag(0x0008, 0x0052)])
+        );
     }
 
     // PS3.4 C.4.1.1.3.2.
@@ -541,7 +539,11 @@ mod tests {
     fn an_unsupported_key_is_not_answered_and_makes_pending_ff01() {
         for key in ["00091001=X", "PatientSexNeutered", "ImageType", "StudyStatusID=X"] {
             let query = ask(StudyRoot, Study, &["StudyInstanceUID", key]).unwrap();
-            assert_eq!((query.pending_status(), query.unsupported.len()), (Status::PENDING_WITHOUT_OPTIONAL_KEYS, 1), "{key}");
+            assert_eq!(
+                (query.pending_status(), query.unsupported.len()),
+                (Status::PENDING_WITHOUT_OPTIONAL_KEYS, 1),
+                "{key}"
+            );
         }
         let always = Options { pending: PendingStatus::AlwaysFf00, ..Options::default() };
         let query = ask_with(StudyRoot, Study, &["ImageType"], NegotiatedOptions::default(), &always).unwrap();
@@ -558,7 +560,11 @@ mod tests {
             [("PatientName", "single value"), ("Modality", "single value"), ("SOPClassUID", "list of UID")]
         );
         assert_eq!(returned(&query), ["Modality", "PatientName", "PatientID", "StudyInstanceUID"]);
-        assert_eq!(query.pending_status(), Status::PENDING_WITHOUT_OPTIONAL_KEYS, "the SOP Class of a study is matched, not answered");
+        assert_eq!(
+            query.pending_status(),
+            Status::PENDING_WITHOUT_OPTIONAL_KEYS,
+            "the SOP Class of a study is matched, not answered"
+        );
     }
 
     // PS3.4 C.4.1.2.1.
@@ -574,7 +580,11 @@ mod tests {
         assert!(matching.matches("A\\B") && !matching.matches("A"));
         for key in ["PatientID", "PatientID=P*", "StudyDate"] {
             let refused = strictly(PatientRoot, Study, &[key]).unwrap_err().failure();
-            assert_eq!((refused.status, refused.offending_elements), (Status::IDENTIFIER_DOES_NOT_MATCH_SOP_CLASS, vec![Tag(0x0010, 0x0020)]), "{key}");
+            assert_eq!(
+                (refused.status, refused.offending_elements),
+                (Status::IDENTIFIER_DOES_NOT_MATCH_SOP_CLASS, vec![Tag(0x0010, 0x0020)]),
+                "{key}"
+            );
         }
         for key in ["PatientName", "Modality=CT"] {
             let refused = strictly(PatientRoot, Study, &["PatientID=P1", key]).unwrap_err();

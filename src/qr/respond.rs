@@ -10,7 +10,6 @@ use dicom_core::{Tag, VR};
 use dicom_dictionary_std::tags;
 use serde_json::Value;
 
-use crate::model::availability::ObjectAvailability;
 use super::Retrievable;
 use super::identifier::vr_in_dictionary;
 use crate::encoding::charset::{CharacterSets, TextForm};
@@ -19,10 +18,10 @@ use crate::encoding::syntax::Encoding;
 use crate::encoding::tag::{ITEM, tag_number};
 use crate::encoding::vr::word_length;
 use crate::model::attribute::AttributeId;
+use crate::model::availability::ObjectAvailability;
 use crate::model::find::{FindAnswer, ItemKey};
 use crate::model::matching::{Matching, SequenceMatching, joined_values, json_key};
-use crate::qr::identifier::SPECIFIC_CHARACTER_SET;
-use crate::qr::parse::{QUERY_RETRIEVE_LEVEL, Query};
+use crate::qr::parse::Query;
 use crate::qr::repository::push_file_access;
 
 /// Unicode in UTF-8. It can encode every character.
@@ -89,7 +88,7 @@ impl ResponseWriter {
             push_element(encoding, &mut element, tag, vr, text.as_bytes());
             element
         };
-        let level = element(QUERY_RETRIEVE_LEVEL, VR::CS, query.request.level.as_str());
+        let level = element(tags::QUERY_RETRIEVE_LEVEL, VR::CS, query.request.level.as_str());
         let retrieve = AttributeId::RetrieveAETitle.attribute().tag;
         let title = element(retrieve, VR::AE, retrieve_ae_title);
         let mut availability = query.request.return_keys.iter().map(|key| key.attribute);
@@ -102,7 +101,7 @@ impl ResponseWriter {
             Some(_) | None => ResponseContent::Constant(title),
         };
         let mut fields = vec![
-            Field { tag: QUERY_RETRIEVE_LEVEL, content: ResponseContent::Constant(level) },
+            Field { tag: tags::QUERY_RETRIEVE_LEVEL, content: ResponseContent::Constant(level) },
             Field { tag: retrieve, content: title },
         ];
         for (at, key) in query.request.return_keys.iter().enumerate() {
@@ -193,14 +192,18 @@ impl ResponseWriter {
         out.clear();
         let encoder = Encoder { encoding: self.encoding, sets: sets.map(|sets| &sets.sets) };
         if let Some(sets) = sets.filter(|sets| !sets.terms.is_empty()) {
-            push_element(self.encoding, out, SPECIFIC_CHARACTER_SET, VR::CS, sets.terms.as_bytes());
+            push_element(self.encoding, out, tags::SPECIFIC_CHARACTER_SET, VR::CS, sets.terms.as_bytes());
         }
         for field in &self.fields {
             let value = |at: usize| answer.values.text(at);
             match &field.content {
                 ResponseContent::Constant(element) => out.extend(element),
                 ResponseContent::RetrieveAeTitle { availability_at, online, other } => {
-                    out.extend(if value(*availability_at) == ObjectAvailability::Online.as_str() { online } else { other });
+                    out.extend(if value(*availability_at) == ObjectAvailability::Online.as_str() {
+                        online
+                    } else {
+                        other
+                    });
                 }
                 ResponseContent::RecordKey => {
                     let key = answer.record.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -269,7 +272,7 @@ impl ItemWriter {
         out.clear();
         let encoder = Encoder { encoding: self.encoding, sets: sets.map(|sets| &sets.sets) };
         if let Some(sets) = sets.filter(|sets| !sets.terms.is_empty()) {
-            push_element(self.encoding, out, SPECIFIC_CHARACTER_SET, VR::CS, sets.terms.as_bytes());
+            push_element(self.encoding, out, tags::SPECIFIC_CHARACTER_SET, VR::CS, sets.terms.as_bytes());
         }
         encoder.push_item(out, item, &self.wanted, None)
     }
@@ -402,7 +405,7 @@ impl Encoder<'_> {
             wanted.iter().map(|key| (key.tag, members.get(&json_key(key.tag)), key.items.as_slice())).collect()
         };
         // The item now has the character set of the answer.
-        elements.retain(|(tag, ..)| *tag != SPECIFIC_CHARACTER_SET && tag.element() != 0);
+        elements.retain(|(tag, ..)| *tag != tags::SPECIFIC_CHARACTER_SET && tag.element() != 0);
         elements.sort_by_key(|(tag, ..)| *tag);
         for (tag, element, wanted) in elements {
             self.push_member(out, tag, element, wanted, matching.and_then(|matching| matching.nested(tag)))?;

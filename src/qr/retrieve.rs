@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use dicom_core::Tag;
+use dicom_dictionary_std::tags;
 
-use crate::model::status::Status;
 use super::Hierarchy;
 use super::error::{Failure, FindError};
 use super::identifier::Identifier;
@@ -14,8 +14,8 @@ use crate::model::attribute::{ATTRIBUTES, Attribute, AttributeId, KeyType};
 use crate::model::find::{FindRequest, MatchingKey};
 use crate::model::level::{InformationModel, QueryRetrieveLevel};
 use crate::model::matching::{KeyValue, MatchPolicy, Matching, Narrowing};
-use crate::qr::identifier::SPECIFIC_CHARACTER_SET;
-use crate::qr::parse::{QUERY_RETRIEVE_LEVEL, level};
+use crate::model::status::Status;
+use crate::qr::parse::level;
 
 /// Reason why a retrieval cannot start. The message never contains a value of the Identifier.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +57,11 @@ impl RetrieveError {
             Self::TooManyInstances(_) => Vec::new(),
             Self::NoUniqueKey(tag) | Self::SeveralValues(tag) | Self::NoKeyOfRetrieval(tag) => vec![*tag],
         };
-        let status = if tags.is_empty() { Status::UNABLE_TO_CALCULATE_MATCHES } else { Status::IDENTIFIER_DOES_NOT_MATCH_SOP_CLASS };
+        let status = if tags.is_empty() {
+            Status::UNABLE_TO_CALCULATE_MATCHES
+        } else {
+            Status::IDENTIFIER_DOES_NOT_MATCH_SOP_CLASS
+        };
         Failure { status, offending_elements: tags, comment: self.to_string() }
     }
 }
@@ -111,7 +115,7 @@ pub fn parse_retrieval(
         let is_key = |tag: Tag| {
             let unique = Attribute::by_tag(tag).filter(|attribute| attribute.key == KeyType::Unique);
             unique.is_some_and(|attribute| attribute.level <= level)
-                || matches!(tag, QUERY_RETRIEVE_LEVEL | SPECIFIC_CHARACTER_SET)
+                || matches!(tag, tags::QUERY_RETRIEVE_LEVEL | tags::SPECIFIC_CHARACTER_SET)
         };
         if let Some(other) = identifier.elements.iter().find(|element| !is_key(element.tag)) {
             return Err(RetrieveError::NoKeyOfRetrieval(other.tag));

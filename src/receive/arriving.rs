@@ -11,12 +11,12 @@ use std::time::Instant;
 
 use tokio::task::yield_now;
 
-use crate::encoding::padding::without_padding;
 use super::error::ReceiveError;
 use super::keep::keep;
 use super::sink::FileSink;
 use super::storage::Storage;
 use crate::db::{Committed, ReceivedFrom};
+use crate::encoding::padding::without_padding;
 use crate::encoding::syntax::is_deflated;
 use crate::ingest::limits::{MAX_VALUE, MAX_VALUES};
 use crate::ingest::{HeaderParser, Need, Outcome};

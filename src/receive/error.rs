@@ -1,14 +1,11 @@
 //! Reasons why an object is not stored.
 
 use dicom_core::Tag;
+use dicom_dictionary_std::tags;
 
 use crate::db;
 use crate::store;
 use crate::telemetry::metrics;
-
-const SOP_CLASS_UID: Tag = Tag(0x0008, 0x0016);
-const SOP_INSTANCE_UID: Tag = Tag(0x0008, 0x0018);
-const STUDY_INSTANCE_UID: Tag = Tag(0x0020, 0x000D);
 
 /// The reason why an object is not stored. The sender gets the text, so it names no path and no
 /// value.
@@ -82,9 +79,9 @@ impl ReceiveError {
     pub fn offending_elements(&self) -> Vec<Tag> {
         match self {
             Self::MissingUid(tags) => tags.clone(),
-            Self::OtherInstance => vec![SOP_INSTANCE_UID],
-            Self::OtherClass => vec![SOP_CLASS_UID],
-            Self::OtherStudy => vec![STUDY_INSTANCE_UID],
+            Self::OtherInstance => vec![tags::SOP_INSTANCE_UID],
+            Self::OtherClass => vec![tags::SOP_CLASS_UID],
+            Self::OtherStudy => vec![tags::STUDY_INSTANCE_UID],
             Self::InvalidInstanceUid
             | Self::NotUnderstood(_)
             | Self::Object(_)

@@ -17,10 +17,10 @@ use dicom_ul::pdu::{
     PresentationContextResultReason as ContextResult, RequestorRoles, UserVariableItem,
 };
 
-use crate::encoding::padding::without_padding;
 use crate::access::peers::{Admission, PeerRefusal};
 use crate::access::policy::{AccessPolicy, Denied};
 use crate::dimse::pdata::MIN_PEER_MAX_LENGTH;
+use crate::encoding::padding::without_padding;
 use crate::encoding::syntax;
 use crate::model::implementation::IMPLEMENTATION_CLASS_UID;
 use crate::model::implementation::IMPLEMENTATION_VERSION_NAME;
@@ -383,8 +383,10 @@ fn choose<'a>(
         // peer learns it before it sends a message, which would get status 0124.
         return Err(ContextResult::UserRejection);
     }
-    let mut proposals = proposed.transfer_syntaxes.iter().map(|uid| without_padding(uid)).filter(|uid| is_uid_shaped(uid));
-    let find = |wanted: &str| proposed.transfer_syntaxes.iter().map(|uid| without_padding(uid)).find(|uid| *uid == wanted);
+    let mut proposals =
+        proposed.transfer_syntaxes.iter().map(|uid| without_padding(uid)).filter(|uid| is_uid_shaped(uid));
+    let find =
+        |wanted: &str| proposed.transfer_syntaxes.iter().map(|uid| without_padding(uid)).find(|uid| *uid == wanted);
     let chosen = match class.sop_classes {
         SopClasses::Listed(_) => OWN_TRANSFER_SYNTAXES.into_iter().find_map(find),
         SopClasses::Storage if scp_wanted.contains(abstract_syntax) && may_return(class, policy, admission) => {

@@ -9,11 +9,11 @@ use dicom_ul::pdu::{
     AssociationAC, AssociationRQ, Pdu, PresentationContextResult, UserVariableItem, read_pdu, write_pdu,
 };
 
-use crate::encoding::padding::without_trailing_padding;
 use super::items::{Item, ItemError, items, kind, proposed_context, put, user_information};
 use super::pdu_io::MAX_ASSOCIATE_RQ_LENGTH;
 use super::tls::Transport;
 use crate::dimse::pdata::PDU_HEADER_LENGTH;
+use crate::encoding::padding::without_trailing_padding;
 
 /// DICOM Application Context Name (PS3.7 A.2.1).
 pub(crate) const APPLICATION_CONTEXT_NAME: &str = "1.2.840.10008.3.1.1.1";

@@ -3,12 +3,14 @@
 use dicom_dictionary_std::uids;
 use tokio::runtime::Runtime;
 
+use dicom_dictionary_std::tags;
+
 use super::requestor::{Proposal, ScuAssociation, ScuError, Waits};
 use super::tls::PeerRoute;
-use crate::model::status::Status;
 use crate::dimse::command_set::{self, CommandField, CommandSet};
 use crate::encoding::syntax::{self, Encoding};
 use crate::model::ae_title::AeTitle;
+use crate::model::status::Status;
 
 /// Asks a peer by C-FIND of the Study Root Information Model. Several questions share one
 /// association.
@@ -99,11 +101,11 @@ async fn ask(
         None => return Err(ScuError::NothingAccepted),
     };
     let mut command = CommandSet::new();
-    command.set_uid(command_set::AFFECTED_SOP_CLASS_UID, uids::STUDY_ROOT_QUERY_RETRIEVE_INFORMATION_MODEL_FIND);
-    command.set_unsigned_short(command_set::COMMAND_FIELD, CommandField::C_FIND_RQ.0);
-    command.set_unsigned_short(command_set::MESSAGE_ID, message_id);
-    command.set_unsigned_short(command_set::PRIORITY, 0);
-    command.set_unsigned_short(command_set::COMMAND_DATA_SET_TYPE, command_set::DATA_SET_PRESENT);
+    command.set_uid(tags::AFFECTED_SOP_CLASS_UID, uids::STUDY_ROOT_QUERY_RETRIEVE_INFORMATION_MODEL_FIND);
+    command.set_unsigned_short(tags::COMMAND_FIELD, CommandField::C_FIND_RQ.0);
+    command.set_unsigned_short(tags::MESSAGE_ID, message_id);
+    command.set_unsigned_short(tags::PRIORITY, 0);
+    command.set_unsigned_short(tags::COMMAND_DATA_SET_TYPE, command_set::DATA_SET_PRESENT);
     association.send_message(context_id, &command, Some(&identifier(encoding))).await?;
     loop {
         let (response, data_set) = association.response_with_data_set(CommandField::C_FIND_RSP, message_id).await?;

@@ -15,14 +15,14 @@ use dicom_ul::pdu::{
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use crate::encoding::padding::without_padding;
-use crate::model::status::Status;
 use crate::dimse::command_set::{CommandField, CommandSet};
 use crate::dimse::message::{EchoRequest, PeerResponse};
 use crate::dimse::pdata::{FragmentOutcome, MIN_PEER_MAX_LENGTH, MessageAssembler, Pdv, put_message};
+use crate::encoding::padding::without_padding;
 use crate::encoding::syntax;
 use crate::model::ae_title::AeTitle;
 use crate::model::implementation::{IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME};
+use crate::model::status::Status;
 use crate::ul::associate::{APPLICATION_CONTEXT_NAME, FIXED_PART_LENGTH};
 use crate::ul::certificates::handshake_failure;
 use crate::ul::items::{Item, ItemError, items, kind, role_selection};

@@ -10,7 +10,6 @@ use hyper::header::{ACCEPT, CONTENT_LENGTH, HeaderValue};
 use hyper::{Response, StatusCode};
 use tokio::task::spawn_blocking;
 
-use crate::encoding::padding::without_padding;
 use super::body::{Body, Outlet};
 use super::decompress::Decompressing;
 use super::forms::{self, FrameForm, OCTETS, Wrapping, frame_type};
@@ -25,6 +24,7 @@ use super::query::decode;
 use super::ranges::{Selected, Window, add_range, selected_by};
 use super::target::{Listed, Target};
 use crate::archive::Archives;
+use crate::encoding::padding::without_padding;
 use crate::encoding::syntax::EXPLICIT_VR_LITTLE_ENDIAN;
 use crate::encoding::walk::Event;
 use crate::model::location::Location;

@@ -10,9 +10,9 @@ use dicom_core::VR;
 use dicom_core::dictionary::{DataDictionary as _, DataDictionaryEntry as _, VirtualVr};
 use dicom_dictionary_std::StandardDataDictionary;
 
-use crate::encoding::padding::without_trailing_padding;
 use super::objects::Bytes;
 use crate::encoding::charset::CharacterSets;
+use crate::encoding::padding::without_trailing_padding;
 use crate::encoding::tag::tag_of;
 use crate::encoding::vr::is_binary;
 use crate::encoding::walk::{Event, Walk, WalkError};

@@ -16,7 +16,6 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::model::status::Status;
 use super::access::single;
 use super::audited;
 use super::body::Body;
@@ -28,6 +27,7 @@ use super::query::decode;
 use super::resource::SERVICE;
 use crate::db::ReceivedFrom;
 use crate::ingest::{HeaderParser, Verdict, Wanted};
+use crate::model::status::Status;
 use crate::model::uid::is_acceptable_uid;
 use crate::qr::encoded_uid;
 use crate::receive::arriving::{Announced, Arrived, Arriving};
@@ -160,7 +160,9 @@ impl Refused {
     fn of(error: &ReceiveError) -> Self {
         let reason = match error {
             ReceiveError::InvalidInstanceUid => Status::INVALID_SOP_INSTANCE,
-            ReceiveError::OtherInstance | ReceiveError::OtherClass | ReceiveError::OtherStudy => Status::DATA_SET_DOES_NOT_MATCH_SOP_CLASS,
+            ReceiveError::OtherInstance | ReceiveError::OtherClass | ReceiveError::OtherStudy => {
+                Status::DATA_SET_DOES_NOT_MATCH_SOP_CLASS
+            }
             ReceiveError::NotUnderstood(_) | ReceiveError::MissingUid(_) => Status::CANNOT_UNDERSTAND,
             ReceiveError::Duplicate => Status::DUPLICATE_SOP_INSTANCE,
             ReceiveError::Object(_)

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use hyper::StatusCode;
 
-use crate::model::availability::ObjectAvailability;
 use super::problem::Problem;
 use super::query::decode;
 use crate::db::Search as _;
 use crate::db::open::Reader;
 use crate::deliver::delivery::Delivery;
 use crate::model::attribute::AttributeId;
+use crate::model::availability::ObjectAvailability;
 use crate::model::find::{FindRequest, ReturnKey};
 use crate::model::level::{InformationModel, QueryRetrieveLevel};
 use crate::model::uid::is_acceptable_uid;

@@ -10,7 +10,6 @@
 use dicom_core::{Tag, VR};
 use serde_json::{Value, json};
 
-use crate::model::status::Status;
 use super::tags::*;
 use crate::db::{WorklistColumn, WorklistCondition, WorklistRequest, WorklistRow, WorklistState};
 use crate::encoding::syntax::Encoding;
@@ -20,6 +19,7 @@ use crate::model::matching::{
     Comparison, DateTimeRange, KeyElement, KeyValue, MatchPolicy, Matching, NameMatching, Narrowing, SequenceMatching,
     json_key,
 };
+use crate::model::status::Status;
 use crate::qr::items::ItemRequest;
 use crate::qr::{FindError, Identifier, ItemWriter, PendingStatus};
 

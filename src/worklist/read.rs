@@ -1,10 +1,10 @@
 //! Items in files: Part 10, a bare data set, or JSON.
 
-use dicom_core::Tag;
+use dicom_dictionary_std::tags;
 use serde_json::Value;
 
-use crate::encoding::padding::without_trailing_padding;
 use super::item::{JsonItemError, WorklistItem};
+use crate::encoding::padding::without_trailing_padding;
 use crate::encoding::syntax::Encoding;
 use crate::encoding::vr;
 use crate::qr::{Identifier, IdentifierError, MAX_IDENTIFIER_LENGTH};
@@ -17,8 +17,6 @@ const MAX_ELEMENTS: usize = 10_000;
 
 /// Length of the preamble and of `DICM`.
 const PREFIX: usize = 132;
-
-const TRANSFER_SYNTAX_UID: Tag = Tag(0x0002, 0x0010);
 
 /// Reason why bytes are no item. The message has no value of the item.
 #[derive(Debug, thiserror::Error)]
@@ -124,7 +122,7 @@ fn meta_information(bytes: &[u8], mut at: usize) -> Result<(Option<String>, usiz
         let length = usize::try_from(header.length).map_err(|_| ReadItemError::NoDataSet)?;
         let end = header.size.checked_add(length).ok_or(ReadItemError::NoDataSet)?;
         let value = rest.get(header.size..end).ok_or(ReadItemError::NoDataSet)?;
-        if header.tag == crate::encoding::tag::tag_number(TRANSFER_SYNTAX_UID) {
+        if header.tag == crate::encoding::tag::tag_number(tags::TRANSFER_SYNTAX_UID) {
             syntax = Some(without_trailing_padding(&String::from_utf8_lossy(value)).to_owned());
         }
         at += end;
@@ -166,7 +164,7 @@ mod tests {
             let bare = data_set(encoding);
             let mut meta = Vec::new();
             let uid = encoding.uid().as_bytes();
-            push_element(Encoding::ExplicitLittle, &mut meta, TRANSFER_SYNTAX_UID, VR::UI, uid);
+            push_element(Encoding::ExplicitLittle, &mut meta, tags::TRANSFER_SYNTAX_UID, VR::UI, uid);
             let part_10 = [&[0; 128], b"DICM".as_slice(), &meta, &bare].concat();
             let without_preamble = [meta.as_slice(), &bare].concat();
             for bytes in [&bare, &part_10, &without_preamble] {
@@ -182,7 +180,7 @@ mod tests {
     fn what_is_no_item_is_refused_with_its_reason() {
         let cut = &data_set(Encoding::ExplicitLittle)[..30];
         let mut meta = Vec::new();
-        push_element(Encoding::ExplicitLittle, &mut meta, TRANSFER_SYNTAX_UID, VR::UI, b"1.2.840.10008.1.2.4.50");
+        push_element(Encoding::ExplicitLittle, &mut meta, tags::TRANSFER_SYNTAX_UID, VR::UI, b"1.2.840.10008.1.2.4.50");
         let jpeg = [&[0; 128], b"DICM".as_slice(), &meta].concat();
         for (bytes, reason) in [
             (b"".as_slice(), "it is empty"),

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::availability::ObjectAvailability;
 use super::lookups::{EntityLookups, answers, make_least, make_most, request_for, rows};
 use super::part::FederatedPart;
 use super::question::FederatedQuestion;
 use crate::db::{Error, rules};
 use crate::model::attribute::AttributeId::{self, *};
 use crate::model::attribute::ValueSource;
+use crate::model::availability::ObjectAvailability;
 use crate::model::find::{FindAnswer, FindRequest};
 use crate::model::level::QueryRetrieveLevel::{self, Image, Patient, Series, Study};
 

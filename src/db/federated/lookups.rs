@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
-use crate::model::availability::ObjectAvailability;
 use super::part::FederatedPart;
 use super::question::FederatedQuestion;
 use super::shared::SharedStudies;
 use crate::db::view::PersonKey;
 use crate::db::{Error, rules};
 use crate::model::attribute::AttributeId::{self, *};
+use crate::model::availability::ObjectAvailability;
 use crate::model::find::{FindAnswer, FindRequest, MatchingKey};
 use crate::model::level::InformationModel;
 use crate::model::level::QueryRetrieveLevel::{self, Image, Patient, Series, Study};

@@ -21,7 +21,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::model::availability::ObjectAvailability;
 use super::contents::{Contents, FileKey, StoredFile, kind};
 use super::view::{ArchiveView, GroupView, InstanceView, StudyView, check};
 use super::{
@@ -30,6 +29,7 @@ use super::{
     ScanEntry, ScanLedger, ScannedDirectory, Search, Stored, StudyReport, Tally, WatchEntry,
 };
 use crate::model::attribute::AttributeId;
+use crate::model::availability::ObjectAvailability;
 use crate::model::clock::Clock;
 use crate::model::declared::DeclaredSet;
 use crate::model::find::{FindAnswer, FindRequest};

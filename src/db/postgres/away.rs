@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use crate::model::availability::ObjectAvailability;
 use super::connection::ServerConnection;
 use super::error::ServerFailure;
 use super::keys::{RowKey, path_from};
@@ -14,6 +13,7 @@ use super::shelves::GroupRow;
 use crate::db::contents::StoredFile;
 use crate::db::mounts::MountLook;
 use crate::model::attribute::AttributeId;
+use crate::model::availability::ObjectAvailability;
 use crate::model::location::Place;
 
 /// The places on this node where scans have seen a file system mounted.

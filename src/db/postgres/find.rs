@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use tokio_postgres::types::Type;
 
-use crate::model::availability::ObjectAvailability;
 use super::away::{AwayInstances, NodePlaces};
 use super::body::{InstanceBody, OWN};
 use super::connection::ServerConnection;
@@ -22,10 +21,9 @@ use super::studies::person_key;
 use crate::db::Error;
 use crate::db::contents::StoredFile;
 use crate::db::plan::is_computed_everywhere;
-use crate::db::view::{
-    self, ArchiveView, GroupView, InstanceView, PersonKey, PersonTotals, StudyTotals, StudyView,
-};
+use crate::db::view::{self, ArchiveView, GroupView, InstanceView, PersonKey, PersonTotals, StudyTotals, StudyView};
 use crate::model::attribute::AttributeId::{self, *};
+use crate::model::availability::ObjectAvailability;
 use crate::model::declared::DeclaredSet;
 use crate::model::find::{FindAnswer, FindRequest};
 use crate::model::level::QueryRetrieveLevel::{Image, Patient};
@@ -334,7 +332,8 @@ impl LoadedStudies {
         InstanceView {
             record: &file.record,
             group: at,
-            access: group.map_or(ObjectAvailability::Unavailable, |group| self.away.of_instance(group, row_flags, file)),
+            access: group
+                .map_or(ObjectAvailability::Unavailable, |group| self.away.of_instance(group, row_flags, file)),
             location: is_there.then_some(&file.location),
         }
     }

@@ -1,8 +1,8 @@
 //! Everything before the data set: preamble, prefix, group 0002, and the encoding of the data set.
 //! It runs a few times for each object.
 
-use crate::encoding::padding::without_padding;
 use super::*;
+use crate::encoding::padding::without_padding;
 
 const DIRECTORY_GROUP: u32 = 0x0004;
 

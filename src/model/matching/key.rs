@@ -5,9 +5,10 @@ use std::fmt;
 use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry};
 use dicom_core::{Tag, VR};
 use dicom_dictionary_std::StandardDataDictionary;
+use dicom_dictionary_std::tags;
 
-use crate::encoding::padding::{without_padding, without_trailing_padding};
 use super::narrowing::NameMatching;
+use crate::encoding::padding::{without_padding, without_trailing_padding};
 use crate::encoding::vr::is_binary;
 use crate::model::attribute::{Attribute, LetterCase, Multiplicity};
 
@@ -192,10 +193,9 @@ pub fn is_matched_in_item(element: &KeyElement) -> bool {
 /// Returns how an attribute inside an item is compared. An attribute that is not in the table is
 /// compared with its case. Code Meaning is descriptive text and is folded.
 pub(super) fn item_comparison(element: &KeyElement) -> Comparison {
-    const CODE_MEANING: Tag = Tag(0x0008, 0x0104);
     let letter_case = match Attribute::by_tag(element.tag) {
         Some(attribute) => attribute.letter_case,
-        None if element.tag == CODE_MEANING => LetterCase::Folded,
+        None if element.tag == tags::CODE_MEANING => LetterCase::Folded,
         None => LetterCase::Sensitive,
     };
     // As at the root, a standard attribute is matched by the VR of the dictionary, whatever VR the

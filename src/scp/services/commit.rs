@@ -15,25 +15,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dicom_core::Tag;
+use dicom_dictionary_std::tags;
 use dicom_dictionary_std::uids;
 use tracing::debug;
 
-use crate::encoding::padding::without_padding;
 use self::commitment::Transaction;
 pub use self::commitment::{Commitment, CommitmentLimits, FilesInPlace};
-use self::report::{
-    CommitReport, REFERENCED_SOP_CLASS_UID, REFERENCED_SOP_INSTANCE_UID, REFERENCED_SOP_SEQUENCE, Reference, Reporting,
-    TRANSACTION_UID, told,
-};
+use self::report::{CommitReport, Reference, Reporting, told};
 use super::event_reports::EventReport;
 use super::incoming_identifier::ArrivingIdentifier;
 use super::service::{ArrivedCommand, Begin, Boxed, DimseService, End, Operation, QueuedCommand, Session};
+use crate::dimse::Response;
 use crate::dimse::command_set::CommandField;
 use crate::dimse::message::{ActionRequest, DimseRequest, EventReportRequest};
-use crate::dimse::Response;
-use crate::model::status::Status;
+use crate::encoding::padding::without_padding;
 use crate::model::ae_title::AeTitle;
 use crate::model::matching::{KeyElement, KeyValue};
+use crate::model::status::Status;
 use crate::model::uid::is_acceptable_uid;
 use crate::qr::Identifier;
 use crate::scp::node_context::NodeContext;
@@ -231,8 +229,8 @@ impl EventReport for ReportOnAssociation {
 
 /// Returns the Transaction UID and the references. A repeated reference counts once.
 fn understood(data_set: &Identifier) -> Result<(String, Vec<Reference>), &'static str> {
-    let uid = uid_of(&data_set.elements, TRANSACTION_UID).ok_or("no Transaction UID (0008,1195)")?.to_owned();
-    let sequence = data_set.elements.iter().find(|element| element.tag == REFERENCED_SOP_SEQUENCE);
+    let uid = uid_of(&data_set.elements, tags::TRANSACTION_UID).ok_or("no Transaction UID (0008,1195)")?.to_owned();
+    let sequence = data_set.elements.iter().find(|element| element.tag == tags::REFERENCED_SOP_SEQUENCE);
     let Some(KeyElement { value: KeyValue::Items(items), .. }) = sequence else {
         return Err("no Referenced SOP Sequence (0008,1199)");
     };
@@ -240,7 +238,7 @@ fn understood(data_set: &Identifier) -> Result<(String, Vec<Reference>), &'stati
     let mut references: Vec<Reference> = Vec::with_capacity(items.len());
     for item in items {
         let (Some(class), Some(instance)) =
-            (uid_of(item, REFERENCED_SOP_CLASS_UID), uid_of(item, REFERENCED_SOP_INSTANCE_UID))
+            (uid_of(item, tags::REFERENCED_SOP_CLASS_UID), uid_of(item, tags::REFERENCED_SOP_INSTANCE_UID))
         else {
             return Err("an item without SOP Class and Instance UID");
         };

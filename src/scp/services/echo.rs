@@ -3,9 +3,9 @@
 use dicom_dictionary_std::uids;
 
 use super::service::{ArrivedCommand, Begin, DimseService, Session, sop_class_not_supported};
+use crate::dimse::Response;
 use crate::dimse::command_set::CommandField;
 use crate::dimse::message::DimseRequest;
-use crate::dimse::Response;
 use crate::model::status::Status;
 use crate::scp::service_class::{ServiceClass, SopClasses, StatementRow, no_extended_negotiation};
 use crate::telemetry::metrics;

@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use crate::model::status::Status;
 use crate::dimse::message::EventReportRequest;
+use crate::model::status::Status;
 use crate::scp::node_context::NodeContext;
 
 /// Maximum reports of one association that are being made. Larger: one peer keeps more threads

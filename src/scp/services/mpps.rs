@@ -5,13 +5,13 @@ use std::sync::Arc;
 use dicom_dictionary_std::uids;
 use tokio::task::spawn_blocking;
 
-use crate::model::clock::Clock;
 use super::incoming_identifier::ArrivingIdentifier;
 use super::service::{ArrivedCommand, Begin, Boxed, DimseService, End, Operation, QueuedCommand, Session};
 use super::worklist::Worklist;
+use crate::dimse::Response;
 use crate::dimse::command_set::CommandField;
 use crate::dimse::message::DimseRequest;
-use crate::dimse::Response;
+use crate::model::clock::Clock;
 use crate::model::status::Status;
 use crate::model::uid::is_valid_uid;
 use crate::qr::Identifier;

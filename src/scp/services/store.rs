@@ -7,9 +7,9 @@ use dicom_core::Tag;
 
 use super::service::{ArrivedCommand, Begin, Boxed, DimseService, End, Operation, QueuedCommand, Session};
 use crate::db::Committed;
+use crate::dimse::Response;
 use crate::dimse::command_set::CommandField;
 use crate::dimse::message::{DimseRequest, StoreRequest};
-use crate::dimse::Response;
 use crate::model::status::Status;
 use crate::receive::arriving::{Announced, Arriving};
 use crate::receive::error::ReceiveError;

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::model::availability::ObjectAvailability;
 use super::document::readable;
 use crate::model::answer_values::AnswerValues;
 use crate::model::attribute::AttributeId;
+use crate::model::availability::ObjectAvailability;
 
 /// One answer of a search, by attribute.
 pub(super) struct Entity {

@@ -4,6 +4,8 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 
+use dicom_dictionary_std::tags;
+
 use dcmdex::dimse::command_set::{self, CommandField, CommandSet};
 use dicom_ul::pdu::{RequestorRoles, UserVariableItem};
 
@@ -54,7 +56,7 @@ impl Comments {
     /// Receives the next message and records its comment.
     fn receive(&mut self, peer: &mut ScriptedPeer) -> Received {
         let message = peer.receive_message();
-        self.0.extend(message.command.optional_text(command_set::ERROR_COMMENT).unwrap().map(str::to_owned));
+        self.0.extend(message.command.optional_text(tags::ERROR_COMMENT).unwrap().map(str::to_owned));
         message
     }
 }
@@ -96,12 +98,12 @@ fn ask_for_files_that_are_gone(address: SocketAddr, comments: &mut Comments) {
     peer.send_message(3, &retrieve_command(1, STUDY_ROOT_MOVE, Some("PLANTEDNAME")), Some(&study.0));
     assert_eq!(comments.receive(&mut peer).status(), 0xA801);
     let mut action = CommandSet::new();
-    action.set_uid(command_set::REQUESTED_SOP_CLASS_UID, COMMITMENT);
-    action.set_unsigned_short(command_set::COMMAND_FIELD, CommandField::N_ACTION_RQ.0);
-    action.set_unsigned_short(command_set::MESSAGE_ID, 5);
-    action.set_unsigned_short(command_set::COMMAND_DATA_SET_TYPE, command_set::DATA_SET_PRESENT);
-    action.set_uid(command_set::REQUESTED_SOP_INSTANCE_UID, "1.2.840.10008.1.20.1.1");
-    action.set_unsigned_short(command_set::ACTION_TYPE_ID, 1);
+    action.set_uid(tags::REQUESTED_SOP_CLASS_UID, COMMITMENT);
+    action.set_unsigned_short(tags::COMMAND_FIELD, CommandField::N_ACTION_RQ.0);
+    action.set_unsigned_short(tags::MESSAGE_ID, 5);
+    action.set_unsigned_short(tags::COMMAND_DATA_SET_TYPE, command_set::DATA_SET_PRESENT);
+    action.set_uid(tags::REQUESTED_SOP_INSTANCE_UID, "1.2.840.10008.1.20.1.1");
+    action.set_unsigned_short(tags::ACTION_TYPE_ID, 1);
     let mut items = DataSet::default();
     for instance in ["1.2.9.1.1", "1.2.9.1.2", "PLANTEDNAME^ANNA"] {
         let item = DataSet::default().uid(0x0008, 0x1150, objects::SOP_CLASS).uid(0x0008, 0x1155, instance);

@@ -7,7 +7,6 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use dcmdex::dimse::command_set;
 use dcmdex::encoding::syntax::Encoding;
 use dcmdex::model::matching::{KeyElement, KeyValue};
 use dcmdex::qr::{Hierarchy, Identifier};
@@ -94,10 +93,10 @@ fn converse(
     loop {
         let response = peer.receive_message();
         let _ = write!(out, "< C-FIND-RSP {:04X}", response.status());
-        if let Ok(Some(comment)) = response.command.optional_text(command_set::ERROR_COMMENT) {
+        if let Ok(Some(comment)) = response.command.optional_text(tags::ERROR_COMMENT) {
             let _ = write!(out, " \"{comment}\"");
         }
-        if let Some(offending) = response.command.value(command_set::OFFENDING_ELEMENT) {
+        if let Some(offending) = response.command.value(tags::OFFENDING_ELEMENT) {
             let _ = write!(out, " offending {offending:02X?}");
         }
         let _ = writeln!(out);

@@ -3,12 +3,12 @@
 
 use std::ops::ControlFlow;
 
-use dcmdex::model::status::Status;
 use dcmdex::db::Arrivals;
 use dcmdex::db::open::Reader;
 use dcmdex::model::attribute::AttributeId::{self, *};
 use dcmdex::model::level::InformationModel::PatientRoot;
 use dcmdex::model::level::QueryRetrieveLevel::{self, Image, Patient, Series, Study};
+use dcmdex::model::status::Status;
 use dcmdex::qr::{self, Hierarchy, NegotiatedOptions, Options, QueryStop, RetrieveError, keys};
 use tempfile::TempDir;
 

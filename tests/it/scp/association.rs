@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use dicom_dictionary_std::tags;
+
 use dcmdex::dimse::command_set::{self, CommandField};
 use dicom_ul::pdu::{
     AbortRQServiceProviderReason as Reason, AbortRQSource, AssociationRJ, AssociationRJResult,
@@ -85,12 +87,12 @@ fn an_unknown_request_is_refused_and_the_association_lives_on() {
     let node = TestNode::start();
     let mut peer = ScriptedPeer::associated(node.address(), ECHO);
     let mut command = echo_command(9);
-    command.set_unsigned_short(command_set::COMMAND_FIELD, 0x0140); // N-CREATE-RQ
-    command.set_unsigned_short(command_set::COMMAND_DATA_SET_TYPE, command_set::DATA_SET_PRESENT);
+    command.set_unsigned_short(tags::COMMAND_FIELD, 0x0140); // N-CREATE-RQ
+    command.set_unsigned_short(tags::COMMAND_DATA_SET_TYPE, command_set::DATA_SET_PRESENT);
     peer.send_message(1, &command, Some(&[0; 40_000]));
     let response = peer.receive_message();
     assert_eq!((response.field(), response.status()), (CommandField(0x8140), 0x0211));
-    assert_eq!(response.command.unsigned_short(command_set::MESSAGE_ID_BEING_RESPONDED_TO), Ok(9));
+    assert_eq!(response.command.unsigned_short(tags::MESSAGE_ID_BEING_RESPONDED_TO), Ok(9));
     peer.echo(1);
     peer.release();
 }
@@ -100,7 +102,7 @@ fn a_sop_class_that_is_not_that_of_the_context_is_refused() {
     let node = TestNode::start();
     let mut peer = ScriptedPeer::associated(node.address(), ECHO);
     let mut command = echo_command(2);
-    command.set_uid(command_set::AFFECTED_SOP_CLASS_UID, "1.2.840.10008.5.1.4.1.1.2");
+    command.set_uid(tags::AFFECTED_SOP_CLASS_UID, "1.2.840.10008.5.1.4.1.1.2");
     peer.send_message(1, &command, None);
     let response = peer.receive_message();
     assert_eq!(response.status(), 0x0122);
@@ -117,7 +119,7 @@ fn requests_sent_ahead_are_answered_in_order() {
     }
     for message_id in 1..=20 {
         let response = peer.receive_message();
-        assert_eq!(response.command.unsigned_short(command_set::MESSAGE_ID_BEING_RESPONDED_TO), Ok(message_id));
+        assert_eq!(response.command.unsigned_short(tags::MESSAGE_ID_BEING_RESPONDED_TO), Ok(message_id));
     }
     peer.release();
 }
@@ -145,7 +147,7 @@ fn what_is_not_expected_in_an_association_aborts_it() {
             "response that nobody asked for",
             {
                 let mut command = echo_command(1);
-                command.set_unsigned_short(command_set::COMMAND_FIELD, CommandField::C_ECHO_RSP.0);
+                command.set_unsigned_short(tags::COMMAND_FIELD, CommandField::C_ECHO_RSP.0);
                 let mut bytes = Vec::new();
                 dcmdex::dimse::pdata::put_message(&mut bytes, 1, &command, None, 0);
                 bytes

@@ -3,11 +3,11 @@
 //!
 //! The statuses of PS3.4 table C.4-1 are tested too, with their elements.
 
-use dcmdex::dimse::command_set;
 use dcmdex::encoding::syntax::Encoding;
 use dcmdex::model::matching::KeyValue;
 use dcmdex::qr::{Hierarchy, Identifier, PendingStatus};
 use dicom_core::Tag;
+use dicom_dictionary_std::tags;
 
 use crate::util::node::TestNode;
 use crate::util::scripted::{DataSet, IMPLICIT_VR_LITTLE_ENDIAN, Received, ScriptedPeer, find_command, store_command};
@@ -303,7 +303,7 @@ fn answers_have_what_was_asked_for_and_statuses_say_why() {
     assert_eq!((answers.len(), last.status()), (2, 0xA700));
     assert_eq!(last.error_comment(), "more than 2 matches; these are the first");
     // What is wrong with an Identifier is named.
-    let offending = |response: &Received| response.command.value(command_set::OFFENDING_ELEMENT).map(<[u8]>::to_vec);
+    let offending = |response: &Received| response.command.value(tags::OFFENDING_ELEMENT).map(<[u8]>::to_vec);
     let level = Some(vec![0x08, 0, 0x52, 0]);
     for (keys, status, comment, element) in [
         (

@@ -15,6 +15,7 @@ use dcmdex::dimse::command_set::{self, CommandField, CommandSet};
 use dcmdex::scp::CommitmentLimits;
 use dcmdex::ul::destination::Destination;
 use dicom_core::Tag;
+use dicom_dictionary_std::tags;
 use dicom_object::InMemDicomObject;
 use dicom_transfer_syntax_registry::entries::IMPLICIT_VR_LITTLE_ENDIAN as IMPLICIT;
 use dicom_ul::pdu::{AssociationRQ, Pdu, RequestorRoles, UserVariableItem};
@@ -42,22 +43,22 @@ const ONE: usize = 257;
 
 fn action(sop_instance: &str, action_type: u16) -> CommandSet {
     let mut command = CommandSet::new();
-    command.set_uid(command_set::REQUESTED_SOP_CLASS_UID, COMMITMENT);
-    command.set_unsigned_short(command_set::COMMAND_FIELD, CommandField::N_ACTION_RQ.0);
-    command.set_unsigned_short(command_set::MESSAGE_ID, 5);
-    command.set_unsigned_short(command_set::COMMAND_DATA_SET_TYPE, command_set::DATA_SET_PRESENT);
-    command.set_uid(command_set::REQUESTED_SOP_INSTANCE_UID, sop_instance);
-    command.set_unsigned_short(command_set::ACTION_TYPE_ID, action_type);
+    command.set_uid(tags::REQUESTED_SOP_CLASS_UID, COMMITMENT);
+    command.set_unsigned_short(tags::COMMAND_FIELD, CommandField::N_ACTION_RQ.0);
+    command.set_unsigned_short(tags::MESSAGE_ID, 5);
+    command.set_unsigned_short(tags::COMMAND_DATA_SET_TYPE, command_set::DATA_SET_PRESENT);
+    command.set_uid(tags::REQUESTED_SOP_INSTANCE_UID, sop_instance);
+    command.set_unsigned_short(tags::ACTION_TYPE_ID, action_type);
     command
 }
 
 fn event_response(request: &CommandSet) -> CommandSet {
     let mut command = CommandSet::new();
-    command.set_unsigned_short(command_set::COMMAND_FIELD, CommandField::N_EVENT_REPORT_RSP.0);
-    let message_id = request.unsigned_short(command_set::MESSAGE_ID).unwrap();
-    command.set_unsigned_short(command_set::MESSAGE_ID_BEING_RESPONDED_TO, message_id);
-    command.set_unsigned_short(command_set::COMMAND_DATA_SET_TYPE, command_set::NO_DATA_SET);
-    command.set_unsigned_short(command_set::STATUS, 0);
+    command.set_unsigned_short(tags::COMMAND_FIELD, CommandField::N_EVENT_REPORT_RSP.0);
+    let message_id = request.unsigned_short(tags::MESSAGE_ID).unwrap();
+    command.set_unsigned_short(tags::MESSAGE_ID_BEING_RESPONDED_TO, message_id);
+    command.set_unsigned_short(tags::COMMAND_DATA_SET_TYPE, command_set::NO_DATA_SET);
+    command.set_unsigned_short(tags::STATUS, 0);
     command
 }
 
@@ -75,8 +76,8 @@ fn transaction(references: &[(&str, &str)]) -> DataSet {
 /// reasons.
 fn reported(report: &Received) -> (u16, Vec<String>, Vec<(String, u16)>) {
     assert_eq!(report.field(), CommandField::N_EVENT_REPORT_RQ);
-    assert_eq!(report.command.text(command_set::AFFECTED_SOP_CLASS_UID), Ok(COMMITMENT));
-    assert_eq!(report.command.text(command_set::AFFECTED_SOP_INSTANCE_UID), Ok(WELL_KNOWN_INSTANCE));
+    assert_eq!(report.command.text(tags::AFFECTED_SOP_CLASS_UID), Ok(COMMITMENT));
+    assert_eq!(report.command.text(tags::AFFECTED_SOP_INSTANCE_UID), Ok(WELL_KNOWN_INSTANCE));
     let bytes = report.data_set.as_deref().unwrap();
     let data_set = InMemDicomObject::read_dataset_with_ts(bytes, &IMPLICIT.erased()).unwrap();
     let text = |item: &InMemDicomObject, element| {
@@ -91,7 +92,7 @@ fn reported(report: &Received) -> (u16, Vec<String>, Vec<(String, u16)>) {
     let failed = items(0x1198);
     let reason = |item: &InMemDicomObject| item.element(Tag(0x0008, 0x1197)).unwrap().to_int::<u16>().unwrap();
     let failed = failed.iter().map(|item| (text(item, 0x1155), reason(item)));
-    (report.command.unsigned_short(command_set::EVENT_TYPE_ID).unwrap(), committed, failed.collect())
+    (report.command.unsigned_short(tags::EVENT_TYPE_ID).unwrap(), committed, failed.collect())
 }
 
 fn store(peer: &mut ScriptedPeer, instance: &str) {

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use dicom_dictionary_std::tags;
+
 use dcmdex::db::open::{Writer, WriterOptions};
 use dcmdex::db::{Arrivals, Durability, FileOutcome, ScannedDirectory, ScannedFile};
 use dcmdex::dimse::command_set::{self, CommandField};
@@ -117,7 +119,7 @@ fn answers(peer: &mut ScriptedPeer) -> (Vec<Received>, Received) {
     loop {
         let response = peer.receive_message();
         assert_eq!(response.field(), CommandField::C_FIND_RSP);
-        assert_eq!(response.command.text(command_set::AFFECTED_SOP_CLASS_UID), Ok(STUDY_ROOT));
+        assert_eq!(response.command.text(tags::AFFECTED_SOP_CLASS_UID), Ok(STUDY_ROOT));
         if matches!(response.status(), PENDING | PENDING_WITHOUT_OPTIONAL_KEYS) {
             assert!(response.data_set.is_some());
             pending.push(response);
@@ -143,7 +145,7 @@ fn a_query_is_answered_and_the_association_lives_on() {
         let identifier = study.data_set.as_deref().unwrap();
         assert!(contains(identifier, "Test^Person") && contains(identifier, "1.2.3"));
         assert_eq!(last.status(), SUCCESS);
-        assert_eq!(last.command.unsigned_short(command_set::MESSAGE_ID_BEING_RESPONDED_TO), Ok(message_id));
+        assert_eq!(last.command.unsigned_short(tags::MESSAGE_ID_BEING_RESPONDED_TO), Ok(message_id));
     }
     peer.echo(3);
     peer.release();
@@ -393,12 +395,12 @@ fn identifiers_that_say_nothing_are_refused_and_the_association_lives_on() {
         assert_eq!(last.status(), expected, "{name}: {:?}", last.error_comment());
         assert!(!last.error_comment().is_empty(), "{name}");
         if expected == IDENTIFIER_DOES_NOT_MATCH {
-            assert_eq!(last.command.value(command_set::OFFENDING_ELEMENT), Some(&[8, 0, 0x52, 0][..]), "{name}");
+            assert_eq!(last.command.value(tags::OFFENDING_ELEMENT), Some(&[8, 0, 0x52, 0][..]), "{name}");
         }
         peer.echo(3);
     }
     let mut no_data_set = find_command(1, STUDY_ROOT);
-    no_data_set.set_unsigned_short(command_set::COMMAND_DATA_SET_TYPE, command_set::NO_DATA_SET);
+    no_data_set.set_unsigned_short(tags::COMMAND_DATA_SET_TYPE, command_set::NO_DATA_SET);
     peer.send_message(1, &no_data_set, None);
     assert_eq!(answers(&mut peer).1.status(), IDENTIFIER_DOES_NOT_MATCH);
 }
@@ -475,7 +477,7 @@ fn odd_keys_get_the_right_answer_or_a_clear_refusal() {
     for (case, identifier, status, found) in cases {
         ask(&mut peer, 1, &identifier);
         let (pending, last) = answers(&mut peer);
-        let comment = last.command.text(command_set::ERROR_COMMENT).unwrap_or_default();
+        let comment = last.command.text(tags::ERROR_COMMENT).unwrap_or_default();
         let pending = pending.len();
         assert_eq!(
             (last.status(), pending, comment.is_empty()),
@@ -483,7 +485,7 @@ fn odd_keys_get_the_right_answer_or_a_clear_refusal() {
             "{case}: {comment}"
         );
         if status == REFUSED {
-            assert!(last.command.value(command_set::OFFENDING_ELEMENT).is_some(), "{case}");
+            assert!(last.command.value(tags::OFFENDING_ELEMENT).is_some(), "{case}");
         }
     }
     peer.echo(3);

@@ -12,6 +12,7 @@ use dcmdex::db::Search;
 use dcmdex::dimse::command_set::{self, CommandField, CommandSet};
 use dcmdex::ul::destination::Destination;
 use dicom_core::Tag;
+use dicom_dictionary_std::tags;
 use dicom_object::InMemDicomObject;
 use dicom_transfer_syntax_registry::entries::{
     EXPLICIT_VR_LITTLE_ENDIAN as EXPLICIT, IMPLICIT_VR_LITTLE_ENDIAN as IMPLICIT,
@@ -138,10 +139,10 @@ pub(super) struct Retrieved {
 /// Returns the numbers of remaining, completed, failed and warning sub-operations.
 fn numbers(command: &CommandSet) -> [Option<u16>; 4] {
     [
-        command_set::REMAINING_SUB_OPERATIONS,
-        command_set::COMPLETED_SUB_OPERATIONS,
-        command_set::FAILED_SUB_OPERATIONS,
-        command_set::WARNING_SUB_OPERATIONS,
+        tags::NUMBER_OF_REMAINING_SUBOPERATIONS,
+        tags::NUMBER_OF_COMPLETED_SUBOPERATIONS,
+        tags::NUMBER_OF_FAILED_SUBOPERATIONS,
+        tags::NUMBER_OF_WARNING_SUBOPERATIONS,
     ]
     .map(|tag| command.optional_unsigned_short(tag).unwrap())
 }
@@ -150,7 +151,7 @@ impl Retrieved {
     fn end(&mut self, response: &Received) {
         self.status = response.status();
         self.numbers = numbers(&response.command);
-        self.comment = response.command.optional_text(command_set::ERROR_COMMENT).unwrap().unwrap_or_default().into();
+        self.comment = response.command.optional_text(tags::ERROR_COMMENT).unwrap().unwrap_or_default().into();
         if let Some(bytes) = &response.data_set {
             let data_set = InMemDicomObject::read_dataset_with_ts(bytes.as_slice(), &IMPLICIT.erased()).unwrap();
             let list = data_set.element(Tag(0x0008, 0x0058)).unwrap().to_multi_str().unwrap();
@@ -177,14 +178,14 @@ pub(super) fn get(
     loop {
         let message = peer.receive_message();
         if message.field() == CommandField::C_STORE_RQ {
-            let uid = message.command.text(command_set::AFFECTED_SOP_INSTANCE_UID).unwrap().to_owned();
+            let uid = message.command.text(tags::AFFECTED_SOP_INSTANCE_UID).unwrap().to_owned();
             let status = answer(retrieved.objects.len());
             peer.send_message(message.context_id, &store_response(&message.command, status), None);
             retrieved.objects.push((uid, message.context_id, message.data_set.unwrap()));
             continue;
         }
         assert_eq!(message.field(), CommandField::C_GET_RSP);
-        assert_eq!(message.command.unsigned_short(command_set::MESSAGE_ID_BEING_RESPONDED_TO), Ok(9));
+        assert_eq!(message.command.unsigned_short(tags::MESSAGE_ID_BEING_RESPONDED_TO), Ok(9));
         if message.status() == PENDING {
             retrieved.pending.push(numbers(&message.command));
         } else {
@@ -533,7 +534,7 @@ fn an_identifier_that_names_nothing_is_refused() {
     }
     // No data set at all, and one that is none.
     let mut command = retrieve_command(9, STUDY_GET, None);
-    command.set_unsigned_short(command_set::COMMAND_DATA_SET_TYPE, command_set::NO_DATA_SET);
+    command.set_unsigned_short(tags::COMMAND_DATA_SET_TYPE, command_set::NO_DATA_SET);
     peer.send_message(1, &command, None);
     assert_eq!(peer.receive_message().status(), DOES_NOT_MATCH);
     let retrieved = get(&mut peer, STUDY_GET, &DataSet(vec![1, 2, 3]), |_| SUCCESS);
@@ -717,11 +718,11 @@ fn a_move_sends_the_objects_to_the_destination_and_names_who_asked() {
     let taken = destination.join().unwrap();
     assert_eq!(taken.len(), 6);
     for object in &taken {
-        assert_eq!(object.command.text(command_set::MOVE_ORIGINATOR_AE_TITLE), Ok("SCRIPT"));
-        assert_eq!(object.command.unsigned_short(command_set::MOVE_ORIGINATOR_MESSAGE_ID), Ok(9));
+        assert_eq!(object.command.text(tags::MOVE_ORIGINATOR_APPLICATION_ENTITY_TITLE), Ok("SCRIPT"));
+        assert_eq!(object.command.unsigned_short(tags::MOVE_ORIGINATOR_MESSAGE_ID), Ok(9));
     }
     let first = &taken[0];
-    let uid = first.command.text(command_set::AFFECTED_SOP_INSTANCE_UID).unwrap();
+    let uid = first.command.text(tags::AFFECTED_SOP_INSTANCE_UID).unwrap();
     assert!(first.data_set.as_deref() == Some(&data_set_of(&known(&node)[uid].path)[..]));
     peer.release();
 }
@@ -862,7 +863,7 @@ fn a_cancel_ends_a_move_after_the_object_at_hand() {
     // The node has read the cancel before it reads anything later from the same peer: a second
     // command, ahead of its time.
     let mut again = retrieve_command(10, STUDY_MOVE, Some("NOBODY"));
-    again.set_unsigned_short(command_set::COMMAND_DATA_SET_TYPE, command_set::NO_DATA_SET);
+    again.set_unsigned_short(tags::COMMAND_DATA_SET_TYPE, command_set::NO_DATA_SET);
     peer.send_message(1, &again, None);
     destination.send_message(object.context_id, &store_response(&object.command, SUCCESS), None);
     let rest = take_all(&mut destination, |_| SUCCESS).len();

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use dicom_dictionary_std::tags;
+
 use dcmdex::db::{Admin, Arrivals, DuplicatePolicy, IndexStatus, KnownPolicy, Search};
 use dcmdex::dimse::command_set::{self, CommandField};
 use dcmdex::dimse::pdata::put_message;
@@ -42,8 +44,8 @@ fn store(peer: &mut ScriptedPeer, instance: &str, data_set: &DataSet) -> Receive
     peer.send_message(1, &store_command(7, SECONDARY_CAPTURE, instance), Some(&data_set.0));
     let response = peer.receive_message();
     assert_eq!(response.field(), CommandField::C_STORE_RSP);
-    assert_eq!(response.command.unsigned_short(command_set::MESSAGE_ID_BEING_RESPONDED_TO), Ok(7));
-    assert_eq!(response.command.text(command_set::AFFECTED_SOP_INSTANCE_UID), Ok(instance));
+    assert_eq!(response.command.unsigned_short(tags::MESSAGE_ID_BEING_RESPONDED_TO), Ok(7));
+    assert_eq!(response.command.text(tags::AFFECTED_SOP_INSTANCE_UID), Ok(instance));
     response
 }
 
@@ -342,13 +344,13 @@ fn offending_elements_are_named() {
     let node = TestNode::start();
     let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
     let response = store(&mut peer, "1.2.3.4.5", &object("1.2.3.4.6"));
-    assert_eq!(response.command.value(command_set::OFFENDING_ELEMENT), Some(&[8, 0, 0x18, 0][..]));
+    assert_eq!(response.command.value(tags::OFFENDING_ELEMENT), Some(&[8, 0, 0x18, 0][..]));
     let no_series = DataSet::default()
         .uid(0x0008, 0x0016, SECONDARY_CAPTURE)
         .uid(0x0008, 0x0018, "1.2.3.4.5")
         .uid(0x0020, 0x000D, "1.2.3");
     let response = store(&mut peer, "1.2.3.4.5", &no_series);
-    assert_eq!(response.command.value(command_set::OFFENDING_ELEMENT), Some(&[0x20, 0, 0x0E, 0][..]));
+    assert_eq!(response.command.value(tags::OFFENDING_ELEMENT), Some(&[0x20, 0, 0x0E, 0][..]));
 }
 
 #[test]
@@ -386,7 +388,7 @@ fn commands_that_do_not_fit_are_refused_and_the_association_lives_on() {
     let long = store_command(1, SECONDARY_CAPTURE, &"1".repeat(200));
     assert_eq!(refused(&mut peer, &long, Some(&data_set)), 0x0117);
     let mut no_data_set = store_command(1, SECONDARY_CAPTURE, "1.2.3.4.5");
-    no_data_set.set_unsigned_short(command_set::COMMAND_DATA_SET_TYPE, command_set::NO_DATA_SET);
+    no_data_set.set_unsigned_short(tags::COMMAND_DATA_SET_TYPE, command_set::NO_DATA_SET);
     assert_eq!(refused(&mut peer, &no_data_set, None), CANNOT_UNDERSTAND);
     assert_eq!(status(&node).instances, 0);
 }

@@ -4,6 +4,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
+use dicom_dictionary_std::tags;
+
 use dcmdex::dimse::command_set::{self, CommandField, CommandSet};
 use dcmdex::dimse::pdata::{FragmentOutcome, MessageAssembler, Pdv, put_message};
 use dicom_ul::pdu::{
@@ -44,15 +46,15 @@ pub(crate) enum Anything {
 
 impl Received {
     pub(crate) fn status(&self) -> u16 {
-        self.command.unsigned_short(command_set::STATUS).unwrap()
+        self.command.unsigned_short(tags::STATUS).unwrap()
     }
 
     pub(crate) fn field(&self) -> CommandField {
-        CommandField(self.command.unsigned_short(command_set::COMMAND_FIELD).unwrap())
+        CommandField(self.command.unsigned_short(tags::COMMAND_FIELD).unwrap())
     }
 
     pub(crate) fn error_comment(&self) -> &str {
-        self.command.text(command_set::ERROR_COMMENT).unwrap()
+        self.command.text(tags::ERROR_COMMENT).unwrap()
     }
 }
 
@@ -277,22 +279,22 @@ pub(crate) fn request(contexts: &[(&str, &[&str])]) -> AssociationRQ {
 /// A C-ECHO-RQ.
 pub(crate) fn echo_command(message_id: u16) -> CommandSet {
     let mut command = CommandSet::new();
-    command.set_uid(command_set::AFFECTED_SOP_CLASS_UID, VERIFICATION);
-    command.set_unsigned_short(command_set::COMMAND_FIELD, CommandField::C_ECHO_RQ.0);
-    command.set_unsigned_short(command_set::MESSAGE_ID, message_id);
-    command.set_unsigned_short(command_set::COMMAND_DATA_SET_TYPE, command_set::NO_DATA_SET);
+    command.set_uid(tags::AFFECTED_SOP_CLASS_UID, VERIFICATION);
+    command.set_unsigned_short(tags::COMMAND_FIELD, CommandField::C_ECHO_RQ.0);
+    command.set_unsigned_short(tags::MESSAGE_ID, message_id);
+    command.set_unsigned_short(tags::COMMAND_DATA_SET_TYPE, command_set::NO_DATA_SET);
     command
 }
 
 /// A C-STORE-RQ.
 pub(crate) fn store_command(message_id: u16, sop_class_uid: &str, sop_instance_uid: &str) -> CommandSet {
     let mut command = CommandSet::new();
-    command.set_uid(command_set::AFFECTED_SOP_CLASS_UID, sop_class_uid);
-    command.set_unsigned_short(command_set::COMMAND_FIELD, CommandField::C_STORE_RQ.0);
-    command.set_unsigned_short(command_set::MESSAGE_ID, message_id);
-    command.set_unsigned_short(command_set::PRIORITY, 0);
-    command.set_unsigned_short(command_set::COMMAND_DATA_SET_TYPE, command_set::DATA_SET_PRESENT);
-    command.set_uid(command_set::AFFECTED_SOP_INSTANCE_UID, sop_instance_uid);
+    command.set_uid(tags::AFFECTED_SOP_CLASS_UID, sop_class_uid);
+    command.set_unsigned_short(tags::COMMAND_FIELD, CommandField::C_STORE_RQ.0);
+    command.set_unsigned_short(tags::MESSAGE_ID, message_id);
+    command.set_unsigned_short(tags::PRIORITY, 0);
+    command.set_unsigned_short(tags::COMMAND_DATA_SET_TYPE, command_set::DATA_SET_PRESENT);
+    command.set_uid(tags::AFFECTED_SOP_INSTANCE_UID, sop_instance_uid);
     command
 }
 
@@ -349,30 +351,30 @@ impl DataSet {
 /// A C-FIND-RQ.
 pub(crate) fn find_command(message_id: u16, sop_class_uid: &str) -> CommandSet {
     let mut command = CommandSet::new();
-    command.set_uid(command_set::AFFECTED_SOP_CLASS_UID, sop_class_uid);
-    command.set_unsigned_short(command_set::COMMAND_FIELD, CommandField::C_FIND_RQ.0);
-    command.set_unsigned_short(command_set::MESSAGE_ID, message_id);
-    command.set_unsigned_short(command_set::PRIORITY, 0);
-    command.set_unsigned_short(command_set::COMMAND_DATA_SET_TYPE, command_set::DATA_SET_PRESENT);
+    command.set_uid(tags::AFFECTED_SOP_CLASS_UID, sop_class_uid);
+    command.set_unsigned_short(tags::COMMAND_FIELD, CommandField::C_FIND_RQ.0);
+    command.set_unsigned_short(tags::MESSAGE_ID, message_id);
+    command.set_unsigned_short(tags::PRIORITY, 0);
+    command.set_unsigned_short(tags::COMMAND_DATA_SET_TYPE, command_set::DATA_SET_PRESENT);
     command
 }
 
 /// A C-CANCEL-RQ.
 pub(crate) fn cancel_command(message_id_being_responded_to: u16) -> CommandSet {
     let mut command = CommandSet::new();
-    command.set_unsigned_short(command_set::COMMAND_FIELD, CommandField::C_CANCEL_RQ.0);
-    command.set_unsigned_short(command_set::MESSAGE_ID_BEING_RESPONDED_TO, message_id_being_responded_to);
-    command.set_unsigned_short(command_set::COMMAND_DATA_SET_TYPE, command_set::NO_DATA_SET);
+    command.set_unsigned_short(tags::COMMAND_FIELD, CommandField::C_CANCEL_RQ.0);
+    command.set_unsigned_short(tags::MESSAGE_ID_BEING_RESPONDED_TO, message_id_being_responded_to);
+    command.set_unsigned_short(tags::COMMAND_DATA_SET_TYPE, command_set::NO_DATA_SET);
     command
 }
 
 /// A C-GET-RQ, or a C-MOVE-RQ to a destination.
 pub(crate) fn retrieve_command(message_id: u16, sop_class_uid: &str, destination: Option<&str>) -> CommandSet {
     let mut command = find_command(message_id, sop_class_uid);
-    command.set_unsigned_short(command_set::COMMAND_FIELD, CommandField::C_GET_RQ.0);
+    command.set_unsigned_short(tags::COMMAND_FIELD, CommandField::C_GET_RQ.0);
     if let Some(destination) = destination {
-        command.set_unsigned_short(command_set::COMMAND_FIELD, CommandField::C_MOVE_RQ.0);
-        command.set_text(command_set::MOVE_DESTINATION, destination);
+        command.set_unsigned_short(tags::COMMAND_FIELD, CommandField::C_MOVE_RQ.0);
+        command.set_text(tags::MOVE_DESTINATION, destination);
     }
     command
 }
@@ -380,10 +382,10 @@ pub(crate) fn retrieve_command(message_id: u16, sop_class_uid: &str, destination
 /// The C-STORE-RSP to a C-STORE-RQ.
 pub(crate) fn store_response(request: &CommandSet, status: u16) -> CommandSet {
     let mut command = CommandSet::new();
-    command.set_unsigned_short(command_set::COMMAND_FIELD, CommandField::C_STORE_RSP.0);
-    let message_id = request.unsigned_short(command_set::MESSAGE_ID).unwrap();
-    command.set_unsigned_short(command_set::MESSAGE_ID_BEING_RESPONDED_TO, message_id);
-    command.set_unsigned_short(command_set::COMMAND_DATA_SET_TYPE, command_set::NO_DATA_SET);
-    command.set_unsigned_short(command_set::STATUS, status);
+    command.set_unsigned_short(tags::COMMAND_FIELD, CommandField::C_STORE_RSP.0);
+    let message_id = request.unsigned_short(tags::MESSAGE_ID).unwrap();
+    command.set_unsigned_short(tags::MESSAGE_ID_BEING_RESPONDED_TO, message_id);
+    command.set_unsigned_short(tags::COMMAND_DATA_SET_TYPE, command_set::NO_DATA_SET);
+    command.set_unsigned_short(tags::STATUS, status);
     command
 }

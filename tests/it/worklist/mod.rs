@@ -28,6 +28,7 @@ use dcmdex::model::matching::{KeyElement, KeyValue};
 use dcmdex::qr::Identifier;
 use dcmdex::worklist::{Intake, IntakeOptions, OrderFacts, WorklistItem, complete};
 use dicom_core::Tag;
+use dicom_dictionary_std::tags;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -229,7 +230,7 @@ fn found(peer: &mut ScriptedPeer, root: &[((u16, u16), &str)], step: &[((u16, u1
         root.push(((0x0008, 0x0050), ""));
     }
     let (pending, last) = ask(peer, &identifier(&root, step));
-    assert_eq!(last.status(), 0, "{}", last.command.text(dcmdex::dimse::command_set::ERROR_COMMENT).unwrap_or(""));
+    assert_eq!(last.status(), 0, "{}", last.command.text(tags::ERROR_COMMENT).unwrap_or(""));
     pending.iter().map(|answer| text(&decoded(answer).elements, 0x0008, 0x0050)).collect()
 }
 

@@ -3,6 +3,7 @@
 use dcmdex::db::WorklistSearch;
 use dcmdex::dimse::command_set::{self, CommandSet};
 use dicom_core::Tag;
+use dicom_dictionary_std::tags;
 
 use super::*;
 use crate::util::engine::with_each_index;
@@ -15,13 +16,13 @@ fn command(field: CommandField, uid: &str) -> CommandSet {
     let mut command = CommandSet::new();
     let is_create = field == CommandField::N_CREATE_RQ;
     let (class, instance) = match is_create {
-        true => (command_set::AFFECTED_SOP_CLASS_UID, command_set::AFFECTED_SOP_INSTANCE_UID),
-        false => (command_set::REQUESTED_SOP_CLASS_UID, command_set::REQUESTED_SOP_INSTANCE_UID),
+        true => (tags::AFFECTED_SOP_CLASS_UID, tags::AFFECTED_SOP_INSTANCE_UID),
+        false => (tags::REQUESTED_SOP_CLASS_UID, tags::REQUESTED_SOP_INSTANCE_UID),
     };
     command.set_uid(class, MPPS);
-    command.set_unsigned_short(command_set::COMMAND_FIELD, field.0);
-    command.set_unsigned_short(command_set::MESSAGE_ID, 9);
-    command.set_unsigned_short(command_set::COMMAND_DATA_SET_TYPE, command_set::DATA_SET_PRESENT);
+    command.set_unsigned_short(tags::COMMAND_FIELD, field.0);
+    command.set_unsigned_short(tags::MESSAGE_ID, 9);
+    command.set_unsigned_short(tags::COMMAND_DATA_SET_TYPE, command_set::DATA_SET_PRESENT);
     if !uid.is_empty() {
         command.set_uid(instance, uid);
     }
@@ -42,7 +43,7 @@ fn do_step(peer: &mut ScriptedPeer, field: CommandField, uid: &str, data: &DataS
     peer.send_message(3, &command(field, uid), Some(&data.0));
     let response = peer.receive_message();
     assert_eq!(response.field(), field.response());
-    assert_eq!(response.command.text(command_set::AFFECTED_SOP_INSTANCE_UID), Ok(uid));
+    assert_eq!(response.command.text(tags::AFFECTED_SOP_INSTANCE_UID), Ok(uid));
     response
 }
 
@@ -117,7 +118,7 @@ fn a_step_that_is_created_without_a_uid_gets_one() {
         peer.send_message(3, &request, Some(&created("1.2.3", "S1").0));
         let response = peer.receive_message();
         assert_eq!(response.status(), 0);
-        response.command.text(command_set::AFFECTED_SOP_INSTANCE_UID).unwrap().to_owned()
+        response.command.text(tags::AFFECTED_SOP_INSTANCE_UID).unwrap().to_owned()
     };
     let (uid, other) = (create(), create());
     assert!(uid.starts_with("2.25.") && uid != other, "{uid} {other}");

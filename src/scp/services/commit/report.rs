@@ -3,18 +3,19 @@
 use std::fmt;
 use std::sync::Arc;
 
-use dicom_core::{Tag, VR};
+use dicom_core::VR;
+use dicom_dictionary_std::tags;
 use dicom_dictionary_std::uids;
 use tokio::task::spawn_blocking;
 use tracing::info;
 
 use crate::access::peers::SharedPeers;
-use crate::model::status::Status;
 use crate::dimse::command_set::CommandField;
 use crate::dimse::message::EventReportRequest;
 use crate::encoding::data_set::DataSetWriter;
 use crate::encoding::syntax::Encoding;
 use crate::model::ae_title::AeTitle;
+use crate::model::status::Status;
 use crate::scp::node_context::NodeContext;
 use crate::scp::services::outbox::KeptRequest;
 use crate::shares::{CountedPeer, Share};
@@ -26,13 +27,6 @@ use crate::ul::tls::PeerRoute;
 const EVENT_SUCCESSFUL: u16 = 1;
 /// Storage Commitment Request Complete - Failures Exist (PS3.4 table J.3-2).
 const EVENT_FAILURES_EXIST: u16 = 2;
-
-pub(super) const TRANSACTION_UID: Tag = Tag(0x0008, 0x1195);
-const FAILED_SOP_SEQUENCE: Tag = Tag(0x0008, 0x1198);
-pub(super) const REFERENCED_SOP_SEQUENCE: Tag = Tag(0x0008, 0x1199);
-pub(super) const REFERENCED_SOP_CLASS_UID: Tag = Tag(0x0008, 0x1150);
-pub(super) const REFERENCED_SOP_INSTANCE_UID: Tag = Tag(0x0008, 0x1155);
-const FAILURE_REASON: Tag = Tag(0x0008, 0x1197);
 
 /// An instance that a transaction names.
 pub(super) struct Reference {
@@ -109,20 +103,20 @@ impl CommitReport {
             event_type_id,
         };
         let reference = |writer: &mut DataSetWriter, reference: &Reference| {
-            writer.text(REFERENCED_SOP_CLASS_UID, VR::UI, &reference.sop_class_uid);
-            writer.text(REFERENCED_SOP_INSTANCE_UID, VR::UI, &reference.sop_instance_uid);
+            writer.text(tags::REFERENCED_SOP_CLASS_UID, VR::UI, &reference.sop_class_uid);
+            writer.text(tags::REFERENCED_SOP_INSTANCE_UID, VR::UI, &reference.sop_instance_uid);
         };
         let mut writer = DataSetWriter::new(encoding);
-        writer.text(TRANSACTION_UID, VR::UI, &self.transaction_uid);
+        writer.text(tags::TRANSACTION_UID, VR::UI, &self.transaction_uid);
         if !failed.is_empty() {
-            writer.sequence(FAILED_SOP_SEQUENCE, &failed, |writer, (failed, reason)| {
+            writer.sequence(tags::FAILED_SOP_SEQUENCE, &failed, |writer, (failed, reason)| {
                 reference(writer, failed);
-                writer.unsigned_short(FAILURE_REASON, reason.0);
+                writer.unsigned_short(tags::FAILURE_REASON, reason.0);
             });
         }
         // PS3.4 table J.3-2: type 1C, required if there are committed references.
         if failed.len() < self.references.len() {
-            writer.sequence(REFERENCED_SOP_SEQUENCE, self.committed(), reference);
+            writer.sequence(tags::REFERENCED_SOP_SEQUENCE, self.committed(), reference);
         }
         (request, writer.finish())
     }

@@ -1,18 +1,15 @@
 //! The responses to a C-GET-RQ or C-MOVE-RQ (PS3.7 9.3.3, 9.3.4).
 
-use dicom_core::Tag;
+use dicom_dictionary_std::tags;
 
 use super::tally::{Ending, RemainingCount, RetrievalTally};
+use crate::dimse::Response;
 use crate::dimse::message::{DataSetPresence, RetrieveRequest, SubOperations};
 use crate::dimse::pdata::put_message;
-use crate::dimse::Response;
-use crate::model::status::Status;
 use crate::encoding::data_set::uid_list_data_set;
 use crate::encoding::syntax::Encoding;
+use crate::model::status::Status;
 use crate::qr::{Instances, RetrieveError};
-
-/// Failed SOP Instance UID List.
-const FAILED_SOP_INSTANCE_UID_LIST: Tag = Tag(0x0008, 0x0058);
 
 /// A retrieval that a peer asked for.
 #[derive(Clone, Debug)]
@@ -63,6 +60,6 @@ impl Asked {
     }
 
     fn failed_list<'i>(&self, uids: impl Iterator<Item = &'i str>) -> Vec<u8> {
-        uid_list_data_set(self.encoding, FAILED_SOP_INSTANCE_UID_LIST, uids)
+        uid_list_data_set(self.encoding, tags::FAILED_SOP_INSTANCE_UID_LIST, uids)
     }
 }

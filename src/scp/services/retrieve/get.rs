@@ -5,6 +5,8 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tracing::warn;
 
+use dicom_dictionary_std::tags;
+
 use super::contexts::OutgoingContexts;
 use super::framing::{StoreRequests, message_id};
 use super::retrieval::Retrieval;
@@ -12,7 +14,7 @@ use super::tally::SubOperationError;
 use crate::deliver::buffer::Buffer;
 use crate::deliver::read_ahead::{ReadAhead, SlowSource};
 use crate::deliver::sending::{Piece, Sending};
-use crate::dimse::command_set::{COMMAND_FIELD, CommandField};
+use crate::dimse::command_set::CommandField;
 use crate::dimse::message::PeerResponse;
 use crate::scp::services::service::{End, Interleaved, Session};
 use crate::telemetry::metrics;
@@ -177,7 +179,7 @@ async fn answer_to(
             Interleaved::Command(command) if retrieval.queued.is_none() => retrieval.queued = Some(command),
             // Simple senders do not send a second one.
             Interleaved::Command(command) => {
-                let field = command.command.unsigned_short(COMMAND_FIELD).unwrap_or(0);
+                let field = command.command.unsigned_short(tags::COMMAND_FIELD).unwrap_or(0);
                 return Err(End::UnexpectedRequest(CommandField(field)));
             }
         }

@@ -4,8 +4,8 @@ use tracing::debug;
 
 use crate::deliver::error::DeliverError;
 use crate::deliver::object::ObjectError;
-use crate::model::status::{Status, StatusClass};
 use crate::dimse::message::SubOperations;
+use crate::model::status::{Status, StatusClass};
 use crate::telemetry::metrics;
 
 /// How a retrieval ended.
