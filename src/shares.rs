@@ -40,7 +40,7 @@ impl PeerMemory {
         Self { all: Arc::clone(all), peer: Arc::clone(peer) }
     }
 
-    /// Whose it is.
+    /// The peer that is charged.
     pub(crate) fn peer(&self) -> &CountedPeer {
         &self.peer
     }
@@ -110,7 +110,7 @@ impl Shares {
         Arc::new(Self { least, refused, held })
     }
 
-    /// So many for this peer; `None` when that is more than it may have now.
+    /// Takes `count` units for this peer. `None` if that is more than it may hold now.
     pub(crate) fn take(self: &Arc<Self>, peer: &CountedPeer, count: usize) -> Option<Share> {
         let mut share = Share { all: Arc::clone(self), peer: Arc::clone(peer), count: 0 };
         share.grow(count).then_some(share)
@@ -136,7 +136,7 @@ impl Shares {
     }
 }
 
-/// What a peer has of [`Shares`], given back when dropped.
+/// Units of [`Shares`] that one peer holds. Dropping it returns them.
 #[derive(Debug)]
 pub(crate) struct Share {
     all: Arc<Shares>,

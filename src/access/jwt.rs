@@ -20,7 +20,7 @@ use serde_json::Value;
 
 use crate::access::users::Rights;
 
-/// The longest token that is checked, in bytes. Those with many groups have some thousand.
+/// Maximum length of a token in bytes. Tokens with many groups have some thousand.
 pub const MAX_TOKEN_BYTES: usize = 16 << 10;
 
 /// The longest file of keys, in bytes. Providers have some five keys of a kilobyte.
@@ -46,7 +46,7 @@ pub const ALGORITHMS: [(&str, Algorithm); 9] = [
     ("EdDSA", Algorithm::EdDSA),
 ];
 
-/// Whose tokens are accepted, and what they give.
+/// Issuer whose tokens are accepted, and the rights that its roles give.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Issuer {
     /// The `iss` of the tokens, exactly.

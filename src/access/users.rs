@@ -24,7 +24,7 @@ const MAX_HASH_KIB: u32 = 256 << 10;
 /// Passes that a hash in the file may ask for.
 const MAX_HASH_PASSES: u32 = 32;
 
-/// What somebody may do.
+/// Rights of a user.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rights {
     /// Search and retrieve.
@@ -62,7 +62,7 @@ impl fmt::Display for Rights {
     }
 }
 
-/// What proves who somebody is.
+/// Credential of a user.
 #[derive(Clone)]
 enum Secret {
     Password(Box<PasswordHash>),

@@ -79,7 +79,7 @@ impl Chattiness {
     }
 }
 
-/// What every command needs.
+/// Settings, output and log of a command.
 pub(super) struct Context {
     pub(super) global: Global,
     pub(super) sources: Sources,

@@ -31,7 +31,7 @@ pub(in crate::db) enum SourceOfInstances {
     Received(Arc<ReceivedFrom>),
 }
 
-/// What the row of an arrival says of its source.
+/// Source of an arrival, as its row has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::db) struct ArrivalSource {
     pub(in crate::db) kind: String,

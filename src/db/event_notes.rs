@@ -1,4 +1,4 @@
-//! What a transaction has to tell programs that follow the index (docs/adr/0042).
+//! Events that a transaction records for programs that follow the index (docs/adr/0042).
 //!
 //! Events are rows of the same transaction as the change that they tell of. Instances that are
 //! received together share a row for each study, so that an instance costs some 70 bytes and no

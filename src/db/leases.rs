@@ -21,7 +21,7 @@ pub struct SharedScan {
     pub lease: Duration,
 }
 
-/// What there is for a worker of a shared scan.
+/// Next unit of a shared scan for a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NextUnit {
     /// It has the unit of this path now. What the worker writes is refused as soon as somebody else

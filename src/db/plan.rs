@@ -118,7 +118,7 @@ pub(in crate::db) enum PlanEffort {
     All,
 }
 
-/// What leads to the entities that a key may match, if these can be a large part of the archive.
+/// Access path of a key that may match a large part of the archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::db) enum LookUp {
     /// Nothing leads there. Rows are tested in the order of the answers.

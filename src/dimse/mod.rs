@@ -8,8 +8,8 @@
 //!   Endian", in every presentation context: [`command_set`].
 //! - PS3.7 9.3 and 10.3: the fields of each request and response: [`message`]. The dictionary of
 //!   the fields is PS3.7 annex E.
-//! - PS3.7 annex C: status codes and their classes: [`crate::model::status`]. The service classes of
-//!   PS3.4 add their own.
+//! - PS3.7 annex C: status codes and their classes: [`crate::model::status`]. The service classes
+//!   of PS3.4 add their own.
 //! - PS3.8 annex E: a message is cut into fragments, "the command information and the data set
 //!   information are not in the same fragment". A Message Control Header marks each fragment, with
 //!   "last fragment" in bit 1. PS3.7 6.3 and annex F: fragments of two messages are not

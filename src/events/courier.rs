@@ -41,7 +41,7 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_s
 /// Longest pause before an event that was refused is tried again, in milliseconds.
 const LONGEST_RETRY_MS: i64 = 15 * 60 * 1000;
 
-/// Silences one after the other from which a receiver counts as unreachable.
+/// Consecutive timeouts after which a receiver counts as unreachable.
 const SILENCES: u32 = 2;
 
 /// Pause after which a node asks again whether it serves a receiver.
@@ -78,7 +78,7 @@ enum EventCaller {
     Command(CommandCaller),
 }
 
-/// What a round leaves to do.
+/// Result of a round of deliveries.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum RoundEnd {
     /// There may be more.

@@ -1,4 +1,4 @@
-//! Which studies have changed and are quiet now.
+//! Detection of studies that changed and then had no change for the quiet period.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! Who gets events.
+//! Receivers of events, as the settings name them.
 
 use std::fmt;
 use std::path::PathBuf;

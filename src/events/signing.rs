@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use data_encoding::BASE64;
 use ring::hmac;
 
-/// What a key begins with.
+/// Prefix of a signing key.
 const PREFIX: &str = "whsec_";
 
 /// Length of a key in bytes.

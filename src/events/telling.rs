@@ -23,7 +23,7 @@ const LAST_DELIVERIES: Duration = Duration::from_secs(2);
 /// Damaged objects that wait until the next file is asked for them.
 const WAITING_DAMAGED: usize = 1024;
 
-/// What is told, and to whom.
+/// Options of the delivery of events.
 #[derive(Clone, Debug)]
 pub struct EventOptions {
     /// AE title of the node.

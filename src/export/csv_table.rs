@@ -8,7 +8,7 @@ use super::ndjson::put_json;
 use super::table::{TableSchema, TableWriter};
 use super::value::{ColumnType, TableValue};
 
-/// What becomes of a text that a spreadsheet would run as a formula.
+/// Treatment of texts that a spreadsheet would run as formulas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Formulas {
     /// It is written as it is.

@@ -39,7 +39,7 @@ pub enum Treatment {
     Shift,
 }
 
-/// What becomes of an attribute. `None` if it is not in the list, and so goes.
+/// Treatment of an attribute. `None` if it is not in the list, and must be left out.
 #[must_use]
 pub fn treatment(id: AttributeId) -> Option<Treatment> {
     Some(match id {

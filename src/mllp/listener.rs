@@ -54,7 +54,7 @@ pub struct Options {
     pub drain_timeout: Duration,
 }
 
-/// Who may send at present. Without any, everybody who reaches the port.
+/// Addresses that may send. If the list is empty, everybody who reaches the port may.
 #[derive(Clone, Debug, Default)]
 pub struct SharedSenders(Arc<ArcSwap<Vec<AddressRange>>>);
 

@@ -14,7 +14,7 @@ pub struct AnswerValues {
 }
 
 impl AnswerValues {
-    /// Makes a list without values, with room for so many and for so many bytes of text.
+    /// Makes a list without values, with room for `values` values and `bytes` bytes of text.
     #[must_use]
     pub fn with_capacity(values: usize, bytes: usize) -> Self {
         Self { text: String::with_capacity(bytes), ends: Vec::with_capacity(values) }

@@ -31,7 +31,7 @@ pub(crate) struct Readers {
     files: Mutex<IndexFiles>,
     turns: Arc<Turns>,
     idle: Mutex<Vec<Reader>>,
-    /// How often the folder had other files than before.
+    /// Number of times that the files of the folder changed.
     times_changed: AtomicU64,
     /// Reads the version of the index.
     version_reader: Mutex<VersionReader>,

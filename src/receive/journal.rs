@@ -88,7 +88,7 @@ enum JournalCommand {
     Stop,
 }
 
-/// What the threads share with whoever stores objects.
+/// State that the threads of the journal share with the tasks that store objects.
 struct SharedJournal {
     id: [u8; 16],
     /// Room for objects, in bytes. Less than the ring, since a group never lies around its end.
@@ -124,7 +124,7 @@ impl ObjectSizes {
     }
 }
 
-/// What is to be settled.
+/// Entries that wait to be settled.
 #[derive(Default)]
 struct UnsettledGroups {
     /// By the number of the group: the objects that are on their way to the index, and the room

@@ -104,7 +104,7 @@ pub(super) async fn keep_object(
     apply(&storage, (&peer, from), placed, stored).await
 }
 
-/// What becomes of an object with other content than the one that is kept.
+/// Texts for the outcome of an object whose content differs from the kept one.
 const KEPT_FIRST: &str = "it was refused";
 const KEPT_BOTH: &str = "both are kept";
 const REPLACED: &str = "it took the place of the first";

@@ -152,7 +152,7 @@ struct EntryObject<'a> {
     checksum: Checksum,
 }
 
-/// What a replay works with.
+/// State of a replay.
 struct Replay<'a> {
     storage: &'a Arc<Storage>,
     objects: &'a Arc<Objects>,

@@ -45,7 +45,7 @@ pub struct UnderWay {
     threads: Arc<Turns>,
     /// Objects whose rows are committed. Nobody needs their names in `.incoming/` any more.
     incoming_links: Mutex<Vec<Placed>>,
-    /// What the log has of objects that were refused.
+    /// Limit of log lines about refused objects.
     log_limit: LogLimit,
 }
 

@@ -41,7 +41,7 @@ pub(super) const OWN_TRANSFER_SYNTAXES: [&str; 3] =
 /// The settings of negotiation.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// Who is let in.
+    /// Rules for who may associate.
     pub access: AccessPolicy,
     /// The services that the node provides.
     pub provided: Vec<&'static ServiceClass>,

@@ -28,7 +28,7 @@ impl QueryScu {
     /// Makes an SCU. The association comes with the first question.
     ///
     /// # Errors
-    /// If there can be no runtime.
+    /// Fails if the runtime cannot be started.
     pub fn new(own: &AeTitle, called: &AeTitle, route: PeerRoute, waits: Waits) -> Result<Self, ScuError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ScuError::Connect)?;
         let (own, called) = (own.clone(), called.clone());
@@ -40,8 +40,8 @@ impl QueryScu {
     /// peer accepted.
     ///
     /// # Errors
-    /// Why there is no last response. The association is gone then, and the next question makes a
-    /// new one.
+    /// Fails if no last response arrives. The association is dropped then, and the next query opens
+    /// another one.
     pub fn find(
         &mut self,
         identifier: impl Fn(Encoding) -> Vec<u8>,

@@ -10,10 +10,10 @@ const MOST_PATHS: usize = 20_000;
 /// Time for which changes may go on before there is a look.
 const LONGEST_WAIT: Duration = Duration::from_secs(8);
 
-/// Time by which a look comes later than its files have settled, because clocks are coarse.
+/// Delay of a look after its files have settled, because file times are coarse.
 const MARGIN: Duration = Duration::from_millis(200);
 
-/// Why single changes do not tell everything, so that everything has to be looked at.
+/// Reason for a look at everything in place of the changed paths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WhyAll {
     /// The system dropped events.

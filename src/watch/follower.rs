@@ -47,7 +47,7 @@ pub struct WatchContext {
     pub clock: Clock,
 }
 
-/// What a look covers.
+/// Paths that a look covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LookKind {
     /// Everything below the watched paths.

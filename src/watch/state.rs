@@ -12,10 +12,10 @@ use crate::scanner::Summary;
 /// Looks of which the history keeps figures.
 const HISTORY: usize = 10;
 
-/// Looks that the history needs before a look can be called slow.
+/// Minimum number of recorded looks before one can count as slow.
 const ENOUGH_LOOKS: usize = 5;
 
-/// How much slower than usual a look is called slow.
+/// Factor over the usual duration above which a look counts as slow.
 const SLOW_FACTOR: f64 = 3.0;
 
 /// Shortest look that can be slow. Below it a busy machine is reason enough.

@@ -46,7 +46,7 @@ pub(super) struct Answering {
     pub(super) memory: Arc<Shares>,
     /// Finished metadata.
     pub(super) metadata: MetadataCache,
-    /// What the index said for them.
+    /// Cached results of the index for metadata.
     pub(super) recalled: RecalledAnswers,
     /// Memory for metadata that are being made.
     pub(super) memory_of_metadata: Arc<Shares>,

@@ -24,7 +24,7 @@ const ANSWER_COST: usize = 8;
 /// asked more often.
 const RECALLED_FOR: Duration = Duration::from_secs(60);
 
-/// What the index said for a request.
+/// Cached result of the index for a request.
 #[derive(Clone, Debug)]
 pub(super) struct FromIndex {
     /// Hash of everything that may change the answer. These are the instances, the places of their

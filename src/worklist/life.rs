@@ -16,7 +16,8 @@ pub struct LifeOptions {
     pub remove_after: Duration,
 }
 
-/// How long after it expired an item is still compared with studies. An examination may be late.
+/// Time after its expiry in which an item is still compared with studies. An examination may be
+/// late.
 const LATE_MS: i64 = 48 * 3_600_000;
 
 /// Pause between two rounds.

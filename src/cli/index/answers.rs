@@ -1,4 +1,4 @@
-//! What index files answer to everything that can be asked, as numbers that are compared.
+//! Digest of all answers of index files, which is compared before and after a split or merge.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;

@@ -38,7 +38,7 @@ struct UndoCounts {
     archives: BTreeSet<PathBuf>,
 }
 
-/// What the steps of an undo work with.
+/// State of an undo.
 struct Undo {
     reader: Reader,
     writer: WriterHandle,

@@ -15,8 +15,9 @@ use crate::model::clock::Clock;
 use crate::telemetry::metrics;
 use crate::web::MonitorSources;
 
-/// How often the index may be counted: a count that takes a second is made again after a hundred
-/// seconds. Larger: counts are older. Smaller: a supervisor keeps a processor busy.
+/// Pause between two counts of the index, in durations of the last one. A count that takes a second
+/// is made again after a hundred seconds. Larger: counts are older. Smaller: a supervisor keeps a
+/// processor busy.
 const REST_AFTER_COUNT: u32 = 100;
 
 /// Makes the answers of the port.

@@ -1,7 +1,7 @@
-//! Threads that may take their time do not slow down those that answer peers.
+//! Lower priority of background threads, so that they do not slow down those that answer peers.
 
-/// What is added to the nice value of a thread that may take its time. Beside a busy thread it gets
-/// a tenth of a processor, and on an idle machine all of it.
+/// Nice increment of background threads. Beside a busy thread it gets a tenth of a processor, and
+/// on an idle machine all of it.
 const NICE: i32 = 10;
 
 /// Gives the calling thread, and the threads that it starts, less of a busy processor.

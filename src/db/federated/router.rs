@@ -143,7 +143,8 @@ impl<A: Arrivals + Clone + 'static> Router<A> {
         self.targets.iter().flatten()
     }
 
-    /// Parts what a scan found over the files. What is no instance goes to the main file.
+    /// Distributes results of a scan over the files. Entries without an instance go to the main
+    /// file.
     fn parted(&self, scanned: ScannedDirectory) -> Result<Vec<ScannedDirectory>, Error> {
         let ScannedDirectory { place, directory, files, complete, vanished, missing, returned } = scanned;
         let part = || ScannedDirectory {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// How long a connection waits for the transaction of another process before it gives up. Batches
-/// hold the write lock for well under a second. A longer wait means that somebody holds it by hand.
+/// hold the write lock for well under a second. A longer wait means that another program holds it.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Pages in the write-ahead log after which it is checkpointed: 32 MiB. Larger: the commit that

@@ -1,4 +1,4 @@
-//! Index files that become one: all that one of them has is taken into another one.
+//! Merge: everything of one index file is taken into another one.
 
 use std::path::Path;
 

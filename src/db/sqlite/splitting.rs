@@ -1,4 +1,4 @@
-//! An index that is parted: copies of it that keep some of its studies.
+//! Split: copies of an index that each keep a part of its studies.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -1,5 +1,4 @@
-//! What stands behind the last wanted element. It is looked at only to learn whether the object
-//! ends too early.
+//! Check of the bytes behind the last wanted element, which finds objects that end too early.
 //!
 //! Nothing of it is kept, and its faults are not told. Where it is odd, nothing is known of its
 //! end.

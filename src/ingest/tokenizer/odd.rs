@@ -1,4 +1,4 @@
-//! What only odd objects need: elements out of order, values that are too large, and headers whose
+//! Reading of odd objects: elements out of order, values that are too large, and headers whose
 //! form has to be guessed.
 
 use super::*;

@@ -112,7 +112,7 @@ impl<Q: Question> Operation for ArrivingFind<Q> {
     }
 }
 
-/// What a question needs besides itself.
+/// Resources of a running query.
 pub(super) struct AskedFind {
     context_id: u8,
     request: CFindRequest,

@@ -34,7 +34,7 @@ pub(in crate::scp) type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + '
 
 /// A DIMSE service of a node.
 pub(in crate::scp) trait DimseService: fmt::Debug + Send + Sync {
-    /// What it says of itself in negotiation.
+    /// Its description for negotiation.
     fn class(&self) -> &'static ServiceClass;
 
     /// Whether this node provides it. Without that, its presentation contexts are refused. Its
@@ -74,7 +74,7 @@ pub(in crate::scp) struct ArrivedCommand<'a> {
     pub(in crate::scp) has_data_set: bool,
 }
 
-/// What a service does about a command.
+/// Reaction of a service to a command.
 pub(in crate::scp) enum Begin {
     /// It answers at once. A data set that follows is read and dropped first.
     Respond(Response),
@@ -121,7 +121,7 @@ pub(in crate::scp) enum Interleaved {
     Command(QueuedCommand),
 }
 
-/// What a service sees of an established association.
+/// State of an established association, as services use it.
 pub(in crate::scp) struct Session {
     pub(in crate::scp) agreement: Agreement,
     pub(in crate::scp) node: NodeContext,

@@ -43,7 +43,7 @@ const SHOWN: [AttributeId; 11] = [
 /// Modalities that the form suggests. Any other can be typed.
 const SUGGESTED: [&str; 14] = ["CT", "MR", "US", "CR", "DX", "MG", "NM", "PT", "XA", "RF", "RTDOSE", "SR", "SC", "OT"];
 
-/// What somebody typed into the form.
+/// Input of the search form.
 #[derive(Clone, Debug, Default)]
 struct Typed {
     text: String,

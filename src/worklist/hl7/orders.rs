@@ -1,4 +1,5 @@
-//! What a message wants: orders that are new, changed, cancelled, or corrections of a patient.
+//! Changes that a message asks for: orders that are new, changed, cancelled, or corrections of a
+//! patient.
 
 use super::map::{Hl7Map, OrderSegments, date_and_time};
 use super::message::{Hl7Segment, Message};

@@ -250,7 +250,7 @@ impl<'c> Batch<'c> {
         pieces::put(&mut self.tables, piece)
     }
 
-    /// Leaves out so many change numbers.
+    /// Skips this number of change numbers.
     pub(in super::super) fn skip_changes(&mut self, numbers: i64) -> Result<()> {
         self.tables.origins.skip_changes(numbers)
     }

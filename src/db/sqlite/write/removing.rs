@@ -1,4 +1,4 @@
-//! What operators remove: rows go, and a note stays so that no scan brings them back.
+//! Removal by an operator: rows are deleted, and a note stays so that no scan adds them again.
 
 use super::super::packing::UidSuffix;
 use super::asserted_values::record_text;

@@ -1,5 +1,4 @@
-//! What another index file has, taken into this one: instances with their files, their arrivals,
-//! and what is noted of them.
+//! Import of another index file: instances with their files and arrivals, and the notes about them.
 
 use std::collections::HashMap;
 use std::path::PathBuf;

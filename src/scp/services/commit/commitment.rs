@@ -120,7 +120,8 @@ impl Commitment {
         Self { turns: Turns::new(verifying), room: room(references), ..self }
     }
 
-    /// Takes room for a transaction of this peer with so many instances, until it is dropped.
+    /// Reserves room for a transaction of this peer with `references` instances, until the share is
+    /// dropped.
     pub(super) fn room_for(&self, peer: &CountedPeer, references: usize) -> Option<Share> {
         self.room.take(peer, references.saturating_add(COUNTS_AS_REFERENCES))
     }
