@@ -12,8 +12,9 @@ use super::backup::manifest::{self, BackupVerdict, Manifest, counts_in_words};
 use super::output::{Grouped, Shown};
 use crate::cli::Exit;
 use crate::cli::audited::CommandAudit;
-use crate::cli::backup;
+use crate::cli::backup::{self, BroughtBack};
 use crate::cli::context::{Context, IndexArgs, make_directory_of};
+use crate::cli::remove;
 use crate::db::open::{IndexHold, Reader, only_file_of};
 use crate::db::{Admin as _, IndexStatus};
 use crate::files::{FILE_MODE, parent_of, remove_if_there, with_suffix};
@@ -56,15 +57,29 @@ pub(super) fn run(arguments: &RestoreArgs, context: &mut Context) -> anyhow::Res
     CommandAudit::open(&config, "restore")?.maintained(&[format!("backup={}", backup.display())])?;
     make_directory_of(&index)?;
     let new = copy_beside(&index, backup, &manifest)?;
+    let mut storage = None;
     if arguments.objects {
         let Some(options) = config.store_options() else {
             bail!("with `metadata_only` no objects are kept; hint: leave out --objects");
         };
-        let brought = backup::bring_back(backup, &options.directory)?;
-        context.output.line(format_args!("{} objects were brought back", Grouped(brought)))?;
+        let BroughtBack { objects, in_trash, left_out } = backup::bring_back(backup, &options.directory)?;
+        context.output.line(format_args!("{} objects were brought back", Grouped(objects)))?;
+        if in_trash > 0 {
+            context.output.line(format_args!("{} removed objects are in the trash again", Grouped(in_trash)))?;
+        }
+        if left_out > 0 {
+            context.output.line(format_args!(
+                "{} objects were left out: they were deleted for good, or others took their places",
+                Grouped(left_out)
+            ))?;
+        }
+        storage = Some(options.directory.canonicalize()?);
     }
     let moment = moment_text(Clock::System.now_ms()).replace(['-', ':'], "");
     let aside = IndexHold::take(&index)?.replace_with(&new.0, &format!(".before-{moment}"))?;
+    if let Some(storage) = &storage {
+        remove::write_missing_lists(&config, storage)?;
+    }
     let status = Reader::open(&index)?.status()?;
     let counts = counts_in_words(status.patients, status.studies, status.series, status.instances);
     context.output.line(format_args!("{} has {counts}", Shown(&index)))?;

@@ -143,6 +143,12 @@ impl Trash {
         Ok(list.into_inner().map_err(io::IntoInnerError::into_error)?.finish()?)
     }
 
+    /// Whether the list of a removal was written.
+    #[must_use]
+    pub fn has_list(&self, begun_ms: i64) -> bool {
+        self.directory(begun_ms).join(LIST).exists()
+    }
+
     /// Reads the lists of all removals: when each began, and what it removed.
     ///
     /// # Errors

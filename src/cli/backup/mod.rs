@@ -1,10 +1,11 @@
 //! `dcmdex backup` copies the index while a node works, and says what it copied in a manifest.
 
+mod bring_back;
 pub(super) mod manifest;
 mod objects;
 mod target;
 
-pub(super) use objects::bring_back;
+pub(super) use bring_back::{BroughtBack, bring_back};
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

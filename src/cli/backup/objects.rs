@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
@@ -62,18 +62,22 @@ pub(super) fn back_up(storage: &Path, to: &Path, how: ObjectsInBackup) -> anyhow
             })?);
         }
     }
-    // Copies and names of all directories at once.
-    let directory = File::open(to).with_context(|| format!("cannot open {}", to.display()))?;
-    rustix::fs::syncfs(&directory).with_context(|| format!("cannot synchronise {}", to.display()))?;
+    synchronise(to)?;
     Ok(counts)
 }
 
-fn make(directory: &Path) -> anyhow::Result<()> {
+/// Makes copies and names of all directories durable at once.
+pub(super) fn synchronise(to: &Path) -> anyhow::Result<()> {
+    let directory = File::open(to).with_context(|| format!("cannot open {}", to.display()))?;
+    rustix::fs::syncfs(&directory).with_context(|| format!("cannot synchronise {}", to.display()))
+}
+
+pub(super) fn make(directory: &Path) -> anyhow::Result<()> {
     make_directory(directory).with_context(|| format!("cannot make {}", directory.display()))
 }
 
 /// The regular files in a directory. Names with a dot at the beginning are none of them.
-fn files_in(directory: &Path) -> anyhow::Result<Vec<(OsString, Metadata)>> {
+pub(super) fn files_in(directory: &Path) -> anyhow::Result<Vec<(OsString, Metadata)>> {
     let list = || -> io::Result<Vec<(OsString, Metadata)>> {
         let mut files = Vec::new();
         for entry in fs::read_dir(directory)? {
@@ -104,7 +108,13 @@ fn is_same(known: &Metadata, object: &Metadata) -> bool {
 }
 
 /// Adds an object. Returns false if it is gone.
-fn add(from: &Path, object: &Metadata, to: &Path, name: &OsString, how: ObjectsInBackup) -> anyhow::Result<bool> {
+pub(super) fn add(
+    from: &Path,
+    object: &Metadata,
+    to: &Path,
+    name: &OsString,
+    how: ObjectsInBackup,
+) -> anyhow::Result<bool> {
     let mut part = OsString::from(PART);
     part.push(name);
     let part = to.join(part);
@@ -179,35 +189,4 @@ pub(super) fn remove_unused(config: &Config, target: &BackupTarget, removed: &[O
         }
     }
     Ok(())
-}
-
-/// Brings back the objects that the storage directory lacks. Returns how many.
-pub(in crate::cli) fn bring_back(backup: &Path, storage: &Path) -> anyhow::Result<u64> {
-    let from: PathBuf = backup.parent().unwrap_or(Path::new(".")).join("objects");
-    if !from.is_dir() {
-        bail!("there is no directory {} with objects", from.display());
-    }
-    make(storage)?;
-    let counts = back_up_missing(&from, storage)?;
-    Ok(counts)
-}
-
-fn back_up_missing(from: &Path, to: &Path) -> anyhow::Result<u64> {
-    let mut added = 0;
-    for series in series_directories(from).with_context(|| format!("cannot list {}", from.display()))? {
-        let below = series.strip_prefix(from).context("a directory outside of the backup")?;
-        let to = to.join(below);
-        for (name, object) in files_in(&series)? {
-            // An existing file is never replaced.
-            if to.join(&name).exists() {
-                continue;
-            }
-            make(&to)?;
-            let copied = add(&series.join(&name), &object, &to, &name, ObjectsInBackup::Copy);
-            added += u64::from(copied.with_context(|| format!("cannot write in {}", to.display()))?);
-        }
-    }
-    let directory = File::open(to).with_context(|| format!("cannot open {}", to.display()))?;
-    rustix::fs::syncfs(&directory).with_context(|| format!("cannot synchronise {}", to.display()))?;
-    Ok(added)
 }

@@ -246,6 +246,17 @@ fn tell_objects(
     trash::tell_elsewhere(elsewhere, context)
 }
 
+/// Writes the lists of removals that a storage directory lacks, because it was lost.
+pub(super) fn write_missing_lists(config: &Config, storage: &std::path::Path) -> anyhow::Result<()> {
+    let trash = Trash::below(storage);
+    for removal in Reader::open(&config.index)?.removals()? {
+        if removal.still_removed > 0 && !trash.has_list(removal.begun_ms) {
+            write_list(storage, config, removal.id, removal.begun_ms)?;
+        }
+    }
+    Ok(())
+}
+
 /// Writes what was removed beside the trash, for an index that is built anew.
 pub(super) fn write_list(
     storage: &std::path::Path,

@@ -251,6 +251,39 @@ fn objects_are_linked_or_copied_once_and_come_back() {
 }
 
 #[test]
+fn removed_objects_of_a_backup_come_back_into_the_trash() {
+    let place = Place::new();
+    fs::create_dir(place.path("backup")).unwrap();
+    let node = Node::start(&place, &[]);
+    store_all(&node, 0..4);
+    assert_eq!(node.stop(Signal::TERM).0, Some(0));
+    place.run(["backup", "backup", "--objects", "copy"]).expect(0);
+    let key = |number: usize| format!("SOPInstanceUID={}", uid(number));
+    place.run(["remove", &key(0), "--objects", "--yes"]).expect(0);
+    place.run(["remove", &key(1), "--objects", "--no-undo", "--yes"]).expect(0);
+    place.run(["remove", &key(2), "--yes"]).expect(0);
+    place.run(["backup", "backup", "--objects", "copy"]).expect(0);
+    fs::remove_dir_all(place.path("dcmdex-data")).unwrap();
+    let newest = backups(&place, "backup").pop().unwrap();
+    let restored = place.run(["restore", &newest, "--objects", "--yes"]).expect(0).stdout;
+    assert!(restored.contains("2 objects were brought back"), "{restored}");
+    assert!(restored.contains("1 removed objects are in the trash again"), "{restored}");
+    assert!(restored.contains("1 objects were left out"), "{restored}");
+    // Nothing is between the objects that the index does not know.
+    assert_eq!(place.run(["check", "--orphans"]).expect(0).stderr, "");
+    let (code, log) = Node::start(&place, &[]).stop(Signal::TERM);
+    assert_eq!(code, Some(0));
+    assert!(!log.iter().any(|line| line.contains("that the index lacks")), "{log:#?}");
+    // An index that is made anew leaves out what was removed.
+    fs::rename(place.path("dcmdex-data/index.db"), place.path("lost.db")).unwrap();
+    place.run(["rebuild"]).expect(0);
+    assert_eq!(indexed(&place), [uid(3)]);
+    fs::rename(place.path("lost.db"), place.path("dcmdex-data/index.db")).unwrap();
+    place.run(["remove", "--undo", "1", "--yes"]).expect(0);
+    assert_eq!(indexed(&place), [uid(0), uid(3)]);
+}
+
+#[test]
 fn objects_that_no_backup_names_go_with_the_last_one_that_did() {
     let place = Place::new();
     fs::create_dir(place.path("backup")).unwrap();
