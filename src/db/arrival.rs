@@ -12,7 +12,7 @@ const LONGEST_PAUSE_MS: i64 = 10 * 60 * 1000;
 
 /// Longest time of an arrival, in milliseconds. Larger: the time of an arrival says less. Smaller:
 /// more instance groups.
-const LONGEST_ARRIVAL_MS: i64 = 60 * 60 * 1000;
+pub(in crate::db) const LONGEST_ARRIVAL_MS: i64 = 60 * 60 * 1000;
 
 /// An arrival ends with its day, so that a search by day is exact.
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;

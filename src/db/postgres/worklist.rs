@@ -16,6 +16,7 @@ use super::nodes::ahead_ms;
 use super::question::QuestionState;
 use super::reader::PostgresReader;
 use super::writer::PostgresWriterHandle;
+use crate::db::arrival::LONGEST_ARRIVAL_MS;
 use crate::db::plan::after_prefix;
 use crate::db::worklist_columns::{
     COLUMNS, ITEM, STEP_COLUMNS, column_name, source_number, source_of, state_number, state_of, texts_column,
@@ -135,8 +136,10 @@ impl WorklistSearch for PostgresReader {
     }
 
     fn worklist_arrivals(&mut self, unexpired_at: i64) -> Result<Vec<WorklistArrival>, Error> {
-        let of_item = "JOIN shelf g ON g.study = s.id \
+        // A group whose arrival ended before the item came has only been changed: corrected, or lost.
+        let of_item = "JOIN shelf g ON g.study = s.id LEFT JOIN arrival r ON r.id = g.arrival \
              WHERE w.state <= 1 AND w.expires_ms > $1 AND g.changed_ms > w.received_ms \
+             AND coalesce(r.first_ms, w.received_ms) + $2 > w.received_ms \
              AND (NOT EXISTS (SELECT FROM worklist_item o WHERE o.study_key = w.study_key \
              AND o.id <> w.id AND o.state <= 2) OR g.said::json ->> 'modality' = w.modality \
              AND (position('00400009' IN coalesce(g.said::json ->> 'request_attributes_sequence', '')) = 0 \
@@ -151,7 +154,7 @@ impl WorklistSearch for PostgresReader {
              AND w.accession_number <> '' AND w.patient_id <> '' \
              AND NOT EXISTS (SELECT FROM study o WHERE o.uid_key = w.study_key) GROUP BY w.id"
         );
-        self.list(&sql, &[&unexpired_at], |row| {
+        self.list(&sql, &[&unexpired_at, &LONGEST_ARRIVAL_MS], |row| {
             Ok(WorklistArrival {
                 item: row.try_get(0)?,
                 state: state(row, 1)?,

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::util::engine::{index_at, with_databases, with_each_index};
-use dcmdex::db::open::{Reader, Writer, WriterOptions};
+use dcmdex::db::open::{Reader, Writer, WriterHandle, WriterOptions};
 use dcmdex::db::{
-    Arrivals, FileOutcome, ScannedDirectory, ScannedFile, WorklistColumn, WorklistRow, WorklistSearch, WorklistState,
+    Arrivals, Durability, FileOutcome, ScannedDirectory, ScannedFile, WorklistColumn, WorklistRow, WorklistSearch,
+    WorklistState,
 };
 use dcmdex::model::attribute::AttributeId;
 use dcmdex::model::clock::Clock;
@@ -274,8 +275,38 @@ fn only_what_comes_after_an_item_and_belongs_to_its_step_starts_it() {
     assert_eq!(states(20), [WorklistState::Done, WorklistState::Scheduled]);
 }
 
+fn what_an_old_study_loses_starts_no_item() {
+    let site = Site::new();
+    let clock = Clock::Fixed(Clock::System.now_ms() - 2 * 3_600_000);
+    let options = WriterOptions { durability: Durability::Normal, clock, ..WriterOptions::default() };
+    let before = Writer::open(&index_at(site.directory.path()), options).unwrap();
+    before.handle().begin_scan("[]".to_owned()).unwrap();
+    (1..=2).for_each(|number| bring(&before.handle(), number));
+    before.close().unwrap();
+    let mut folder = site.folder();
+    site.write("one.json", &item(1).replace('}', r#", "StudyInstanceUID": "1.2.3"}"#));
+    folder.look().unwrap();
+    let next = Clock::System.now_ms() + 1;
+    while Clock::System.now_ms() < next {
+        std::thread::yield_now();
+    }
+    let handle = site.writer.handle();
+    handle.scanned(ScannedDirectory { missing: vec!["1.dcm".into()], ..found_in_archive(Vec::new()) }).unwrap();
+    handle.flush().unwrap();
+    let options = LifeOptions { quiet: Duration::from_secs(600), remove_after: Duration::from_secs(86_400) };
+    live(&mut site.reader(), &site.intake, options, Clock::System.now_ms()).unwrap();
+    assert_eq!(site.rows()[0].state, WorklistState::Scheduled, "nothing came");
+    arrive(&site, 3);
+    live(&mut site.reader(), &site.intake, options, Clock::System.now_ms()).unwrap();
+    assert_eq!(site.rows()[0].state, WorklistState::Started);
+}
+
 /// Brings an instance of the study into the index.
 fn arrive(site: &Site, number: u32) {
+    bring(&site.writer.handle(), number);
+}
+
+fn bring(handle: &WriterHandle, number: u32) {
     let mut record = InstanceRecord::new();
     let instance = format!("1.2.3.4.{number}");
     for (id, value) in [
@@ -296,18 +327,20 @@ fn arrive(site: &Site, number: u32) {
         reread: false,
         outcome: FileOutcome::Instance(Box::new(record)),
     };
-    let handle = site.writer.handle();
-    let scanned = ScannedDirectory {
+    handle.scanned(found_in_archive(vec![file])).unwrap();
+    handle.flush().unwrap();
+}
+
+fn found_in_archive(files: Vec<ScannedFile>) -> ScannedDirectory {
+    ScannedDirectory {
         place: Place::InPlace,
         directory: "/archive".into(),
-        files: vec![file],
+        files,
         vanished: Vec::new(),
         missing: Vec::new(),
         returned: Vec::new(),
         complete: true,
-    };
-    handle.scanned(scanned).unwrap();
-    handle.flush().unwrap();
+    }
 }
 
 with_each_index! {
@@ -318,4 +351,5 @@ with_each_index! {
     the_mount_point_of_a_share_that_is_gone_takes_no_items_with_it,
     an_item_starts_with_the_first_object_of_its_study_and_is_done_when_that_is_quiet,
     only_what_comes_after_an_item_and_belongs_to_its_step_starts_it,
+    what_an_old_study_loses_starts_no_item,
 }

@@ -11,6 +11,7 @@ use super::super::reader::SqliteReader;
 use super::super::schema::WORKLIST;
 use super::super::sql_values::to_u64;
 use super::rows::{performed_step, row, source, state};
+use crate::db::arrival::LONGEST_ARRIVAL_MS;
 use crate::db::worklist_columns::{COLUMNS, STEP_COLUMNS, column_name};
 use crate::db::{
     Error, PerformedStep, WorklistArrival, WorklistAsked, WorklistColumn, WorklistProblem, WorklistRequest,
@@ -59,8 +60,11 @@ impl WorklistSearch for SqliteReader {
 
     fn worklist_arrivals(&mut self, unexpired_at: i64) -> Result<Vec<WorklistArrival>, Error> {
         // CROSS JOIN: there are fewer items than studies. Without it the order is left to guesses.
+        // A group whose arrival ended before the item came has only been changed: corrected, or lost.
         let of_item = "CROSS JOIN study_series e ON e.study = s.id CROSS JOIN instance_group g ON g.series = e.id \
+             LEFT JOIN arrival r ON r.id = g.arrival \
              WHERE w.state <= 1 AND w.expires_ms > ?1 AND g.changed_ms > w.received_ms \
+             AND ifnull(r.first_ms, w.received_ms) + ?2 > w.received_ms \
              AND (NOT EXISTS (SELECT 1 FROM worklist_item o WHERE o.study_instance_uid = w.study_instance_uid \
              AND o.id <> w.id AND o.state <= 2) OR e.modality = w.modality \
              AND (instr(e.request_attributes_sequence, '00400009') = 0 \
@@ -76,7 +80,7 @@ impl WorklistSearch for SqliteReader {
              AND w.accession_number <> '' AND w.patient_id <> '' \
              AND NOT EXISTS (SELECT 1 FROM study o WHERE o.study_instance_uid = w.study_instance_uid) GROUP BY w.id"
         );
-        self.list(&sql, params![unexpired_at], |row| {
+        self.list(&sql, params![unexpired_at, LONGEST_ARRIVAL_MS], |row| {
             Ok(WorklistArrival {
                 item: row.get(0)?,
                 state: state(row.get(1)?)?,
