@@ -530,7 +530,13 @@ fn any<T>(items: impl IntoIterator<Item = T>, fits: impl Fn(T) -> Result<bool, E
 }
 
 fn fits_declared(entity: EntityView<'_, '_>, key: &DeclaredKey) -> bool {
-    key.matching.as_ref().is_none_or(|matching| matching.matches(&entity.declared(&key.unit)))
+    key.matching.as_ref().is_none_or(|matching| {
+        let value = entity.declared(&key.unit);
+        match key.is_in_zone() {
+            true => matching.matches_in_zone(&value, &entity.own_value(TimezoneOffsetFromUTC.attribute())),
+            false => matching.matches(&value),
+        }
+    })
 }
 
 pub(in crate::db) fn most_complete(vr: VR, values: impl Iterator<Item = String>) -> String {

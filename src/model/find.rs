@@ -125,7 +125,8 @@ pub struct DateTimeKey {
 pub enum MomentCondition {
     /// A date and a time are in one range (PS3.4 C.2.2.2.5.4).
     Range(DateTimeRange),
-    /// A date and time (DT) matches a key with an offset from UTC, in its time zone (0008,0201).
+    /// A date and time (DT), or one in an item, matches a key with an offset from UTC, in its time
+    /// zone (0008,0201).
     InZone(Matching),
 }
 
@@ -161,6 +162,15 @@ pub struct DeclaredKey {
     pub is_answered: bool,
     /// For a sequence: the attributes to return of its items, as in [`ReturnKey::items`].
     pub items: Vec<ItemKey>,
+}
+
+impl DeclaredKey {
+    /// Whether the condition compares moments in the time zone of their data set. No data set is
+    /// that of a patient.
+    #[must_use]
+    pub fn is_in_zone(&self) -> bool {
+        self.unit.level > QueryRetrieveLevel::Patient && self.matching.as_ref().is_some_and(Matching::names_offset)
+    }
 }
 
 /// An attribute to return of a sequence item.

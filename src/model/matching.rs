@@ -103,15 +103,15 @@ impl Matching {
             }
             Self::WildCard(wild_card) => wild_card.stored.any(stored, |value| wild_card.pattern.matches(value)),
             Self::Range(range) => range.stored.any(stored, |value| range.span.contains(value)),
-            Self::Sequence(sequence) => sequence.matches(stored),
+            Self::Sequence(sequence) => sequence.matches(stored, ""),
             Self::EmptyValue => stored.is_empty(),
             Self::MultipleValue(all) => all.iter().all(|matching| matching.matches(stored)),
             Self::AnyOf(any) => any.iter().any(|matching| matching.matches(stored)),
         }
     }
 
-    /// Whether a stored DT fulfils the condition, where `zone` is Timezone Offset From UTC
-    /// (0008,0201) of its data set.
+    /// Whether a stored DT, or the DTs in the items of a sequence, fulfil the condition. `zone` is
+    /// Timezone Offset From UTC (0008,0201) of the data set.
     ///
     /// A key with an offset takes a stored value without one to be in that zone (PS3.5 table
     /// 6.2-1). A key without an offset is compared with the value as it is written.
@@ -120,6 +120,7 @@ impl Matching {
         match self {
             Self::MultipleValue(all) => all.iter().all(|matching| matching.matches_in_zone(stored, zone)),
             Self::AnyOf(any) => any.iter().any(|matching| matching.matches_in_zone(stored, zone)),
+            Self::Sequence(sequence) => sequence.matches(stored, zone),
             one if one.names_offset() => {
                 let values = stored.split('\\').map(|value| datetime::in_zone(value, zone));
                 one.matches(&values.collect::<Vec<_>>().join("\\"))
@@ -128,7 +129,7 @@ impl Matching {
         }
     }
 
-    /// Whether the key is a DT with an offset from UTC.
+    /// Whether the key is a DT with an offset from UTC, or has one in its item.
     #[must_use]
     pub fn names_offset(&self) -> bool {
         match self {
@@ -137,6 +138,7 @@ impl Matching {
             }
             Self::Range(range) => range.names_offset,
             Self::MultipleValue(list) | Self::AnyOf(list) => list.iter().any(Self::names_offset),
+            Self::Sequence(sequence) => sequence.conditions.iter().any(|condition| condition.matching.names_offset()),
             _ => false,
         }
     }
@@ -240,7 +242,7 @@ struct ItemCondition {
 }
 
 impl SequenceMatching {
-    fn matches(&self, stored: &str) -> bool {
+    fn matches(&self, stored: &str, zone: &str) -> bool {
         use serde::Deserialize as _;
 
         let mut deserializer = serde_json::Deserializer::from_str(stored);
@@ -249,30 +251,48 @@ impl SequenceMatching {
         deserializer.disable_recursion_limit();
         // An empty or invalid value has no items, so nothing can match.
         let items = Vec::<serde_json::Value>::deserialize(&mut deserializer).unwrap_or_default();
-        deserializer.end().is_ok() && items.iter().any(|item| self.matches_item(item))
+        deserializer.end().is_ok() && items.iter().any(|item| self.in_zone(zone).matches(item))
     }
 
+    /// The conditions, for items of a data set with this Timezone Offset From UTC (0008,0201).
+    #[must_use]
+    pub const fn in_zone<'m>(&'m self, zone: &'m str) -> ItemMatching<'m> {
+        ItemMatching { sequence: self, zone }
+    }
+}
+
+/// The conditions on items of one data set.
+#[derive(Clone, Copy, Debug)]
+pub struct ItemMatching<'m> {
+    sequence: &'m SequenceMatching,
+    zone: &'m str,
+}
+
+impl<'m> ItemMatching<'m> {
     /// Whether an item (an object of the DICOM JSON Model) fulfils all conditions. Only such items
     /// are returned.
     #[must_use]
-    pub fn matches_item(&self, item: &serde_json::Value) -> bool {
-        self.conditions.iter().all(|condition| {
+    pub fn matches(&self, item: &serde_json::Value) -> bool {
+        self.sequence.conditions.iter().all(|condition| {
             let element = item.get(condition.json_key.as_str());
             let values = element.and_then(|element| element.get("Value")).and_then(serde_json::Value::as_array);
             match &condition.matching {
                 Matching::Sequence(nested) => {
-                    values.is_some_and(|items| items.iter().any(|item| nested.matches_item(item)))
+                    values.is_some_and(|items| items.iter().any(|item| nested.in_zone(self.zone).matches(item)))
                 }
-                other => other.matches(&values.map(|values| joined_values(values)).unwrap_or_default()),
+                other => {
+                    let stored = values.map(|values| joined_values(values)).unwrap_or_default();
+                    other.matches_in_zone(&stored, self.zone)
+                }
             }
         })
     }
 
     /// Returns the condition on a sequence inside the items, if there is one.
     #[must_use]
-    pub fn nested(&self, tag: Tag) -> Option<&Self> {
-        self.conditions.iter().find_map(|condition| match &condition.matching {
-            Matching::Sequence(nested) if condition.tag == tag => Some(nested),
+    pub fn nested(&self, tag: Tag) -> Option<Self> {
+        self.sequence.conditions.iter().find_map(|condition| match &condition.matching {
+            Matching::Sequence(nested) if condition.tag == tag => Some(nested.in_zone(self.zone)),
             _ => None,
         })
     }

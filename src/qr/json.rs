@@ -13,8 +13,8 @@ use crate::model::availability::ObjectAvailability;
 use crate::model::dicom_json::{push_key, push_stored, push_string};
 use crate::model::find::{FindAnswer, ItemKey};
 use crate::model::level::QueryRetrieveLevel;
-use crate::model::matching::{Matching, SequenceMatching, json_key};
-use crate::qr::parse::Query;
+use crate::model::matching::{ItemMatching, json_key};
+use crate::qr::parse::{AnsweredItems, Query};
 
 /// Writes the answers to one query.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ enum JsonContent {
     Sequence {
         at: usize,
         wanted: Vec<ItemKey>,
-        matching: Option<SequenceMatching>,
+        condition: Option<AnsweredItems>,
     },
 }
 
@@ -72,17 +72,19 @@ impl JsonWriter {
         let mut fields = Vec::new();
         for (at, key) in request.return_keys.iter().enumerate() {
             let attribute = key.attribute.attribute();
-            let condition = request.matching_keys.iter().find(|matching| matching.attribute == key.attribute);
-            let matching = condition.map(|condition| &condition.matching);
+            if query.hidden.contains(&attribute.id) {
+                continue;
+            }
+            let condition = query.item_condition(key.attribute);
             fields.push(JsonField {
                 tag: number(attribute.tag),
-                content: content(at, attribute.vr, &key.items, matching),
+                content: content(at, attribute.vr, &key.items, condition),
             });
         }
         let declared = request.declared.iter().zip(&query.declared).filter(|(key, _)| key.is_answered);
         for (number_of, (key, answered_as)) in declared.enumerate() {
             let at = request.return_keys.len() + number_of;
-            let content = content(at, key.unit.vr, &key.items, key.matching.as_ref());
+            let content = content(at, key.unit.vr, &key.items, query.condition_of(key.matching.as_ref()));
             fields.push(JsonField { tag: number(answered_as.tag), content });
             if let Some((tag, creator)) = &answered_as.creator {
                 fields.push(constant(*tag, VR::LO, creator));
@@ -128,8 +130,9 @@ impl JsonWriter {
             match &field.content {
                 JsonContent::Constant(text) => out.push_str(text),
                 JsonContent::Value { at, vr } => push_stored(out, field.tag, *vr, value(*at)),
-                JsonContent::Sequence { at, wanted, matching } => {
-                    push_sequence(out, field.tag, items(value(*at)), wanted, matching.as_ref());
+                JsonContent::Sequence { at, wanted, condition } => {
+                    let matching = condition.as_ref().map(|condition| condition.on(answer));
+                    push_sequence(out, field.tag, items(value(*at)), wanted, matching);
                 }
                 JsonContent::RetrieveUrl => self.push_url(out, value),
             }
@@ -158,15 +161,11 @@ impl JsonWriter {
     }
 }
 
-fn content(at: usize, vr: VR, wanted: &[ItemKey], matching: Option<&Matching>) -> JsonContent {
-    if vr != VR::SQ {
-        return JsonContent::Value { at, vr };
+fn content(at: usize, vr: VR, wanted: &[ItemKey], condition: Option<AnsweredItems>) -> JsonContent {
+    match vr {
+        VR::SQ => JsonContent::Sequence { at, wanted: wanted.to_vec(), condition },
+        vr => JsonContent::Value { at, vr },
     }
-    let matching = match matching {
-        Some(Matching::Sequence(sequence)) => Some(sequence.clone()),
-        Some(_) | None => None,
-    };
-    JsonContent::Sequence { at, wanted: wanted.to_vec(), matching }
 }
 
 fn constant(tag: Tag, vr: VR, text: &str) -> JsonField {
@@ -199,9 +198,9 @@ fn push_sequence(
     tag: u32,
     mut items: Vec<Value>,
     wanted: &[ItemKey],
-    matching: Option<&SequenceMatching>,
+    matching: Option<ItemMatching<'_>>,
 ) {
-    items.retain(|item| matching.is_none_or(|matching| matching.matches_item(item)));
+    items.retain(|item| matching.is_none_or(|matching| matching.matches(item)));
     let items: Vec<_> = items.into_iter().map(|item| cut_down(item, wanted)).collect();
     push_key(out, tag, VR::SQ);
     if !items.is_empty() {

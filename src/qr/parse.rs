@@ -15,11 +15,11 @@ use super::{Hierarchy, Options, PendingStatus, Retrievable};
 use crate::db::{can_answer, can_answer_declared};
 use crate::model::attribute::{ATTRIBUTES, Attribute, AttributeId, KeyType, ValueSource};
 use crate::model::declared::{DeclaredSet, Unit, creator_tag, is_private_creator};
-use crate::model::find::{DateTimeKey, DeclaredKey, FindRequest, MatchingKey, MomentCondition, ReturnKey};
+use crate::model::find::{DateTimeKey, DeclaredKey, FindAnswer, FindRequest, MatchingKey, MomentCondition, ReturnKey};
 use crate::model::level::{InformationModel, QueryRetrieveLevel};
 use crate::model::matching::{
-    DateTimeRange, KeyElement, KeyValue, MatchPolicy, Matching, MatchingError, NameMatching, QuotationMarks,
-    SeveralValues, UnknownRequired,
+    DateTimeRange, ItemMatching, KeyElement, KeyValue, MatchPolicy, Matching, MatchingError, NameMatching,
+    QuotationMarks, SequenceMatching, SeveralValues, UnknownRequired,
 };
 use crate::model::status::Status;
 
@@ -35,9 +35,8 @@ pub struct Query {
     pub character_set: String,
     /// Maximum number of answers. One more is an error, so that no answer is lost silently.
     pub limit: Option<u64>,
-    /// Whether InstanceAvailability is requested from the index only to know whether the entity can
-    /// be retrieved.
-    pub(super) hides_availability: bool,
+    /// Attributes that are requested from the index only for the answers of others.
+    pub(super) hidden: Vec<AttributeId>,
     pub(super) retrievable: Retrievable,
     /// Elements for the declared attributes of the request, in the same order.
     pub(super) declared: Vec<AnsweredAs>,
@@ -53,6 +52,21 @@ pub(super) struct RepositoryKeys {
     pub(super) record_key: bool,
     /// Whether File Access Sequence is returned.
     pub(super) file_access: bool,
+}
+
+/// The condition on the items of a sequence.
+#[derive(Clone, Debug)]
+pub(super) struct AnsweredItems {
+    sequence: SequenceMatching,
+    /// Number of the return key with the time zone of the data set, where it counts.
+    zone_at: Option<usize>,
+}
+
+impl AnsweredItems {
+    /// The condition on the items of an answer.
+    pub(super) fn on<'a>(&'a self, answer: &'a FindAnswer) -> ItemMatching<'a> {
+        self.sequence.in_zone(self.zone_at.map_or("", |at| answer.values.text(at)))
+    }
 }
 
 /// The element of a request that is a declared attribute.
@@ -83,6 +97,26 @@ impl Query {
         let mut declared = self.request.declared.iter().zip(&self.declared);
         of_table.any(|id| id.attribute().tag == tag)
             || declared.any(|(key, answered_as)| key.matching.is_some() && answered_as.tag == tag)
+    }
+
+    /// The condition on the items of a sequence, if there is one. Only items that fulfil it are
+    /// answered.
+    pub(super) fn item_condition(&self, id: AttributeId) -> Option<AnsweredItems> {
+        let of_items = self.request.matching_keys.iter().map(|key| (key.attribute, &key.matching));
+        let in_zone = self.request.date_time_keys.iter().filter_map(|key| match &key.condition {
+            MomentCondition::InZone(matching) => Some((key.date, matching)),
+            MomentCondition::Range(_) => None,
+        });
+        let found = of_items.chain(in_zone).find(|(attribute, _)| *attribute == id);
+        self.condition_of(found.map(|(_, matching)| matching))
+    }
+
+    /// The same for a condition that is known.
+    pub(super) fn condition_of(&self, matching: Option<&Matching>) -> Option<AnsweredItems> {
+        let Some(Matching::Sequence(sequence)) = matching else { return None };
+        let mut returned = self.request.return_keys.iter();
+        let zone_at = returned.position(|key| key.attribute == AttributeId::TimezoneOffsetFromUTC);
+        Some(AnsweredItems { sequence: sequence.clone(), zone_at })
     }
 
     /// Returns the status of its Pending responses: FF00, or FF01 if an optional key is not
@@ -125,13 +159,16 @@ pub fn parse(
         matching_keys.retain(|matching| date_time_keys.iter().all(|key| key.time != matching.attribute));
     }
     date_time_keys.extend(take_keys_with_offset(&mut matching_keys));
-    let retrievable = if options.retrieve_ae_title.is_empty() { Retrievable::All } else { options.retrievable };
-    let availability = AttributeId::InstanceAvailability;
-    let hides_availability =
-        retrievable == Retrievable::KeptHere && !return_keys.iter().any(|key| key.attribute == availability);
-    if hides_availability {
-        return_keys.push(ReturnKey { attribute: availability, items: Vec::new() });
+    let mut hidden = Vec::new();
+    if needs_zone(&date_time_keys, &declared) {
+        hidden.push(AttributeId::TimezoneOffsetFromUTC);
     }
+    let retrievable = if options.retrieve_ae_title.is_empty() { Retrievable::All } else { options.retrievable };
+    if retrievable == Retrievable::KeptHere {
+        hidden.push(AttributeId::InstanceAvailability);
+    }
+    hidden.retain(|id| !return_keys.iter().any(|key| key.attribute == *id));
+    return_keys.extend(hidden.iter().map(|&attribute| ReturnKey { attribute, items: Vec::new() }));
     add_unique_keys(model, level, &keys, &mut return_keys);
     return_keys.sort_by_key(|key| key.attribute.attribute().tag);
 
@@ -149,7 +186,7 @@ pub fn parse(
         unsupported,
         character_set: identifier.character_set.clone(),
         limit: options.limit,
-        hides_availability,
+        hidden,
         retrievable,
         declared: answered_as,
         pending: options.pending,
@@ -211,12 +248,22 @@ fn standard_keys(
 }
 
 /// Takes out the keys with an offset from UTC. Values without an offset are in the zone of their
-/// data set (PS3.5 table 6.2-1, DT).
+/// data set (PS3.5 table 6.2-1, DT). No data set is that of a patient.
 fn take_keys_with_offset(matching_keys: &mut Vec<MatchingKey>) -> impl Iterator<Item = DateTimeKey> {
-    matching_keys.extract_if(.., |key| key.matching.names_offset()).map(|MatchingKey { attribute, matching }| {
+    let is_in_zone = |key: &mut MatchingKey| {
+        key.attribute.attribute().level > QueryRetrieveLevel::Patient && key.matching.names_offset()
+    };
+    matching_keys.extract_if(.., is_in_zone).map(|MatchingKey { attribute, matching }| {
         let condition = MomentCondition::InZone(matching);
         DateTimeKey { date: attribute, time: AttributeId::TimezoneOffsetFromUTC, condition }
     })
+}
+
+/// Whether the items that are answered depend on the time zone of their data set.
+fn needs_zone(date_time_keys: &[DateTimeKey], declared: &[DeclaredKey]) -> bool {
+    let is_of_items = |key: &DateTimeKey| key.date.attribute().vr == VR::SQ;
+    date_time_keys.iter().any(is_of_items)
+        || declared.iter().any(|key| key.is_answered && key.unit.vr == VR::SQ && key.is_in_zone())
 }
 
 /// Compiles the keys of declared attributes. Returns them, and how each is answered.

@@ -20,8 +20,8 @@ use crate::encoding::vr::word_length;
 use crate::model::attribute::AttributeId;
 use crate::model::availability::ObjectAvailability;
 use crate::model::find::{FindAnswer, ItemKey};
-use crate::model::matching::{Matching, SequenceMatching, joined_values, json_key};
-use crate::qr::parse::Query;
+use crate::model::matching::{ItemMatching, joined_values, json_key};
+use crate::qr::parse::{AnsweredItems, Query};
 use crate::qr::repository::push_file_access;
 
 /// Unicode in UTF-8. It can encode every character.
@@ -72,7 +72,7 @@ enum ResponseContent {
     /// The value of the return key with this number.
     Value { at: usize, vr: VR },
     /// The items of the return key with this number.
-    Sequence { at: usize, wanted: Vec<ItemKey>, matching: Option<SequenceMatching> },
+    Sequence { at: usize, wanted: Vec<ItemKey>, condition: Option<AnsweredItems> },
 }
 
 /// Some text has a character that the current character set cannot encode.
@@ -106,16 +106,12 @@ impl ResponseWriter {
         ];
         for (at, key) in query.request.return_keys.iter().enumerate() {
             let attribute = key.attribute.attribute();
-            if query.hides_availability && attribute.id == AttributeId::InstanceAvailability {
+            if query.hidden.contains(&attribute.id) {
                 continue;
             }
             let content = if attribute.vr == VR::SQ {
-                let condition = query.request.matching_keys.iter().find(|matching| matching.attribute == key.attribute);
-                let matching = condition.and_then(|condition| match &condition.matching {
-                    Matching::Sequence(sequence) => Some(sequence.clone()),
-                    _ => None,
-                });
-                ResponseContent::Sequence { at, wanted: key.items.clone(), matching }
+                let condition = query.item_condition(key.attribute);
+                ResponseContent::Sequence { at, wanted: key.items.clone(), condition }
             } else {
                 ResponseContent::Value { at, vr: attribute.vr }
             };
@@ -126,11 +122,8 @@ impl ResponseWriter {
         for (number, (key, answered_as)) in declared.enumerate() {
             let at = first_declared + number;
             let content = if key.unit.vr == VR::SQ {
-                let matching = key.matching.as_ref().and_then(|matching| match matching {
-                    Matching::Sequence(sequence) => Some(sequence.clone()),
-                    _ => None,
-                });
-                ResponseContent::Sequence { at, wanted: key.items.clone(), matching }
+                let condition = query.condition_of(key.matching.as_ref());
+                ResponseContent::Sequence { at, wanted: key.items.clone(), condition }
             } else {
                 ResponseContent::Value { at, vr: key.unit.vr }
             };
@@ -211,8 +204,9 @@ impl ResponseWriter {
                 }
                 ResponseContent::FileAccess => push_file_access(out, self.encoding, answer),
                 ResponseContent::Value { at, vr } => encoder.push_text(out, field.tag, *vr, value(*at))?,
-                ResponseContent::Sequence { at, wanted, matching } => {
-                    encoder.push_sequence(out, field.tag, &items(value(*at)), wanted, matching.as_ref())?;
+                ResponseContent::Sequence { at, wanted, condition } => {
+                    let matching = condition.as_ref().map(|condition| condition.on(answer));
+                    encoder.push_sequence(out, field.tag, &items(value(*at)), wanted, matching)?;
                 }
             }
         }
@@ -370,7 +364,7 @@ impl Encoder<'_> {
         tag: Tag,
         items: &[Value],
         wanted: &[ItemKey],
-        matching: Option<&SequenceMatching>,
+        matching: Option<ItemMatching<'_>>,
     ) -> Result<(), NotEncodable> {
         self.encoding.push_tag(out, tag_number(tag));
         if self.encoding.is_explicit() {
@@ -378,7 +372,7 @@ impl Encoder<'_> {
         }
         let sequence_start = self.push_open_length(out);
         for item in items {
-            if matching.is_some_and(|matching| !matching.matches_item(item)) {
+            if matching.is_some_and(|matching| !matching.matches(item)) {
                 continue;
             }
             self.encoding.push_tag(out, ITEM);
@@ -395,7 +389,7 @@ impl Encoder<'_> {
         out: &mut Vec<u8>,
         item: &Value,
         wanted: &[ItemKey],
-        matching: Option<&SequenceMatching>,
+        matching: Option<ItemMatching<'_>>,
     ) -> Result<(), NotEncodable> {
         let Some(members) = item.as_object() else { return Ok(()) };
         let mut elements: Vec<(Tag, Option<&Value>, &[ItemKey])> = if wanted.is_empty() {
@@ -419,7 +413,7 @@ impl Encoder<'_> {
         tag: Tag,
         element: Option<&Value>,
         wanted: &[ItemKey],
-        matching: Option<&SequenceMatching>,
+        matching: Option<ItemMatching<'_>>,
     ) -> Result<(), NotEncodable> {
         let member = |name: &str| element.and_then(|element| element.get(name));
         let vr = member("vr").and_then(Value::as_str).and_then(|vr| vr.parse().ok());

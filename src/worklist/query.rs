@@ -185,7 +185,7 @@ impl WorklistQuery {
         // A row that this program did not write is no item.
         let mut item: Value = serde_json::from_str(&row.item).ok()?;
         show_state(&mut item, row.state);
-        if self.matching.as_ref().is_some_and(|matching| !matching.matches_item(&item)) {
+        if self.matching.as_ref().is_some_and(|matching| !matching.in_zone("").matches(&item)) {
             return None;
         }
         Some(WorklistAnswer { id: row.id, item, character_set: row.character_set.clone() })

@@ -418,6 +418,56 @@ fn a_declared_attribute_of_the_patient_is_that_of_the_studys_own_objects_under_e
     assert_eq!(found(&place, "PATIENT", &["Breed=Beagle", "PatientID"]), ["A"]);
 }
 
+// PS3.5 table 6.2-1, DT.
+fn a_declared_moment_is_in_the_zone_of_its_object(place: Place) {
+    declare(
+        &place,
+        "[[attribute]]\npath = \"StartAcquisitionDateTime\"\nlevel = \"SERIES\"\n[[attribute]]\n\
+         path = \"ReferencedImageSequence[*].ReferencedDateTime\"\nlevel = \"IMAGE\"\nname = \"Seen\"\n",
+    );
+    for (study, zone, second) in [(1, "+0100", "20240101"), (2, "", "2024"), (3, "-0500", "20240101003000+0000")] {
+        let items = ["20240101003000", second].map(|text| DataSet::default().text(0x0040, 0xA13A, text));
+        let object = DataSet::default()
+            .uid(0x0008, 0x0016, CT)
+            .uid(0x0008, 0x0018, &format!("1.2.{study}.1.1"))
+            .bytes(0x0008, 0x1140, &sequence(&items))
+            .text(0x0008, 0x0201, zone)
+            .text(0x0010, 0x0020, "P1")
+            .text(0x0018, 0x9516, "20240101003000")
+            .uid(0x0020, 0x000D, &format!("1.2.{study}"))
+            .uid(0x0020, 0x000E, &format!("1.2.{study}.1"));
+        write_file(&place, &study.to_string(), &object);
+    }
+    place.run(["scan", "--index", "index.db", "archive"]).expect(0);
+    for (key, studies) in [
+        ("20231231233000+0000", &["1.2.1"][..]),
+        ("20231231232900+0000-20231231233100+0000", &["1.2.1"]),
+        ("20240101003000+0000", &["1.2.2"]),
+        ("20240101053000+0000", &["1.2.3"]),
+        ("20240101003000", &["1.2.1", "1.2.2", "1.2.3"]),
+    ] {
+        let of_series = format!("StartAcquisitionDateTime={key}");
+        assert_eq!(found(&place, "SERIES", &[&of_series, "StudyInstanceUID"]), studies, "{key}");
+        // Below the level that is asked for, and above it.
+        assert_eq!(found(&place, "STUDY", &[&of_series, "StudyInstanceUID"]), studies, "{key}");
+        assert_eq!(found(&place, "PATIENT", &[&of_series, "PatientID"]), ["P1"], "{key}");
+        assert_eq!(found(&place, "IMAGE", &[&of_series, "StudyInstanceUID"]), studies, "{key}");
+    }
+    let seen = |key: &str| found(&place, "IMAGE", &[&format!("Seen={key}"), "StudyInstanceUID"]);
+    assert_eq!(seen("20231231233000+0000"), ["1.2.1"]);
+    assert_eq!(seen("20240101003000+0000"), ["1.2.2", "1.2.3"], "an offset of its own counts");
+    assert_eq!(seen("20240101053000+0000"), ["1.2.3"]);
+    // Only items that match are answered, and no attribute that was not asked for.
+    for (key, answered) in [("20240101053000+0000", "20240101003000"), ("20240101003000+0000", "20240101003000+0000")] {
+        let (study, seen) = ("StudyInstanceUID=1.2.3", format!("Seen={key}"));
+        let asked = ["find", "--index", "index.db", "--level", "IMAGE", "--format", "dicom-json", study, &seen];
+        let answers: Value = serde_json::from_str(&place.run(asked).expect(0).stdout).unwrap();
+        let expected = json!([{ "0040A13A": { "vr": "DT", "Value": [answered] } }]);
+        assert_eq!(answers[0]["00081140"]["Value"], expected);
+        assert_eq!(answers[0].get("00080201"), None);
+    }
+}
+
 fn members_of_archives_are_filled_by_a_scan_too(place: Place) {
     for number in 1..=3 {
         write_file(&place, &format!("{number}/a.dcm"), &object(number));
@@ -481,5 +531,6 @@ on_each_engine!(
     what_was_indexed_before_is_filled_by_the_next_scan_which_says_how_long_that_takes,
     what_is_declared_stays_when_another_file_of_the_same_object_takes_the_first_place,
     a_declared_attribute_of_the_patient_is_that_of_the_studys_own_objects_under_each_of_its_patients,
+    a_declared_moment_is_in_the_zone_of_its_object,
     members_of_archives_are_filled_by_a_scan_too,
 );

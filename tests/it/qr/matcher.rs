@@ -22,6 +22,8 @@ pub(super) struct Rules {
     pub(super) multiple_value: bool,
     /// Names are matched by words.
     pub(super) fuzzy: bool,
+    /// Timezone Offset From UTC (0008,0201) of the data set.
+    pub(super) zone: &'static str,
 }
 
 /// Whether a stored value matches a key. `None` if the key must be refused.
@@ -110,7 +112,7 @@ fn values(attribute: &Attribute, stored: &str) -> Vec<String> {
 
 fn one(attribute: &Attribute, key: &str, stored: &str, rules: Rules) -> Option<bool> {
     Some(match attribute.vr {
-        VR::DA | VR::TM | VR::DT => return moment(attribute.vr, key, stored),
+        VR::DA | VR::TM | VR::DT => return moment(attribute.vr, key, &in_zone(attribute.vr, key, stored, rules.zone)),
         VR::IS | VR::DS | VR::US => number(key).map_or(key == stored, |wanted| number(stored) == Some(wanted)),
         VR::AS | VR::AT => key == stored,
         VR::PN => name_by(key, stored, rules),
@@ -363,6 +365,13 @@ fn components(group: &str) -> Vec<String> {
     components
 }
 
+/// PS3.5 table 6.2-1: a DT without an offset is in the time zone of its data set. That counts where
+/// the key has an offset.
+fn in_zone(vr: VR, key: &str, stored: &str, zone: &str) -> String {
+    let needs_zone = vr == VR::DT && key.contains('+') && !stored.contains('+') && !stored.is_empty();
+    format!("{stored}{}", if needs_zone { zone } else { "" })
+}
+
 /// Matching of DA, TM and DT (C.2.2.2.1 and C.2.2.2.5). Values become texts of full length, whose
 /// order is the order of time.
 fn moment(vr: VR, key: &str, stored: &str) -> Option<bool> {
@@ -456,7 +465,15 @@ fn bounds(vr: VR, text: &str) -> Option<(String, String)> {
         VR::DA => date_bounds(text),
         VR::TM => time_bounds(text),
         _ => {
-            // DT, without offsets from UTC: those are tested by themselves.
+            if let Some(at) = text.find(['+', '-']) {
+                let (local, offset) = text.split_at(at);
+                let (first, last) = bounds(vr, local)?;
+                let digits = offset.len() == 5 && offset[1..].bytes().all(|b| b.is_ascii_digit());
+                let offset = Some(offset).filter(|_| digits)?;
+                let minutes = offset[1..3].parse::<i32>().unwrap() * 60 + offset[3..].parse::<i32>().unwrap();
+                let east = if offset.starts_with('+') { minutes } else { -minutes };
+                return Some((earlier(&first, east), earlier(&last, east)));
+            }
             if text.len() <= 8 {
                 let (first, last) = date_bounds(text).filter(|_| !text.contains('.'))?;
                 return Some((format!("{first}000000.000000"), format!("{last}235960.999999")));
@@ -467,6 +484,22 @@ fn bounds(vr: VR, text: &str) -> Option<(String, String)> {
             (day == last).then(|| (format!("{day}{first}"), format!("{day}{until}")))
         }
     }
+}
+
+/// Returns the moment that is so many minutes before another one.
+fn earlier(moment: &str, minutes: i32) -> String {
+    let (day, clock) = moment.split_at(8);
+    let of_day = clock[..2].parse::<i32>().unwrap() * 60 + clock[2..4].parse::<i32>().unwrap() - minutes;
+    let number = day.parse::<i32>().unwrap();
+    let days = |step: i32| {
+        (1..).map(move |steps| format!("{:08}", number + steps * step)).find(|day| date_bounds(day).is_some()).unwrap()
+    };
+    let day = match of_day.div_euclid(24 * 60) {
+        0 => day.to_owned(),
+        step => days(step),
+    };
+    let of_day = of_day.rem_euclid(24 * 60);
+    format!("{day}{:02}{:02}{}", of_day / 60, of_day % 60, &clock[4..])
 }
 
 pub(super) fn date_bounds(text: &str) -> Option<(String, String)> {
@@ -550,7 +583,9 @@ fn stored_text(vr: VR) -> BoxedStrategy<String> {
     match vr {
         VR::DA => "(19|20)[0-9]{2}((0[1-9]|1[0-3])(0[1-9]|3[0-2]))?|x?".boxed(),
         VR::TM => "[012][0-9]([0-6][0-9]([0-6][0-9](\\.[0-9]{1,7})?)?)?|x?".boxed(),
-        VR::DT => "(1999|2000)((0[1-9]|1[0-2])(0[1-9]([01][0-9]([0-5][0-9])?)?)?)?|x?".boxed(),
+        VR::DT => {
+            "(1999|2000)((0[1-9]|1[0-2])(0[1-9]([01][0-9]([0-5][0-9])?)?)?)?(\\+(0[0-3]|1[0-3])[03]0)?|x?".boxed()
+        }
         VR::IS | VR::DS | VR::US => "[-+]?[0-2]{0,2}(\\.[0-2])?".boxed(),
         VR::PN => prop_oneof![
             3 => "[ABßæÉ山ﾀﾞสำร\u{AD}e\u{301}ﬁ\u{1112}\u{1174}]{0,4}( ?\\^ ?[ABeß]{0,2}){0,3}(=[山A^ำ]{0,3}){0,2}",
@@ -614,11 +649,9 @@ pub(super) fn matched_attributes() -> Vec<&'static Attribute> {
 
 /// Generates options. Half of the time nothing is negotiated.
 pub(super) fn rules() -> impl Strategy<Value = Rules> {
-    let any = any::<[bool; 3]>().prop_map(|[empty_value, multiple_value, fuzzy]| Rules {
-        empty_value,
-        multiple_value,
-        fuzzy,
-    });
+    let any = (any::<[bool; 3]>(), proptest::sample::select(&["", "+0200", "-0500"][..]));
+    let any =
+        any.prop_map(|([empty_value, multiple_value, fuzzy], zone)| Rules { empty_value, multiple_value, fuzzy, zone });
     prop_oneof![Just(Rules::default()), any]
 }
 
@@ -668,7 +701,7 @@ proptest! {
             ..MatchPolicy::default()
         };
         let compiled = Matching::of_key(attribute, &KeyValue::Text(key.clone()), &policy);
-        let found = compiled.ok().map(|matching| matching.matches(&stored));
+        let found = compiled.ok().map(|matching| matching.matches_in_zone(&stored, rules.zone));
         let slow = matches(attribute, &key, &stored, rules);
         prop_assert_eq!(found, slow, "{} {:?} {:?} {:?}", attribute.keyword, key, stored, rules);
     }

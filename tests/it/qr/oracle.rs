@@ -70,7 +70,7 @@ const POOLS: &[(AttributeId, &[&str])] = &[
     (
         ProcedureCodeSequence,
         &[
-            r#"[{"00080100":{"vr":"SH","Value":["A"]},"00080104":{"vr":"LO","Value":["Knie"]}},{"00080100":{"vr":"SH","Value":["B"]}}]"#,
+            r#"[{"00080100":{"vr":"SH","Value":["A"]},"00080104":{"vr":"LO","Value":["Knie"]},"00404005":{"vr":"DT","Value":["20240101003000"]}},{"00080100":{"vr":"SH","Value":["B"]}}]"#,
             r#"[{"00080100":{"vr":"SH","Value":["B"]},"00080104":{"vr":"LO","Value":["knie"]}}]"#,
         ],
     ),
@@ -86,7 +86,7 @@ const POOLS: &[(AttributeId, &[&str])] = &[
         RequestAttributesSequence,
         &[
             r#"[{"00080100":{"vr":"SH","Value":["A"]}},{"00080100":{"vr":"SH","Value":["a\\b"]}}]"#,
-            r#"[{"00080100":{"vr":"SH","Value":["C"]}}]"#,
+            r#"[{"00080100":{"vr":"SH","Value":["C"]},"00404005":{"vr":"DT","Value":["20240101003000+0100"]}},{"00404005":{"vr":"DT","Value":["2024"]}}]"#,
             r#"[{"00080100":{"vr":"SH","Value":["A"]},"00091010":{"vr":"LO","Value":["p"]},"00400008":{"vr":"SQ","Value":[{"00080100":{"vr":"SH","Value":["B"]}},{"00080100":{"vr":"SH","Value":["C"]}}]}}]"#,
         ],
     ),
@@ -96,9 +96,12 @@ const POOLS: &[(AttributeId, &[&str])] = &[
     (Rows, &["512", "1024"]),
     (ContentDate, &["20240101", "20240102"]),
     (ContentTime, &["101500", "101500.25", "101500.1234567"]),
-    (AcquisitionDateTime, &["20240101101500", "2024"]),
+    (AcquisitionDateTime, &["20240101101500", "2024", "20240101101500+0200", "20240101081500+0000"]),
     (ConceptNameCodeSequence, &[r#"[{"00080100":{"vr":"SH","Value":["A"]}}]"#]),
 ];
+
+/// Time zones of studies.
+const ZONES: [&str; 2] = ["+0200", "-0500"];
 
 const COMPUTED: &[AttributeId] = &[
     NumberOfPatientRelatedStudies,
@@ -129,7 +132,11 @@ fn values(level: QueryRetrieveLevel) -> impl Strategy<Value = Values> {
             prop::option::weighted(0.8, select(*pool)).prop_map(|value| (*id, value.unwrap_or("").to_owned()))
         })
         .collect();
-    each.prop_map(|values: Values| values.into_iter().filter(|(_, value)| !value.is_empty()).collect())
+    let zone = if level == Study { prop::option::of(select(&ZONES[..])).boxed() } else { Just(None).boxed() };
+    (each, zone).prop_map(|(values, zone): (Values, _)| {
+        let zone = zone.map(|zone| (TimezoneOffsetFromUTC, zone.to_owned()));
+        values.into_iter().filter(|(_, value)| !value.is_empty()).chain(zone).collect()
+    })
 }
 
 fn entity(level: QueryRetrieveLevel) -> BoxedStrategy<Entity> {
@@ -252,6 +259,8 @@ struct ItemKey {
     code: Option<String>,
     /// Code Meaning.
     meaning: Option<String>,
+    /// Scheduled Procedure Step Start DateTime.
+    moment: Option<String>,
     /// Code Value in an item of Scheduled Protocol Code Sequence.
     nested: Option<String>,
     /// A private element with a value. It is not supported.
@@ -300,6 +309,7 @@ impl ItemKey {
         elements.extend(self.has_character_set.then(|| text(CHARACTER_SET, VR::CS, "ISO_IR 192")));
         elements.extend(self.code.as_ref().map(|code| text(CODE_VALUE, VR::SH, code)));
         elements.extend(self.meaning.as_ref().map(|meaning| text(CODE_MEANING, VR::LO, meaning)));
+        elements.extend(self.moment.as_ref().map(|moment| text(MOMENT, VR::DT, moment)));
         elements.extend(self.has_private.then(|| text(PRIVATE, VR::UN, "not p")));
         elements.extend(self.nested.as_ref().map(|nested| KeyElement {
             tag: PROTOCOL_CODES,
@@ -310,7 +320,7 @@ impl ItemKey {
     }
 
     fn is_universal(&self) -> bool {
-        [&self.code, &self.meaning, &self.nested].into_iter().all(is_universal)
+        [&self.code, &self.meaning, &self.moment, &self.nested].into_iter().all(is_universal)
     }
 
     fn matches(&self, item: &serde_json::Value, rules: Rules) -> bool {
@@ -322,6 +332,10 @@ impl ItemKey {
         let nested = item["00400008"]["Value"].as_array().map_or([].as_slice(), Vec::as_slice);
         fits(item, &self.code, "00080100", LetterCase::Sensitive)
             && fits(item, &self.meaning, "00080104", LetterCase::Folded)
+            && self.moment.as_ref().is_none_or(|key| {
+                let stored = item["00404005"]["Value"][0].as_str().unwrap_or_default();
+                matcher::matches(AcquisitionDateTime.attribute(), key, stored, rules) == Some(true)
+            })
             && (is_universal(&self.nested)
                 || nested.iter().any(|item| fits(item, &self.nested, "00080100", LetterCase::Sensitive)))
     }
@@ -341,6 +355,7 @@ fn clone_of(id: AttributeId) -> Box<Attribute> {
 
 const CODE_VALUE: Tag = Tag(0x0008, 0x0100);
 const CODE_MEANING: Tag = Tag(0x0008, 0x0104);
+const MOMENT: Tag = Tag(0x0040, 0x4005);
 const PROTOCOL_CODES: Tag = Tag(0x0040, 0x0008);
 const CHARACTER_SET: Tag = Tag(0x0008, 0x0005);
 const PRIVATE: Tag = Tag(0x0009, 0x1010);
@@ -371,6 +386,17 @@ fn key_like(value: &'static str) -> BoxedStrategy<String> {
         .boxed()
 }
 
+/// Keys for a moment in an item.
+const MOMENTS: &[&str] = &[
+    "20231231223000+0000",
+    "20231231222900+0000-20231231223100+0000",
+    "20240101053000+0000",
+    "20240101003000",
+    "20240101+0000-",
+    "2024",
+    "",
+];
+
 fn key() -> BoxedStrategy<Key> {
     let stored = select(POOLS).prop_flat_map(|(id, pool)| {
         let vr = id.attribute().vr;
@@ -379,10 +405,12 @@ fn key() -> BoxedStrategy<Key> {
             let code = prop::option::of(select(&["A", "B", "a", "?", "*", "C", ""][..]));
             let meaning = prop::option::weighted(0.3, select(&["KNIE", "K*", "x", ""][..]));
             let nested = prop::option::weighted(0.3, select(&["B", "?", "X", ""][..]));
-            return (code, meaning, nested, any::<[bool; 2]>())
-                .prop_map(move |(code, meaning, nested, [has_private, has_character_set])| {
-                    let [code, meaning, nested] = [code, meaning, nested].map(|text| text.map(str::to_owned));
-                    Key::Item(id, ItemKey { code, meaning, nested, has_private, has_character_set })
+            let moment = prop::option::weighted(0.3, select(MOMENTS));
+            return (code, meaning, moment, nested, any::<[bool; 2]>())
+                .prop_map(move |(code, meaning, moment, nested, [has_private, has_character_set])| {
+                    let texts = [code, meaning, moment, nested].map(|text| text.map(str::to_owned));
+                    let [code, meaning, moment, nested] = texts;
+                    Key::Item(id, ItemKey { code, meaning, moment, nested, has_private, has_character_set })
                 })
                 .boxed();
         }
@@ -527,12 +555,16 @@ fn expected(archive: &[Instance], question: &Question) -> Option<Vec<Answer>> {
     }
     let combined = if question.combined_date_time { combined(question) } else { Vec::new() };
     let (above, below): (Vec<_>, Vec<_>) = question.keys.iter().partition(|key| key.id().attribute().level <= level);
+    let rules_for = |instance: &Instance| {
+        let zone = ZONES.into_iter().find(|zone| *zone == value(instance, TimezoneOffsetFromUTC));
+        Rules { zone: zone.unwrap_or_default(), ..question.rules }
+    };
     let fits = |instance: &Instance, keys: &[&Key]| {
         keys.iter().all(|key| {
             let text = value_of(archive, instance, key.id());
             match combined.iter().find(|pair| pair.date == key.id() || pair.time == key.id()) {
                 Some(pair) => pair.contains(value(instance, pair.date), value(instance, pair.time)),
-                None => key.matches(&text, question.rules) == Some(true),
+                None => key.matches(&text, rules_for(instance)) == Some(true),
             }
         })
     };
@@ -573,7 +605,7 @@ fn expected(archive: &[Instance], question: &Question) -> Option<Vec<Answer>> {
                 Key::Text(..) => stored.into_iter().collect::<Vec<_>>().join("\\"),
                 Key::Item(..) => {
                     let items = stored.iter().flat_map(|stored| items(stored));
-                    items.filter(|item| key.matches_item(item, question.rules)).count().to_string()
+                    items.filter(|item| key.matches_item(item, rules_for(instance))).count().to_string()
                 }
             };
             answer.insert(id, text);

@@ -32,7 +32,7 @@ use crate::db::plan::{
     is_computed_everywhere, is_selective_below_study, names_few, names_uids,
 };
 use crate::model::attribute::{Attribute, AttributeId, ValueSource};
-use crate::model::find::{DateTimeKey, DeclaredKey, FindRequest, MatchingKey};
+use crate::model::find::{DateTimeKey, DeclaredKey, FindRequest, MatchingKey, MomentCondition};
 use crate::model::level::QueryRetrieveLevel::{self, Image, Patient, Series, Study};
 use crate::model::matching::Narrowing;
 
@@ -234,7 +234,9 @@ impl Compiler<'_> {
         for key in &keys.moments_above {
             conditions.push(self.date_time_condition(key, level)?);
         }
-        conditions.extend(keys.declared_above.iter().filter_map(|key| self.declared_condition(key, level)));
+        for key in &keys.declared_above {
+            conditions.extend(self.declared_condition(key, level)?);
+        }
         if keys.asks_below() {
             conditions.push(self.below(level, keys)?);
         }
@@ -299,16 +301,22 @@ impl Compiler<'_> {
     }
 
     /// The condition of a declared attribute, if it has one.
-    fn declared_condition(&mut self, key: &DeclaredKey, level: QueryRetrieveLevel) -> Option<String> {
-        let number = self.matcher(Matcher::One(key.matching.clone()?));
+    fn declared_condition(&mut self, key: &DeclaredKey, level: QueryRetrieveLevel) -> Result<Option<String>, Error> {
+        let Some(matching) = key.matching.clone() else { return Ok(None) };
+        if key.is_in_zone() {
+            let zone = self.value(AttributeId::TimezoneOffsetFromUTC.attribute(), level)?;
+            let number = self.matcher(Matcher::Moment(MomentCondition::InZone(matching)));
+            return Ok(Some(format!("dcm_matches({number}, {}, {zone})", declared_value(&key.unit))));
+        }
+        let number = self.matcher(Matcher::One(matching));
         if level == Patient && key.unit.level == Patient {
             // What the objects of any one study say.
-            return Some(format!(
+            return Ok(Some(format!(
                 "EXISTS (SELECT 1 FROM study a WHERE {UNDER_THIS_PATIENT} AND dcm_matches({number}, {}))",
                 declared_of_patient(&key.unit, "a")
-            ));
+            )));
         }
-        Some(format!("dcm_matches({number}, {})", declared_value(&key.unit)))
+        Ok(Some(format!("dcm_matches({number}, {})", declared_value(&key.unit))))
     }
 
     /// The parameter that names a matcher.
@@ -380,7 +388,9 @@ impl Compiler<'_> {
         for key in moments {
             conditions.push(self.date_time_condition(key, deepest)?);
         }
-        conditions.extend(declared.iter().filter_map(|key| self.declared_condition(key, deepest)));
+        for key in declared {
+            conditions.extend(self.declared_condition(key, deepest)?);
+        }
         let (parent, from) = match (level, deepest) {
             (Patient, Study) => ("s.patient", "study s".to_owned()),
             (Patient, _) => {
