@@ -7,7 +7,7 @@ use std::io::Write as _;
 use dicom_core::VR;
 use serde::de::IgnoredAny;
 
-use crate::model::calendar::civil;
+use crate::model::calendar::{DAY_MS, civil};
 use crate::model::datetime;
 
 /// Type of the values of a column.
@@ -166,6 +166,9 @@ fn double(text: &str) -> Option<f64> {
 /// 0001-01-01 in days since 1970. Programs that read tables know no earlier day.
 const FIRST_DAY: i32 = -719_162;
 
+/// Moments of the years 1 to 9999, in milliseconds since 1970 UTC.
+const INSTANTS: std::ops::Range<i64> = FIRST_DAY as i64 * DAY_MS..2_932_897 * DAY_MS;
+
 /// Days since 1970 of a DA value that names one day.
 fn day(text: &str) -> Option<i32> {
     i32::try_from(datetime::days_since_1970(datetime::one_day(text)?)).ok().filter(|days| *days >= FIRST_DAY)
@@ -197,6 +200,23 @@ fn local_date_time(text: &str) -> Option<(i64, ValueFit)> {
     let (clock, offset) = rest.split_at_checked(end)?;
     let (time, fit) = if clock.is_empty() { (0, ValueFit::Part) } else { time(clock)? };
     Some((day.checked_mul(DAY_US)?.checked_add(time)?, if offset.is_empty() { fit } else { ValueFit::Part }))
+}
+
+/// The moments in UTC of DT values, as far as their time zone is known. `zone` is Timezone Offset
+/// From UTC (0008,0201) of the data set, which values without an offset are in (PS3.5 table 6.2-1).
+#[must_use]
+pub fn in_utc(is_list: bool, text: &str, zone: &str) -> TableValue<'static> {
+    let one = |text: &str| {
+        let text = datetime::in_zone(text, zone);
+        // A day is known. It may be another one in UTC.
+        let is_known = datetime::has_offset(&text) && local_date_time(&text).is_some();
+        let moment = datetime::moments(&text).filter(|_| is_known).map(|span| datetime::unix_ms(*span.start()));
+        moment.filter(|ms| INSTANTS.contains(ms)).map_or(TableValue::Null, TableValue::Instant)
+    };
+    match is_list {
+        true if !text.is_empty() => TableValue::List(text.split('\\').map(one).collect()),
+        true | false => one(text),
+    }
 }
 
 impl TableValue<'_> {
@@ -309,6 +329,30 @@ mod tests {
         ] {
             assert_eq!(typed(kind, false, text), (value, fit), "{kind:?} {text}");
         }
+    }
+
+    #[test]
+    fn a_moment_is_in_utc_if_its_zone_is_known() {
+        for (text, zone, ms) in [
+            ("19700102000001+0100", "", Some(86_401_000 - 3_600_000)),
+            ("19700102000001+0100", "-0500", Some(86_401_000 - 3_600_000)),
+            ("19700102000001", "-0500", Some(86_401_000 + 5 * 3_600_000)),
+            ("19700102000001.5", "+0000", Some(86_401_500)),
+            ("19700102", "+0100", Some(86_400_000 - 3_600_000)),
+            ("19700102000001", "", None),
+            ("19700102000001", "CET", None),
+            ("1970", "+0100", None),
+            ("nonsense", "+0100", None),
+            ("", "+0100", None),
+            ("00010101000000+0100", "", None),
+            ("00010101000000-0100", "", Some(i64::from(FIRST_DAY) * DAY_MS + 3_600_000)),
+            ("99991231235959-0100", "", None),
+        ] {
+            assert_eq!(in_utc(false, text, zone), ms.map_or(TableValue::Null, TableValue::Instant), "{text} {zone}");
+        }
+        let list = TableValue::List(vec![TableValue::Instant(86_400_000), TableValue::Null]);
+        assert_eq!(in_utc(true, r"19700102000000+0000\x", ""), list);
+        assert_eq!(in_utc(true, "", ""), TableValue::Null);
     }
 
     #[test]

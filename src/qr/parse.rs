@@ -160,7 +160,7 @@ pub fn parse(
     }
     date_time_keys.extend(take_keys_with_offset(&mut matching_keys));
     let mut hidden = Vec::new();
-    if needs_zone(&date_time_keys, &declared) {
+    if needs_zone(&date_time_keys, &return_keys, &declared) {
         hidden.push(AttributeId::TimezoneOffsetFromUTC);
     }
     let retrievable = if options.retrieve_ae_title.is_empty() { Retrievable::All } else { options.retrievable };
@@ -260,9 +260,9 @@ fn take_keys_with_offset(matching_keys: &mut Vec<MatchingKey>) -> impl Iterator<
 }
 
 /// Whether the items that are answered depend on the time zone of their data set.
-fn needs_zone(date_time_keys: &[DateTimeKey], declared: &[DeclaredKey]) -> bool {
-    let is_of_items = |key: &DateTimeKey| key.date.attribute().vr == VR::SQ;
-    date_time_keys.iter().any(is_of_items)
+fn needs_zone(date_time_keys: &[DateTimeKey], return_keys: &[ReturnKey], declared: &[DeclaredKey]) -> bool {
+    let is_answered = |id: AttributeId| return_keys.iter().any(|key| key.attribute == id);
+    date_time_keys.iter().any(|key| key.date.attribute().vr == VR::SQ && is_answered(key.date))
         || declared.iter().any(|key| key.is_answered && key.unit.vr == VR::SQ && key.is_in_zone())
 }
 

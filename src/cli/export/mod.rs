@@ -174,8 +174,14 @@ fn plan(arguments: &ExportArgs, config: &Config, last_change: u64) -> anyhow::Re
         Some(_) => PATIENT_COLUMNS.iter().map(|name| reading.column(name)).collect::<anyhow::Result<_>>()?,
         None => Vec::new(),
     };
+    // A patient has no data set, so no time zone.
+    let zone: Option<AskedColumn> = match arguments.level > QueryRetrieveLevel::Patient && patient.is_empty() {
+        true => Some(reading.column(AttributeId::TimezoneOffsetFromUTC.attribute().keyword)?),
+        false => None,
+    };
+    let beside: Vec<AskedColumn> = patient.iter().chain(&zone).cloned().collect();
     let is_located = asked.shown.iter().any(AskedColumn::is_own);
-    let mut keys = asked.query_keys(&patient);
+    let mut keys = asked.query_keys(&beside);
     if is_located {
         keys.push("SOPInstanceUID");
     }
@@ -189,6 +195,7 @@ fn plan(arguments: &ExportArgs, config: &Config, last_change: u64) -> anyhow::Re
         shown: &asked.shown,
         lists: &arguments.list,
         plain: &arguments.plain,
+        zone: zone.as_ref(),
         query: &query,
         declared: &config.declared,
     };

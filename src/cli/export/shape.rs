@@ -4,13 +4,14 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use anyhow::bail;
+use dicom_core::VR;
 use serde_json::{Map, Value};
 
 use crate::cli::keys::asked::AskedColumn;
 use crate::cli::keys::columns::{CellValue, Column, ColumnSource, FoundRow, OwnColumn};
 use crate::export::pseudonym::{Pseudonyms, Treatment, treatment};
 use crate::export::table::{TableColumn, TableSchema, snake_case};
-use crate::export::value::{ColumnType, TableValue, ValueFit, earlier, typed};
+use crate::export::value::{ColumnType, TableValue, ValueFit, earlier, in_utc, typed};
 use crate::model::attribute::{Attribute, Multiplicity};
 use crate::model::calendar::civil;
 use crate::model::declared::DeclaredSet;
@@ -37,6 +38,8 @@ const OF_SEVERAL_VALUES: &[&str] = &[
 /// A column of the table with its source.
 struct ExportColumn {
     column: Column,
+    /// Whether it has the moments of the column before it, in UTC.
+    is_in_utc: bool,
     kind: ColumnType,
     is_list: bool,
     treatment: Treatment,
@@ -60,6 +63,8 @@ pub(super) struct RowMaker {
     /// Columns that tell patients apart.
     patient: Vec<Column>,
     pseudonyms: Option<Pseudonyms>,
+    /// Timezone Offset From UTC of the data set, where a column needs it.
+    zone: Option<Column>,
     partition: PartitionSource,
 }
 
@@ -71,6 +76,8 @@ pub(super) struct WantedColumns<'a> {
     pub(super) lists: &'a [String],
     /// Columns that stay as they are among pseudonyms.
     pub(super) plain: &'a [String],
+    /// Timezone Offset From UTC, if it was asked for.
+    pub(super) zone: Option<&'a AskedColumn>,
     pub(super) query: &'a qr::Query,
     pub(super) declared: &'a DeclaredSet,
 }
@@ -92,10 +99,17 @@ impl RowMaker {
                 Some(_) => pseudonym_of(&column, wanted)?,
                 None => Treatment::Keep,
             };
+            let in_utc = (column.vr == VR::DT && pseudonyms.is_none()).then(|| column.clone());
             columns.push(export_column(column, treatment, wanted));
+            columns.extend(in_utc.map(|column| ExportColumn {
+                kind: ColumnType::Instant,
+                is_in_utc: true,
+                ..export_column(column, treatment, wanted)
+            }));
         }
         let patient = patient.iter().map(find).collect::<anyhow::Result<_>>()?;
-        Ok(Self { columns, patient, pseudonyms, partition: PartitionSource::None })
+        let zone = wanted.zone.map(find).transpose()?;
+        Ok(Self { columns, patient, pseudonyms, zone, partition: PartitionSource::None })
     }
 
     /// Parts the rows by the year or the month of the study, or by a column of text. Returns the
@@ -122,7 +136,7 @@ impl RowMaker {
     pub(super) fn schema(&self) -> Result<TableSchema, crate::export::Error> {
         let columns = self.columns.iter().enumerate().filter(|(at, _)| !self.is_partition(*at));
         let columns = columns.map(|(_, column)| TableColumn {
-            name: snake_case(&column.column.name),
+            name: snake_case(&column.column.name) + if column.is_in_utc { "_utc" } else { "" },
             kind: column.kind,
             is_list: column.is_list,
         });
@@ -189,6 +203,9 @@ impl RowMaker {
             }
             CellValue::Text(text) => text,
         };
+        if column.is_in_utc {
+            return in_utc(column.is_list, &text, &self.zone_of(row));
+        }
         let (kind, is_list) = (column.kind, column.is_list);
         let (value, fit) = match &text {
             Cow::Borrowed(text) => typed(kind, is_list, text),
@@ -210,6 +227,14 @@ impl RowMaker {
             (Treatment::HashId, TableValue::Text(id)) => TableValue::Text(pseudonyms.id(name, &id).into()),
             (Treatment::Shift, TableValue::Date(days)) => earlier(days, shift),
             (Treatment::HashUid | Treatment::HashId | Treatment::Shift, _) => TableValue::Null,
+        }
+    }
+
+    /// Timezone Offset From UTC of a row. Empty if it is not known.
+    fn zone_of<'r>(&self, row: &'r FoundRow) -> Cow<'r, str> {
+        match self.zone.as_ref().map(|zone| zone.cell(row)) {
+            Some(CellValue::Text(zone)) => zone,
+            Some(CellValue::Number(_) | CellValue::Path(_)) | None => Cow::Borrowed(""),
         }
     }
 
@@ -241,7 +266,7 @@ fn export_column(column: Column, treatment: Treatment, wanted: &WantedColumns<'_
         None => goes_into_items || OF_SEVERAL_VALUES.contains(&column.name.as_str()),
     };
     let is_list = kind != ColumnType::Json && (has_several || wanted.lists.contains(&column.name));
-    ExportColumn { column, kind, is_list, treatment }
+    ExportColumn { column, is_in_utc: false, kind, is_list, treatment }
 }
 
 /// What becomes of a column among pseudonyms.

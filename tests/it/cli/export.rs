@@ -132,6 +132,32 @@ fn a_sequence_is_json_in_each_format() {
     assert_eq!(read["polars"]["types"], json!(["String", "String"]));
 }
 
+// PS3.5 table 6.2-1, DT.
+#[test]
+fn a_moment_is_as_the_clock_showed_it_and_in_utc() {
+    let place = Place::new();
+    fs::create_dir(place.path("archive")).unwrap();
+    for (number, moment, zone) in [
+        (1, "20240101120000.5+0530", "+0100"),
+        (2, "20240101003000", "+0100"),
+        (3, "20240101003000", ""),
+        (4, "2024", "+0100"),
+    ] {
+        let elements: &[(u16, u16, &[u8; 2], &str)] = &[(0x0008, 0x002A, b"DT", moment), (0x0008, 0x0201, b"SH", zone)];
+        fs::write(place.path(format!("archive/{number}.dcm")), objects::file_with(number, elements)).unwrap();
+    }
+    place.run(["scan", "--index", "x.db", "archive"]).expect(0);
+    let columns = ["--level", "IMAGE", "--columns", "StudyInstanceUID,AcquisitionDateTime"];
+    let table = |more: [&'static str; 2]| export(&place, columns.into_iter().chain(more)).expect(0);
+    let mut rows = table(["--format", "ndjson"]).json();
+    rows.sort_by_key(|row| row["study_instance_uid"].to_string());
+    let of = |name: &str| rows.iter().map(|row| row[name].clone()).collect::<Vec<_>>();
+    let local = [json!("2024-01-01T12:00:00.500000"), json!("2024-01-01T00:30:00"), json!("2024-01-01T00:30:00")];
+    assert_eq!(of("acquisition_date_time"), [&local[..], &[Value::Null]].concat());
+    let in_utc = [json!("2024-01-01T06:30:00.500Z"), json!("2023-12-31T23:30:00Z"), Value::Null, Value::Null];
+    assert_eq!(of("acquisition_date_time_utc"), in_utc);
+}
+
 #[test]
 fn a_copy_that_is_still_there_has_the_path() {
     let place = place();
