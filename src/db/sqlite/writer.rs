@@ -661,8 +661,8 @@ impl WriterThread {
     }
 
     /// Takes what scans found, and then what other scan units came meanwhile. It stops after some
-    /// thousand rows, if an object has arrived, or if somebody asks for the priority lock or for a
-    /// stop of the process.
+    /// thousand rows. It also stops if an object has arrived, if somebody asks for the priority
+    /// lock, or if the process is to stop.
     fn scanned(
         &self,
         batch: &mut Batch<'_>,
