@@ -108,10 +108,13 @@ fn hindrance(objects: &Objects, writer: &WriterHandle) -> Option<&'static str> {
     }
 }
 
-/// Whether the journal leaves as much space free as arriving objects have to.
+/// Whether the journal leaves as much space free as arriving objects have to. One that nobody has
+/// asked for takes at most an eighth of the free space.
 fn has_room(config: &Config, objects: &Objects) -> bool {
+    let journal = config.journal;
+    let part = if journal.is_asked_for { 1 } else { 8 };
     // Where nothing tells, the writing of the journal does.
-    DiskSpace::of(objects.root(), config).is_none_or(|space| space.free > space.min_free + config.journal.bytes)
+    DiskSpace::of(objects.root(), config).is_none_or(|space| space.free > space.min_free + part * journal.bytes)
 }
 
 /// Logs that there is no journal: as a warning only for a user who has asked for one.
