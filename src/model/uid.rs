@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | [`is_valid_uid`] | a UID by PS3.5 9.1 | UIDs that the node makes or answers for, and those in its log |
 //! | [`is_uid_shaped`] | digits and full stops, up to 64 | proposals of peers, whose UIDs may have leading zeros |
-//! | [`is_acceptable_uid`] | any text, up to 128 | UIDs of objects and of keys: archives hold such |
+//! | [`is_acceptable_uid`] | any text without `\`, `*` and `?`, up to 128 | UIDs of objects and of keys: archives hold such |
 
 /// Maximum length of a UID in characters (PS3.5 9.1).
 pub const MAX_UID_LENGTH: usize = 64;
@@ -51,12 +51,16 @@ pub fn uid_of_uuid(mut bytes: [u8; 16], version: u8) -> String {
 }
 
 /// Whether `text`, without padding, is accepted in place of a UID: see [`MAX_LENIENT_UID_LENGTH`].
+///
+/// A backslash separates values, and `*` and `?` are wild cards (PS3.4 C.2.2.2.4). No request could
+/// name an object with one of these.
 #[must_use]
 pub fn is_acceptable_uid(text: &str) -> bool {
-    let is_printable_ascii = || text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    let is_name = |byte: u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'\\' | b'*' | b'?');
     !text.is_empty()
         && text.len() <= MAX_LENIENT_UID_LENGTH
-        && (is_printable_ascii() || !text.chars().any(char::is_control))
+        && (text.bytes().all(is_name)
+            || !text.chars().any(|char| char.is_control() || matches!(char, '\\' | '*' | '?')))
 }
 
 /// Whether a text consists of digits and full stops, as a UID does. Leading zeros and similar
@@ -90,7 +94,7 @@ mod tests {
     #[test]
     fn lenient_keeps_what_archives_hold_and_refuses_the_rest() {
         assert!(is_acceptable_uid("1.2.03") && !is_valid_uid("1.2.03"));
-        for bad in ["", "1.2\n3", &"1".repeat(129)] {
+        for bad in ["", "1.2\n3", "1.2.*", "1.?", "1.2\\1.3", "ä*", &"1".repeat(129)] {
             assert!(!is_acceptable_uid(bad), "{bad:?}");
         }
     }

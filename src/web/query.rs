@@ -281,7 +281,7 @@ impl<'d> Reading<'d> {
         if raw.is_empty() {
             return Ok(());
         }
-        let uid = decode(raw).filter(|uid| is_acceptable_uid(uid) && !uid.contains(['\\', '*', '?']));
+        let uid = decode(raw).filter(|uid| is_acceptable_uid(uid));
         let uid = uid.ok_or(QueryError::PathUid)?;
         let tag = Attribute::by_keyword(keyword).map(|attribute| hex(attribute.tag));
         let is_same_key =

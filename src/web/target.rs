@@ -55,7 +55,7 @@ impl Target {
         let uid = |name: &str| match call.route.parameter(name) {
             "" => Ok(String::new()),
             raw => decode(raw)
-                .filter(|uid| is_acceptable_uid(uid) && !uid.contains(['\\', '*', '?']))
+                .filter(|uid| is_acceptable_uid(uid))
                 .map(std::borrow::Cow::into_owned)
                 .ok_or_else(|| Problem::bad_request("a UID of the path is not valid")),
         };

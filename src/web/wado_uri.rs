@@ -34,7 +34,7 @@ pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Resul
     }
     let uid = |name: &str| {
         let uid = parameter(name);
-        let is_uid = is_acceptable_uid(uid) && !uid.contains(['\\', '*', '?']);
+        let is_uid = is_acceptable_uid(uid);
         if is_uid { Ok(uid.to_owned()) } else { Err(Problem::bad_request(format!("{name} is missing or no UID"))) }
     };
     // All three are required (PS3.18 9.4.1.1).

@@ -385,8 +385,12 @@ fn commands_that_do_not_fit_are_refused_and_the_association_lives_on() {
     assert_eq!(refused(&mut peer, &other_class, Some(&data_set)), 0x0122);
     let no_instance = store_command(1, SECONDARY_CAPTURE, "");
     assert_eq!(refused(&mut peer, &no_instance, Some(&data_set)), 0x0117);
-    let long = store_command(1, SECONDARY_CAPTURE, &"1".repeat(200));
-    assert_eq!(refused(&mut peer, &long, Some(&data_set)), 0x0117);
+    // No request could name an object with a wild card or a backslash in its UID.
+    let bad = [&*"1".repeat(200), "1.2.3.*", "1.2.3.?", "1.2.3\\1.2.4"];
+    let bad = bad.map(|uid| store_command(1, SECONDARY_CAPTURE, uid));
+    for command in &bad {
+        assert_eq!(refused(&mut peer, command, Some(&data_set)), 0x0117);
+    }
     let mut no_data_set = store_command(1, SECONDARY_CAPTURE, "1.2.3.4.5");
     no_data_set.set_unsigned_short(tags::COMMAND_DATA_SET_TYPE, command_set::NO_DATA_SET);
     assert_eq!(refused(&mut peer, &no_data_set, None), CANNOT_UNDERSTAND);
