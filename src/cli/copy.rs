@@ -1,12 +1,12 @@
 //! `dcmdex copy` makes files of a cohort: links, copies, a zip or a tar, under names of a template.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 
+use super::copy_media::{CopySource, MediaFacts};
 use super::keys::asked::{AskedColumn, KeyReader};
 use super::keys::columns::{CellValue, Column, FoundRow};
 use super::keys::query::{nothing_matched, query, refuse_what_was_not_read};
@@ -17,7 +17,7 @@ use crate::cli::Exit;
 use crate::cli::audited::CommandAudit;
 use crate::cli::context::{Context, IndexArgs};
 use crate::cohort::Error;
-use crate::cohort::dicomdir::{KEYWORDS, MediaDirectory, MediaInstance, file_id};
+use crate::cohort::dicomdir::{DICOMDIR, KEYWORDS, MediaDirectory, MediaInstance, MediaListing, file_id};
 use crate::cohort::folder::{CohortFolder, CopiedObject, OpenReplacement, Placing};
 use crate::cohort::manifest::{CohortManifest, MANIFEST, ManifestRow};
 use crate::cohort::names::numbered;
@@ -26,7 +26,6 @@ use crate::cohort::template::NameTemplate;
 use crate::config::Config;
 use crate::db::open::Reader;
 use crate::db::{CorrectedValues, Search as _};
-use crate::deliver::object::{Identity, StoredObject};
 use crate::files::make_directory;
 use crate::model::attribute::AttributeId;
 use crate::model::checksum::Checksum;
@@ -76,7 +75,10 @@ Examples:
   dcmdex copy AccessionNumber=@list.csv --to cohort.zip
   dcmdex copy PatientID=4711 --to cd --dicomdir
 
-Objects whose patient was corrected (`dcmdex correct`) are always copied, with the corrected values.
+Objects whose patient was corrected (`dcmdex correct`) are always copied, with the corrected values. So
+are files without File Meta Information for a DICOMDIR, which get one.
+A DICOMDIR needs values that some objects lack (PS3.3 F.5). They are made, or the file is left out of it.
+The summary counts both, and manifest.csv names them.
 No file is overwritten. manifest.csv says what came from where. After an interruption, the same command
 goes on; a zip or tar begins again.
 Exit codes: 0 done; 1 nothing matched, or some objects could not be read; 2 failed.";
@@ -116,6 +118,7 @@ struct CopyLookup {
     reader: Reader,
     /// Whether any correction holds.
     corrects: bool,
+    archives: Archives,
 }
 
 /// What an index says about an object that is placed.
@@ -124,18 +127,37 @@ struct KnownObject {
     /// Its checksum, if it was received.
     checksum: Option<Checksum>,
     corrected: Option<Arc<CorrectedValues>>,
+    facts: MediaFacts,
+}
+
+impl KnownObject {
+    /// Whether the bytes are not those that lie there.
+    fn is_rewritten(&self) -> bool {
+        self.corrected.is_some() || self.facts.lacks_meta
+    }
 }
 
 impl CopyLookup {
     fn open(config: &Config) -> anyhow::Result<Self> {
         let mut reader = Reader::open(&config.index)?;
         let corrects = reader.has_corrections()?;
-        Ok(Self { reader, corrects })
+        Ok(Self { reader, corrects, archives: Archives::default() })
     }
 
-    /// Asks about an object. Nothing is asked for a link, and for a copy of a file that was not
-    /// received, unless corrections hold.
-    fn ask(
+    /// Asks about an object, and reads what a DICOMDIR says of it.
+    fn ask(&mut self, target: &CohortTarget, uids: [&str; 4], location: &Location) -> Result<KnownObject, Error> {
+        let [_, _, sop_instance_uid, sop_class_uid] = uids;
+        let mut known = self.ask_index(target, sop_instance_uid, location)?;
+        if matches!(target, CohortTarget::Folder { media: Some(_), .. }) {
+            let corrected = known.corrected.as_ref();
+            known.facts = CopySource { location, sop_class_uid, sop_instance_uid, corrected }.facts(&self.archives);
+        }
+        Ok(known)
+    }
+
+    /// Asks the index about an object. Nothing is asked for a link, and for a copy of a file that
+    /// was not received, unless corrections hold.
+    fn ask_index(
         &mut self,
         target: &CohortTarget,
         sop_instance_uid: &str,
@@ -150,7 +172,8 @@ impl CopyLookup {
         // All locations of an instance have the same corrections.
         let corrected = known.first().and_then(|known| known.corrected.clone());
         let known = known.into_iter().find(|known| known.location == *location);
-        Ok(KnownObject { checksum: known.and_then(|known| known.checksum), corrected })
+        let checksum = known.and_then(|known| known.checksum);
+        Ok(KnownObject { checksum, corrected, facts: MediaFacts::default() })
     }
 }
 
@@ -161,6 +184,19 @@ struct CopyTally {
     there: u64,
     numbered: u64,
     failed: u64,
+    /// Objects whose records in the DICOMDIR have values that were made.
+    completed: u64,
+    /// Files that the DICOMDIR leaves out.
+    unlisted: u64,
+}
+
+/// What became of one instance.
+struct CopyOutcome {
+    file: PathBuf,
+    /// How it came there. `None` if it was there.
+    how: Option<Placing>,
+    number: u32,
+    listing: Option<MediaListing>,
 }
 
 /// Columns that the names and the manifest need.
@@ -294,19 +330,6 @@ fn place(
     Ok(())
 }
 
-/// Opens an object with corrected values.
-fn open_corrected(
-    location: &Location,
-    [_, _, sop_instance_uid, sop_class_uid]: [&str; 4],
-    corrected: &Arc<CorrectedValues>,
-    archives: &Archives,
-) -> Result<Box<dyn Read>, String> {
-    let identity = Identity { sop_instance_uid, sop_class_uid: Some(sop_class_uid), transfer_syntax: None };
-    let object = StoredObject::open(location, &identity, archives);
-    let file = object.and_then(|object| object.corrected(Some(Arc::clone(corrected))).whole_file());
-    file.map(|file| Box::new(file) as Box<dyn Read>).map_err(|error| error.to_string())
-}
-
 fn place_one(
     row: &FoundRow,
     name: &dyn Fn(u32) -> PathBuf,
@@ -318,43 +341,19 @@ fn place_one(
     let size = row.location.as_ref().map_or(0, |location| location.size);
     let known = match &row.location {
         None => Err(Error::Object("the index knows no place where it is".to_owned())),
-        Some(location) => lookup.ask(target, uids[2], location).map(|known| (location, known)),
+        Some(location) => lookup.ask(target, uids, location).map(|known| (location, known)),
     };
-    let corrected = known.as_ref().ok().and_then(|(_, known)| known.corrected.clone());
-    let open = row.location.as_ref().zip(corrected.as_ref());
-    let open = open
-        .map(|(location, corrected)| move |archives: &Archives| open_corrected(location, uids, corrected, archives));
-    let replacement = open.as_ref().map(|open| open as OpenReplacement<'_>);
-    let object = known.map(|(location, KnownObject { checksum, .. })| CopiedObject { location, checksum, replacement });
-    let placed = object.and_then(|object| match &mut *target {
-        CohortTarget::Folder { folder, media, .. } => {
-            let placed = folder.place(name, uids[2], object);
-            if let (Ok(placed), Some(media)) = (&placed, media) {
-                media.add(MediaInstance { values: media_values.to_vec(), file: placed.file.clone() });
-            }
-            placed.map(|placed| (placed.file, placed.how, placed.number))
-        }
-        CohortTarget::Package(package) => {
-            package.add(&name(1), object).map(|(file, number)| (file, Some(Placing::Copy), number))
-        }
-    });
+    let is_corrected = matches!(&known, Ok((_, known)) if known.corrected.is_some());
+    let placed = known.and_then(|(location, known)| put(target, name, (location, known), uids, media_values));
     let (file, how, note) = match &placed {
-        Ok((_, None, _)) => {
-            tally.there += 1;
-            return Ok(());
-        }
-        Ok((file, Some(how), number)) => {
-            tally.made += 1;
-            let mut note = if *number > 1 {
-                tally.numbered += 1;
-                format!("another file has the name {}", name(1).display())
-            } else {
-                String::new()
+        Ok(placed) => {
+            let note = tally.note(placed, is_corrected, name);
+            let Some(how) = placed.how else {
+                tally.there += 1;
+                return Ok(());
             };
-            if corrected.is_some() {
-                note = [note.as_str(), "its patient is corrected"].join(if note.is_empty() { "" } else { "; " });
-            }
-            (file.as_path(), how.as_str(), note)
+            tally.made += 1;
+            (placed.file.as_path(), how.as_str(), note)
         }
         Err(Error::Object(problem)) => {
             tally.failed += 1;
@@ -373,18 +372,76 @@ fn place_one(
     }
 }
 
+/// Places an object.
+fn put(
+    target: &mut CohortTarget,
+    name: &dyn Fn(u32) -> PathBuf,
+    (location, known): (&Location, KnownObject),
+    [_, _, sop_instance_uid, sop_class_uid]: [&str; 4],
+    media_values: &[String],
+) -> Result<CopyOutcome, Error> {
+    let corrected = known.corrected.as_ref();
+    let object = CopySource { location, sop_class_uid, sop_instance_uid, corrected };
+    let lacks_meta = known.facts.lacks_meta;
+    let open = |archives: &Archives| object.file(lacks_meta, archives);
+    let replacement = known.is_rewritten().then_some(&open as OpenReplacement<'_>);
+    let object = CopiedObject { location, checksum: known.checksum, replacement };
+    match target {
+        CohortTarget::Folder { folder, media, .. } => {
+            let placed = folder.place(name, sop_instance_uid, object)?;
+            let listing = media.as_mut().map(|media| {
+                let (values, file) = (media_values.to_vec(), placed.file.clone());
+                media.add(MediaInstance { values, file, keys: known.facts.keys })
+            });
+            Ok(CopyOutcome { file: placed.file, how: placed.how, number: placed.number, listing })
+        }
+        CohortTarget::Package(package) => {
+            let (file, number) = package.add(&name(1), object)?;
+            Ok(CopyOutcome { file, how: Some(Placing::Copy), number, listing: None })
+        }
+    }
+}
+
+impl CopyTally {
+    /// Counts an object that was placed. Returns the note of the manifest.
+    fn note(&mut self, placed: &CopyOutcome, is_corrected: bool, name: &dyn Fn(u32) -> PathBuf) -> String {
+        let mut notes = Vec::new();
+        if placed.number > 1 && placed.how.is_some() {
+            self.numbered += 1;
+            notes.push(format!("another file has the name {}", name(1).display()));
+        }
+        if is_corrected {
+            notes.push("its patient is corrected".to_owned());
+        }
+        match &placed.listing {
+            Some(MediaListing::Listed { made }) if !made.is_empty() => {
+                self.completed += 1;
+                notes.push(format!("{DICOMDIR} has made values for it: {}", made.join(" ")));
+            }
+            Some(MediaListing::LeftOut(why)) => {
+                self.unlisted += 1;
+                notes.push(format!("{DICOMDIR} leaves it out: {why}"));
+            }
+            Some(MediaListing::Listed { .. }) | None => {}
+        }
+        notes.join("; ")
+    }
+}
+
 fn summary(tally: &CopyTally, to: &Path) -> String {
     let mut text = format!("{} files in {}", Grouped(tally.made), to.display());
     for (count, what) in [
         (tally.there, "were there from an earlier run"),
         (tally.numbered, "names got a number"),
         (tally.failed, "objects could not be read"),
+        (tally.completed, "have made values in the DICOMDIR"),
+        (tally.unlisted, "are not in the DICOMDIR"),
     ] {
         if count > 0 {
             text.push_str(&format!("; {} {what}", Grouped(count)));
         }
     }
-    if tally.numbered + tally.failed > 0 {
+    if tally.numbered + tally.failed + tally.completed + tally.unlisted > 0 {
         text.push_str(&format!("; {MANIFEST} says which"));
     }
     text

@@ -25,6 +25,7 @@ mod configuration;
 mod context;
 mod copy;
 mod copy_index;
+mod copy_media;
 mod correct;
 mod directory_checks;
 mod echo;

@@ -1,15 +1,17 @@
 //! The DICOMDIR of a cohort in a folder (PS3.3 F, PS3.10 8).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use data_encoding::BASE32_NOPAD;
+use dicom_core::dictionary::{DataDictionary as _, DataDictionaryEntry as _};
 use dicom_core::{Tag, VR};
-use dicom_dictionary_std::{tags, uids};
+use dicom_dictionary_std::{StandardDataDictionary, tags, uids};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::Error;
+use super::record_keys::{DirectoryKey, ObjectKeys, RecordType, Without};
 use crate::encoding::data_set::push_element;
 use crate::encoding::syntax::{self, Encoding};
 use crate::encoding::tag::ITEM;
@@ -31,10 +33,12 @@ pub struct MediaInstance {
     pub values: Vec<String>,
     /// Path in the folder.
     pub file: PathBuf,
+    /// What its own record needs.
+    pub keys: ObjectKeys,
 }
 
 /// Keywords of the values, in their order.
-pub const KEYWORDS: [&str; 16] = [
+pub const KEYWORDS: [&str; 19] = [
     "PatientID",
     "PatientName",
     "StudyInstanceUID",
@@ -51,25 +55,61 @@ pub const KEYWORDS: [&str; 16] = [
     "SOPClassUID",
     "AvailableTransferSyntaxUID",
     "NumberOfFrames",
+    "SeriesDate",
+    "AcquisitionDate",
+    "ContentDate",
 ];
+
+// Places in the list.
+const PATIENT_ID: usize = 0;
+const STUDY_UID: usize = 2;
+const STUDY_DATE: usize = 3;
+const STUDY_TIME: usize = 4;
+const STUDY_ID: usize = 6;
+const SERIES_UID: usize = 8;
+const MODALITY: usize = 9;
+const SERIES_NUMBER: usize = 10;
+const INSTANCE_UID: usize = 11;
+const INSTANCE_NUMBER: usize = 12;
+const SOP_CLASS: usize = 13;
+const OTHER_DATES: std::ops::Range<usize> = 16..19;
+
+/// The date of a study that has none in any of its objects.
+const NO_DATE: &str = "19000101";
+
+/// What a directory says of an instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MediaListing {
+    /// It has a record.
+    Listed {
+        /// Keys of Type 1 that have no value in the object, and got one (PS3.3 F.5).
+        made: Vec<&'static str>,
+    },
+    /// It has no record, for this reason.
+    LeftOut(String),
+}
 
 /// A File ID (PS3.10 8.2) for an instance: four parts of eight characters. `number` tells files
 /// apart whose other parts are the same.
 #[must_use]
 pub fn file_id(patient: &str, study: &str, series: &str, instance: &str, number: u32) -> PathBuf {
-    let part = |prefix: &str, text: &str| {
-        let hash = xxh3_128(text.as_bytes()).to_be_bytes();
-        let letters = BASE32_NOPAD.encode(hash.get(..5).unwrap_or_default());
-        format!("{prefix}{}", letters.get(..6).unwrap_or_default())
-    };
     let instance = if number <= 1 { instance.to_owned() } else { format!("{instance}~{number}") };
     [part("PA", patient), part("ST", study), part("SE", series), part("IM", &instance)].iter().collect()
+}
+
+/// Eight characters that stand for a text.
+fn part(prefix: &str, text: &str) -> String {
+    let hash = xxh3_128(text.as_bytes()).to_be_bytes();
+    let letters = BASE32_NOPAD.encode(hash.get(..5).unwrap_or_default());
+    format!("{prefix}{}", letters.get(..6).unwrap_or_default())
 }
 
 /// Directory records of a cohort.
 #[derive(Default)]
 pub struct MediaDirectory {
     patients: BTreeMap<String, PatientRecord>,
+    /// The patient of each study. A study has one record (PS3.3 F.5.2).
+    patient_of: HashMap<String, String>,
 }
 
 #[derive(Default)]
@@ -89,19 +129,32 @@ impl MediaDirectory {
     ///
     /// Patient ID, Study, Series and SOP Instance UID choose its place among the directory records
     /// (PS3.3 F.4). The first instance of a patient or a study gives the values of that record. An
-    /// instance that was added before is replaced.
-    pub fn add(&mut self, instance: MediaInstance) {
-        let value = |at: usize| instance.values.get(at).cloned().unwrap_or_default();
-        let patient = self.patients.entry(value(0)).or_default();
+    /// instance that was added before is replaced. Keys of Type 1 that have no value get one, where
+    /// one can be made. Otherwise the instance is left out.
+    pub fn add(&mut self, mut instance: MediaInstance) -> MediaListing {
+        let class = instance.value(SOP_CLASS);
+        let Some(kind) = RecordType::of(class) else {
+            return MediaListing::LeftOut("its SOP Class has no type of directory record".to_owned());
+        };
+        let lacking =
+            kind.keys.iter().find(|key| key.without == Without::LeaveOut && instance.keys.value(key.tag).is_none());
+        if let Some(key) = lacking {
+            return MediaListing::LeftOut(format!("it has no {}", keyword(key.tag)));
+        }
+        let made = instance.complete(kind);
+        let value = |at: usize| instance.value(at).to_owned();
+        let patient = self.patient_of.entry(value(STUDY_UID)).or_insert_with(|| value(PATIENT_ID));
+        let patient = self.patients.entry(patient.clone()).or_default();
         if patient.values.is_empty() {
             patient.values.clone_from(&instance.values);
         }
-        let study = patient.studies.entry(value(2)).or_default();
+        let study = patient.studies.entry(value(STUDY_UID)).or_default();
         if study.values.is_empty() {
             study.values.clone_from(&instance.values);
         }
-        let place = (value(12).parse().unwrap_or(u64::MAX), value(11));
-        study.series.entry(value(8)).or_default().insert(place, instance);
+        let place = (value(INSTANCE_NUMBER).parse().unwrap_or(u64::MAX), value(INSTANCE_UID));
+        study.series.entry(value(SERIES_UID)).or_default().insert(place, instance);
+        MediaListing::Listed { made }
     }
 
     /// Writes the file into a folder, under another name first.
@@ -139,14 +192,18 @@ impl MediaDirectory {
             last = at;
             for study in patient.studies.values() {
                 records.record(1, "STUDY", None, |out| study_keys(out, &study.values))?;
+                let mut of_series =
+                    FreeNumbers::of(study.series.values().flat_map(|series| series.values()), SERIES_NUMBER);
                 for series in study.series.values() {
-                    let values = series.values().next().map(|instance| instance.values.as_slice()).unwrap_or_default();
-                    records.record(2, "SERIES", None, |out| series_keys(out, values))?;
+                    let Some(first) = series.values().next() else { continue };
+                    let number = of_series.number_of(first);
+                    records.record(2, "SERIES", None, |out| series_keys(out, &first.values, &number))?;
+                    let mut of_instances = FreeNumbers::of(series.values(), INSTANCE_NUMBER);
                     for instance in series.values() {
-                        let class = instance.values.get(13).map_or("", String::as_str);
-                        records.record(3, record_type(class), Some(instance), |out| {
-                            instance_keys(out, &instance.values);
-                        })?;
+                        let Some(kind) = RecordType::of(instance.value(SOP_CLASS)) else { continue };
+                        let number = of_instances.number_of(instance);
+                        let keys = |out: &mut Vec<u8>| instance.put_record_keys(out, kind, &number);
+                        records.record(3, kind.name, Some(instance), keys)?;
                     }
                 }
             }
@@ -229,14 +286,19 @@ impl RecordWriter {
         long(&mut self.out, tags::OFFSET_OF_REFERENCED_LOWER_LEVEL_DIRECTORY_ENTITY, 0);
         text(&mut self.out, tags::DIRECTORY_RECORD_TYPE, VR::CS, kind);
         if let Some(instance) = instance {
-            let value = |at: usize| instance.values.get(at).map_or("", String::as_str);
+            let value = |at: usize| instance.value(at);
             let parts: Vec<_> = instance.file.iter().map(|part| part.to_string_lossy()).collect();
             text(&mut self.out, tags::REFERENCED_FILE_ID, VR::CS, &parts.join("\\"));
             text(&mut self.out, tags::REFERENCED_SOP_CLASS_UID_IN_FILE, VR::UI, value(13));
             text(&mut self.out, tags::REFERENCED_SOP_INSTANCE_UID_IN_FILE, VR::UI, value(11));
             text(&mut self.out, tags::REFERENCED_TRANSFER_SYNTAX_UID_IN_FILE, VR::UI, value(14));
         }
-        text(&mut self.out, tags::SPECIFIC_CHARACTER_SET, VR::CS, "ISO_IR 192");
+        // Values of the index are in UTF-8, and those of an object in its own character sets.
+        let of_index: &[u8] = b"ISO_IR 192";
+        let sets = instance.map_or(of_index, |instance| instance.keys.character_set.as_slice());
+        if !sets.is_empty() {
+            push_element(ENCODING, &mut self.out, tags::SPECIFIC_CHARACTER_SET, VR::CS, sets);
+        }
         keys(&mut self.out);
         let length = u32::try_from(self.out.len() - begin - 8).ok()?;
         self.out.get_mut(begin + 4..begin + 8)?.copy_from_slice(&length.to_le_bytes());
@@ -284,33 +346,115 @@ fn study_keys(out: &mut Vec<u8>, values: &[String]) {
     );
 }
 
-fn series_keys(out: &mut Vec<u8>, values: &[String]) {
-    let keys = [(tags::MODALITY, VR::CS, 9), (tags::SERIES_INSTANCE_UID, VR::UI, 8), (tags::SERIES_NUMBER, VR::IS, 10)];
-    put_keys(out, values, &keys);
+fn series_keys(out: &mut Vec<u8>, values: &[String], number: &str) {
+    put_keys(out, values, &[(tags::MODALITY, VR::CS, MODALITY), (tags::SERIES_INSTANCE_UID, VR::UI, SERIES_UID)]);
+    text(out, tags::SERIES_NUMBER, VR::IS, number);
 }
 
-fn instance_keys(out: &mut Vec<u8>, values: &[String]) {
-    put_keys(out, values, &[(tags::INSTANCE_NUMBER, VR::IS, 12)]);
+fn keyword(tag: Tag) -> &'static str {
+    StandardDataDictionary.by_tag(tag).map_or("a key", |entry| entry.alias())
 }
 
-/// The type of the record of an instance (PS3.3 F.4).
-fn record_type(sop_class_uid: &str) -> &'static str {
-    match sop_class_uid.strip_prefix("1.2.840.10008.5.1.4.1.1.").unwrap_or_default() {
-        "88.59" => "KEY OBJECT DOC",
-        class if class.starts_with("88.") => "SR DOCUMENT",
-        class if class.starts_with("11.") => "PRESENTATION",
-        class if class.starts_with("9.") => "WAVEFORM",
-        class if class.starts_with("104.") => "ENCAP DOC",
-        "481.2" => "RT DOSE",
-        "481.3" => "RT STRUCTURE SET",
-        "481.5" | "481.8" => "RT PLAN",
-        "481.4" | "481.6" | "481.7" | "481.9" => "RT TREAT RECORD",
-        "66" => "RAW DATA",
-        "66.1" | "66.3" => "REGISTRATION",
-        "66.2" => "FIDUCIAL",
-        "67" => "VALUE MAP",
-        "4.2" => "SPECTROSCOPY",
-        _ => "IMAGE",
+/// Gives numbers to series or instances that have none.
+struct FreeNumbers {
+    at: usize,
+    used: HashSet<u64>,
+    next: u64,
+}
+
+impl FreeNumbers {
+    fn of<'i>(all: impl Iterator<Item = &'i MediaInstance>, at: usize) -> Self {
+        Self { at, used: all.filter_map(|instance| instance.value(at).parse().ok()).collect(), next: 1 }
+    }
+
+    /// The number of an instance or its series.
+    fn number_of(&mut self, instance: &MediaInstance) -> String {
+        let own = instance.value(self.at);
+        if !own.is_empty() {
+            return own.to_owned();
+        }
+        while self.used.contains(&self.next) {
+            self.next += 1;
+        }
+        self.next += 1;
+        (self.next - 1).to_string()
+    }
+}
+
+impl MediaInstance {
+    fn value(&self, at: usize) -> &str {
+        self.values.get(at).map_or("", |value| value.trim())
+    }
+
+    /// Gives values to the keys of Type 1 that have none. Returns their keywords.
+    fn complete(&mut self, kind: &RecordType) -> Vec<&'static str> {
+        let date = OTHER_DATES.map(|at| self.value(at)).find(|date| !date.is_empty()).unwrap_or(NO_DATE);
+        let study = self.value(STUDY_UID);
+        let values = [
+            (PATIENT_ID, part("NONE-", study)),
+            (STUDY_DATE, date.to_owned()),
+            (STUDY_TIME, "000000".to_owned()),
+            (STUDY_ID, part("ST", study)),
+            (MODALITY, "OT".to_owned()),
+            // The numbers come later, when all of them are known.
+            (SERIES_NUMBER, String::new()),
+            (INSTANCE_NUMBER, String::new()),
+        ];
+        let mut made = Vec::new();
+        for (at, value) in values {
+            let is_wanted = at != INSTANCE_NUMBER || kind.keys.iter().any(|key| key.without == Without::Number);
+            if is_wanted && self.value(at).is_empty() {
+                made.extend(KEYWORDS.get(at));
+                if let Some(place) = self.values.get_mut(at) {
+                    *place = value;
+                }
+            }
+        }
+        let is_made = |key: &&DirectoryKey| {
+            let is_made = matches!(key.without, Without::StudyDate | Without::StudyTime | Without::Word(_));
+            is_made && self.keys.value(key.tag).is_none()
+        };
+        made.extend(kind.keys.iter().filter(is_made).map(|key| keyword(key.tag)));
+        made
+    }
+
+    /// Appends the keys of its own record, in ascending order.
+    fn put_record_keys(&self, out: &mut Vec<u8>, kind: &RecordType, number: &str) {
+        let mut keys: Vec<&DirectoryKey> = kind.keys.iter().collect();
+        keys.sort_by_key(|key| key.tag);
+        for key in keys {
+            let value = match (self.keys.value(key.tag), key.without) {
+                (_, Without::Number) => number.as_bytes().to_vec(),
+                (_, Without::Verification) => match self.verification() {
+                    Some(moment) => moment,
+                    None => continue,
+                },
+                (Some(value), _) => value.to_vec(),
+                (None, Without::StudyDate) => self.value(STUDY_DATE).as_bytes().to_vec(),
+                (None, Without::StudyTime) => self.value(STUDY_TIME).as_bytes().to_vec(),
+                (None, Without::Word(word)) => word.as_bytes().to_vec(),
+                (None, Without::Empty | Without::LeaveOut) => Vec::new(),
+                (None, Without::Absent) => continue,
+            };
+            push_element(ENCODING, out, key.tag, key.vr, &value);
+        }
+    }
+
+    /// The last verification of a verified SR document (PS3.3 F.5.25). A document that says no
+    /// moment has that of its content.
+    fn verification(&self) -> Option<Vec<u8>> {
+        let flag = self.keys.value(tags::VERIFICATION_FLAG)?;
+        if flag.trim_ascii_end() != b"VERIFIED" {
+            return None;
+        }
+        if !self.keys.verified.is_empty() {
+            return Some(self.keys.verified.clone());
+        }
+        let of_content = |tag, at| match self.keys.value(tag) {
+            Some(value) => value.trim_ascii().to_vec(),
+            None => self.value(at).as_bytes().to_vec(),
+        };
+        Some([of_content(tags::CONTENT_DATE, STUDY_DATE), of_content(tags::CONTENT_TIME, STUDY_TIME)].concat())
     }
 }
 
@@ -338,10 +482,13 @@ mod tests {
             "1.2.840.10008.5.1.4.1.1.2",
             "1.2.840.10008.1.2.1",
             "",
+            "",
+            "",
+            "",
         ];
         let values = values.map(str::to_owned).to_vec();
         let file = file_id(patient, study, series, &uid, 1);
-        MediaInstance { values, file }
+        MediaInstance { values, file, keys: ObjectKeys::default() }
     }
 
     #[test]

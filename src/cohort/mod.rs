@@ -9,6 +9,7 @@ pub mod folder;
 pub mod manifest;
 pub mod names;
 pub mod package;
+pub mod record_keys;
 pub mod template;
 
 use std::io;

@@ -16,8 +16,10 @@ use crate::archive::Archives;
 use crate::db::CorrectedValues;
 use crate::deliver::rewrite::{RewriteError, Rewriter};
 use crate::encoding::syntax::{Encoding, NativeSyntax, is_deflated};
+use crate::encoding::walk::{Input, Walk};
 use crate::files::FileMark;
 use crate::ingest::Wanted;
+use crate::ingest::limits::MAX_DEPTH;
 use crate::ingest::parse_stream;
 use crate::ingest::{Parsed, Verdict};
 use crate::model::checksum::{Checksum, ChecksumBuilder};
@@ -122,6 +124,8 @@ pub struct StoredObject {
     data_set_offset: u64,
     /// Something in front of its data set, or in its head, is faulty.
     is_odd: bool,
+    /// It has the File Meta Information of PS3.10 7.1, with the UIDs of its data set.
+    has_own_meta: bool,
     sop_instance_uid: String,
     transfer_syntax: String,
     /// How the data set is encoded, whatever its transfer syntax says.
@@ -188,6 +192,9 @@ impl StoredObject {
         if let Some(what) = source.is_not_as_known() {
             return Err(ObjectError::Changed(what));
         }
+        let has_own_meta = parsed.has_preamble()
+            && parsed.media_storage_sop_class_uid() == class
+            && parsed.media_storage_sop_instance_uid() == instance;
         let data_set_offset = parsed.data_set_offset();
         let transfer_syntax = parsed.transfer_syntax().to_owned();
         let (encoding, is_odd) = (parsed.encoding(), !parsed.faults().is_empty());
@@ -195,6 +202,7 @@ impl StoredObject {
             source,
             data_set_offset,
             is_odd,
+            has_own_meta,
             transfer_syntax,
             encoding,
             sop_instance_uid: instance,
@@ -258,6 +266,28 @@ impl StoredObject {
     #[must_use]
     pub fn transfer_syntax(&self) -> &str {
         &self.transfer_syntax
+    }
+
+    /// Whether its file has the File Meta Information of PS3.10 7.1, with the UIDs of its data set.
+    /// A file of a file-set needs it.
+    #[must_use]
+    pub fn has_own_meta(&self) -> bool {
+        self.has_own_meta
+    }
+
+    /// Begins a walk over its elements. Corrections replace their values.
+    ///
+    /// # Errors
+    /// As [`Self::rewritten`] or [`Self::as_stored`].
+    pub(crate) fn walk(self) -> Result<Walk<DataSet>, ObjectError> {
+        let (data_set, explicit) = match NativeSyntax::of_uid(&self.transfer_syntax) {
+            Some(_) => (self.rewritten(NativeSyntax::ExplicitLittle)?, true),
+            None => {
+                let explicit = self.encoding_as_stored().is_explicit();
+                (self.as_stored()?, explicit)
+            }
+        };
+        Ok(Walk::new(data_set, 0, explicit, MAX_DEPTH))
     }
 
     /// Returns how its elements are encoded. For a deflated data set it is the encoding after
@@ -615,6 +645,12 @@ impl DataSet {
             }
         }
         Ok(Filled { count, is_last })
+    }
+}
+
+impl Input for DataSet {
+    fn pass(&mut self, count: u64) -> io::Result<u64> {
+        io::copy(&mut self.take(count), &mut io::sink())
     }
 }
 

@@ -80,6 +80,20 @@ struct WalkFrame {
     explicit: bool,
 }
 
+impl Event {
+    /// Appends the beginning or end of a sequence or item, with delimiters in place of lengths.
+    /// Appends nothing for values.
+    pub(crate) fn push_structure(&self, encoding: Encoding, out: &mut Vec<u8>) {
+        match *self {
+            Self::Sequence { tag } => encoding.push_header(out, tag, VR::SQ.to_bytes(), UNDEFINED),
+            Self::Item => encoding.push_marker(out, ITEM, UNDEFINED),
+            Self::ItemEnd => encoding.push_marker(out, ITEM_DELIMITER, 0),
+            Self::SequenceEnd => encoding.push_marker(out, SEQUENCE_DELIMITER, 0),
+            Self::Value { .. } | Self::Fragments { .. } | Self::End => {}
+        }
+    }
+}
+
 /// A walk over one data set.
 pub(crate) struct Walk<R> {
     input: R,

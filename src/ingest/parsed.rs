@@ -93,6 +93,7 @@ pub(super) struct LeastEnd {
 #[derive(Debug)]
 pub struct Parsed {
     pub(super) verdict: Verdict,
+    pub(super) has_preamble: bool,
     pub(super) data_set_offset: u64,
     pub(super) transfer_syntax: String,
     pub(super) encoding: Encoding,
@@ -110,6 +111,12 @@ impl Parsed {
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         self.verdict
+    }
+
+    /// Whether there was a preamble with the prefix `DICM` (PS3.10 7.1).
+    #[must_use]
+    pub fn has_preamble(&self) -> bool {
+        self.has_preamble
     }
 
     /// Returns the offset of the data set (deflated or not), in bytes from the start of the object.

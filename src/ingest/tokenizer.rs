@@ -288,6 +288,7 @@ struct Core<'w> {
     faults: Faults,
     /// There was no prefix. Until a UID is found, every element must be beyond doubt.
     doubtful: bool,
+    has_preamble: bool,
     /// Offset of the data set from the start of the object.
     data_set_offset: u64,
     /// Start and encoding of elements of the groups 0000 and 0002 before the data set.
@@ -333,6 +334,7 @@ impl<'w> Core<'w> {
             verdict: Verdict::Object,
             faults: Faults::default(),
             doubtful: false,
+            has_preamble: false,
             data_set_offset: 0,
             foreign: None,
             behind: BehindWanted::Nothing,
@@ -629,6 +631,7 @@ impl<'w> Core<'w> {
         }
         Parsed {
             verdict: self.verdict,
+            has_preamble: self.has_preamble,
             data_set_offset: self.data_set_offset,
             transfer_syntax: self.used_transfer_syntax(),
             encoding: self.syntax.encoding(),

@@ -79,7 +79,7 @@ impl walk::Input for Bytes {
                 *position += count;
                 Ok(count)
             }
-            Self::DataSet(_) => io::copy(&mut self.take(count), &mut io::sink()),
+            Self::DataSet(data_set) => walk::Input::pass(data_set, count),
         }
     }
 }

@@ -18,6 +18,7 @@ impl Core<'_> {
             return Step::More;
         }
         if rest.get(PREAMBLE..PREAMBLE + PREFIX.len()) == Some(PREFIX) {
+            self.has_preamble = true;
             *at += PREAMBLE + PREFIX.len();
             self.state = State::Meta;
             return Step::Continue;

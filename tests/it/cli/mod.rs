@@ -25,6 +25,7 @@ mod index_files;
 mod journal;
 mod killed;
 mod lists;
+mod media;
 mod messages;
 mod metadata;
 mod monitoring;
