@@ -14,7 +14,7 @@ mod syslog;
 mod trail;
 mod xml;
 
-pub use record::{AuditEvent, AuditOutcome, AuditRecord, AuditedQuery, AuditedStudy, Participant};
+pub use record::{AuditEvent, AuditOutcome, AuditRecord, AuditedQuery, AuditedStudies, AuditedStudy, Participant};
 pub use spool::AuditSpool;
 pub use syslog::{AuditCollector, CollectorError, CollectorOptions};
 pub use trail::{AuditError, AuditOptions, AuditTrail, Auditor};

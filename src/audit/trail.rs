@@ -84,14 +84,17 @@ impl Auditor {
         self.0.is_some()
     }
 
-    /// Takes an event, and returns at once.
+    /// Takes an event, and returns at once. One about several patients becomes one for each, where
+    /// the Standard wants it so.
     pub fn note(&self, mut record: AuditRecord) {
         let Some(desk) = &self.0 else { return };
         record.time_ms = desk.clock.now_ms();
         record.node.clone_from(&desk.node);
-        match desk.queue.try_send(record) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => metrics::AUDIT_DROPPED.increment(),
+        for record in record.of_one_patient_each() {
+            match desk.queue.try_send(record) {
+                Ok(()) => {}
+                Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => metrics::AUDIT_DROPPED.increment(),
+            }
         }
     }
 }

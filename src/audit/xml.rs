@@ -4,10 +4,14 @@ use std::fmt::Write as _;
 
 use super::record::{AuditEvent, AuditOutcome, AuditRecord, AuditedQuery, AuditedStudy, Participant};
 use crate::model::calendar::moment_text;
+use crate::model::location::uri_path;
 use data_encoding::BASE64;
 
-/// A code of DCM (PS3.16 annex D) with its meaning.
+/// A code with its meaning. It is one of DCM (PS3.16 annex D), with the exception of [`QIDO`].
 type Code = (&'static str, &'static str);
+
+/// A search that is none of DIMSE. The Standard has no code for it.
+const QIDO: Code = ("QIDO-RS", "QIDO-RS Query");
 
 const APPLICATION: Code = ("110150", "Application");
 const APPLICATION_LAUNCHER: Code = ("110151", "Application Launcher");
@@ -16,6 +20,9 @@ const DESTINATION: Code = ("110152", "Destination Role ID");
 const STUDY: Code = ("110180", "Study Instance UID");
 const SOP_CLASS: Code = ("110181", "SOP Class UID");
 const NODE: Code = ("110182", "Node ID");
+const DESTINATION_MEDIA: Code = ("110154", "Destination Media");
+/// PS3.16 CID 405: a medium that is named by a URI.
+const URI_MEDIUM: Code = ("110037", "URI");
 
 /// RFC 3881: the identifier of a patient.
 const PATIENT_NUMBER: Code = ("2", "Patient Number");
@@ -63,8 +70,11 @@ pub(super) fn message(record: &AuditRecord) -> String {
     xml.push_str("</EventIdentification>");
     participants(&mut xml, record);
     let _ = write!(xml, "<AuditSourceIdentification AuditSourceID=\"{}\"/>", escaped(&record.node));
-    if let Some(query) = &record.query {
-        searched(&mut xml, query);
+    // PS3.15 A.5.3.4, A.5.3.7: what was transferred stands for the question. One without an answer
+    // is told all the same.
+    let is_told_by_studies = matches!(record.event, AuditEvent::Retrieved | AuditEvent::Exported);
+    if let Some(query) = record.query.as_ref().filter(|_| !is_told_by_studies || record.studies.is_empty()) {
+        searched(&mut xml, query, &record.node);
     }
     if record.event == AuditEvent::AuthenticationFailed
         && let Some(by) = &record.by
@@ -72,10 +82,10 @@ pub(super) fn message(record: &AuditRecord) -> String {
         let id = [&by.name, &by.address].map(String::as_str).join(" ");
         object(&mut xml, ("2", "3", NODE), &id, &object_name(&by.name));
     }
-    for study in &record.studies {
+    for study in record.studies.iter().filter(|study| !study.study_instance_uid.is_empty()) {
         studied(&mut xml, study);
     }
-    // PS3.15 A.5.3: one object for each patient.
+    // Only an export is about several patients (PS3.15 A.5.3.4).
     let mut patients: Vec<(&str, &str)> = record
         .studies
         .iter()
@@ -109,9 +119,20 @@ fn participants(xml: &mut String, record: &AuditRecord) {
             }
             return;
         }
+        // PS3.15 A.5.3.4: process and user export, and the destination is a medium.
+        AuditEvent::Exported => {
+            active(xml, &node, record.by.is_none(), Some(SOURCE));
+            if let Some(by) = &record.by {
+                active(xml, by, true, Some(SOURCE));
+            }
+            if let Some(to) = &record.to {
+                medium(xml, &to.name);
+            }
+            return;
+        }
         // PS3.15 A.5.3.10: the source of a query is who asks.
         AuditEvent::Query | AuditEvent::Stored => false,
-        AuditEvent::Retrieved | AuditEvent::Exported => true,
+        AuditEvent::Retrieved => true,
     };
     let (of_node, of_other) = if is_sent_by_node { (SOURCE, DESTINATION) } else { (DESTINATION, SOURCE) };
     active(xml, &node, record.by.is_none(), Some(of_node));
@@ -142,11 +163,36 @@ fn active(xml: &mut String, participant: &Participant, is_requestor: bool, role:
     }
 }
 
-/// PS3.15 A.5.3.10: the query stands as it was asked, in base64.
-fn searched(xml: &mut String, query: &AuditedQuery) {
-    let asked = BASE64.encode(query.keys.join("\n").as_bytes());
-    let inside = format!("<ParticipantObjectQuery>{asked}</ParticipantObjectQuery>");
-    object(xml, ("2", "3", SOP_CLASS), &query.sop_class_uid, &inside);
+/// The medium of an export. A path is written as a URI.
+fn medium(xml: &mut String, name: &str) {
+    let id = if name.starts_with('/') { format!("file://{}", uri_path(name.as_bytes())) } else { name.to_owned() };
+    let _ = write!(xml, "<ActiveParticipant UserID=\"{}\" UserIsRequestor=\"false\">", escaped(&id));
+    code(xml, "RoleIDCode", DESTINATION_MEDIA);
+    xml.push_str("<MediaIdentifier>");
+    code(xml, "MediaType", URI_MEDIUM);
+    xml.push_str("</MediaIdentifier></ActiveParticipant>");
+}
+
+/// PS3.15 A.5.3.10: the query of a SOP Class is its data set in base64, with the transfer syntax.
+/// Another one stands as it was asked.
+fn searched(xml: &mut String, query: &AuditedQuery, node: &str) {
+    let in_base64 = |text: &str| BASE64.encode(text.as_bytes());
+    let asked = |query: &str| format!("<ParticipantObjectQuery>{query}</ParticipantObjectQuery>");
+    if !query.data_set.is_empty() {
+        let syntax = in_base64(&query.transfer_syntax);
+        let detail = format!("<ParticipantObjectDetail type=\"TransferSyntax\" value=\"{syntax}\"/>");
+        let inside = asked(&query.data_set) + &detail;
+        return object(xml, ("2", "3", SOP_CLASS), &query.sop_class_uid, &inside);
+    }
+    if !query.target.is_empty() {
+        let path = query.target.split('?').next().unwrap_or_default();
+        return object(xml, ("2", "3", QIDO), path, &asked(&in_base64(&query.target)));
+    }
+    let inside = asked(&in_base64(&query.keys.join("\n")));
+    match query.sop_class_uid.as_str() {
+        "" => object(xml, ("2", "3", NODE), node, &inside),
+        sop_class => object(xml, ("2", "3", SOP_CLASS), sop_class, &inside),
+    }
 }
 
 fn studied(xml: &mut String, study: &AuditedStudy) {
@@ -191,7 +237,8 @@ fn object(xml: &mut String, (kind, role, id_type): (&str, &str, Code), id: &str,
 }
 
 fn code(xml: &mut String, element: &str, (code, meaning): Code) {
-    let _ = write!(xml, "<{element} csd-code=\"{code}\" codeSystemName=\"DCM\" originalText=\"{meaning}\"/>");
+    let scheme = if code == QIDO.0 { "99DCMDEX" } else { "DCM" };
+    let _ = write!(xml, "<{element} csd-code=\"{code}\" codeSystemName=\"{scheme}\" originalText=\"{meaning}\"/>");
 }
 
 /// A moment with its milliseconds, as xsd:dateTime and RFC 5424 want it.
@@ -228,8 +275,13 @@ mod tests {
         record.time_ms = 951_827_696_007;
         record.node = "DCMDEX".into();
         record.by = Some(Participant { name: "WS & 1".into(), address: "10.0.0.7".into() });
-        record.query =
-            Some(AuditedQuery { sop_class_uid: "1.2.3".into(), keys: vec!["PatientID=4711".into()], arrived: None });
+        record.query = Some(AuditedQuery {
+            sop_class_uid: "1.2.3".into(),
+            keys: vec!["PatientID=4711".into()],
+            data_set: "UGF0aWVudElEPTQ3MTE=".into(),
+            transfer_syntax: "1.2.840.10008.1.2".into(),
+            ..AuditedQuery::default()
+        });
         assert_eq!(
             message(&record),
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?><AuditMessage><EventIdentification EventActionCode=\"E\" \
@@ -242,9 +294,46 @@ mod tests {
              <AuditSourceIdentification AuditSourceID=\"DCMDEX\"/><ParticipantObjectIdentification \
              ParticipantObjectID=\"1.2.3\" ParticipantObjectTypeCode=\"2\" ParticipantObjectTypeCodeRole=\"3\">\
              <ParticipantObjectIDTypeCode csd-code=\"110181\" codeSystemName=\"DCM\" originalText=\"SOP Class UID\"/>\
-             <ParticipantObjectQuery>UGF0aWVudElEPTQ3MTE=</ParticipantObjectQuery></ParticipantObjectIdentification>\
+             <ParticipantObjectQuery>UGF0aWVudElEPTQ3MTE=</ParticipantObjectQuery><ParticipantObjectDetail \
+             type=\"TransferSyntax\" value=\"MS4yLjg0MC4xMDAwOC4xLjI=\"/></ParticipantObjectIdentification>\
              </AuditMessage>"
         );
+    }
+
+    #[test]
+    fn a_search_over_http_stands_as_it_was_sent() {
+        let mut record = AuditRecord::new(AuditEvent::Query, "QIDO-RS");
+        let target = "/dicom-web/studies?PatientID=4711".to_owned();
+        record.query = Some(AuditedQuery { target: target.clone(), ..AuditedQuery::default() });
+        let message = message(&record);
+        assert!(message.contains("ParticipantObjectID=\"/dicom-web/studies\""), "{message}");
+        assert!(message.contains("csd-code=\"QIDO-RS\" codeSystemName=\"99DCMDEX\""), "{message}");
+        let query = format!("<ParticipantObjectQuery>{}</ParticipantObjectQuery>", BASE64.encode(target.as_bytes()));
+        assert!(message.contains(&query) && !message.contains("110181"), "{message}");
+    }
+
+    /// PS3.15 A.5.3.4.
+    #[test]
+    fn an_export_names_its_medium_studies_and_patients() {
+        let mut record = AuditRecord::new(AuditEvent::Exported, "copy");
+        record.to = Some(Participant { name: "/media/a stick".into(), address: String::new() });
+        record.query = Some(AuditedQuery { keys: vec!["Modality=CT".into()], ..AuditedQuery::default() });
+        let study = |uid: &str, patient: &str| AuditedStudy {
+            study_instance_uid: uid.into(),
+            patient_id: patient.into(),
+            instances: [("1.2.840".to_owned(), 3)].into(),
+            ..AuditedStudy::default()
+        };
+        record.studies = vec![study("1.2", "P1"), study("1.3", "P2")];
+        let message = message(&record);
+        let medium = "UserID=\"file:///media/a%20stick\" UserIsRequestor=\"false\"><RoleIDCode csd-code=\"110154\" \
+                      codeSystemName=\"DCM\" originalText=\"Destination Media\"/><MediaIdentifier><MediaType \
+                      csd-code=\"110037\" codeSystemName=\"DCM\" originalText=\"URI\"/></MediaIdentifier>";
+        assert!(message.contains(medium), "{message}");
+        for id in ["1.2", "1.3", "P1", "P2"] {
+            assert!(message.contains(&format!("ParticipantObjectID=\"{id}\"")), "{message}");
+        }
+        assert!(!message.contains("ParticipantObjectQuery") && !message.contains("110152"), "{message}");
     }
 
     /// The elements in an element, in their order. No element of a message contains one of its own
@@ -305,13 +394,18 @@ mod tests {
                         elements == ["EventID", "EventOutcomeDescription"]
                             || elements == ["EventID", "EventTypeCode", "EventOutcomeDescription"]
                     }
-                    "ActiveParticipant" => elements.iter().all(|name| *name == "RoleIDCode"),
+                    "ActiveParticipant" => {
+                        elements.iter().all(|name| *name == "RoleIDCode")
+                            || elements == ["RoleIDCode", "MediaIdentifier"]
+                    }
                     "AuditSourceIdentification" => elements.is_empty(),
                     _ => {
                         let [code, text, ref more @ ..] = elements[..] else { panic!("{message}") };
                         code == "ParticipantObjectIDTypeCode"
                             && ["ParticipantObjectName", "ParticipantObjectQuery"].contains(&text)
-                            && (more.is_empty() || more == ["ParticipantObjectDescription"])
+                            && (more.is_empty()
+                                || more == ["ParticipantObjectDescription"]
+                                || more == ["ParticipantObjectDetail"])
                     }
                 };
                 assert!(fits, "{kind:?} {name}: {elements:?}");

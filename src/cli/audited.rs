@@ -1,17 +1,27 @@
 //! What commands leave in the audit trail: what was deleted and what left the system (PS3.15
 //! A.5.3.4, A.5.3.8).
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::ops::ControlFlow;
+use std::path::Path;
 
 use anyhow::Context as _;
 
-use crate::audit::{AuditEvent, AuditRecord, AuditSpool, AuditedQuery, AuditedStudy, Participant};
+use crate::audit::{AuditEvent, AuditRecord, AuditSpool, AuditedQuery, AuditedStudies, AuditedStudy, Participant};
 use crate::config::Config;
-use crate::db::host_name;
+use crate::db::open::Reader;
+use crate::db::{Search as _, host_name};
+use crate::model::attribute::AttributeId;
 use crate::model::clock::Clock;
+use crate::model::find::FindRequest;
+use crate::model::level::QueryRetrieveLevel;
 
 /// Studies of one event.
 const STUDIES: usize = 64;
+
+/// The destination of a table that is written to no file.
+pub(super) const STANDARD_OUTPUT: &str = "standard output";
 
 /// The trail that the settings name.
 pub(super) struct CommandAudit {
@@ -60,11 +70,25 @@ impl CommandAudit {
         self.note(AuditRecord { query, ..AuditRecord::new(AuditEvent::Maintained, self.command) })
     }
 
-    /// Notes what was asked for and where it goes.
-    pub(super) fn exported(&self, keys: &[String], to: &str) -> anyhow::Result<()> {
-        let query = Some(AuditedQuery { keys: keys.to_vec(), ..AuditedQuery::default() });
-        let to = Some(Participant { name: to.to_owned(), address: String::new() });
-        self.note(AuditRecord { query, to, ..AuditRecord::new(AuditEvent::Exported, self.command) })
+    /// Notes what was asked for and where it goes: one event for some studies at a time. `request`
+    /// finds what goes there. Without one, it is a whole index.
+    pub(super) fn exported(
+        &self,
+        keys: &[String],
+        to: &Path,
+        from: Option<(&Path, &FindRequest)>,
+    ) -> anyhow::Result<()> {
+        if self.trail.is_none() {
+            return Ok(());
+        }
+        let studies = from.map_or_else(|| Ok(Vec::new()), |(index, request)| studies_of(index, request))?;
+        let to = Some(Participant { name: medium(to)?, address: String::new() });
+        for some in studies.chunks(STUDIES).chain(studies.is_empty().then_some(studies.as_slice())) {
+            let query = Some(AuditedQuery { keys: keys.to_vec(), ..AuditedQuery::default() });
+            let (to, studies) = (to.clone(), some.to_vec());
+            self.note(AuditRecord { query, to, studies, ..AuditRecord::new(AuditEvent::Exported, self.command) })?;
+        }
+        Ok(())
     }
 
     fn note(&self, mut record: AuditRecord) -> anyhow::Result<()> {
@@ -72,8 +96,51 @@ impl CommandAudit {
         record.time_ms = Clock::System.now_ms();
         record.node.clone_from(node);
         record.by = Some(user());
-        spool.append(&record).context("the audit trail cannot be written, and nothing was done")
+        for record in record.of_one_patient_each() {
+            spool.append(&record).context("the audit trail cannot be written, and nothing was done")?;
+        }
+        Ok(())
     }
+}
+
+/// The studies and patients of what a request finds. What has no studies, a table of patients, has
+/// patients alone.
+fn studies_of(index: &Path, request: &FindRequest) -> anyhow::Result<Vec<AuditedStudy>> {
+    let is_of_instances = request.level == QueryRetrieveLevel::Image;
+    // In the order of their tags.
+    let mut returned: Vec<AttributeId> = is_of_instances.then_some(AttributeId::SOPClassUID).into_iter().collect();
+    let owner = returned.len();
+    returned.extend([AttributeId::PatientName, AttributeId::PatientID]);
+    returned.extend((request.level > QueryRetrieveLevel::Patient).then_some(AttributeId::StudyInstanceUID));
+    let request = FindRequest { wants_location: false, ..request.clone() }.returning(&returned);
+    let mut studies = AuditedStudies::default();
+    let mut found = BTreeMap::new();
+    Reader::open(index)?.find(&request, |answer| {
+        let [name, patient_id, study] = [0, 1, 2].map(|at| answer.values.text(owner + at));
+        let of = (study.to_owned(), patient_id.to_owned());
+        if is_of_instances {
+            studies.add(of, name, answer.values.text(0));
+        } else {
+            found.entry(of).or_insert_with(|| name.to_owned());
+        }
+        ControlFlow::Continue(())
+    })?;
+    let others = found.into_iter().map(|((study_instance_uid, patient_id), patient_name)| AuditedStudy {
+        study_instance_uid,
+        patient_id,
+        patient_name,
+        ..AuditedStudy::default()
+    });
+    Ok(studies.into_studies().into_iter().chain(others).collect())
+}
+
+/// A destination, so that it can be found later: a whole path, or the address of a database.
+fn medium(to: &Path) -> anyhow::Result<String> {
+    let text = to.to_string_lossy();
+    if text.contains("://") || to == Path::new(STANDARD_OUTPUT) {
+        return Ok(text.into_owned());
+    }
+    Ok(std::path::absolute(to).context("the working directory cannot be told")?.to_string_lossy().into_owned())
 }
 
 /// Who runs the command: the user that logged in, where the system knows it. That is not root, with

@@ -240,7 +240,8 @@ pub(super) fn run(arguments: &CopyArgs, context: &mut Context) -> anyhow::Result
     };
     let located_by = query.request.return_keys.iter().position(|key| key.attribute == AttributeId::SOPInstanceUID);
     let reader = Reader::open(&config.index)?;
-    CommandAudit::open(&config, "copy")?.exported(&arguments.keys, &arguments.to.to_string_lossy())?;
+    let exported = Some((config.index.as_path(), &query.request));
+    CommandAudit::open(&config, "copy")?.exported(&arguments.keys, &arguments.to, exported)?;
     let lookup = CopyLookup::open(&config)?;
     let mut target = (target(arguments)?, lookup);
     let mut tally = CopyTally::default();

@@ -47,7 +47,7 @@ pub(super) fn run(arguments: &CopyIndexArgs, context: &mut Context) -> anyhow::R
         make_directory_of(to)?;
     }
     let shown = shown_path(to)?;
-    CommandAudit::open(&config, "copy-index")?.exported(&[], &shown.to_string_lossy())?;
+    CommandAudit::open(&config, "copy-index")?.exported(&[], &shown, None)?;
     let options = config.scan_writer_options();
     let CopiedIndex { status, left_behind } =
         copy_to_engine(&config.with_roots(from), &config.with_roots(to), options)?;

@@ -84,6 +84,19 @@ impl Location {
     }
 }
 
+/// A path as part of a URI (RFC 3986).
+#[must_use]
+pub fn uri_path(path: &[u8]) -> String {
+    let mut part = String::with_capacity(path.len());
+    for byte in path {
+        match byte {
+            b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'-' | b'.' | b'_' | b'~' | b'/' => part.push(char::from(*byte)),
+            other => part.push_str(&format!("%{other:02X}")),
+        }
+    }
+    part
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

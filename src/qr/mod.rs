@@ -37,7 +37,8 @@ pub use parse::{Query, parse};
 pub use repository::parse_repository;
 pub use respond::{ItemWriter, ResponseWriter, values_in_items};
 pub use retrieve::{
-    Instances, ObjectKind, RetrieveError, RetrievedInstance, instances, parse_retrieval, retrieval_negotiation,
+    InstanceOwner, Instances, ObjectKind, RetrieveError, RetrievedInstance, instances, parse_retrieval,
+    retrieval_negotiation, with_owners,
 };
 pub use run::{QueryControl, QueryStop, StopOrder, run, run_by, try_run};
 

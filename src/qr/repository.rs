@@ -13,7 +13,7 @@ use crate::encoding::data_set::DataSetWriter;
 use crate::encoding::syntax::Encoding;
 use crate::model::find::FindAnswer;
 use crate::model::level::{InformationModel, QueryRetrieveLevel};
-use crate::model::location::{Location, Place};
+use crate::model::location::{Location, Place, uri_path};
 use crate::model::matching::KeyValue;
 use crate::model::record_key::{RecordKey, RecordOrder};
 
@@ -91,22 +91,10 @@ impl FileAccess {
                 "tar" => "TAR",
                 _ => "ZIP",
             };
-            (kind, uri_part(location.file_name.as_encoded_bytes()))
+            (kind, uri_path(location.file_name.as_encoded_bytes()))
         });
-        Some(Self { uri: format!("file://{}", uri_part(file.as_os_str().as_encoded_bytes())), container })
+        Some(Self { uri: format!("file://{}", uri_path(file.as_os_str().as_encoded_bytes())), container })
     }
-}
-
-/// A path as part of a URI (RFC 3986).
-fn uri_part(path: &[u8]) -> String {
-    let mut part = String::with_capacity(path.len());
-    for byte in path {
-        match byte {
-            b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'-' | b'.' | b'_' | b'~' | b'/' => part.push(char::from(*byte)),
-            other => part.push_str(&format!("%{other:02X}")),
-        }
-    }
-    part
 }
 
 #[cfg(test)]

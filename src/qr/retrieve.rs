@@ -11,7 +11,7 @@ use super::error::{Failure, FindError};
 use super::identifier::Identifier;
 use crate::db::{self, Search};
 use crate::model::attribute::{ATTRIBUTES, Attribute, AttributeId, KeyType};
-use crate::model::find::{FindRequest, MatchingKey};
+use crate::model::find::{FindRequest, MatchingKey, ReturnKey};
 use crate::model::level::{InformationModel, QueryRetrieveLevel};
 use crate::model::matching::{KeyValue, MatchPolicy, Matching, Narrowing};
 use crate::model::status::Status;
@@ -125,6 +125,27 @@ pub fn parse_retrieval(
     Ok(FindRequest { matching_keys, ..FindRequest::new(model, QueryRetrieveLevel::Image).returning(&returned) })
 }
 
+/// Extends the query for the instances of a retrieval: the study and the patient of each is asked
+/// for as well.
+#[must_use]
+pub fn with_owners(mut request: FindRequest) -> FindRequest {
+    // In the order of their tags.
+    let owner = [AttributeId::PatientName, AttributeId::PatientID, AttributeId::StudyInstanceUID];
+    request.return_keys.extend(owner.map(|attribute| ReturnKey { attribute, items: Vec::new() }));
+    request
+}
+
+/// The study and the patient of instances.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InstanceOwner {
+    /// Study Instance UID.
+    pub study_instance_uid: String,
+    /// Patient ID.
+    pub patient_id: String,
+    /// Patient's Name.
+    pub patient_name: String,
+}
+
 /// Kind of an object. Each kind needs a presentation context.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectKind {
@@ -150,6 +171,8 @@ pub struct Instances {
     uids: String,
     rows: Vec<RetrievalRow>,
     kinds: Vec<ObjectKind>,
+    /// Studies with their patients, in the order of the instances. Empty if nobody asked for them.
+    owners: Vec<InstanceOwner>,
 }
 
 #[derive(Clone, Copy)]
@@ -157,6 +180,8 @@ struct RetrievalRow {
     /// End of its UID in `uids`. The UID begins where the UID before it ends.
     end: usize,
     kind: u32,
+    /// Number of its owner, from 1 on. 0 if nobody asked for it.
+    owner: u32,
 }
 
 impl Instances {
@@ -181,6 +206,14 @@ impl Instances {
             sop_instance_uid: self.uids.get(start..row.end)?,
             kind: self.kinds.get(usize::try_from(row.kind).ok()?)?,
         })
+    }
+
+    /// Returns the study and the patient of the instance at this position, if [`with_owners`] asked
+    /// for them.
+    #[must_use]
+    pub fn owner(&self, at: usize) -> Option<&InstanceOwner> {
+        let number = usize::try_from(self.rows.get(at)?.owner).ok()?;
+        self.owners.get(number.checked_sub(1)?)
     }
 
     /// Returns all instances from `at` on.
@@ -208,7 +241,23 @@ impl RetrievalGathering {
             }
         };
         instances.uids.push_str(uid);
-        instances.rows.push(RetrievalRow { end: instances.uids.len(), kind: number });
+        let owner = u32::try_from(instances.owners.len()).unwrap_or(u32::MAX);
+        instances.rows.push(RetrievalRow { end: instances.uids.len(), kind: number, owner });
+    }
+
+    /// Says of which study and patient the next instances are.
+    fn owned_by(&mut self, [patient_name, patient_id, study_instance_uid]: [&str; 3]) {
+        let owners = &mut self.instances.owners;
+        let is_known = owners.last().is_some_and(|last| {
+            last.study_instance_uid == study_instance_uid
+                && last.patient_id == patient_id
+                && last.patient_name == patient_name
+        });
+        if !is_known {
+            let [study_instance_uid, patient_id, patient_name] =
+                [study_instance_uid, patient_id, patient_name].map(str::to_owned);
+            owners.push(InstanceOwner { study_instance_uid, patient_id, patient_name });
+        }
     }
 }
 
@@ -241,6 +290,7 @@ impl std::fmt::Debug for Instances {
 pub fn instances(reader: &mut impl Search, request: &FindRequest, limit: usize) -> Result<Instances, RetrieveError> {
     let mut found = RetrievalGathering::default();
     let mut too_many = false;
+    let has_owners = request.return_keys.len() > 3;
     let answered = reader.find(request, |answer| {
         if found.instances.len() == limit {
             too_many = true;
@@ -248,6 +298,9 @@ pub fn instances(reader: &mut impl Search, request: &FindRequest, limit: usize) 
         }
         let [sop_class_uid, uid, transfer_syntax] = [0, 1, 2].map(|at| answer.values.text(at));
         let kind = ObjectKind { sop_class_uid: sop_class_uid.to_owned(), transfer_syntax: transfer_syntax.to_owned() };
+        if has_owners {
+            found.owned_by([3, 4, 5].map(|at| answer.values.text(at)));
+        }
         found.push(uid, kind);
         ControlFlow::Continue(())
     });

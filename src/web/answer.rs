@@ -17,7 +17,7 @@ use tracing::debug;
 
 use super::access::{Caller, Claims, Unknown};
 use super::all_bulk_data::Which;
-use super::audited::SeenRequest;
+use super::audited::{SeenRequest, ShownStudies};
 use super::body::Body;
 use super::call::{Answering, Call};
 use super::host::{Arrival, RequestTarget, add_preflight};
@@ -124,6 +124,7 @@ async fn to_target(
         user_header: answering.user_header.as_ref(),
     };
     let seen = answering.audit.is_on().then(|| SeenRequest::of(&head, route.as_ref(), target.client));
+    let shown = ShownStudies::default();
     let mut user = String::new();
     let answered = async {
         // An unknown caller does not learn which paths exist.
@@ -154,7 +155,8 @@ async fn to_target(
         let peer = Arc::new(CountedAs::address(target.client));
         let (headers, base) = (&head.headers, &target.base);
         let (path, address, user) = (head.uri.path(), target.client, user.as_str());
-        let call = Call { route, path, query, headers, base, address, user, peer };
+        let shown = seen.as_ref().map(|_| &shown);
+        let call = Call { route, path, query, headers, base, address, user, peer, shown };
         if head.method == Method::POST {
             store::answer(answering, &call, body).await
         } else {
@@ -163,7 +165,7 @@ async fn to_target(
     };
     let response = answered.await.unwrap_or_else(Problem::into_response);
     if let Some(seen) = seen {
-        seen.note(&answering.audit, user, response.status());
+        seen.note(&answering.audit, user, response.status(), shown);
     }
     (response, template)
 }

@@ -1,20 +1,22 @@
 //! What the audit trail learns of a request over HTTP.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::OnceLock;
 
 use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
 
 use super::query::decode;
 use super::resource::{Kind, Route};
-use crate::audit::{AuditEvent, AuditOutcome, AuditRecord, AuditedQuery, AuditedStudy, Auditor, Participant};
-
-/// Study Root Query/Retrieve Information Model - FIND, which QIDO-RS has in common with C-FIND.
-const STUDY_ROOT: &str = "1.2.840.10008.5.1.4.1.2.2.1";
+use crate::audit::{
+    AuditEvent, AuditOutcome, AuditRecord, AuditedQuery, AuditedStudies, AuditedStudy, Auditor, Participant,
+};
 
 /// Longest text of a query that the trail keeps.
 const QUERY_CHARACTERS: usize = 4096;
+
+/// The studies whose objects an answer is made of. It is set by whoever lists them.
+pub(super) type ShownStudies = OnceLock<Vec<AuditedStudy>>;
 
 /// A request, before it is answered.
 pub(super) struct SeenRequest {
@@ -22,8 +24,8 @@ pub(super) struct SeenRequest {
     address: IpAddr,
     /// The keys of a search.
     keys: Vec<String>,
-    /// Study Instance UID of the path.
-    study: String,
+    /// Path and query of a search.
+    target: String,
 }
 
 impl SeenRequest {
@@ -39,15 +41,15 @@ impl SeenRequest {
                 .collect(),
             Some(_) | None => Vec::new(),
         };
-        // WADO-URI has the study in its query.
-        let of_query = || query.split('&').find_map(|pair| pair.strip_prefix("studyUID=")).unwrap_or_default();
-        let of_path = route.map(|route| route.parameter("study")).unwrap_or_default();
-        let study = if of_path.is_empty() { of_query() } else { of_path };
-        Self { event, address, keys, study: decode(study).map(|uid| uid.into_owned()).unwrap_or_default() }
+        let target = match event {
+            Some((AuditEvent::Query, _)) => head.uri.path_and_query().map_or("", |target| target.as_str()),
+            Some(_) | None => "",
+        };
+        Self { event, address, keys, target: target.chars().take(QUERY_CHARACTERS).collect() }
     }
 
-    /// Tells the trail how it ended.
-    pub(super) fn note(self, audit: &Auditor, user: String, status: StatusCode) {
+    /// Tells the trail how it ended. `shown` are the studies of the answer.
+    pub(super) fn note(self, audit: &Auditor, user: String, status: StatusCode, shown: ShownStudies) {
         let is_denied = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
         let (event, service) = match self.event {
             _ if is_denied => (AuditEvent::AuthenticationFailed, "HTTP"),
@@ -62,11 +64,12 @@ impl SeenRequest {
             record.reason = format!("HTTP status {}", status.as_u16());
         }
         if event == AuditEvent::Query {
-            let (sop_class_uid, keys) = (STUDY_ROOT.to_owned(), self.keys);
-            record.query = Some(AuditedQuery { sop_class_uid, keys, arrived: None });
+            record.query = Some(AuditedQuery { keys: self.keys, target: self.target, ..AuditedQuery::default() });
         }
-        if !self.study.is_empty() {
-            record.studies = vec![AuditedStudy { study_instance_uid: self.study, ..AuditedStudy::default() }];
+        record.studies = shown.into_inner().unwrap_or_default();
+        if !status.is_success() {
+            // Nothing of them went out.
+            record.studies.iter_mut().for_each(|study| study.instances.clear());
         }
         audit.note(record);
     }
@@ -106,17 +109,12 @@ fn event(kind: Kind) -> Option<(AuditEvent, &'static str)> {
 
 /// The event of what a request has stored: for each object its study, patient and SOP class.
 pub(super) fn stored(by: Participant, objects: impl Iterator<Item = (String, String, String)>) -> Option<AuditRecord> {
-    let mut studies: BTreeMap<String, AuditedStudy> = BTreeMap::new();
+    let mut studies = AuditedStudies::default();
     for (study, patient_id, sop_class) in objects {
-        let entry = studies.entry(study).or_insert_with_key(|study| AuditedStudy {
-            study_instance_uid: study.clone(),
-            patient_id,
-            ..AuditedStudy::default()
-        });
-        *entry.instances.entry(sop_class).or_default() += 1;
+        studies.add((study, patient_id), "", &sop_class);
     }
     let mut record = AuditRecord::new(AuditEvent::Stored, "STOW-RS");
     record.by = Some(by);
-    record.studies = studies.into_values().collect();
+    record.studies = studies.into_studies();
     (!record.studies.is_empty()).then_some(record)
 }

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use tokio_rustls::rustls::ServerConfig;
 
 use super::access::SharedUsers;
+use super::audited::ShownStudies;
 use super::base_url::BaseUrl;
 use super::error::Error;
 use super::members::Members;
@@ -128,4 +129,6 @@ pub(super) struct Call<'r> {
     pub(super) user: &'r str,
     /// The peer for which the request counts.
     pub(super) peer: CountedPeer,
+    /// Where the audit trail learns whose objects are shown. `None` if there is no trail.
+    pub(super) shown: Option<&'r ShownStudies>,
 }

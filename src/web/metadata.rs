@@ -87,6 +87,9 @@ pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Resul
     let form = MetadataForm { media_type, is_compressed: takes_gzip(call.headers) };
     let (state, recalled) = recalled(answering, call, &request).await?;
     if let Some(said) = recalled {
+        if let Some(shown) = call.shown {
+            let _ = shown.set(said.studies.to_vec());
+        }
         if is_known(call.headers, &form.tag(said.hash)?) {
             return response(None, &form, &request, &said);
         }
@@ -255,6 +258,7 @@ async fn ask(
     let turn = answering.turn(&call.peer).await?;
     let answering = Arc::clone(answering);
     let (instances, unavailable) = (Arc::clone(&listed.instances), listed.unavailable.len());
+    let studies = call.shown.and_then(|shown| shown.get()).cloned().unwrap_or_default().into();
     let said = spawn_blocking(move || {
         let _until_its_end = turn;
         let mut hash = Xxh3::new();
@@ -284,7 +288,7 @@ async fn ask(
             locations.extend(known.into_iter().find(|known| !known.differs).map(|known| known.location));
         }
         readers.give_back(reader);
-        let said = FromIndex { hash: hash.digest128(), unavailable, locations: locations.into() };
+        let said = FromIndex { hash: hash.digest128(), unavailable, locations: locations.into(), studies };
         answering.recalled.put(request.key(), state, said.clone(), Instant::now());
         Ok::<_, FindError>(said)
     });

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::audit::AuditedStudy;
 use crate::model::location::Location;
 use crate::qr::readers::IndexVersion;
 
@@ -34,6 +35,8 @@ pub(super) struct FromIndex {
     pub(super) unavailable: usize,
     /// The place of each object.
     pub(super) locations: Arc<[Location]>,
+    /// Studies and patients, for the audit trail. Empty without one.
+    pub(super) studies: Arc<[AuditedStudy]>,
 }
 
 /// The answers that were given last, by what their requests have that an answer depends on.
@@ -90,7 +93,7 @@ mod tests {
             size: 1,
             mtime_ms: 1,
         };
-        FromIndex { hash: 7, unavailable: 0, locations: vec![location; count].into() }
+        FromIndex { hash: 7, unavailable: 0, locations: vec![location; count].into(), studies: Arc::default() }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use hyper::StatusCode;
 
 use super::problem::Problem;
 use super::query::decode;
+use crate::audit::{AuditedStudies, AuditedStudy};
 use crate::db::Search as _;
 use crate::db::open::Reader;
 use crate::deliver::delivery::Delivery;
@@ -41,6 +42,21 @@ impl Listed {
     /// Returns the instances that are at hand, as far as the index knows.
     pub(super) fn at_hand(&self) -> impl Iterator<Item = RetrievedInstance<'_>> {
         self.instances.iter_from(0).filter(|instance| !self.unavailable.contains(instance.sop_instance_uid))
+    }
+}
+
+impl Listed {
+    /// The studies and patients of the instances at hand, for the audit trail.
+    fn studies(&self) -> Vec<AuditedStudy> {
+        let mut studies = AuditedStudies::default();
+        for (at, instance) in self.instances.iter_from(0).enumerate() {
+            let owner = self.instances.owner(at);
+            if let Some(owner) = owner.filter(|_| !self.unavailable.contains(instance.sop_instance_uid)) {
+                let of = (owner.study_instance_uid.clone(), owner.patient_id.clone());
+                studies.add(of, &owner.patient_name, &instance.kind.sop_class_uid);
+            }
+        }
+        studies.into_studies()
     }
 }
 
@@ -82,6 +98,7 @@ impl Target {
         let delivery = answering.delivery();
         let question = self.question()?;
         let asked = question.clone();
+        let asked = if call.shown.is_some() { qr::with_owners(asked) } else { asked };
         let listed = delivery.instances(&call.peer, answering.options.query_time_limit, move || Ok(asked)).await;
         let (instances, share) = listed?;
         if instances.is_empty() {
@@ -102,7 +119,12 @@ impl Target {
             Ok::<_, FindError>(found)
         });
         let unavailable = unavailable.await.map_err(|_| Problem::ours())??;
-        Ok(Listed { instances: Arc::new(instances), unavailable, share })
+        let listed = Listed { instances: Arc::new(instances), unavailable, share };
+        if let Some(shown) = call.shown {
+            // The first list is that of the resource.
+            let _ = shown.set(listed.studies());
+        }
+        Ok(listed)
     }
 }
 

@@ -65,7 +65,12 @@ def active(element):
     attributes(element, ["UserID", "UserIsRequestor"], optional)
     one_of(element, "UserIsRequestor", ["true", "false"])
     one_of(element, "NetworkAccessPointTypeCode", "12345")
-    children(element, "RoleIDCode*")
+    children(element, "RoleIDCode*", "MediaIdentifier?")
+
+
+def medium(element):
+    attributes(element, [])
+    children(element, "MediaType")
 
 
 def source(element):
@@ -79,12 +84,17 @@ def participant_object(element):
     one_of(element, "ParticipantObjectTypeCode", "1234")
     # Either a name or a query.
     what = "ParticipantObjectName" if element.find("ParticipantObjectQuery") is None else "ParticipantObjectQuery"
-    children(element, "ParticipantObjectIDTypeCode", what, "ParticipantObjectDescription*")
+    children(element, "ParticipantObjectIDTypeCode", what, "ParticipantObjectDetail*", "ParticipantObjectDescription*")
 
 
 def description(element):
     attributes(element, [])
     children(element, "SOPClass*")
+
+
+def detail(element):
+    attributes(element, ["type", "value"])
+    base64.b64decode(element.get("value"), validate=True)
 
 
 def query(element):
@@ -108,11 +118,14 @@ CHECKS = {
     "EventOutcomeDescription": text,
     "ActiveParticipant": active,
     "RoleIDCode": code,
+    "MediaIdentifier": medium,
+    "MediaType": code,
     "AuditSourceIdentification": source,
     "ParticipantObjectIdentification": participant_object,
     "ParticipantObjectIDTypeCode": code,
     "ParticipantObjectName": text,
     "ParticipantObjectQuery": query,
+    "ParticipantObjectDetail": detail,
     "ParticipantObjectDescription": description,
     "SOPClass": sop_class,
 }

@@ -73,7 +73,7 @@ pub(super) fn run(arguments: &BackupArgs, context: &mut Context) -> anyhow::Resu
     if arguments.keep.is_some() && !target.is_dated() {
         bail!("--keep removes older backups of a directory, and {} is a file", arguments.to.display());
     }
-    CommandAudit::open(&config, "backup")?.exported(&[], &target.database().to_string_lossy())?;
+    CommandAudit::open(&config, "backup")?.exported(&[], target.database(), None)?;
     let mut manifest = copy(&config, &target, now_ms)?;
     if arguments.objects != ObjectsInBackup::None {
         // After the index: the objects that it names are there, unless they have been removed

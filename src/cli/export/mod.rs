@@ -16,7 +16,7 @@ use super::keys::stream::each_batch;
 use super::output::{Grouped, check_is_not_index};
 use super::output_buffer::OutputBuffer;
 use crate::cli::Exit;
-use crate::cli::audited::CommandAudit;
+use crate::cli::audited::{CommandAudit, STANDARD_OUTPUT};
 use crate::cli::context::{Context, IndexArgs};
 use crate::config::Config;
 use crate::db::Admin;
@@ -142,8 +142,9 @@ pub(super) fn run(arguments: &ExportArgs, context: &mut Context) -> anyhow::Resu
     // What changes while the export runs is exported by the next one, perhaps once more.
     let last_change = reader.last_change()?;
     let (plan, warning) = plan(arguments, &config, last_change)?;
-    let to = arguments.out.as_ref().map_or("standard output".into(), |out| out.to_string_lossy());
-    CommandAudit::open(&config, "export")?.exported(&arguments.keys, &to)?;
+    let to = arguments.out.as_deref().unwrap_or(Path::new(STANDARD_OUTPUT));
+    let exported = Some((config.index.as_path(), &plan.query.request));
+    CommandAudit::open(&config, "export")?.exported(&arguments.keys, to, exported)?;
     let outcome = match &arguments.out {
         Some(out) => write_files(reader, &plan, out)?,
         None => write_output(reader, &plan, context, &config)?,

@@ -1,15 +1,16 @@
 //! What the audit trail learns of an association.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use data_encoding::BASE64;
 use dicom_core::dictionary::{DataDictionary as _, DataDictionaryEntry as _};
 use dicom_dictionary_std::StandardDataDictionary;
 
-use crate::audit::{AuditEvent, AuditRecord, AuditedQuery, AuditedStudy, Auditor, Participant};
+use crate::audit::{AuditEvent, AuditRecord, AuditedQuery, AuditedStudies, Auditor, Participant};
 use crate::db::ReceivedFrom;
 use crate::dimse::message::CFindRequest;
+use crate::encoding::syntax::Encoding;
 use crate::model::matching::{KeyElement, KeyValue};
 use crate::qr::Identifier;
 
@@ -22,6 +23,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(300);
 /// Most keys of one query that the trail keeps, and the longest text of one.
 const KEYS: usize = 64;
 const KEY_CHARACTERS: usize = 1024;
+
+/// Longest Identifier that the trail keeps as it came. A longer one is told by its keys.
+const QUERY_BYTES: usize = 32 << 10;
 
 /// The peer of an association.
 pub(in crate::scp) fn peer(sender: &ReceivedFrom) -> Participant {
@@ -55,19 +59,27 @@ fn add_keys(elements: &[KeyElement], above: &str, keys: &mut Vec<String>) {
     }
 }
 
-/// Tells the audit trail of a query, before it is answered.
+/// Tells the audit trail of a query, before it is answered. `data_set` is the Identifier as it
+/// came.
 pub(in crate::scp) fn note_query(
     (audit, sender): &(Auditor, Arc<ReceivedFrom>),
     request: &CFindRequest,
     identifier: &Identifier,
+    (data_set, encoding): (&[u8], Encoding),
 ) {
     if !audit.is_on() {
         return;
     }
     let mut record = AuditRecord::new(AuditEvent::Query, "C-FIND");
     record.by = Some(peer(sender));
-    let (sop_class_uid, keys) = (request.affected_sop_class_uid.clone(), keys(identifier));
-    record.query = Some(AuditedQuery { sop_class_uid, keys, arrived: None });
+    let is_kept = data_set.len() <= QUERY_BYTES;
+    record.query = Some(AuditedQuery {
+        sop_class_uid: request.affected_sop_class_uid.clone(),
+        keys: keys(identifier),
+        data_set: if is_kept { BASE64.encode(data_set) } else { String::new() },
+        transfer_syntax: if is_kept { encoding.uid().to_owned() } else { String::new() },
+        ..AuditedQuery::default()
+    });
     audit.note(record);
 }
 
@@ -75,7 +87,7 @@ pub(in crate::scp) fn note_query(
 #[derive(Debug, Default)]
 pub(in crate::scp) struct ReceivedStudies {
     since: Option<Instant>,
-    studies: BTreeMap<String, AuditedStudy>,
+    studies: AuditedStudies,
 }
 
 impl ReceivedStudies {
@@ -83,24 +95,16 @@ impl ReceivedStudies {
     pub(in crate::scp) fn add(
         &mut self,
         sender: &ReceivedFrom,
-        (study, patient_id): (String, String),
+        study_and_patient: (String, String),
         sop_class: &str,
     ) -> Option<AuditRecord> {
         let since = *self.since.get_or_insert_with(Instant::now);
-        let entry = self.studies.entry(study).or_insert_with_key(|study| AuditedStudy {
-            study_instance_uid: study.clone(),
-            patient_id,
-            ..AuditedStudy::default()
-        });
-        match entry.instances.get_mut(sop_class) {
-            Some(count) => *count += 1,
-            None => drop(entry.instances.insert(sop_class.to_owned(), 1)),
-        }
+        self.studies.add(study_and_patient, "", sop_class);
         let is_enough = self.studies.len() >= STUDIES_OF_ONE_EVENT || since.elapsed() >= LONGEST_WAIT;
         if is_enough { self.event(sender) } else { None }
     }
 
-    /// Returns the event of what was received so far.
+    /// Returns the event of what was received so far. The trail makes one for each patient of it.
     pub(in crate::scp) fn event(&mut self, sender: &ReceivedFrom) -> Option<AuditRecord> {
         self.since = None;
         let studies = std::mem::take(&mut self.studies);
@@ -109,7 +113,7 @@ impl ReceivedStudies {
         }
         let mut record = AuditRecord::new(AuditEvent::Stored, "C-STORE");
         record.by = Some(peer(sender));
-        record.studies = studies.into_values().collect();
+        record.studies = studies.into_studies();
         Some(record)
     }
 }

@@ -151,7 +151,7 @@ impl Question for IndexQuestion {
         let Find { options, readers, .. } = &*find;
         let assumed = &options.assumed_character_set;
         let identifier = Identifier::decode_with(bytes.as_slice(), encoding, assumed, &options.declared)?;
-        audited::note_query(&audit, outgoing.request(), &identifier);
+        audited::note_query(&audit, outgoing.request(), &identifier, (bytes.as_slice(), encoding));
         let query = match is_repository_query {
             true => qr::parse_repository(&identifier, negotiated, options)?,
             false => qr::parse(model, &identifier, negotiated, options)?,

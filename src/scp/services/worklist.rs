@@ -233,7 +233,7 @@ impl Question for WorklistQuestion {
         let bytes = identifier.finish()?;
         let assumed = &worklist.options.assumed_character_set;
         let identifier = Identifier::decode(bytes.as_slice(), encoding, assumed)?;
-        audited::note_query(&audit, outgoing.request(), &identifier);
+        audited::note_query(&audit, outgoing.request(), &identifier, (bytes.as_slice(), encoding));
         let now_ms = Clock::System.now_ms();
         let query = WorklistQuery::parse(&identifier, names, view, &worklist.options, now_ms)?;
         if query.has_no_keys() {

@@ -81,12 +81,76 @@ fn the_trail_says_who_asked_for_what_and_the_log_does_not() {
     let [find, qido] = of(&lines, "query").try_into().unwrap();
     assert_eq!((&find["by"]["name"], &find["service"]), (&"WS7".into(), &"C-FIND".into()));
     assert_eq!(find["query"]["keys"], serde_json::json!(["QueryRetrieveLevel=STUDY", "PatientID=P*"]));
+    // PS3.15 A.5.3.10: the data set of the query, with keys that have no value.
+    let syntax = find["query"]["transfer_syntax"].as_str().unwrap();
+    let data_set = data_encoding::BASE64.decode(find["query"]["data_set"].as_str().unwrap().as_bytes()).unwrap();
+    assert!(syntax.starts_with("1.2.840.10008.1.2"), "{syntax}");
+    let study_instance_uid = [0x20, 0, 0x0D, 0];
+    assert!(
+        data_set.windows(2).any(|bytes| bytes == b"P*") && data_set.windows(4).any(|bytes| bytes == study_instance_uid)
+    );
     assert_eq!((&qido["service"], &qido["query"]["keys"][0]), (&"QIDO-RS".into(), &"PatientName=Secret Name".into()));
     let [refused] = of(&lines, "authentication-failed").try_into().unwrap();
     assert_eq!((&refused["by"]["name"], &refused["outcome"]), (&"STRANGER".into(), &"minor-failure".into()));
     assert!(log.iter().all(|line| !line.contains("Secret") && !line.contains("P*")), "{log:#?}");
     let mode = |path: &str| fs::metadata(place.path(path)).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode("audit"), mode("audit/audit-00000001.jsonl")), (0o700, 0o600));
+}
+
+#[test]
+fn what_goes_out_is_told_by_patients_and_sop_classes() {
+    let place = Place::new();
+    configure(&place, "");
+    fs::create_dir(place.path("archive")).unwrap();
+    for (file, patient, study) in [("1", "PA", "1.2.1"), ("2", "PA", "1.2.1"), ("3", "PB", "1.2.2")] {
+        let object = objects::file(patient, study, &format!("{study}.1"), &format!("{study}.1.{file}"));
+        fs::write(place.path(format!("archive/{file}.dcm")), object).unwrap();
+    }
+    let node = Node::start(&place, &["--http-port", "0"]);
+    let (Some(mut store), Some(mut get)) = (peers::dcmtk("storescu"), peers::dcmtk("getscu")) else { return };
+    let port = node.port.to_string();
+    let files = ["1", "2", "3"].map(|file| place.path(format!("archive/{file}.dcm")));
+    peers::run(store.args(["-aet", "CT1", "-aec", "DCMDEX", "127.0.0.1", &port]).args(files)).expect_success();
+    fs::create_dir(place.path("got")).unwrap();
+    let keys = ["-S", "-k", "QueryRetrieveLevel=STUDY", "-k", "StudyInstanceUID=1.2.1\\1.2.2\\1.2.3"];
+    let to = ["-aet", "WS7", "-aec", "DCMDEX", "127.0.0.1", &port];
+    peers::run(get.args(["-od", place.path("got").to_str().unwrap()]).args(keys).args(to)).expect_success();
+    let web = node.listening["http_address"].as_str().unwrap().parse().unwrap();
+    let of_web = |path: &str| request(web, "GET", &format!("/dicom-web/{path}"), &[], b"");
+    of_web("studies/1.2.1").expect(200);
+    of_web("studies/1.2.1/metadata").expect(200);
+    of_web("studies/1.2.1/metadata").expect(200);
+    of_web("studies/1.2.99").expect(404);
+    of_web("studies?PatientID=PA&includefield=all").expect(200);
+    assert_eq!(node.stop(Signal::TERM).0, Some(0));
+    let lines = trail(&place);
+    let told = |line: &Value| {
+        let studies = line["studies"].as_array().cloned().unwrap_or_default();
+        let of = |study: &Value| {
+            let text = |name: &str| study[name].as_str().unwrap().to_owned();
+            (text("patient_id"), text("study_instance_uid"), study["instances"][objects::SOP_CLASS].as_u64())
+        };
+        (line["service"].as_str().unwrap().to_owned(), studies.iter().map(of).collect::<Vec<_>>())
+    };
+    let all = |event: &str| of(&lines, event).into_iter().map(told).collect::<Vec<_>>();
+    let one = |patient: &str, study: &str, count| vec![(patient.to_owned(), study.to_owned(), Some(count))];
+    let (first, second) = (one("PA", "1.2.1", 2), one("PB", "1.2.2", 1));
+    let by = |service: &str, studies: &Vec<_>| (service.to_owned(), studies.clone());
+    assert_eq!(all("stored"), [by("C-STORE", &first), by("C-STORE", &second)]);
+    let expected = [
+        by("C-GET", &first),
+        by("C-GET", &second),
+        by("WADO-RS", &first),
+        by("WADO-RS", &first),
+        by("WADO-RS", &first),
+    ];
+    let retrieved = all("retrieved");
+    assert_eq!(retrieved[..5], expected);
+    assert_eq!(retrieved[5..], [by("WADO-RS", &Vec::new())], "an unknown study is nobody's");
+    assert_eq!(of(&lines, "retrieved")[0]["studies"][0]["patient_name"], "Test^Person");
+    let qido = of(&lines, "query")[0];
+    assert_eq!(qido["query"]["target"], "/dicom-web/studies?PatientID=PA&includefield=all");
+    assert!(qido["query"].get("sop_class_uid").is_none(), "{qido}");
 }
 
 /// A collector with TLS. It gives each message that comes, and ends when its connection does.
@@ -206,8 +270,17 @@ fn what_commands_delete_and_give_away_is_in_the_trail_before_it_is_done() {
     let services: Vec<_> = trail.iter().map(|line| line["service"].as_str().unwrap()).collect();
     assert_eq!(services, ["export", "copy", "remove", "remove --undo", "relocate", "relocate", "backup", "restore"]);
     let exported = of(&trail, "exported");
-    assert_eq!(exported[0]["to"]["name"], "studies.csv");
+    for (line, to) in [(exported[0], "studies.csv"), (exported[1], "cohort"), (exported[2], "kept.db")] {
+        assert_eq!(line["to"]["name"], place.path(to).display().to_string(), "a path that can be found later");
+    }
     assert_eq!(exported[1]["query"]["keys"], serde_json::json!(["Modality=*"]));
+    for line in &exported[..2] {
+        assert_eq!(
+            (&line["studies"][0]["study_instance_uid"], &line["studies"][0]["patient_id"]),
+            (&"1.2.1".into(), &"P1".into())
+        );
+    }
+    assert_eq!(exported[1]["studies"][0]["instances"], serde_json::json!({ objects::SOP_CLASS: 1 }));
     let [moved, back, restored] = of(&trail, "maintained").try_into().unwrap();
     let path = |inside| place.path(inside).display().to_string();
     let paths = |old, new| serde_json::json!([format!("old={}", path(old)), format!("new={}", path(new))]);

@@ -1,6 +1,7 @@
 //! C-GET and C-MOVE on an association, from the Identifier to the last response (PS3.4 C.4.2,
 //! C.4.3).
 
+use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use super::retrieval::Retrieval;
 use super::retriever::Retrieve;
 use super::tally::{Ending, RetrievalTally};
 use super::{get, move_to};
-use crate::audit::{AuditEvent, AuditOutcome, AuditRecord, AuditedQuery, AuditedStudy, Participant};
+use crate::audit::{AuditEvent, AuditOutcome, AuditRecord, AuditedQuery, AuditedStudies, AuditedStudy, Participant};
 use crate::dimse::command_set::CommandField;
 use crate::dimse::message::RetrieveRequest;
 use crate::model::ae_title::AeTitle;
@@ -56,6 +57,8 @@ struct RetrieveReceiving {
     identifier: ArrivingIdentifier,
     /// The keys, for the audit trail.
     keys: Arc<OnceLock<Vec<String>>>,
+    /// Whether the audit trail wants to know whose objects go out.
+    is_audited: bool,
 }
 
 impl RetrieveReceiving {
@@ -73,8 +76,8 @@ impl RetrieveReceiving {
         let agreed = session.agreement.extended(&context.abstract_syntax);
         let relational = agreed.is_some_and(|bytes| bytes.first() == Some(&1));
         let asked = Asked { context_id: command.context_id, request: request.clone(), encoding: identifier.encoding };
-        let keys = Arc::default();
-        Some(Self { service: Arc::clone(service), asked, model, relational, identifier, keys })
+        let (keys, is_audited) = (Arc::default(), session.node.audit.is_on());
+        Some(Self { service: Arc::clone(service), asked, model, relational, identifier, keys, is_audited })
     }
 
     /// Finds the instances within a time limit. Their memory is counted.
@@ -83,7 +86,7 @@ impl RetrieveReceiving {
         peer: &CountedPeer,
         time_limit: Duration,
     ) -> (Arc<Retrieve>, Asked, Result<(Instances, Share), RetrieveError>) {
-        let Self { service, asked, model, relational, identifier, keys } = self;
+        let Self { service, asked, model, relational, identifier, keys, is_audited } = self;
         let (retrieve, encoding) = (Arc::clone(&service), asked.encoding);
         let question = move || {
             let options = retrieve.options();
@@ -92,7 +95,8 @@ impl RetrieveReceiving {
                 .map_err(FindError::Identifier)?;
             // It is set once.
             let _first = keys.set(audited::keys(&identifier));
-            qr::parse_retrieval(model, &identifier, relational, options.hierarchy)
+            let question = qr::parse_retrieval(model, &identifier, relational, options.hierarchy)?;
+            Ok(if is_audited { qr::with_owners(question) } else { question })
         };
         let instances = service.delivery().instances(peer, time_limit, question).await;
         (service, asked, instances)
@@ -138,13 +142,13 @@ async fn retrieve(
     match retrieval.asked.request.field {
         CommandField::C_GET_RQ => {
             let ran = get::run(&mut retrieval, session, reader).await;
-            note(session, &retrieval.asked, &keys, Ok(&retrieval.tally));
+            note(session, &retrieval.asked, &keys, Ok(&retrieval));
             ran?;
         }
         _ => match destination(&retrieval.asked, session) {
             Some(destination) => {
                 let ran = move_to::run(&mut retrieval, session, reader, destination).await;
-                note(session, &retrieval.asked, &keys, Ok(&retrieval.tally));
+                note(session, &retrieval.asked, &keys, Ok(&retrieval));
                 ran?;
             }
             None => {
@@ -163,12 +167,7 @@ async fn retrieve(
 
 /// Tells the audit trail of a retrieval: what became of it, or why it was refused and whether that
 /// is the fault of this node.
-fn note(
-    session: &Session,
-    asked: &Asked,
-    keys: &OnceLock<Vec<String>>,
-    ended: Result<&RetrievalTally, (String, bool)>,
-) {
+fn note(session: &Session, asked: &Asked, keys: &OnceLock<Vec<String>>, ended: Result<&Retrieval, (String, bool)>) {
     let audit = &session.node.audit;
     if !audit.is_on() {
         return;
@@ -180,22 +179,13 @@ fn note(
         record.to = Some(Participant { name: title.trim().to_owned(), address: String::new() });
     }
     let keys = keys.get().cloned().unwrap_or_default();
-    let values = |name: &str| keys.iter().find_map(|key| key.strip_prefix(name)?.strip_prefix('=')).unwrap_or_default();
-    let patient_id = values("PatientID").to_owned();
-    let studies = values("StudyInstanceUID").split('\\').filter(|uid| !uid.is_empty());
-    record.studies = studies
-        .map(|uid| AuditedStudy {
-            study_instance_uid: uid.to_owned(),
-            patient_id: patient_id.clone(),
-            ..AuditedStudy::default()
-        })
-        .collect();
     let arrived = match ended {
-        Ok(tally) => {
+        Ok(Retrieval { tally, instances, .. }) => {
             if tally.arrived() < tally.total() {
                 record.outcome = AuditOutcome::MinorFailure;
                 record.reason = format!("{} of {} objects arrived", tally.arrived(), tally.total());
             }
+            record.studies = arrived_studies(tally, instances);
             Some(tally.arrived() as u64)
         }
         Err((reason, is_ours)) => {
@@ -205,8 +195,21 @@ fn note(
         }
     };
     let sop_class_uid = asked.request.affected_sop_class_uid.clone();
-    record.query = Some(AuditedQuery { sop_class_uid, keys, arrived });
+    record.query = Some(AuditedQuery { sop_class_uid, keys, arrived, ..AuditedQuery::default() });
     audit.note(record);
+}
+
+/// The studies and patients of the objects that arrived.
+fn arrived_studies(tally: &RetrievalTally, instances: &Instances) -> Vec<AuditedStudy> {
+    let failed: HashSet<usize> = tally.failed().iter().copied().collect();
+    let mut studies = AuditedStudies::default();
+    for (at, instance) in instances.iter_from(0).enumerate() {
+        if let Some(owner) = instances.owner(at).filter(|_| tally.is_over(at) && !failed.contains(&at)) {
+            let of = (owner.study_instance_uid.clone(), owner.patient_id.clone());
+            studies.add(of, &owner.patient_name, &instance.kind.sop_class_uid);
+        }
+    }
+    studies.into_studies()
 }
 
 /// Returns the destination of a C-MOVE. `None` if this node does not know it (PS3.4 table C.4-2,
