@@ -6,10 +6,8 @@
 
 use std::io::{self, ErrorKind, Read};
 
-use dicom_core::VR;
-
 use super::decoders::DecodingFor;
-use crate::encoding::syntax::Encoding;
+use super::nested::{self, NestedFailure, PHOTOMETRIC, pixel_header, short_text};
 use crate::encoding::tag::PIXEL_DATA;
 use crate::encoding::walk::{Event, Walk, WalkError};
 use crate::ingest::limits::MAX_DEPTH;
@@ -33,7 +31,6 @@ const PIXEL_HEADER: u64 = 12;
 /// Length of a delimiter.
 const DELIMITER: u64 = 8;
 
-const PHOTOMETRIC: u32 = 0x0028_0004;
 const LOSSY_IMAGE_COMPRESSION: u32 = 0x0028_2110;
 
 /// Reason why an object is not decompressed. The message contains no values of the object.
@@ -59,6 +56,15 @@ pub enum DecompressError {
     GivenUp,
 }
 
+impl From<NestedFailure> for DecompressError {
+    fn from(failure: NestedFailure) -> Self {
+        match failure {
+            NestedFailure::Walk(error) => PixelError::Walk(error).into(),
+            NestedFailure::Frame(error) => Self::Frame(error),
+        }
+    }
+}
+
 impl From<PixelError> for DecompressError {
     fn from(error: PixelError) -> Self {
         match error {
@@ -81,6 +87,9 @@ enum ObjectPart {
     Bytes(Vec<u8>),
     /// All frames.
     Frames,
+    /// A sequence that begins here, whose items have compressed pixels. Bytes replace it before
+    /// anything is read.
+    Nested(u64),
 }
 
 /// A data set in Explicit VR Little Endian, made of a compressed object.
@@ -121,15 +130,22 @@ impl DecompressedObject {
         let mut source = walk.into_input();
         source.go_to(offset)?;
         let frames = Frames::new(codec, pixels.as_ref(), decoding)?;
-        let (source, parts) = match &pixels {
-            Some(pixels) => {
-                let mut walk = Walk::new(source, offset, true, MAX_DEPTH);
-                let parts = parts(&mut walk, offset, (codec, &pixels.transforms.photometric), &frames);
-                let parts = parts.map_err(PixelError::Walk)?;
-                (walk.into_input(), parts)
-            }
-            None => (source, vec![ObjectPart::Rest(offset)]),
+        let mut walk = Walk::new(source, offset, true, MAX_DEPTH);
+        let parts = parts(&mut walk, offset, pixels.as_ref().map(|pixels| (codec, pixels)), &frames);
+        let mut source = walk.into_input();
+        let mut parts = match parts {
+            Err(error) if pixels.is_some() => return Err(PixelError::Walk(error).into()),
+            // What is not compressed goes out as it lies.
+            Err(_) => vec![ObjectPart::Rest(offset)],
+            Ok(parts) => parts,
         };
+        for part in &mut parts {
+            if let ObjectPart::Nested(start) = part {
+                let bytes;
+                (source, bytes) = nested::decompressed(source, *start, codec, &frames.decoding)?;
+                *part = ObjectPart::Bytes(bytes);
+            }
+        }
         let mut this = Self { stored: StoredBytes { source, position: None }, parts, frames, part: 0, done: 0 };
         this.frames.decompress_all(&mut this.stored)?;
         metrics::OBJECTS_DECOMPRESSED.increment();
@@ -146,7 +162,7 @@ impl DecompressedObject {
         let length = match self.parts.get(self.part) {
             Some(ObjectPart::Copy((_, length))) => *length,
             Some(ObjectPart::Frames) => self.frames.length(),
-            Some(ObjectPart::Bytes(_) | ObjectPart::Rest(_)) | None => 0,
+            Some(ObjectPart::Bytes(_) | ObjectPart::Rest(_) | ObjectPart::Nested(_)) | None => 0,
         };
         let passed = length.saturating_sub(self.done).min(count);
         self.done += passed;
@@ -169,6 +185,7 @@ impl Read for DecompressedObject {
                 ObjectPart::Rest(offset) => self.stored.read(offset + done, buffer)?,
                 ObjectPart::Bytes(bytes) => copied(bytes, done, buffer),
                 ObjectPart::Frames => self.frames.read(done, &mut self.stored, buffer)?,
+                ObjectPart::Nested(_) => 0,
             };
             if count > 0 {
                 self.done += count as u64;
@@ -352,46 +369,63 @@ impl PartList {
     }
 }
 
-/// Divides an object into parts that are copied and parts that are replaced.
+/// Divides an object into parts that are copied and parts that are replaced. `compressed` is
+/// nothing for an object whose own pixels are not compressed.
 fn parts(
     walk: &mut Walk<Source>,
     offset: u64,
-    (codec, photometric): (&Codec, &str),
+    compressed: Option<(&Codec, &Pixels)>,
     frames: &Frames,
 ) -> Result<Vec<ObjectPart>, WalkError> {
     let mut list = PartList { parts: Vec::new(), done: offset };
-    let mut states_no_loss = codec.loss != Loss::None;
+    let mut states_no_loss = compressed.is_some_and(|(codec, _)| codec.loss != Loss::None);
+    let mut nested = NestedPixels::default();
     loop {
         let event = walk.next()?;
         let start = walk.element_start();
         let tag = match event {
             Event::Value { tag, .. } | Event::Fragments { tag, .. } if walk.depth() == 0 => tag,
             Event::Sequence { tag } if walk.depth() == 1 => tag,
-            Event::End => return Err(WalkError::Misplaced(PIXEL_DATA)),
+            Event::End if compressed.is_some() => return Err(WalkError::Misplaced(PIXEL_DATA)),
+            Event::End => {
+                if !nested.end(u64::MAX, &mut list) {
+                    list.parts.push(ObjectPart::Rest(list.done));
+                }
+                return Ok(list.parts);
+            }
+            Event::Fragments { .. } => {
+                nested.are_compressed = true;
+                continue;
+            }
             _ => continue,
         };
+        nested.end(start, &mut list);
         if tag > LOSSY_IMAGE_COMPRESSION && std::mem::take(&mut states_no_loss) {
             list.replace((start, start), short_text(LOSSY_IMAGE_COMPRESSION, "01"));
         }
         match event {
+            Event::Sequence { .. } => nested.start = Some(start),
             Event::Value { length, offset, .. } => {
                 let whole = (start, offset + u64::from(length));
-                match tag {
-                    LOSSY_IMAGE_COMPRESSION => {
-                        let stated = first_text(&walk.beginning(64)?);
-                        if std::mem::take(&mut states_no_loss) && !codec.loss.is_stated_by(&stated) {
-                            list.replace(whole, short_text(tag, "01"));
+                if let Some((codec, pixels)) = compressed {
+                    let photometric = pixels.transforms.photometric.as_str();
+                    match tag {
+                        LOSSY_IMAGE_COMPRESSION => {
+                            let stated = first_text(&walk.beginning(64)?);
+                            if std::mem::take(&mut states_no_loss) && !codec.loss.is_stated_by(&stated) {
+                                list.replace(whole, short_text(tag, "01"));
+                            }
                         }
+                        PHOTOMETRIC if codec.photometric(photometric) != photometric => {
+                            list.replace(whole, short_text(tag, codec.photometric(photometric)));
+                        }
+                        // Group lengths of groups that change, and offset tables.
+                        0x0028_0000 | 0x7FE0_0000..=0x7FE0_0003 => list.replace(whole, Vec::new()),
+                        _ => {}
                     }
-                    PHOTOMETRIC if codec.photometric(photometric) != photometric => {
-                        list.replace(whole, short_text(tag, codec.photometric(photometric)));
-                    }
-                    // Group lengths of groups that change, and offset tables.
-                    0x0028_0000 | 0x7FE0_0000..=0x7FE0_0003 => list.replace(whole, Vec::new()),
-                    _ => {}
                 }
             }
-            Event::Fragments { tag: PIXEL_DATA, offset, .. } => {
+            Event::Fragments { tag: PIXEL_DATA, offset, .. } if compressed.is_some() => {
                 let mut end = offset;
                 while let Some((fragment, length)) = walk.fragment()? {
                     end = fragment + u64::from(length);
@@ -409,22 +443,22 @@ fn parts(
     }
 }
 
-/// Returns an element of VR CS with a text of our own.
-fn short_text(tag: u32, text: &str) -> Vec<u8> {
-    let padding = text.len() % 2;
-    let mut element = Vec::new();
-    let length = u32::try_from(text.len() + padding).unwrap_or(0);
-    Encoding::ExplicitLittle.push_header(&mut element, tag, VR::CS.to_bytes(), length);
-    element.extend_from_slice(text.as_bytes());
-    element.extend(std::iter::repeat_n(b' ', padding));
-    element
+/// The last sequence of the data set itself.
+#[derive(Default)]
+struct NestedPixels {
+    start: Option<u64>,
+    /// Whether items of it have pixels in fragments.
+    are_compressed: bool,
 }
 
-/// Returns the header of Pixel Data (PS3.5 A.2).
-fn pixel_header(bits_allocated: u16, length: u64) -> Vec<u8> {
-    let letters = if bits_allocated > 8 { *b"OW" } else { *b"OB" };
-    let mut header = Vec::new();
-    // The length is at most `MAX_VALUE`.
-    Encoding::ExplicitLittle.push_header(&mut header, PIXEL_DATA, letters, u32::try_from(length).unwrap_or(0));
-    header
+impl NestedPixels {
+    /// Ends the sequence where the next element begins. Returns whether it is replaced.
+    fn end(&mut self, end: u64, list: &mut PartList) -> bool {
+        let are_compressed = std::mem::take(&mut self.are_compressed);
+        let Some(start) = self.start.take().filter(|_| are_compressed) else { return false };
+        list.parts.push(ObjectPart::Copy((list.done, start.saturating_sub(list.done))));
+        list.parts.push(ObjectPart::Nested(start));
+        list.done = end;
+        true
+    }
 }

@@ -7,8 +7,8 @@
 //! - [`object`] opens one object and verifies it.
 //! - [`rewrite`] writes an object in another transfer syntax, and `correcting` with corrected
 //!   identifiers of its patient.
-//! - [`decompress`] reads a compressed object as one without compression, and `decoders` holds the
-//!   places for that.
+//! - [`decompress`] reads a compressed object as one without compression, with `nested` for the
+//!   pixels of its items. `decoders` holds the places for that.
 //! - [`delivery`] holds what all retrievals share.
 //! - `framing` is what a protocol writes around a data set.
 //! - `sending` is a list of objects to send, and `order` their order.
@@ -22,6 +22,7 @@ pub mod decompress;
 pub mod delivery;
 pub mod error;
 pub(crate) mod framing;
+mod nested;
 pub mod object;
 mod order;
 pub(crate) mod read_ahead;

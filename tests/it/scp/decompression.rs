@@ -108,6 +108,55 @@ fn a_peer_that_takes_only_uncompressed_objects_gets_the_samples_that_were_compre
     }
 }
 
+/// DCMTK compresses the pixels of icons as well (PS3.5 A.4).
+#[test]
+fn an_icon_is_decompressed_with_its_object() {
+    for (program, options) in [("dcmcrle", ""), ("dcmcjpls", "")] {
+        let folder = folder_with("modalities/MR_small.dcm");
+        let samples: Vec<u8> = (0..64).collect();
+        let short = |tag, value: u16| DataElement::new(tag, VR::US, PrimitiveValue::from(value));
+        let icon = InMemDicomObject::from_element_iter([
+            short(tags::SAMPLES_PER_PIXEL, 1),
+            DataElement::new(tags::PHOTOMETRIC_INTERPRETATION, VR::CS, PrimitiveValue::from("MONOCHROME2")),
+            short(tags::ROWS, 8),
+            short(tags::COLUMNS, 8),
+            short(tags::BITS_ALLOCATED, 8),
+            short(tags::BITS_STORED, 8),
+            short(tags::HIGH_BIT, 7),
+            short(tags::PIXEL_REPRESENTATION, 0),
+            DataElement::new(tags::PIXEL_DATA, VR::OB, PrimitiveValue::from(samples.clone())),
+        ]);
+        change(folder.path(), |object| {
+            let items = dicom_core::value::DataSetSequence::from(vec![icon]);
+            object.put(DataElement::new(tags::ICON_IMAGE_SEQUENCE, VR::SQ, items));
+        });
+        let original = open_file(folder.path().join("1.dcm")).unwrap();
+        let Some(folder) = compressed(program, options, &folder.path().join("1.dcm")) else { continue };
+        let icon_of = |object: &InMemDicomObject| {
+            let items = object.element(tags::ICON_IMAGE_SEQUENCE).unwrap().items().unwrap();
+            items[0].element(tags::PIXEL_DATA).unwrap().clone()
+        };
+        let stored = open_file(folder.path().join("1.dcm")).unwrap();
+        assert!(icon_of(&stored).value().primitive().is_none(), "{program} has compressed the icon");
+        for accepted in [IMPLICIT_UID, "1.2.840.10008.1.2.1"] {
+            let arrived = read(&got(folder.path(), accepted), accepted);
+            assert_eq!(*icon_of(&arrived).to_bytes().unwrap(), *samples, "{program} {accepted}");
+            assert!(pixels(&arrived) == pixels(&original), "{program} {accepted}");
+        }
+        // An icon that cannot be decompressed is left out: it is of type 3.
+        change(folder.path(), |object| {
+            object
+                .update_value_at((tags::ICON_IMAGE_SEQUENCE, 0, tags::ROWS), |rows| {
+                    *rows = PrimitiveValue::from(9_u16).into();
+                })
+                .unwrap();
+        });
+        let arrived = read(&got(folder.path(), IMPLICIT_UID), IMPLICIT_UID);
+        assert!(arrived.get(tags::ICON_IMAGE_SEQUENCE).is_none(), "{program}");
+        assert!(pixels(&arrived) == pixels(&original), "{program}");
+    }
+}
+
 #[test]
 fn objects_of_others_are_decompressed_as_dcmtk_and_gdcm_do_it() {
     for (program, options, source, most_apart) in [

@@ -1,0 +1,204 @@
+//! Compressed pixels in the items of a sequence, as those of an icon (PS3.5 A.4). They are
+//! decompressed with the codec of the object.
+
+use std::io;
+
+use dicom_core::VR;
+
+use super::decoders::DecodingFor;
+use crate::encoding::data_set::push_element;
+use crate::encoding::syntax::Encoding;
+use crate::encoding::tag::{PIXEL_DATA, tag_of};
+use crate::encoding::walk::{Event, Walk, WalkError};
+use crate::ingest::limits::MAX_DEPTH;
+use crate::pixels::codec::{Codec, CodecError, FrameShape};
+use crate::pixels::transforms::{first_text, number};
+use crate::store::Source;
+
+const ENCODING: Encoding = Encoding::ExplicitLittle;
+
+pub(super) const PHOTOMETRIC: u32 = 0x0028_0004;
+
+/// Icon Image Sequence. It is of type 3, so it may be left out.
+const ICON: u32 = 0x0088_0200;
+
+/// Longest sequence with compressed pixels, in bytes. An icon has a few thousand.
+const MAX_SEQUENCE: usize = 4 << 20;
+
+/// Reason why pixels of an item are not decompressed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NestedFailure {
+    #[error(transparent)]
+    Walk(#[from] WalkError),
+    #[error(transparent)]
+    Frame(#[from] CodecError),
+}
+
+impl From<io::Error> for NestedFailure {
+    fn from(error: io::Error) -> Self {
+        Self::Walk(error.into())
+    }
+}
+
+/// Decompresses the pixels in a sequence that begins at `start`. Returns the sequence with
+/// delimiters in place of lengths. An icon that cannot be decompressed is left out.
+///
+/// # Errors
+/// See [`NestedFailure`].
+pub(super) fn decompressed(
+    mut source: Source,
+    start: u64,
+    codec: &'static Codec,
+    decoding: &DecodingFor,
+) -> Result<(Source, Vec<u8>), NestedFailure> {
+    source.go_to(start)?;
+    let mut walk = Walk::new(source, start, true, MAX_DEPTH);
+    let begin = walk.next()?;
+    let Event::Sequence { tag } = begin else {
+        return Err(WalkError::Misplaced(PIXEL_DATA).into());
+    };
+    let mut sequence = NestedSequence { codec, decoding, out: Vec::new(), items: Vec::new() };
+    begin.push_structure(ENCODING, &mut sequence.out);
+    let bytes = match sequence.read(&mut walk) {
+        Ok(()) => sequence.out,
+        Err(NestedFailure::Frame(_)) if tag == ICON => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    Ok((walk.into_input(), bytes))
+}
+
+/// A sequence that is written anew.
+struct NestedSequence<'d> {
+    codec: &'static Codec,
+    decoding: &'d DecodingFor,
+    out: Vec<u8>,
+    /// What the items that are open say of their pixels.
+    items: Vec<NestedImage>,
+}
+
+/// What an item says of its pixels.
+#[derive(Default)]
+struct NestedImage {
+    rows: u16,
+    columns: u16,
+    samples: u16,
+    bits_allocated: u16,
+    is_planar: bool,
+    photometric: String,
+    /// Where Photometric Interpretation was written.
+    photometric_at: Option<std::ops::Range<usize>>,
+}
+
+impl NestedImage {
+    fn shape(&self) -> FrameShape {
+        FrameShape {
+            columns: u32::from(self.columns),
+            rows: u32::from(self.rows),
+            samples: usize::from(self.samples.max(1)),
+            bits_allocated: self.bits_allocated,
+            is_planar: self.is_planar,
+        }
+    }
+
+    fn take(&mut self, tag: u32, value: &[u8], place: std::ops::Range<usize>) {
+        let short = || number(value).unwrap_or(0);
+        match tag {
+            0x0028_0002 => self.samples = short(),
+            0x0028_0006 => self.is_planar = short() == 1,
+            0x0028_0010 => self.rows = short(),
+            0x0028_0011 => self.columns = short(),
+            0x0028_0100 => self.bits_allocated = short(),
+            PHOTOMETRIC => (self.photometric, self.photometric_at) = (first_text(value), Some(place)),
+            _ => {}
+        }
+    }
+}
+
+impl NestedSequence<'_> {
+    /// Reads to the end of the sequence.
+    fn read(&mut self, walk: &mut Walk<Source>) -> Result<(), NestedFailure> {
+        loop {
+            if self.out.len() > MAX_SEQUENCE {
+                return Err(CodecError::TooLarge.into());
+            }
+            let event = walk.next()?;
+            event.push_structure(ENCODING, &mut self.out);
+            match event {
+                Event::Item => self.items.push(NestedImage::default()),
+                Event::ItemEnd => drop(self.items.pop()),
+                Event::Sequence { .. } => {}
+                Event::SequenceEnd if walk.depth() == 0 => return Ok(()),
+                Event::SequenceEnd => {}
+                Event::Value { tag, vr, .. } => {
+                    let value = walk.value(tag, MAX_SEQUENCE as u64)?;
+                    let start = self.out.len();
+                    push_element(ENCODING, &mut self.out, tag_of(tag), vr, &value);
+                    let place = start..self.out.len();
+                    if let Some(image) = self.items.last_mut() {
+                        image.take(tag, &value, place);
+                    }
+                }
+                Event::Fragments { tag: PIXEL_DATA, .. } => self.pixels(walk)?,
+                Event::Fragments { tag, .. } => return Err(WalkError::Misplaced(tag).into()),
+                Event::End => return Err(WalkError::Truncated.into()),
+            }
+        }
+    }
+
+    /// Decompresses the pixels of the innermost item. They are one frame.
+    fn pixels(&mut self, walk: &mut Walk<Source>) -> Result<(), NestedFailure> {
+        let mut stream = Vec::new();
+        let mut is_table = true;
+        while walk.fragment()?.is_some() {
+            let fragment = walk.value(PIXEL_DATA, MAX_SEQUENCE as u64)?;
+            // The first one is the Basic Offset Table (PS3.5 A.4).
+            if !std::mem::take(&mut is_table) {
+                stream.extend(fragment);
+            }
+            if stream.len() > MAX_SEQUENCE {
+                return Err(CodecError::TooLarge.into());
+            }
+        }
+        let image = self.items.pop().unwrap_or_default();
+        let shape = image.shape();
+        self.codec.check(&shape)?;
+        let samples = u64::from(image.rows) * u64::from(image.columns) * shape.samples as u64;
+        if samples * u64::from(image.bits_allocated) / 8 > MAX_SEQUENCE as u64 {
+            return Err(CodecError::TooLarge.into());
+        }
+        let native = {
+            let _until_its_end = self.decoding.decoders.blocking_turn(&self.decoding.peer);
+            self.codec.decompress(&stream, &shape)?
+        };
+        let photometric = self.codec.photometric(&image.photometric);
+        if let Some(place) = image.photometric_at.clone().filter(|_| photometric != image.photometric) {
+            self.out.splice(place, short_text(PHOTOMETRIC, photometric));
+        }
+        let padding = native.len() % 2;
+        self.out.extend(pixel_header(image.bits_allocated, (native.len() + padding) as u64));
+        self.out.extend(native);
+        self.out.extend(std::iter::repeat_n(0, padding));
+        self.items.push(image);
+        Ok(())
+    }
+}
+
+/// Returns an element of VR CS with a text of our own.
+pub(super) fn short_text(tag: u32, text: &str) -> Vec<u8> {
+    let padding = text.len() % 2;
+    let mut element = Vec::new();
+    let length = u32::try_from(text.len() + padding).unwrap_or(0);
+    Encoding::ExplicitLittle.push_header(&mut element, tag, VR::CS.to_bytes(), length);
+    element.extend_from_slice(text.as_bytes());
+    element.extend(std::iter::repeat_n(b' ', padding));
+    element
+}
+
+/// Returns the header of Pixel Data (PS3.5 A.2).
+pub(super) fn pixel_header(bits_allocated: u16, length: u64) -> Vec<u8> {
+    let letters = if bits_allocated > 8 { *b"OW" } else { *b"OB" };
+    let mut header = Vec::new();
+    // The length is at most `MAX_VALUE`.
+    Encoding::ExplicitLittle.push_header(&mut header, PIXEL_DATA, letters, u32::try_from(length).unwrap_or(0));
+    header
+}
