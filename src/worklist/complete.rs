@@ -13,10 +13,11 @@ use super::item::{WorklistItem, items_in, text_in};
 use super::tags::*;
 use crate::db::{WorklistColumn, WorklistRow, WorklistSource, WorklistState};
 use crate::encoding::vr::max_characters;
-use crate::model::datetime;
+use crate::model::datetime::{self, Day};
 use crate::model::local_time::{local_date_and_time, local_ms};
 use crate::model::matching::{KeyElement, KeyValue, separates_values, trim};
 use crate::model::uid::{is_valid_uid, uid_of_uuid};
+use crate::model::written_time;
 use crate::qr::keys;
 
 /// Maximum characters of an identifier that is made here (VR SH).
@@ -97,6 +98,9 @@ pub enum IntakeError {
          UID are missing"
     )]
     NoOrder,
+    /// Its start is no date. The patient must not stand on the list of another day.
+    #[error("Scheduled Procedure Step Start Date (0040,0002) is no date")]
+    NoStartDate,
 }
 
 /// A complete item, before it is a row.
@@ -123,10 +127,14 @@ impl std::fmt::Debug for Draft {
 /// are corrected. [`Draft::generated`] and [`Draft::warnings`] name what was made and corrected.
 ///
 /// # Errors
-/// Fails if the order names no patient, or has nothing that tells it apart from others.
+/// Fails if the order names no patient, or has nothing that tells it apart from others, or if its
+/// start is no date.
 pub fn complete(item: WorklistItem, facts: OrderFacts, options: &IntakeOptions) -> Result<Draft, IntakeError> {
     let mut item = item;
     item.gather_step();
+    if has_unreadable_start(&item) {
+        return Err(IntakeError::NoStartDate);
+    }
     let whole_accession = trim(VR::SH, item.text(ACCESSION_NUMBER)).to_owned();
     let mut draft = Draft { item, generated: Vec::new(), warnings: Vec::new(), facts };
     draft.clean();
@@ -139,6 +147,12 @@ pub fn complete(item: WorklistItem, facts: OrderFacts, options: &IntakeOptions) 
     draft.start();
     draft.item.sort();
     Ok(draft)
+}
+
+/// Whether the start of an item has a value that is no date.
+pub(super) fn has_unreadable_start(item: &WorklistItem) -> bool {
+    let text = item.step_text(START_DATE);
+    !text.trim().is_empty() && cleaned(VR::DA, text).text.is_empty()
 }
 
 impl Draft {
@@ -385,7 +399,7 @@ fn cleaned(vr: VR, text: &str) -> CleanedText {
     let mut one = |value: &str| {
         let value = trim(vr, value);
         match vr {
-            VR::DA => datetime::one_day(value).map(datetime::day_text).unwrap_or_default(),
+            VR::DA => datetime::one_day(value).or_else(|| iso_day(value)).map(datetime::day_text).unwrap_or_default(),
             VR::TM => datetime::times(value).map(|_| value.replace(':', "")).unwrap_or_default(),
             VR::CS => cut(&value.to_uppercase(), vr, &mut was_cut),
             VR::PN => {
@@ -400,6 +414,12 @@ fn cleaned(vr: VR, text: &str) -> CleanedText {
     // Values that are all empty are none.
     let text = if text.bytes().all(|byte| byte == b'\\') { String::new() } else { text };
     CleanedText { text, was_cut }
+}
+
+/// Reads `2026-12-01`, as programs write a date in JSON. Words such as `today` are no part of an
+/// order.
+fn iso_day(text: &str) -> Option<Day> {
+    written_time::day(text, 0).filter(|_| text.len() == 10 && text.starts_with(|first: char| first.is_ascii_digit()))
 }
 
 fn cut(text: &str, vr: VR, was_cut: &mut bool) -> String {
@@ -470,6 +490,24 @@ mod tests {
         assert_eq!(given.item.step_text(START_DATE), "20261130", "dates are kept in one form");
         let invalid = completed(r#"{"PatientID": "P1", "StudyInstanceUID": "1.02.x", "AccessionNumber": "A"}"#);
         assert!(is_valid_uid(invalid.item.text(STUDY_INSTANCE_UID)));
+    }
+
+    #[test]
+    fn a_start_as_programs_write_it_is_read_and_one_that_is_no_date_is_refused() {
+        let of = |start: &str| {
+            let step = format!(r#"[{{"ScheduledProcedureStepStartDate": "{start}"}}]"#);
+            let order = format!(r#"{{"PatientID": "P1", "AccessionNumber": "A", "00400100": {step}}}"#);
+            complete(item(&order), facts(), &IntakeOptions::default())
+        };
+        for (start, expected) in [("2026-12-01", "20261201"), ("20261201", "20261201"), ("2026.12.01", "20261201")] {
+            assert_eq!(of(start).unwrap().item.step_text(START_DATE), expected, "{start}");
+        }
+        for start in ["20261399", "2026-13-01", "2026-12", "tomorrow", "today", "01.12.2026", "2026-12-01T08:00"] {
+            assert_eq!(of(start).unwrap_err(), IntakeError::NoStartDate, "{start}");
+        }
+        assert_eq!(of(" ").unwrap().item.step_text(START_DATE), "20261129", "an order without a start is for now");
+        let born = completed(r#"{"PatientID": "P1", "AccessionNumber": "A", "PatientBirthDate": "1980-05-06"}"#);
+        assert_eq!(born.item.text(PATIENT_BIRTH_DATE), "19800506");
     }
 
     #[test]

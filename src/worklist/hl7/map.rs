@@ -466,9 +466,15 @@ fn set_sequence(line: &MapLine, content: Vec<KeyElement>, item: &mut WorklistIte
     }
 }
 
-/// Sets start date and time of a time stamp, `YYYYMMDD[HHMM[SS[.S]]][+ZZZZ]`.
+/// Sets start date and time of a time stamp, `YYYYMMDD[HHMM[SS[.S]]][+ZZZZ]`. Another text is set
+/// as it is, so that intake reads it or refuses it.
 fn start(text: &str, item: &mut WorklistItem) -> bool {
-    let Some((date, time)) = date_and_time(text) else { return false };
+    let text = text.trim();
+    // HL7 2.5.1 2.5.3.1: two quotation marks delete a value.
+    if text.is_empty() || text == "\"\"" {
+        return false;
+    }
+    let (date, time) = date_and_time(text).unwrap_or_else(|| (text.to_owned(), String::new()));
     item.set_step(START_DATE, &date);
     item.set_step(START_TIME, &time);
     true

@@ -14,7 +14,7 @@ use crate::db::{
 };
 use crate::model::clock::Clock;
 use crate::telemetry::metrics;
-use crate::worklist::complete::{IntakeError, IntakeOptions, OrderFacts, complete};
+use crate::worklist::complete::{IntakeError, IntakeOptions, OrderFacts, complete, has_unreadable_start};
 use crate::worklist::intake::{Intake, PutOutcome, cancel, cancel_dropped, put};
 use crate::worklist::item::WorklistItem;
 use crate::worklist::tags::*;
@@ -189,6 +189,11 @@ fn step_work(
         OrderAction::Start => Some(WorklistState::Started),
         OrderAction::Complete => Some(WorklistState::Done),
     };
+    let mut item = item;
+    // What has begun or is over keeps the start that is known.
+    if state.is_some() && has_unreadable_start(&item) {
+        item.set_step(START_DATE, "");
+    }
     let draft = complete(item, facts, &options)?;
     Ok(Box::new(move |tables| {
         let (outcome, id) = put(tables, draft, &options)?;

@@ -561,7 +561,25 @@ fn over_tls_a_sender_shows_the_certificate_that_the_settings_demand() {
     assert_eq!(only(ris.open()).value(WorklistColumn::AccessionNumber), "ACC1");
 }
 
+fn a_start_that_is_no_date_never_becomes_one_of_today() {
+    let ris = Ris::new(&[]);
+    let starting = |start: &str| orm("NW", "20261129100000").replace("209912311530", start);
+    for start in ["20261399", "next week", "202612"] {
+        let (code, text) = ris.refuse(&starting(start));
+        assert_eq!(code, AckCode::Error, "{text}");
+        assert!(text.contains("Scheduled Procedure Step Start Date") && !text.contains(start), "{text}");
+    }
+    assert!(ris.rows().is_empty());
+    assert!(!ris.reader().worklist_problems().unwrap().is_empty());
+    ris.accept(&starting("2099-12-30"));
+    assert_eq!(only(ris.open()).value(WorklistColumn::StartDate), "20991230");
+    // A message about what has begun does not fail for its start.
+    ris.accept(&starting("20261399").replace("ORC|NW|PL1^RIS|FI1^RIS||SC", "ORC|SC|PL1^RIS|FI1^RIS||IP"));
+    assert_eq!(only(ris.rows()).value(WorklistColumn::StartDate), "20991230");
+}
+
 with_each_index! {
+    a_start_that_is_no_date_never_becomes_one_of_today,
     an_order_becomes_an_item_by_the_mapping_of_ihe,
     the_representations_of_a_name_are_its_component_groups,
     the_same_order_is_one_item_and_changes_and_is_cancelled,
