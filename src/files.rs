@@ -60,6 +60,14 @@ pub fn make_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path)
 }
 
+/// Makes a directory in one that exists, with at most [`DIRECTORY_MODE`].
+///
+/// # Errors
+/// [`io::ErrorKind::AlreadyExists`] if the name is taken.
+pub fn make_one_directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().mode(DIRECTORY_MODE).create(path)
+}
+
 /// The directory of a path: `.` for a name alone.
 #[must_use]
 pub fn parent_of(path: &Path) -> &Path {

@@ -12,7 +12,7 @@ use super::Error;
 use super::manifest::uid_key;
 use super::names::path_key;
 use crate::archive::Archives;
-use crate::files::{FILE_MODE, UnfinishedFile, with_suffix};
+use crate::files::{FILE_MODE, UnfinishedFile, make_one_directory, with_suffix};
 use crate::model::checksum::{Checksum, ChecksumBuilder};
 use crate::model::location::{Location, Place};
 use crate::store::{Source, change_of};
@@ -190,7 +190,7 @@ impl CohortFolder {
         let mut path = self.root.clone();
         for part in directory.components() {
             path.push(part);
-            match fs::create_dir(&path) {
+            match make_one_directory(&path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     let is_directory = path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir());
                     if !is_directory {

@@ -8,7 +8,7 @@ use super::Error;
 use super::destination::TableDestination;
 use super::table::TableWriter;
 use super::value::TableValue;
-use crate::files::{parent_of, sync_directory, with_suffix};
+use crate::files::{make_directory, make_one_directory, parent_of, sync_directory, with_suffix};
 
 /// Tables that are open at one time. Each may hold a row group in memory. The one that got no row
 /// for the longest time is closed, and its partition goes on in a further file.
@@ -67,7 +67,7 @@ impl<'o> PartitionedTable<'o> {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
             Ok(()) | Err(_) => {}
         }
-        fs::create_dir(&temporary).map_err(failed)?;
+        make_one_directory(&temporary).map_err(failed)?;
         Ok(Self {
             directory: directory.to_owned(),
             temporary,
@@ -108,7 +108,7 @@ impl<'o> PartitionedTable<'o> {
 
     fn begin(&mut self, partition: &str) -> Result<Box<dyn TableWriter + 'o>, Error> {
         let directory = self.temporary.join(format!("{}={partition}", self.column));
-        fs::create_dir_all(&directory).map_err(|source| Error::Write { path: directory.clone(), source })?;
+        make_directory(&directory).map_err(|source| Error::Write { path: directory.clone(), source })?;
         let part = self.parts.entry(partition.to_owned()).or_default();
         let file = directory.join(format!("part-{part}.{}", self.extension));
         *part += 1;

@@ -12,6 +12,7 @@ use crate::db::open::Reader;
 use crate::db::{CorrectedValues, KnownLocation, Search};
 use crate::deliver::decompress::DecompressError;
 use crate::deliver::object::{DataSet, Identity, ObjectError, StoredObject};
+use crate::deliver::rewrite::RewriteError;
 use crate::encoding::syntax::NativeSyntax;
 use crate::encoding::walk::{self, Walk};
 use crate::ingest::limits::MAX_DEPTH;
@@ -220,6 +221,9 @@ pub(super) fn lost(error: &ObjectError) -> Problem {
         ObjectError::NotKept => Problem::not_found("the index knows it, and its object is not kept here"),
         ObjectError::Changed(_) | ObjectError::OtherClass => {
             Problem::not_found("another object lies where the index says; the next scan corrects the index")
+        }
+        ObjectError::Rewrite(RewriteError::Correcting(error)) => {
+            Problem::new(StatusCode::NOT_ACCEPTABLE, error.to_string())
         }
         ObjectError::Rewrite(_) => {
             Problem::new(StatusCode::NOT_ACCEPTABLE, "the object cannot be brought into that transfer syntax")

@@ -15,7 +15,7 @@ use crate::cli::Exit;
 use crate::cli::audited::CommandAudit;
 use crate::cli::context::{Context, StorageArgs};
 use crate::config::Config;
-use crate::db::open::{Reader, Writer, WriterHandle};
+use crate::db::open::{Reader, Writer, WriterHandle, is_on_server, only_file_of};
 use crate::db::{RemovalChanges as _, RemovalSearch as _, RemovedCounts};
 use crate::model::calendar::moment_text;
 use crate::model::clock::Clock;
@@ -87,6 +87,10 @@ pub(super) fn run(arguments: &RemovalArgs, context: &mut Context) -> anyhow::Res
     }
     if let Some(days) = arguments.empty {
         return trash::empty(&config, days, arguments.yes, context);
+    }
+    if !is_on_server(&config.index) {
+        // What would be refused is not promised either.
+        only_file_of(&config.index, "a removal")?;
     }
     let chosen = choose(&arguments.keys, arguments.until_free, &config)?;
     if arguments.yes && !chosen.is_empty() {

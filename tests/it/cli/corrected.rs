@@ -14,7 +14,7 @@ use rustix::process::Signal;
 use super::serve::Node;
 use super::*;
 use crate::util::http::request;
-use crate::util::peers;
+use crate::util::{objects, peers};
 
 const NAME: &str = "Corrected^Name";
 
@@ -155,6 +155,27 @@ fn metadata_that_a_client_has_are_new_after_a_correction() {
         place.run(["correct", "--undo", &number.to_string(), "--yes"]).expect(0);
     }
     request(web(&node), "GET", &resource, &known, b"").expect(304);
+}
+
+#[test]
+fn the_answer_says_that_the_character_set_of_an_object_lacks_a_character() {
+    let place = Place::new();
+    fs::create_dir(place.path("archive")).unwrap();
+    let elements: &[(u16, u16, &[u8; 2], &str)] = &[(0x0008, 0x0005, b"CS", "ISO_IR 138")];
+    let file = objects::with_elements(&objects::file("P1", "1.2.1", "1.2.1.1", "1.2.1.1.1"), elements);
+    // Specific Character Set comes before the UIDs.
+    let class = file.windows(4).position(|window| window == [8, 0, 0x16, 0]).unwrap();
+    let set = file.windows(4).position(|window| window == [8, 0, 5, 0]).unwrap();
+    let file = [&file[..class], &file[set..set + 18], &file[class..set], &file[set + 18..]].concat();
+    fs::write(place.path("archive/1.dcm"), file).unwrap();
+    place.run(["scan", "archive"]).expect(0);
+    place.run(["correct", "PatientID=P1", "--set", "PatientName=Müller^A", "--yes"]).expect(0);
+    let node = Node::start(&place, &["--http-port", "0"]);
+    let instance = "/dicom-web/studies/1.2.1/series/1.2.1.1/instances/1.2.1.1.1";
+    let answer = request(web(&node), "GET", instance, &[], b"").expect(406);
+    let told = String::from_utf8(answer.body.clone()).unwrap();
+    assert!(told.contains("the character set of the object cannot express"), "{told}");
+    assert!(!told.contains("ller"), "{told}");
 }
 
 fn getscu_gets_corrected_objects_and_their_checksums_are_still_those_of_the_files(place: Place) {

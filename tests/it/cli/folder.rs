@@ -273,7 +273,14 @@ fn a_frozen_file_goes_on_answering_and_takes_no_scan() {
 fn what_needs_one_file_says_which() {
     let place = folder();
     fs::create_dir(place.path("copies")).unwrap();
-    for command in [&["backup", "copies"][..], &["relocate", "one", "two"]] {
+    // The first removal only asks what would be removed.
+    for command in [
+        &["backup", "copies"][..],
+        &["relocate", "one", "two"],
+        &["remove", "PatientID=P1"],
+        &["remove", "PatientID=P1", "--yes"],
+        &["correct", "--list"],
+    ] {
         let refused = place.run([command, &["--index", "folder"]].concat()).expect(2);
         let says = |text| refused.stderr.contains(text);
         assert!(says("needs one file") && says("--index ") && says("folder/main.db"), "{refused:?}");

@@ -90,3 +90,25 @@ fn files_of_an_older_version_are_closed_to_others_at_the_next_start() {
     are_for_us_alone(&data);
     assert_eq!(node.stop(Signal::TERM).0, Some(0));
 }
+
+/// The names of folders are Patient IDs.
+#[test]
+fn folders_in_a_destination_that_everybody_may_enter_are_closed_to_others() {
+    let place = Place::new();
+    place.run(["scan", "--index", "x.db", &fixtures("archive")]).expect(1);
+    for (arguments, out) in [
+        (&["copy", "Modality=*", "--to", "out"][..], "out"),
+        (&["copy", "Modality=*", "--dicomdir", "--to", "media"], "media"),
+        (&["export", "--level", "STUDY", "--partition-by", "study-year", "--out", "parts/studies"], "parts"),
+    ] {
+        fs::create_dir(place.path(out)).unwrap();
+        fs::set_permissions(place.path(out), fs::Permissions::from_mode(0o755)).unwrap();
+        let done = place.run([arguments, &["--index", "x.db"]].concat());
+        assert!(done.code < 2, "{done:?}");
+        let mut found = 0;
+        for below in fs::read_dir(place.path(out)).unwrap() {
+            found += are_for_us_alone(&below.unwrap().path());
+        }
+        assert!(found > 2, "{out}: {found}");
+    }
+}
