@@ -279,10 +279,10 @@ pub trait WorklistSearch {
     fn worklist_problems(&mut self) -> Result<Vec<WorklistProblem>, Error>;
 
     /// The open items that had not expired at this moment (milliseconds since 1970 UTC) and whose
-    /// study got instances after the item came. What came long before, and was only corrected or lost
-    /// after, does not count. The study has the Study Instance UID of the item,
-    /// or else its accession number and Patient ID. If other items have the study too, the
-    /// instances have the modality of the item, and name no other step.
+    /// study got instances after the item came. What came long before does not count, although it
+    /// was corrected or lost after. The study has the Study Instance UID of the item, or else its
+    /// accession number and Patient ID. If other items have the study too, the instances have the
+    /// modality of the item, and name no other step.
     ///
     /// # Errors
     /// Fails with an error of the engine.

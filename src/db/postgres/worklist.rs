@@ -136,7 +136,8 @@ impl WorklistSearch for PostgresReader {
     }
 
     fn worklist_arrivals(&mut self, unexpired_at: i64) -> Result<Vec<WorklistArrival>, Error> {
-        // A group whose arrival ended before the item came has only been changed: corrected, or lost.
+        // A group whose arrival ended before the item came has only been changed: corrected, or
+        // lost.
         let of_item = "JOIN shelf g ON g.study = s.id LEFT JOIN arrival r ON r.id = g.arrival \
              WHERE w.state <= 1 AND w.expires_ms > $1 AND g.changed_ms > w.received_ms \
              AND coalesce(r.first_ms, w.received_ms) + $2 > w.received_ms \

@@ -60,7 +60,8 @@ impl WorklistSearch for SqliteReader {
 
     fn worklist_arrivals(&mut self, unexpired_at: i64) -> Result<Vec<WorklistArrival>, Error> {
         // CROSS JOIN: there are fewer items than studies. Without it the order is left to guesses.
-        // A group whose arrival ended before the item came has only been changed: corrected, or lost.
+        // A group whose arrival ended before the item came has only been changed: corrected, or
+        // lost.
         let of_item = "CROSS JOIN study_series e ON e.study = s.id CROSS JOIN instance_group g ON g.series = e.id \
              LEFT JOIN arrival r ON r.id = g.arrival \
              WHERE w.state <= 1 AND w.expires_ms > ?1 AND g.changed_ms > w.received_ms \
