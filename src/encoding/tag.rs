@@ -25,7 +25,27 @@ pub(crate) const fn tag_number(tag: Tag) -> u32 {
     (tag.0 as u32) << 16 | tag.1 as u32
 }
 
+/// Reads a tag of eight hexadecimal digits, as the DICOM JSON Model has it (PS3.18 F.2.2).
+pub(crate) fn parse_tag(text: &str) -> Option<Tag> {
+    // `from_str_radix` would take a sign in place of the first digit.
+    let is_tag = text.len() == 8 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_tag { u32::from_str_radix(text, 16).ok().map(tag_of) } else { None }
+}
+
 /// Converts such a number to a tag.
 pub(crate) const fn tag_of(number: u32) -> Tag {
     Tag((number >> 16) as u16, number as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_is_eight_hexadecimal_digits() {
+        assert_eq!(parse_tag("0010002a"), Some(Tag(0x0010, 0x002A)));
+        for other in ["+0100020", "-0100020", "0100020", "000100020", "0010,020", "0010002g", ""] {
+            assert_eq!(parse_tag(other), None, "{other}");
+        }
+    }
 }

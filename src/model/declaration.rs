@@ -13,6 +13,7 @@ use dicom_dictionary_std::StandardDataDictionary;
 use super::attribute::{ATTRIBUTES, Attribute, Multiplicity, ValueSource};
 use super::declared::{Declared, DeclaredColumn, DeclaredSet, KeptNode, SelectorStep, Unit};
 use super::level::QueryRetrieveLevel;
+use crate::encoding::tag::parse_tag;
 use crate::encoding::vr::is_binary;
 
 /// Maximum number of declared attributes. Each one costs a check of every object, and space in
@@ -283,10 +284,8 @@ fn step(text: &str, creator: Option<&str>) -> Result<(SelectorStep, Option<VR>),
         let creator = creator.ok_or(Error::Creator("a private element needs its `creator`"))?.to_owned();
         return Ok((SelectorStep::Private { group, element, creator }, None));
     }
-    let tag = if digits.len() == 8
-        && let Ok(number) = u32::from_str_radix(&digits, 16)
-    {
-        Tag((number >> 16) as u16, number as u16)
+    let tag = if let Some(tag) = parse_tag(&digits) {
+        tag
     } else if let Some(entry) = StandardDataDictionary.by_name(text) {
         entry.tag()
     } else {

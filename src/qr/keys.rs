@@ -7,6 +7,7 @@ use dicom_dictionary_std::tags;
 
 use super::identifier::{Identifier, vr_in_dictionary};
 use super::parse::is_only_answered;
+use crate::encoding::tag::parse_tag;
 use crate::model::attribute::{ATTRIBUTES, Attribute, KeyType, ValueSource};
 use crate::model::declared::{DeclaredSet, SelectorStep, is_private_creator};
 use crate::model::level::QueryRetrieveLevel;
@@ -210,10 +211,8 @@ fn add(elements: &mut Vec<KeyElement>, path: &str, value: Option<&str>) -> Resul
 /// Fails if the name is neither a keyword nor a tag.
 pub fn tag(name: &str) -> Result<Tag, KeyError> {
     let digits: String = name.trim_matches(['(', ')']).chars().filter(|c| *c != ',').collect();
-    if digits.len() == 8
-        && let Ok(number) = u32::from_str_radix(&digits, 16)
-    {
-        return Ok(Tag((number >> 16) as u16, number as u16));
+    if let Some(tag) = parse_tag(&digits) {
+        return Ok(tag);
     }
     if let Some(entry) = StandardDataDictionary.by_name(name) {
         return Ok(entry.tag());

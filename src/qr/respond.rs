@@ -15,7 +15,7 @@ use super::identifier::vr_in_dictionary;
 use crate::encoding::charset::{CharacterSets, TextForm};
 use crate::encoding::data_set::push_element;
 use crate::encoding::syntax::Encoding;
-use crate::encoding::tag::{ITEM, tag_number};
+use crate::encoding::tag::{ITEM, parse_tag, tag_number};
 use crate::encoding::vr::word_length;
 use crate::model::attribute::AttributeId;
 use crate::model::availability::ObjectAvailability;
@@ -346,9 +346,9 @@ impl Encoder<'_> {
     fn tags(&self, text: &str) -> Cow<'static, [u8]> {
         let mut bytes = Vec::new();
         for tag in text.split('\\') {
-            match u32::from_str_radix(tag.trim(), 16) {
-                Ok(tag) => self.encoding.push_tag(&mut bytes, tag),
-                Err(_) => return Cow::Owned(Vec::new()),
+            match parse_tag(tag.trim()) {
+                Some(tag) => self.encoding.push_tag(&mut bytes, tag_number(tag)),
+                None => return Cow::Owned(Vec::new()),
             }
         }
         Cow::Owned(bytes)
@@ -393,8 +393,7 @@ impl Encoder<'_> {
     ) -> Result<(), NotEncodable> {
         let Some(members) = item.as_object() else { return Ok(()) };
         let mut elements: Vec<(Tag, Option<&Value>, &[ItemKey])> = if wanted.is_empty() {
-            let tag = |key: &str| u32::from_str_radix(key, 16).ok().map(|tag| Tag((tag >> 16) as u16, tag as u16));
-            members.iter().filter_map(|(key, element)| Some((tag(key)?, Some(element), [].as_slice()))).collect()
+            members.iter().filter_map(|(key, element)| Some((parse_tag(key)?, Some(element), [].as_slice()))).collect()
         } else {
             wanted.iter().map(|key| (key.tag, members.get(&json_key(key.tag)), key.items.as_slice())).collect()
         };

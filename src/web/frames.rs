@@ -26,6 +26,7 @@ use super::target::{Listed, Target};
 use crate::archive::Archives;
 use crate::encoding::padding::without_padding;
 use crate::encoding::syntax::EXPLICIT_VR_LITTLE_ENDIAN;
+use crate::encoding::tag::{parse_tag, tag_number};
 use crate::encoding::walk::Event;
 use crate::model::location::Location;
 use crate::pixels::codec::Codec;
@@ -298,9 +299,7 @@ fn steps(raw: &str) -> Result<Vec<u32>, Problem> {
     let mut steps = Vec::new();
     for (at, text) in raw.split('/').enumerate() {
         let step = if at % 2 == 0 {
-            u32::from_str_radix(text, 16)
-                .ok()
-                .filter(|_| text.len() == 8 && text.bytes().all(|b| b.is_ascii_hexdigit()))
+            parse_tag(text).map(tag_number)
         } else {
             text.parse::<u32>().ok().filter(|item| *item > 0 && text.bytes().all(|byte| byte.is_ascii_digit()))
         };

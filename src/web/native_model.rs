@@ -12,6 +12,8 @@ use dicom_core::dictionary::{DataDictionary as _, DataDictionaryEntry as _};
 use dicom_dictionary_std::StandardDataDictionary;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use crate::encoding::tag::parse_tag;
+
 /// The media type of one model.
 pub(super) const MEDIA_TYPE: &str = "application/dicom+xml";
 
@@ -79,8 +81,7 @@ impl<'de> Visitor<'de> for DataSetXml<'_> {
         // Private creators by group and block (PS3.5 7.8.1).
         let mut creators: HashMap<(u16, u16), String> = HashMap::new();
         while let Some(key) = map.next_key::<Cow<'de, str>>()? {
-            let number = u32::from_str_radix(&key, 16).map_err(M::Error::custom)?;
-            let tag = Tag((number >> 16) as u16, number as u16);
+            let tag = parse_tag(&key).ok_or_else(|| M::Error::custom("a key is no tag"))?;
             let is_private = !tag.0.is_multiple_of(2);
             let creator = creators.get(&(tag.0, tag.1 >> 8)).filter(|_| is_private).cloned();
             let first = map.next_value_seed(ElementXml { out: self.out, tag, creator })?;

@@ -8,10 +8,11 @@ use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry};
 use dicom_core::{Tag, VR};
 use dicom_dictionary_std::{StandardDataDictionary, tags};
 
+use crate::encoding::tag::parse_tag;
 use crate::model::attribute::{ATTRIBUTES, Attribute, KeyType, ValueSource};
 use crate::model::declared::DeclaredSet;
 use crate::model::level::{InformationModel, QueryRetrieveLevel};
-use crate::model::matching::KeyElement;
+use crate::model::matching::{KeyElement, json_key};
 use crate::model::uid::is_acceptable_uid;
 use crate::qr::keys::{self, KeyError};
 use crate::qr::{self, FindError, NegotiatedOptions, Query};
@@ -269,9 +270,9 @@ impl<'d> Reading<'d> {
             return Some(declared.vr);
         }
         let last = name.rsplit('.').next()?;
-        let entry = match u32::from_str_radix(last, 16) {
-            Ok(number) if last.len() == 8 => StandardDataDictionary.by_tag(Tag((number >> 16) as u16, number as u16)),
-            Ok(_) | Err(_) => StandardDataDictionary.by_name(last),
+        let entry = match parse_tag(last) {
+            Some(tag) => StandardDataDictionary.by_tag(tag),
+            None => StandardDataDictionary.by_name(last),
         };
         entry.map(|entry| entry.vr().relaxed())
     }
@@ -283,7 +284,7 @@ impl<'d> Reading<'d> {
         }
         let uid = decode(raw).filter(|uid| is_acceptable_uid(uid));
         let uid = uid.ok_or(QueryError::PathUid)?;
-        let tag = Attribute::by_keyword(keyword).map(|attribute| hex(attribute.tag));
+        let tag = Attribute::by_keyword(keyword).map(|attribute| json_key(attribute.tag));
         let is_same_key =
             |name: &str| name == keyword || tag.as_deref().is_some_and(|tag| name.eq_ignore_ascii_case(tag));
         if let Some((_, value)) = self.keys.iter().find(|(name, _)| is_same_key(name)) {
@@ -320,7 +321,7 @@ impl<'d> Reading<'d> {
         // sequence leaves only parts anyway.
         let is_wanted = |name: &&str| {
             let Some((sequence, _)) = name.split_once('.') else { return true };
-            let tag = Attribute::by_keyword(sequence).map(|attribute| hex(attribute.tag));
+            let tag = Attribute::by_keyword(sequence).map(|attribute| json_key(attribute.tag));
             let is_sequence = |name: &str| name == sequence || Some(name) == tag.as_deref();
             let has_key = self.keys.iter().any(|(name, _)| name.split_once('.').is_some_and(|(of, _)| is_sequence(of)));
             has_key || !self.included.iter().any(|name| name == "all" || is_sequence(name))
@@ -354,9 +355,8 @@ fn is_no_attribute(tag: Tag) -> bool {
 /// 10.6.1.2.2). OHIF asks for Modality of studies in each of its lists.
 fn is_below(name: &str, level: QueryRetrieveLevel) -> bool {
     let root = name.split('.').next().unwrap_or(name);
-    let of_tag = u32::from_str_radix(root, 16).ok().filter(|_| root.len() == 8);
-    let attribute = match of_tag {
-        Some(number) => Attribute::by_tag(Tag((number >> 16) as u16, number as u16)),
+    let attribute = match parse_tag(root) {
+        Some(tag) => Attribute::by_tag(tag),
         None => Attribute::by_keyword(root),
     };
     attribute.is_some_and(|attribute| attribute.level > level && attribute.source != ValueSource::Computed)
@@ -366,10 +366,6 @@ fn is_below(name: &str, level: QueryRetrieveLevel) -> bool {
 /// it has one.
 fn has_value(elements: &[KeyElement], tag: Tag) -> bool {
     elements.iter().find(|element| element.tag == tag).is_none_or(|element| element.value.has_text())
-}
-
-fn hex(tag: Tag) -> String {
-    format!("{:04X}{:04X}", tag.0, tag.1)
 }
 
 /// Whether a value of this VR cannot have a comma, so that a comma separates values. PS3.18 8.3.4.1
