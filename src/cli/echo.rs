@@ -1,25 +1,20 @@
 //! `dcmdex echo` checks that a peer answers (C-ECHO, PS3.4 annex A).
 
-use std::sync::Arc;
-
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use clap::Args;
 use serde_json::json;
 
 use crate::cli::Exit;
 use crate::cli::context::{Chattiness, Context};
-use crate::config::Config;
-use crate::model::ae_title::AeTitle;
-use crate::model::peer::{Peer, PeerAddress};
-use crate::ul::destination::Destination;
-use crate::ul::requestor::{self, ScuError};
-use crate::ul::tls::PeerRoute;
-use crate::ul::tls::Tls;
+use crate::cli::peer_name::configured_peer;
+use crate::ul::requestor::{self, RejectionReason, ScuError};
 
 const EXAMPLES: &str = "\
 Examples:
   dcmdex echo PACS=10.1.2.3:104
-  dcmdex echo CT1               a [[peer]] with host and port, or a line of [peers]";
+  dcmdex echo CT1               a [[peer]] with host and port, or a line of [peers]
+
+Exit codes: 0 Success; 1 another status; 2 no answer.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -34,7 +29,7 @@ pub(super) struct EchoArgs {
 
 pub(super) fn run(arguments: &EchoArgs, context: &mut Context) -> anyhow::Result<Exit> {
     let config = context.configure(Vec::new(), Chattiness::Tool)?;
-    let (ae_title, route) = peer(&arguments.peer, &config)?;
+    let (ae_title, route) = configured_peer(&arguments.peer, &config)?;
     let address = route.destination.address.clone();
     let is_tls = route.tls.is_some();
     let waits = config.node.waits();
@@ -78,37 +73,25 @@ pub(super) fn run(arguments: &EchoArgs, context: &mut Context) -> anyhow::Result
 /// What to do about a peer that does not answer.
 fn hint(error: &ScuError, is_tls: bool) -> Option<&'static str> {
     match error {
-        ScuError::Read(why) if why.contains("speaks TLS") => {
+        ScuError::SpeaksTls => {
             Some("name its port without TLS, or write a [[peer]] for it with host, port and `tls = true`, and [tls]")
         }
-        ScuError::Tls(why) if why.contains("does not speak TLS") => {
-            Some("name its port for TLS, or leave `tls` and `certificates` out of its [[peer]]")
-        }
-        ScuError::Tls(_) if is_tls => Some("`dcmdex config check` tries the certificates"),
-        ScuError::Rejected(why) if why.contains("called AE title") => Some("the peer has another AE title"),
-        ScuError::Rejected(why) if why.contains("calling AE title") => {
-            Some("the peer has to know the AE title of this node (ae_title), and its address")
-        }
-        _ => None,
+        ScuError::SpeaksNoTls => Some("name its port for TLS, or leave `tls` and `certificates` out of its [[peer]]"),
+        ScuError::Tls(_) => is_tls.then_some("`dcmdex config check` tries the certificates"),
+        ScuError::Rejected(rejection) => match rejection.reason {
+            RejectionReason::CalledAeTitle => Some("the peer has another AE title"),
+            RejectionReason::CallingAeTitle => {
+                Some("the peer has to know the AE title of this node (ae_title), and its address")
+            }
+            RejectionReason::Other => None,
+        },
+        ScuError::Connect(_)
+        | ScuError::Slow
+        | ScuError::Aborted
+        | ScuError::NothingAccepted
+        | ScuError::Read(_)
+        | ScuError::Write(_)
+        | ScuError::NoResponse
+        | ScuError::Unexpected => None,
     }
-}
-
-pub(super) fn peer(text: &str, config: &Config) -> anyhow::Result<(AeTitle, PeerRoute)> {
-    let (ae_title, destination) = if text.contains('=') {
-        let peer: Peer = text.parse()?;
-        (peer.ae_title, Destination::plain(peer.address))
-    } else {
-        if text.parse::<PeerAddress>().is_ok() {
-            bail!("{text} has no AE title; hint: name the peer as AET={text}");
-        }
-        let ae_title: AeTitle = text.parse()?;
-        let known = config.peers.destinations.get(&ae_title).cloned();
-        let destination = known.with_context(|| {
-            format!("the peer {ae_title} has no configured address; hint: name it as {ae_title}=HOST:PORT")
-        })?;
-        (ae_title, destination)
-    };
-    // The key is read only for TLS, since only the service may have permission to read it.
-    let tls = config.tls.as_ref().filter(|_| destination.tls).map(Tls::load).transpose()?.map(Arc::new);
-    Ok((ae_title, PeerRoute { destination, tls }))
 }

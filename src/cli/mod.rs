@@ -9,8 +9,8 @@
 //!   `remove`. It shares the file of `correct` with that. `unindexed` finds objects that the index
 //!   lacks.
 //! - All commands use `context`, `output`, `output_buffer`, `setting_args` and `suspend`. `keys`
-//!   reads keys of queries, `http` the access over HTTP, `import` other nodes' settings, and
-//!   `audited` writes the audit trail.
+//!   reads keys of queries, `peer_name` names of peers, `http` the access over HTTP, and `import`
+//!   other nodes' settings. `audited` writes the audit trail.
 //!
 //! Results go to standard output, everything else to standard error. If a command fails, its
 //! message says what happened, and to which file or peer. Where possible it says what to do.
@@ -41,6 +41,7 @@ mod man;
 mod output;
 mod output_buffer;
 mod peer;
+mod peer_name;
 mod rebuild;
 mod reindex;
 mod relocate;

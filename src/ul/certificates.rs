@@ -336,6 +336,15 @@ impl ServerCertVerifier for OfDestination {
     checks_signatures!();
 }
 
+/// The text for a peer without TLS.
+pub(crate) const SPEAKS_NO_TLS: &str = "the peer does not speak TLS; DICOM without TLS needs another port";
+
+/// Whether a handshake failed because the peer does not speak TLS.
+pub(crate) fn speaks_no_tls(error: &io::Error) -> bool {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(tls, Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)))
+}
+
 /// Describes why a handshake failed, for the operator of the node. Nothing of it comes from the
 /// peer.
 pub(crate) fn handshake_failure(error: &io::Error) -> String {
@@ -352,9 +361,7 @@ pub(crate) fn handshake_failure(error: &io::Error) -> String {
             }
             alert => format!("the peer ended it ({alert:?})"),
         },
-        Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
-            "the peer does not speak TLS; DICOM without TLS needs another port".to_owned()
-        }
+        Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)) => SPEAKS_NO_TLS.to_owned(),
         Some(other) => other.to_string(),
         None => error.to_string(),
     }

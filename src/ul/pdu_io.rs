@@ -127,11 +127,15 @@ pub(crate) enum ReadError {
     PData(#[from] PDataError),
 }
 
+/// Whether a record of TLS begins with this byte: an alert or a handshake (RFC 8446 5.1).
+pub(crate) const fn begins_tls(first: u8) -> bool {
+    matches!(first, 0x15 | 0x16)
+}
+
 /// Returns the protocol that begins with this byte, if it is a well-known one.
 fn other_protocol(first: u8) -> &'static str {
     match first {
-        // RFC 8446 5.1: alert and handshake.
-        0x15 | 0x16 => ": the other side speaks TLS, and this side does not",
+        first if begins_tls(first) => ": the other side speaks TLS, and this side does not",
         b'G' | b'H' | b'P' => ": the other side speaks HTTP",
         _ => "",
     }

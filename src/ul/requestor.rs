@@ -4,6 +4,7 @@
 //! Each wait has an end, and every length from the peer meets the same limits as on the accepting
 //! side.
 
+use std::fmt;
 use std::io;
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ use crate::model::ae_title::AeTitle;
 use crate::model::implementation::{IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME};
 use crate::model::status::Status;
 use crate::ul::associate::{APPLICATION_CONTEXT_NAME, FIXED_PART_LENGTH};
-use crate::ul::certificates::handshake_failure;
+use crate::ul::certificates::{SPEAKS_NO_TLS, handshake_failure, speaks_no_tls};
 use crate::ul::items::{Item, ItemError, items, kind, role_selection};
 use crate::ul::pdu_io::{self, IncomingPdu, PduReader, PduWriter, ReadError, Timeouts};
 use crate::ul::pdu_io::{MAX_ASSOCIATE_RQ_LENGTH, OFFERED_MAX_LENGTH};
@@ -78,15 +79,21 @@ pub enum ScuError {
     /// The connection failed.
     #[error("no connection: {0}")]
     Connect(#[source] io::Error),
+    /// The peer answered the TLS handshake with something other than TLS.
+    #[error("no TLS: {}", SPEAKS_NO_TLS)]
+    SpeaksNoTls,
     /// The TLS handshake failed.
     #[error("no TLS: {0}")]
     Tls(String),
+    /// The peer answered DICOM without TLS by TLS.
+    #[error("the other side speaks TLS, and this side does not")]
+    SpeaksTls,
     /// No connection, or no answer to the A-ASSOCIATE-RQ, in time.
     #[error("no answer to the association request in time")]
     Slow,
     /// A-ASSOCIATE-RJ.
     #[error("association rejected: {0}")]
-    Rejected(String),
+    Rejected(Rejection),
     /// A-ABORT.
     #[error("aborted by the peer")]
     Aborted,
@@ -111,8 +118,34 @@ impl From<ReadError> for ScuError {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Silence => Self::NoResponse,
+            ReadError::UnknownPdu(first) if pdu_io::begins_tls(first) => Self::SpeaksTls,
             other => Self::Read(other.to_string()),
         }
+    }
+}
+
+/// What an A-ASSOCIATE-RJ says (PS3.8 table 9-21).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// The reason, as far as something can be done about it here.
+    pub reason: RejectionReason,
+    text: String,
+}
+
+/// The reason of an A-ASSOCIATE-RJ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RejectionReason {
+    /// The peer does not know the calling AE title.
+    CallingAeTitle,
+    /// The peer has another AE title than the called one.
+    CalledAeTitle,
+    /// Any other reason of the table, and any number that the table does not have.
+    Other,
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
     }
 }
 
@@ -291,7 +324,10 @@ async fn connect(route: &PeerRoute) -> Result<Stream, ScuError> {
         return Err(ScuError::Tls("the peer wants TLS, and we have no certificate".to_owned()));
     };
     let secured = tls.connect(destination, stream).await;
-    let stream = secured.map_err(|error| ScuError::Tls(handshake_failure(&error)))?;
+    let stream = secured.map_err(|error| match speaks_no_tls(&error) {
+        true => ScuError::SpeaksNoTls,
+        false => ScuError::Tls(handshake_failure(&error)),
+    })?;
     Ok(Stream::Tls(Box::new(stream)))
 }
 
@@ -412,14 +448,20 @@ fn trimmed(text: &[u8]) -> Option<String> {
     std::str::from_utf8(text).ok().map(|text| without_padding(text).to_owned())
 }
 
-/// Describes an A-ASSOCIATE-RJ (PS3.8 table 9-21).
-fn rejection(body: &[u8]) -> String {
+/// Reads an A-ASSOCIATE-RJ (PS3.8 table 9-21): result, source and reason, after a reserved byte.
+fn rejection(body: &[u8]) -> Rejection {
+    let reason = match body {
+        [_, _, 1, 3] => RejectionReason::CallingAeTitle,
+        [_, _, 1, 7] => RejectionReason::CalledAeTitle,
+        _ => RejectionReason::Other,
+    };
     let pdu = [&[3, 0, 0, 0, 0, 4], body].concat();
-    match read_pdu(pdu.as_slice(), MAX_ASSOCIATE_RQ_LENGTH, true) {
+    let text = match read_pdu(pdu.as_slice(), MAX_ASSOCIATE_RQ_LENGTH, true) {
         Ok(Some(Pdu::AssociationRJ(rejection))) => rejection.source.to_string(),
         // The table does not have these numbers.
         _ => format!("result, source and reason {:?}", body.get(1..).unwrap_or_default()),
-    }
+    };
+    Rejection { reason, text }
 }
 
 /// The answer of a peer to a C-ECHO-RQ.

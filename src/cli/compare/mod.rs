@@ -10,8 +10,8 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use clap::Args;
 
+use crate::cli::peer_name::configured_peer;
 use self::journal::DifferenceJournal;
-use super::echo::peer;
 use super::keys::asked::KeyReader;
 use super::keys::columns::{CellValue, FoundRow};
 use super::keys::lists;
@@ -102,7 +102,7 @@ pub(super) fn run(arguments: &CompareArgs, context: &mut Context) -> anyhow::Res
         let mut there = IndexSide(Reader::open(Path::new(&arguments.with))?);
         compare(&mut here, &mut there, days, arguments, context)?
     } else {
-        let (ae_title, route) = peer(&arguments.with, &config)?;
+        let (ae_title, route) = configured_peer(&arguments.with, &config)?;
         let waits = config.node.waits();
         let scu = QueryScu::new(&config.node.ae_title, &ae_title, route, waits)?;
         let mut there = PacsSide::new(scu, Duration::from_millis(arguments.pause));

@@ -53,3 +53,18 @@ fn a_port_for_tls_is_recognised() {
     assert!(run.stderr.contains("speaks TLS") && run.stderr.contains("hint: name its port without TLS"), "{run:?}");
     drop(server.join().unwrap());
 }
+
+#[test]
+fn a_peer_that_does_not_know_this_node_is_told_with_what_to_do() {
+    let (listener, place) = (TcpListener::bind("127.0.0.1:0").unwrap(), Place::new());
+    let peer = format!("X={}", listener.local_addr().unwrap());
+    // A-ASSOCIATE-RJ: permanent, by the service user, calling AE title not recognized.
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        std::io::Write::write_all(&mut stream, &[3, 0, 0, 0, 0, 4, 0, 1, 1, 3]).unwrap();
+        stream
+    });
+    let run = place.run(["echo", &peer]).expect(2);
+    assert!(run.stderr.contains("hint: the peer has to know the AE title of this node"), "{run:?}");
+    drop(server.join().unwrap());
+}

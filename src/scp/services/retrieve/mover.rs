@@ -235,7 +235,7 @@ fn destination_failure(error: &ScuError) -> SubOperationError {
     SubOperationError::Destination(match error {
         // The text of the error may be too long, and it names addresses.
         ScuError::Connect(error) => format!("no connection to the destination: {}", error.kind()),
-        ScuError::Tls(_) => "no TLS with the destination; the log says why".to_owned(),
+        ScuError::Tls(_) | ScuError::SpeaksNoTls => "no TLS with the destination; the log says why".to_owned(),
         ScuError::Rejected(_) => "the destination rejected the association".to_owned(),
         other => format!("destination: {other}"),
     })
