@@ -13,7 +13,6 @@ use dcmdex::access::peers::SharedPeers;
 use dcmdex::config::{Config, Sources};
 use dcmdex::db::open::Writer;
 use dcmdex::ingest::Wanted;
-use dcmdex::model::clock::Clock;
 use dcmdex::receive::storage::Storage;
 use dcmdex::scp::{Find, Node, NodeServices, Retrieve};
 use dcmdex::store::Objects;
@@ -36,16 +35,10 @@ pub(crate) async fn run_a_node(
     on_listening: impl FnOnce(SocketAddr),
 ) -> anyhow::Result<()> {
     let writer = Writer::open(&config.index, config.node_writer_options())?;
-    let storage = Storage {
-        // Without objects, the node keeps the index entry of what arrives and nothing else.
-        objects: config.store_options().map(|options| Objects::open(&options)).transpose()?.map(Arc::new),
-        writer: writer.handle(),
-        policy: config.receive,
-        clock: Clock::System,
-        wanted: Wanted::with_declared(&config.declared),
-        under_way: Arc::default(),
-        journal: None,
-    };
+    // Without objects, the node keeps the index entry of what arrives and nothing else.
+    let objects = config.store_options().map(|options| Objects::open(&options)).transpose()?.map(Arc::new);
+    let wanted = Wanted::with_declared(&config.declared);
+    let storage = Storage { policy: config.receive, wanted, ..Storage::new(objects, writer.handle()) };
     let services = NodeServices {
         storage: Some(Arc::new(storage)),
         find: Some(Arc::new(Find::new(config.index.clone(), config.find.clone()))),

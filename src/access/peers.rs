@@ -14,14 +14,12 @@ use crate::model::ae_title::AeTitle;
 use crate::model::peer::{AddressRange, CountedAs};
 use crate::ul::certificates::CertificateId;
 use crate::ul::destination::Destination;
-use crate::ul::tls::PeerRoute;
-use crate::ul::tls::SharedTls;
-use crate::ul::tls::Transport;
+use crate::ul::tls::{PeerRoute, SharedTls, Transport};
 
 /// The services that a peer may use, by the names that settings give them (`echo`, `store`, …).
 ///
-/// A service brings its own name. This module knows none of them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A service brings its own name. This module knows none of them. The default is every service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceSet(Option<BTreeSet<&'static str>>);
 
 impl ServiceSet {
@@ -41,8 +39,8 @@ impl FromIterator<&'static str> for ServiceSet {
     }
 }
 
-/// The rights of a peer of the table.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The rights of a peer of the table. The default restricts nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Grant {
     /// Addresses from which it may call. If the list is empty, any address is allowed.
     pub addresses: Vec<AddressRange>,
@@ -66,9 +64,10 @@ pub struct WorklistGrant {
 }
 
 /// The security that a peer must use.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Security {
     /// With TLS or without.
+    #[default]
     Any,
     /// With TLS only, and with any certificate that the authorities signed.
     Tls,
@@ -221,8 +220,7 @@ mod tests {
             addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
             services: ["echo", "get"].into_iter().collect(),
             max_associations: Some(3),
-            security: Security::Any,
-            worklist: WorklistGrant::default(),
+            ..Grant::default()
         }
     }
 

@@ -11,7 +11,6 @@ use crate::config::Config;
 use crate::db::open::{Reader, WriterHandle};
 use crate::db::{Admin as _, Durability};
 use crate::ingest::Wanted;
-use crate::model::clock::Clock;
 use crate::receive::journal::Journal;
 use crate::receive::replay::{Replayed, UnnamedFiles, replay};
 use crate::receive::storage::Storage;
@@ -48,15 +47,8 @@ pub(super) fn empty(
 
 /// Where arriving objects go by the settings, without a journal.
 pub(super) fn storage(config: &Config, objects: Option<Arc<Objects>>, writer: WriterHandle) -> Storage {
-    Storage {
-        objects,
-        writer,
-        policy: config.receive,
-        clock: Clock::System,
-        wanted: Wanted::with_declared(&config.declared),
-        under_way: Arc::default(),
-        journal: None,
-    }
+    let wanted = Wanted::with_declared(&config.declared);
+    Storage { policy: config.receive, wanted, ..Storage::new(objects, writer) }
 }
 
 /// Opens the journal for a node, after [`empty`]. `None` where the node works without one.

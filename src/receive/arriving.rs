@@ -290,12 +290,8 @@ fn read(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::db::ReceivePolicy;
     use crate::db::open::{Writer, WriterOptions};
-    use crate::ingest::Wanted;
-    use crate::model::clock::Clock;
     use crate::model::peer::CountedAs;
-    use crate::receive::under_way::UnderWay;
     use crate::shares::Shares;
     use crate::store::{Objects, Options};
 
@@ -326,15 +322,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let writer = Writer::open(&directory.path().join("index.db"), WriterOptions::default()).unwrap();
         let objects = Objects::open(&Options::new(directory.path().join("objects"))).unwrap();
-        let storage = Arc::new(Storage {
-            objects: Some(Arc::new(objects)),
-            writer: writer.handle(),
-            policy: ReceivePolicy::default(),
-            clock: Clock::System,
-            wanted: Wanted::index(),
-            under_way: Arc::new(UnderWay::default()),
-            journal: None,
-        });
+        let storage = Arc::new(Storage::new(Some(Arc::new(objects)), writer.handle()));
         let peer = Arc::new(CountedAs::address([10, 0, 0, 1].into()));
         let memory = PeerMemory::new(&Shares::new(1 << 20, 0, &metrics::MEMORY_REFUSED), &peer);
         let arrive = async |instance: &str, study: &str| {
@@ -369,15 +357,7 @@ mod tests {
 
         let directory = tempfile::tempdir().unwrap();
         let writer = Writer::open(&directory.path().join("index.db"), WriterOptions::default()).unwrap();
-        let storage = Arc::new(Storage {
-            objects: None,
-            writer: writer.handle(),
-            policy: ReceivePolicy::default(),
-            clock: Clock::System,
-            wanted: Wanted::index(),
-            under_way: Arc::new(UnderWay::default()),
-            journal: None,
-        });
+        let storage = Arc::new(Storage::new(None, writer.handle()));
         // A value before all UIDs that cannot be compressed.
         let mut seed = 1_u32;
         let noise = std::iter::repeat_with(|| {

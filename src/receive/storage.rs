@@ -35,6 +35,22 @@ pub struct Storage {
     pub journal: Option<Arc<Journal>>,
 }
 
+impl Storage {
+    /// Receives without a journal, by the default policy, and reads the elements of the index.
+    #[must_use]
+    pub fn new(objects: Option<Arc<Objects>>, writer: WriterHandle) -> Self {
+        Self {
+            objects,
+            writer,
+            policy: ReceivePolicy::default(),
+            clock: Clock::System,
+            wanted: Wanted::index(),
+            under_way: Arc::default(),
+            journal: None,
+        }
+    }
+}
+
 /// A complete object.
 #[derive(Clone)]
 pub(super) struct ReceivedObject {

@@ -484,13 +484,9 @@ impl Collector<'_> {
         let on_gone = &mut |place: Place, directory: &Path, gone: prune::GoneFiles| {
             match writer {
                 Some(writer) => writer.scanned(ScannedDirectory {
-                    place,
-                    directory: directory.to_owned(),
-                    files: Vec::new(),
-                    complete: false,
                     vanished: gone.moved,
                     missing: gone.missing,
-                    returned: Vec::new(),
+                    ..ScannedDirectory::new(place, directory)
                 })?,
                 None if prunes => summary.removed += gone.moved.len() as u64,
                 None => {}

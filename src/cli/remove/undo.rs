@@ -275,15 +275,7 @@ impl Undo {
             }
         }
         for (directory, files) in by_directory {
-            self.writer.scanned(ScannedDirectory {
-                place: Place::InPlace,
-                directory,
-                files,
-                complete: false,
-                vanished: Vec::new(),
-                missing: Vec::new(),
-                returned: Vec::new(),
-            })?;
+            self.writer.scanned(ScannedDirectory { files, ..ScannedDirectory::new(Place::InPlace, directory) })?;
         }
         Ok(())
     }

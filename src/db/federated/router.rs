@@ -147,15 +147,7 @@ impl<A: Arrivals + Clone + 'static> Router<A> {
     /// file.
     fn parted(&self, scanned: ScannedDirectory) -> Result<Vec<ScannedDirectory>, Error> {
         let ScannedDirectory { place, directory, files, complete, vanished, missing, returned } = scanned;
-        let part = || ScannedDirectory {
-            place,
-            directory: directory.clone(),
-            files: Vec::new(),
-            complete,
-            vanished: Vec::new(),
-            missing: Vec::new(),
-            returned: Vec::new(),
-        };
+        let part = || ScannedDirectory { complete, ..ScannedDirectory::new(place, &directory) };
         let mut parts: Vec<ScannedDirectory> = self.targets.iter().map(|_| part()).collect();
         let is_known = files.iter().any(|file| file.known || file.reread);
         let names = match is_known || !(vanished.is_empty() && missing.is_empty() && returned.is_empty()) {

@@ -27,6 +27,22 @@ pub struct ScannedDirectory {
     pub returned: Vec<OsString>,
 }
 
+impl ScannedDirectory {
+    /// A part of a directory in which nothing was seen yet.
+    #[must_use]
+    pub fn new(place: Place, directory: impl Into<PathBuf>) -> Self {
+        Self {
+            place,
+            directory: directory.into(),
+            files: Vec::new(),
+            complete: false,
+            vanished: Vec::new(),
+            missing: Vec::new(),
+            returned: Vec::new(),
+        }
+    }
+}
+
 /// A file as a scan found it.
 #[derive(Debug)]
 pub struct ScannedFile {

@@ -114,15 +114,7 @@ pub(crate) fn scan_on_disk(index: &Path, directory: &Path, names: &[&str]) {
 }
 
 pub(crate) fn scanned(directory: &str, files: Vec<ScannedFile>) -> ScannedDirectory {
-    ScannedDirectory {
-        place: Place::InPlace,
-        directory: directory.into(),
-        files,
-        complete: true,
-        vanished: Vec::new(),
-        missing: Vec::new(),
-        returned: Vec::new(),
-    }
+    ScannedDirectory { files, complete: true, ..ScannedDirectory::new(Place::InPlace, directory) }
 }
 
 pub(crate) fn location(place: Place, directory: &str, name: &str) -> Location {

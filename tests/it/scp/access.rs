@@ -1,7 +1,7 @@
 //! The table of peers: who may associate, and for which services.
 
 use dcmdex::access::peers::Peers;
-use dcmdex::access::peers::{Grant, Security, ServiceSet};
+use dcmdex::access::peers::{Grant, ServiceSet};
 use dcmdex::db::Admin;
 use dicom_ul::pdu::{
     AssociationRJ, AssociationRJResult, AssociationRJServiceProviderPresentationReason as PresentationReason,
@@ -28,10 +28,7 @@ pub(crate) fn table(peers: &[Entry<'_>]) -> Peers {
     let entry = |&(title, addresses, services, max_associations): &Entry<'_>| {
         let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
         let services: ServiceSet = services.iter().copied().collect();
-        (
-            title.parse().unwrap(),
-            Grant { addresses, services, max_associations, security: Security::Any, worklist: Default::default() },
-        )
+        (title.parse().unwrap(), Grant { addresses, services, max_associations, ..Grant::default() })
     };
     Peers { table: Some(peers.iter().map(entry).collect()), ..Peers::default() }
 }

@@ -7,8 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use dcmdex::access::peers::Peers;
-use dcmdex::access::peers::{Grant, Security, ServiceSet};
+use dcmdex::access::peers::{Grant, Peers};
 use dcmdex::db::Search;
 use dcmdex::deliver::scrub::Scrub;
 use dcmdex::dimse::command_set::{self, CommandField, CommandSet};
@@ -314,13 +313,7 @@ fn a_peer_that_answers_no_report_does_not_keep_others_from_asking() {
         peer.send_message(1, &action(WELL_KNOWN_INSTANCE, 1), Some(&one.0));
         peer.receive_message().status()
     };
-    let grant = Grant {
-        addresses: Vec::new(),
-        services: ServiceSet::ALL,
-        max_associations: None,
-        security: Security::Any,
-        worklist: Default::default(),
-    };
+    let grant = Grant::default();
     let titles = ["GREEDY", "HONEST"].map(|title| (title.parse().unwrap(), grant.clone()));
     node.peers().replace(Peers { table: Some(titles.into()), ..Peers::default() });
     let associate = |title: &str| {

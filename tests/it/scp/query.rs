@@ -78,15 +78,7 @@ fn node_of(
         }
     });
     let files = files.collect();
-    let scanned = ScannedDirectory {
-        place: Place::InPlace,
-        directory: "/archive".into(),
-        files,
-        complete: true,
-        vanished: Vec::new(),
-        missing: Vec::new(),
-        returned: Vec::new(),
-    };
+    let scanned = ScannedDirectory { files, complete: true, ..ScannedDirectory::new(Place::InPlace, "/archive") };
     writer.handle().scanned(scanned).unwrap();
     writer.close().unwrap();
     TestNode::with(|settings| {

@@ -5,8 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use dcmdex::access::peers::Peers;
-use dcmdex::access::peers::{Grant, Security, ServiceSet};
+use dcmdex::access::peers::{Grant, Peers};
 use dcmdex::scp::Options;
 use dcmdex::ul::destination::Destination;
 use dicom_ul::pdu::{
@@ -42,13 +41,7 @@ const CONTEXTS: &[(&str, &[&str])] = &[
 
 /// Builds a table of peers that may use all services from any address.
 fn table(titles: &[&str]) -> Peers {
-    let grant = Grant {
-        addresses: Vec::new(),
-        services: ServiceSet::ALL,
-        max_associations: None,
-        security: Security::Any,
-        worklist: Default::default(),
-    };
+    let grant = Grant::default();
     let table: BTreeMap<_, _> = titles.iter().map(|title| (title.parse().unwrap(), grant.clone())).collect();
     Peers { table: Some(table), ..Peers::default() }
 }

@@ -11,7 +11,6 @@ use dcmdex::access::peers::{Peers, SharedPeers};
 use dcmdex::db::open::{Reader, Writer, WriterOptions};
 use dcmdex::db::{Arrivals, ReceivePolicy};
 use dcmdex::ingest::Wanted;
-use dcmdex::model::clock::Clock;
 use dcmdex::qr;
 use dcmdex::receive::journal::Journal;
 use dcmdex::receive::storage::Storage;
@@ -136,15 +135,7 @@ impl TestNode {
             assert!(file.groups().next().is_none(), "only the program stores again what a crash left");
             Arc::new(Journal::start(file, journal_object, (objects, &writer.handle())).unwrap())
         });
-        let storage = Storage {
-            objects,
-            writer: writer.handle(),
-            policy,
-            clock: Clock::System,
-            wanted,
-            under_way: Arc::default(),
-            journal,
-        };
+        let storage = Storage { policy, wanted, journal, ..Storage::new(objects, writer.handle()) };
         let find = Find::new(index.clone(), query);
         let peers = SharedPeers::new(peers, tls);
         let retrieve = Arc::new(Retrieve::new(index.clone(), retrieve));

@@ -19,11 +19,8 @@ use std::time::Duration;
 
 use dcmdex::access::users::{Rights, Users};
 use dcmdex::config::{Config, Sources};
-use dcmdex::db::ReceivePolicy;
 use dcmdex::db::open::{Reader, Writer, WriterOptions};
 use dcmdex::deliver::delivery::{Delivery, DeliveryOptions};
-use dcmdex::ingest::Wanted;
-use dcmdex::model::clock::Clock;
 use dcmdex::receive::storage::Storage;
 use dcmdex::scanner::{Roots, ScanTarget, Stop, scan};
 use dcmdex::store::{self, Objects};
@@ -126,15 +123,7 @@ impl TestWeb {
     fn with_writer_in(directory: TempDir, change: impl FnOnce(&mut Options), users: Option<&str>, keeps: bool) -> Self {
         let writer = Writer::open(&directory.path().join("index.db"), WriterOptions::default()).unwrap();
         let objects = || Objects::open(&store::Options::new(directory.path().join("objects"))).unwrap();
-        let storage = Storage {
-            objects: keeps.then(|| Arc::new(objects())),
-            writer: writer.handle(),
-            policy: ReceivePolicy::default(),
-            clock: Clock::System,
-            wanted: Wanted::index(),
-            under_way: Arc::default(),
-            journal: None,
-        };
+        let storage = Storage::new(keeps.then(|| Arc::new(objects())), writer.handle());
         let serve = |services: &mut Services| services.storage = Some(Arc::new(storage));
         Self::over(directory, change, users, serve, writer)
     }

@@ -332,15 +332,7 @@ fn bring(handle: &WriterHandle, number: u32) {
 }
 
 fn found_in_archive(files: Vec<ScannedFile>) -> ScannedDirectory {
-    ScannedDirectory {
-        place: Place::InPlace,
-        directory: "/archive".into(),
-        files,
-        vanished: Vec::new(),
-        missing: Vec::new(),
-        returned: Vec::new(),
-        complete: true,
-    }
+    ScannedDirectory { files, complete: true, ..ScannedDirectory::new(Place::InPlace, "/archive") }
 }
 
 with_each_index! {

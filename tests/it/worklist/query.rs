@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dcmdex::access::peers::{Grant, Peers, Security, ServiceSet, WorklistGrant};
+use dcmdex::access::peers::{Grant, Peers, ServiceSet, WorklistGrant};
 use dicom_ul::pdu::{PresentationContextResultReason, UserVariableItem};
 
 use super::*;
@@ -172,11 +172,9 @@ fn a_cancelled_question_ends_with_its_status() {
 
 fn a_peer_may_see_only_its_own_station() {
     let grant = |own_station_only, services: ServiceSet| Grant {
-        addresses: Vec::new(),
         services,
-        max_associations: None,
-        security: Security::Any,
         worklist: WorklistGrant { own_station_only, character_set: None },
+        ..Grant::default()
     };
     let table = BTreeMap::from([
         ("CT2".parse().unwrap(), grant(true, ServiceSet::ALL)),
@@ -217,11 +215,8 @@ fn names_come_in_the_character_set_of_the_request_or_in_that_of_the_peer() {
     };
     let title: dcmdex::model::ae_title::AeTitle = "OLD".parse().unwrap();
     let grant = Grant {
-        addresses: Vec::new(),
-        services: ServiceSet::ALL,
-        max_associations: None,
-        security: Security::Any,
         worklist: WorklistGrant { own_station_only: false, character_set: Some("ISO_IR 100".into()) },
+        ..Grant::default()
     };
     let other = Grant { worklist: WorklistGrant::default(), ..grant.clone() };
     let table = BTreeMap::from([(title, grant), ("NEW".parse().unwrap(), other)]);
