@@ -9,8 +9,9 @@ use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
 use argon2::{Argon2, Params};
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER, HEXLOWER_PERMISSIVE};
-use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom as _, SystemRandom};
+
+use crate::model::checksum::sha256;
 
 /// Lines of a file of users. A site has some hundred.
 const MAX_USERS: usize = 10_000;
@@ -286,12 +287,6 @@ pub fn line_with_token(name: &str, rights: Rights) -> Result<(String, String), N
     let token = BASE64URL_NOPAD.encode(&random);
     let hash = HEXLOWER.encode(&sha256(token.as_bytes()));
     Ok((token, format!("{name} {rights} {TOKEN_PREFIX}{hash}")))
-}
-
-fn sha256(bytes: &[u8]) -> [u8; 32] {
-    let mut out = [0; 32];
-    out.copy_from_slice(digest(&SHA256, bytes).as_ref());
-    out
 }
 
 /// Compares without stopping at the first difference.

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 
 use super::copy_media::{CopySource, MediaFacts};
 use super::keys::asked::{AskedColumn, KeyReader};
-use super::keys::columns::{CellValue, Column, FoundRow};
+use super::keys::columns::{Column, FoundRow};
 use super::keys::query::{nothing_matched, query, refuse_what_was_not_read};
 use super::keys::stream::each_batch;
 use super::output::{Grouped, Shown};
@@ -313,10 +313,7 @@ fn place(
         batch.sort_by_cached_key(key);
     }
     for row in batch {
-        let text = |column: &Column| match column.cell(row) {
-            CellValue::Text(text) => text.into_owned(),
-            CellValue::Number(_) | CellValue::Path(_) => String::new(),
-        };
+        let text = |column: &Column| column.cell(row).into_text();
         let uids: Vec<String> = columns.uids.iter().map(text).collect();
         let uids = [0, 1, 2, 3].map(|at| uids.get(at).map_or("", String::as_str));
         let media: Vec<String> = columns.of_media.iter().map(text).collect();

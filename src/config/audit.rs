@@ -7,6 +7,7 @@ use super::Config;
 use super::check::Check;
 use super::keys::settings;
 use crate::audit::{AuditCollector, AuditOptions, CollectorOptions};
+use crate::model::calendar::DAY_SECONDS;
 
 /// Settings of the audit trail.
 #[derive(Clone, Debug)]
@@ -45,7 +46,7 @@ impl Check<'_> {
         Some(AuditSettings {
             directory: self.path(settings::AUDIT_DIRECTORY),
             max_bytes: self.integer(settings::AUDIT_MAX_MIB) << 20,
-            keep: Duration::from_secs(self.integer(settings::AUDIT_KEEP_DAYS) * 86_400),
+            keep: Duration::from_secs(self.integer(settings::AUDIT_KEEP_DAYS) * DAY_SECONDS),
             collector,
             authorities,
         })

@@ -8,6 +8,7 @@ use super::keys::settings;
 use super::{Config, SettingProblem};
 use crate::db::{EventKind, EventRecording};
 use crate::events::{EventOptions, EventReceiver, EventTarget, RecorderOptions, WebhookTarget, WebhookUrl};
+use crate::model::calendar::DAY_SECONDS;
 use crate::watch::Interval;
 
 /// Most receivers. Each has a thread.
@@ -20,7 +21,7 @@ const MAX_NAME: usize = 64;
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Time for which an event is tried, if the settings name none.
-const GIVE_UP: Duration = Duration::from_secs(3 * 86_400);
+const GIVE_UP: Duration = Duration::from_secs(3 * DAY_SECONDS);
 
 /// Settings of the log of events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -74,7 +75,7 @@ impl Check<'_> {
                 (true, true) => EventRecording::All,
             },
             quiet: self.seconds(settings::EVENT_LOG_QUIET_SECONDS),
-            keep: Duration::from_secs(self.integer(settings::EVENT_LOG_KEEP_DAYS) * 86_400),
+            keep: Duration::from_secs(self.integer(settings::EVENT_LOG_KEEP_DAYS) * DAY_SECONDS),
             max_events: self.integer(settings::EVENT_LOG_MAX_EVENTS),
             receivers,
         }

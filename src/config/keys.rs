@@ -10,7 +10,7 @@ const fn first<T: Copy, const N: usize>(parts: [Option<T>; N]) -> Option<T> {
 }
 
 /// A longer timeout is as good as none, and a timeout cannot be disabled.
-const DAY_SECONDS: u64 = 86_400;
+const LONGEST_TIMEOUT: u64 = crate::model::calendar::DAY_SECONDS;
 
 /// A hundred years are as good as no limit.
 const CENTURY_HOURS: u64 = 876_600;
@@ -57,7 +57,7 @@ macro_rules! keys {
     })+) => {
         mod rows {
             use crate::config::key::{FlagForm, Key, KeyFlag, ValueKind};
-            use crate::config::keys::{CENTURY_HOURS, DAY_SECONDS, UNLIMITED, first};
+            use crate::config::keys::{CENTURY_HOURS, LONGEST_TIMEOUT, UNLIMITED, first};
 
             $(pub(super) static $name: Key = Key {
                 path: $path,
@@ -215,40 +215,40 @@ keys! {
         low: "port scanners keep real peers waiting",
         high: "the node needs more open files",
     }
-    NETWORK_ARTIM_TIMEOUT_SECONDS: Integer(1, DAY_SECONDS) = "network.artim_timeout_seconds" = "10" {
+    NETWORK_ARTIM_TIMEOUT_SECONDS: Integer(1, LONGEST_TIMEOUT) = "network.artim_timeout_seconds" = "10" {
         "Time for a connection to send its A-ASSOCIATE-RQ, and to close after our last PDU (PS3.8 \
          9.1.5).",
         unit: "seconds",
         low: "peers on slow lines fail",
         high: "silent connections occupy places",
     }
-    NETWORK_IDLE_TIMEOUT_SECONDS: Integer(1, DAY_SECONDS) = "network.idle_timeout_seconds" = "60" {
+    NETWORK_IDLE_TIMEOUT_SECONDS: Integer(1, LONGEST_TIMEOUT) = "network.idle_timeout_seconds" = "60" {
         "Time between two messages of an association.",
         unit: "seconds",
         low: "senders that fetch from tape are aborted",
         high: "dead peers occupy associations",
     }
-    NETWORK_READ_TIMEOUT_SECONDS: Integer(1, DAY_SECONDS) = "network.read_timeout_seconds" = "30" {
+    NETWORK_READ_TIMEOUT_SECONDS: Integer(1, LONGEST_TIMEOUT) = "network.read_timeout_seconds" = "30" {
         "Time for a PDU to arrive completely once it has begun, and for the next PDU of the same \
          message.",
         unit: "seconds",
         low: "peers on slow lines fail",
         high: "a peer that sends a byte now and then occupies an association",
     }
-    NETWORK_WRITE_TIMEOUT_SECONDS: Integer(1, DAY_SECONDS) = "network.write_timeout_seconds" = "30" {
+    NETWORK_WRITE_TIMEOUT_SECONDS: Integer(1, LONGEST_TIMEOUT) = "network.write_timeout_seconds" = "30" {
         "Time for the peer to accept what the node sends.",
         unit: "seconds",
         low: "viewers that read slowly are cut off",
         high: "dead peers occupy queries",
     }
-    NETWORK_QUERY_TIME_LIMIT_SECONDS: Integer(1, DAY_SECONDS) = "network.query_time_limit_seconds" = "30" {
+    NETWORK_QUERY_TIME_LIMIT_SECONDS: Integer(1, LONGEST_TIMEOUT) = "network.query_time_limit_seconds" = "30" {
         "Time that the index may work on a C-FIND. The time in which the peer takes the answers \
          does not count. After that the query ends (out of resources).",
         unit: "seconds",
         low: "searches for part of a name in a huge archive fail",
         high: "one bad query keeps a processor busy",
     }
-    NETWORK_DRAIN_TIMEOUT_SECONDS: Integer(1, DAY_SECONDS) = "network.drain_timeout_seconds" = "10" {
+    NETWORK_DRAIN_TIMEOUT_SECONDS: Integer(1, LONGEST_TIMEOUT) = "network.drain_timeout_seconds" = "10" {
         "Time to finish and commit messages in flight after the node is told to stop.",
         unit: "seconds",
         low: "senders have to send their current instance again",
@@ -424,13 +424,13 @@ keys! {
         low: "all: old viewers get lossy images several times as long as their files",
         high: "never: the sub-operation for such an object fails",
     }
-    RETRIEVE_RESPONSE_TIMEOUT_SECONDS: Integer(1, DAY_SECONDS) = "retrieve.response_timeout_seconds" = "60" {
+    RETRIEVE_RESPONSE_TIMEOUT_SECONDS: Integer(1, LONGEST_TIMEOUT) = "retrieve.response_timeout_seconds" = "60" {
         "Time for a peer to answer a C-STORE-RQ of this node once the peer has received all of it.",
         unit: "seconds",
         low: "peers that store slowly are given up",
         high: "a peer that hangs occupies a retrieval",
     }
-    RETRIEVE_SOURCE_TIMEOUT_SECONDS: Integer(1, DAY_SECONDS) = "retrieve.source_timeout_seconds" = "60" {
+    RETRIEVE_SOURCE_TIMEOUT_SECONDS: Integer(1, LONGEST_TIMEOUT) = "retrieve.source_timeout_seconds" = "60" {
         "Time for the file system to deliver the next bytes of an object that is being sent.",
         unit: "seconds",
         low: "retrievals from tape or a sleeping disk fail",
@@ -526,7 +526,7 @@ keys! {
         high: "other users of the same storage wait",
         flag: "scan" "--throttle" "RATE" "Read at most this much per second: 500/s (files), 20MB/s, or both with a comma between",
     }
-    SCAN_READ_TIMEOUT_SECONDS: Integer(1, DAY_SECONDS) = "scan.read_timeout_seconds" = "30" {
+    SCAN_READ_TIMEOUT_SECONDS: Integer(1, LONGEST_TIMEOUT) = "scan.read_timeout_seconds" = "30" {
         "Time for the file system to answer a call about one file or directory. A file that takes \
          longer is reported, counts as failed (timed-out), and is tried again by the next scan. \
          The scan continues with the others.",
@@ -535,7 +535,7 @@ keys! {
         high: "a scan waits long for a dead server",
         flag: "scan" "--read-timeout" "SECONDS" "Give up a file or directory that does not answer for this time. It counts as failed, and the scan goes on [default: 30]",
     }
-    SCAN_LEASE_SECONDS: Integer(1, DAY_SECONDS) = "scan.lease_seconds" = "30" {
+    SCAN_LEASE_SECONDS: Integer(1, LONGEST_TIMEOUT) = "scan.lease_seconds" = "30" {
         "Time for which a worker of a shared scan (`scan --shared`) has a part of it. It renews that \
          three times as often. When it ends without an answer, others take the part.",
         unit: "seconds",
@@ -607,7 +607,7 @@ keys! {
         low: "false: `dcmdex events` shows no single instances",
         high: "true: the index grows by some 70 bytes for each received instance, until its event is old",
     }
-    EVENT_LOG_QUIET_SECONDS: Integer(1, DAY_SECONDS) = "event_log.quiet_seconds" = "60" {
+    EVENT_LOG_QUIET_SECONDS: Integer(1, LONGEST_TIMEOUT) = "event_log.quiet_seconds" = "60" {
         "Time without a change after which a study is complete (study-complete).",
         unit: "seconds",
         low: "a slow modality makes several events for one study",

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::check::{Check, real_path};
 use super::entries::FileEntry;
 use super::{Config, Origin, Setting, SettingProblem};
+use crate::model::calendar::DAY_SECONDS;
 use crate::model::clock::Clock;
 use crate::scanner::{Filter, Jobs, Rate, Settling, TapeFiles, Vanished, WalkOrder};
 use crate::watch::{DailyTime, Interval, SETTLED_AFTER, WatchPlan, WatchedRoots};
@@ -106,7 +107,7 @@ impl Check<'_> {
             }
         });
         let jobs = self.number_of_entry(entry, "jobs", 1024);
-        let seconds = self.number_of_entry(entry, "read_timeout_seconds", 86_400);
+        let seconds = self.number_of_entry(entry, "read_timeout_seconds", DAY_SECONDS);
         Some(WatchSettings {
             path: self.absolute(path),
             plan: WatchPlan { every, at },

@@ -9,6 +9,7 @@ use super::check::Check;
 use super::keys::settings;
 use crate::mllp;
 use crate::model::ae_title::AeTitle;
+use crate::model::calendar::DAY_SECONDS;
 use crate::model::peer::AddressRange;
 use crate::worklist::{Hl7Map, IntakeOptions, LifeOptions, WorklistOptions};
 
@@ -50,7 +51,7 @@ impl Check<'_> {
         WorklistSettings {
             life: LifeOptions {
                 quiet: Duration::from_secs(self.integer(settings::WORKLIST_QUIET_MINUTES) * 60),
-                remove_after: Duration::from_secs(self.integer(settings::WORKLIST_REMOVE_DAYS) * 86_400),
+                remove_after: Duration::from_secs(self.integer(settings::WORKLIST_REMOVE_DAYS) * DAY_SECONDS),
             },
             folder: has_folder.then(|| self.path(settings::WORKLIST_FOLDER)),
             hl7,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use foldhash::HashMap;
 
 use super::ReceivedFrom;
+use crate::model::calendar::DAY_MS;
 
 /// Pause of a source after which a new arrival begins, in milliseconds. Larger: arrivals with
 /// different reasons become one. Smaller: more instance groups, of some 500 bytes each.
@@ -13,9 +14,6 @@ const LONGEST_PAUSE_MS: i64 = 10 * 60 * 1000;
 /// Longest time of an arrival, in milliseconds. Larger: the time of an arrival says less. Smaller:
 /// more instance groups.
 pub(in crate::db) const LONGEST_ARRIVAL_MS: i64 = 60 * 60 * 1000;
-
-/// An arrival ends with its day, so that a search by day is exact.
-const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// Sources whose arrivals are remembered. A source takes some 100 bytes.
 const REMEMBERED_SOURCES: usize = 4096;

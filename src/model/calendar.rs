@@ -4,6 +4,8 @@
 pub const HOUR_MS: i64 = 60 * 60 * 1000;
 /// Milliseconds of a day.
 pub const DAY_MS: i64 = 24 * HOUR_MS;
+/// A day in seconds.
+pub const DAY_SECONDS: u64 = 86_400;
 
 /// Number of days in a month.
 #[must_use]
@@ -43,7 +45,7 @@ pub fn civil(days: i64) -> (i64, i64, i64) {
 #[must_use]
 pub fn moment_text(ms: i64) -> String {
     let seconds = ms.div_euclid(1000);
-    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    let (days, second) = (seconds.div_euclid(DAY_MS / 1000), seconds.rem_euclid(DAY_MS / 1000));
     let (year, month, day) = civil(days);
     format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)
 }

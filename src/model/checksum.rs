@@ -1,8 +1,17 @@
-//! Checksum of a data set. It tells a damaged object from an intact one.
+//! Checksum of a data set, which tells a damaged object from an intact one, and SHA-256.
 
 use std::fmt;
 
+use ring::digest::{SHA256, digest};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
+
+/// Computes the SHA-256 of bytes, for certificates and tokens.
+#[must_use]
+pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest(&SHA256, bytes).as_ref());
+    hash
+}
 
 /// The xxh3-128 hash of a data set as it was received, without File Meta Information
 /// (docs/adr/0016).

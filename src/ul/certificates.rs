@@ -16,7 +16,6 @@ use std::io;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use ring::digest;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use tokio_rustls::rustls::client::verify_server_name;
 use tokio_rustls::rustls::crypto::{self, CryptoProvider, verify_tls12_signature, verify_tls13_signature};
@@ -28,6 +27,7 @@ use tokio_rustls::rustls::{
     RootCertStore, SignatureScheme,
 };
 
+use crate::model::checksum::sha256;
 use crate::ul::x509::{Certificate, Purpose, Unfit};
 
 /// How the table of peers names a certificate.
@@ -106,12 +106,6 @@ impl PeerCertificate {
     pub fn is_pinned_only(&self) -> bool {
         self.pinned_only
     }
-}
-
-fn sha256(certificate: &[u8]) -> [u8; 32] {
-    let mut bytes = [0; 32];
-    bytes.copy_from_slice(digest::digest(&digest::SHA256, certificate).as_ref());
-    bytes
 }
 
 /// The trusted certificates.

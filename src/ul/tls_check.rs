@@ -3,13 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::model::calendar::DAY_MS;
 use crate::ul::tls::{self, Options, Tls};
 use crate::ul::x509::{Certificate, Purpose, Unfit};
 
 /// Days before its end at which a certificate is reported.
 const WARN_DAYS: i64 = 30;
-
-const SECONDS_OF_A_DAY: i64 = 86_400;
 
 /// How serious a problem is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,7 +125,7 @@ impl ToldCertificate<'_> {
     }
 
     fn ends_soon(self, certificate: &Certificate<'_>, now: i64) -> Option<CertificateProblem> {
-        let days = (certificate.ends() - now).div_euclid(SECONDS_OF_A_DAY);
+        let days = (certificate.ends() - now).div_euclid(DAY_MS / 1000);
         let what = format!("expires in {days} days");
         (0..WARN_DAYS).contains(&days).then(|| self.problem(Severity::Doubtful, what, "have the next one ready"))
     }

@@ -8,11 +8,13 @@ use jiff::civil::Time;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan as _};
 
+use crate::model::calendar::DAY_SECONDS;
+
 /// Shortest time between two looks.
 const SHORTEST: Duration = Duration::from_secs(1);
 
 /// Longest time between two looks.
-const LONGEST: Duration = Duration::from_secs(366 * 86_400);
+const LONGEST: Duration = Duration::from_secs(366 * DAY_SECONDS);
 
 /// When a directory is looked at: at intervals, at a time of each day, or both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,7 +64,7 @@ impl FromStr for Interval {
             's' => 1,
             'm' => 60,
             'h' => 3600,
-            'd' => 86_400,
+            'd' => DAY_SECONDS,
             _ => return Err(FORM),
         };
         let number: u64 = text.strip_suffix(unit).and_then(|number| number.parse().ok()).ok_or(FORM)?;
@@ -74,7 +76,7 @@ impl FromStr for Interval {
 impl fmt::Display for Interval {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.0.as_secs();
-        let units = [(86_400, 'd'), (3600, 'h'), (60, 'm'), (1, 's')];
+        let units = [(DAY_SECONDS, 'd'), (3600, 'h'), (60, 'm'), (1, 's')];
         let (of_unit, unit) =
             units.into_iter().find(|(of_unit, _)| seconds.is_multiple_of(*of_unit)).unwrap_or((1, 's'));
         write!(f, "{}{unit}", seconds / of_unit)

@@ -13,7 +13,7 @@ use clap::Args;
 use crate::cli::peer_name::configured_peer;
 use self::journal::DifferenceJournal;
 use super::keys::asked::KeyReader;
-use super::keys::columns::{CellValue, FoundRow};
+use super::keys::columns::FoundRow;
 use super::keys::lists;
 use super::keys::query::query;
 use super::output::{Grouped, check_is_not_index};
@@ -247,10 +247,7 @@ fn with_list(
     let mut failure = None;
     reader.find(&query.request, |answer| {
         let row = FoundRow { answer, location: None };
-        let text = |column: &super::keys::columns::Column| match column.cell(&row) {
-            CellValue::Text(text) => text.into_owned(),
-            CellValue::Number(_) | CellValue::Path(_) => String::new(),
-        };
+        let text = |column: &super::keys::columns::Column| column.cell(&row).into_text();
         let value = text(&column);
         if there.contains(&value) {
             matched.insert(value);

@@ -240,10 +240,7 @@ impl RowMaker {
 
     /// What sets the patient of a row apart: the ID, or name and birth date without one.
     fn patient_of(&self, row: &FoundRow) -> String {
-        let mut values = self.patient.iter().map(|column| match column.cell(row) {
-            CellValue::Text(text) => text.into_owned(),
-            CellValue::Number(_) | CellValue::Path(_) => String::new(),
-        });
+        let mut values = self.patient.iter().map(|column| column.cell(row).into_text());
         let id = values.next().unwrap_or_default();
         if id.is_empty() { format!("\\{}", values.collect::<Vec<_>>().join("\\")) } else { id }
     }

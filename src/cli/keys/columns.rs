@@ -115,6 +115,14 @@ impl Column {
 }
 
 impl CellValue<'_> {
+    /// The text of the value. Empty for a number or a path.
+    pub(in crate::cli) fn into_text(self) -> String {
+        match self {
+            Self::Text(text) => text.into_owned(),
+            Self::Number(_) | Self::Path(_) => String::new(),
+        }
+    }
+
     /// The bytes of the value. A path may be other than UTF-8.
     pub(in crate::cli) fn bytes(&self) -> Cow<'_, [u8]> {
         match self {
