@@ -34,8 +34,8 @@ pub fn open(file: File, member: &OsStr) -> Result<Object, ArchiveProblem> {
 /// Opens members of archives one after the other. It remembers the last archive file: the positions
 /// of members already passed, and the stream behind the last member.
 ///
-/// Cost: for a zip or tar archive, one read of the central directory or of the headers, in any
-/// order of members. In a compressed stream, all bytes before a member must be inflated. Members
+/// A zip or tar archive costs one read of its central directory or of its headers, in any order of
+/// members. In a compressed stream, all bytes before a member must be inflated. Members
 /// opened in stored order take one pass together. Each step back begins again at the start.
 ///
 /// An archive file whose inode, size or times have changed counts as a new one. Clones share what
@@ -48,7 +48,7 @@ pub struct Archives {
 
 impl Default for Archives {
     fn default() -> Self {
-        Self::telling(Arc::new(|_| ()))
+        Self::with_read_callback(Arc::new(|_| ()))
     }
 }
 
@@ -61,7 +61,7 @@ impl std::fmt::Debug for Archives {
 impl Archives {
     /// Calls `on_read` after each read of an archive file.
     #[must_use]
-    pub fn telling(on_read: OnRead) -> Self {
+    pub fn with_read_callback(on_read: OnRead) -> Self {
         Self { remembered: Arc::default(), on_read }
     }
 
@@ -102,7 +102,7 @@ impl Archives {
 
     /// Whether the last member lies in a stream that only goes forward.
     #[must_use]
-    pub fn have_an_order(&self) -> bool {
+    pub fn is_forward_only(&self) -> bool {
         let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         remembered.as_ref().is_some_and(Remembered::has_an_order)
     }
@@ -114,7 +114,7 @@ impl Archives {
     pub fn next_of(&self, wanted: &WantedMembers) -> Option<OsString> {
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         let archive = remembered.as_mut()?;
-        if wanted.ways.is_empty() || !archive.has_an_order() {
+        if wanted.paths.is_empty() || !archive.has_an_order() {
             return None;
         }
         let met = archive.next_of(wanted).or_else(|| {
@@ -169,7 +169,8 @@ impl Remembered {
                     // below it names it.
                     let inside = name::join(&path, b"");
                     let is_inside = |member: &&Vec<u8>| {
-                        // This prefix means another member with the archive's own name.
+                        // `!/` here marks the second of two members with one name
+                        // (archive/name.rs).
                         member.strip_prefix(inside.as_slice()).is_some_and(|own| !own.starts_with(b"!/"))
                     };
                     if let Some(member) = wanted.members.iter().find(is_inside) {
@@ -183,7 +184,7 @@ impl Remembered {
                     continue;
                 }
             };
-            let met = stream.look_for(&mut |step| wanted.ways.contains_key(&step.below(&path)));
+            let met = stream.look_for(&mut |step| wanted.paths.contains_key(&step.below(&path)));
             let Ok(Some(step)) = met else {
                 self.levels.pop();
                 continue;

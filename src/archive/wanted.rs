@@ -7,13 +7,13 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use super::name;
 
-/// The members of one archive file that the caller still needs.
+/// The members of one archive file that the caller still wants.
 #[derive(Clone, Debug, Default)]
 pub struct WantedMembers {
     pub(super) members: HashSet<Vec<u8>>,
-    /// The paths of these members and of the archives around them. The number says how many needed
-    /// members each path leads to.
-    pub(super) ways: HashMap<Vec<u8>, usize>,
+    /// Number of wanted members at or below each path, their own and those of the archives around
+    /// them.
+    pub(super) paths: HashMap<Vec<u8>, usize>,
 }
 
 impl WantedMembers {
@@ -23,8 +23,8 @@ impl WantedMembers {
         if !self.members.insert(member.as_bytes().to_vec()) {
             return;
         }
-        for way in ways(member) {
-            *self.ways.entry(way).or_default() += 1;
+        for path in path_prefixes(member) {
+            *self.paths.entry(path).or_default() += 1;
         }
     }
 
@@ -33,8 +33,8 @@ impl WantedMembers {
         if !self.members.remove(member.as_bytes()) {
             return;
         }
-        for way in ways(member) {
-            if let Entry::Occupied(mut number) = self.ways.entry(way) {
+        for path in path_prefixes(member) {
+            if let Entry::Occupied(mut number) = self.paths.entry(path) {
                 *number.get_mut() = number.get().saturating_sub(1);
                 if *number.get() == 0 {
                     number.remove();
@@ -45,7 +45,7 @@ impl WantedMembers {
 }
 
 /// The paths of the archives around a member, and its own path.
-fn ways(member: &OsStr) -> impl Iterator<Item = Vec<u8>> {
+fn path_prefixes(member: &OsStr) -> impl Iterator<Item = Vec<u8>> {
     name::steps(member.as_bytes()).into_iter().scan(Vec::new(), |path, step| {
         *path = step.below(path);
         Some(path.clone())

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use super::{COMPARED, ComparedStudy, Error, OtherArchive, StudyQuestion};
+use super::{ArchiveSide, COMPARED, ComparedStudy, Error, StudyQuestion};
 use crate::db::Search;
 use crate::model::datetime;
 use crate::model::find::FindAnswer;
@@ -40,7 +40,7 @@ impl<S: Search> IndexSide<S> {
     }
 }
 
-impl<S: Search> OtherArchive for IndexSide<S> {
+impl<S: Search> ArchiveSide for IndexSide<S> {
     fn studies(&mut self, question: &StudyQuestion) -> Result<BTreeMap<String, ComparedStudy>, Error> {
         let key = match question {
             StudyQuestion::Days(range) => format!("StudyDate={}-{}", range.first, range.last),

@@ -1,7 +1,7 @@
 //! Comparison of two archives: which studies, series and instances are only here, only there, or
 //! differ.
 //!
-//! The other side is behind [`OtherArchive`]. Studies are asked for by date, in ranges that get
+//! Each side is behind [`ArchiveSide`]. Studies are asked for by date, in ranges that get
 //! smaller where there are many. Series are asked for where the numbers of a study differ, and
 //! instances where those of a series do.
 
@@ -65,7 +65,7 @@ pub struct ComparedStudy {
 }
 
 /// One of two archives.
-pub trait OtherArchive {
+pub trait ArchiveSide {
     /// The studies, by Study Instance UID. A study that the side does not have is not in the map.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use std::time::Duration;
 use dicom_core::{Tag, VR};
 use dicom_dictionary_std::tags;
 
-use super::{COMPARED, ComparedStudy, Error, OtherArchive, StudyQuestion};
+use super::{ArchiveSide, COMPARED, ComparedStudy, Error, StudyQuestion};
 use crate::encoding::data_set::DataSetWriter;
 use crate::encoding::padding::without_padding;
 use crate::encoding::syntax::Encoding;
@@ -88,7 +88,7 @@ impl PacsSide {
     }
 }
 
-impl OtherArchive for PacsSide {
+impl ArchiveSide for PacsSide {
     fn studies(&mut self, question: &StudyQuestion) -> Result<BTreeMap<String, ComparedStudy>, Error> {
         let (date, uid) = match question {
             StudyQuestion::Days(range) if range.first == range.last => (range.first.to_string(), String::new()),

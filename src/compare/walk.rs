@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::difference::{ArchiveDifference, DifferenceKind, differing_values};
-use super::{ComparedStudy, DayRange, Error, OtherArchive, StudyQuestion};
+use super::{ArchiveSide, ComparedStudy, DayRange, Error, StudyQuestion};
 use crate::model::datetime::{day_of, days_since_1970};
 
 /// Answers after which a range of days is asked for in halves. Many peers stop at some hundred, and
@@ -16,8 +16,8 @@ const MANY: usize = 100;
 /// # Errors
 /// Fails if a side does not answer.
 pub fn compare_days(
-    here: &mut impl OtherArchive,
-    there: &mut impl OtherArchive,
+    here: &mut impl ArchiveSide,
+    there: &mut impl ArchiveSide,
     range: DayRange,
     found: &mut Vec<ArchiveDifference>,
 ) -> Result<Option<[DayRange; 2]>, Error> {
@@ -42,8 +42,8 @@ pub fn compare_days(
 /// # Errors
 /// Fails if a side does not answer.
 pub fn compare_undated(
-    here: &mut impl OtherArchive,
-    there: &mut impl OtherArchive,
+    here: &mut impl ArchiveSide,
+    there: &mut impl ArchiveSide,
     found: &mut Vec<ArchiveDifference>,
 ) -> Result<(), Error> {
     let own = here.studies(&StudyQuestion::WithoutDate)?;
@@ -52,8 +52,8 @@ pub fn compare_undated(
 }
 
 fn compare_studies(
-    here: &mut impl OtherArchive,
-    there: &mut impl OtherArchive,
+    here: &mut impl ArchiveSide,
+    there: &mut impl ArchiveSide,
     own: &BTreeMap<String, ComparedStudy>,
     mut others: BTreeMap<String, ComparedStudy>,
     found: &mut Vec<ArchiveDifference>,
@@ -86,8 +86,8 @@ fn compare_studies(
 }
 
 fn compare_series(
-    here: &mut impl OtherArchive,
-    there: &mut impl OtherArchive,
+    here: &mut impl ArchiveSide,
+    there: &mut impl ArchiveSide,
     study: &str,
     own: &ComparedStudy,
     other: &ComparedStudy,
@@ -119,8 +119,8 @@ fn compare_series(
 }
 
 fn compare_instances(
-    here: &mut impl OtherArchive,
-    there: &mut impl OtherArchive,
+    here: &mut impl ArchiveSide,
+    there: &mut impl ArchiveSide,
     (study, series): (&str, &str),
     (own_count, other_count): (Option<u64>, Option<u64>),
     found: &mut Vec<ArchiveDifference>,

@@ -65,7 +65,7 @@ impl SendOrder {
 
     /// Returns the next instance in the current archive, if its members have an order.
     fn next_member(&mut self, archives: &Archives, reader: Option<&mut Reader>) -> Option<usize> {
-        if self.members.is_empty() && archives.have_an_order() && self.next >= self.looked_up {
+        if self.members.is_empty() && archives.is_forward_only() && self.next >= self.looked_up {
             self.look_up(reader?)?;
         }
         let member = archives.next_of(&self.wanted);

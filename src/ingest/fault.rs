@@ -79,13 +79,14 @@ pub enum Fault {
         tag: Tag,
     },
     /// A sequence contains something other than an item. It was left out.
-    NoItem {
+    NotAnItem {
         /// The sequence.
         tag: Tag,
     },
     /// A term in Specific Character Set (0008,0005) is unknown, or not allowed at its position.
     CharacterSetUnknown,
-    /// Its character set cannot decode a text. A fallback was used.
+    /// A text is invalid in its character set, and was decoded by the fallback (docs/conformance.md
+    /// 4).
     TextNotInCharacterSet {
         /// The element.
         tag: Tag,
@@ -118,7 +119,7 @@ impl Fault {
             Self::MetaEncoding => "meta-encoding",
             Self::MetaLength => "meta-length",
             Self::ForeignGroup { .. } => "foreign-group",
-            Self::NoItem { .. } => "no-item",
+            Self::NotAnItem { .. } => "no-item",
             Self::CharacterSetUnknown => "unknown-character-set",
             Self::TextNotInCharacterSet { .. } => "text-not-in-character-set",
             Self::UidFromMeta { .. } => "uid-from-meta",
@@ -151,7 +152,7 @@ impl Fault {
             | Self::MetaEncoding
             | Self::MetaLength
             | Self::ForeignGroup { .. }
-            | Self::NoItem { .. }
+            | Self::NotAnItem { .. }
             | Self::CharacterSetUnknown
             | Self::TextNotInCharacterSet { .. }
             | Self::UidFromMeta { .. } => false,
@@ -178,7 +179,7 @@ impl fmt::Display for Fault {
             Self::MetaEncoding => f.write_str("file meta information is not explicit little endian"),
             Self::MetaLength => f.write_str("file meta information has a wrong group length"),
             Self::ForeignGroup { tag } => write!(f, "element {tag} is not part of a data set"),
-            Self::NoItem { tag } => write!(f, "sequence {tag} contains something other than items"),
+            Self::NotAnItem { tag } => write!(f, "sequence {tag} contains something other than items"),
             Self::CharacterSetUnknown => f.write_str("Specific Character Set is not known"),
             Self::TextNotInCharacterSet { tag } => write!(f, "text of {tag} is not in its character set"),
             Self::UidFromMeta { tag } => write!(f, "UID {tag} taken from the file meta information"),

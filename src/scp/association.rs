@@ -30,7 +30,7 @@ use crate::ul::stream::Stream;
 use crate::ul::tls::{Tls, Transport};
 
 /// Time for a peer to close the connection after its last PDU, once the node is to stop.
-const CLOSE_PATIENCE_WHEN_STOPPING: Duration = Duration::from_millis(500);
+const CLOSE_TIMEOUT_WHEN_STOPPING: Duration = Duration::from_millis(500);
 
 /// Length of an AE title in an A-ASSOCIATE PDU.
 const AE_TITLE_LENGTH: usize = 16;
@@ -41,14 +41,14 @@ pub(super) async fn serve(
     peer: SocketAddr,
     tls: Option<Arc<Tls>>,
     shared: Arc<NodeShared>,
-    place: Share,
+    connection_share: Share,
     shutdown: CancellationToken,
 ) {
     let id = shared.next_association_id();
     let span = info_span!("association", assoc.id = id, peer.addr = %peer, peer.ae = tracing::field::Empty);
     let served = async {
         if let Some((stream, transport)) = secured(stream, (peer, tls), &shared, &shutdown).await {
-            Connection { peer, transport, shared, shutdown }.serve(stream, place).await;
+            Connection { peer, transport, shared, shutdown }.serve(stream, connection_share).await;
         }
     };
     served.instrument(span).await;
@@ -77,7 +77,7 @@ async fn secured(
             if shared.log_limit.allows(peer.ip(), "TLS handshake failed") {
                 info!("no association: TLS handshake failed: {why}");
             }
-            turned_away(&shared.audit, peer, String::new(), format!("TLS handshake failed: {why}"));
+            audit_rejection(&shared.audit, peer, String::new(), format!("TLS handshake failed: {why}"));
         }
         Err(_) => debug!("no association: the TLS handshake was not complete in time"),
     }
@@ -85,7 +85,8 @@ async fn secured(
     None
 }
 
-fn turned_away(audit: &Auditor, peer: SocketAddr, name: String, reason: String) {
+/// Records a rejected peer in the audit trail.
+fn audit_rejection(audit: &Auditor, peer: SocketAddr, name: String, reason: String) {
     if audit.is_on() {
         let mut record = AuditRecord::new(AuditEvent::AuthenticationFailed, "DICOM");
         record.by = Some(Participant { name, address: peer.ip().to_canonical().to_string() });
@@ -102,7 +103,7 @@ struct Connection {
 }
 
 impl Connection {
-    async fn serve(self, stream: Stream, place: Share) {
+    async fn serve(self, stream: Stream, connection_share: Share) {
         let options = &self.shared.options;
         let (mut reader, mut writer) = pdu_io::split(stream, options.write_timeout);
         reader.count_for(PeerMemory::new(&self.shared.memory, &CountedPeer::new(CountedAs::address(self.peer.ip()))));
@@ -110,7 +111,7 @@ impl Connection {
             return;
         };
         // From here on the slot of the association counts.
-        drop(place);
+        drop(connection_share);
         metrics::ASSOCIATIONS_ACCEPTED.increment();
         self.log_refused_services(&agreement.refused);
         let active = metrics::ASSOCIATIONS_ACTIVE.hold();
@@ -169,9 +170,11 @@ impl Connection {
                 // PS3.8 table 9-10, Sta2: any other PDU is answered by AA-1, an A-ABORT with source
                 // service user. ARTIM expiry (AA-2) and a closed connection (AA-5) are answered
                 // with nothing.
-                let silent = matches!(end, End::Read(ReadError::Silence | ReadError::SlowPdu) | End::Stopping);
                 let abort = Pdu::AbortRQ { source: AbortRQSource::ServiceUser };
-                let last_pdu = end.last_pdu().filter(|_| !silent).map(|_| &abort);
+                let last_pdu = match end {
+                    End::Read(ReadError::Silence | ReadError::SlowPdu) | End::Stopping => None,
+                    ref end => end.last_pdu().map(|_| &abort),
+                };
                 self.finish(reader, writer, last_pdu).await;
                 return None;
             }
@@ -202,7 +205,7 @@ impl Connection {
                     None => format!("association rejected: {}", rejection.source),
                 };
                 self.log(&why, |why| info!(called_ae = %called, "{why}"));
-                self.turned_away(title, why);
+                audit_rejection(&self.shared.audit, self.peer, title, why);
                 self.finish(reader, writer, Some(&Pdu::AssociationRJ(rejection))).await;
             }
             Answer::Abort(reason) => {
@@ -213,11 +216,6 @@ impl Connection {
             }
         }
         None
-    }
-
-    /// Tells the audit trail of a peer that was turned away.
-    fn turned_away(&self, name: String, reason: String) {
-        turned_away(&self.shared.audit, self.peer, name, reason);
     }
 
     /// Logs services that the peer asked for and may not use. Without this line a missing right
@@ -240,11 +238,11 @@ impl Connection {
 
     async fn request(&self, reader: &mut PduReader) -> Result<Answer, End> {
         let artim = self.shared.options.artim_timeout;
-        let patience = Timeouts { first_byte: Some(artim), rest: artim };
+        let timeouts = Timeouts { first_byte: Some(artim), rest: artim };
         let incoming = tokio::select! {
             biased;
             () = self.shutdown.cancelled() => return Err(End::Stopping),
-            incoming = tokio::time::timeout(artim, reader.next(patience)) => incoming.map_err(|_| ReadError::SlowPdu)??,
+            incoming = tokio::time::timeout(artim, reader.next(timeouts)) => incoming.map_err(|_| ReadError::SlowPdu)??,
         };
         match incoming {
             IncomingPdu::AssociateRequest(body) => {
@@ -261,8 +259,8 @@ impl Connection {
         // The slot of the association is free again, so this counts as a connection without one. If
         // there are too many of these, the kernel takes the last PDU at once or the peer does not
         // get it.
-        let place = self.shared.connection_of(self.peer.ip());
-        if place.is_none() {
+        let connection_share = self.shared.connection_of(self.peer.ip());
+        if connection_share.is_none() {
             writer.wait_no_more();
         }
         let sent = match last_pdu {
@@ -271,10 +269,10 @@ impl Connection {
         };
         writer.close().await;
         match sent {
-            Ok(()) if last_pdu.is_none() || place.is_none() => {}
+            Ok(()) if last_pdu.is_none() || connection_share.is_none() => {}
             Ok(()) => tokio::select! {
                 () = reader.drain(self.shared.options.artim_timeout) => {}
-                () = async { self.shutdown.cancelled().await; sleep(CLOSE_PATIENCE_WHEN_STOPPING).await } => {}
+                () = async { self.shutdown.cancelled().await; sleep(CLOSE_TIMEOUT_WHEN_STOPPING).await } => {}
             },
             Err(error) => debug!(%error, "the last PDU could not be sent"),
         }

@@ -10,7 +10,6 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use clap::Args;
 
-use crate::cli::peer_name::configured_peer;
 use self::journal::DifferenceJournal;
 use super::keys::asked::KeyReader;
 use super::keys::columns::FoundRow;
@@ -19,11 +18,12 @@ use super::keys::query::query;
 use super::output::{Grouped, check_is_not_index};
 use crate::cli::Exit;
 use crate::cli::context::{Context, IndexArgs};
+use crate::cli::peer_name::configured_peer;
 use crate::compare::difference::{ArchiveDifference, DifferenceKind};
 use crate::compare::index_side::IndexSide;
 use crate::compare::pacs_side::PacsSide;
 use crate::compare::walk::{compare_days, compare_undated, ranges};
-use crate::compare::{DayRange, Error, OtherArchive};
+use crate::compare::{ArchiveSide, DayRange, Error};
 use crate::config::Config;
 use crate::db::Search as _;
 use crate::db::open::Reader;
@@ -116,8 +116,8 @@ pub(super) fn run(arguments: &CompareArgs, context: &mut Context) -> anyhow::Res
 type DifferenceCounts = BTreeMap<DifferenceKind, u64>;
 
 fn compare(
-    here: &mut impl OtherArchive,
-    there: &mut impl OtherArchive,
+    here: &mut impl ArchiveSide,
+    there: &mut impl ArchiveSide,
     days: DayRange,
     arguments: &CompareArgs,
     context: &mut Context,

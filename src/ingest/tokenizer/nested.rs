@@ -114,7 +114,7 @@ impl Core<'_> {
                 self.nested_element(header, frame, rest.get(header.size..).unwrap_or_default(), here, at);
             }
             (FrameKind::Sequence | FrameKind::Fragments, _) if frame.defined => {
-                self.faults.add(Fault::NoItem { tag: tag_of(frame.tag) });
+                self.faults.add(Fault::NotAnItem { tag: tag_of(frame.tag) });
                 self.drop_sequence();
                 self.body = ValueRest::Skip(frame.end - here);
             }

@@ -47,8 +47,8 @@ const OF_SERIES: [AttributeId; 7] = [
     AttributeId::NumberOfSeriesRelatedInstances,
 ];
 
-/// What objects of a modality are mostly (PS3.3 C.7.3.1.1.1), for the icon where there is no
-/// thumbnail.
+/// Usual content of a modality (PS3.3 C.7.3.1.1.1), which chooses the icon where there is no
+/// thumbnail. A modality that is not listed has images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StudyContent {
     Images,

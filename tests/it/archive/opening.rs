@@ -199,7 +199,7 @@ fn each_of_several_members_of_a_name_is_opened_by_its_number() {
 /// Returns the bytes that are read from a file to open and read these members one after the other.
 fn bytes_read(file: &File, names: &[String]) -> u64 {
     let sum = Arc::new(AtomicU64::new(0));
-    let archives = Archives::telling({
+    let archives = Archives::with_read_callback({
         let sum = Arc::clone(&sum);
         Arc::new(move |bytes| {
             sum.fetch_add(bytes, Relaxed);
@@ -251,7 +251,7 @@ fn names_that_are_not_there_take_one_pass_together() {
     let bytes = gzip(&as_tar(&members));
     let sum = Arc::new(AtomicU64::new(0));
     let told = Arc::clone(&sum);
-    let archives = Archives::telling(Arc::new(move |bytes| {
+    let archives = Archives::with_read_callback(Arc::new(move |bytes| {
         told.fetch_add(bytes, Relaxed);
     }));
     let file = file_of(&bytes);
@@ -303,7 +303,7 @@ fn members_that_lie_in_another_order_than_they_are_wanted_take_two_passes_at_mos
     for (bytes, names) in [(gzip(&tar_bytes), names.clone()), (gzip(&tar(parts)), nested)] {
         let sum = Arc::new(AtomicU64::new(0));
         let told = Arc::clone(&sum);
-        let archives = Archives::telling(Arc::new(move |bytes| {
+        let archives = Archives::with_read_callback(Arc::new(move |bytes| {
             told.fetch_add(bytes, Relaxed);
         }));
         let file = file_of(&bytes);

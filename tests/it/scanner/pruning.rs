@@ -120,7 +120,7 @@ fn another_disk_in_the_place_of_the_root_is_no_reason_to_drop_the_first() {
 }
 
 #[test]
-fn a_root_that_is_gone_is_an_error_until_it_is_meant() {
+fn a_missing_root_is_an_error_unless_pruning_is_asked_for() {
     let mut archive = with_disk(3);
     fs::rename(archive.path("disk/1/1"), archive.path("1")).unwrap();
     archive.scan();
@@ -250,6 +250,7 @@ fn a_disk_that_goes_away_during_the_scan_loses_nothing() {
         let told = archive.scan_paths(&[archive.path(root)]);
         drop(away);
         assert_eq!((told.summary.removed, archive.instances()), (0, before), "{vanished:?} {root} {told:?}");
+        // The scan unmounted it.
         std::mem::forget(mounted);
         let states = availability(&archive);
         assert!(states.iter().filter(|state| *state == "OFFLINE").count() >= 4, "{vanished:?} {root} {states:?}");
