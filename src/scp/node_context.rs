@@ -1,4 +1,5 @@
-//! What a service sees of the node that it belongs to.
+//! The part of a node that its services see. It is a file of its own, since services and node
+//! would import each other otherwise.
 
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ pub(in crate::scp) struct NodeContext {
     pub(in crate::scp) peers: SharedPeers,
     /// The log lines about peers whose requests were refused.
     pub(in crate::scp) log_limit: Arc<LogLimit>,
-    /// Takes who asked for what.
+    /// The audit trail.
     pub(in crate::scp) audit: Auditor,
     /// Cancelled when the node is to stop.
     pub(in crate::scp) shutdown: CancellationToken,

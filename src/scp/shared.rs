@@ -30,7 +30,7 @@ pub(super) struct NodeShared {
     /// The log lines about peers that were turned away.
     pub(super) log_limit: Arc<LogLimit>,
     pub(super) next_association_id: AtomicU64,
-    /// Takes who asked for what.
+    /// The audit trail.
     pub(super) audit: Auditor,
 }
 

@@ -63,7 +63,7 @@ pub(super) struct Answering {
     pub(super) users: SharedUsers,
     pub(super) user_header: Option<HeaderName>,
     pub(super) tls: Option<TlsSource>,
-    /// Takes who asked for what.
+    /// The audit trail.
     pub(super) audit: Auditor,
 }
 

@@ -48,7 +48,7 @@ pub struct NodeServices {
     /// Who may associate and for what, and where C-MOVE may send to. They can be replaced while the
     /// node runs.
     pub peers: SharedPeers,
-    /// Takes who asked for what.
+    /// The audit trail.
     pub audit: Auditor,
 }
 

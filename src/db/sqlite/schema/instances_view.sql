@@ -1,3 +1,6 @@
+-- View `instances`: one row for each SOP Instance at its first location. schema.rs fills in columns
+-- and times. Place 2 is metadata only, 3 an archive file (table directory). packing.rs describes
+-- uid_suffix.
 CREATE VIEW instances AS
 WITH decoded AS (
     SELECT i.*, h.series, h.directory, h.uid_prefix, h.file_prefix, h.file_suffix, h.file_digits, h.mtime_base,

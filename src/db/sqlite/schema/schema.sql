@@ -193,9 +193,9 @@ CREATE TABLE instance_group (
     -- The patient that these objects name, where it is not study.patient (then it is in study_patient).
     patient                     INTEGER REFERENCES patient (id),
     -- What these objects say of their patient, study and series: NULL where that is what those rows say.
-    patient_values                INTEGER REFERENCES asserted_values (id),
-    study_values                  INTEGER REFERENCES asserted_values (id),
-    series_values                 INTEGER REFERENCES asserted_values (id),
+    patient_values              INTEGER REFERENCES asserted_values (id),
+    study_values                INTEGER REFERENCES asserted_values (id),
+    series_values               INTEGER REFERENCES asserted_values (id),
     instance_count              INTEGER NOT NULL DEFAULT 0,
     -- What the SOP Instance UIDs begin with; instance.uid_suffix goes on from there.
     uid_prefix                  TEXT NOT NULL,
@@ -294,26 +294,26 @@ CREATE INDEX asserted_values_by_hash ON asserted_values (hash);
 
 -- One row for each SOP Instance, at its first location.
 CREATE TABLE instance (
-    instance_group                       INTEGER NOT NULL REFERENCES instance_group (id),
-    -- BLOB: hex digits 0-9 are digits, A is '.', F is padding, a leading B says that instance group.uid_prefix does not apply.
+    instance_group              INTEGER NOT NULL REFERENCES instance_group (id),
+    -- BLOB: hex digits 0-9 are digits, A is '.', F is padding, a leading B says that instance_group.uid_prefix does not apply.
     -- TEXT: the whole UID, where it has other characters.
     uid_suffix                  NOT NULL,
     -- INTEGER where the text is a plain number, otherwise TEXT.
     instance_number             NOT NULL,
-    -- Bytes more than instance group.size_base.
+    -- Bytes more than instance_group.size_base.
     size                        INTEGER NOT NULL,
-    -- Milliseconds after instance group.mtime_base.
+    -- Milliseconds after instance_group.mtime_base.
     mtime                       INTEGER NOT NULL,
-    -- NULL or INTEGER: what stands between prefix and suffix, see instance group. Otherwise the name, BLOB where it is not UTF-8.
+    -- NULL or INTEGER: what stands between prefix and suffix, see instance_group. Otherwise the name, BLOB where it is not UTF-8.
     file_name,
-    -- NULL: as in instance group. A time is INTEGER where it has the same form HHMMSS or HHMMSS.F as that of the instance group.
+    -- NULL: as in instance_group. A time is INTEGER where it has the same form HHMMSS or HHMMSS.F as that of the instance group.
     -- The number is the difference of their digits, read as one number without the point. An empty BLOB means the same
     -- difference as that of acquisition_time.
     acquisition_number,
     acquisition_time,
     content_time,
     instance_creation_time,
-    -- NULL, or a JSON object: column of instance group to the value that this instance has instead.
+    -- NULL, or a JSON object: column of instance_group to the value that this instance has instead.
     diff                        TEXT,
     -- The xxh3-128 of the data set as it was received, 16 bytes; NULL of what a scan found (docs/adr/0016).
     checksum                    BLOB,
@@ -324,19 +324,19 @@ CREATE TABLE instance (
 -- which the writer moves into the large one by ranges of the hash: an entry is in either.
 CREATE TABLE uid_lookup (
     hash                        INTEGER NOT NULL,
-    instance_group                       INTEGER NOT NULL,
+    instance_group              INTEGER NOT NULL,
     PRIMARY KEY (hash, instance_group)
 ) WITHOUT ROWID;
 CREATE TABLE uid_lookup_recent (
     hash                        INTEGER NOT NULL,
-    instance_group                       INTEGER NOT NULL,
+    instance_group              INTEGER NOT NULL,
     PRIMARY KEY (hash, instance_group)
 ) WITHOUT ROWID;
 
 -- Look-ups that stand for more than one instance of an instance group, whose UIDs have the same hash: they stay when one of them goes.
 CREATE TABLE uid_lookup_shared (
     hash                        INTEGER NOT NULL,
-    instance_group                       INTEGER NOT NULL,
+    instance_group              INTEGER NOT NULL,
     PRIMARY KEY (hash, instance_group)
 ) WITHOUT ROWID;
 
@@ -345,7 +345,7 @@ CREATE TABLE uid_lookup_shared (
 CREATE TABLE copy (
     directory                   INTEGER NOT NULL REFERENCES directory (id),
     file_name                   NOT NULL,
-    instance_group                       INTEGER NOT NULL,
+    instance_group              INTEGER NOT NULL,
     uid_suffix                  NOT NULL,
     size                        INTEGER NOT NULL,
     mtime_ms                    INTEGER NOT NULL,
