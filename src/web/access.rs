@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -76,19 +77,21 @@ pub(super) struct Claims<'a> {
 impl SharedUsers {
     /// Returns users that hold until they are replaced. Bearers of a valid token have access too.
     /// Without users and tokens, callers need no credentials.
-    #[must_use]
-    pub fn new(users: Option<Users>, tokens: Option<TokenCheck>) -> Self {
+    ///
+    /// # Errors
+    /// Fails if there is no source of random numbers. The key of remembered passwords needs them.
+    pub fn new(users: Option<Users>, tokens: Option<TokenCheck>) -> io::Result<Self> {
         let users = users.or_else(|| tokens.is_some().then(Users::default));
         let mut random = [0; 32];
-        // Without random numbers, only a reader of this process's memory could find out more.
-        let _ = SystemRandom::new().fill(&mut random);
-        Self(Arc::new(Shared {
+        let filled = SystemRandom::new().fill(&mut random);
+        filled.map_err(|_| io::Error::other("there is no source of random numbers"))?;
+        Ok(Self(Arc::new(Shared {
             users: ArcSwapOption::new(users.map(Arc::new)),
             tokens,
             checks: Semaphore::new(CHECKS_AT_ONE_TIME),
             right: Mutex::new(HashMap::new()),
             key: hmac::Key::new(hmac::HMAC_SHA256, &random),
-        }))
+        })))
     }
 
     /// Uses other users from the next request on. A node that began with users always has some.

@@ -38,7 +38,7 @@ impl HttpStart {
             tracing::warn!("{warning}");
         }
         let tokens = callers.tokens.clone();
-        let users = SharedUsers::new(callers.users, callers.tokens);
+        let users = SharedUsers::new(callers.users, callers.tokens)?;
         let tls = match tls {
             Some(tls) if config.http.tls => {
                 let tls = tls.clone();

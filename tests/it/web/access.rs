@@ -144,7 +144,7 @@ fn a_token_of_an_identity_provider_gives_the_rights_of_its_roles() {
     let (own_token, line) = line_with_token("viewer", Rights::READ).unwrap();
     for users in [None, Some(Users::parse(&line).unwrap())] {
         let has_users = users.is_some();
-        let shared = SharedUsers::new(users, Some(provider.check()));
+        let shared = SharedUsers::new(users, Some(provider.check())).unwrap();
         let web = TestWeb::with_services(&archive(), |_| {}, None, |services| services.users = shared);
         let ask = |credentials: &str| web.get_with("/studies", &[("Authorization", credentials)]).status;
         assert_eq!(ask(&provider.token("radiologist", "dcmdex")), 200);

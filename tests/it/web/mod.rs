@@ -152,7 +152,7 @@ impl TestWeb {
             options.anyone = Rights::NONE;
         }
         change(&mut options);
-        let users = SharedUsers::new(users.map(|text| Users::parse(text).unwrap()), None);
+        let users = SharedUsers::new(users.map(|text| Users::parse(text).unwrap()), None).unwrap();
         let delivery = DeliveryOptions {
             max_instances: 100_000,
             source_timeout: UNREACHED,
