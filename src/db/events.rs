@@ -237,7 +237,8 @@ pub trait EventSearch {
     /// Fails with an error of the engine.
     fn told_change(&mut self) -> Result<Option<u64>, Error>;
 
-    /// All studies that changed after a change, each with its last change, in no particular order.
+    /// All studies that changed after a change, or lost something after it, each with its last
+    /// change, in no particular order. Those that are gone are not among them.
     ///
     /// # Errors
     /// Fails with an error of the engine.

@@ -31,6 +31,9 @@ pub(in crate::db) struct GroupView<'c> {
     pub(in crate::db) access: ObjectAvailability,
     /// Whether they came as the query says.
     pub(in crate::db) has_arrived: bool,
+    /// Whether the entity that the query asks for has changed since it says. Of a patient, one
+    /// study is enough.
+    pub(in crate::db) has_changed: bool,
 }
 
 /// One instance of a study.
@@ -237,10 +240,12 @@ impl<'c> ArchiveView<'c> {
                 by_description.entry(&said.values).or_default().push(entity);
             }
         }
+        let changed = self.changed_patients();
         let mut best: BTreeMap<PersonKey, (EntityView<'_, 'c>, FindAnswer)> = BTreeMap::new();
         for (description, entities) in by_description {
             let Some(&entity) = entities.first() else { continue };
-            if !is_asked(&rules::key_of(description)) {
+            let key = rules::key_of(description);
+            if !is_asked(&key) || !changed.contains(&(key.0, key.1)) {
                 continue;
             }
             let fulfils_declared = keys.declared_above.iter().all(|key| {
@@ -274,6 +279,14 @@ impl<'c> ArchiveView<'c> {
         Ok(best.into_values().map(|(entity, answer)| (order(&entity, Patient), answer)).collect())
     }
 
+    /// Patient ID and identity of those with a study that has changed. One answer stands for all
+    /// studies of a Patient ID, and each of them changes it.
+    fn changed_patients(&self) -> BTreeSet<(String, String)> {
+        let changed = self.studies.iter().filter(|study| study.groups.iter().any(|group| group.has_changed));
+        let patients = changed.flat_map(|study| &study.patients).map(|patient| rules::key_of(&patient.values));
+        patients.map(|(id, identity, _)| (id, identity)).collect()
+    }
+
     /// Returns one answer for each study, series or instance, under the first of its patients that
     /// match.
     fn entities(&self, request: &FindRequest, keys: &PartedKeys<'_>) -> Result<Vec<(EntityOrder, FindAnswer)>, Error> {
@@ -289,7 +302,8 @@ impl<'c> ArchiveView<'c> {
         for study in &self.studies {
             let of_study = EntityView { study, patient: 0, series: None, instance: None };
             for entity in of_study.down_to(level) {
-                if !entity.groups().any(|(_, group)| group.has_arrived) {
+                let has_arrived = entity.groups().any(|(_, group)| group.has_arrived);
+                if !has_arrived || !entity.groups().any(|(_, group)| group.has_changed) {
                     continue;
                 }
                 let patients = if may_be_under_others { study.patients.len() } else { 1 };

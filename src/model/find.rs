@@ -86,15 +86,17 @@ impl FindRequest {
     }
 }
 
-/// Conditions on how and when instances came into the index. One instance group of the entity must
-/// fulfil all of them.
+/// Conditions on how and when instances came into the index, and on what has changed since. One
+/// instance group of the entity must fulfil all of them but `since`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ArrivalKeys {
     /// Time of arrival in milliseconds since 1970 UTC. The first bound is included, the second is
     /// not. Midnight UTC is an exact bound. Within a day an instance counts with the time at which
     /// its peer began to send, which is up to an hour earlier (docs/adr/0015).
     pub received_ms: Option<(i64, i64)>,
-    /// Change number. The entity must have come or changed after it.
+    /// Change number. After it, the entity must have come, or changed in a value of its own level,
+    /// or lost something below it. Of a patient, anything under its Patient ID counts. So whoever
+    /// keeps the answers of `since` has all that the index has, and perhaps what is gone.
     pub since: Option<i64>,
     /// Calling AE title of the peer that sent the instances by C-STORE. `*` and `?` are wild cards.
     pub sender: Option<String>,

@@ -51,7 +51,8 @@ pub(super) struct ExportArgs {
     /// Columns whose values are lists, where the index does not know it (declared attributes)
     #[arg(long, value_name = "KEY,...", value_delimiter = ',')]
     list: Vec<String>,
-    /// Only what came or changed after this change; each export says the number for the next one
+    /// Only what came, changed or lost something after this change. Each export says the number for
+    /// the next one. What is gone has no row
     #[arg(long, value_name = "CHANGE")]
     since: Option<u64>,
     /// One directory for each study-year, study-month, or value of a column such as Modality

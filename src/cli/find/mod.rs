@@ -87,7 +87,8 @@ Values:
                                   2026-11-01T08:00..2026-11-01T12:00. Days are exact,
                                   times within a day to an hour
   sender='CT*'                    the calling AE title that sent it
-  since=4711                      what has changed after this change (`dcmdex status`)
+  since=4711                      what has changed, or lost something, after this change
+                                  (`dcmdex status`)
 
 Examples:
   dcmdex find PatientName='SMITH*' StudyDate=2024

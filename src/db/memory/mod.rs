@@ -119,7 +119,7 @@ fn view_of(contents: &Contents) -> ArchiveView<'_> {
         let (groups, instances) = by_study.entry(first.record.value(AttributeId::StudyInstanceUID)).or_default();
         let (record, group, location) = (&first.record, groups.len(), Some(&first.location));
         instances.push(InstanceView { record, group, access, location });
-        groups.push(GroupView { record, count: 1, access, has_arrived: true });
+        groups.push(GroupView { record, count: 1, access, has_arrived: true, has_changed: true });
     }
     ArchiveView::whole(by_study.into_values().map(|(groups, instances)| StudyView::new(groups, instances)).collect())
 }

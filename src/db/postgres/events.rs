@@ -145,12 +145,16 @@ impl EventSearch for PostgresReader {
 
     fn studies_changed_after(&mut self, change: u64) -> Result<Vec<ChangedStudy>, Error> {
         // Times of the server tell how long ago it was, whatever the clock of this node says.
-        let sql = format!(
-            "SELECT study, max(change), (extract(epoch FROM clock_timestamp()) * 1000)::bigint - max(changed_ms) \
-             FROM shelf WHERE change > $1 AND change_block >= $1 - $1 % 4096 AND change <= ({LAST_CHANGE}) \
-             GROUP BY study"
-        );
         self.ask(|connection| {
+            let lost = match connection.has_table("loss")? {
+                true => "UNION ALL SELECT study, change, changed_ms FROM loss WHERE level = 'STUDY' AND change > $1",
+                false => "",
+            };
+            let sql = format!(
+                "SELECT study, max(change), (extract(epoch FROM clock_timestamp()) * 1000)::bigint - max(changed_ms) \
+                 FROM (SELECT study, change, changed_ms FROM shelf WHERE change > $1 \
+                 AND change_block >= $1 - $1 % 4096 {lost}) h WHERE change <= ({LAST_CHANGE}) GROUP BY study"
+            );
             let now_ms = Clock::System.now_ms();
             let changed_of = |row: &Row| {
                 let changed_ms = now_ms - row.try_get::<_, i64>(2)?;
@@ -205,7 +209,8 @@ fn tell_complete(
     let rows = connection.query(
         "SELECT s.id, t.change, s.study_instance_uid, s.series_count, s.instance_count \
          FROM unnest($1::bigint[], $2::bigint[]) WITH ORDINALITY AS t(study, change, at) \
-         JOIN study s ON s.id = t.study WHERE (SELECT max(h.change) FROM shelf h WHERE h.study = s.id) = t.change \
+         JOIN study s ON s.id = t.study WHERE greatest((SELECT max(h.change) FROM shelf h WHERE h.study = s.id), \
+         (SELECT max(l.change) FROM loss l WHERE l.study = s.id AND l.level = 'STUDY')) = t.change \
          AND NOT EXISTS (SELECT FROM event v WHERE v.kind = 'study-complete' AND v.study_key = s.uid_key \
          AND v.change >= t.change) ORDER BY t.at",
         &[&ids, &changes],

@@ -15,6 +15,7 @@ use super::flight::SqlParameter;
 use super::keys::{RowKey, to_u64};
 use super::lead::{Lead, LeadCondition, arrived_groups, instance_keys, lead};
 use super::load::{self, flags};
+use super::losses::changed_groups;
 use super::question::QuestionState;
 use super::shelves::GroupRow;
 use super::studies::person_key;
@@ -231,6 +232,8 @@ struct LoadedStudies {
     by_group: bool,
     /// The instance groups whose instances came as the query says. `None`: all.
     arrived: Option<HashSet<i64>>,
+    /// The instance groups of what has changed since the query says. `None`: all.
+    changed: Option<HashSet<i64>>,
     away: AwayInstances,
 }
 
@@ -290,7 +293,8 @@ impl LoadedStudies {
             add_instances(connection, request, &studies, &mut instances)?;
         }
         let arrived = arrived_groups(connection, &request.arrival, ids)?;
-        Ok(Self { studies, instances, by_group: matches!(need, InstanceNeed::ByGroup), arrived, away })
+        let changed = changed_groups(connection, request.arrival.since, request.level, ids)?;
+        Ok(Self { studies, instances, by_group: matches!(need, InstanceNeed::ByGroup), arrived, changed, away })
     }
 
     fn views(&self) -> Vec<StudyView<'_>> {
@@ -304,6 +308,7 @@ impl LoadedStudies {
             count: to_u64(group.instances),
             access: self.away.of_group(group),
             has_arrived: self.arrived.as_ref().is_none_or(|arrived| arrived.contains(&group.id)),
+            has_changed: self.changed.as_ref().is_none_or(|changed| changed.contains(&group.id)),
         });
         let by_group = (0..).zip(groups).map(|(group, own)| InstanceView {
             record: &own.record,

@@ -76,32 +76,46 @@ const BY_PATIENT_IDS: &str = "SELECT study FROM study_patient WHERE patient_id >
 const BY_NAME: &str = "SELECT study FROM study_patient WHERE name LIKE ($1::text[])[1] \
      UNION ALL SELECT study FROM study_patient WHERE is_separated";
 
-/// Conditions on an instance group `h` and its arrival `a` (docs/adr/0015). The parameter has a
-/// change number, two bounds of the time of arrival, and a pattern for the sender. Their extremes
-/// ask nothing.
+/// Conditions on an instance group `h` and its arrival `a` (docs/adr/0015). The parameter has two
+/// bounds of the time of arrival, and a pattern for the sender. Their extremes ask nothing.
 macro_rules! arrival_condition {
     () => {
-        "h.change > ($1::text[])[1]::bigint \
-         AND h.change_block >= ($1::text[])[1]::bigint - ($1::text[])[1]::bigint % 4096 \
-         AND (($1::text[])[2]::bigint = -9223372036854775808 AND ($1::text[])[3]::bigint = 9223372036854775807 \
-         OR a.first_ms >= ($1::text[])[2]::bigint AND a.first_ms < ($1::text[])[3]::bigint) \
-         AND (($1::text[])[4] = '' OR a.kind = 'c-store' AND a.calling_ae_title LIKE ($1::text[])[4])"
+        "(($1::text[])[1]::bigint = -9223372036854775808 AND ($1::text[])[2]::bigint = 9223372036854775807 \
+         OR a.first_ms >= ($1::text[])[1]::bigint AND a.first_ms < ($1::text[])[2]::bigint) \
+         AND (($1::text[])[3] = '' OR a.kind = 'c-store' AND a.calling_ae_title LIKE ($1::text[])[3])"
     };
 }
 
 const BY_ARRIVAL: &str =
     concat!("SELECT h.study FROM shelf h LEFT JOIN arrival a ON a.id = h.arrival WHERE ", arrival_condition!());
 
+/// Studies with an instance group that changed after a number.
+macro_rules! by_change {
+    () => {
+        "SELECT study FROM shelf WHERE change > ($1::text[])[1]::bigint \
+         AND change_block >= ($1::text[])[1]::bigint - ($1::text[])[1]::bigint % 4096"
+    };
+}
+
+/// For a database in which no writer has made the table of losses.
+const BY_CHANGE: &str = by_change!();
+
+/// Those, and studies that lost something, and those of patients that did.
+const BY_CHANGE_OR_LOSS: &str = concat!(
+    by_change!(),
+    " UNION ALL SELECT study FROM loss WHERE level <> 'PATIENT' AND change > ($1::text[])[1]::bigint \
+     UNION ALL SELECT p.study FROM loss l JOIN study_patient p ON p.person_key = l.key \
+     WHERE l.level = 'PATIENT' AND l.change > ($1::text[])[1]::bigint"
+);
+
 /// The parameter of [`arrival_condition`]. `None` if nothing is asked.
 fn arrival_texts(keys: &ArrivalKeys) -> Option<Vec<String>> {
-    if *keys == ArrivalKeys::default() {
+    if (&keys.received_ms, &keys.sender) == (&None, &None) {
         return None;
     }
     let (from, to) = keys.received_ms.unwrap_or((i64::MIN, i64::MAX));
     let sender = keys.sender.as_ref().map(|sender| escaped(sender).replace('*', "%").replace('?', "_"));
-    // Numbers begin with 1.
-    let since = keys.since.unwrap_or(0).max(0);
-    Some(vec![since.to_string(), from.to_string(), to.to_string(), sender.unwrap_or_default()])
+    Some(vec![from.to_string(), to.to_string(), sender.unwrap_or_default()])
 }
 
 /// The instance groups of studies whose instances came as a query says. `None` if it does not ask.
@@ -117,6 +131,18 @@ pub(super) fn arrived_groups(
     );
     let rows = connection.query(sql, &[&texts, &studies])?;
     Ok(Some(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?))
+}
+
+/// The look-ups for how instances came, and for what has changed since.
+fn of_arrival(connection: &mut ServerConnection, keys: &ArrivalKeys) -> Result<Vec<LeadCondition>, ServerFailure> {
+    let came = arrival_texts(keys).map(|texts| LeadCondition::In(BY_ARRIVAL, LeadParameter::Texts(texts)));
+    let mut conditions: Vec<LeadCondition> = came.into_iter().collect();
+    if let Some(since) = keys.since {
+        let sql = if connection.has_table("loss")? { BY_CHANGE_OR_LOSS } else { BY_CHANGE };
+        // Numbers begin with 1.
+        conditions.push(LeadCondition::In(sql, LeadParameter::Texts(vec![since.max(0).to_string()])));
+    }
+    Ok(conditions)
 }
 
 impl LeadCondition {
@@ -188,9 +214,7 @@ fn escaped(text: &str) -> String {
 /// Looks up what leads to the studies of a query.
 pub(super) fn lead(connection: &mut ServerConnection, request: &FindRequest) -> Result<Lead, ServerFailure> {
     let mut conditions: Vec<LeadCondition> = request.matching_keys.iter().filter_map(LeadCondition::of).collect();
-    let arrival =
-        arrival_texts(&request.arrival).map(|texts| LeadCondition::In(BY_ARRIVAL, LeadParameter::Texts(texts)));
-    conditions.extend(arrival);
+    conditions.extend(of_arrival(connection, &request.arrival)?);
     conditions.sort_by_key(LeadCondition::rank);
     for condition in &conditions {
         let LeadCondition::In(subquery, parameter) = condition else { continue };

@@ -20,6 +20,7 @@
 //! - `reader` answers, one `question` at a time: `lead` finds studies that may match, and `find`
 //!   decides. `ledger`, `admin`, `report` and `contradictions` are the questions of scans and
 //!   operators.
+//! - `losses` is what entities lost that stay.
 //! - `corrections` has the rules of operators, and `correcting` changes them.
 //! - `events` is what programs that follow the index are told. `event_rows` writes it.
 //! - `worklist` has what is scheduled.
@@ -51,6 +52,7 @@ mod lead;
 mod leases;
 mod ledger;
 mod load;
+mod losses;
 mod maintenance;
 mod marks;
 mod nodes;

@@ -227,3 +227,18 @@ CREATE TABLE IF NOT EXISTS correction (
 CREATE TABLE IF NOT EXISTS corrected_study (
     study bigint PRIMARY KEY
 );
+
+-- The last change by which a patient, study or series lost something and stayed (docs/adr/0061).
+CREATE TABLE IF NOT EXISTS loss (
+    -- 'PATIENT', 'STUDY' or 'SERIES'.
+    level text NOT NULL,
+    -- 0 for a patient.
+    study bigint NOT NULL,
+    -- Of a patient study_patient.person_key, of a series shelf.series_key, of a study the same for all.
+    key uuid NOT NULL,
+    -- As shelf.change and shelf.changed_ms.
+    change bigint NOT NULL,
+    changed_ms bigint NOT NULL,
+    PRIMARY KEY (study, key, level)
+);
+CREATE INDEX IF NOT EXISTS loss_by_change ON loss (level, change);

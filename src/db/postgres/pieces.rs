@@ -80,9 +80,15 @@ fn left_behind(connection: &mut ServerConnection, roots: &NamedRoots) -> Result<
     }
     let mut left_behind = Vec::new();
     if connection.has_table("event_cursor")? {
-        let sql = "SELECT EXISTS (SELECT FROM event_cursor c JOIN shelf h ON h.change > c.change \
-                   AND h.change_block >= c.change - c.change % 4096)";
-        left_behind.extend(connection.query_one(sql, &[])?.try_get::<_, bool>(0)?.then_some(UNTOLD_STUDIES));
+        let lost = match connection.has_table("loss")? {
+            true => "OR EXISTS (SELECT FROM event_cursor c JOIN loss l ON l.change > c.change AND l.level = 'STUDY')",
+            false => "",
+        };
+        let sql = format!(
+            "SELECT EXISTS (SELECT FROM event_cursor c JOIN shelf h ON h.change > c.change \
+             AND h.change_block >= c.change - c.change % 4096) {lost}"
+        );
+        left_behind.extend(connection.query_one(&sql, &[])?.try_get::<_, bool>(0)?.then_some(UNTOLD_STUDIES));
     }
     left_behind.extend(row.try_get::<_, bool>(1)?.then_some("values of declared attributes"));
     Ok(left_behind)

@@ -10,6 +10,7 @@ use super::error::ServerFailure;
 use super::flight::SqlParameter;
 use super::keys::{DirectoryIds, RowKey, place_number, to_column, to_i64};
 use super::load::{LoadedPart, LockedStudy, flags};
+use super::losses::{Losses, series_key};
 use super::marks::{self, FileMarks};
 use super::remembered::{RememberedRows, RememberedStudy};
 use super::shelves::{GroupRow, key_of, record_text};
@@ -48,7 +49,10 @@ struct PartChanges<'p, 'd> {
     by_key: HashMap<(i64, RowKey), i64>,
     /// New instance groups by study and key. They get their numbers when they are written.
     new_groups: BTreeMap<(i64, RowKey), GroupRow>,
+    /// Instance groups that have changed, or are new.
     touched: BTreeSet<i64>,
+    /// Studies and series of instance groups that are gone.
+    emptied: Vec<(i64, RowKey)>,
     rows: Vec<NewRow>,
     gone: Vec<RowKey>,
     /// Instances whose copies are written anew.
@@ -91,6 +95,7 @@ pub(super) fn save(
         groups,
         new_groups: BTreeMap::new(),
         touched: BTreeSet::new(),
+        emptied: Vec::new(),
         rows: Vec::new(),
         gone: Vec::new(),
         recopied: Vec::new(),
@@ -236,6 +241,7 @@ impl<'p> PartChanges<'p, '_> {
         }
         if !empty.is_empty() {
             changed.extend(empty.iter().map(|group| group.study));
+            self.emptied = empty.iter().map(|group| (group.study, series_key(group))).collect();
             let ids: Vec<i64> = empty.iter().map(|group| group.id).collect();
             connection.later("DELETE FROM shelf WHERE id = ANY($1)", &[&ids])?;
             for id in ids {
@@ -244,6 +250,7 @@ impl<'p> PartChanges<'p, '_> {
         }
         for group in insert_groups(connection, std::mem::take(&mut self.new_groups))? {
             self.by_key.insert((group.study, group.key), group.id);
+            self.touched.insert(group.id);
             self.groups.insert(group.id, group);
         }
         Ok(changed)
@@ -283,6 +290,7 @@ impl<'p> PartChanges<'p, '_> {
         for group in self.groups.into_values() {
             of_studies.entry(group.study).or_default().push(group);
         }
+        Losses::of(&self.emptied, &of_studies, &self.touched).write(connection)?;
         let (mut changes, mut empty, mut left) = (Vec::new(), Vec::new(), Vec::new());
         for (uid, &LockedStudy { id, mut revision }) in &self.part.studies {
             let Some(groups) = of_studies.remove(&id) else {
@@ -332,7 +340,7 @@ fn insert_groups(
             &number(|group| group.id),
             &number(|group| group.study),
             &key(|group| group.key),
-            &key(|group| RowKey::of_uid(group.record.value(AttributeId::SeriesInstanceUID))),
+            &key(series_key),
             &number(|group| group.directory),
             &number(|group| group.size_base),
             &number(|group| group.mtime_base),

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use super::connection::ServerConnection;
 use super::error::ServerFailure;
 use super::keys::{RowKey, leading, to_column};
+use super::losses;
 use super::shelves::GroupRow;
 use crate::db::Corrections;
 use crate::db::rules::{self, Description, PatientOfStudy};
@@ -158,7 +159,6 @@ fn save_summaries(
         let sql = "INSERT INTO corrected_study SELECT * FROM unnest($1::bigint[]) ON CONFLICT DO NOTHING";
         connection.later(sql, &[&corrected])?;
     }
-    connection.later("DELETE FROM study_patient WHERE study = ANY($1)", &[&ids])?;
     let rows: Vec<(i64, i16, &PatientRow)> = new
         .iter()
         .flat_map(|(change, study)| {
@@ -170,6 +170,7 @@ fn save_summaries(
     let keys: Vec<RowKey> = rows.iter().map(|(.., patient)| patient.key).collect();
     let text = |of: fn(&PatientRow) -> &str| rows.iter().map(|(.., patient)| of(patient)).collect::<Vec<&str>>();
     let separated: Vec<bool> = rows.iter().map(|(.., patient)| patient.is_separated).collect();
+    losses::forget_patients(connection, &ids, (&studies, &keys))?;
     connection.later(
         "INSERT INTO study_patient SELECT * FROM unnest($1::bigint[], $2::smallint[], $3::uuid[], $4::text[], \
          $5::text[], $6::text[], $7::text[], $8::boolean[])",
@@ -190,8 +191,9 @@ fn save_summaries(
 /// Drops studies that have no instance any more.
 pub(super) fn drop_empty(connection: &mut ServerConnection, ids: &[i64]) -> Result<(), ServerFailure> {
     if !ids.is_empty() {
-        connection.later("DELETE FROM study_patient WHERE study = ANY($1)", &[&ids])?;
+        losses::forget_patients(connection, ids, (&[], &[]))?;
         connection.later("DELETE FROM study WHERE id = ANY($1)", &[&ids])?;
+        losses::forget(connection, ids)?;
     }
     Ok(())
 }

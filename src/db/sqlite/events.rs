@@ -7,6 +7,7 @@ use rusqlite::vtab::array::Array;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::limits::CHANGES_IN_BLOCK;
+use super::losses::losses;
 use super::reader::SqliteReader;
 use super::schema::EVENTS;
 use super::sql_values::to_u64;
@@ -125,10 +126,14 @@ impl EventSearch for SqliteReader {
     }
 
     fn studies_changed_after(&mut self, change: u64) -> Result<Vec<ChangedStudy>, Error> {
-        let mut statement = self.connection.prepare_cached(
-            "SELECT e.study, max(h.change), max(ifnull(h.changed_ms, 0)) FROM instance_group h \
-             JOIN study_series e ON e.id = h.series WHERE h.change_block > ?2 AND h.change > ?1 GROUP BY e.study",
-        )?;
+        let sql = format!(
+            "SELECT study, max(change), max(changed_ms) FROM (\
+             SELECT e.study, h.change, ifnull(h.changed_ms, 0) AS changed_ms FROM instance_group h \
+             JOIN study_series e ON e.id = h.series WHERE h.change_block > ?2 AND h.change > ?1 \
+             UNION ALL SELECT id, change, changed_ms FROM {} WHERE level = 'STUDY' AND change > ?1) GROUP BY study",
+            losses(&self.connection)?
+        );
+        let mut statement = self.connection.prepare_cached(&sql)?;
         let after = i64::try_from(change).unwrap_or(i64::MAX);
         let rows = statement.query_map([after, after.saturating_sub(CHANGES_IN_BLOCK)], |row| {
             Ok(ChangedStudy { study: row.get(0)?, change: to_u64(row.get(1)?), changed_ms: row.get(2)? })
@@ -291,13 +296,16 @@ impl EventChanges for SqliteWriterHandle {
 /// Records that a study is complete, unless it is gone, has changed again, or was told already.
 fn tell_study(connection: &Connection, told: &ChangedStudy, now_ms: i64) -> rusqlite::Result<()> {
     let change = i64::try_from(told.change).unwrap_or(i64::MAX);
+    let sql = format!(
+        "SELECT study_instance_uid, series_count, instance_count, modalities_in_study FROM study WHERE id = ?1 \
+         AND max((SELECT max(h.change) FROM study_series e JOIN instance_group h ON h.series = e.id WHERE e.study = ?1), \
+         ifnull((SELECT change FROM {} WHERE level = 'STUDY' AND id = ?1), 0)) = ?2 \
+         AND NOT EXISTS (SELECT 1 FROM event v WHERE v.kind = 'study-complete' \
+         AND v.study_instance_uid = study.study_instance_uid AND v.change >= ?2)",
+        losses(connection)?
+    );
     let found = connection
-        .prepare_cached(
-            "SELECT study_instance_uid, series_count, instance_count, modalities_in_study FROM study WHERE id = ?1 \
-             AND (SELECT max(h.change) FROM study_series e JOIN instance_group h ON h.series = e.id \
-             WHERE e.study = ?1) = ?2 AND NOT EXISTS (SELECT 1 FROM event v WHERE v.kind = 'study-complete' \
-             AND v.study_instance_uid = study.study_instance_uid AND v.change >= ?2)",
-        )?
+        .prepare_cached(&sql)?
         .query_row([told.study, change], |row| {
             let [series, instances]: [i64; 2] = [row.get(1)?, row.get(2)?];
             Ok((row.get::<_, String>(0)?, series, instances, row.get::<_, String>(3)?))

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::open::ReadConnection;
-use super::pieces::SoughtRows;
+use super::pieces::{CHANGED_STUDIES, STUDIES_WITH_LOSSES, SoughtRows};
 use super::reader::SqliteReader;
 use super::schema::EVENTS;
 use super::write::{has_removed_of, last_change};
@@ -20,11 +20,10 @@ const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// What neither file may have: it would be lost, or tell programs of studies that did not change.
 /// In words, its table, and which rows say that it is there.
-const NOT_IN_EITHER: [SoughtRows; 1] = [(
-    "studies whose events are still to come",
-    "event_cursor",
-    "EXISTS (SELECT 1 FROM instance_group h WHERE h.change > event_cursor.change)",
-)];
+const NOT_IN_EITHER: [SoughtRows; 2] = [
+    ("studies whose events are still to come", "event_cursor", CHANGED_STUDIES),
+    ("studies whose events are still to come", "event_cursor, loss", STUDIES_WITH_LOSSES),
+];
 
 /// What the file that goes into the other one may not have.
 const NOT_IN_OTHER: [SoughtRows; 5] = [

@@ -17,6 +17,7 @@ mod guard;
 mod journal;
 mod ledger;
 mod limits;
+mod losses;
 mod merging;
 mod mounts;
 mod names;

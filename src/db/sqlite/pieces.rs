@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::copying::IndexHold;
 use super::reader::SqliteReader;
+use super::schema;
 use super::write::each_piece;
 use super::writer::{SqliteWriter, WriterOptions};
 use crate::db::contents::Contents;
@@ -12,12 +13,19 @@ use crate::db::pieces::{OnPiece, PieceOutlet, UNTOLD_STUDIES};
 use crate::db::{Arrivals, Error, EventProgress, IndexEvent, WorklistChanges, WorklistWork};
 use crate::files::{parent_of, remove_if_there, rename_without_replacing, sync_directory, with_suffix};
 
-/// What an index may have: in words, its table, and which rows say that it is there.
+/// What an index may have: in words, its tables, and which rows say that it is there.
 pub(super) type SoughtRows = (&'static str, &'static str, &'static str);
 
+/// Studies have changed that were not told.
+pub(super) const CHANGED_STUDIES: &str = "EXISTS (SELECT 1 FROM instance_group h WHERE h.change > event_cursor.change)";
+
+/// Studies have lost something that was not told.
+pub(super) const STUDIES_WITH_LOSSES: &str = "loss.level = 'STUDY' AND loss.change > event_cursor.change";
+
 /// What a copy in another engine lacks.
-const LEFT_BEHIND: [SoughtRows; 3] = [
-    (UNTOLD_STUDIES, "event_cursor", "EXISTS (SELECT 1 FROM instance_group h WHERE h.change > event_cursor.change)"),
+const LEFT_BEHIND: [SoughtRows; 4] = [
+    (UNTOLD_STUDIES, "event_cursor", CHANGED_STUDIES),
+    (UNTOLD_STUDIES, "event_cursor, loss", STUDIES_WITH_LOSSES),
     ("values of declared attributes", "instance_group", "declared_set <> ''"),
     ("corrections that were undone", "correction", "undone_ms IS NOT NULL"),
 ];
@@ -61,12 +69,14 @@ impl SqliteReader {
     /// Which of these the index has. An older index lacks some tables.
     pub(super) fn found(&self, sought: &[SoughtRows]) -> Result<Vec<&'static str>, Error> {
         let mut found = Vec::new();
-        for (what, table, rows) in sought {
-            let sql = format!("SELECT EXISTS (SELECT 1 FROM {table} WHERE {rows})");
-            if self.connection.table_exists(None, *table)? && self.connection.query_row(&sql, [], |row| row.get(0))? {
+        for (what, tables, rows) in sought {
+            let names: Vec<&str> = tables.split(", ").collect();
+            let sql = format!("SELECT EXISTS (SELECT 1 FROM {tables} WHERE {rows})");
+            if schema::has_all(&self.connection, &names)? && self.connection.query_row(&sql, [], |row| row.get(0))? {
                 found.push(*what);
             }
         }
+        found.dedup();
         Ok(found)
     }
 }

@@ -153,6 +153,12 @@ pub(crate) struct Postgres {
 }
 
 impl Postgres {
+    /// An empty index in a database of this server.
+    pub(crate) fn on(server: &postgres::PostgresServer) -> Self {
+        let address = PostgresAddress::of(&server.database()).unwrap().unwrap();
+        Self { writer: Self::writer(&address), address }
+    }
+
     fn writer(address: &PostgresAddress) -> Option<PostgresWriter> {
         let options =
             WriterOptions { durability: Durability::Normal, clock: Clock::Fixed(1_000), ..WriterOptions::default() };
@@ -165,8 +171,7 @@ impl Engine for Postgres {
     type Arrivals = PostgresWriterHandle;
 
     fn create() -> Self {
-        let address = PostgresAddress::of(&postgres::server().database()).unwrap().unwrap();
-        Self { writer: Self::writer(&address), address }
+        Self::on(postgres::server())
     }
 
     fn reader(&self) -> PostgresReader {

@@ -5,6 +5,7 @@ mod beside;
 mod defects;
 mod engines;
 mod federated;
+mod following;
 mod frozen;
 mod identity;
 mod migrating;

@@ -241,6 +241,11 @@ pub(super) fn step_or_removal() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Steps for engines that operators can do everything with.
+pub(super) fn step_or_operation() -> impl Strategy<Value = Step> {
+    prop_oneof![6 => step_or_removal(), 1 => (0..RULES.len() as u8).prop_map(Step::Correct)]
+}
+
 /// Content of a file. `None` if it is not an instance.
 type File = (Option<Content>, i64);
 

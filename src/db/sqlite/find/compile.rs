@@ -15,7 +15,7 @@ use super::super::mounts::Mounts;
 use super::super::packing::uid_hash;
 use super::super::separated;
 use super::answers::{key_columns, order_columns};
-use super::arrival_keys::arrival_condition;
+use super::arrival_keys::arrival_conditions;
 use super::availability::{Availability, Obstacles};
 use super::fragments::{
     UNDER_THIS_PATIENT, character_set, declared_of_patient, declared_value, each_once, from_clause,
@@ -240,7 +240,7 @@ impl Compiler<'_> {
         if keys.asks_below() {
             conditions.push(self.below(level, keys)?);
         }
-        conditions.extend(arrival_condition(&mut self.parameters, &request.arrival, level));
+        conditions.extend(arrival_conditions(self.connection, &mut self.parameters, &request.arrival, level)?);
         if let Some(after) = request.record.as_ref().and_then(|record| record.after.as_ref()) {
             conditions.push(after_record(&mut self.parameters, after));
         }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use foldhash::{HashMap, HashSet};
 use rusqlite::Connection;
 
+use super::losses::Losses;
 use super::rows::{ParentRows, Result};
 use crate::db::Tally;
 use crate::db::event_notes::EventNotes;
@@ -47,6 +48,8 @@ pub(super) struct Changes {
     pub(super) studies_to_recompute: HashMap<i64, Recompute>,
     /// Descriptions of patients to which perhaps no study leads any more.
     pub(super) patients_left: HashSet<i64>,
+    /// What entities have lost.
+    pub(super) losses: Losses,
     /// Descriptions of patients that were added or dropped, by Patient ID and identity.
     pub(super) touched_patients: HashMap<(String, String), Touched>,
     /// Whether the row of a study or series, or of its patient, is not what a cache says.

@@ -7,6 +7,7 @@ use super::changes::{GroupOfStudy, Recompute};
 use super::event_rows::write_events;
 use super::rows::Result;
 use super::tables::Tables;
+use crate::model::level::QueryRetrieveLevel::{Patient, Series, Study};
 
 /// Writes what the transaction has changed and not written yet.
 pub(super) fn write_changes(tables: &mut Tables<'_>) -> Result<()> {
@@ -30,9 +31,13 @@ fn remove_empty(tables: &mut Tables<'_>) -> Result<()> {
     }
     tables.parents.recompute_all(&mut tables.changes)?;
     for patient in std::mem::take(&mut tables.changes.patients_left) {
-        dropped |= tables.parents.patients.drop_unused(patient, &mut tables.changes)?;
+        if tables.parents.patients.drop_unused(patient, &mut tables.changes)? {
+            tables.changes.losses.note(Patient, patient);
+            dropped = true;
+        }
     }
     tables.parents.patients.recompute_touched(&mut tables.changes)?;
+    std::mem::take(&mut tables.changes.losses).write(tables.connection, &mut tables.origins)?;
     if tables.changes.parents_changed {
         tables.forget_parents();
     }
@@ -62,6 +67,8 @@ fn drop_empty_group(tables: &mut Tables<'_>, group: GroupOfStudy) -> Result<bool
     tables.lookups.forget_group(instance_group)?;
     let changes = &mut tables.changes;
     changes.studies_to_summarise.insert(study);
+    changes.losses.note(Series, series);
+    changes.losses.note(Study, study);
     let series_dropped = connection
         .prepare_cached("DELETE FROM study_series WHERE id = ?1 AND instance_count = 0")?
         .execute([series])?;
@@ -82,6 +89,9 @@ fn drop_empty_group(tables: &mut Tables<'_>, group: GroupOfStudy) -> Result<bool
         connection.prepare_cached("DELETE FROM study WHERE id = ?1 AND instance_count = 0")?.execute([study])?;
     if study_dropped > 0 {
         connection.prepare_cached("DELETE FROM study_patient WHERE study = ?1")?.execute([study])?;
+        for &patient in &patients {
+            changes.losses.note_patient(connection, patient)?;
+        }
         changes.patients_left.extend(patients);
     } else {
         changes.studies_to_recompute.entry(study).or_insert(Recompute::IfLeft);

@@ -25,6 +25,7 @@ mod instances;
 mod journaled;
 mod locations;
 mod lookups;
+mod losses;
 mod migration;
 mod origins;
 mod parents;

@@ -164,6 +164,11 @@ impl<'c> Origins<'c> {
         Ok((change, self.block.first))
     }
 
+    /// The number of the change that this transaction is, and its time.
+    pub(super) fn change_and_time(&mut self) -> Result<(i64, i64)> {
+        Ok((self.change()?.0, self.clock.now_ms()))
+    }
+
     /// The number of the change that this transaction is. It is 0 if it changes no instance group.
     pub(super) fn change_so_far(&self) -> i64 {
         self.change.unwrap_or(0)

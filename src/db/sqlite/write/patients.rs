@@ -443,7 +443,10 @@ impl<'c> Patients<'c> {
                 changed = true;
             }
         }
-        changes.patients_left.extend(current.iter().filter(|row| **row != first_now && !rows.contains(row)));
+        for &left in current.iter().filter(|row| **row != first_now && !rows.contains(row)) {
+            changes.losses.note_patient(self.connection, left)?;
+            changes.patients_left.insert(left);
+        }
         changed |= self.write_patients_of(study, (first, current), &rows)?;
         for values in said.iter().filter_map(|said| said.values) {
             self.asserted.drop_unused(values)?;
