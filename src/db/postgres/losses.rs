@@ -18,12 +18,12 @@ const REPLACES: &str = "ON CONFLICT (study, key, level) DO UPDATE SET change = g
      changed_ms = greatest(loss.changed_ms, excluded.changed_ms)";
 
 /// What a transaction took from studies and series.
-pub(super) struct Losses {
+pub(super) struct LostGroups {
     /// Study, key, and level.
     rows: BTreeSet<(i64, RowKey, &'static str)>,
 }
 
-impl Losses {
+impl LostGroups {
     /// What instance groups were that are gone, given by their studies and series. `left` has those
     /// that their studies still have, and `changed` those of them with the number of this change.
     pub(super) fn of(gone: &[(i64, RowKey)], left: &HashMap<i64, Vec<GroupRow>>, changed: &BTreeSet<i64>) -> Self {

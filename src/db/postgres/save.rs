@@ -10,7 +10,7 @@ use super::error::ServerFailure;
 use super::flight::SqlParameter;
 use super::keys::{DirectoryIds, RowKey, place_number, to_column, to_i64};
 use super::load::{LoadedPart, LockedStudy, flags};
-use super::losses::{Losses, series_key};
+use super::losses::{LostGroups, series_key};
 use super::marks::{self, FileMarks};
 use super::remembered::{RememberedRows, RememberedStudy};
 use super::shelves::{GroupRow, key_of, record_text};
@@ -290,7 +290,7 @@ impl<'p> PartChanges<'p, '_> {
         for group in self.groups.into_values() {
             of_studies.entry(group.study).or_default().push(group);
         }
-        Losses::of(&self.emptied, &of_studies, &self.touched).write(connection)?;
+        LostGroups::of(&self.emptied, &of_studies, &self.touched).write(connection)?;
         let (mut changes, mut empty, mut left) = (Vec::new(), Vec::new(), Vec::new());
         for (uid, &LockedStudy { id, mut revision }) in &self.part.studies {
             let Some(groups) = of_studies.remove(&id) else {
