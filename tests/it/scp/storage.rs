@@ -520,7 +520,8 @@ fn private_classes_and_transfer_syntaxes_are_kept_as_they_come() {
 
 #[test]
 fn a_sender_that_is_cut_off_anywhere_leaves_nothing_behind() {
-    let node = TestNode::start();
+    // With an arrival journal, an object is in memory until it is complete.
+    let node = TestNode::with(|settings| settings.journal_bytes = 0);
     let uid = "1.2.3.4.5";
     let mut message = Vec::new();
     let data_set = with_pixels(uid, 1, 700_000);
@@ -620,7 +621,8 @@ fn when_objects_cannot_be_written_the_sender_is_told_to_try_again() {
 
 #[test]
 fn an_instance_in_flight_is_finished_before_the_node_stops() {
-    let node = TestNode::start();
+    // With an arrival journal, an object is in memory until it is complete.
+    let node = TestNode::with(|settings| settings.journal_bytes = 0);
     let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
     peer.echo(3);
     let mut message = Vec::new();
