@@ -83,8 +83,8 @@ impl Intake {
     /// Does this work in one transaction, and waits for its commit. Returns its result.
     ///
     /// # Errors
-    /// Fails with the error of the work, or with [`db::Error`] if the transaction failed. Nothing
-    /// of the work is kept then.
+    /// Fails with the error of the work, or with [`crate::db::Error`] if the transaction failed.
+    /// Nothing of it is kept then.
     pub fn change<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut dyn WorklistTables) -> Result<T, Error> + Send + 'static,
@@ -109,7 +109,7 @@ impl Intake {
     /// Puts these drafts, all or none.
     ///
     /// # Errors
-    /// Fails with [`db::Error`] if the transaction failed; nothing of it is kept.
+    /// Fails with [`crate::db::Error`] if the transaction failed; nothing of it is kept.
     pub fn put(&self, drafts: Vec<Draft>) -> Result<Vec<PutOutcome>, Error> {
         let options = self.options();
         self.change(move |tables| drafts.into_iter().map(|draft| Ok(put(tables, draft, &options)?.0)).collect())
@@ -118,7 +118,7 @@ impl Intake {
     /// Notes what could not become an item.
     ///
     /// # Errors
-    /// Fails with [`db::Error`] if the transaction failed; nothing of it is kept.
+    /// Fails with [`crate::db::Error`] if the transaction failed; nothing of it is kept.
     pub fn note_problem(&self, problem: WorklistProblem) -> Result<(), Error> {
         self.change(move |tables| tables.note_problem(&problem))
     }
@@ -128,7 +128,7 @@ impl Intake {
 /// row.
 ///
 /// # Errors
-/// Fails with [`db::Error`] if the transaction failed; nothing of it is kept.
+/// Fails with [`crate::db::Error`] if the transaction failed; nothing of it is kept.
 pub fn put(
     tables: &mut dyn WorklistTables,
     mut draft: Draft,
@@ -175,7 +175,7 @@ pub fn put(
 /// the scope leaves out stay as they are.
 ///
 /// # Errors
-/// Fails with [`db::Error`] if the transaction failed; nothing of it is kept.
+/// Fails with [`crate::db::Error`] if the transaction failed; nothing of it is kept.
 pub fn cancel(
     tables: &mut dyn WorklistTables,
     (facts, scope): (&OrderFacts, CancelScope),
@@ -211,7 +211,7 @@ pub fn cancel(
 /// `replacing` are all steps of their studies. A step that has started stays.
 ///
 /// # Errors
-/// Fails with [`db::Error`] if the transaction failed; nothing of it is kept.
+/// Fails with [`crate::db::Error`] if the transaction failed; nothing of it is kept.
 pub fn cancel_dropped(
     tables: &mut dyn WorklistTables,
     replacing: &[i64],
@@ -249,7 +249,7 @@ fn cancel_row(tables: &mut dyn WorklistTables, mut row: WorklistRow, facts: &Ord
 /// were.
 ///
 /// # Errors
-/// Fails with [`db::Error`] if the transaction failed; nothing of it is kept.
+/// Fails with [`crate::db::Error`] if the transaction failed; nothing of it is kept.
 pub fn remove_origin(
     tables: &mut dyn WorklistTables,
     source: WorklistSource,
