@@ -70,24 +70,18 @@ impl<R: FederatedPart> EntityLookups<'_, R> {
             return Ok(Vec::new());
         }
         let ids = [&[PatientID, IssuerOfPatientID], &*ids].concat();
-        let mut common: Option<Vec<String>> = None;
-        for part in 0..self.parts.len() {
-            for values in rows(self.parts, part, Study, &[(StudyInstanceUID, study)], &ids)? {
-                let Some(known) = &mut common else {
-                    common = Some(values);
-                    continue;
-                };
-                if known[..2] != values[..2] {
-                    return Ok(Vec::new());
-                }
-                for ((known, value), id) in known.iter_mut().zip(values).zip(&ids) {
-                    if rules::is_more_complete(id.attribute().vr, &value, known) {
-                        *known = value;
-                    }
+        let mut are_of_one = true;
+        let common = self.in_all_files(Study, &[(StudyInstanceUID, study)], &ids, |known, values| {
+            are_of_one &= known[..2] == values[..2];
+            for ((known, value), id) in known.iter_mut().zip(values).zip(&ids) {
+                if rules::is_more_complete(id.attribute().vr, &value, known) {
+                    *known = value;
                 }
             }
-        }
-        Ok(places.into_iter().zip(common.into_iter().flatten().skip(2)).collect())
+            Ok(())
+        })?;
+        let said = common.filter(|_| are_of_one).into_iter().flatten().skip(2);
+        Ok(places.into_iter().zip(said).collect())
     }
 
     /// Gives a study or series the availability of its least available instance, over all places
@@ -139,20 +133,34 @@ impl<R: FederatedPart> EntityLookups<'_, R> {
             return Ok(Vec::new());
         }
         let ids: Vec<AttributeId> = places.iter().map(|(_, id)| *id).collect();
+        let common = self.in_all_files(level, keys, &ids, |known, values| {
+            for ((known, value), id) in known.iter_mut().zip(&values).zip(&ids) {
+                combine(level, *id, known, value)?;
+            }
+            Ok(())
+        })?;
+        Ok(places.into_iter().map(|(at, _)| at).zip(common.unwrap_or_default()).collect())
+    }
+
+    /// The values of an entity in all files: those of the first row, to which `add` adds each
+    /// further one. `None` if no file has the entity.
+    fn in_all_files(
+        &mut self,
+        level: QueryRetrieveLevel,
+        keys: &[(AttributeId, &str)],
+        ids: &[AttributeId],
+        mut add: impl FnMut(&mut [String], Vec<String>) -> Result<(), Error>,
+    ) -> Result<Option<Vec<String>>, Error> {
         let mut common: Option<Vec<String>> = None;
         for part in 0..self.parts.len() {
-            for values in rows(self.parts, part, level, keys, &ids)? {
+            for values in rows(self.parts, part, level, keys, ids)? {
                 match &mut common {
-                    Some(known) => {
-                        for ((known, value), id) in known.iter_mut().zip(&values).zip(&ids) {
-                            combine(level, *id, known, value)?;
-                        }
-                    }
+                    Some(known) => add(known, values)?,
                     None => common = Some(values),
                 }
             }
         }
-        Ok(places.into_iter().map(|(at, _)| at).zip(common.unwrap_or_default()).collect())
+        Ok(common)
     }
 }
 
