@@ -64,17 +64,13 @@ pub(super) fn start(
         return Ok(None);
     }
     if let Some(reason) = hindrance(objects, writer) {
-        tell_of_none(config, objects, reason);
-        remove(&path)?;
-        return Ok(None);
+        return do_without(config, objects, reason);
     }
     let index_id = index_id(&mut Reader::open(&config.index)?)?;
     let opened = match ArrivalJournal::open(&path, &index_id)? {
         Some(there) if there.ring_bytes() == journal.bytes => Ok(there),
         Some(_) | None if !has_room(config, objects) => {
-            tell_of_none(config, objects, "the disk has no room for it");
-            remove(&path)?;
-            return Ok(None);
+            return do_without(config, objects, "the disk has no room for it");
         }
         Some(_) | None => ArrivalJournal::create(&path, journal.bytes, &index_id),
     };
@@ -109,14 +105,16 @@ fn has_room(config: &Config, objects: &Objects) -> bool {
     DiskSpace::of(objects.root(), config).is_none_or(|space| space.free > space.min_free + part * journal.bytes)
 }
 
-/// Logs that there is no journal: as a warning only for a user who has asked for one.
-fn tell_of_none(config: &Config, objects: &Objects, reason: &str) {
+/// Goes on without a journal, and logs that: as a warning only for a user who has asked for one.
+fn do_without(config: &Config, objects: &Objects, reason: &str) -> anyhow::Result<Option<Arc<Journal>>> {
     let directory = objects.root().display();
     if config.journal.is_asked_for {
         tracing::warn!(%directory, reason, "there is no arrival journal; each object is made durable by itself");
     } else {
         tracing::info!(%directory, reason, "there is no arrival journal; each object is made durable by itself");
     }
+    remove(&objects.journal())?;
+    Ok(None)
 }
 
 /// Whether a crash has left objects in the journal, as far as can be seen.
