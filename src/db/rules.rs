@@ -225,6 +225,31 @@ pub(super) fn two_people(descriptions: &[NameAndBirth]) -> Option<(usize, usize)
     None
 }
 
+/// The two of these descriptions of one patient that seem to be of two people: see [`two_people`].
+pub(super) fn two_people_of<D>(said: &[D], name_and_birth: impl Fn(&D) -> NameAndBirth) -> Option<[&D; 2]> {
+    let (one, other) = two_people(&said.iter().map(name_and_birth).collect::<Vec<_>>())?;
+    Some([said.get(one)?, said.get(other)?])
+}
+
+/// Descriptions of one Patient ID by the issuer that they mean. Those without an issuer mean the
+/// first one (docs/adr/0014).
+pub(super) fn by_meant_issuer<D>(
+    said: impl IntoIterator<Item = D>,
+    issuer: impl Fn(&D) -> &str,
+) -> BTreeMap<String, Vec<D>> {
+    let mut by_issuer: BTreeMap<String, Vec<D>> = BTreeMap::new();
+    for description in said {
+        by_issuer.entry(issuer(&description).to_owned()).or_default().push(description);
+    }
+    if by_issuer.len() > 1
+        && let Some(without) = by_issuer.remove("")
+        && let Some(first) = by_issuer.values_mut().next()
+    {
+        first.extend(without);
+    }
+    by_issuer
+}
+
 fn digits(date: &str) -> String {
     date.chars().filter(char::is_ascii_digit).collect()
 }
@@ -694,6 +719,14 @@ mod tests {
         assert_eq!(found(&[("GAMMA^GUS", "19600101"), ("DELTA^DIANA", "")]), Some((0, 1)));
         // The first two are not two people.
         assert_eq!(found(&[("A^B", "1960"), ("A", "1970"), ("B", "1980")]), Some((1, 2)));
+    }
+
+    #[test]
+    fn descriptions_without_an_issuer_are_of_the_first_one() {
+        let by = |issuers: &[&'static str]| by_meant_issuer(issuers.to_vec(), |issuer| issuer);
+        let owned = |issuer: &str, members: &[&'static str]| (issuer.to_owned(), members.to_vec());
+        assert_eq!(by(&["", "X", "W"]), BTreeMap::from([owned("W", &["W", ""]), owned("X", &["X"])]));
+        assert_eq!(by(&["", ""]), BTreeMap::from([owned("", &["", ""])]));
     }
 
     /// A known instance for the tests below. A question without a given answer is a failure of the

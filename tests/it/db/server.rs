@@ -401,12 +401,28 @@ fn the_owner_of_a_database_needs_no_other_rights() {
     assert_sound(&index);
 }
 
+/// Two studies of one patient without a Patient ID, and two people in an archive file.
+fn fill_more(index: &Path) {
+    let writer = writer(index);
+    let twins = ["M", "F"].map(|sex| [(PatientName, "TWIN^A"), (PatientBirthDate, "19700101"), (PatientSex, sex)]);
+    let people = [("WEST^ADA", "19500101"), ("EAST^BO", "19800101")]
+        .map(|(name, birth_date)| [(PatientName, name), (PatientBirthDate, birth_date), (PatientID, "Z")]);
+    for (at, values) in twins.iter().chain(&people).enumerate() {
+        let uid = |root: &str| format!("{root}.{}", 90 + at);
+        let member = file(&format!("m{at}"), record(&uid("1.9"), &uid("1.8"), &uid("1.2.3"), values));
+        let members = ScannedDirectory { place: Place::Archive, ..scanned("/d9/z.zip", vec![member]) };
+        writer.handle().scanned(members).unwrap();
+    }
+    writer.close().unwrap();
+}
+
 #[test]
 fn a_report_on_a_database_says_what_one_on_a_file_says() {
     let dir = tempfile::tempdir().unwrap();
     let (file, database) = (dir.path().join("index.db"), server().database());
     let said = |index: &Path| {
         super::migrating::fill(index);
+        fill_more(index);
         let mut studies = BTreeMap::new();
         let mut add = |study: StudyReport| {
             studies.insert(study.study_instance_uid.clone(), study);
@@ -432,6 +448,9 @@ fn a_report_on_a_database_says_what_one_on_a_file_says() {
     for problem in [StudyProblem::TwoPeople, StudyProblem::SeveralPatients, StudyProblem::PatientDescribedDifferently] {
         assert!(expected.values().any(|study| study.problems.contains_key(&problem)), "{problem:?}");
     }
+    assert!(expected["1.9.90"].problems.contains_key(&StudyProblem::PatientDescribedDifferently), "without an ID");
+    let of_archive = conflicts.iter().find(|conflict| conflict.study_instance_uid == "1.9.93").unwrap();
+    assert_eq!(of_archive.path, Path::new("/d9/z.zip!/m3"));
 }
 
 #[test]
