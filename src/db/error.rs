@@ -40,6 +40,16 @@ pub enum Error {
         /// The index.
         path: PathBuf,
     },
+    /// The main file of a folder is frozen, and something wants to write the folder.
+    #[error(
+        "the main file of the folder, {}, is frozen, and keeps what belongs to no study; hint: {hint}", path.display()
+    )]
+    FrozenMain {
+        /// The main file.
+        path: PathBuf,
+        /// What can be done.
+        hint: String,
+    },
     /// A frozen index is not the file that was frozen.
     #[error(
         "the frozen index {0} is not the file that was frozen; hint: put that back, or remove {0}-frozen if the change was meant",
