@@ -564,9 +564,22 @@ impl ArrivingObject {
     }
 }
 
-/// Joins texts into one value, in which each of their values stands only where it first occurs.
+/// One value for a study of the texts that its series have.
+///
+/// Each of their values stands only where it first occurs. If a backslash separates nothing in the
+/// VR, the text that sorts first stands for all: readers would take several for one text. Arrays of
+/// items stand one after the other.
 pub(super) fn joined(vr: VR, texts: &BTreeSet<String>) -> String {
-    if separates_values(vr) { each_once(texts) } else { texts.iter().cloned().collect::<Vec<_>>().join("\\") }
+    match vr {
+        // A backslash inside of an array is part of an escape, and never between these brackets.
+        VR::SQ => {
+            let arrays: Vec<String> = texts.iter().map(|text| text.replace("]\\[", "]\n[")).collect();
+            let arrays: BTreeSet<&str> = arrays.iter().flat_map(|text| text.split('\n')).collect();
+            arrays.into_iter().collect::<Vec<_>>().join("\\")
+        }
+        _ if separates_values(vr) => each_once(texts),
+        _ => texts.first().cloned().unwrap_or_default(),
+    }
 }
 
 /// The values of several texts, each where it first occurs.
@@ -614,6 +627,16 @@ mod tests {
         for broken in ["", "[{]", r#"{"a":2}"#] {
             assert!(matches!(of(&["[]", broken]), Err(Error::Malformed(_))), "{broken}");
         }
+    }
+
+    #[test]
+    fn a_study_has_the_values_of_its_series_each_once() {
+        let of = |vr, texts: &[&str]| joined(vr, &texts.iter().map(|text| (*text).to_owned()).collect());
+        assert_eq!(of(VR::LO, &["B\\A", "A\\C"]), "A\\C\\B");
+        assert_eq!(of(VR::ST, &["Street 2\\3", "Street 1"]), "Street 1");
+        assert_eq!(of(VR::ST, &[]), "");
+        let [one, other] = [r#"[{"a":"x\\y\\y]\\["}]"#, r#"[{"b":"x\"y\"y"}]"#];
+        assert_eq!(of(VR::SQ, &[other, one, &format!("{one}\\{other}")]), format!("{one}\\{other}"));
     }
 
     #[test]
