@@ -65,6 +65,7 @@ mod error;
 mod event_notes;
 mod events;
 pub mod federated;
+mod group_rhythm;
 mod leases;
 pub mod memory;
 mod mounts;
@@ -105,6 +106,7 @@ pub use events::{
     ChangedStudy, DeliveryChanges, DeliveryCounts, EventChanges, EventKind, EventKindError, EventLimits, EventProgress,
     EventRecording, EventSearch, IndexEvent, StudyIdentifiers, WaitingEvent,
 };
+pub(crate) use group_rhythm::GroupRhythm;
 pub use leases::{NextUnit, SharedScan};
 pub use mounts::{has_entries, host_name, mounted_below};
 pub use paths::is_reserved;

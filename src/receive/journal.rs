@@ -23,17 +23,13 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use fail::fail_point;
 
 use crate::db::open::WriterHandle;
-use crate::db::{JournalNumber, ReceivedFrom};
+use crate::db::{GroupRhythm, JournalNumber, ReceivedFrom};
 use crate::store::{self, ArrivalJournal, JournalEntry, JournalError, JournalGroup, Objects};
 use crate::telemetry::metrics;
 
 /// Bytes of a group from which nothing more is added to it. Larger: a group that many wait for
 /// takes longer to write. Smaller: more flushes.
 const FULL_GROUP: u64 = 4 << 20;
-
-/// Part of a flush for which the next group waits for objects that are expected, as a divisor.
-/// Larger: less delay where a sender has ended. Smaller: fewer flushes where many senders wait.
-const WAITS_FOR_PART: u32 = 2;
 
 /// Shortest flush after which a group waits. Larger: more flushes on disks of medium speed.
 /// Smaller: objects wait although a flush of their own would cost them less.
@@ -213,7 +209,7 @@ impl Journal {
             changed: Condvar::new(),
         });
         let (commands, queue) = unbounded();
-        let rhythm = GroupRhythm::new(Instant::now());
+        let rhythm = GroupRhythm::new(WAITS_AFTER);
         let (to_settle, to_close) = (Arc::clone(&shared), writer.clone());
         let journal = JournalThread { file, queue, rhythm, full_group, shared: to_settle, writer: to_close };
         let (objects, writer, to_journal) = (Arc::clone(objects), writer.clone(), commands.clone());
@@ -279,36 +275,6 @@ impl Drop for Journal {
 
 fn not_written(error: std::io::Error) -> store::Error {
     store::Error::Object { step: "written to the arrival journal", source: error }
-}
-
-/// When the next group is complete.
-///
-/// A sender waits for its answer before it sends again. So its next object comes soon after a
-/// flush, and too late for a group that begins with what came during that flush. Without a wait,
-/// senders part into two groups, and each group waits for the flush of the other.
-struct GroupRhythm {
-    /// Objects of the last group, and those that came during its flush.
-    expected: usize,
-    /// No group waits longer than this.
-    until: Instant,
-}
-
-impl GroupRhythm {
-    fn new(now: Instant) -> Self {
-        Self { expected: 0, until: now }
-    }
-
-    /// Notes a flush that has made `written` objects durable, while `queued` came.
-    fn flushed(&mut self, (begun, ended): (Instant, Instant), (written, queued): (usize, usize)) {
-        let flush = ended.saturating_duration_since(begun);
-        self.expected = if flush < WAITS_AFTER { 0 } else { written + queued };
-        self.until = ended + flush / WAITS_FOR_PART;
-    }
-
-    /// How long a group of so many objects may wait for one more. `None` if it is complete.
-    fn wait_until(&self, gathered: usize) -> Option<Instant> {
-        (gathered < self.expected).then_some(self.until)
-    }
 }
 
 /// Writes the journal. No other thread does.
@@ -411,7 +377,7 @@ impl JournalThread {
         };
         fail_point!(&format!("journal written {}", self.file.path().display()));
         metrics::JOURNAL_FLUSHES.increment();
-        self.rhythm.flushed((begun, Instant::now()), (waiting.len(), self.queue.len()));
+        self.rhythm.became_durable((begun, Instant::now()), (waiting.len(), self.queue.len()));
         let room = waiting.iter_mut().map(|journaling| std::mem::take(&mut journaling.room.bytes)).sum();
         let is_first = {
             let groups = &mut self.shared.lock().groups;
@@ -543,26 +509,5 @@ mod tests {
         assert_eq!([fast, slow].map(|flush| sizes.after(flush)), [256 << 10, 1 << 20]);
         let small = ObjectSizes::new(256 << 10, 2 << 20);
         assert_eq!([fast, slow].map(|flush| small.after(flush)), [256 << 10, 512 << 10]);
-    }
-
-    #[test]
-    fn a_group_waits_for_those_that_shared_the_last_flush_and_for_nobody_else() {
-        let begun = Instant::now();
-        let ended = begun + Duration::from_millis(8);
-        let mut rhythm = GroupRhythm::new(begun);
-        assert_eq!(rhythm.wait_until(1), None);
-        // One sender alone never waits.
-        rhythm.flushed((begun, ended), (1, 0));
-        assert_eq!(rhythm.wait_until(1), None);
-        // Eight were written, and eight came meanwhile: all sixteen can share the next flush.
-        rhythm.flushed((begun, ended), (8, 8));
-        assert_eq!(rhythm.wait_until(8), Some(ended + Duration::from_millis(4)));
-        assert_eq!(rhythm.wait_until(16), None);
-        // One of them has ended. It is waited for once.
-        rhythm.flushed((begun, ended), (15, 0));
-        assert_eq!(rhythm.wait_until(15), None);
-        // A flush that takes no time is not worth a wait.
-        rhythm.flushed((begun, begun + Duration::from_micros(200)), (8, 8));
-        assert_eq!(rhythm.wait_until(8), None);
     }
 }

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 
@@ -22,14 +22,18 @@ use crate::db::contents::{Contents, FileKey, kind};
 use crate::db::event_notes::{EventNotes, has_news};
 use crate::db::sqlite::WriterOptions;
 use crate::db::{
-    Arrivals, Backlog, Committed, Error, FileOutcome, Mounted, OnStored, Received, ScannedDirectory, StoreOutcome,
-    Stored, Tally,
+    Arrivals, Backlog, Committed, Error, FileOutcome, GroupRhythm, Mounted, OnStored, Received, ScannedDirectory,
+    StoreOutcome, Stored, Tally,
 };
 use crate::model::attribute::AttributeId;
 use crate::model::location::Place;
 
 /// Most received instances in a transaction, which takes all that are queued.
 const MOST_ARRIVALS: usize = 1024;
+
+/// Shortest transaction after which a group waits for instances that are expected. Larger: more
+/// transactions where the server is near. Smaller: instances wait although the server is idle.
+const WAITS_AFTER: Duration = Duration::from_micros(500);
 
 /// Files of a scan in a transaction, after which no further directory is taken.
 const SCANNED_FILES: usize = 4096;
@@ -79,6 +83,7 @@ impl PostgresWriter {
             changer,
             node: None,
             options,
+            rhythm: GroupRhythm::new(WAITS_AFTER),
             scan: None,
             is_further_pass: false,
             tally: Tally::default(),
@@ -291,6 +296,7 @@ pub(super) struct ServerState {
     /// The node that this writer is of, and when others heard of it.
     node: Option<(RunningNode, Instant)>,
     options: WriterOptions,
+    rhythm: GroupRhythm,
     /// The scan that this process began last.
     scan: Option<i64>,
     /// Whether it is a further pass of one that was there before.
@@ -319,19 +325,19 @@ fn run(mut state: ServerState, queue: &Receiver<ServerCommand>, backlog: &Backlo
             ServerCommand::Stop => break,
             ServerCommand::Store(received, on_done) => {
                 let mut group = vec![(*received, on_done)];
-                next = gather(queue, |command| match command {
+                next = gather(queue, Some(&state.rhythm), |command| match command {
                     ServerCommand::Store(received, on_done) if group.len() < MOST_ARRIVALS => {
                         group.push((*received, on_done));
                         None
                     }
                     other => Some(other),
                 });
-                catch_unwind(AssertUnwindSafe(|| state.store(group)))
+                catch_unwind(AssertUnwindSafe(|| state.store(group, queue)))
             }
             ServerCommand::Scanned(directory) => {
                 backlog.end(weight_of(&directory));
                 let (mut files, mut group) = (directory.files.len(), vec![directory]);
-                next = gather(queue, |command| match command {
+                next = gather(queue, None, |command| match command {
                     ServerCommand::Scanned(directory) if files < SCANNED_FILES => {
                         backlog.end(weight_of(&directory));
                         files += directory.files.len();
@@ -359,17 +365,23 @@ fn run(mut state: ServerState, queue: &Receiver<ServerCommand>, backlog: &Backlo
     state.failure
 }
 
-/// Takes what waits in the queue, until `take` gives something back.
+/// Takes what waits in the queue, and what is expected, until `take` gives something back.
 fn gather(
     queue: &Receiver<ServerCommand>,
+    rhythm: Option<&GroupRhythm>,
     mut take: impl FnMut(ServerCommand) -> Option<ServerCommand>,
 ) -> Option<ServerCommand> {
-    while let Ok(command) = queue.try_recv() {
-        if let Some(other) = take(command) {
+    let mut gathered = 1;
+    loop {
+        let next = match rhythm.and_then(|rhythm| rhythm.wait_until(gathered)) {
+            Some(until) => queue.recv_deadline(until).ok(),
+            None => queue.try_recv().ok(),
+        };
+        if let Some(other) = take(next?) {
             return Some(other);
         }
+        gathered += 1;
     }
-    None
 }
 
 impl ServerState {
@@ -432,9 +444,11 @@ impl ServerState {
         self.work(|changer, _| changer.change(needs, &mut change))
     }
 
-    fn store(&mut self, mut group: Vec<(Received, OnStored)>) {
+    fn store(&mut self, mut group: Vec<(Received, OnStored)>, queue: &Receiver<ServerCommand>) {
+        let begun = Instant::now();
         let error = match self.arrived(&group) {
             Ok(done) => {
+                self.rhythm.became_durable((begun, Instant::now()), (group.len(), queue.len()));
                 for ((_, on_done), stored) in group.into_iter().zip(done) {
                     on_done(Ok(stored));
                 }
