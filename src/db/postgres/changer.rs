@@ -180,8 +180,8 @@ impl IndexChanger {
         let mut remembered = std::mem::take(&mut self.remembered);
         remembered.limit();
         let connection = self.connection()?;
-        begin_change(connection);
-        let is_held = held.as_ref().map_or(Ok(()), |held| held.renew(connection));
+        let begun = begin_change(connection);
+        let is_held = begun.and_then(|()| held.as_ref().map_or(Ok(()), |held| held.renew(connection)));
         let done = is_held.and_then(|()| work(connection, &mut remembered)).and_then(|done| {
             connection.later(
                 "INSERT INTO writer_slot VALUES ($1, 1) ON CONFLICT (slot) DO UPDATE SET changes = writer_slot.changes + 1",
@@ -249,7 +249,7 @@ impl IndexChanger {
                         // Nothing is to be committed, and no new row is there.
                         *remembered = RememberedRows::default();
                         connection.roll_back()?;
-                        begin_change(connection);
+                        begin_change(connection)?;
                         Ok(None)
                     }
                     Err(Unsaved::Failure(failure)) => Err(failure),

@@ -1,7 +1,8 @@
 //! A connection to the server, for code that waits.
 //!
-//! The driver is asynchronous. One thread of the process reads and writes the sockets of all
-//! connections, and whoever asks waits for the answer.
+//! The driver is asynchronous. Whoever asks waits for the answer. One thread of the process reads
+//! and writes the sockets of all connections that ask. The writer does it for its own while it
+//! waits ([`SocketRuntime`]).
 
 use std::collections::{HashMap, HashSet};
 use std::error::Error as _;
@@ -14,14 +15,14 @@ use std::time::{Duration, Instant};
 
 use fail::fail_point;
 use tokio::runtime::{Builder, Runtime};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, yield_now};
 use tokio::time::timeout;
 use tokio_postgres::binary_copy::BinaryCopyInWriter;
 use tokio_postgres::types::Type;
 use tokio_postgres::{CancelToken, Client, Config, Connection, Row, Socket, Statement};
 
 use super::address::PostgresAddress;
-use super::error::{ServerFailure, chain, of_connecting};
+use super::error::{ServerFailure, chain};
 use super::flight::{ServerAnswer, SqlParameter, Unsent, all_at_once};
 use super::tls::{ServerStream, ServerTls};
 use crate::db::{Corrections, Durability, Error};
@@ -42,10 +43,11 @@ const MOST_UNSENT: usize = 64;
 
 /// Settings of a session that writes. A node that is stopped, or loses its network, within a
 /// transaction would otherwise keep its studies locked for hours. To plan a statement again for its
-/// parameters takes longer than to run it.
+/// parameters takes longer than to run it. Statements look for few rows by their keys, and a plan
+/// that was made while tables were small would read all of them later.
 const ENDS_IF_LOST: &str = "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; \
      SET tcp_keepalives_count = 3; SET tcp_user_timeout = '15s'; SET idle_in_transaction_session_timeout = '15s'; \
-     SET plan_cache_mode = force_generic_plan;";
+     SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off;";
 
 /// How long changes and scans wait for a server that is gone. A standby takes over in this time,
 /// and a peer that sends does not give up.
@@ -75,6 +77,65 @@ fn runtime() -> Result<&'static Runtime, Error> {
     RUNTIME.get_or_init(make).as_ref().ok_or_else(none)
 }
 
+/// What reads and writes the socket of a connection.
+enum SocketRuntime {
+    /// A thread of the process. Other threads can cancel what it waits for.
+    Shared(&'static Runtime),
+    /// The thread that waits for an answer. Where all cores are busy, each change of threads takes
+    /// as long as some statements.
+    Waiting(Runtime),
+}
+
+impl SocketRuntime {
+    fn of(session: ServerSession) -> Result<Self, Error> {
+        match session {
+            ServerSession::Reads => Ok(Self::Shared(runtime()?)),
+            ServerSession::Writes(_) => {
+                let made = Builder::new_current_thread().enable_all().build();
+                made.map(Self::Waiting).map_err(|error| Error::Statement(error.into()))
+            }
+        }
+    }
+
+    fn get(&self) -> &Runtime {
+        match self {
+            Self::Shared(runtime) => runtime,
+            Self::Waiting(runtime) => runtime,
+        }
+    }
+}
+
+/// The socket of a connection. It is closed with it.
+struct ServerSocket {
+    /// Reads and writes it.
+    task: JoinHandle<()>,
+    runtime: SocketRuntime,
+}
+
+impl ServerSocket {
+    /// Whether it is closed, also if that came while nobody waited.
+    fn is_closed(&self) -> bool {
+        if let SocketRuntime::Waiting(runtime) = &self.runtime {
+            // In the first turn the socket is looked at, and in the second one it is read.
+            runtime.block_on(async {
+                yield_now().await;
+                yield_now().await;
+            });
+        }
+        self.task.is_finished()
+    }
+}
+
+impl Drop for ServerSocket {
+    fn drop(&mut self) {
+        if let SocketRuntime::Waiting(runtime) = &self.runtime {
+            // Its client is gone, so it takes leave of the server. One that does not answer sees
+            // the socket closed.
+            let _taken = runtime.block_on(async { timeout(PAUSE, &mut self.task).await });
+        }
+    }
+}
+
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ServerSession {
@@ -86,10 +147,9 @@ pub(super) enum ServerSession {
 
 /// A connection. It serves one thread.
 pub(super) struct ServerConnection {
-    runtime: &'static Runtime,
+    // It is dropped before its socket.
     client: Client,
-    /// Reads and writes the socket.
-    task: JoinHandle<()>,
+    socket: ServerSocket,
     server: ConnectedServer,
     /// The declared attributes that records are read and written with.
     pub(super) declared: Arc<DeclaredSet>,
@@ -117,7 +177,7 @@ impl ConnectedServer {
     async fn connect(&self) -> Result<(Client, Connection<Socket, ServerStream<Socket>>), ServerFailure> {
         match timeout(self.patience, self.config.connect(self.tls.clone())).await {
             Ok(Err(error)) if is_read_only(&error) => Err(Error::ReadOnlyServer { detail: chain(&error) }.into()),
-            Ok(connected) => connected.map_err(|error| of_connecting(&error)),
+            Ok(connected) => connected.map_err(|error| ServerFailure::Gone(chain(&error))),
             Err(_elapsed) => Err(ServerFailure::Gone(silent(self.patience))),
         }
     }
@@ -146,21 +206,20 @@ fn silent(patience: Duration) -> String {
 impl ServerConnection {
     /// Connects to the first host of the address that takes it.
     pub(super) fn open(address: &PostgresAddress, session: ServerSession) -> Result<Self, Error> {
-        let runtime = runtime()?;
+        let runtime = SocketRuntime::of(session)?;
         let mut failure = ServerFailure::Gone("it has no host".to_owned());
         for config in address.configs(session != ServerSession::Reads) {
             let server = ConnectedServer { config, tls: address.tls().clone(), patience: address.patience() };
-            match runtime.block_on(server.connect()) {
+            match runtime.get().block_on(server.connect()) {
                 Ok((client, connection)) => {
-                    let task = runtime.spawn(async move {
+                    let task = runtime.get().spawn(async move {
                         // What ended the connection is told to whoever waits for an answer of it.
                         let _ended = connection.await;
                     });
                     let declared = Arc::clone(DeclaredSet::none());
                     let mut this = Self {
-                        runtime,
                         client,
-                        task,
+                        socket: ServerSocket { task, runtime },
                         server,
                         declared,
                         corrections: Arc::default(),
@@ -221,7 +280,7 @@ impl ServerConnection {
     /// is gone. It is asked over another connection then.
     fn wait<T>(&self, answer: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, ServerFailure> {
         let patience = self.server.patience;
-        let waited = self.runtime.block_on(async {
+        let waited = self.socket.runtime.get().block_on(async {
             let mut answer = pin!(answer);
             loop {
                 match timeout(patience, &mut answer).await {
@@ -233,7 +292,7 @@ impl ServerConnection {
         });
         if matches!(waited, Err(ServerFailure::Gone(_))) {
             // Nothing that is asked of it afterwards may wait once more.
-            self.task.abort();
+            self.socket.task.abort();
         }
         waited
     }
@@ -273,22 +332,25 @@ impl ServerConnection {
         self.wait(all_at_once(before.chain(asked).collect()))
     }
 
-    /// Asks several questions at once. Each sees what the one before it has done.
+    /// Asks several questions at once. Each sees what the one before it has done. One without a
+    /// text is not asked, and nothing is its answer.
     pub(super) fn query_all<const N: usize>(
         &mut self,
         questions: [(&str, &[SqlParameter<'_>]); N],
     ) -> Result<[Vec<Row>; N], ServerFailure> {
         let mut statements = Vec::with_capacity(N);
-        for (sql, _) in questions {
-            statements.push(self.statement(sql)?);
+        for (at, (sql, parameters)) in questions.into_iter().enumerate().filter(|(_, (sql, _))| !sql.is_empty()) {
+            statements.push((at, self.statement(sql)?, parameters));
         }
         let (unsent, client) = (std::mem::take(&mut self.unsent), &self.client);
-        let asked =
-            statements.iter().zip(questions).map(|(statement, (_, parameters))| -> ServerAnswer<'_, Vec<Row>> {
-                Box::pin(async move { client.query(statement, parameters).await.map(Some) })
-            });
-        let answers = self.fly(&unsent, asked)?;
-        Ok(answers.try_into().expect("each question has one answer"))
+        let asked = statements.iter().map(|(_, statement, parameters)| -> ServerAnswer<'_, Vec<Row>> {
+            Box::pin(async move { client.query(statement, parameters).await.map(Some) })
+        });
+        let mut answers = [const { Vec::new() }; N];
+        for ((at, ..), answer) in statements.iter().zip(self.fly(&unsent, asked)?) {
+            answers[*at] = answer;
+        }
+        Ok(answers)
     }
 
     pub(super) fn query(&mut self, sql: &str, parameters: &[SqlParameter<'_>]) -> Result<Vec<Row>, ServerFailure> {
@@ -396,12 +458,14 @@ impl ServerConnection {
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.client.is_closed() || self.task.is_finished()
+        self.socket.is_closed() || self.client.is_closed()
     }
 
-    /// A function that cancels the statement that the server runs for this connection.
-    pub(super) fn canceller(&self) -> Canceller {
-        Canceller { runtime: self.runtime, token: self.client.cancel_token(), tls: self.server.tls.clone() }
+    /// Cancels the statement that the server runs for this connection. `None` if the connection
+    /// changes the index.
+    pub(super) fn canceller(&self) -> Option<Canceller> {
+        let SocketRuntime::Shared(runtime) = self.socket.runtime else { return None };
+        Some(Canceller { runtime, token: self.client.cancel_token(), tls: self.server.tls.clone() })
     }
 }
 

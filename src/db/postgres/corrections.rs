@@ -19,14 +19,9 @@ use crate::model::attribute::{Attribute, AttributeId};
 const RULES_LOCK: i64 = 0x6463_6D64_6578 + 0x300;
 
 /// Begins a transaction that changes something, with its first question.
-///
-/// Its statements look for few rows by their keys. A plan that was made while tables were small
-/// would read all of them.
-pub(super) fn begin_change(connection: &mut ServerConnection) {
-    connection.run_later(&format!(
-        "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL enable_seqscan = off; \
-         SELECT pg_advisory_xact_lock_shared({RULES_LOCK})"
-    ));
+pub(super) fn begin_change(connection: &mut ServerConnection) -> Result<(), ServerFailure> {
+    connection.run_later("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE");
+    connection.later("SELECT pg_advisory_xact_lock_shared($1)", &[&RULES_LOCK])
 }
 
 /// Has all other changes wait until the end of the transaction.

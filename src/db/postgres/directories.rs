@@ -17,7 +17,7 @@ pub(super) struct UnknownDirectories {
 }
 
 /// Asks for the rows of [`UnknownDirectories`], by their keys and places.
-pub(super) const DIRECTORIES: &str = "SELECT id, place, path FROM directory WHERE (path_key, place) IN \
+const DIRECTORIES: &str = "SELECT id, place, path FROM directory WHERE (path_key, place) IN \
      (SELECT * FROM unnest($1::uuid[], $2::smallint[]))";
 
 impl UnknownDirectories {
@@ -48,9 +48,14 @@ impl UnknownDirectories {
         )?;
         Ok(Self { keys, places })
     }
+
+    /// Asks for their rows, by their keys and places. Empty if there are none.
+    pub(super) fn question(&self) -> &'static str {
+        if self.keys.is_empty() { "" } else { DIRECTORIES }
+    }
 }
 
-/// Notes the numbers of the rows that [`DIRECTORIES`] gave.
+/// Notes the numbers of the rows that [`UnknownDirectories::question`] gave.
 pub(super) fn note(known: &mut DirectoryIds, rows: &[Row]) -> Result<(), ServerFailure> {
     for row in rows {
         known.insert((row.try_get(1)?, path_from(row.try_get(2)?)), row.try_get(0)?);

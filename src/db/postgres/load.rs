@@ -9,7 +9,7 @@ use tokio_postgres::Row;
 use super::body::InstanceBody;
 use super::connection::ServerConnection;
 use super::corrections;
-use super::directories::{self, DIRECTORIES, UnknownDirectories};
+use super::directories::{self, UnknownDirectories};
 use super::error::ServerFailure;
 use super::flight::SqlParameter;
 use super::keys::{RowKey, checksum_of, location_of, place_number, to_column};
@@ -302,6 +302,13 @@ const LOCK_STUDIES: &str = "INSERT INTO study (uid_key, study_instance_uid) SELE
      FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS u(key, uid, at) ORDER BY at \
      ON CONFLICT (uid_key) DO UPDATE SET revision = study.revision WHERE false";
 
+/// Asks for the studies of [`LOCK_STUDIES`].
+const LOCKED_STUDIES: &str = "SELECT uid_key, id, revision FROM study WHERE uid_key = ANY($1)";
+
+/// Asks for studies, and locks them in the same order. It makes none.
+const LOCK_KNOWN_STUDIES: &str = "SELECT uid_key, id, revision FROM study WHERE uid_key = ANY($1) \
+     ORDER BY uid_key FOR NO KEY UPDATE";
+
 /// The studies of a transaction, in the order in which they are locked.
 struct WantedStudies<'u> {
     keys: Vec<RowKey>,
@@ -322,12 +329,14 @@ impl<'u> WantedStudies<'u> {
         Self { keys, uids, ids, revisions }
     }
 
-    fn lock(&self, connection: &mut ServerConnection) -> Result<(), ServerFailure> {
-        if self.keys.is_empty() {
-            return Ok(());
+    /// Has the studies locked. Returns the question for their rows, which has to come next.
+    fn lock(&self, connection: &mut ServerConnection) -> Result<&'static str, ServerFailure> {
+        if self.ids.iter().all(|id| *id != 0) {
+            return Ok(LOCK_KNOWN_STUDIES);
         }
         let texts: Vec<String> = self.uids.iter().map(|uid| to_column(uid)).collect();
-        connection.later(LOCK_STUDIES, &[&self.keys, &texts])
+        connection.later(LOCK_STUDIES, &[&self.keys, &texts])?;
+        Ok(LOCKED_STUDIES)
     }
 
     /// The studies by their rows. Their instance groups that are remembered come to `known`.
@@ -338,6 +347,10 @@ impl<'u> WantedStudies<'u> {
         remembered: &mut RememberedRows,
     ) -> Result<HashMap<String, LockedStudy>, ServerFailure> {
         let uids: HashMap<RowKey, &String> = self.keys.iter().copied().zip(self.uids.iter().copied()).collect();
+        if rows.len() < self.keys.len() {
+            // One that is remembered is gone. The next attempt makes it.
+            return Err(ServerFailure::Again);
+        }
         let mut locked = HashMap::new();
         for row in rows {
             let Some(uid) = uids.get(&row.try_get(0)?) else { continue };
@@ -353,6 +366,12 @@ impl<'u> WantedStudies<'u> {
     }
 }
 
+/// Whether anything was removed or noted of instances and files. Of most there is nothing, and the
+/// server answers one question sooner than three.
+const HAS_EXCEPTIONS: &str = "SELECT EXISTS (SELECT FROM removed_instance WHERE uid_key = ANY($1)) \
+     OR EXISTS (SELECT FROM file_mark WHERE file_key = ANY($2)) \
+     OR EXISTS (SELECT FROM conflict WHERE uid_key = ANY($1)) OR EXISTS (SELECT FROM conflict WHERE file_key = ANY($2))";
+
 /// Locks the studies of a transaction, and reads what it looks at.
 pub(super) fn part(
     connection: &mut ServerConnection,
@@ -361,21 +380,28 @@ pub(super) fn part(
 ) -> Result<LoadedPart, ServerFailure> {
     let directories = UnknownDirectories::make(connection, &remembered.directories, &needs.directories)?;
     let wanted = WantedStudies::of(needs.studies.union(more), remembered);
-    wanted.lock(connection)?;
+    let asked_studies = wanted.lock(connection)?;
     let uids: Vec<RowKey> = needs.uids.iter().map(|uid| RowKey::of_uid(uid)).collect();
     let file_keys: Vec<RowKey> = needs.files.union(&needs.locations).map(RowKey::of_file).collect();
     let rules = corrections::rules_question(connection)?;
     // Each question sees what transactions have committed that had the lock before.
-    let [new_directories, studies, groups, rows, removed, marked, conflicts, rules] = connection.query_all([
-        (DIRECTORIES, &[&directories.keys, &directories.places]),
-        ("SELECT uid_key, id, revision FROM study WHERE uid_key = ANY($1)", &[&wanted.keys]),
+    let [studies, new_directories, groups, rows, exceptions, rules] = connection.query_all([
+        (asked_studies, &[&wanted.keys]),
+        (directories.question(), &[&directories.keys, &directories.places]),
         (&groups_of_studies(), &[&wanted.keys, &wanted.ids, &wanted.revisions]),
         (INSTANCES, &[&uids]),
-        (REMOVED_INSTANCES, &[&uids]),
-        (&marks::of_files(), &[&file_keys]),
-        (&marks::conflicts_of(), &[&uids, &file_keys]),
+        (HAS_EXCEPTIONS, &[&uids, &file_keys]),
         (rules, &[]),
     ])?;
+    let has_exceptions = exceptions.first().map_or(Ok(false), |row| row.try_get(0))?;
+    let [removed, marked, conflicts] = match has_exceptions {
+        false => Default::default(),
+        true => connection.query_all([
+            (REMOVED_INSTANCES, &[&uids]),
+            (&marks::of_files(), &[&file_keys]),
+            (&marks::conflicts_of(), &[&uids, &file_keys]),
+        ])?,
+    };
     directories::note(&mut remembered.directories, &new_directories)?;
     corrections::note_rules(connection, &rules)?;
     let mut known = HashMap::new();

@@ -186,7 +186,7 @@ impl PostgresReader {
         self.ask(|connection| connection.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"))?;
         let state = Arc::clone(&self.state);
         let connection = self.connection()?;
-        state.set_running(Some(connection.canceller()));
+        state.set_running(connection.canceller());
         let asked = question(connection, &state);
         state.set_running(None);
         self.end_transaction();
