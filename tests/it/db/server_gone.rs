@@ -8,19 +8,28 @@ use dcmdex::model::level::QueryRetrieveLevel::Image;
 
 use super::engines::try_to_store;
 use super::*;
-use crate::util::postgres::PostgresServer;
+use crate::util::network::FarNetwork;
+use crate::util::postgres::{PostgresServer, USER, database_of};
+
+/// A server that is killed loses what it has not synced.
+const DURABLE: &[&str] = &["fsync=on"];
 
 /// A server with an index of three instances. Its silence counts after a second.
 fn filled() -> (PostgresServer, PathBuf, Writer) {
-    // A server that is killed loses what it has not synced.
-    let server = PostgresServer::start(&["fsync=on"]);
-    let index = PathBuf::from(format!("{}&connect_timeout=1", server.database().display()));
+    let server = PostgresServer::start(DURABLE);
+    let (index, writer) = filled_at(&server.database());
+    (server, index, writer)
+}
+
+/// An index of three instances in an empty database.
+fn filled_at(database: &Path) -> (PathBuf, Writer) {
+    let index = PathBuf::from(format!("{}&connect_timeout=1", database.display()));
     let options = WriterOptions { durability: Durability::Full, ..WriterOptions::default() };
     let writer = Writer::open(&index, options).unwrap();
     for number in 0..3 {
         assert_eq!(store_number(&writer, number).unwrap(), StoreOutcome::New);
     }
-    (server, index, writer)
+    (index, writer)
 }
 
 fn store_number(writer: &Writer, number: usize) -> Result<StoreOutcome, Error> {
@@ -34,18 +43,17 @@ fn count(reader: &mut Reader) -> Result<u64, Error> {
 }
 
 /// Asks and stores while the server is away, and after it is back.
-fn assert_told_and_goes_on(away: fn(&PostgresServer), back: fn(&PostgresServer)) {
-    let (server, index, writer) = filled();
+fn assert_told_and_goes_on((index, writer): (PathBuf, Writer), away: impl FnOnce(), back: impl FnOnce()) {
     let mut reader = Reader::open(&index).unwrap();
     assert_eq!(count(&mut reader).unwrap(), 3);
-    away(&server);
+    away();
     for gone in [count(&mut reader), count(&mut reader), Reader::open(&index).map(|_| 0)] {
         let Err(Error::ServerGone { server, .. }) = &gone else { panic!("{gone:?}") };
         assert!(server.starts_with("postgresql://") && !server.contains("user"), "{server}");
     }
     let refused = store_number(&writer, 3).unwrap_err();
     assert!(matches!(refused, Error::ServerGone { .. } | Error::InDoubt { .. }), "{refused}");
-    back(&server);
+    back();
     store_number(&writer, 4).unwrap();
     store_number(&writer, 3).unwrap();
     assert_eq!(count(&mut reader).unwrap(), 5);
@@ -54,12 +62,30 @@ fn assert_told_and_goes_on(away: fn(&PostgresServer), back: fn(&PostgresServer))
 
 #[test]
 fn a_server_that_was_killed_is_told_and_found_again() {
-    assert_told_and_goes_on(PostgresServer::kill_and_hold, PostgresServer::let_start);
+    let (server, index, writer) = filled();
+    assert_told_and_goes_on((index, writer), || server.kill_and_hold(), || server.let_start());
 }
 
 #[test]
 fn a_server_that_says_nothing_is_told_and_found_again() {
-    assert_told_and_goes_on(PostgresServer::stop, PostgresServer::go_on);
+    let (server, index, writer) = filled();
+    assert_told_and_goes_on((index, writer), || server.stop(), || server.go_on());
+}
+
+#[test]
+fn a_server_behind_a_cut_cable_is_told_and_found_again() {
+    let Some(network) = FarNetwork::make() else { return };
+    let server = PostgresServer::start_in(&network, DURABLE);
+    let near = server.database();
+    let far = format!("postgresql://{USER}@{}/{}?sslmode=disable", network.address(), database_of(&near));
+    let filled = filled_at(far.as_ref());
+    let other = Writer::open(&near, WriterOptions::default()).unwrap();
+    let away = || {
+        network.cut();
+        // A node on the other side goes on with the same study.
+        store_number(&other, 2).unwrap();
+    };
+    assert_told_and_goes_on(filled, away, || network.join());
 }
 
 #[test]

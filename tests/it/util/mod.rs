@@ -8,6 +8,7 @@ pub(crate) mod generated;
 pub(crate) mod http;
 pub(crate) mod http2;
 pub(crate) mod known;
+pub(crate) mod network;
 pub(crate) mod node;
 pub(crate) mod objects;
 pub(crate) mod peers;

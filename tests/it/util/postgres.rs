@@ -3,19 +3,22 @@
 //! Each process that needs one starts its own, on a socket in a directory of its own. The server
 //! ends with the process, however that ends: a shell waits for the end of its standard input.
 
+use std::ffi::OsStr;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 use super::certificates::Identity;
+use super::network::FarNetwork;
 use super::peers;
 
 /// Where Debian has the programs of the server.
 const PROGRAMS: &str = "/usr/lib/postgresql";
 
 /// The server refuses to run as root.
-const USER: &str = "postgres";
+pub(crate) const USER: &str = "postgres";
 
 /// The port that the name of a socket has if no other one is named.
 const USUAL_PORT: u16 = 5432;
@@ -72,6 +75,17 @@ impl PostgresServer {
     pub(crate) fn start(settings: &[&str]) -> Self {
         let directory = Self::make();
         Self { shell: Self::run(&directory, USUAL_PORT, settings), directory, port: USUAL_PORT }
+    }
+
+    /// Starts a server in another network. It has its socket here too.
+    pub(crate) fn start_in(network: &FarNetwork, settings: &[&str]) -> Self {
+        let directory = Self::make();
+        let mut access = std::fs::File::options().append(true).open(directory.join("data/pg_hba.conf")).unwrap();
+        writeln!(access, "host all all samenet trust").unwrap();
+        let listening = format!("listen_addresses={}", network.address());
+        let settings: Vec<&str> = settings.iter().copied().chain([listening.as_str()]).collect();
+        let shell = Self::run_with(&network.command(), &directory, USUAL_PORT, &settings);
+        Self { shell, directory, port: USUAL_PORT }
     }
 
     /// Starts a server that takes encrypted connections with this certificate.
@@ -140,6 +154,11 @@ impl PostgresServer {
     }
 
     fn run(directory: &Path, port: u16, settings: &[&str]) -> Child {
+        Self::run_with(&[], directory, port, settings)
+    }
+
+    /// Runs a server by another command, which has the command line of the server at its end.
+    fn run_with(runner: &[&str], directory: &Path, port: u16, settings: &[&str]) -> Child {
         let mut server = program("postgres");
         server.arg("-D").arg(directory.join("data"));
         server.arg("-k").arg(directory).args(["-p", &port.to_string()]);
@@ -148,7 +167,8 @@ impl PostgresServer {
         for setting in usual.iter().chain(settings) {
             server.args(["-c", setting]);
         }
-        let arguments: Vec<_> = std::iter::once(server.get_program()).chain(server.get_args()).collect();
+        let server = std::iter::once(server.get_program()).chain(server.get_args());
+        let arguments: Vec<_> = runner.iter().map(OsStr::new).chain(server).collect();
         // A server that was killed starts again.
         let script = "dir=$1; shift
             {
