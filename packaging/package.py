@@ -117,6 +117,33 @@ def settings(tool: pathlib.Path) -> str:
     return text
 
 
+def links(document: pathlib.Path) -> list[pathlib.Path]:
+    """The files and folders of the repository that a Markdown document links to."""
+    # Code between fences or back quotes holds no links.
+    prose = re.sub(r"(?ms)^\s*```.*?^\s*```", "", document.read_text())
+    found = re.findall(r"\]\(([^)]+)\)", re.sub(r"`[^`]*`", "", prose))
+    paths = [link.split("#")[0].strip() for link in found if "://" not in link and not link.startswith("mailto:")]
+    return [pathlib.Path(os.path.normpath(document.parent / path)) for path in paths if path]
+
+
+def documents() -> list[pathlib.Path]:
+    """The documents of the static archive, with all that they link to."""
+    waiting = [ROOT / name for name in ("README.md", "CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT")]
+    waiting += (ROOT / "docs").rglob("*.md")
+    found: set[pathlib.Path] = set()
+    while waiting:
+        path = waiting.pop()
+        if path in found:
+            continue
+        if path.is_dir():
+            waiting += path.iterdir()
+            continue
+        found.add(path)
+        if path.suffix == ".md":
+            waiting += links(path)
+    return sorted(path.relative_to(ROOT) for path in found)
+
+
 def debian(binary: pathlib.Path, tool: pathlib.Path, work: pathlib.Path, architecture: str, when: int) -> pathlib.Path:
     name = ARCHITECTURES[architecture][0]
     files = Tree()
@@ -190,10 +217,8 @@ def static_archive(
     for unit in sorted((ROOT / "packaging/systemd").iterdir()):
         files.add_file(f"systemd/{unit.name}", unit)
     files.add("dcmdex.toml.example", output_of(tool, "config", "init", "-"))
-    for document in ["README.md", "CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT"]:
-        files.add_file(document, ROOT / document)
-    for document in sorted((ROOT / "docs").glob("*.md")):
-        files.add_file(f"docs/{document.name}", document)
+    for document in documents():
+        files.add_file(document.as_posix(), ROOT / document)
     archive = work / f"{stem}.tar.gz"
     archive.write_bytes(compressed(files.tar(f"{stem}/", when)))
     return archive
@@ -243,11 +268,17 @@ def wheel(binary: pathlib.Path, work: pathlib.Path, architecture: str, when: int
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--binary", type=pathlib.Path, required=True, help="the static, stripped binary")
+    parser.add_argument("--binary", type=pathlib.Path, help="the static, stripped binary")
+    parser.add_argument("--documents", action="store_true", help="only list the documents of the static archive")
     parser.add_argument("--tool", type=pathlib.Path, help="the same program for this machine, if it is another")
     parser.add_argument("--architecture", choices=sorted(ARCHITECTURES), default="x86_64")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "target/package")
     arguments = parser.parse_args()
+    if arguments.documents:
+        print("\n".join(path.as_posix() for path in documents()))
+        return
+    if arguments.binary is None:
+        parser.error("--binary is missing")
     work = arguments.out.resolve()
     work.mkdir(parents=True, exist_ok=True)
     binary = arguments.binary.resolve()

@@ -84,7 +84,7 @@ impl ConflictEntry {
             other_study_instance_uid: String::new(),
             series_instance_uid: value(AttributeId::SeriesInstanceUID),
             sop_instance_uid: value(AttributeId::SOPInstanceUID),
-            path: object.location.file().unwrap_or_default(),
+            path: object.location.path().unwrap_or_default(),
         }
     }
 }

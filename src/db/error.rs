@@ -40,6 +40,16 @@ pub enum Error {
         /// The index.
         path: PathBuf,
     },
+    /// The main file of a folder is frozen, and something wants to write the folder.
+    #[error(
+        "the main file of the folder, {}, is frozen, and keeps what belongs to no study; hint: {hint}", path.display()
+    )]
+    FrozenMain {
+        /// The main file.
+        path: PathBuf,
+        /// What can be done.
+        hint: String,
+    },
     /// A frozen index is not the file that was frozen.
     #[error(
         "the frozen index {0} is not the file that was frozen; hint: put that back, or remove {0}-frozen if the change was meant",
@@ -261,6 +271,14 @@ pub enum Error {
         /// What the driver said.
         detail: String,
     },
+    /// The server of the index is there, and does not let this user into this database.
+    #[error("the server of the index, {server}, answered: {detail}")]
+    ServerRefuses {
+        /// Its address without a password.
+        server: String,
+        /// What it said, and what can be done.
+        detail: String,
+    },
     /// The server of the index is too old.
     #[error("the server of the index, {server}, is PostgreSQL {found}, and {oldest} or newer is needed")]
     ServerTooOld {
@@ -367,7 +385,14 @@ impl Error {
     /// Whether the error is about the index, and not about the change. To try each instance alone
     /// would not help.
     pub(in crate::db) const fn is_of_the_index(&self) -> bool {
-        matches!(self, Self::Locked | Self::Replaced { .. } | Self::ServerGone { .. } | Self::ReadOnlyServer { .. })
+        matches!(
+            self,
+            Self::Locked
+                | Self::Replaced { .. }
+                | Self::ServerGone { .. }
+                | Self::ServerRefuses { .. }
+                | Self::ReadOnlyServer { .. }
+        )
     }
 
     /// The same error for another instance, if it is about the index.
@@ -375,6 +400,9 @@ impl Error {
         match self {
             Self::Replaced { path } => Self::Replaced { path: path.clone() },
             Self::ServerGone { server, detail } => Self::ServerGone { server: server.clone(), detail: detail.clone() },
+            Self::ServerRefuses { server, detail } => {
+                Self::ServerRefuses { server: server.clone(), detail: detail.clone() }
+            }
             Self::ReadOnlyServer { detail } => Self::ReadOnlyServer { detail: detail.clone() },
             Self::InDoubt { committed, source } => {
                 Self::InDoubt { committed: *committed, source: source.to_string().into() }

@@ -225,6 +225,31 @@ pub(super) fn two_people(descriptions: &[NameAndBirth]) -> Option<(usize, usize)
     None
 }
 
+/// The two of these descriptions of one patient that seem to be of two people: see [`two_people`].
+pub(super) fn two_people_of<D>(said: &[D], name_and_birth: impl Fn(&D) -> NameAndBirth) -> Option<[&D; 2]> {
+    let (one, other) = two_people(&said.iter().map(name_and_birth).collect::<Vec<_>>())?;
+    Some([said.get(one)?, said.get(other)?])
+}
+
+/// Descriptions of one Patient ID by the issuer that they mean. Those without an issuer mean the
+/// first one (docs/adr/0014).
+pub(super) fn by_meant_issuer<D>(
+    said: impl IntoIterator<Item = D>,
+    issuer: impl Fn(&D) -> &str,
+) -> BTreeMap<String, Vec<D>> {
+    let mut by_issuer: BTreeMap<String, Vec<D>> = BTreeMap::new();
+    for description in said {
+        by_issuer.entry(issuer(&description).to_owned()).or_default().push(description);
+    }
+    if by_issuer.len() > 1
+        && let Some(without) = by_issuer.remove("")
+        && let Some(first) = by_issuer.values_mut().next()
+    {
+        first.extend(without);
+    }
+    by_issuer
+}
+
 fn digits(date: &str) -> String {
     date.chars().filter(char::is_ascii_digit).collect()
 }
@@ -539,9 +564,22 @@ impl ArrivingObject {
     }
 }
 
-/// Joins texts into one value, in which each of their values stands only where it first occurs.
+/// One value for a study of the texts that its series have.
+///
+/// Each of their values stands only where it first occurs. If a backslash separates nothing in the
+/// VR, the text that sorts first stands for all: readers would take several for one text. Arrays of
+/// items stand one after the other.
 pub(super) fn joined(vr: VR, texts: &BTreeSet<String>) -> String {
-    if separates_values(vr) { each_once(texts) } else { texts.iter().cloned().collect::<Vec<_>>().join("\\") }
+    match vr {
+        // A backslash inside of an array is part of an escape, and never between these brackets.
+        VR::SQ => {
+            let arrays: Vec<String> = texts.iter().map(|text| text.replace("]\\[", "]\n[")).collect();
+            let arrays: BTreeSet<&str> = arrays.iter().flat_map(|text| text.split('\n')).collect();
+            arrays.into_iter().collect::<Vec<_>>().join("\\")
+        }
+        _ if separates_values(vr) => each_once(texts),
+        _ => texts.first().cloned().unwrap_or_default(),
+    }
 }
 
 /// The values of several texts, each where it first occurs.
@@ -589,6 +627,16 @@ mod tests {
         for broken in ["", "[{]", r#"{"a":2}"#] {
             assert!(matches!(of(&["[]", broken]), Err(Error::Malformed(_))), "{broken}");
         }
+    }
+
+    #[test]
+    fn a_study_has_the_values_of_its_series_each_once() {
+        let of = |vr, texts: &[&str]| joined(vr, &texts.iter().map(|text| (*text).to_owned()).collect());
+        assert_eq!(of(VR::LO, &["B\\A", "A\\C"]), "A\\C\\B");
+        assert_eq!(of(VR::ST, &["Street 2\\3", "Street 1"]), "Street 1");
+        assert_eq!(of(VR::ST, &[]), "");
+        let [one, other] = [r#"[{"a":"x\\y\\y]\\["}]"#, r#"[{"b":"x\"y\"y"}]"#];
+        assert_eq!(of(VR::SQ, &[other, one, &format!("{one}\\{other}")]), format!("{one}\\{other}"));
     }
 
     #[test]
@@ -694,6 +742,14 @@ mod tests {
         assert_eq!(found(&[("GAMMA^GUS", "19600101"), ("DELTA^DIANA", "")]), Some((0, 1)));
         // The first two are not two people.
         assert_eq!(found(&[("A^B", "1960"), ("A", "1970"), ("B", "1980")]), Some((1, 2)));
+    }
+
+    #[test]
+    fn descriptions_without_an_issuer_are_of_the_first_one() {
+        let by = |issuers: &[&'static str]| by_meant_issuer(issuers.to_vec(), |issuer| issuer);
+        let owned = |issuer: &str, members: &[&'static str]| (issuer.to_owned(), members.to_vec());
+        assert_eq!(by(&["", "X", "W"]), BTreeMap::from([owned("W", &["W", ""]), owned("X", &["X"])]));
+        assert_eq!(by(&["", ""]), BTreeMap::from([owned("", &["", ""])]));
     }
 
     /// A known instance for the tests below. A question without a given answer is a failure of the

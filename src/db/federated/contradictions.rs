@@ -110,17 +110,9 @@ impl<R: FederatedPart> Federation<R> {
     }
 }
 
-/// Finds two people among the descriptions of one Patient ID, for each issuer. Descriptions without
-/// an issuer belong to the first one (docs/adr/0014).
+/// Finds two people among the descriptions of one Patient ID, for each issuer.
 fn add_people(same: &[DescribedIn], found: &mut Vec<[DescribedIn; 2]>) {
-    let first = same.iter().map(|(_, patient)| patient.issuer.as_str()).filter(|issuer| !issuer.is_empty()).min();
-    let mut by_issuer: BTreeMap<&str, Vec<&DescribedIn>> = BTreeMap::new();
-    for described in same {
-        let own = described.1.issuer.as_str();
-        let issuer = if own.is_empty() { first.unwrap_or_default() } else { own };
-        by_issuer.entry(issuer).or_default().push(described);
-    }
-    for mut described in by_issuer.into_values() {
+    for mut described in rules::by_meant_issuer(same, |(_, patient)| &patient.issuer).into_values() {
         // As within one file, so that the same two are told.
         described.sort_by(|(_, one), (_, other)| one.birth_date.cmp(&other.birth_date));
         let files: BTreeSet<usize> = described.iter().map(|(file, _)| *file).collect();
@@ -131,17 +123,15 @@ fn add_people(same: &[DescribedIn], found: &mut Vec<[DescribedIn; 2]>) {
         if files.len() < 2 || files.iter().any(is_listed) {
             continue;
         }
-        found.extend(two_people(&described).map(|pair| pair.map(Clone::clone)));
+        found.extend(two_people(&described).map(|pair| pair.map(|described| (*described).clone())));
     }
 }
 
-fn two_people<'d>(described: &[&'d DescribedIn]) -> Option<[&'d DescribedIn; 2]> {
-    let told: Vec<NameAndBirth> = described
-        .iter()
-        .map(|(_, patient)| NameAndBirth { names: patient.names.clone(), birth_date: patient.birth_date.clone() })
-        .collect();
-    let (one, other) = rules::two_people(&told)?;
-    Some([described.get(one)?, described.get(other)?])
+fn two_people<'s, 'd>(described: &'s [&'d DescribedIn]) -> Option<[&'s &'d DescribedIn; 2]> {
+    rules::two_people_of(described, |(_, patient)| NameAndBirth {
+        names: patient.names.clone(),
+        birth_date: patient.birth_date.clone(),
+    })
 }
 
 impl<R: FederatedPart> EntityLookups<'_, R> {

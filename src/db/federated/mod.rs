@@ -23,4 +23,5 @@ mod streams;
 
 pub use federation::Federation;
 pub use part::{DescribedPatient, FederatedPart};
+pub(in crate::db) use router::MAIN_FILE;
 pub use router::{RoutedFile, Router, RouterThread};

@@ -18,6 +18,9 @@ use crate::model::attribute::AttributeId;
 use crate::model::location::Place;
 use crate::model::record::InstanceRecord;
 
+/// Name of the main file of a folder. It holds the worklist, and what belongs to no study.
+pub(in crate::db) const MAIN_FILE: &str = "main.db";
+
 /// Studies whose file is remembered. One that is forgotten is looked up again, by then it has been
 /// committed.
 const REMEMBERED_STUDIES: usize = 65_536;
@@ -95,14 +98,14 @@ impl<A: Arrivals + Clone + 'static> Router<A> {
     /// their studies are looked up.
     ///
     /// # Errors
-    /// [`Error::Frozen`] if the main file takes no arrivals, and if the thread cannot be started.
+    /// [`Error::FrozenMain`] if the main file takes no arrivals, and if the thread cannot be started.
     pub fn start<R: FederatedPart + 'static>(
         files: Vec<RoutedFile<A, R>>,
         queue_length: usize,
     ) -> Result<(Self, RouterThread), Error> {
         let main = match files.first() {
             Some(RoutedFile { arrivals: Some(main), .. }) => main.clone(),
-            first => return Err(Error::Frozen { path: first.map(|file| file.path.clone()).unwrap_or_default() }),
+            first => return Err(frozen_main(first.map_or(Path::new(""), |file| &file.path))),
         };
         let main_path: Arc<Path> = files.first().map(|file| file.path.clone()).unwrap_or_default().into();
         let (mut targets, mut readers, mut by_name) = (Vec::new(), Vec::new(), HashMap::new());
@@ -402,6 +405,17 @@ impl<R> StudyRoutes<R> {
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Says what to do if the main file takes no arrivals.
+fn frozen_main(path: &Path) -> Error {
+    let thaw = format!("`dcmdex index thaw {}`", path.display());
+    let named = path.with_file_name(MAIN_FILE);
+    let hint = match path == named {
+        true => thaw,
+        false => format!("`dcmdex index new {}` makes another main file, or {thaw}", named.display()),
+    };
+    Error::FrozenMain { path: path.to_owned(), hint }
 }
 
 /// The form of a name in which files and institutions are compared: letters and digits in lower

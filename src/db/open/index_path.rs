@@ -5,12 +5,10 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use crate::db::Error;
+use crate::db::federated::MAIN_FILE;
 use crate::db::postgres::{PostgresAddress, is_address};
 use crate::db::sqlite;
 use crate::files::parent_of;
-
-/// The main file of a folder. It holds the worklist, and what belongs to no study.
-const MAIN_FILE: &str = "main.db";
 
 /// The files of an index: the path itself, or the index files of a folder with the main file first.
 /// An index in a database has none here.

@@ -22,7 +22,7 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{CancelToken, Client, Config, Connection, Row, Socket, Statement};
 
 use super::address::PostgresAddress;
-use super::error::{ServerFailure, chain};
+use super::error::{ServerFailure, chain, of_connecting};
 use super::flight::{ServerAnswer, SqlParameter, Unsent, all_at_once};
 use super::tls::{ServerStream, ServerTls};
 use crate::db::{Corrections, Durability, Error};
@@ -177,7 +177,7 @@ impl ConnectedServer {
     async fn connect(&self) -> Result<(Client, Connection<Socket, ServerStream<Socket>>), ServerFailure> {
         match timeout(self.patience, self.config.connect(self.tls.clone())).await {
             Ok(Err(error)) if is_read_only(&error) => Err(Error::ReadOnlyServer { detail: chain(&error) }.into()),
-            Ok(connected) => connected.map_err(|error| ServerFailure::Gone(chain(&error))),
+            Ok(connected) => connected.map_err(|error| of_connecting(&error)),
             Err(_elapsed) => Err(ServerFailure::Gone(silent(self.patience))),
         }
     }

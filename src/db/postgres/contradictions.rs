@@ -10,10 +10,12 @@ use super::error::ServerFailure;
 use super::load;
 use super::shelves::GroupRow;
 use crate::db::contents::StoredFile;
-use crate::db::rules::{Description, NameAndBirth, key_of, patients_of_study, two_people, value_of};
+use crate::db::rules::{
+    Description, NameAndBirth, by_meant_issuer, key_of, patients_of_study, two_people_of, value_of,
+};
 use crate::db::view::description_of;
 use crate::model::attribute::AttributeId::{PatientBirthDate, PatientName, SeriesInstanceUID, StudyInstanceUID};
-use crate::model::person_name::{groups, normal_form};
+use crate::model::person_name::normal_groups;
 
 /// Studies whose instance groups are read at once.
 const STUDIES_AT_ONCE: usize = 64;
@@ -133,53 +135,46 @@ fn studies_of_two_patients(connection: &mut ServerConnection) -> Result<Vec<Cont
     Ok(found.into_values().flatten().collect())
 }
 
-/// What studies say of the patient of one ID and issuer.
-type PatientDescriptions = BTreeMap<(String, [String; 3]), (String, GroupRow)>;
+/// Birth date, names and issuer of a patient.
+type DescriptionKey = (String, [String; 3], String);
+
+/// The first study that says so, and one of its instance groups.
+type FirstToSay = (String, GroupRow);
+
+/// What studies say of the patients of one ID.
+type SaidOfPatients = BTreeMap<DescriptionKey, FirstToSay>;
 
 fn ids_of_two_people(connection: &mut ServerConnection) -> Result<Vec<ContradictingGroup>, ServerFailure> {
-    // By Patient ID and issuer: birth date and names, with the first study that says so.
-    let mut said: BTreeMap<String, BTreeMap<String, PatientDescriptions>> = BTreeMap::new();
+    let mut said: BTreeMap<String, SaidOfPatients> = BTreeMap::new();
     each_study(connection, OF_SEVERAL_NAMES, &mut |study, patients| {
         for ContradictingPatient { values, group } in patients {
-            let (id, identity, issuer) = key_of(&values);
-            if !identity.is_empty() || id.is_empty() {
+            let (id, _, issuer) = key_of(&values);
+            if id.is_empty() {
                 continue;
             }
-            let names = groups(value_of(&values, PatientName)).map(normal_form);
+            let names = normal_groups(value_of(&values, PatientName));
             let birth_date = value_of(&values, PatientBirthDate).to_owned();
-            let of_issuer = said.entry(id).or_default().entry(issuer).or_default();
-            let first = of_issuer.entry((birth_date, names)).or_insert_with(|| (study.clone(), group.clone()));
+            let of_id = said.entry(id).or_default();
+            let first = of_id.entry((birth_date, names, issuer)).or_insert_with(|| (study.clone(), group.clone()));
             if study < first.0 {
                 *first = (study.clone(), group);
             }
         }
     })?;
-    let mut found = Vec::new();
-    for mut issuers in said.into_values() {
-        // Who names no issuer means the first one.
-        if issuers.len() > 1
-            && let Some(without) = issuers.remove("")
-            && let Some(first) = issuers.values_mut().next()
-        {
-            for (key, of_study) in without {
-                let known = first.entry(key).or_insert_with(|| of_study.clone());
-                if of_study.0 < known.0 {
-                    *known = of_study;
-                }
-            }
-        }
-        found.extend(issuers.values().filter_map(of_two_people));
-    }
-    Ok(found)
+    let by_issuer = said.values().flat_map(|of_id| by_meant_issuer(of_id, |((_, _, issuer), _)| issuer).into_values());
+    Ok(by_issuer.filter_map(of_two_people).collect())
 }
 
-fn of_two_people(said: &PatientDescriptions) -> Option<ContradictingGroup> {
-    let told: Vec<NameAndBirth> = said
-        .keys()
-        .map(|(birth_date, names)| NameAndBirth { names: names.clone(), birth_date: birth_date.clone() })
-        .collect();
-    let (one, other) = two_people(&told)?;
-    let (first_study, _) = said.values().nth(one)?;
-    let (_, group) = said.values().nth(other)?;
+fn of_two_people(mut said: Vec<(&DescriptionKey, &FirstToSay)>) -> Option<ContradictingGroup> {
+    // Those without an issuer are among the others, and of two that say the same the first study is
+    // told.
+    said.sort_by(|((one_birth, one_names, _), (one_study, _)), ((other_birth, other_names, _), (other_study, _))| {
+        (one_birth, one_names, one_study).cmp(&(other_birth, other_names, other_study))
+    });
+    let [one, other] = two_people_of(&said, |((birth_date, names, _), _)| NameAndBirth {
+        names: names.clone(),
+        birth_date: birth_date.clone(),
+    })?;
+    let ((_, (first_study, _)), (_, (_, group))) = (one, other);
     Some(ContradictingGroup { kind: KINDS[2], other_study: first_study.clone(), group: group.clone() })
 }

@@ -11,6 +11,8 @@ pub(super) enum ServerFailure {
     Again,
     /// The server is gone, or ends.
     Gone(String),
+    /// The server is there, and does not let this user into this database.
+    Refused(String),
     /// Anything else.
     Other(Error),
 }
@@ -21,6 +23,7 @@ impl ServerFailure {
         match self {
             Self::Again => Error::Locked,
             Self::Gone(detail) => Error::ServerGone { server: server.to_owned(), detail },
+            Self::Refused(detail) => Error::ServerRefuses { server: server.to_owned(), detail },
             Self::Other(error) => error,
         }
     }
@@ -63,6 +66,21 @@ impl From<tokio_postgres::Error> for ServerFailure {
             _ => Self::Other(Error::Statement(format!("{message} (SQLSTATE {})", code.code()).into())),
         }
     }
+}
+
+/// The error of an attempt to connect. Most of what a server says then passes, such as that it is
+/// starting.
+pub(super) fn of_connecting(error: &tokio_postgres::Error) -> ServerFailure {
+    let Some(said) = error.as_db_error() else { return ServerFailure::Gone(chain(error)) };
+    let hint = match *said.code() {
+        SqlState::INVALID_CATALOG_NAME => "; hint: make it with `createdb --owner USER DATABASE`",
+        SqlState::INVALID_AUTHORIZATION_SPECIFICATION => {
+            "; hint: make the user with `createuser USER`, or let it in with pg_hba.conf"
+        }
+        SqlState::INVALID_PASSWORD | SqlState::INSUFFICIENT_PRIVILEGE => "",
+        _ => return ServerFailure::Gone(said.message().to_owned()),
+    };
+    ServerFailure::Refused(format!("{}{hint}", said.message()))
 }
 
 /// Whether the connection failed and not what went over it.

@@ -17,13 +17,15 @@ use super::question::QuestionState;
 use super::shelves::GroupRow;
 use crate::db::contents::{FileKey, StoredFile};
 use crate::db::report::LISTED_AND_MISSING_OF;
-use crate::db::rules::{Description, NameAndBirth, patients_of_study, two_people, value_of};
+use crate::db::rules::{
+    Description, NameAndBirth, by_meant_issuer, identity_of, key_of, patients_of_study, two_people_of, value_of,
+};
 use crate::db::view::description_of;
 use crate::db::{LISTED_AND_MISSING, NotIndexed, StudyProblem, StudyReport};
 use crate::model::attribute::AttributeId::*;
 use crate::model::find::FindRequest;
 use crate::model::level::{InformationModel, QueryRetrieveLevel};
-use crate::model::person_name::{groups, normal_form};
+use crate::model::person_name::normal_groups;
 
 /// Studies whose instances are read at once.
 const STUDIES_AT_ONCE: usize = 64;
@@ -307,16 +309,20 @@ fn add_further_people(connection: &mut ServerConnection, people: &mut People) ->
         }
         for patient in said.values().flat_map(|said| patients_of_study(said)) {
             let value = |id| value_of(&patient.values, id);
-            let [id, issuer, name] = [PatientID, IssuerOfPatientID, PatientName].map(value);
-            people.add_said([id, issuer, name, value(PatientBirthDate), value(PatientSex)]);
+            let (id, identity, _) = key_of(&patient.values);
+            let said = [IssuerOfPatientID, PatientName, PatientBirthDate, PatientSex].map(value);
+            people.add_said((id, identity), said);
         }
     }
     Ok(())
 }
 
-/// What studies say of patients: issuer, names in normal form, birth date and sex, by Patient ID.
+/// Patient ID, and what replaces a missing one.
+type IdOrIdentity = (String, String);
+
+/// What studies say of patients: issuer, names in normal form, birth date and sex.
 #[derive(Default)]
-struct People(HashMap<String, BTreeSet<SaidOfPatient>>);
+struct People(HashMap<IdOrIdentity, BTreeSet<SaidOfPatient>>);
 
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct SaidOfPatient {
@@ -326,49 +332,47 @@ struct SaidOfPatient {
     sex: String,
 }
 
+/// The Patient ID of a study, and what replaces a missing one.
+fn id_or_identity(study: &StudyReport) -> IdOrIdentity {
+    let identity = identity_of(&study.patient_id, &study.patient_name, &study.patient_birth_date);
+    (study.patient_id.clone(), identity)
+}
+
 impl People {
     fn add(&mut self, study: &StudyReport, said: SaidOfPerson) {
         let SaidOfPerson { issuer, sex } = said;
-        self.add_said([&study.patient_id, &issuer, &study.patient_name, &study.patient_birth_date, &sex]);
+        self.add_said(id_or_identity(study), [&issuer, &study.patient_name, &study.patient_birth_date, &sex]);
     }
 
-    /// Adds Patient ID, issuer, name, birth date and sex.
-    fn add_said(&mut self, [id, issuer, name, birth_date, sex]: [&str; 5]) {
-        if !id.is_empty() {
-            let (issuer, birth_date, sex) = (issuer.to_owned(), birth_date.to_owned(), sex.to_owned());
-            let said = SaidOfPatient { issuer, birth_date, names: groups(name).map(normal_form), sex };
-            self.0.entry(id.to_owned()).or_default().insert(said);
-        }
+    /// Adds issuer, name, birth date and sex.
+    fn add_said(&mut self, of: IdOrIdentity, [issuer, name, birth_date, sex]: [&str; 4]) {
+        let (issuer, birth_date, sex) = (issuer.to_owned(), birth_date.to_owned(), sex.to_owned());
+        let said = SaidOfPatient { issuer, birth_date, names: normal_groups(name), sex };
+        self.0.entry(of).or_default().insert(said);
     }
 
     fn told(self) -> ToldPeople {
         let mut told = ToldPeople::default();
-        for (id, said) in self.0 {
-            let first = said.iter().map(|said| said.issuer.as_str()).filter(|issuer| !issuer.is_empty()).min();
-            let first = first.unwrap_or_default().to_owned();
-            let mut by_issuer: BTreeMap<String, Vec<SaidOfPatient>> = BTreeMap::new();
-            for said in said {
-                let issuer = if said.issuer.is_empty() { &first } else { &said.issuer };
-                by_issuer.entry(issuer.clone()).or_default().push(said);
+        for (of, said) in self.0 {
+            let first = said.iter().map(|said| said.issuer.as_str()).find(|issuer| !issuer.is_empty());
+            if let Some(first) = first {
+                told.first_issuers.insert(of.clone(), first.to_owned());
             }
-            for (issuer, mut said) in by_issuer {
+            for (issuer, mut said) in by_meant_issuer(said, |said| &said.issuer) {
                 said.sort_by(|one, other| one.birth_date.cmp(&other.birth_date));
-                let names_and_births: Vec<NameAndBirth> = said
-                    .iter()
-                    .map(|said| NameAndBirth { names: said.names.clone(), birth_date: said.birth_date.clone() })
-                    .collect();
-                if two_people(&names_and_births).is_some() {
-                    told.two.insert(id.clone());
+                let name_and_birth = |said: &SaidOfPatient| NameAndBirth {
+                    names: said.names.clone(),
+                    birth_date: said.birth_date.clone(),
+                };
+                if two_people_of(&said, name_and_birth).is_some() {
+                    told.two.insert(of.clone());
                 }
                 let differs = |value: fn(&SaidOfPatient) -> &str| {
                     said.iter().map(value).filter(|value| !value.is_empty()).collect::<BTreeSet<_>>().len() > 1
                 };
                 if differs(|said| &said.names[0]) || differs(|said| &said.birth_date) || differs(|said| &said.sex) {
-                    told.differently.insert((id.clone(), issuer));
+                    told.differently.insert((of.clone(), issuer));
                 }
-            }
-            if !first.is_empty() {
-                told.first_issuers.insert(id, first);
             }
         }
         told
@@ -379,23 +383,24 @@ impl People {
 #[derive(Default)]
 struct ToldPeople {
     /// Patient IDs of two people.
-    two: HashSet<String>,
-    /// Patients that studies describe differently, by Patient ID and issuer.
-    differently: HashSet<(String, String)>,
+    two: HashSet<IdOrIdentity>,
+    /// Patients that studies describe differently, by issuer.
+    differently: HashSet<(IdOrIdentity, String)>,
     /// The issuer whose patient those without an issuer are.
-    first_issuers: HashMap<String, String>,
+    first_issuers: HashMap<IdOrIdentity, String>,
 }
 
 impl ToldPeople {
     fn add_to(&self, study: &mut StudyReport, said: &SaidOfPerson) {
-        let id = &study.patient_id;
+        let of = id_or_identity(study);
         let issuer = match said.issuer.is_empty() {
-            true => self.first_issuers.get(id).cloned().unwrap_or_default(),
+            true => self.first_issuers.get(&of).cloned().unwrap_or_default(),
             false => said.issuer.clone(),
         };
+        let is_of_two = self.two.contains(&of);
         let problems = [
-            (StudyProblem::TwoPeople, self.two.contains(id)),
-            (StudyProblem::PatientDescribedDifferently, self.differently.contains(&(id.clone(), issuer))),
+            (StudyProblem::TwoPeople, is_of_two),
+            (StudyProblem::PatientDescribedDifferently, self.differently.contains(&(of, issuer))),
         ];
         study.problems.extend(problems.into_iter().filter(|(_, is_so)| *is_so).map(|(problem, _)| (problem, 1)));
     }

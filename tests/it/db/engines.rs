@@ -285,6 +285,33 @@ fn keys_at_any_level_narrow_the_answers<E: Engine>() {
     assert_eq!(asked(Study, Modality, "MR"), 0);
 }
 
+// PS3.5 6.2: in ST a backslash separates nothing.
+fn a_study_answers_with_the_values_of_its_series<E: Engine>() {
+    let engine = E::create();
+    let sequence = |code: &str| format!(r#"[{{"00080100":{{"vr":"SH","Value":["{code}"]}}}}]"#);
+    let codes = [sequence(r"A\\B\\B"), sequence("A")];
+    for (series, name, address, code) in
+        [("1", "B\\A", "Street 2\\3", &codes[0]), ("2", "A", "Street 1", &codes[1]), ("3", "C", "", &codes[0])]
+    {
+        let (series, uid) = (format!("1.2.{series}"), format!("1.2.{series}.1"));
+        let more = [
+            (PatientID, "P1"),
+            (StationName, name),
+            (InstitutionAddress, address),
+            (RequestAttributesSequence, code.as_str()),
+        ];
+        let record = record("1.2", &series, &uid, &more);
+        assert_eq!(store_in(&engine, record, location(Place::Managed, "/objects", &uid)), StoreOutcome::New);
+    }
+    let asked = request(Study, &[StationName, InstitutionAddress, RequestAttributesSequence]);
+    let of_codes = [&*codes[1], &*codes[0]].join("\\");
+    assert_eq!(values(&engine, &asked), [["A\\B\\C", "Street 1", &*of_codes]]);
+    let matching_keys =
+        vec![MatchingKey { attribute: InstitutionAddress, matching: matching(InstitutionAddress, "Street 2\\3") }];
+    let asked = FindRequest { matching_keys, ..asked };
+    assert_eq!(values(&engine, &asked).len(), 1, "a key matches the texts of all series");
+}
+
 // PS3.5 table 6.2-1, DT.
 fn a_moment_without_an_offset_is_in_the_zone_of_its_study<E: Engine>() {
     let engine = E::create();
@@ -710,7 +737,7 @@ fn an_emptied_removal_holds_on<E: Engine>() {
 macro_rules! index_test_suite {
     ($name:ident, $engine:ty) => {
         index_test_suite!(@tests $name, $engine: what_is_stored_is_found_at_once, keys_at_any_level_narrow_the_answers,
-            a_moment_without_an_offset_is_in_the_zone_of_its_study,
+            a_moment_without_an_offset_is_in_the_zone_of_its_study, a_study_answers_with_the_values_of_its_series,
             the_version_changes_with_the_content, an_instance_comes_with_its_location,
             answers_come_in_order_and_in_pages, answers_of_several_indexes_merge_by_their_keys,
             a_query_ends_when_it_is_told_to, what_cannot_be_answered_is_an_error,

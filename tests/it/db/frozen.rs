@@ -66,6 +66,25 @@ fn nobody_writes_it_until_it_is_thawed() {
 }
 
 #[test]
+fn a_folder_whose_main_file_is_frozen_says_what_can_be_done() {
+    let directory = tempfile::tempdir().unwrap();
+    for name in ["2020.db", "2021.db"] {
+        writer(&directory.path().join(name)).close().unwrap();
+    }
+    let first = directory.path().join("2020.db");
+    freeze(&first, 5).unwrap();
+    let refused = |index: &Path| Writer::open(index, WriterOptions::default()).unwrap_err().to_string();
+    let main = directory.path().join("main.db");
+    let hint = format!("`dcmdex index new {}` makes another main file", main.display());
+    assert!(refused(directory.path()).contains(&hint), "{}", refused(directory.path()));
+    writer(&main).close().unwrap();
+    writer(directory.path()).close().unwrap();
+    freeze(&main, 5).unwrap();
+    let hint = format!("hint: `dcmdex index thaw {}`", main.display());
+    assert!(refused(directory.path()).ends_with(&hint), "{}", refused(directory.path()));
+}
+
+#[test]
 fn an_index_in_use_is_not_frozen() {
     let directory = tempfile::tempdir().unwrap();
     let index = filled(directory.path());

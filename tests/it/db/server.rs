@@ -267,6 +267,15 @@ fn a_database_that_cannot_be_the_index_is_told() {
     server().sql(&database, &format!("ALTER DATABASE {database} SET default_transaction_read_only = on"));
     let error = Writer::open(&read_only, WriterOptions::default()).unwrap_err().to_string();
     assert!(error.contains("takes no changes") && error.contains("target_session_attrs"), "{error}");
+    // The server is there, and says so.
+    let address = server().address("nosuch");
+    let (of_database, of_user) = (opened(&address), opened(Path::new(&user_of(&address, "nosuch"))));
+    for (error, said) in [
+        (&of_database, r#"database "nosuch" does not exist; hint: make it with `createdb"#),
+        (&of_user, r#"role "nosuch" does not exist; hint: make the user with `createuser"#),
+    ] {
+        assert!(error.contains(&format!(", answered: {said}")), "{error}");
+    }
     let nowhere = PathBuf::from("postgresql://nobody@127.0.0.1:1/archive?connect_timeout=1");
     assert!(opened(&nowhere).contains("postgresql://127.0.0.1:1/archive, is not there"), "{}", opened(&nowhere));
     let secret = PathBuf::from("postgresql://u:secret@127.0.0.1:1/archive");
@@ -391,14 +400,34 @@ fn a_database_is_not_migrated_while_a_program_of_the_version_before_writes_it() 
     assert_eq!(instances(&index), 0);
 }
 
+/// The same address with another user.
+fn user_of(address: &Path, user: &str) -> String {
+    address.to_str().unwrap().replace("user=postgres", &format!("user={user}"))
+}
+
 #[test]
 fn the_owner_of_a_database_needs_no_other_rights() {
     server().sql("postgres", "CREATE ROLE site LOGIN");
     server().sql("postgres", "CREATE DATABASE of_site OWNER site");
-    let address = server().address("of_site").to_str().unwrap().replace("user=postgres", "user=site");
+    let address = user_of(&server().address("of_site"), "site");
     let (index, uids) = (PathBuf::from(address), [("1.2".to_owned(), "1.2.3".to_owned())]);
     assert_eq!(store_all(&writer(&index), uids.into_iter()), 1);
     assert_sound(&index);
+}
+
+/// Two studies of one patient without a Patient ID, and two people in an archive file.
+fn fill_more(index: &Path) {
+    let writer = writer(index);
+    let twins = ["M", "F"].map(|sex| [(PatientName, "TWIN^A"), (PatientBirthDate, "19700101"), (PatientSex, sex)]);
+    let people = [("WEST^ADA", "19500101"), ("EAST^BO", "19800101")]
+        .map(|(name, birth_date)| [(PatientName, name), (PatientBirthDate, birth_date), (PatientID, "Z")]);
+    for (at, values) in twins.iter().chain(&people).enumerate() {
+        let uid = |root: &str| format!("{root}.{}", 90 + at);
+        let member = file(&format!("m{at}"), record(&uid("1.9"), &uid("1.8"), &uid("1.2.3"), values));
+        let members = ScannedDirectory { place: Place::Archive, ..scanned("/d9/z.zip", vec![member]) };
+        writer.handle().scanned(members).unwrap();
+    }
+    writer.close().unwrap();
 }
 
 #[test]
@@ -407,6 +436,7 @@ fn a_report_on_a_database_says_what_one_on_a_file_says() {
     let (file, database) = (dir.path().join("index.db"), server().database());
     let said = |index: &Path| {
         super::migrating::fill(index);
+        fill_more(index);
         let mut studies = BTreeMap::new();
         let mut add = |study: StudyReport| {
             studies.insert(study.study_instance_uid.clone(), study);
@@ -432,6 +462,9 @@ fn a_report_on_a_database_says_what_one_on_a_file_says() {
     for problem in [StudyProblem::TwoPeople, StudyProblem::SeveralPatients, StudyProblem::PatientDescribedDifferently] {
         assert!(expected.values().any(|study| study.problems.contains_key(&problem)), "{problem:?}");
     }
+    assert!(expected["1.9.90"].problems.contains_key(&StudyProblem::PatientDescribedDifferently), "without an ID");
+    let of_archive = conflicts.iter().find(|conflict| conflict.study_instance_uid == "1.9.93").unwrap();
+    assert_eq!(of_archive.path, Path::new("/d9/z.zip!/m3"));
 }
 
 #[test]

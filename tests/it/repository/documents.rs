@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::util::generated::assert_generated;
 
@@ -86,6 +87,28 @@ fn broken(path: &Path, text: &str) -> Vec<String> {
 fn relative_links_lead_to_a_file_and_a_heading() {
     let broken: Vec<_> = documents().iter().flat_map(|path| broken(path, &fs::read_to_string(path).unwrap())).collect();
     assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[test]
+fn no_link_of_a_packed_document_leads_out_of_the_package() {
+    let mut python = Command::new("python3");
+    let listed = python.arg(root().join("packaging/package.py")).arg("--documents").output().unwrap();
+    assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let package = tempfile::tempdir().unwrap();
+    let documents: Vec<&str> = listed.lines().collect();
+    for document in &documents {
+        let packed = package.path().join(document);
+        fs::create_dir_all(packed.parent().unwrap()).unwrap();
+        fs::copy(root().join(document), packed).unwrap();
+    }
+    let packed = documents.iter().map(|document| package.path().join(document));
+    let texts = packed.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+    let broken: Vec<_> = texts.flat_map(|path| broken(&path, &fs::read_to_string(&path).unwrap())).collect();
+    assert!(broken.is_empty(), "{broken:#?}");
+    for folder in ["docs/adr/", "docs/benchmarks/", "docs/reliability/"] {
+        assert!(documents.iter().any(|document| document.starts_with(folder)), "{folder}");
+    }
 }
 
 #[test]

@@ -18,8 +18,8 @@ use super::answers::{key_columns, order_columns};
 use super::arrival_keys::arrival_conditions;
 use super::availability::{Availability, Obstacles};
 use super::fragments::{
-    UNDER_THIS_PATIENT, character_set, declared_of_patient, declared_value, each_once, from_clause,
-    instance_group_join, is_availability, is_instance_group_key, most_complete_first, names_this_patient, order_clause,
+    UNDER_THIS_PATIENT, character_set, declared_of_patient, declared_value, from_clause, instance_group_join,
+    is_availability, is_instance_group_key, joined, most_complete_first, names_this_patient, order_clause,
 };
 use super::functions::{Matcher, Matchers};
 use super::located::LOCATION_COLUMNS;
@@ -503,11 +503,10 @@ impl Compiler<'_> {
         }
         // A study answers for its series.
         let values = format!(
-            "(SELECT group_concat(v, '\\') FROM (SELECT DISTINCT {} AS v FROM study_series e WHERE e.study = s.id \
-             AND v <> '' ORDER BY v))",
+            "SELECT DISTINCT {} AS v FROM study_series e WHERE e.study = s.id AND v <> '' ORDER BY v",
             declared_value(unit)
         );
-        Ok(each_once(unit.vr, &values))
+        Ok(joined(unit.vr, &values))
     }
 
     /// SQL for an attribute in an answer at a level.
@@ -518,11 +517,11 @@ impl Compiler<'_> {
         let column = attribute.column;
         // A series attribute of a study: the values that its series have.
         match (level, attribute.level, attribute.source) {
-            (Study, Series, ValueSource::DataSet) => Ok(each_once(
+            (Study, Series, ValueSource::DataSet) => Ok(joined(
                 attribute.vr,
                 &format!(
-                    "(SELECT group_concat(v, '\\') FROM (SELECT DISTINCT {column} AS v FROM study_series \
-                     WHERE study = s.id AND {column} <> '' ORDER BY {column}))"
+                    "SELECT DISTINCT {column} AS v FROM study_series WHERE study = s.id AND {column} <> '' \
+                     ORDER BY {column}"
                 ),
             )),
             (Patient | Study | Series | Image, ..) => {

@@ -7,6 +7,7 @@ use crate::model::attribute::AttributeId;
 use crate::model::declared::Unit;
 use crate::model::find::FindRequest;
 use crate::model::level::QueryRetrieveLevel::{self, Image, Patient, Series, Study};
+use crate::model::matching::separates_values;
 
 /// The tables of a statement, and how they are joined.
 pub(super) fn from_clause(
@@ -107,12 +108,14 @@ pub(super) fn most_complete_first(vr: VR, value: &str) -> String {
 pub(super) const UNDER_THIS_PATIENT: &str =
     "(a.patient = p.id OR a.id IN (SELECT study FROM study_patient WHERE patient = p.id))";
 
-/// The values of a study's series, put together by `values`, each once. A text that may hold a
-/// backslash is one value.
-pub(super) fn each_once(vr: VR, values: &str) -> String {
+/// One value of the values `v` of a study's series, as [`rules::joined`] has it. `values` selects
+/// them in order, each once.
+pub(super) fn joined(vr: VR, values: &str) -> String {
+    let all = format!("(SELECT group_concat(v, '\\') FROM ({values}))");
     match vr {
-        VR::ST | VR::LT | VR::UT | VR::UR | VR::SQ => format!("ifnull({values}, '')"),
-        _ => format!("ifnull(dcm_each_once({values}), '')"),
+        VR::SQ => format!("ifnull({all}, '')"),
+        _ if separates_values(vr) => format!("ifnull(dcm_each_once({all}), '')"),
+        _ => format!("ifnull((SELECT min(v) FROM ({values})), '')"),
     }
 }
 
