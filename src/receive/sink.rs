@@ -109,14 +109,7 @@ impl FileSink {
     pub(super) async fn accept(&mut self, fragment: &[u8]) -> Result<(), ReceiveError> {
         self.checksum.update(fragment);
         self.batch.extend_from_slice(fragment);
-        if self.batch.len() < SMALL_BATCH {
-            return Ok(());
-        }
-        if self.share.is_none() {
-            // One batch is being filled, and one is being written.
-            self.share = self.memory.take(2 * WRITE_BATCH);
-        }
-        if self.share.is_some() && (self.batch.len() < WRITE_BATCH || self.stays_whole()) {
+        if self.batch.len() < SMALL_BATCH || self.may_gather() {
             return Ok(());
         }
         let (incoming, memory) = self.written().await?;
@@ -138,14 +131,26 @@ impl FileSink {
         Ok(())
     }
 
-    /// Whether the object stays in memory for the journal. It may fit, and its peer has memory.
-    fn stays_whole(&mut self) -> bool {
-        let Some(share) = &mut self.share else { return false };
-        // The vector may have room for as much again.
-        let wanted = 2 * self.batch.len();
-        self.batch.len() <= self.whole_up_to
-            && matches!(self.writing, WriteState::NotBegun)
-            && (share.count() >= wanted || share.grow(wanted - share.count()))
+    /// Whether more of the object is gathered before it is written. What it holds grows with it, so
+    /// that many small objects of one peer stay in memory at a time.
+    fn may_gather(&mut self) -> bool {
+        let fits = match self.writing {
+            WriteState::NotBegun => self.batch.len() <= self.whole_up_to,
+            WriteState::Batch(_) => self.batch.len() < WRITE_BATCH,
+        };
+        // The vector may have room for as much again, or one more batch is being written.
+        fits && self.holds((2 * self.batch.len()).next_power_of_two())
+    }
+
+    /// Whether so much memory is counted for the object, after taking what is missing.
+    fn holds(&mut self, bytes: usize) -> bool {
+        match &mut self.share {
+            Some(share) => share.count() >= bytes || share.grow(bytes - share.count()),
+            none => {
+                *none = self.memory.take(bytes);
+                none.is_some()
+            }
+        }
     }
 
     /// Waits for the batch that is being written.
@@ -243,5 +248,50 @@ fn compared(contents: NameOutcome) -> Compared {
         NameOutcome::New => Compared::Nothing,
         NameOutcome::Same => Compared::Same,
         NameOutcome::Other => Compared::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::peer::CountedAs;
+    use crate::shares::{MEMORY_BYTES, Shares};
+    use crate::store::Options;
+    use crate::telemetry::metrics;
+
+    // An object that is written before it is complete does not go into the journal, and is flushed
+    // by itself. The senders of a load balancer are one peer.
+    #[tokio::test]
+    async fn hundreds_of_small_objects_of_one_peer_stay_in_memory_until_they_are_complete() {
+        let directory = tempfile::tempdir().unwrap();
+        let objects = Arc::new(Objects::open(&Options::new(directory.path().join("objects"))).unwrap());
+        let (under_way, peer) = (Arc::new(UnderWay::default()), Arc::new(CountedAs::address([10, 0, 0, 1].into())));
+        let memory = PeerMemory::new(&Shares::new(MEMORY_BYTES, 0, &metrics::MEMORY_REFUSED), &peer);
+        let mut arriving = Vec::new();
+        for _ in 0..200 {
+            let mut sink = FileSink::new(&objects, &under_way, vec![0; 400], &memory);
+            for fragment in vec![0; 30_000].chunks(4_000) {
+                sink.accept(fragment).await.unwrap();
+            }
+            arriving.push(sink);
+        }
+        assert!(arriving.iter().all(|sink| matches!(sink.writing, WriteState::NotBegun)));
+    }
+
+    // Without memory an object is written in small batches, and with little of it in larger ones.
+    #[tokio::test]
+    async fn a_peer_without_memory_left_has_its_object_written_as_it_comes() {
+        let directory = tempfile::tempdir().unwrap();
+        let objects = Arc::new(Objects::open(&Options::new(directory.path().join("objects"))).unwrap());
+        let (under_way, peer) = (Arc::new(UnderWay::default()), Arc::new(CountedAs::address([10, 0, 0, 1].into())));
+        for (memory, held) in [(0, 4_000 + SMALL_BATCH), (256 << 10, 4_000 + (64 << 10))] {
+            let memory = PeerMemory::new(&Shares::new(memory, 0, &metrics::MEMORY_REFUSED), &peer);
+            let mut sink = FileSink::new(&objects, &under_way, Vec::new(), &memory);
+            for fragment in vec![0; 600_000].chunks(4_000) {
+                sink.accept(fragment).await.unwrap();
+                assert!(sink.batch.len() < held, "{} of {held}", sink.batch.len());
+            }
+            assert!(matches!(sink.writing, WriteState::Batch(_)));
+        }
     }
 }

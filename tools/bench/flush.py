@@ -3,10 +3,12 @@
 
     tools/bench/flush.py --work DIR [--delays 0 2 5] [--seconds 6] [--runs 1]
         [--cases 16384x1 16384x16 16384x64 524288x1 524288x16] [--binary PATH ...] [--own-disk MIB]
+        [--by strace|preload]
 
-strace makes each fsync, fdatasync and syncfs of a node longer by the delay, in milliseconds. That is
-a disk whose flushes are slow and otherwise do not disturb one another. A delay of 0 runs without
-strace. The bound is a program that overwrites one file and flushes once for each group, with as many
+Each fsync, fdatasync and syncfs of a node gets longer by the delay, in milliseconds. That is a disk
+whose flushes are slow and otherwise do not disturb one another. With `--by strace`, strace does it: it
+works for each program, and it slows all system calls of the node. With `--by preload`, slowflush.c
+does it, which slows nothing else. A delay of 0 runs without either. The bound is a program that overwrites one file and flushes once for each group, with as many
 objects in a group as there are associations. The contestants run in turn, each on an empty folder.
 The number of objects is chosen for each so that a run takes about --seconds.
 
@@ -14,18 +16,19 @@ ext4 does not use an inode again for some minutes after it was freed, and search
 for each new file. So whoever has removed many files measures that search. --own-disk gives each run
 a new ext4 in a file that is mounted by loop. It needs root.
 
-Peers as in store.py. --binary adds other builds of dcmdex. Needs strace. Standard library only.
+Peers as in store.py. --binary adds other builds of dcmdex. Needs strace or gcc. Standard library only.
 """
 
 import argparse
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import store
-from common import RELEASE, Listener, build, commit, fail, machine, serve
+from common import RELEASE, ROOT, Listener, build, commit, fail, machine, serve
 from disks import Disk
 
 FLUSHES = "fsync,fdatasync,syncfs"
@@ -49,8 +52,16 @@ class Build(store.Dcmdex):
         return serve(folder / "index.db", folder / "objects", log, *flags, binary=self.binary)
 
 
-def delayed(milliseconds):
-    """What a command line begins with whose flushes take so much longer."""
+def preloaded(folder):
+    """What a command line begins with, for each delay, whose flushes slowflush.c makes longer."""
+    library = folder.absolute() / "slowflush.so"
+    source = ROOT / "tools/bench/slowflush.c"
+    subprocess.run(["gcc", "-O2", "-shared", "-fPIC", "-o", library, source], check=True)
+    return lambda milliseconds: ["env", f"LD_PRELOAD={library}", f"SLOWFLUSH_MS={milliseconds}"] if milliseconds else []
+
+
+def traced(milliseconds):
+    """What a command line begins with whose flushes strace makes longer."""
     if not milliseconds:
         return []
     inject = f"inject={FLUSHES}:delay_exit={milliseconds * 1000}"
@@ -88,6 +99,7 @@ def main():
     parser.add_argument("--delays", type=int, nargs="+", default=[0, 5], help="of each flush, in milliseconds")
     cases = ["16384x1", "16384x16", "16384x64", "524288x1", "524288x16"]
     parser.add_argument("--cases", nargs="+", default=cases, metavar="BYTESxASSOCIATIONS")
+    parser.add_argument("--by", choices=["strace", "preload"], default="strace", help="what makes the flushes longer")
     parser.add_argument("--seconds", type=float, default=6)
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--binary", nargs="+", default=[], help="other builds of dcmdex")
@@ -95,11 +107,13 @@ def main():
     parser.add_argument("--only", default="", help="only contestants whose name has this in it")
     parser.add_argument("--no-build", action="store_true", help="measure what is built already")
     options = parser.parse_args()
-    if any(options.delays) and not shutil.which("strace"):
-        fail("a delay needs strace")
+    tool = {"strace": "strace", "preload": "gcc"}[options.by]
+    if any(options.delays) and not shutil.which(tool):
+        fail(f"a delay needs {tool}")
     if not options.no_build:
         build("storeload", "syncload")
     options.work.mkdir(parents=True, exist_ok=True)
+    delayed = preloaded(options.work) if options.by == "preload" else traced
     print(f"- Machine: {machine()}; client and node on the same cores. Commit {commit()}; {options.runs} runs, the median.\n")
     print("| flush, ms more | object, bytes | associations | node | instances/s | p50, ms | p99, ms |")
     print("|---:|---:|---:|---|---:|---:|---:|", flush=True)
