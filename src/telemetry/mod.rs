@@ -152,6 +152,10 @@ pub fn start(options: &Options) -> Result<Logging, Error> {
 /// So it never writes into the log.
 const SILENT: &str = "h2=off";
 
+/// dicom_ul warns of each part of an association request that it does not know. A peer that is
+/// rejected could fill the disk with thousands of them in each request.
+const SILENT_UNLESS_NAMED: (&str, &str) = ("dicom_ul", "dicom_ul=off");
+
 fn parse_filter(filter: &str) -> Result<EnvFilter, Error> {
     // A word without a level is the name of a crate to tracing, and would silence everything else.
     let is_level = |part: &str| part.parse::<tracing::level_filters::LevelFilter>().is_ok();
@@ -161,7 +165,12 @@ fn parse_filter(filter: &str) -> Result<EnvFilter, Error> {
     }
     let parsed = EnvFilter::builder().parse(filter);
     let parsed = parsed.map_err(|source| Error::Filter { filter: filter.to_owned(), source })?;
-    Ok(parsed.add_directive(SILENT.parse().expect("a directive")))
+    let parsed = parsed.add_directive(SILENT.parse().expect("a directive"));
+    let (library, silent) = SILENT_UNLESS_NAMED;
+    if filter.contains(library) {
+        return Ok(parsed);
+    }
+    Ok(parsed.add_directive(silent.parse().expect("a directive")))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use std::fs;
 
+use dicom_ul::pdu::{Pdu, write_pdu};
 use rustix::process::Signal;
 
 use super::serve::Node;
@@ -86,6 +87,44 @@ fn a_peer_without_the_right_for_a_service_leaves_a_trace() {
     assert!(line["message"].as_str().unwrap().ends_with(": find, store"), "{line}");
     let line = node.wait_for("association ended");
     assert_eq!((&line["contexts"], &line["contexts_not_supported"]), (&1.into(), &0.into()), "{line}");
+}
+
+/// An A-ASSOCIATE-RQ that ends with so many User Identity Sub-Items of a type that PS3.7 D.3.3.7.1
+/// does not have.
+fn request_with_unknown_identities(count: usize) -> Vec<u8> {
+    const SUB_ITEM: &[u8] = b"\x58\0\0\x06\0\0\0\0\0\0";
+    const FIRST_ITEM: usize = 74;
+    let mut bytes = Vec::new();
+    write_pdu(&mut bytes, &Pdu::AssociationRQ(request(CONTEXTS))).unwrap();
+    let item_at =
+        |bytes: &[u8], at: usize| (bytes[at], usize::from(u16::from_be_bytes([bytes[at + 2], bytes[at + 3]])));
+    let mut user_information = FIRST_ITEM;
+    while let (kind, length) = item_at(&bytes, user_information)
+        && kind != 0x50
+    {
+        user_information += 4 + length;
+    }
+    bytes.extend(SUB_ITEM.repeat(count));
+    let length = u16::try_from(bytes.len() - user_information - 4).unwrap();
+    bytes[user_information + 2..user_information + 4].copy_from_slice(&length.to_be_bytes());
+    let length = u32::try_from(bytes.len() - 6).unwrap();
+    bytes[2..6].copy_from_slice(&length.to_be_bytes());
+    bytes
+}
+
+// The library that reads the request had a line for each, and a rejected peer may send as many
+// requests as it likes.
+#[test]
+fn what_an_association_request_has_that_nobody_knows_leaves_no_line() {
+    let place = Place::new();
+    let node = Node::start(&place, &[]);
+    let mut peer = ScriptedPeer::connect(([127, 0, 0, 1], node.port).into());
+    peer.send(&request_with_unknown_identities(6000));
+    assert!(matches!(peer.receive(), Some(Pdu::AssociationAC(_))));
+    peer.release();
+    let (code, lines) = node.stop(Signal::TERM);
+    assert_eq!(code, Some(0));
+    assert!(lines.len() < 20, "{} lines, the last: {:?}", lines.len(), lines.last());
 }
 
 #[test]
