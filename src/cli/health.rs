@@ -3,8 +3,11 @@
 
 use std::cmp::Reverse;
 use std::fmt;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use serde_json::{Value, json};
 
 use super::output::Grouped;
@@ -12,7 +15,7 @@ use super::watch_report::WatchReport;
 use crate::cli::backup;
 use crate::config::{Config, Keep};
 use crate::db::Admin as _;
-use crate::db::open::{Reader, directory_beside};
+use crate::db::open::{Reader, directory_beside, is_on_server};
 use crate::model::calendar::{DAY_MS, HOUR_MS};
 
 /// Time after the last success of a watched directory at which its state is critical.
@@ -70,6 +73,8 @@ pub(super) struct DiskSpace {
     pub(super) free: u64,
     /// Bytes that stay free.
     pub(super) min_free: u64,
+    /// Why it takes no files, if it says so.
+    refusal: Option<Errno>,
 }
 
 impl DiskSpace {
@@ -80,8 +85,50 @@ impl DiskSpace {
         let free = space.f_bavail.saturating_mul(space.f_frsize);
         // As the storage directory does: at most a twentieth of the disk.
         let part = space.f_blocks.saturating_mul(space.f_frsize) / 20;
-        Some(Self { free, min_free: config.min_free_bytes.min(part) })
+        Some(Self { free, min_free: config.min_free_bytes.min(part), refusal: refusal(there) })
     }
+
+    /// Why it takes nothing although there is room, in words.
+    pub(super) fn refusal(&self) -> Option<String> {
+        self.refusal.map(|error| error.to_string())
+    }
+}
+
+/// Why the file system of a directory takes no files. One that has met an error is read-only from
+/// then on, and its mount options need not say so. The probe has no name and leaves nothing.
+fn refusal(directory: &Path) -> Option<Errno> {
+    let probe =
+        rustix::fs::open(directory, OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR);
+    // Other errors say nothing: whoever asks may have no right to write, or the file system has no
+    // such files.
+    probe.err().filter(|error| matches!(*error, Errno::ROFS | Errno::IO))
+}
+
+/// A disk that a node writes to.
+pub(super) struct NodeDisk {
+    /// What lies there, as in "the disk of …".
+    pub(super) of: &'static str,
+    /// `None` if it does not say what is free.
+    pub(super) space: Option<DiskSpace>,
+}
+
+/// The disks that a node writes to: that of received objects, and that of the index if it is
+/// another one.
+pub(super) fn disks(config: &Config) -> Vec<NodeDisk> {
+    let objects = directory_of_objects(config);
+    let mut disks = vec![NodeDisk { of: "received objects", space: DiskSpace::of(&objects, config) }];
+    let device = |directory: &Path| {
+        let there = directory.ancestors().find(|path| path.exists())?;
+        there.metadata().ok().map(|metadata| metadata.dev())
+    };
+    let index = directory_beside(&config.index);
+    if !is_on_server(&config.index)
+        && device(&index) != device(&objects)
+        && let Some(space) = DiskSpace::of(&index, config)
+    {
+        disks.push(NodeDisk { of: "the index", space: Some(space) });
+    }
+    disks
 }
 
 /// The directory whose disk received objects need.
@@ -146,16 +193,22 @@ impl Health {
     }
 
     fn disks(&mut self, config: &Config) {
-        let Some(space) = DiskSpace::of(&directory_of_objects(config), config) else {
-            self.problems.push((Grade::Unknown, "the disk of received objects does not say what is free".to_owned()));
-            return;
-        };
-        self.figures.push(("free", space.free));
-        let free = format!("{} MiB are free for received objects", Grouped(space.free >> 20));
-        if space.free <= space.min_free {
-            self.problems.push((Grade::Critical, format!("{free}, so objects are refused")));
-        } else if space.free < FEW_FREE * space.min_free {
-            self.problems.push((Grade::Warning, free));
+        for NodeDisk { of, space } in disks(config) {
+            let Some(space) = space else {
+                self.problems.push((Grade::Unknown, format!("the disk of {of} does not say what is free")));
+                continue;
+            };
+            if self.figures.iter().all(|(name, _)| *name != "free") {
+                self.figures.push(("free", space.free));
+            }
+            let free = format!("{} MiB are free for {of}", Grouped(space.free >> 20));
+            if let Some(why) = space.refusal() {
+                self.problems.push((Grade::Critical, format!("the disk of {of} takes no files: {why}")));
+            } else if space.free <= space.min_free {
+                self.problems.push((Grade::Critical, format!("{free}, so objects are refused")));
+            } else if space.free < FEW_FREE * space.min_free {
+                self.problems.push((Grade::Warning, free));
+            }
         }
     }
 

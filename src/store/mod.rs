@@ -66,6 +66,12 @@ pub enum Error {
     /// Less space is left than [`Options::min_free_bytes`], or none.
     #[error("not enough space left for objects (store.min_free_mib)")]
     NoSpace,
+    /// The same for the disk of the index.
+    #[error("not enough space left on the disk of the index (store.min_free_mib)")]
+    NoSpaceForIndex,
+    /// The path of the storage directory leads to another directory now.
+    #[error("the storage directory is not in its place: its disk is not mounted, or it was moved")]
+    NotInPlace,
     /// An operation on an object failed. The message does not contain the path, because the peer
     /// receives it.
     #[error("an object could not be {step}")]

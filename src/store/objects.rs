@@ -97,6 +97,10 @@ pub struct Objects {
     device: u64,
     /// Holds the lock until it is dropped.
     _lock: File,
+    /// Path of the lock.
+    lock_path: PathBuf,
+    /// Inode of the lock.
+    lock_inode: u64,
 }
 
 /// An object that is arriving. If it is dropped before [`Self::place`], its file is removed.
@@ -288,7 +292,7 @@ impl Objects {
         make_directory(&incoming).map_err(unusable(&incoming))?;
         let left_over = left_over(&root, &incoming)?;
         let free_space = FreeSpace::new(&root, options.min_free_bytes, PART_FREE);
-        let device = lock.metadata().map_err(unusable(&lock_path))?.dev();
+        let of_lock = lock.metadata().map_err(unusable(&lock_path))?;
         Ok(Self {
             root,
             sync: options.sync,
@@ -300,8 +304,10 @@ impl Objects {
             made: Mutex::new(HashMap::new()),
             tainted: Mutex::new(HashSet::new()),
             whole: WholeFlush::of(lock.try_clone().map_err(unusable(&lock_path))?),
-            device,
+            device: of_lock.dev(),
             _lock: lock,
+            lock_inode: of_lock.ino(),
+            lock_path,
         })
     }
 
@@ -351,6 +357,20 @@ impl Objects {
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Whether the path still leads to the directory that was opened. Its disk may have been
+    /// unmounted, or somebody may have moved it.
+    #[must_use]
+    pub fn is_in_place(&self) -> bool {
+        match fs::metadata(&self.lock_path) {
+            Ok(found) if (found.dev(), found.ino()) == (self.device, self.lock_inode) => true,
+            // Some network file systems change the numbers of a file. It is ours if it is locked.
+            Ok(_) => {
+                File::open(&self.lock_path).is_ok_and(|found| matches!(found.try_lock(), Err(TryLockError::WouldBlock)))
+            }
+            Err(_) => false,
+        }
     }
 
     /// The path of the arrival journal.
@@ -449,9 +469,7 @@ impl Objects {
         first: &[&[u8]],
         sync: Sync,
     ) -> Result<Incoming, Error> {
-        if !self.has_space()? {
-            return Err(Error::NoSpace);
-        }
+        self.check_space()?;
         let (number, path, file) = loop {
             let number = self.next_incoming.fetch_add(1, Ordering::Relaxed);
             let path = self.root.join(INCOMING).join(name(number));
@@ -464,6 +482,10 @@ impl Objects {
             }
         };
         let temporary = Temporary(Some(path));
+        // After this, the file gets its place in the directory that was opened, or none.
+        if !self.is_in_place() {
+            return Err(Error::NotInPlace);
+        }
         let mut incoming = Incoming { objects: Arc::clone(self), number, sync, temporary, file };
         for bytes in first {
             incoming.write(bytes)?;
@@ -471,10 +493,16 @@ impl Objects {
         Ok(incoming)
     }
 
-    /// Whether more space is free than must stay free.
-    fn has_space(&self) -> Result<bool, Error> {
-        let asked = |space: &FreeSpace| space.take(0).map_err(Error::object("begun"));
-        Ok(asked(&self.free_space)? && self.beside.as_ref().map_or(Ok(true), asked)?)
+    /// Refuses what arrives while no more space is free than must stay free.
+    fn check_space(&self) -> Result<(), Error> {
+        let has_space = |space: &FreeSpace| space.take(0).map_err(Error::object("begun"));
+        if !has_space(&self.free_space)? {
+            return Err(Error::NoSpace);
+        }
+        match &self.beside {
+            Some(beside) if !has_space(beside)? => Err(Error::NoSpaceForIndex),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Creates the directory of a series and makes its name durable.
@@ -534,9 +562,7 @@ impl Incoming {
     /// # Errors
     /// If there is not enough space, or the bytes cannot be written. The object is then lost.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        if !self.objects.has_space()? {
-            return Err(Error::NoSpace);
-        }
+        self.objects.check_space()?;
         self.file.write_all(bytes).map_err(Error::object("written"))
     }
 

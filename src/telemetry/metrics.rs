@@ -315,11 +315,14 @@ metrics! {
     Gauge "dcmdex_backup_last_success_timestamp_seconds", "When `dcmdex backup` last succeeded, as Unix time; 0 if never." {
         BACKUP_LAST_SUCCESS,
     }
-    Gauge "dcmdex_ready", "1 if the node serves; 0 if its index is gone or cannot be read." { READY }
+    Gauge "dcmdex_ready", "1 if the node serves; 0 if its index is gone, or a disk takes no files." { READY }
     Gauge "dcmdex_start_timestamp_seconds", "When the node started, in seconds since 1970." { START_TIME }
     Gauge "dcmdex_storage_free_bytes", "Free bytes on the disk of received objects." { STORAGE_FREE_BYTES }
     Gauge "dcmdex_storage_min_free_bytes", "Free bytes at which received objects are refused." { STORAGE_MIN_FREE_BYTES }
     Gauge "dcmdex_index_free_bytes", "Free bytes on the disk of the index." { INDEX_FREE_BYTES }
+    Gauge "dcmdex_index_min_free_bytes", "Bytes that stay free on the disk of the index (`store.min_free_mib`)." {
+        INDEX_MIN_FREE_BYTES
+    }
     Gauge "dcmdex_index_bytes", "Size of the index with its write-ahead log, in bytes." { INDEX_BYTES }
     Counter "dcmdex_audit_events_total", "Events that were written to the audit trail." { AUDIT_EVENTS }
     Counter "dcmdex_audit_sent_total", "Events that were sent to the collector of the audit trail; some twice." { AUDIT_SENT }

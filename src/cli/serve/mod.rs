@@ -108,7 +108,8 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
     let audit = trail.as_ref().map(AuditTrail::auditor).unwrap_or_default();
     let intake = Arc::new(Intake::new(Box::new(writer.handle()), config.worklist.intake.clone()));
     let mut threads = Threads::start(&config, &writer.handle(), &intake, retrieve.delivery().verified())?;
-    let monitor = config.monitoring.map(|address| (address, monitor::sources(&config, writer.handle())));
+    let monitor =
+        config.monitoring.map(|address| (address, monitor::sources(&config, objects.as_ref(), writer.handle())));
     let offers =
         offers(&config, (objects, journal.clone()), (writer.handle(), Arc::clone(&intake)), retrieve, (tls, &audit))?;
     threads.trash = offers.0.storage.as_ref().map(|storage| Trashing::start(&config, storage)).transpose()?;

@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::cli::health::{DiskSpace, Health, directory_of_objects};
+use crate::cli::health::{DiskSpace, Health, NodeDisk, directory_of_objects, disks};
 use crate::cli::status::counts_as_json;
 use crate::cli::watch_report::WatchReport;
 use crate::config::Config;
 use crate::db::open::{IndexFiles, Reader, WriterHandle};
 use crate::db::{Admin as _, Arrivals as _, IndexStatus};
 use crate::model::clock::Clock;
+use crate::store::{self, Objects};
 use crate::telemetry::metrics;
 use crate::web::MonitorSources;
 
@@ -24,6 +25,7 @@ const REST_AFTER_COUNT: u32 = 100;
 struct NodeReport {
     config: Config,
     writer: WriterHandle,
+    objects: Option<Arc<Objects>>,
     started_ms: i64,
     counted: Mutex<Option<Counted>>,
 }
@@ -37,10 +39,11 @@ struct Counted {
 }
 
 /// Returns what the port tells of a node.
-pub(super) fn sources(config: &Config, writer: WriterHandle) -> MonitorSources {
+pub(super) fn sources(config: &Config, objects: Option<&Arc<Objects>>, writer: WriterHandle) -> MonitorSources {
     let started_ms = Clock::System.now_ms();
     metrics::START_TIME.set(started_ms / 1000);
-    let report = Arc::new(NodeReport { config: config.clone(), writer, started_ms, counted: Mutex::default() });
+    let (objects, counted) = (objects.cloned(), Mutex::default());
+    let report = Arc::new(NodeReport { config: config.clone(), writer, objects, started_ms, counted });
     let (of_refresh, of_problems) = (Arc::clone(&report), Arc::clone(&report));
     MonitorSources {
         refresh: Arc::new(move || of_refresh.refresh()),
@@ -59,6 +62,14 @@ impl NodeReport {
         if let Err(error) = Reader::open(&self.config.index).and_then(|mut reader| reader.index_id()) {
             problems.push(error.to_string());
         }
+        if self.objects.as_ref().is_some_and(|objects| !objects.is_in_place()) {
+            problems.push(store::Error::NotInPlace.to_string());
+        }
+        for NodeDisk { of, space } in disks(&self.config) {
+            if let Some(why) = space.and_then(|space| space.refusal()) {
+                problems.push(format!("the disk of {of} takes no files: {why}"));
+            }
+        }
         problems
     }
 
@@ -71,6 +82,7 @@ impl NodeReport {
         }
         if let Some(space) = self.config.index.parent().and_then(|directory| DiskSpace::of(directory, &self.config)) {
             metrics::INDEX_FREE_BYTES.set(bytes(space.free));
+            metrics::INDEX_MIN_FREE_BYTES.set(bytes(space.min_free));
         }
         metrics::INDEX_BYTES.set(bytes(IndexFiles::bytes(&self.config.index)));
         metrics::READY.set(i64::from(self.problems().is_empty()));

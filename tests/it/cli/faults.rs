@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use super::serve::Node;
 use super::*;
 use crate::util::scripted::{DataSet, IMPLICIT_VR_LITTLE_ENDIAN, ScriptedPeer, find_command, store_command};
-use crate::util::{peers, postgres};
+use crate::util::{http, peers, postgres};
 
 const SECONDARY_CAPTURE: &str = "1.2.840.10008.5.1.4.1.1.7";
 pub(super) const STUDY_ROOT_FIND: &str = "1.2.840.10008.5.1.4.1.2.2.1";
@@ -323,6 +323,21 @@ fn a_full_disk_for_the_index_refuses_objects_until_there_is_room_again() {
 }
 
 #[test]
+fn an_index_on_a_full_disk_of_its_own_is_named_as_the_reason() {
+    let place = Place::new();
+    let Some(_disk) = Mount::tmpfs(&place.path("index"), "8m") else { return };
+    let settings = "index = \"index/index.db\"\nstorage = \"objects\"\n[store]\njournal_mib = 0\nmin_free_mib = 256\n";
+    fs::write(place.path("dcmdex.toml"), settings).unwrap();
+    let mut node = Node::start(&place, &[]);
+    let _full = fs::write(place.path("index/filler"), vec![0; 8 << 20]);
+    assert_eq!(store(&mut associated(&node), 1, 1000), OUT_OF_RESOURCES);
+    let line = node.wait_for("a request could not be served");
+    assert!(line.to_string().contains("on the disk of the index"), "{line}");
+    let told = place.run(["status", "--check"]).expect(2).stdout;
+    assert!(told.contains("MiB are free for the index, so objects are refused"), "{told}");
+}
+
+#[test]
 fn a_full_disk_of_the_database_server_refuses_objects_until_there_is_room_again() {
     let (place, server) = (Place::new(), postgres::PostgresServer::start(&["fsync=on"]));
     let disk = server.directory().join("disk");
@@ -384,17 +399,52 @@ fn a_disk_that_becomes_read_only_refuses_objects_and_queries_go_on() {
     let Some(disk) = Mount::ext4(&place.path("objects"), &place.path("image")) else { return };
     fs::write(place.path("dcmdex.toml"), "storage = \"objects/kept\"\n[store]\njournal_mib = 0\nmin_free_mib = 0\n")
         .unwrap();
-    let node = Node::start(&place, &[]);
+    let node = Node::start(&place, &["--monitoring-port", "0"]);
+    let monitoring = node.listening["monitoring_address"].as_str().unwrap().parse().unwrap();
+    let ready = || http::request(monitoring, "GET", "/readyz", &[], b"");
     let mut peer = associated(&node);
     assert_eq!(store(&mut peer, 1, 1000), SUCCESS);
+    assert_eq!(ready().status, 200);
     disk.fail();
     for number in 2..5 {
         assert_eq!(store(&mut peer, number, 1000), OUT_OF_RESOURCES);
         assert_eq!(studies(&mut peer), 1);
     }
+    let (answer, told) = (ready(), place.run(["status", "--check"]).expect(2).stdout);
+    let why = String::from_utf8(answer.body).unwrap();
+    assert!(answer.status == 503 && why.contains("the disk of received objects takes no files"), "{why}");
+    assert!(told.contains("the disk of received objects takes no files"), "{told}");
     drop(peer);
     assert_eq!(node.stop(Signal::TERM).0, Some(0));
     assert_eq!(indexed(&place), [uid(1)]);
+}
+
+// A disk of the network that goes away leaves the directory below its mount point, with what a
+// start of the node made there before the disk was first mounted.
+#[test]
+fn nothing_is_stored_in_a_directory_that_took_the_place_of_the_storage() {
+    for journal in ["journal_mib = 0", "journal_mib = 2"] {
+        let place = Place::new();
+        fs::write(place.path("dcmdex.toml"), format!("storage = \"objects\"\n[store]\n{journal}\n")).unwrap();
+        let node = Node::start(&place, &["--monitoring-port", "0"]);
+        let monitoring = node.listening["monitoring_address"].as_str().unwrap().parse().unwrap();
+        let mut peer = associated(&node);
+        assert_eq!(store(&mut peer, 1, 1000), SUCCESS);
+        fs::rename(place.path("objects"), place.path("away")).unwrap();
+        fs::create_dir_all(place.path("objects/.incoming")).unwrap();
+        fs::write(place.path("objects/.lock"), "").unwrap();
+        assert_eq!(store(&mut peer, 2, 1000), OUT_OF_RESOURCES);
+        let answer = http::request(monitoring, "GET", "/readyz", &[], b"");
+        let why = String::from_utf8(answer.body).unwrap();
+        assert!(answer.status == 503 && why.contains("storage directory is not in its place"), "{why}");
+        assert_eq!(fs::read_dir(place.path("objects/.incoming")).unwrap().count(), 0);
+        fs::remove_dir_all(place.path("objects")).unwrap();
+        fs::rename(place.path("away"), place.path("objects")).unwrap();
+        assert_eq!(store(&mut peer, 2, 1000), SUCCESS);
+        drop(peer);
+        assert_eq!(node.stop(Signal::TERM).0, Some(0));
+        assert_eq!(indexed(&place), [uid(1), uid(2)]);
+    }
 }
 
 #[test]
