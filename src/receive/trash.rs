@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::db::open::{Reader, WriterHandle, is_on_server};
 use crate::db::{self, RemovalChanges as _, RemovalSearch as _, RemovedFile, Search as _};
+use crate::model::clock::Clock;
 use crate::store::{self, Objects, Trash};
 
 /// Files between two transactions.
@@ -24,7 +25,19 @@ pub enum TrashError {
     Flush(#[from] store::Error),
 }
 
-/// Moves every removed object to the trash that is to go there. Returns how many were moved.
+/// What became of removed objects.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SweptObjects {
+    /// Objects that were moved to the trash, and wait there.
+    pub kept: u64,
+    /// Objects that were moved there, and deleted. Their removal was made without a way back.
+    pub deleted: u64,
+    /// Objects of these removals in the trash of other storage directories.
+    pub elsewhere: u64,
+}
+
+/// Moves every removed object to the trash that is to go there. Objects of removals that are for
+/// good are deleted there.
 ///
 /// `hold` keeps other objects of an instance from getting their places, until its result is
 /// dropped. An object that was received again since it was removed stays: the index names it.
@@ -39,14 +52,14 @@ pub fn sweep<H>(
     (storage, unsettled): (&Path, Option<&Objects>),
     writer: &WriterHandle,
     mut hold: impl FnMut(&str) -> H,
-) -> Result<u64, TrashError> {
+) -> Result<SweptObjects, TrashError> {
     let mut reader = Reader::open(index)?;
     // Removals are made in single files of a folder, and so is their trash.
     if reader.files().len() > 1 {
-        return Ok(0);
+        return Ok(SweptObjects::default());
     }
     let (trash, is_shared) = (Trash::below(storage), is_on_server(index));
-    let (mut moved, mut failure) = (0, None);
+    let (mut swept, mut failure) = (SweptObjects::default(), None);
     let mut after: Option<RemovedFile> = None;
     loop {
         let page = reader.files_for_trash(after.as_ref(), PAGE)?;
@@ -74,12 +87,19 @@ pub fn sweep<H>(
                 Err(error) => failure = Some(error),
             }
         }
-        moved += trashed.len() as u64;
+        for file in &trashed {
+            *if trash.is_for_good(file.begun_ms) { &mut swept.deleted } else { &mut swept.kept } += 1;
+        }
         writer.trashed(trashed)?;
         writer.forget_removed(received_again)?;
     }
+    // Also what an earlier call has moved before the process was killed.
+    for begun_ms in trash.due_for_good()? {
+        trash.empty(begun_ms)?;
+        swept.elsewhere += writer.emptied(writer.removal_of(begun_ms)?, storage, Clock::System.now_ms())?;
+    }
     match failure {
         Some(error) => Err(error.into()),
-        None => Ok(moved),
+        None => Ok(swept),
     }
 }

@@ -23,6 +23,9 @@ const TRASH: &str = ".trash";
 /// The list of what a removal removed: one UID for each line, after a line with its time.
 const LIST: &str = "removed.txt";
 
+/// Marks a removal whose objects do not wait in the trash. It holds the time of the removal.
+const FOR_GOOD: &str = "for-good.txt";
+
 /// Directory with the list of what was received again while its file lay in its place.
 const AGAIN: &str = "received-again";
 
@@ -154,13 +157,8 @@ impl Trash {
     /// # Errors
     /// If the trash cannot be read.
     pub fn read_lists(&self, mut on_uid: impl FnMut(i64, String)) -> io::Result<()> {
-        let entries = match fs::read_dir(self.root.join(TRASH)) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        for entry in entries {
-            let file = match File::open(entry?.path().join(LIST)) {
+        for directory in self.directories()? {
+            let file = match File::open(directory.join(LIST)) {
                 Ok(file) => file,
                 // A removal that was undone, or whose list was never written.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
@@ -226,6 +224,54 @@ impl Trash {
         Ok(again)
     }
 
+    /// Notes durably that the objects of a removal are to be deleted, and not kept.
+    ///
+    /// # Errors
+    /// If the note cannot be written.
+    pub fn mark_for_good(&self, begun_ms: i64) -> io::Result<()> {
+        let directory = self.directory(begun_ms);
+        make_directory(&directory)?;
+        let part = directory.join(format!(".{FOR_GOOD}"));
+        let mut mark = UnfinishedFile::under(part, &directory.join(FOR_GOOD), FILE_MODE)?;
+        writeln!(mark, "{begun_ms}")?;
+        mark.finish()?;
+        sync_directory(&self.root.join(TRASH))
+    }
+
+    /// Whether the objects of a removal are to be deleted, and not kept.
+    #[must_use]
+    pub fn is_for_good(&self, begun_ms: i64) -> bool {
+        self.directory(begun_ms).join(FOR_GOOD).exists()
+    }
+
+    /// When the removals began whose objects are in the trash and are to be deleted.
+    ///
+    /// # Errors
+    /// If the trash cannot be read.
+    pub fn due_for_good(&self) -> io::Result<Vec<i64>> {
+        let mut due = Vec::new();
+        for directory in self.directories()? {
+            if !directory.join(OBJECTS).exists() {
+                continue;
+            }
+            match fs::read_to_string(directory.join(FOR_GOOD)) {
+                Ok(text) => due.extend(text.trim().parse::<i64>()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(due)
+    }
+
+    /// The directories of all removals.
+    fn directories(&self) -> io::Result<Vec<PathBuf>> {
+        match fs::read_dir(self.root.join(TRASH)) {
+            Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Deletes the objects of a removal for good. Its list stays.
     ///
     /// # Errors
@@ -244,6 +290,7 @@ impl Trash {
     pub fn forget(&self, begun_ms: i64) -> io::Result<()> {
         let directory = self.directory(begun_ms);
         remove_if_there(&directory.join(LIST))?;
+        remove_if_there(&directory.join(FOR_GOOD))?;
         remove_empty_directories(&directory);
         Ok(())
     }

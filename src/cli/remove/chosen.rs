@@ -1,5 +1,6 @@
 //! What keys choose to remove: studies, each with its instances that match.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -10,7 +11,7 @@ use crate::db::open::{Reader, is_on_server};
 use crate::db::{KnownLocation, RemovedCounts, Search as _};
 use crate::model::attribute::AttributeId;
 use crate::model::level::QueryRetrieveLevel;
-use crate::model::location::Place;
+use crate::model::location::{Location, Place};
 
 /// A study that loses instances.
 pub(super) struct ChosenStudy {
@@ -40,9 +41,18 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
     number.checked_shl(factor).filter(|size| size >> factor == number).ok_or_else(|| "that is too much".to_owned())
 }
 
+/// What keys choose.
+#[derive(Default)]
+pub(super) struct RemovalChoice {
+    pub(super) studies: Vec<ChosenStudy>,
+    /// Studies that were left out, because each of their objects has another name. So deleting them
+    /// would free nothing.
+    pub(super) held: usize,
+}
+
 /// Finds what matches the keys. With `until_free`, only as many studies as it takes, the oldest
 /// first.
-pub(super) fn choose(keys: &[String], until_free: Option<u64>, config: &Config) -> anyhow::Result<Vec<ChosenStudy>> {
+pub(super) fn choose(keys: &[String], until_free: Option<u64>, config: &Config) -> anyhow::Result<RemovalChoice> {
     if let Some(key) = keys.iter().find(|key| !key.contains('=')) {
         bail!("`{key}` has no value: write KEY=VALUE");
     }
@@ -52,7 +62,7 @@ pub(super) fn choose(keys: &[String], until_free: Option<u64>, config: &Config) 
         None => None,
         Some(wanted) => match wanted.saturating_sub(free_bytes(config)?) {
             // Enough is free.
-            0 => return Ok(Vec::new()),
+            0 => return Ok(RemovalChoice::default()),
             missing => {
                 storage = own_storage(config)?;
                 Some(missing)
@@ -66,7 +76,7 @@ pub(super) fn choose(keys: &[String], until_free: Option<u64>, config: &Config) 
         studies.push(ChosenStudy { date, uid, patient_id, instances: Vec::new(), counts });
     }
     studies.sort_by(|one, other| (&one.date, &one.uid).cmp(&(&other.date, &other.uid)));
-    let mut chosen = Vec::new();
+    let mut choice = RemovalChoice::default();
     let mut freed = 0;
     for mut study in studies {
         if missing.is_some_and(|missing| freed >= missing) {
@@ -81,21 +91,40 @@ pub(super) fn choose(keys: &[String], until_free: Option<u64>, config: &Config) 
             [AttributeId::SOPInstanceUID],
             config,
         )?;
-        let mut here = RemovedCounts::default();
+        let (mut here, mut held_bytes) = (RemovedCounts::default(), 0);
         for [uid] in uids {
             let known = reader.known_locations(&uid)?;
             study.counts.add(counts_of(&known, None));
-            here.add(counts_of(&known, storage.as_deref()));
+            if missing.is_some() {
+                here.add(counts_of(&known, storage.as_deref()));
+                held_bytes += bytes_held(&known);
+            }
             study.instances.push(uid);
         }
         // With a rule of free space, a study without received objects on this disk frees nothing.
         if missing.is_some() && here.objects == 0 || study.instances.is_empty() {
             continue;
         }
-        freed += here.object_bytes;
-        chosen.push(study);
+        let frees = here.object_bytes.saturating_sub(held_bytes);
+        if missing.is_some() && frees == 0 {
+            choice.held += 1;
+            continue;
+        }
+        freed += frees;
+        choice.studies.push(study);
     }
-    Ok(chosen)
+    Ok(choice)
+}
+
+/// Bytes of received objects that stay on the disk if they are deleted. A backup by hard links has
+/// another name for each.
+fn bytes_held(known: &[KnownLocation]) -> u64 {
+    let objects = known.iter().filter(|known| known.location.place == Place::Managed);
+    let has_other_name = |location: &&Location| {
+        let metadata = location.path().and_then(|path| path.symlink_metadata().ok());
+        metadata.is_some_and(|metadata| metadata.nlink() > 1)
+    };
+    objects.map(|known| &known.location).filter(has_other_name).map(|location| location.size).sum()
 }
 
 /// What removing an instance takes away. With a storage directory, only objects in that one count.

@@ -5,10 +5,11 @@ mod chosen;
 mod trash;
 mod undo;
 
+use anyhow::Context as _;
 use clap::{ArgGroup, Args};
 use serde_json::json;
 
-use self::chosen::{ChosenStudy, choose};
+use self::chosen::{ChosenStudy, RemovalChoice, choose};
 use super::output::Grouped;
 use crate::audit::AuditedStudy;
 use crate::cli::Exit;
@@ -19,7 +20,8 @@ use crate::db::open::{Reader, Writer, WriterHandle, is_on_server, only_file_of};
 use crate::db::{RemovalChanges as _, RemovalSearch as _, RemovedCounts};
 use crate::model::calendar::moment_text;
 use crate::model::clock::Clock;
-use crate::store::Trash;
+use crate::receive::trash::SweptObjects;
+use crate::store::{self, Trash};
 
 /// Instances in one transaction, at least. A study is never divided. Larger: a node waits longer
 /// for its turn. Smaller: more transactions.
@@ -93,21 +95,22 @@ pub(super) fn run(arguments: &RemovalArgs, context: &mut Context) -> anyhow::Res
         only_file_of(&config.index, "a removal")?;
     }
     let chosen = choose(&arguments.keys, arguments.until_free, &config)?;
-    if arguments.yes && !chosen.is_empty() {
-        remove(arguments, &config, &chosen, context)
-    } else {
-        tell(arguments, &chosen, context)
+    match (arguments.yes, chosen.studies.is_empty()) {
+        (true, false) => remove(arguments, &config, &chosen, context),
+        (true, true) if arguments.objects && finish(arguments, &config, context)? => Ok(Exit::Done),
+        _ => tell(arguments, &chosen, context),
     }
 }
 
 /// Says what would be removed.
-fn tell(arguments: &RemovalArgs, chosen: &[ChosenStudy], context: &mut Context) -> anyhow::Result<Exit> {
+fn tell(arguments: &RemovalArgs, chosen: &RemovalChoice, context: &mut Context) -> anyhow::Result<Exit> {
     let mut counts = RemovedCounts::default();
-    chosen.iter().for_each(|study| counts.add(study.counts));
+    chosen.studies.iter().for_each(|study| counts.add(study.counts));
     if arguments.json {
-        context.output.line(in_json(None, chosen.len(), counts))?;
+        context.output.line(in_json(None, chosen, counts))?;
     } else if counts.instances == 0 {
         context.output.line("nothing matches")?;
+        tell_held(chosen, context)?;
     } else {
         let objects = match (arguments.objects, arguments.no_undo) {
             (false, _) => "stay where they are",
@@ -118,24 +121,38 @@ fn tell(arguments: &RemovalArgs, chosen: &[ChosenStudy], context: &mut Context) 
             "would remove {} instances of {} studies: {} received objects of {} bytes, which {objects}, and {} files in place, \
              which stay as they are",
             Grouped(counts.instances),
-            Grouped(chosen.len() as u64),
+            Grouped(chosen.studies.len() as u64),
             Grouped(counts.objects),
             Grouped(counts.object_bytes),
             Grouped(counts.in_place)
         ))?;
+        tell_held(chosen, context)?;
         context.output.line("nothing was changed; --yes does it")?;
     }
     Ok(if counts.instances == 0 { Exit::Partly } else { Exit::Done })
 }
 
+/// Says which studies a rule of free space leaves out.
+fn tell_held(chosen: &RemovalChoice, context: &mut Context) -> anyhow::Result<()> {
+    if chosen.held > 0 {
+        context.output.line(format_args!(
+            "{} studies are left out: their objects have other names, as in a backup by hard links, so deleting them frees \
+             nothing",
+            Grouped(chosen.held as u64)
+        ))?;
+    }
+    Ok(())
+}
+
 fn remove(
     arguments: &RemovalArgs,
     config: &Config,
-    chosen: &[ChosenStudy],
+    chosen: &RemovalChoice,
     context: &mut Context,
 ) -> anyhow::Result<Exit> {
     let begun_ms = Clock::System.now_ms();
-    let audited = chosen.iter().map(|study| AuditedStudy {
+    let studies = &chosen.studies;
+    let audited = studies.iter().map(|study| AuditedStudy {
         study_instance_uid: study.uid.clone(),
         patient_id: study.patient_id.clone(),
         ..AuditedStudy::default()
@@ -143,19 +160,26 @@ fn remove(
     // Before it is done. A removal that then fails is noted all the same.
     CommandAudit::open(config, "remove")?.deleted(&audited.collect::<Vec<_>>())?;
     let writer = Writer::open(&config.index, config.node_writer_options())?;
-    let (removal, counts) = remove_rows(arguments, chosen, begun_ms, &writer.handle())?;
+    if arguments.no_undo
+        && let Some(storage) = storage_of(config)?
+    {
+        // Whoever goes on after a kill so learns that nobody wants the objects back.
+        Trash::below(&storage.directory).mark_for_good(begun_ms).context("cannot write to the trash")?;
+    }
+    let (removal, counts) = remove_rows(arguments, studies, begun_ms, &writer.handle())?;
     let trashed = move_objects(arguments, config, (removal, begun_ms), &writer.handle())?;
     writer.close()?;
     if arguments.json {
-        context.output.line(in_json(Some(removal), chosen.len(), counts))?;
+        context.output.line(in_json(Some(removal), chosen, counts))?;
         return Ok(Exit::Done);
     }
     context.output.line(format_args!(
         "removal {removal} ({}): {} instances of {} studies are no longer in the index",
         moment_text(begun_ms),
         Grouped(counts.instances),
-        Grouped(chosen.len() as u64)
+        Grouped(studies.len() as u64)
     ))?;
+    tell_held(chosen, context)?;
     tell_objects(arguments, trashed, counts, context)?;
     if !arguments.no_undo {
         context.output.line(format_args!("`dcmdex remove --undo {removal} --yes` brings them back"))?;
@@ -190,62 +214,76 @@ fn remove_rows(
     Ok((removal, counts))
 }
 
-/// What became of received objects.
-#[derive(Clone, Copy, Debug, Default)]
-struct TrashedObjects {
-    /// How many this command moved to the trash. `None` if the node does it.
-    moved: Option<u64>,
-    /// How many other nodes have moved to theirs meanwhile, if this command deletes them for good.
-    elsewhere: u64,
+/// The storage directory, if there is one.
+fn storage_of(config: &Config) -> anyhow::Result<Option<store::Options>> {
+    let Some(options) = config.store_options().filter(|options| options.directory.is_dir()) else { return Ok(None) };
+    Ok(Some(store::Options { directory: options.directory.canonicalize()?, ..options }))
 }
 
-/// Moves objects to the trash if that is wanted, and deletes them if they cannot come back.
+/// Moves objects to the trash if that is wanted, and deletes them if they cannot come back. `None`
+/// if the node does it.
 fn move_objects(
     arguments: &RemovalArgs,
     config: &Config,
     (removal, begun_ms): (i64, i64),
     writer: &WriterHandle,
-) -> anyhow::Result<TrashedObjects> {
-    let Some(options) = config.store_options().filter(|options| options.directory.is_dir()) else {
-        return Ok(TrashedObjects::default());
+) -> anyhow::Result<Option<SweptObjects>> {
+    let Some(options) = storage_of(config)? else { return Ok(Some(SweptObjects::default())) };
+    write_list(&options.directory, config, removal, begun_ms)?;
+    if arguments.objects { trash::sweep(config, &options, writer) } else { Ok(Some(SweptObjects::default())) }
+}
+
+/// Ends the removals that were killed before all of their objects were in the trash, or deleted.
+/// Returns whether there were any.
+fn finish(arguments: &RemovalArgs, config: &Config, context: &mut Context) -> anyhow::Result<bool> {
+    let Some(options) = storage_of(config)? else { return Ok(false) };
+    let writer = Writer::open(&config.index, config.node_writer_options())?;
+    let swept = trash::sweep(config, &options, &writer.handle())?;
+    writer.close()?;
+    let Some(swept) = swept else {
+        let is_complete = Reader::open(&config.index)?.files_for_trash(None, 1)?.is_empty();
+        if is_complete || arguments.json {
+            return Ok(false);
+        }
+        context.output.line("nothing matches; an earlier removal is not complete: the node ends it while it runs")?;
+        return Ok(true);
     };
-    let storage = options.directory.canonicalize()?;
-    write_list(&storage, config, removal, begun_ms)?;
-    if !arguments.objects {
-        return Ok(TrashedObjects::default());
+    if swept == SweptObjects::default() || arguments.json {
+        return Ok(false);
     }
-    let moved = trash::sweep(config, &options, writer)?;
-    if moved.is_none() || !arguments.no_undo {
-        return Ok(TrashedObjects { moved, elsewhere: 0 });
-    }
-    Trash::below(&storage).empty(begun_ms)?;
-    Ok(TrashedObjects { moved, elsewhere: writer.emptied(removal, &storage, Clock::System.now_ms())? })
+    context.output.line("nothing matches; an earlier removal was not complete, and is now")?;
+    tell_swept(swept, context)?;
+    Ok(true)
 }
 
 /// Says what became of received objects.
 fn tell_objects(
     arguments: &RemovalArgs,
-    TrashedObjects { moved, elsewhere }: TrashedObjects,
+    swept: Option<SweptObjects>,
     counts: RemovedCounts,
     context: &mut Context,
 ) -> anyhow::Result<()> {
-    match moved {
-        Some(objects) if arguments.no_undo => {
-            context.output.line(format_args!("{} received objects were deleted for good", Grouped(objects)))?;
-        }
-        Some(objects) => {
-            context.output.line(format_args!("{} received objects are in the trash", Grouped(objects)))?;
-        }
-        None if arguments.objects && counts.objects > 0 => {
+    match swept {
+        Some(swept) if arguments.objects => tell_swept(swept, context),
+        None if counts.objects > 0 => {
+            let how = if arguments.no_undo { "deletes" } else { "moves" };
+            let whereto = if arguments.no_undo { "for good" } else { "to the trash" };
             context.output.line(format_args!(
-                "the node moves {} received objects to the trash within seconds",
+                "the node {how} {} received objects {whereto} within seconds",
                 Grouped(counts.objects)
             ))?;
-            if arguments.no_undo {
-                context.output.line("`dcmdex remove --empty 0 --yes` deletes them for good afterwards")?;
-            }
+            Ok(())
         }
-        None => {}
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn tell_swept(SweptObjects { kept, deleted, elsewhere }: SweptObjects, context: &mut Context) -> anyhow::Result<()> {
+    if deleted > 0 {
+        context.output.line(format_args!("{} received objects were deleted for good", Grouped(deleted)))?;
+    }
+    if kept > 0 || deleted == 0 {
+        context.output.line(format_args!("{} received objects are in the trash", Grouped(kept)))?;
     }
     trash::tell_elsewhere(elsewhere, context)
 }
@@ -284,12 +322,13 @@ pub(super) fn write_list(
     })
 }
 
-fn in_json(removal: Option<i64>, studies: usize, counts: RemovedCounts) -> serde_json::Value {
+fn in_json(removal: Option<i64>, chosen: &RemovalChoice, counts: RemovedCounts) -> serde_json::Value {
     json!({
         "event": "removed",
         "removal": removal,
         "dry_run": removal.is_none(),
-        "studies": studies,
+        "studies": chosen.studies.len(),
+        "studies_held": chosen.held,
         "instances": counts.instances,
         "objects": counts.objects,
         "object_bytes": counts.object_bytes,

@@ -17,12 +17,16 @@ use crate::db::{Removal, RemovalChanges as _, RemovalSearch as _, RemovedFile};
 use crate::model::calendar::{DAY_MS, moment_text};
 use crate::model::clock::Clock;
 use crate::model::location::Place;
-use crate::receive::trash;
+use crate::receive::trash::{self, SweptObjects};
 use crate::store::{self, Objects, Trash};
 
-/// Moves removed objects to the trash. `None` if a node has the storage directory: it moves them,
+/// Moves removed objects to the trash, and deletes those that are for good. `None` if a node has the storage directory: it moves them,
 /// because only it knows what is received meanwhile.
-pub(super) fn sweep(config: &Config, options: &store::Options, writer: &WriterHandle) -> anyhow::Result<Option<u64>> {
+pub(super) fn sweep(
+    config: &Config,
+    options: &store::Options,
+    writer: &WriterHandle,
+) -> anyhow::Result<Option<SweptObjects>> {
     match Objects::open(options) {
         // The next start moves them, when it has stored what a crash has left in the journal.
         Ok(objects) if arrival_journal::is_in_use(&objects, &mut Reader::open(&config.index)?)? => Ok(None),
@@ -77,9 +81,15 @@ pub(super) fn empty(config: &Config, days: u32, yes: bool, context: &mut Context
     let old: Vec<&Removal> =
         removals.iter().filter(|removal| removal.begun_ms <= limit && removal.in_trash > 0).collect();
     let objects: u64 = old.iter().map(|removal| removal.in_trash).sum();
-    if !yes || old.is_empty() {
-        let hint = if old.is_empty() { "" } else { "; nothing was changed, --yes does it" };
-        context.output.line(format_args!("would delete {} objects for good{hint}", Grouped(objects)))?;
+    if old.is_empty() {
+        context.output.line("nothing in the trash is that old")?;
+        return Ok(Exit::Done);
+    }
+    if !yes {
+        context.output.line(format_args!(
+            "would delete {} objects for good; nothing was changed, --yes does it",
+            Grouped(objects)
+        ))?;
         return Ok(Exit::Done);
     }
     let options = config.store_options().context("with `metadata_only` there is no trash")?;

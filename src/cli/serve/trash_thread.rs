@@ -9,7 +9,7 @@ use anyhow::Context as _;
 
 use crate::config::Config;
 use crate::receive::storage::Storage;
-use crate::receive::trash;
+use crate::receive::trash::{self, SweptObjects};
 
 /// Pause between two looks for removed objects. A look that finds none is one query.
 const POLL: Duration = Duration::from_secs(2);
@@ -34,8 +34,10 @@ impl Trashing {
                 let hold = |uid: &str| storage.under_way.blocking_turn(uid);
                 let unsettled = storage.objects.as_deref().filter(|_| storage.journal.is_some());
                 match trash::sweep(&index, (&root, unsettled), &storage.writer, hold) {
-                    Ok(0) => {}
-                    Ok(objects) => tracing::info!(objects, "removed objects are in the trash"),
+                    Ok(SweptObjects { kept: 0, deleted: 0, .. }) => {}
+                    Ok(SweptObjects { kept, deleted, .. }) => {
+                        tracing::info!(kept, deleted, "removed objects are in the trash, or deleted for good");
+                    }
                     Err(error) => {
                         tracing::error!(%error, "removed objects are not in the trash; the next look tries again")
                     }

@@ -208,7 +208,7 @@ fn the_trash_is_emptied_by_age_and_then_nothing_comes_back(place: Place) {
     received(&place, 0..2);
     place.run(["remove", "StudyInstanceUID=1.2.3", "--objects", "--yes"]).expect(0);
     let young = place.run(["remove", "--empty", "7", "--yes"]).expect(0).stdout;
-    assert!(young.contains("would delete 0 objects"), "{young}");
+    assert!(young.contains("nothing in the trash is that old"), "{young}");
     assert!(place.run(["remove", "--empty", "0"]).expect(0).stdout.contains("would delete 2 objects for good"));
     assert_eq!(in_trash(&place), 2);
     assert!(place.run(["remove", "--empty", "0", "--yes"]).expect(0).stdout.contains("2 objects were deleted"));
@@ -223,6 +223,31 @@ fn the_trash_is_emptied_by_age_and_then_nothing_comes_back(place: Place) {
     assert!(!place.path(object(0)).exists() && in_trash(&place) == 0);
 }
 
+// The node has the storage directory, so the objects are its work. It never gets to it.
+#[test]
+fn a_removal_for_good_that_was_cut_off_is_finished_by_the_same_command() {
+    let place = Place::new();
+    fs::write(place.path("dcmdex.toml"), "[store]\njournal_mib = 0\n").unwrap();
+    let node = Node::start(&place, &[]);
+    store_all(&node, 0..3);
+    node.signal(Signal::STOP);
+    let remove = ["remove", "StudyInstanceUID=1.2.3", "--objects", "--no-undo", "--yes"];
+    let told = place.run(remove).expect(0).stdout;
+    assert!(told.contains("the node deletes 3 received objects for good within seconds"), "{told}");
+    node.stop(Signal::KILL);
+    assert!(place.path(object(0)).exists());
+    let told = place.run(remove).expect(0).stdout;
+    assert!(told.contains("an earlier removal was not complete") && told.contains("3 received objects were"), "{told}");
+    assert!(!place.path(object(0)).exists() && in_trash(&place) == 0);
+    assert!(place.run(remove).expect(1).stdout.contains("nothing matches"));
+    // A running node does so as well.
+    let mut node = Node::start(&place, &[]);
+    store_all(&node, 0..2);
+    place.run(remove).expect(0);
+    node.wait_for("removed objects are in the trash, or deleted for good");
+    assert!(!place.path(object(0)).exists() && in_trash(&place) == 0);
+}
+
 #[test]
 fn rules_of_age_and_free_space_choose_whole_studies_the_oldest_first() {
     let place = Place::new();
@@ -234,6 +259,11 @@ fn rules_of_age_and_free_space_choose_whole_studies_the_oldest_first() {
     let all = ["remove", "PatientID=*", "--objects", "--no-undo", "--until-free", "900000T"];
     let told = place.run(all).expect(0).stdout;
     assert!(told.contains("3 instances of 1 studies") && told.contains("DELETED FOR GOOD"), "{told}");
+    // A backup by hard links keeps the bytes of each.
+    fs::create_dir(place.path("backup")).unwrap();
+    place.run(["backup", "backup", "--objects", "hard-links"]).expect(0);
+    let told = place.run(all).expect(1).stdout;
+    assert!(told.contains("nothing matches\n1 studies are left out: their objects have other names"), "{told}");
     let refused = place.run(["remove", "StudyDate=*", "--objects", "--until-free", "1"]);
     assert!(refused.code == 2 && refused.stderr.contains("--no-undo"), "{refused:?}");
     assert_eq!(indexed(&place), uids(0..3));
