@@ -236,9 +236,9 @@ impl Storing {
         let damage = self.read_parts(reader, &mut part, &mut body, patience).await.err();
         match damage {
             None => self.end(&mut part).await,
-            // A part without its end is not a whole object.
-            Some(_) if part.is_some() => self.fail(String::new(), String::new(), Refused::not_understood()),
-            Some(_) => {}
+            // A part without its end is not a whole object. Where the body ends between two parts,
+            // those that did not come are missing as well.
+            Some(_) => self.fail(String::new(), String::new(), Refused::not_understood()),
         }
         while let Some(ended) = self.under_way.join_next().await {
             self.take(ended);

@@ -124,6 +124,13 @@ fn a_body_that_is_none_is_refused() {
     let whole = body(&[&file(1), &file(2)]);
     let cut = post(&web, "/studies", MULTIPART, &whole[..whole.len() - 100]).expect(202);
     assert_eq!((stored(&cut), reasons(&cut, "0008119A")), (vec!["1.2.7.1.1".to_owned()], vec![0xC000]));
+    // Between the parts, or in the head of the second: its sender must not take it for stored.
+    let web = TestWeb::storing(|_| {}, None);
+    let first = body(&[&file(1)]).len() - "--b--\r\n".len();
+    for more in ["--b", "--b\r\n", "--b\r\nContent-Ty"] {
+        let cut = post(&web, "/studies", MULTIPART, &whole[..first + more.len()]).expect(202);
+        assert_eq!((stored(&cut), reasons(&cut, "0008119A")), (vec!["1.2.7.1.1".to_owned()], vec![0xC000]), "{more}");
+    }
 }
 
 #[test]
