@@ -1,7 +1,5 @@
 //! Differences between two archives.
 
-use std::collections::BTreeMap;
-
 use super::{COMPARED, ComparedStudy};
 use crate::model::person_name;
 
@@ -81,23 +79,22 @@ fn describe(study: &ComparedStudy) -> String {
     format!("{} {}{instances}", value("PatientID"), value("StudyDate"))
 }
 
-/// The values that differ. A value that one side does not have at all is not compared: many peers
-/// leave optional keys out.
+/// The values that differ. A value that one side does not say is not compared: many peers leave
+/// optional keys out. An empty value differs from any other.
 #[must_use]
 pub fn differing_values(uid: &str, here: &ComparedStudy, there: &ComparedStudy) -> Vec<ArchiveDifference> {
     let mut found = Vec::new();
     for keyword in COMPARED {
-        let value = |values: &BTreeMap<&'static str, String>| values.get(keyword).cloned().unwrap_or_default();
-        let (one, other) = (value(&here.values), value(&there.values));
-        if one.is_empty() || other.is_empty() || normal(keyword, &one) == normal(keyword, &other) {
+        let (Some(one), Some(other)) = (here.values.get(keyword), there.values.get(keyword)) else { continue };
+        if normal(keyword, one) == normal(keyword, other) {
             continue;
         }
         found.push(ArchiveDifference {
             kind: DifferenceKind::OtherValue,
             uids: vec![uid.to_owned()],
             what: keyword,
-            here: one,
-            there: other,
+            here: one.clone(),
+            there: other.clone(),
         });
     }
     found
@@ -129,5 +126,17 @@ mod tests {
         let found = differing_values("1.2", &here, &there);
         assert_eq!(found.len(), 1);
         assert_eq!((found[0].what, found[0].here.as_str(), found[0].there.as_str()), ("PatientID", "1", "2"));
+    }
+
+    // A migration that loses values is what is looked for.
+    #[test]
+    fn a_value_that_one_side_has_lost_differs_and_one_that_it_does_not_say_does_not() {
+        let here = study(&[("PatientID", "1"), ("AccessionNumber", "A"), ("PatientSex", "")]);
+        let there = study(&[("PatientID", ""), ("PatientSex", " ")]);
+        for (one, other, values) in [(&here, &there, ("1", "")), (&there, &here, ("", "1"))] {
+            let found = differing_values("1.2", one, other);
+            assert_eq!(found.len(), 1, "{found:?}");
+            assert_eq!((found[0].what, (found[0].here.as_str(), found[0].there.as_str())), ("PatientID", values));
+        }
     }
 }

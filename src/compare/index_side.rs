@@ -54,12 +54,8 @@ impl<S: Search> ArchiveSide for IndexSide<S> {
         self.find(QueryRetrieveLevel::Study, &[&key], &columns, |row| {
             let mut row = row.into_iter();
             let uid = row.next().unwrap_or_default();
-            let values: BTreeMap<&'static str, String> = COMPARED
-                .iter()
-                .copied()
-                .zip(row.by_ref().take(COMPARED.len()))
-                .filter(|(_, value)| !value.is_empty())
-                .collect();
+            let values: BTreeMap<&'static str, String> =
+                COMPARED.iter().copied().zip(row.by_ref().take(COMPARED.len())).collect();
             let mut count = || row.next().and_then(|count| count.parse().ok());
             let counts = [count(), count()];
             let has_day = values.get("StudyDate").is_some_and(|date| datetime::one_day(date).is_some());

@@ -58,7 +58,7 @@ pub enum StudyQuestion {
 /// A study, as one side says it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ComparedStudy {
-    /// Values by keyword, without those that are empty.
+    /// Values by keyword. One that the side does not say is not here, and an empty one is.
     pub values: BTreeMap<&'static str, String>,
     /// Number of series and of instances, if the side says it.
     pub counts: [Option<u64>; 2],

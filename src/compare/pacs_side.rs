@@ -1,6 +1,6 @@
 //! A PACS as one of two archives, asked by C-FIND.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 use std::time::Duration;
 
@@ -32,13 +32,19 @@ pub struct PacsSide {
     scu: QueryScu,
     /// Pause before each question.
     pause: Duration,
+    /// The optional keys that the peer has answered with a value.
+    given: BTreeSet<&'static str>,
 }
+
+/// Compared keys that a peer need not have at the level of studies (PS3.4 table C.6-5). Some peers
+/// answer them without a value.
+const OPTIONAL: [&str; 2] = ["PatientBirthDate", "PatientSex"];
 
 impl PacsSide {
     /// Asks with this SCU. A pause before each question keeps the peer free for others.
     #[must_use]
     pub fn new(scu: QueryScu, pause: Duration) -> Self {
-        Self { scu, pause }
+        Self { scu, pause, given: BTreeSet::new() }
     }
 
     /// Asks a question, and returns the answers.
@@ -106,7 +112,13 @@ impl ArchiveSide for PacsSide {
         keys.push((tags::NUMBER_OF_STUDY_RELATED_SERIES, VR::IS, ""));
         keys.push((tags::NUMBER_OF_STUDY_RELATED_INSTANCES, VR::IS, ""));
         let mut found = BTreeMap::new();
-        for answer in self.ask("STUDY", &keys)? {
+        let answers = self.ask("STUDY", &keys)?;
+        let gives = |keyword: &&str| {
+            let attribute = Attribute::by_keyword(keyword);
+            attribute.is_some_and(|attribute| answers.iter().any(|answer| !text(answer, attribute.tag).is_empty()))
+        };
+        self.given.extend(OPTIONAL.into_iter().filter(gives));
+        for answer in answers {
             let study = text(&answer, tags::STUDY_INSTANCE_UID);
             // A peer that ignores a key would fill the list with studies of other days.
             let is_asked = match question {
@@ -117,8 +129,9 @@ impl ArchiveSide for PacsSide {
                 continue;
             }
             let values = COMPARED.iter().filter_map(|keyword| {
-                let value = text(&answer, Attribute::by_keyword(keyword)?.tag);
-                (!value.is_empty()).then_some((*keyword, value))
+                let value = without_padding(answer.text(Attribute::by_keyword(keyword)?.tag)?).to_owned();
+                let is_said = !value.is_empty() || !OPTIONAL.contains(keyword) || self.given.contains(keyword);
+                is_said.then_some((*keyword, value))
             });
             let counts = [tags::NUMBER_OF_STUDY_RELATED_SERIES, tags::NUMBER_OF_STUDY_RELATED_INSTANCES];
             let counts = counts.map(|tag| text(&answer, tag).parse().ok());
