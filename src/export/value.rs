@@ -227,7 +227,9 @@ impl TableValue<'_> {
             Self::Null | Self::List(_) => {}
             Self::Text(text) => into.extend_from_slice(text.as_bytes()),
             Self::Integer(number) => put_number(into, number),
-            Self::Double(number) => put_number(into, number),
+            // With a point or an exponent. Programs that find out the types of a table take `70` for
+            // an integer, and 39 digits for no number at all.
+            Self::Double(number) => put_number(into, format_args!("{number:?}")),
             Self::Date(days) => put_date(into, *days),
             Self::Time(time_us) => put_time(into, *time_us),
             Self::LocalDateTime(moment_us) => put_local(into, *moment_us),
@@ -383,6 +385,8 @@ mod tests {
             (TableValue::Null, ""),
             (TableValue::Integer(-12), "-12"),
             (TableValue::Double(0.5), "0.5"),
+            (TableValue::Double(70.0), "70.0"),
+            (TableValue::Double(f64::from(f32::MAX)), "3.4028234663852886e38"),
             (TableValue::Date(19_753), "2024-01-31"),
             (TableValue::Date(FIRST_DAY), "0001-01-01"),
             (TableValue::Date(2_932_897), "10000-01-01"),
