@@ -151,7 +151,10 @@ impl Courier {
                 break;
             }
         }
-        self.set_down(None);
+        if self.is_down {
+            // Whether it can be reached now, nobody knows.
+            metrics::EVENT_RECEIVERS_DOWN.add(-1);
+        }
         self.show(DeliveryCounts::default());
         self.lease.end(&self.writer);
     }
