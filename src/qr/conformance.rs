@@ -346,7 +346,8 @@ fn push_failures<'m>(text: &mut String, key: Tag, failures: impl Iterator<Item =
 /// Writes PS3.4 tables C.4-2 and C.4-3 with the results of [`RetrieveError::failure`].
 fn retrieval_statuses() -> String {
     let tag = Tag(0x0010, 0x0010);
-    let errors: [(RetrieveError, &str); 8] = [
+    let errors: [(RetrieveError, &str); 9] = [
+        (FindError::NoRoom.into(), "this peer has too much under way, and may ask again later"),
         (RetrieveError::TooManyInstances(0), "more instances than `retrieve.max_instances`"),
         (FindError::TimeLimit.into(), "finding the instances took longer than `network.query_time_limit_seconds`"),
         (FindError::MissingLevel.into(), "Query/Retrieve Level is absent"),

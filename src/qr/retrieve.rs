@@ -50,8 +50,11 @@ impl RetrieveError {
     #[must_use]
     pub fn failure(&self) -> Failure {
         let tags = match self {
-            Self::Query(error @ (FindError::TimeLimit | FindError::TooManyMatches(_) | FindError::NoRoom)) => {
+            Self::Query(error @ (FindError::TimeLimit | FindError::TooManyMatches(_))) => {
                 return Failure { status: Status::UNABLE_TO_CALCULATE_MATCHES, ..error.failure() };
+            }
+            Self::Query(error @ FindError::NoRoom) => {
+                return Failure { status: Status::UNABLE_TO_PERFORM_SUB_OPERATIONS, ..error.failure() };
             }
             Self::Query(error) => return error.failure(),
             Self::TooManyInstances(_) => Vec::new(),
