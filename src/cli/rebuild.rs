@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::output::{Grouped, Shown};
 use crate::cli::context::{Context, IndexArgs, make_directory_of};
-use crate::cli::reindex::{ReadObject, drop_gone, is_gone, read, store_batches};
+use crate::cli::reindex::{QUEUE_LENGTH, ReadObject, drop_gone, is_gone, read, store_batches};
 use crate::cli::{Exit, arrival_journal, correct, directory_checks, storage_match, unindexed};
 use crate::config::Config;
 use crate::db::open::{Reader, Writer, WriterHandle, WriterOptions};
@@ -70,7 +70,8 @@ pub(super) fn run(arguments: &RebuildArgs, context: &mut Context) -> anyhow::Res
     arrival_journal::empty(&config, &objects, &writer.handle(), UnnamedFiles::Keep)?;
     writer.close()?;
     // What a power cut takes away now is found again by the next rebuild.
-    let options = WriterOptions { durability: Durability::Normal, ..config.node_writer_options() };
+    let options =
+        WriterOptions { durability: Durability::Normal, queue_length: QUEUE_LENGTH, ..config.node_writer_options() };
     let writer = Writer::open(&config.index, options)?;
     let counts = index_strays(&config, &objects, &writer.handle(), context)?;
     drop_replaced(&config, &writer.handle(), &counts.differing)?;

@@ -17,8 +17,12 @@ use crate::model::clock::unix_ms;
 use crate::model::location::{Location, Place};
 use crate::model::record::InstanceRecord;
 
-/// Most objects in the queue of the writer, which has room for twice as many.
-const SENT_OBJECTS: usize = 512;
+/// Most objects that wait for the writer. Larger: more memory, some 3 KB for each. Smaller: the
+/// writer commits before the next ones are there.
+const SENT_OBJECTS: usize = 2048;
+
+/// Length of a queue of the writer that has room for them.
+pub(super) const QUEUE_LENGTH: usize = 2 * SENT_OBJECTS;
 
 /// An object that was read.
 pub(super) struct ReadObject {
