@@ -7,6 +7,7 @@
 //! - `vr`: value representations.
 //! - `padding`: what fills a value up to an even length.
 //! - `tag`: items and delimiters.
+//! - `multiplicity`: how many values an attribute may have.
 //! - `header`: element headers.
 //! - [`data_set`]: small data sets that this program writes.
 //! - [`charset`]: Specific Character Set. `code_sets` has the sets that it names, and `runs`
@@ -17,6 +18,7 @@ pub mod charset;
 mod code_sets;
 pub mod data_set;
 pub(crate) mod header;
+pub(crate) mod multiplicity;
 pub(crate) mod padding;
 mod runs;
 pub mod syntax;

@@ -48,6 +48,18 @@ pub enum LetterCase {
     Folded,
 }
 
+impl LetterCase {
+    /// How values of an attribute that is not in the table are compared. As in the table, text is
+    /// folded, and codes are not.
+    #[must_use]
+    pub fn of_vr(vr: VR) -> Self {
+        match vr {
+            VR::PN | VR::LT | VR::ST | VR::UT | VR::UC => Self::Folded,
+            _ => Self::Sensitive,
+        }
+    }
+}
+
 /// Number of values that the dictionary allows (PS3.6 column VM).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Multiplicity {

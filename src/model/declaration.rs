@@ -13,6 +13,7 @@ use dicom_dictionary_std::StandardDataDictionary;
 use super::attribute::{ATTRIBUTES, Attribute, Multiplicity, ValueSource};
 use super::declared::{Declared, DeclaredColumn, DeclaredSet, KeptNode, SelectorStep, Unit};
 use super::level::QueryRetrieveLevel;
+use super::matching::multiplicity_of;
 use crate::encoding::tag::parse_tag;
 use crate::encoding::vr::is_binary;
 
@@ -364,11 +365,11 @@ fn units(attributes: &mut [Declared]) -> Vec<Arc<Unit>> {
         }
         // The key of a unit must not depend on the order of the configuration.
         sort(&mut items);
-        let multiplicity = if matches!(vr, VR::LT | VR::ST | VR::UT | VR::UR | VR::SQ) {
-            Multiplicity::One
-        } else {
-            Multiplicity::Many
+        let tag = match &root {
+            SelectorStep::Public(tag) => Some(*tag),
+            SelectorStep::Private { .. } => None,
         };
+        let multiplicity = if vr == VR::SQ { Multiplicity::One } else { multiplicity_of(tag, vr) };
         let definition = format!("{root:?} {level} {} {items:?}", vr.to_string());
         let label: String = root.to_string().chars().filter(char::is_ascii_alphanumeric).collect();
         let key = format!("+{label}_{:016x}", xxhash_rust::xxh3::xxh3_64(definition.as_bytes()));
@@ -404,6 +405,7 @@ fn sort(nodes: &mut [KeptNode]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::matching::{MatchPolicy, Matching, SeveralValues};
 
     fn declaration(path: &str, level: &str) -> Declaration {
         Declaration { path: path.into(), level: level.into(), ..Declaration::default() }
@@ -411,6 +413,18 @@ mod tests {
 
     fn private(path: &str, creator: &str, vr: &str) -> Declaration {
         Declaration { creator: Some(creator.into()), vr: Some(vr.into()), ..declaration(path, "SERIES") }
+    }
+
+    // PS3.4 C.2.2.2.8.
+    #[test]
+    fn only_an_attribute_that_may_have_several_values_is_asked_for_all_of_them() {
+        let set = set(&[declaration("LongCodeValue", "IMAGE"), declaration("ScanOptions", "IMAGE")]);
+        let all = MatchPolicy { several_values: SeveralValues::AllOf, ..MatchPolicy::default() };
+        let matches = |unit: usize, stored: &str| {
+            Matching::compile(set.units()[unit].comparison(), "A\\B", &all).unwrap().matches(stored)
+        };
+        assert!(matches(0, "a") && matches(0, "B"), "one value at most: any of them");
+        assert!(!matches(1, "A") && matches(1, "B\\A"));
     }
 
     #[track_caller]

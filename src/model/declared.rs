@@ -83,7 +83,7 @@ impl Unit {
     /// Returns how values of this unit are compared.
     #[must_use]
     pub fn comparison(&self) -> Comparison {
-        Comparison { vr: self.vr, multiplicity: self.multiplicity, letter_case: letter_case(self.vr) }
+        Comparison { vr: self.vr, multiplicity: self.multiplicity, letter_case: LetterCase::of_vr(self.vr) }
     }
 }
 
@@ -255,15 +255,6 @@ pub fn canonical_tag(items: &[KeptNode], step: &SelectorStep) -> (Tag, Option<Ta
             let block = 0x10 + u16::try_from(at).unwrap_or_default();
             (Tag(*group, block << 8 | u16::from(*element)), Some(Tag(*group, block)))
         }
-    }
-}
-
-/// Returns whether case and accents matter. As in the table, descriptive text is folded and codes
-/// are not.
-fn letter_case(vr: VR) -> LetterCase {
-    match vr {
-        VR::PN | VR::LT | VR::ST | VR::UT | VR::UC => LetterCase::Folded,
-        _ => LetterCase::Sensitive,
     }
 }
 

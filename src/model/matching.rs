@@ -22,6 +22,7 @@ use std::fmt;
 use dicom_core::{Tag, VR};
 
 pub use self::date_time::DateTimeRange;
+pub(super) use self::key::multiplicity_of;
 pub use self::key::{
     Comparison, KeyElement, KeyValue, MAX_KEY_VALUE_LENGTH, MatchPolicy, MatchingError, QuotationMarks, SeveralValues,
     UnknownRequired, is_matched_in_item, separates_values, trim,

@@ -131,10 +131,13 @@ pub fn declared_attributes(declared: &DeclaredSet) -> String {
             DeclaredColumn::Unit(_) | DeclaredColumn::InTable(_) => None,
         };
         let matching = match comparison {
-            Some(comparison) if comparison.vr != VR::SQ => types_of(|key| match key {
-                KeyValue::Text(key) => Matching::compile(comparison, key, &negotiated_policy()),
-                KeyValue::Items(_) => Err(MatchingError::WrongKind(comparison.vr)),
-            }),
+            Some(comparison) if comparison.vr != VR::SQ => {
+                let types = types_of(|key| match key {
+                    KeyValue::Text(key) => Matching::compile(comparison, key, &negotiated_policy()),
+                    KeyValue::Items(_) => Err(MatchingError::WrongKind(comparison.vr)),
+                });
+                format!("{types}{}", note_of_case(comparison.letter_case))
+            }
             Some(_) | None => "sequence, universal".to_owned(),
         };
         let answered: Vec<_> = QueryRetrieveLevel::ALL
@@ -190,8 +193,15 @@ fn matching_types(attribute: &Attribute) -> String {
         return "none; answered only".to_owned();
     }
     let types = types_of(|key| Matching::of_key(attribute, key, &negotiated_policy()));
-    let folded = attribute.vr != VR::SQ && attribute.letter_case == LetterCase::Folded;
-    format!("{types}{}", if folded { "; case and accents do not count" } else { "" })
+    let letter_case = if attribute.vr == VR::SQ { LetterCase::Sensitive } else { attribute.letter_case };
+    format!("{types}{}", note_of_case(letter_case))
+}
+
+fn note_of_case(letter_case: LetterCase) -> &'static str {
+    match letter_case {
+        LetterCase::Folded => "; case and accents do not count",
+        LetterCase::Sensitive => "",
+    }
 }
 
 fn negotiated_policy() -> MatchPolicy {
@@ -375,6 +385,7 @@ fn retrieval_statuses() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::declaration::Declaration;
 
     #[test]
     fn the_types_of_matching_are_those_of_the_vr() {
@@ -386,6 +397,22 @@ mod tests {
         assert_eq!(of("InstanceNumber"), "single value, universal");
         assert_eq!(of("StudyStatusID"), "none; answered with zero length");
         assert!(of("PatientName").starts_with("single value, wild card, empty value, universal"));
+    }
+
+    #[test]
+    fn declared_text_is_compared_as_its_row_says() {
+        let of = |path: &str| Declaration { path: path.into(), level: "IMAGE".into(), ..Declaration::default() };
+        let paths = ["ImageComments", "LongCodeValue", "ScanOptions", "HumanPerformerName"];
+        let declared = DeclaredSet::new(&paths.map(of), |_, error| panic!("{error}"));
+        let text = declared_attributes(&declared);
+        for path in paths {
+            let row = text.lines().find(|line| line.contains(path)).unwrap();
+            let unit = declared.units().iter().find(|unit| unit.root.to_string() == path).unwrap();
+            let matching = Matching::compile(unit.comparison(), "beta", &negotiated_policy()).unwrap();
+            let counts = row.contains("; case and accents do not count");
+            assert_eq!(matching.matches("BÉTA"), counts, "{row}");
+            assert_eq!(row.contains("multiple value"), path == "ScanOptions", "{row}");
+        }
     }
 
     #[test]

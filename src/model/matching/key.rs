@@ -8,6 +8,7 @@ use dicom_dictionary_std::StandardDataDictionary;
 use dicom_dictionary_std::tags;
 
 use super::narrowing::NameMatching;
+use crate::encoding::multiplicity::has_one_value;
 use crate::encoding::padding::{without_padding, without_trailing_padding};
 use crate::encoding::vr::is_binary;
 use crate::model::attribute::{Attribute, LetterCase, Multiplicity};
@@ -184,25 +185,32 @@ pub(super) fn has_multiple_value_matching(vr: VR) -> bool {
     matches!(vr, VR::AE | VR::AS | VR::AT | VR::CS | VR::LO | VR::PN | VR::SH | VR::UC)
 }
 
+/// How many values an attribute may have (PS3.6). `tag` is that of a standard attribute.
+pub(in crate::model) fn multiplicity_of(tag: Option<Tag>, vr: VR) -> Multiplicity {
+    let is_one = !separates_values(vr) || (has_multiple_value_matching(vr) && tag.is_some_and(has_one_value));
+    if is_one { Multiplicity::One } else { Multiplicity::Many }
+}
+
 /// Whether an element of an item has a VR that can be matched (PS3.4 C.2.2.2).
 #[must_use]
 pub fn is_matched_in_item(element: &KeyElement) -> bool {
     !is_binary(item_comparison(element).vr)
 }
 
-/// Returns how an attribute inside an item is compared. An attribute that is not in the table is
-/// compared with its case. Code Meaning is descriptive text and is folded.
+/// Returns how an attribute inside an item is compared. Code Meaning is descriptive text and is
+/// folded.
 pub(super) fn item_comparison(element: &KeyElement) -> Comparison {
-    let letter_case = match Attribute::by_tag(element.tag) {
-        Some(attribute) => attribute.letter_case,
-        None if element.tag == tags::CODE_MEANING => LetterCase::Folded,
-        None => LetterCase::Sensitive,
-    };
     // As at the root, a standard attribute is matched by the VR of the dictionary, whatever VR the
     // key has.
     let vr = match StandardDataDictionary.by_tag(element.tag).map(|entry| entry.vr().relaxed()) {
         Some(vr) if element.tag.group().is_multiple_of(2) && vr != VR::UN => vr,
         Some(_) | None => element.vr,
     };
-    Comparison { vr, multiplicity: Multiplicity::Many, letter_case }
+    let letter_case = match Attribute::by_tag(element.tag) {
+        Some(attribute) => attribute.letter_case,
+        None if element.tag == tags::CODE_MEANING => LetterCase::Folded,
+        None => LetterCase::of_vr(vr),
+    };
+    let is_standard = element.tag.group().is_multiple_of(2);
+    Comparison { vr, multiplicity: multiplicity_of(is_standard.then_some(element.tag), vr), letter_case }
 }
