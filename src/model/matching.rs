@@ -560,6 +560,11 @@ mod tests {
     fn a_pattern_counts_components_that_are_left_out() {
         accepts(VR::PN, "SMITH^*", &["SMITH", "SMITH^JOHN"]);
         accepts(VR::PN, "SMITH^*^*", &["SMITH", "SMITH^JOHN", "SMITH^JOHN^Q"]);
+        // Only stars match a name that is missing.
+        accepts(VR::PN, "^*", &["^JOHN"]);
+        refuses(VR::PN, "^*", &["", "^^", "="]);
+        refuses(VR::PN, "*^*", &[""]);
+        refuses(VR::PN, "=^*", &["SMITH"]);
         refuses(VR::PN, "SMITH^?*", &["SMITH"]);
         refuses(VR::PN, "SMITH?", &["SMITH"]);
         refuses(VR::PN, "S*H", &["SMITH^JOHN"]);

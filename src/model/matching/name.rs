@@ -263,14 +263,17 @@ fn best_part(run: &CharacterRun) -> Option<NamePart> {
 }
 
 impl GroupPattern {
+    /// Whether a group fits. Only a universal key matches a name that is missing (PS3.4 C.2.2.2.4).
     fn matches(&self, group: &str) -> bool {
         match &self.by_character {
             Some(pattern) if person_name::folds_unevenly(group) => {
-                pattern.matches(|each| for_each_character_filled_up(group, self.delimiters, each))
+                with_normal_form(group, |normal| !normal.is_empty())
+                    && pattern.matches(|each| for_each_character_filled_up(group, self.delimiters, each))
             }
             Some(_) | None => with_normal_form(group, |normal| {
+                let is_there = !normal.is_empty();
                 fill_up(normal, self.delimiters);
-                self.pattern.matches(normal)
+                is_there && self.pattern.matches(normal)
             }),
         }
     }

@@ -345,6 +345,10 @@ fn name_group(key: &str, group: &str) -> bool {
         let group: Vec<_> = group.iter().map(|component| folded(component)).collect();
         return group.starts_with(&key);
     }
+    // C.2.2.2.4: only a universal key matches a value of zero length.
+    if group == [""] {
+        return false;
+    }
     let mut group = group;
     let wanted = text.matches('^').count() + 1;
     // PS3.5 6.2.1.1: components may be left out at the end, up to the five that a name has.
