@@ -29,6 +29,29 @@ impl Clock {
 pub fn unix_ms(time: SystemTime) -> i64 {
     match time.duration_since(UNIX_EPOCH) {
         Ok(after) => i64::try_from(after.as_millis()).unwrap_or(i64::MAX),
-        Err(before) => i64::try_from(before.duration().as_millis()).map_or(i64::MIN, |ms| -ms - 1),
+        // The distance is rounded up.
+        Err(before) => {
+            let distance = before.duration().as_nanos().div_ceil(NANOSECONDS_OF_MS);
+            i64::try_from(distance).map_or(i64::MIN, |ms| -ms)
+        }
+    }
+}
+
+const NANOSECONDS_OF_MS: u128 = 1_000_000;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn times_before_1970_are_rounded_down_too() {
+        let before = |duration| unix_ms(UNIX_EPOCH - duration);
+        assert_eq!(before(Duration::from_secs(86_400)), -86_400_000);
+        assert_eq!(before(Duration::from_millis(500)), -500);
+        assert_eq!(before(Duration::from_nanos(1)), -1);
+        assert_eq!(before(Duration::from_nanos(1_000_001)), -2);
+        assert_eq!(unix_ms(UNIX_EPOCH + Duration::from_nanos(1_999_999)), 1);
     }
 }
