@@ -70,7 +70,7 @@ pub(super) async fn answer(
     let rest: VecDeque<_> = listed.at_hand().map(one).collect();
     let (first, rest) = first_values(answering, call, rest, which).await?;
     let parts = Parts::new();
-    let (outlet, body) = Body::pieces(answering.options.write_timeout);
+    let (outlet, body) = answering.written_body(&call.peer).await?;
     let mut response = typed(body, &parts.content_type(OCTETS))?;
     warn_of_missing(&mut response, call, listed.unavailable.len());
     let shared = Arc::clone(answering);

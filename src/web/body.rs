@@ -18,7 +18,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::debug;
 
-use crate::shares::Share;
+use crate::shares::{Share, Turn};
 use crate::store::{Spool, SpoolDirectory};
 use crate::web::activity::InFlight;
 
@@ -65,7 +65,7 @@ impl Body {
     /// Returns a body whose pieces come through the outlet.
     pub(super) fn pieces(patience: Duration) -> (Outlet, Self) {
         let (sender, receiver) = mpsc::channel(WAITING_PIECES);
-        let outlet = Outlet { sender, runtime: Handle::current(), limit: patience, backlog: None };
+        let outlet = Outlet { sender, runtime: Handle::current(), limit: patience, backlog: None, _turn: None };
         (outlet, Self { content: Content::Pieces(receiver), in_flight: None, _memory: None })
     }
 
@@ -147,6 +147,8 @@ pub(super) struct Outlet {
     /// Maximum time for the client to take one piece.
     limit: Duration,
     backlog: Option<ResponseBacklog>,
+    /// The turn to wait for a client on a thread.
+    _turn: Option<Turn>,
 }
 
 /// Pieces that wait on disk for a slow client.
@@ -164,6 +166,11 @@ impl Outlet {
         let spools = spools.clone();
         self.backlog = Some(ResponseBacklog { spools, patience: PATIENCE, spool: None, is_full: false });
         self
+    }
+
+    /// Returns the same outlet, which holds a turn until it ends.
+    pub(super) fn holding(self, turn: Turn) -> Self {
+        Self { _turn: Some(turn), ..self }
     }
 
     /// Waits until the client has gone.
@@ -257,7 +264,7 @@ impl Outlet {
 
     /// Ends the body after the last piece. Pieces on disk go out without holding this thread.
     pub(super) fn end(self) {
-        let Self { sender, runtime, limit, backlog } = self;
+        let Self { sender, runtime, limit, backlog, .. } = self;
         runtime.spawn(async move {
             let mut spool = backlog.and_then(|backlog| backlog.spool);
             while let Some(mut waiting) = spool.take() {

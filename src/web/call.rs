@@ -12,6 +12,7 @@ use tokio_rustls::rustls::ServerConfig;
 use super::access::SharedUsers;
 use super::audited::ShownStudies;
 use super::base_url::BaseUrl;
+use super::body::{Body, Outlet};
 use super::error::Error;
 use super::members::Members;
 use super::metadata_cache::MetadataCache;
@@ -27,7 +28,7 @@ use crate::db::open::directory_beside;
 use crate::deliver::delivery::Delivery;
 use crate::qr::readers::Readers;
 use crate::receive::storage::Storage;
-use crate::shares::{CountedPeer, MEMORY_BYTES, Shares, Turn};
+use crate::shares::{CountedPeer, MEMORY_BYTES, Shares, Turn, Turns};
 use crate::store::SpoolDirectory;
 use crate::telemetry::metrics;
 
@@ -37,6 +38,13 @@ const METADATA_BYTES: usize = 64 << 20;
 
 /// Time that a request waits for its turn to query the index. A browser gives up later.
 const WAIT_FOR_TURN: Duration = Duration::from_secs(10);
+
+/// Maximum number of threads that write answers and may wait for slow clients. One peer has half.
+///
+/// The process has 512 threads for work that blocks. C-STORE uses up to 256 of them, and retrievals
+/// and queries some 100. Larger: slow clients take theirs. Smaller: fast clients wait for slow
+/// ones.
+const WRITING_THREADS: usize = 128;
 
 /// State that all requests share.
 pub(super) struct Answering {
@@ -55,6 +63,8 @@ pub(super) struct Answering {
     pub(super) members: Arc<Members>,
     /// Places of frames.
     pub(super) pixels: PixelCache,
+    /// Threads that wait for clients.
+    writers: Arc<Turns>,
     /// Buffers of pieces that go out.
     pub(super) pieces: Arc<PieceBuffers>,
     pub(super) delivery: Arc<Delivery>,
@@ -82,6 +92,7 @@ impl Answering {
             spools,
             memory: Shares::new(MEMORY_BYTES, 0, &metrics::MEMORY_REFUSED),
             pixels: PixelCache::default(),
+            writers: Turns::new(WRITING_THREADS),
             pieces: Arc::default(),
             delivery: services.delivery,
             storage: services.storage,
@@ -98,6 +109,14 @@ impl Answering {
     pub(super) async fn turn(&self, peer: &CountedPeer) -> Result<Turn, Problem> {
         let turn = timeout(WAIT_FOR_TURN, self.readers.turns().take(peer)).await;
         turn.map_err(|_| Problem::busy("many searches are under way; try again"))
+    }
+
+    /// Waits for a thread that may wait for the client. Returns the body that it writes.
+    pub(super) async fn written_body(&self, peer: &CountedPeer) -> Result<(Outlet, Body), Problem> {
+        let turn = timeout(WAIT_FOR_TURN, self.writers.take(peer)).await;
+        let turn = turn.map_err(|_| Problem::busy("many answers wait for slow clients; try again"))?;
+        let (outlet, body) = Body::pieces(self.options.write_timeout);
+        Ok((outlet.holding(turn), body))
     }
 
     /// Waits for the turn to decompress or render a frame.

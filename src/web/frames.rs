@@ -116,7 +116,7 @@ pub(super) async fn send(
         Wrapping::Single => Vec::new(),
         Wrapping::Multipart => frames.iter().map(|frame| parts.head(&content_type, Some(length_of(frame)))).collect(),
     };
-    let (outlet, body) = Body::pieces(answering.options.write_timeout);
+    let (outlet, body) = answering.written_body(&call.peer).await?;
     let mut response = match wrapping {
         Wrapping::Single => typed(body, &content_type)?,
         Wrapping::Multipart => typed(body, &parts.content_type(media_type))?,
@@ -256,7 +256,7 @@ pub(super) async fn bulk_data(answering: &Arc<Answering>, call: &Call<'_>) -> Re
         Wrapping::Single => selected_by(call.headers, range.1)?,
         Wrapping::Multipart => Selected::All,
     };
-    let (outlet, body) = Body::pieces(answering.options.write_timeout);
+    let (outlet, body) = answering.written_body(&call.peer).await?;
     let mut response = match wrapping {
         Wrapping::Single => typed(body, &media_type)?,
         Wrapping::Multipart => typed(body, &parts.content_type(&media_type))?,

@@ -235,6 +235,7 @@ pub(super) async fn by_itself(
         SentForm::Decompressed(_) => return read_ahead(answering, call, listed, (wish, None)).await,
     };
     let transfer_syntax = form.transfer_syntax(stored);
+    let (mut outlet, body) = answering.written_body(&call.peer).await?;
     let data_set = data_set(answering, &call.peer, &listed.instances, rewriting).await?;
     let whole = Whole { meta: meta(&instance, transfer_syntax), data_set };
     let length = whole.length();
@@ -242,7 +243,6 @@ pub(super) async fn by_itself(
         Some(length) => selected_by(call.headers, length)?,
         None => Selected::All,
     };
-    let (mut outlet, body) = Body::pieces(answering.options.write_timeout);
     let mut response = typed(body, &content_type(transfer_syntax))?;
     add_range(&mut response, part, length);
     let pieces = Arc::clone(&answering.pieces);

@@ -25,7 +25,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::body::Body;
+use super::body::{Body, Outlet};
 use super::metadata_cache::BodyKey;
 use super::multipart::Parts;
 use super::native_model;
@@ -93,7 +93,7 @@ pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Resul
         if is_known(call.headers, &form.tag(said.hash)?) {
             return response(None, &form, &request, &said);
         }
-        if let Some(body) = kept(answering, &said, form.is_compressed).await? {
+        if let Some(body) = kept(answering, call, (&said, form.is_compressed)).await? {
             return response(Some((body, UnreadCount::default())), &form, &request, &said);
         }
     }
@@ -102,7 +102,7 @@ pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Resul
     if is_known(call.headers, &form.tag(said.hash)?) {
         return response(None, &form, &request, &said);
     }
-    if let Some(body) = kept(answering, &said, form.is_compressed).await? {
+    if let Some(body) = kept(answering, call, (&said, form.is_compressed)).await? {
         return response(Some((body, UnreadCount::default())), &form, &request, &said);
     }
     let MetadataRequest { target, service, is_xml } = request.clone();
@@ -190,9 +190,8 @@ fn response(
     Ok(response)
 }
 
-/// Returns the body for a client that takes no gzip.
-fn inflated(answering: &Answering, compressed: Bytes) -> Body {
-    let (mut outlet, body) = Body::pieces(answering.options.write_timeout);
+/// Returns this body for a client that takes no gzip, and writes it.
+fn inflated((mut outlet, body): (Outlet, Body), compressed: Bytes) -> Body {
     spawn_blocking(move || {
         let mut decoder = GzDecoder::new(compressed.as_ref());
         let mut piece = vec![0; PIECE_BYTES];
@@ -296,7 +295,11 @@ async fn ask(
 }
 
 /// Returns a body that is kept in memory, if no file has changed since.
-async fn kept(answering: &Arc<Answering>, said: &FromIndex, is_compressed: bool) -> Result<Option<Body>, Problem> {
+async fn kept(
+    answering: &Arc<Answering>,
+    call: &Call<'_>,
+    (said, is_compressed): (&FromIndex, bool),
+) -> Result<Option<Body>, Problem> {
     let hash = said.hash;
     let of = |is_compressed| BodyKey { hash, is_compressed };
     let Some((body, is_inflated)) = [is_compressed, true]
@@ -311,7 +314,7 @@ async fn kept(answering: &Arc<Answering>, said: &FromIndex, is_compressed: bool)
         [true, false].into_iter().for_each(|form| answering.metadata.remove(of(form)));
         return Ok(None);
     }
-    Ok(Some(if is_inflated { inflated(answering, body) } else { Body::from(body) }))
+    Ok(Some(if is_inflated { inflated(answering.written_body(&call.peer).await?, body) } else { Body::from(body) }))
 }
 
 /// An answer that is being made.

@@ -33,7 +33,7 @@ pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Resul
     }
     let (mut response, name) = match ohif.files.get(&path) {
         Some(Entry::Rewritten(bytes)) => (Response::new(Body::from(bytes.clone())), path.as_str()),
-        Some(Entry::OnDisk(file)) => (send(answering, file.clone()).await?, path.as_str()),
+        Some(Entry::OnDisk(file)) => (send(answering, call, file.clone()).await?, path.as_str()),
         // A missing file is a 404. Every other path is a page of the viewer.
         None if path != "index.html" && path.rsplit('/').next().is_some_and(|name| name.contains('.')) => {
             return Err(Problem::not_found("OHIF has no such file"));
@@ -57,7 +57,7 @@ pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Resul
     Ok(response)
 }
 
-async fn send(answering: &Arc<Answering>, path: PathBuf) -> Result<Response<Body>, Problem> {
+async fn send(answering: &Arc<Answering>, call: &Call<'_>, path: PathBuf) -> Result<Response<Body>, Problem> {
     let opened = spawn_blocking(move || {
         let file = File::open(path)?;
         let length = file.metadata()?.len();
@@ -68,7 +68,7 @@ async fn send(answering: &Arc<Answering>, path: PathBuf) -> Result<Response<Body
         tracing::warn!(%error, "a file of OHIF cannot be read");
         Problem::not_found("OHIF does not have this file any more")
     })?;
-    let (mut outlet, body) = Body::pieces(answering.options.write_timeout);
+    let (mut outlet, body) = answering.written_body(&call.peer).await?;
     let mut response = Response::new(body);
     response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
     spawn_blocking(move || {

@@ -4,6 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
 use super::*;
+use crate::util::http2::{Connection, END_STREAM, INITIAL_WINDOW_SIZE, PING, frame, head};
 use crate::util::objects;
 
 /// Slow clients of each kind.
@@ -84,6 +85,35 @@ fn six_hundred_slow_clients_keep_nobody_out() {
     let mut byte = [0];
     one.read_exact(&mut byte).unwrap();
     assert_eq!(&byte, b"H");
+}
+
+/// An answer of one object is written by a thread, which waits for its client.
+#[test]
+fn streams_that_read_nothing_leave_threads_to_others() {
+    let folder = TempDir::new().unwrap();
+    large_study(&folder);
+    let web = TestWeb::storing_over(folder.path(), |_| {});
+    let path = "/dicom-web/studies/1.2.7/series/1.2.7.1/instances/1.2.7.1.1";
+    let held: Vec<Connection> = (0..6)
+        .map(|_| {
+            let mut connection = Connection::open(web.address, &[(INITIAL_WINDOW_SIZE, 0)]);
+            for stream in 0..100 {
+                let request = head(2 * stream + 1, END_STREAM, "GET", path, &[("accept", "application/dicom")]);
+                connection.send(&request).unwrap();
+            }
+            // The node has read what came before.
+            connection.send(&frame(PING, 0, 0, &[0; 8])).unwrap();
+            connection.receive_kind(PING);
+            connection
+        })
+        .collect();
+    web.get("/studies").expect(200);
+    web.get("/studies/1.2.7/series/1.2.7.1/instances/1.2.7.1.1/metadata").expect(200);
+    let object = objects::file("P1", "1.2.8", "1.2.8.1", "1.2.8.1.1");
+    let body = [b"--b\r\nContent-Type: application/dicom\r\n\r\n", &object[..], b"\r\n--b--"].concat();
+    let stow = [("Content-Type", "multipart/related; type=\"application/dicom\"; boundary=b")];
+    http::request(web.address, "POST", "/dicom-web/studies", &stow, &body).expect(200);
+    drop(held);
 }
 
 #[test]
