@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::described::patient_of_answer;
 use super::lookups::{EntityLookups, answers, make_least, make_most, request_for, rows};
 use super::part::FederatedPart;
 use super::question::FederatedQuestion;
 use crate::db::{Error, rules};
 use crate::model::attribute::AttributeId::{self, *};
-use crate::model::attribute::ValueSource;
 use crate::model::availability::ObjectAvailability;
 use crate::model::find::{FindAnswer, FindRequest};
 use crate::model::level::QueryRetrieveLevel::{self, Image, Patient, Series, Study};
@@ -35,18 +35,31 @@ impl<R: FederatedPart> EntityLookups<'_, R> {
             asked.matching_keys.extend(matching_keys);
         }
         let mut found = own;
+        let own_described = described(question, &found);
         for file in files.into_iter().filter(|file| *file != at) {
             found.extend(answers(self.parts, file, &asked)?);
         }
+        let described = match question.level {
+            // The other parts were asked whether they match or not.
+            Study => own_described,
+            _ => described(question, &found),
+        };
         let mut answers = once_each(question, found)?;
         let (series, instances) = self.distinct(study)?;
         let of_study = match question.level {
             Study => Vec::new(),
             _ => self.common(question, Study, &[(StudyInstanceUID, study)])?,
         };
-        let of_patient = self.patient_of(question, study)?;
+        let patients = match question.tells_patient() {
+            true => self.patients_of_study(study)?,
+            false => Vec::new(),
+        };
         for answer in &mut answers {
-            set(answer, of_study.iter().chain(&of_patient).cloned());
+            let own = described.get(uids_of(answer)).map_or(&[][..], Vec::as_slice);
+            if let Some(patient) = patient_of_answer(question, &patients, own) {
+                question.set_patient(answer, &patient.values);
+            }
+            set(answer, of_study.iter().cloned());
             let counts = [(NumberOfStudyRelatedSeries, series), (NumberOfStudyRelatedInstances, instances)];
             for (at, count) in question.places().filter_map(|(at, id)| Some((at, counts.iter().find(|c| c.0 == id)?.1)))
             {
@@ -56,32 +69,6 @@ impl<R: FederatedPart> EntityLookups<'_, R> {
             self.add_availability(question, study, answer)?;
         }
         Ok(answers)
-    }
-
-    /// What the objects of a study in all files say of its patient, with the places of the values.
-    /// Empty if they say two patients: then each answer is about one of them.
-    fn patient_of(&mut self, question: &FederatedQuestion, study: &str) -> Result<Vec<(usize, String)>, Error> {
-        let is_said = |id: AttributeId| {
-            let attribute = id.attribute();
-            attribute.level == Patient && matches!(attribute.source, ValueSource::DataSet)
-        };
-        let (places, ids): (Vec<usize>, Vec<_>) = question.places().filter(|(_, id)| is_said(*id)).unzip();
-        if places.is_empty() || question.level == Patient {
-            return Ok(Vec::new());
-        }
-        let ids = [&[PatientID, IssuerOfPatientID], &*ids].concat();
-        let mut are_of_one = true;
-        let common = self.in_all_files(Study, &[(StudyInstanceUID, study)], &ids, |known, values| {
-            are_of_one &= known[..2] == values[..2];
-            for ((known, value), id) in known.iter_mut().zip(values).zip(&ids) {
-                if rules::is_more_complete(id.attribute().vr, &value, known) {
-                    *known = value;
-                }
-            }
-            Ok(())
-        })?;
-        let said = common.filter(|_| are_of_one).into_iter().flatten().skip(2);
-        Ok(places.into_iter().zip(said).collect())
     }
 
     /// Gives a study or series the availability of its least available instance, over all places
@@ -164,6 +151,19 @@ impl<R: FederatedPart> EntityLookups<'_, R> {
     }
 }
 
+/// What files say of the patients of answers, by the UIDs of these.
+fn described(question: &FederatedQuestion, found: &[FindAnswer]) -> BTreeMap<Vec<String>, Vec<rules::Description>> {
+    let mut described: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for answer in found {
+        described.entry(uids_of(answer).to_vec()).or_default().push(question.description(answer));
+    }
+    described
+}
+
+fn uids_of(answer: &FindAnswer) -> &[String] {
+    answer.key.as_ref().map_or(&[], |key| &key.uids)
+}
+
 fn set(answer: &mut FindAnswer, values: impl IntoIterator<Item = (usize, String)>) {
     for (at, value) in values {
         answer.values.set(at, &value);
@@ -175,7 +175,7 @@ fn set(answer: &mut FindAnswer, values: impl IntoIterator<Item = (usize, String)
 fn once_each(question: &FederatedQuestion, found: Vec<FindAnswer>) -> Result<Vec<FindAnswer>, Error> {
     let mut by_uids: BTreeMap<Vec<String>, FindAnswer> = BTreeMap::new();
     for answer in found {
-        let uids = answer.key.as_ref().map(|key| key.uids.clone()).unwrap_or_default();
+        let uids = uids_of(&answer).to_vec();
         match by_uids.get_mut(&uids) {
             None => drop(by_uids.insert(uids, answer)),
             // Of two places of one instance the first file's counts, and it is at hand if one is.
@@ -195,8 +195,7 @@ fn once_each(question: &FederatedQuestion, found: Vec<FindAnswer>) -> Result<Vec
         answer.values.get(at).filter(|_| question.numbers.contains(&at)).map_or(0, rules::leading_number)
     };
     answers.sort_by_cached_key(|answer| {
-        let uids = answer.key.as_ref().map(|key| key.uids.clone()).unwrap_or_default();
-        let mut uids = uids.into_iter().skip(1);
+        let mut uids = uids_of(answer).iter().skip(1).cloned();
         (number(answer, 0), uids.next(), number(answer, 1), uids.next())
     });
     Ok(answers)
@@ -232,7 +231,7 @@ fn combine(level: QueryRetrieveLevel, id: AttributeId, known: &mut String, other
         AnatomicRegionsInStudyCodeSequence => *known = rules::items(&both())?,
         ModalitiesInStudy | SOPClassesInStudy => *known = values_in_order(&both()),
         _ if is_of_series => *known = rules::joined(attribute.vr, &both()),
-        // What is said of a patient is put together by `patient_of`, or not at all.
+        // What is said of a patient is put together for all objects of the study.
         _ if attribute.level != Patient && rules::is_more_complete(attribute.vr, other, known) => {
             other.clone_into(known);
         }

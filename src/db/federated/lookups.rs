@@ -10,6 +10,7 @@ use crate::db::view::PersonKey;
 use crate::db::{Error, rules};
 use crate::model::attribute::AttributeId::{self, *};
 use crate::model::availability::ObjectAvailability;
+use crate::model::datetime;
 use crate::model::find::{FindAnswer, FindRequest, MatchingKey};
 use crate::model::level::InformationModel;
 use crate::model::level::QueryRetrieveLevel::{self, Image, Patient, Series, Study};
@@ -25,18 +26,19 @@ pub(super) struct EntityLookups<'f, R> {
 type DescribedValues = (rules::Description, Vec<String>);
 
 impl<R: FederatedPart> EntityLookups<'_, R> {
-    /// Descriptions of the patients with this Patient ID, or with this identity where there is
-    /// none, with further values.
+    /// Descriptions of the patients with the Patient ID of a known one, or with its identity where
+    /// there is none, with further values.
     fn descriptions(
         &mut self,
         (patient_id, identity): (&str, &str),
+        known: &[String],
         further: &[AttributeId],
     ) -> Result<Vec<DescribedValues>, Error> {
         let patient: Vec<AttributeId> = rules::patient_attributes().collect();
         let returned = [&patient, further].concat();
         let mut found = Vec::new();
         for part in 0..self.parts.len() {
-            for mut values in rows(self.parts, part, Patient, &[(PatientID, patient_id)], &returned)? {
+            for mut values in rows(self.parts, part, Patient, &keys_of_patient(known), &returned)? {
                 let more = values.split_off(patient.len());
                 let (id, own_identity, _) = rules::key_of(&values);
                 if (&*id, &*own_identity) == (patient_id, identity) {
@@ -64,10 +66,15 @@ impl<R: FederatedPart> EntityLookups<'_, R> {
         Ok(first)
     }
 
-    /// Values of a patient that depend on all of its studies.
-    pub(super) fn of_person(&mut self, person: &PersonKey, ids: &[AttributeId]) -> Result<Vec<String>, Error> {
+    /// Values of a patient that depend on all of its studies. `known` is a description of it.
+    pub(super) fn of_person(
+        &mut self,
+        person: &PersonKey,
+        known: &[String],
+        ids: &[AttributeId],
+    ) -> Result<Vec<String>, Error> {
         let (patient_id, identity, issuer) = person;
-        let found = self.descriptions((patient_id, identity), ids)?;
+        let found = self.descriptions((patient_id, identity), known, ids)?;
         let first = self.first_issuer(patient_id, identity)?;
         let issuer = if issuer.is_empty() { &first } else { issuer };
         // Without a Patient ID, name and birth date tell patients apart.
@@ -83,12 +90,12 @@ impl<R: FederatedPart> EntityLookups<'_, R> {
             }
         }
         if !self.shared.is_empty() {
-            let twice = self.counted_twice(patient_id, &is_meant)?;
+            let twice = self.counted_twice(known, &is_meant)?;
             for (total, id) in total.iter_mut().zip(ids) {
                 if let Some(twice) = twice.get(id) {
                     *total = count_of(total).saturating_add_signed(twice.saturating_neg()).to_string();
                 } else if *id == InstanceAvailability && total.as_str() != ObjectAvailability::Online.as_str() {
-                    *total = self.availability_of_person(patient_id, &is_meant)?;
+                    *total = self.availability_of_person(known, &is_meant)?;
                 }
             }
         }
@@ -98,14 +105,14 @@ impl<R: FederatedPart> EntityLookups<'_, R> {
     /// Availability of the least available study of a patient.
     fn availability_of_person(
         &mut self,
-        patient_id: &str,
+        known: &[String],
         is_meant: &dyn Fn(&[String]) -> bool,
     ) -> Result<String, Error> {
         let patient: Vec<AttributeId> = rules::patient_attributes().collect();
         let returned = [&patient[..], &[StudyInstanceUID, InstanceAvailability]].concat();
         let (mut least, mut shared) = (String::new(), BTreeSet::new());
         for part in 0..self.parts.len() {
-            for mut values in rows(self.parts, part, Study, &[(PatientID, patient_id)], &returned)? {
+            for mut values in rows(self.parts, part, Study, &keys_of_patient(known), &returned)? {
                 let more = values.split_off(patient.len());
                 match <[String; 2]>::try_from(more) {
                     Ok([uid, _]) if is_meant(&values) && self.shared.files_of(&uid).is_some() => {
@@ -142,7 +149,7 @@ impl<R: FederatedPart> EntityLookups<'_, R> {
     /// only.
     fn counted_twice(
         &mut self,
-        patient_id: &str,
+        known: &[String],
         is_meant: &dyn Fn(&[String]) -> bool,
     ) -> Result<BTreeMap<AttributeId, i64>, Error> {
         let patient: Vec<AttributeId> = rules::patient_attributes().collect();
@@ -150,7 +157,7 @@ impl<R: FederatedPart> EntityLookups<'_, R> {
         let returned = [&patient[..], &counts].concat();
         let mut sums: BTreeMap<String, [u64; 3]> = BTreeMap::new();
         for part in 0..self.parts.len() {
-            for mut values in rows(self.parts, part, Study, &[(PatientID, patient_id)], &returned)? {
+            for mut values in rows(self.parts, part, Study, &keys_of_patient(known), &returned)? {
                 let more = values.split_off(patient.len());
                 if let [uid, series, instances] = more.as_slice()
                     && self.shared.files_of(uid).is_some()
@@ -219,9 +226,10 @@ impl<R: FederatedPart> EntityLookups<'_, R> {
 
     /// Gives an answer the values that depend on all files of its patient.
     pub(super) fn add_person(&mut self, question: &FederatedQuestion, answer: &mut FindAnswer) -> Result<(), Error> {
-        let person = rules::key_of(&question.description(answer));
+        let known = question.description(answer);
+        let person = rules::key_of(&known);
         let ids: Vec<AttributeId> = question.of_person.iter().map(|(_, id)| *id).collect();
-        for ((at, _), total) in question.of_person.iter().zip(self.of_person(&person, &ids)?) {
+        for ((at, _), total) in question.of_person.iter().zip(self.of_person(&person, &known, &ids)?) {
             answer.values.set(*at, &total);
         }
         Ok(())
@@ -293,6 +301,20 @@ pub(super) fn make_most(known: &mut String, other: &str) {
 /// A count that an index answered with.
 fn count_of(text: &str) -> u64 {
     text.parse().unwrap_or(0)
+}
+
+/// Keys for the patient of this description, and perhaps for others.
+pub(super) fn keys_of_patient(known: &[String]) -> Vec<(AttributeId, &str)> {
+    let value = |id| rules::value_of(known, id);
+    let mut keys = vec![(PatientID, value(PatientID))];
+    if value(PatientID).is_empty() {
+        // Many studies may have no Patient ID. Those of one name and birth date are few.
+        let (name, birth_date) = (value(PatientName), value(PatientBirthDate));
+        keys.extend((!name.contains(['*', '?', '\\', '"'])).then_some((PatientName, name)));
+        let is_plain = birth_date.is_empty() || (birth_date.len() == 8 && datetime::one_day(birth_date).is_some());
+        keys.extend(is_plain.then_some((PatientBirthDate, birth_date)));
+    }
+    keys
 }
 
 /// A question for the entities with these values. An empty value stands for none.

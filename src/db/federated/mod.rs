@@ -9,6 +9,7 @@ mod admin;
 mod asked;
 mod combine;
 mod contradictions;
+mod described;
 mod federation;
 mod find;
 mod heads;

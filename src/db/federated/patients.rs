@@ -87,6 +87,8 @@ impl<'q, 'f, R: FederatedPart> PatientMerge<'q, 'f, R> {
         answers: Vec<FindAnswer>,
     ) -> Result<Option<FindAnswer>, Error> {
         let question = self.question;
+        // If one file alone answers to its ID, no study of the patient is in another one.
+        let may_be_shared = !self.lookups.shared.is_empty() && (question.narrows_patients || answers.len() > 1);
         let mut totals = vec![String::new(); question.of_person.len()];
         for answer in &answers {
             for ((at, id), total) in question.of_person.iter().zip(&mut totals) {
@@ -95,7 +97,8 @@ impl<'q, 'f, R: FederatedPart> PatientMerge<'q, 'f, R> {
         }
         if !question.of_person.is_empty() && (question.narrows_patients || !self.lookups.shared.is_empty()) {
             let ids: Vec<_> = question.of_person.iter().map(|(_, id)| *id).collect();
-            totals = self.lookups.of_person(person, &ids)?;
+            let known = answers.first().map(|answer| question.description(answer)).unwrap_or_default();
+            totals = self.lookups.of_person(person, &known, &ids)?;
         }
         let mut best: Option<FindAnswer> = None;
         for mut answer in answers {
@@ -110,6 +113,12 @@ impl<'q, 'f, R: FederatedPart> PatientMerge<'q, 'f, R> {
             }
         }
         if let Some(best) = &mut best {
+            if may_be_shared {
+                let known = question.description(best);
+                if let Some(description) = self.lookups.description_of(question, person, &known)? {
+                    question.set_patient(best, &description);
+                }
+            }
             for ((at, _), total) in question.of_person.iter().zip(totals) {
                 best.values.set(*at, &total);
             }

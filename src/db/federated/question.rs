@@ -45,6 +45,11 @@ fn is_of_person(id: AttributeId, level: QueryRetrieveLevel) -> bool {
         || (id == InstanceAvailability && level == Patient)
 }
 
+/// Whether the value is one of [`rules::patient_attributes`].
+fn is_said_of_patient(id: AttributeId) -> bool {
+    id.attribute().level == Patient && id.attribute().is_stored()
+}
+
 impl FederatedQuestion {
     pub(super) fn of(request: &FindRequest, shared: &SharedStudies) -> Result<Self, Error> {
         let level = request.level;
@@ -72,7 +77,9 @@ impl FederatedQuestion {
             ids.extend(more);
             from..ids.len()
         };
-        let patient = (level == Patient || !of_person.is_empty()).then(|| add(&mut rules::patient_attributes()));
+        let tells_patient = !shared.is_empty() && keys.iter().any(|id| id.attribute().level == Patient);
+        let needs_patient = level == Patient || tells_patient || !of_person.is_empty();
+        let patient = needs_patient.then(|| add(&mut rules::patient_attributes()));
         let numbers = match level {
             _ if shared.is_empty() => 0..0,
             Patient | Study => 0..0,
@@ -95,6 +102,24 @@ impl FederatedQuestion {
     /// The kept values of the patient of an answer.
     pub(super) fn description(&self, answer: &FindAnswer) -> Vec<String> {
         self.patient.clone().map(|places| answer.values.texts(places)).unwrap_or_default()
+    }
+
+    /// Whether answers have values of patients.
+    pub(super) fn tells_patient(&self) -> bool {
+        self.patient.is_some()
+    }
+
+    /// Gives an answer these values of its patient.
+    pub(super) fn set_patient(&self, answer: &mut FindAnswer, description: &[String]) {
+        for (at, id) in self.places().filter(|(_, id)| is_said_of_patient(*id)) {
+            answer.values.set(at, rules::value_of(description, id));
+        }
+    }
+
+    /// Whether a description of a patient fulfils the conditions on it.
+    pub(super) fn fits_patient(&self, description: &[String]) -> bool {
+        let keys = self.request.matching_keys.iter().filter(|key| is_said_of_patient(key.attribute));
+        keys.into_iter().all(|key| key.matching.matches(rules::value_of(description, key.attribute)))
     }
 
     /// Places of the values with their attributes, without the declared ones.

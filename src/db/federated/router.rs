@@ -98,7 +98,8 @@ impl<A: Arrivals + Clone + 'static> Router<A> {
     /// their studies are looked up.
     ///
     /// # Errors
-    /// [`Error::FrozenMain`] if the main file takes no arrivals, and if the thread cannot be started.
+    /// [`Error::FrozenMain`] if the main file takes no arrivals, and if the thread cannot be
+    /// started.
     pub fn start<R: FederatedPart + 'static>(
         files: Vec<RoutedFile<A, R>>,
         queue_length: usize,

@@ -7,7 +7,9 @@ use dcmdex::db::{Error, FailureEntry, ScanLedger};
 use dcmdex::model::attribute::AttributeId::*;
 use dcmdex::model::find::MatchingKey;
 use dcmdex::model::level::QueryRetrieveLevel::{Image, Patient, Series, Study};
+use proptest::prelude::*;
 
+use super::model_based::cases;
 use super::*;
 
 /// The same objects in one index, and in a folder with several.
@@ -192,8 +194,56 @@ fn the_patient_of_a_study_in_two_files_is_that_of_all_its_objects() {
         }
     }
     let more = [PatientSex, PatientBirthDate];
-    for level in [Study, Series, Image] {
+    for level in [Patient, Study, Series, Image] {
         divided.assert_same(&request(level, &[&returned(level)[..], &more].concat()), &level.to_string());
+    }
+}
+
+/// What an object says of its patient: Patient ID, issuer, name, birth date, sex and comments.
+type SaidOfPatient = [&'static str; 6];
+
+fn said_of_patient() -> impl Strategy<Value = SaidOfPatient> {
+    let ids = prop::sample::select(vec![("A", ""), ("A", "X"), ("B", ""), ("", "")]);
+    let names = prop::sample::select(vec!["", "SMITH", "SMITH^ANNE", "Miller^Bob"]);
+    let dates = prop::sample::select(vec!["", "19800101", "1 Jan 1950"]);
+    let more = (prop::sample::select(vec!["", "F", "M"]), prop::sample::select(vec!["", "seen before"]));
+    (ids, names, dates, more)
+        .prop_map(|((id, issuer), name, birth_date, (sex, comments))| [id, issuer, name, birth_date, sex, comments])
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(12), max_shrink_iters: 300, ..ProptestConfig::default() })]
+
+    /// Objects of few studies come to any of three files, and say what they like of their patient.
+    #[test]
+    fn patients_of_studies_in_several_files_are_those_of_an_undivided_index(
+        objects in prop::collection::vec((0..3_usize, 0..3_u8, 0..2_u8, said_of_patient()), 2..10)
+    ) {
+        let divided = Divided::new(3);
+        for (at, (to, study, series, said)) in objects.iter().enumerate() {
+            let of_patient = [PatientID, IssuerOfPatientID, PatientName, PatientBirthDate, PatientSex, PatientComments];
+            let date = format!("2024010{}", 1 + study);
+            let more = [(StudyDate, &*date), (SeriesNumber, ["1", "2"][usize::from(*series)])];
+            let more: Vec<_> = of_patient.into_iter().zip(said.iter().copied()).chain(more).collect();
+            let (study, series) = (format!("1.2.{study}"), format!("1.2.{study}.{series}"));
+            divided.add(*to, &study, &series, &format!("{series}.{at}"), &more);
+        }
+        let patient = [IssuerOfPatientID, PatientBirthDate, PatientSex];
+        for level in [Patient, Study, Series, Image] {
+            let asked = request(level, &[&returned(level)[..], &patient].concat());
+            let (whole, folder) = (find(&divided.whole(), &asked), find(&divided.folder(), &asked));
+            prop_assert_eq!(folder, whole, "{}", level);
+            for (attribute, key) in [(PatientID, "A"), (StudyInstanceUID, "1.2.1"), (SeriesNumber, "2")] {
+                if (level, attribute) == (Patient, SeriesNumber) {
+                    // A key below the study matches it if it matches the part in one file.
+                    continue;
+                }
+                let matching_keys = vec![MatchingKey { attribute, matching: matching(attribute, key) }];
+                let asked = FindRequest { matching_keys, ..asked.clone() };
+                let (whole, folder) = (find(&divided.whole(), &asked), find(&divided.folder(), &asked));
+                prop_assert_eq!(folder, whole, "{} {}", level, key);
+            }
+        }
     }
 }
 
