@@ -11,18 +11,17 @@ use hyper::header::ACCEPT;
 use tokio::task::spawn_blocking;
 
 use super::body::{Body, Outlet};
-use super::call::{Answering, Call};
 use super::forms::{self, OCTETS};
-use super::found::{Runs, no_pixels};
-use super::heads::{typed, warn_of_missing};
+use super::frame_source::{Runs, no_pixels};
+use super::http_state::{Call, HttpState};
 use super::multipart::Parts;
 use super::negotiate::{Accept, not_acceptable};
 use super::object_json::{BulkValue, ObjectJson};
-use super::objects::{OpenObject, lost};
+use super::object_reader::{OpenObject, lost};
 use super::pixel_cache::PixelsKey;
 use super::problem::{Problem, breaks_off};
 use super::resource::SERVICE;
-use super::target::{Target, alone, bulk_data_base};
+use super::wado_target::{Target, alone, bulk_data_base, typed, warn_of_missing};
 use crate::archive::Archives;
 use crate::encoding::syntax::EXPLICIT_VR_LITTLE_ENDIAN;
 use crate::pixels::frames::{PixelError, Pixels};
@@ -52,14 +51,10 @@ struct ValuePart {
 }
 
 /// Answers with all values of a study, a series or an instance.
-pub(super) async fn answer(
-    answering: &Arc<Answering>,
-    call: &Call<'_>,
-    which: Which,
-) -> Result<Response<Body>, Problem> {
+pub(super) async fn answer(server: &Arc<HttpState>, call: &Call<'_>, which: Which) -> Result<Response<Body>, Problem> {
     let accept = Accept::of(call.headers.get_all(ACCEPT), call.query);
     let target = Target::of(call)?;
-    let listed = target.instances(answering, call).await?;
+    let listed = target.instances(server, call).await?;
     if !forms::takes_all_as_stored(&accept) {
         return Err(not_acceptable(&["multipart/related; type=\"application/octet-stream\"; transfer-syntax=*"]));
     }
@@ -68,12 +63,12 @@ pub(super) async fn answer(
         (alone(&instance), bulk_data_base(&service, &target, instance.sop_instance_uid))
     };
     let rest: VecDeque<_> = listed.at_hand().map(one).collect();
-    let (first, rest) = first_values(answering, call, rest, which).await?;
+    let (first, rest) = first_values(server, call, rest, which).await?;
     let parts = Parts::new();
-    let (outlet, body) = answering.written_body(&call.peer).await?;
+    let (outlet, body) = server.written_body(&call.peer).await?;
     let mut response = typed(body, &parts.content_type(OCTETS))?;
     warn_of_missing(&mut response, call, listed.unavailable.len());
-    let shared = Arc::clone(answering);
+    let shared = Arc::clone(server);
     spawn_blocking(move || {
         let _listed = listed.share;
         send(&shared, first, rest, which, &parts, outlet);
@@ -87,13 +82,13 @@ type Later = VecDeque<(Arc<Instances>, String)>;
 /// Finds the values of the first instance that has some. Returns them with the instances after it.
 /// Until the head is out, a failure can still have a status of its own.
 async fn first_values(
-    answering: &Arc<Answering>,
+    server: &Arc<HttpState>,
     call: &Call<'_>,
     mut rest: Later,
     which: Which,
 ) -> Result<(InstanceValues, Later), Problem> {
-    let turn = answering.turn(&call.peer).await?;
-    let shared = Arc::clone(answering);
+    let turn = server.turn(&call.peer).await?;
+    let shared = Arc::clone(server);
     let first = spawn_blocking(move || {
         let _until_its_end = turn;
         while let Some((instances, bulk)) = rest.pop_front() {
@@ -109,20 +104,13 @@ async fn first_values(
 }
 
 /// Sends the values of one instance after the other. If one cannot be read, the body breaks off.
-fn send(
-    answering: &Answering,
-    first: InstanceValues,
-    mut rest: Later,
-    which: Which,
-    parts: &Parts,
-    mut outlet: Outlet,
-) {
+fn send(server: &HttpState, first: InstanceValues, mut rest: Later, which: Which, parts: &Parts, mut outlet: Outlet) {
     let mut next = Some(first);
     while let Some(values_of_one) = next {
         if send_one(values_of_one, parts, &mut outlet).is_err() {
             return;
         }
-        next = match rest.pop_front().map(|(instances, bulk)| values(answering, instances, &bulk, which)) {
+        next = match rest.pop_front().map(|(instances, bulk)| values(server, instances, &bulk, which)) {
             None => None,
             Some(Ok(values)) => Some(values),
             Some(Err(problem)) => {
@@ -154,16 +142,11 @@ fn send_one(
 }
 
 /// Finds the values of the only instance of a list.
-fn values(
-    answering: &Answering,
-    instances: Arc<Instances>,
-    bulk: &str,
-    which: Which,
-) -> Result<InstanceValues, Problem> {
+fn values(server: &HttpState, instances: Arc<Instances>, bulk: &str, which: Which) -> Result<InstanceValues, Problem> {
     let instance = instances.get(0).ok_or_else(Problem::ours)?;
-    let mut reader = answering.readers.take()?;
-    let opened = OpenObject::open(&mut reader, answering.delivery().verified(), &instance, &Archives::default());
-    answering.readers.give_back(reader);
+    let mut reader = server.readers.take()?;
+    let opened = OpenObject::open(&mut reader, server.delivery().verified(), &instance, &Archives::default());
+    server.readers.give_back(reader);
     let OpenObject { mut walk, transfer_syntax, location, .. } = opened.map_err(|error| lost(&error))?;
     let walked = |error| no_pixels(&PixelError::Walk(error));
     let found = ObjectJson::bulk_values(&mut walk, &transfer_syntax, bulk).map_err(walked)?;
@@ -180,13 +163,13 @@ fn values(
             continue;
         }
         let key = PixelsKey::of(&location);
-        let pixels = match answering.pixels.get(&key) {
+        let pixels = match server.pixels.get(&key) {
             Some(pixels) => pixels,
             None => {
                 let object = OpenObject::at(location.clone(), &instance, &Archives::default());
                 let mut walk = object.map_err(|error| lost(&error))?.walk;
                 let pixels = Arc::new(Pixels::find(&mut walk, &transfer_syntax).map_err(|error| no_pixels(&error))?);
-                answering.pixels.put(key, Arc::clone(&pixels));
+                server.pixels.put(key, Arc::clone(&pixels));
                 pixels
             }
         };
@@ -196,6 +179,6 @@ fn values(
             parts.push(ValuePart { location: uri.clone(), media_type, ranges: frame.ranges });
         }
     }
-    let runs = Runs::open(answering, Arc::clone(&instances), location).map_err(|error| lost(&error))?;
+    let runs = Runs::open(server, Arc::clone(&instances), location).map_err(|error| lost(&error))?;
     Ok(InstanceValues { runs, parts })
 }

@@ -20,7 +20,7 @@ use tracing::debug;
 
 use crate::shares::{Share, Turn};
 use crate::store::{Spool, SpoolDirectory};
-use crate::web::activity::InFlight;
+use crate::web::connection_activity::InFlight;
 
 /// Maximum number of pieces that wait in memory for the client. A response also has one that is
 /// written and one that is made.

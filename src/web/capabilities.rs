@@ -10,7 +10,7 @@ use super::body::Body;
 use super::negotiate::{Accept, not_acceptable};
 use super::problem::Problem;
 use super::resource::{CAPABILITIES, RESOURCES, SERVICE};
-use crate::web::call::Call;
+use crate::web::http_state::Call;
 
 /// Returns the description in the requested form.
 pub(super) fn answer(call: &Call<'_>) -> Result<Response<Body>, Problem> {

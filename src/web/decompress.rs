@@ -7,19 +7,19 @@ use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
 
-use super::found::{Found, Runs};
-use super::objects::lost;
+use super::frame_source::{FrameSource, Runs};
+use super::object_reader::lost;
 use super::problem::{Problem, breaks_off};
 use crate::pixels::codec::{Codec, CodecError};
 use crate::pixels::frames::{Frame, Pixels};
 use crate::qr::Instances;
 use crate::shares::{CountedPeer, Share};
-use crate::web::call::Answering;
+use crate::web::http_state::HttpState;
 
 /// Frames that are decompressed while they are sent.
 pub(super) struct Decompressing {
     codec: &'static Codec,
-    answering: Arc<Answering>,
+    server: Arc<HttpState>,
     peer: CountedPeer,
     /// The first frame, which was decompressed before the head of the response went out.
     first: Option<Vec<u8>>,
@@ -30,9 +30,9 @@ pub(super) struct Decompressing {
 impl Decompressing {
     /// Decompresses the first of the frames.
     pub(super) async fn begin(
-        answering: &Arc<Answering>,
+        server: &Arc<HttpState>,
         peer: &CountedPeer,
-        (instances, found): (Arc<Instances>, &Found),
+        (instances, found): (Arc<Instances>, &FrameSource),
         frames: &[Frame],
     ) -> Result<Self, Problem> {
         let pixels = &found.pixels;
@@ -43,10 +43,10 @@ impl Decompressing {
             return Err(Problem::not_decompressed(&CodecError::Damaged));
         }
         let memory = pixels.frame_bits() / 8 + longest;
-        let memory = answering.delivery().decoders.memory(peer, memory).ok_or_else(Problem::decoders_are_busy)?;
-        let turn = answering.decoding(peer).await?;
+        let memory = server.delivery().decoders.memory(peer, memory).ok_or_else(Problem::decoders_are_busy)?;
+        let turn = server.decoding(peer).await?;
         let found = found.clone();
-        let (shared, frame) = (Arc::clone(answering), frames.first().cloned());
+        let (shared, frame) = (Arc::clone(server), frames.first().cloned());
         let first = spawn_blocking(move || {
             let _until_its_end = turn;
             let Some(frame) = frame else { return Ok(None) };
@@ -56,7 +56,7 @@ impl Decompressing {
             native.map(Some).map_err(|error| Problem::not_decompressed(&error))
         });
         let first = first.await.map_err(|_| Problem::ours())??;
-        Ok(Self { codec, answering: Arc::clone(answering), peer: Arc::clone(peer), first, _memory: memory })
+        Ok(Self { codec, server: Arc::clone(server), peer: Arc::clone(peer), first, _memory: memory })
     }
 
     /// Reads and decompresses the next frame.
@@ -65,7 +65,7 @@ impl Decompressing {
             return Ok(first);
         }
         let stream = runs.whole(pixels, frame)?;
-        let _until_its_end = self.answering.delivery().decoders.blocking_turn(&self.peer);
+        let _until_its_end = self.server.delivery().decoders.blocking_turn(&self.peer);
         self.codec.decompress(&stream, &pixels.shape.of_frame()).map_err(|error| {
             breaks_off("a frame cannot be decompressed", &error);
         })

@@ -13,16 +13,15 @@ use tokio::task::spawn_blocking;
 use super::body::{Body, Outlet};
 use super::decompress::Decompressing;
 use super::forms::{self, FrameForm, OCTETS, Wrapping, frame_type};
-use super::found::{Found, Runs, found, no_pixels};
-use super::heads::typed;
+use super::frame_source::{FrameSource, Runs, frame_source, no_pixels};
 use super::multipart::Parts;
 use super::negotiate::{Accept, not_acceptable};
-use super::objects::{OpenObject, lost};
-use super::piece::{PIECE_BYTES, PieceBuffer, PieceBuffers};
+use super::object_reader::{OpenObject, lost};
+use super::piece_buffers::{PIECE_BYTES, PieceBuffer, PieceBuffers};
 use super::problem::{Problem, breaks_off};
 use super::query::decode;
 use super::ranges::{Selected, Window, add_range, selected_by};
-use super::target::{Listed, Target};
+use super::wado_target::{Listed, Target, typed};
 use crate::archive::Archives;
 use crate::encoding::padding::without_padding;
 use crate::encoding::syntax::EXPLICIT_VR_LITTLE_ENDIAN;
@@ -32,7 +31,7 @@ use crate::model::location::Location;
 use crate::pixels::codec::Codec;
 use crate::pixels::frames::{Frame, PixelError, Pixels};
 use crate::qr::Instances;
-use crate::web::call::{Answering, Call};
+use crate::web::http_state::{Call, HttpState};
 
 /// Maximum number of frames of one request. OHIF asks for one, and dicom-microscopy-viewer for
 /// some.
@@ -65,25 +64,25 @@ pub(super) fn numbers(raw: &str) -> Result<Vec<u32>, Problem> {
 }
 
 /// Answers with frames of an instance.
-pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Result<Response<Body>, Problem> {
+pub(super) async fn answer(server: &Arc<HttpState>, call: &Call<'_>) -> Result<Response<Body>, Problem> {
     let wanted = numbers(call.route.parameter("frames"))?;
     let accept = Accept::of(call.headers.get_all(ACCEPT), call.query);
-    let instances = one(answering, call).await?;
-    let found = found(answering, &call.peer, &instances, no_pixels).await?;
-    send(answering, call, (instances, found), Some(wanted), &accept).await
+    let instances = one(server, call).await?;
+    let found = frame_source(server, &call.peer, &instances, no_pixels).await?;
+    send(server, call, (instances, found), Some(wanted), &accept).await
 }
 
 /// Returns the list of the one instance of a path, whose object is at hand.
-async fn one(answering: &Arc<Answering>, call: &Call<'_>) -> Result<Arc<Instances>, Problem> {
-    let Listed { instances, .. } = Target::of(call)?.instances(answering, call).await?;
+async fn one(server: &Arc<HttpState>, call: &Call<'_>) -> Result<Arc<Instances>, Problem> {
+    let Listed { instances, .. } = Target::of(call)?.instances(server, call).await?;
     Ok(instances)
 }
 
 /// Sends frames. Without numbers, it sends all of them.
 pub(super) async fn send(
-    answering: &Arc<Answering>,
+    server: &Arc<HttpState>,
     call: &Call<'_>,
-    (instances, found): (Arc<Instances>, Found),
+    (instances, found): (Arc<Instances>, FrameSource),
     wanted: Option<Vec<u32>>,
     accept: &Accept,
 ) -> Result<Response<Body>, Problem> {
@@ -93,7 +92,7 @@ pub(super) async fn send(
         return Err(not_as_wanted(&pixels));
     };
     let frames = frames_of(&pixels, &wanted)?;
-    let begin = || Decompressing::begin(answering, &call.peer, (Arc::clone(&instances), &found), &frames);
+    let begin = || Decompressing::begin(server, &call.peer, (Arc::clone(&instances), &found), &frames);
     let decompressing = match form {
         FrameForm::AsStored => None,
         FrameForm::Decompressed => Some(begin().await?),
@@ -116,7 +115,7 @@ pub(super) async fn send(
         Wrapping::Single => Vec::new(),
         Wrapping::Multipart => frames.iter().map(|frame| parts.head(&content_type, Some(length_of(frame)))).collect(),
     };
-    let (outlet, body) = answering.written_body(&call.peer).await?;
+    let (outlet, body) = server.written_body(&call.peer).await?;
     let mut response = match wrapping {
         Wrapping::Single => typed(body, &content_type)?,
         Wrapping::Multipart => typed(body, &parts.content_type(media_type))?,
@@ -130,7 +129,7 @@ pub(super) async fn send(
             response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
         }
     }
-    let shared = Arc::clone(answering);
+    let shared = Arc::clone(server);
     spawn_blocking(move || {
         let end = (wrapping == Wrapping::Multipart).then(|| parts.end());
         let mut writing = Writing::new(&shared, outlet, part, decompressing);
@@ -184,8 +183,8 @@ struct Writing {
 }
 
 impl Writing {
-    fn new(answering: &Answering, outlet: Outlet, part: Selected, decompressing: Option<Decompressing>) -> Self {
-        let pieces = Arc::clone(&answering.pieces);
+    fn new(server: &HttpState, outlet: Outlet, part: Selected, decompressing: Option<Decompressing>) -> Self {
+        let pieces = Arc::clone(&server.pieces);
         Self { outlet, window: Window::of(part), pieces, gathered: None, decompressing }
     }
 
@@ -226,18 +225,18 @@ impl Writing {
 }
 
 /// Answers with the value of one element of an instance, which metadata name by its URI.
-pub(super) async fn bulk_data(answering: &Arc<Answering>, call: &Call<'_>) -> Result<Response<Body>, Problem> {
+pub(super) async fn bulk_data(server: &Arc<HttpState>, call: &Call<'_>) -> Result<Response<Body>, Problem> {
     let steps = steps(call.route.parameter("path"))?;
     let accept = Accept::of(call.headers.get_all(ACCEPT), call.query);
-    let instances = one(answering, call).await?;
+    let instances = one(server, call).await?;
     if steps.as_slice() == [0x7FE0_0010] {
-        let found = found(answering, &call.peer, &instances, no_pixels).await?;
+        let found = frame_source(server, &call.peer, &instances, no_pixels).await?;
         if found.pixels.is_encapsulated() {
-            return send(answering, call, (instances, found), None, &accept).await;
+            return send(server, call, (instances, found), None, &accept).await;
         }
     }
-    let turn = answering.turn(&call.peer).await?;
-    let (shared, listed) = (Arc::clone(answering), Arc::clone(&instances));
+    let turn = server.turn(&call.peer).await?;
+    let (shared, listed) = (Arc::clone(server), Arc::clone(&instances));
     let value = spawn_blocking(move || {
         let _until_its_end = turn;
         let instance = listed.get(0).ok_or_else(Problem::ours)?;
@@ -256,7 +255,7 @@ pub(super) async fn bulk_data(answering: &Arc<Answering>, call: &Call<'_>) -> Re
         Wrapping::Single => selected_by(call.headers, range.1)?,
         Wrapping::Multipart => Selected::All,
     };
-    let (outlet, body) = answering.written_body(&call.peer).await?;
+    let (outlet, body) = server.written_body(&call.peer).await?;
     let mut response = match wrapping {
         Wrapping::Single => typed(body, &media_type)?,
         Wrapping::Multipart => typed(body, &parts.content_type(&media_type))?,
@@ -268,7 +267,7 @@ pub(super) async fn bulk_data(answering: &Arc<Answering>, call: &Call<'_>) -> Re
         }
         Wrapping::Multipart => (head, parts.end()),
     };
-    let shared = Arc::clone(answering);
+    let shared = Arc::clone(server);
     spawn_blocking(move || {
         let mut writing = Writing::new(&shared, outlet, part, None);
         let written = Runs::open(&shared, instances, location)

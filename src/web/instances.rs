@@ -10,14 +10,13 @@ use tokio::task::spawn_blocking;
 
 use super::body::{Body, Outlet};
 use super::forms::{self, DICOM, Wish, Wrapping};
-use super::heads::{typed, warn_of_missing};
 use super::multipart::Parts;
 use super::negotiate::{Accept, not_acceptable};
-use super::objects::lost;
-use super::piece::PieceBuffers;
+use super::object_reader::lost;
+use super::piece_buffers::PieceBuffers;
 use super::problem::{Problem, breaks_off};
 use super::ranges::{Selected, Window, add_range, selected_by};
-use super::target::{Listed, Target};
+use super::wado_target::{Listed, Target, typed, warn_of_missing};
 use crate::archive::Archives;
 use crate::db::Search as _;
 use crate::deliver::error::DeliverError;
@@ -29,13 +28,13 @@ use crate::encoding::syntax::NativeSyntax;
 use crate::qr::{Instances, ObjectKind, RetrievedInstance};
 use crate::shares::{CountedPeer, PeerMemory, Share};
 use crate::store::FileMeta;
-use crate::web::call::{Answering, Call};
+use crate::web::http_state::{Call, HttpState};
 
 /// Answers with the instances of a study or a series, or with one instance.
-pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Result<Response<Body>, Problem> {
+pub(super) async fn answer(server: &Arc<HttpState>, call: &Call<'_>) -> Result<Response<Body>, Problem> {
     let accept = Accept::of(call.headers.get_all(ACCEPT), call.query);
     let target = Target::of(call)?;
-    let listed = target.instances(answering, call).await?;
+    let listed = target.instances(server, call).await?;
     let kinds: BTreeSet<&str> = listed.at_hand().map(|instance| instance.kind.transfer_syntax.as_str()).collect();
     if kinds.is_empty() {
         return Err(Problem::not_found(
@@ -47,8 +46,8 @@ pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Resul
         return Err(not_as_wanted(&kinds, listed.instances.len()));
     };
     match wrapping {
-        Wrapping::Single => by_itself(answering, call, listed, wish).await,
-        Wrapping::Multipart => read_ahead(answering, call, listed, (wish, Some(Parts::new()))).await,
+        Wrapping::Single => by_itself(server, call, listed, wish).await,
+        Wrapping::Multipart => read_ahead(server, call, listed, (wish, Some(Parts::new()))).await,
     }
 }
 
@@ -96,7 +95,7 @@ fn meta(instance: &RetrievedInstance<'_>, transfer_syntax: &str) -> Vec<u8> {
 
 /// Sends objects that are read ahead of the client: in parts, or one by itself.
 async fn read_ahead(
-    answering: &Arc<Answering>,
+    server: &Arc<HttpState>,
     call: &Call<'_>,
     listed: Listed,
     (wish, parts): (Wish, Option<Parts>),
@@ -111,12 +110,12 @@ async fn read_ahead(
     };
     let over = instances.iter_from(0).map(|instance| unavailable.contains(instance.sop_instance_uid)).collect();
     let sending = Sending {
-        delivery: Arc::clone(answering.delivery()),
+        delivery: Arc::clone(server.delivery()),
         instances,
         over,
         only: None,
         framing: Arc::new(AsFiles { parts: parts.clone(), wish }),
-        memory: PeerMemory::new(&answering.memory, &call.peer),
+        memory: PeerMemory::new(&server.memory, &call.peer),
     };
     let mut ahead = ReadAhead::start(sending);
     // Until the head is out, a failure can still have a status of its own.
@@ -125,7 +124,7 @@ async fn read_ahead(
         Ok(Some(Piece::Failed { .. } | Piece::Broken(_)) | None) | Err(_) => return Err(Problem::ours()),
         Ok(Some(piece)) => piece,
     };
-    let (outlet, body) = Body::pieces(answering.options.write_timeout);
+    let (outlet, body) = Body::pieces(server.options.write_timeout);
     let mut response = typed(body, &content_type)?;
     warn_of_missing(&mut response, call, unavailable.len());
     tokio::spawn(send(ahead, first, parts, outlet, share));
@@ -181,13 +180,13 @@ impl Whole {
 
 /// Opens the data set of the only instance of a list, at the first place where it can be read.
 async fn data_set(
-    answering: &Arc<Answering>,
+    server: &Arc<HttpState>,
     peer: &CountedPeer,
     instances: &Arc<Instances>,
     rewriting: Option<NativeSyntax>,
 ) -> Result<DataSet, Problem> {
-    let turn = answering.turn(peer).await?;
-    let (delivery, instances) = (Arc::clone(answering.delivery()), Arc::clone(instances));
+    let turn = server.turn(peer).await?;
+    let (delivery, instances) = (Arc::clone(server.delivery()), Arc::clone(instances));
     let opened = spawn_blocking(move || {
         let _until_its_end = turn;
         let instance = instances.get(0).ok_or_else(Problem::ours)?;
@@ -221,7 +220,7 @@ async fn data_set(
 
 /// Sends the only object of a list by itself, or a part of it.
 pub(super) async fn by_itself(
-    answering: &Arc<Answering>,
+    server: &Arc<HttpState>,
     call: &Call<'_>,
     listed: Listed,
     wish: Wish,
@@ -232,11 +231,11 @@ pub(super) async fn by_itself(
     let rewriting = match form {
         SentForm::AsStored => None,
         SentForm::Rewritten(to) => Some(to),
-        SentForm::Decompressed(_) => return read_ahead(answering, call, listed, (wish, None)).await,
+        SentForm::Decompressed(_) => return read_ahead(server, call, listed, (wish, None)).await,
     };
     let transfer_syntax = form.transfer_syntax(stored);
-    let (mut outlet, body) = answering.written_body(&call.peer).await?;
-    let data_set = data_set(answering, &call.peer, &listed.instances, rewriting).await?;
+    let (mut outlet, body) = server.written_body(&call.peer).await?;
+    let data_set = data_set(server, &call.peer, &listed.instances, rewriting).await?;
     let whole = Whole { meta: meta(&instance, transfer_syntax), data_set };
     let length = whole.length();
     let part = match length {
@@ -245,7 +244,7 @@ pub(super) async fn by_itself(
     };
     let mut response = typed(body, &content_type(transfer_syntax))?;
     add_range(&mut response, part, length);
-    let pieces = Arc::clone(&answering.pieces);
+    let pieces = Arc::clone(&server.pieces);
     spawn_blocking(move || {
         if write(whole, part, &mut outlet, &pieces).is_ok() {
             outlet.end();

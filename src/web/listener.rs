@@ -19,15 +19,15 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use super::activity::{Activity, Left};
+use super::connection_activity::{Activity, Left};
 use super::error::Error;
 use super::host::Arrival;
-use super::timed::Timed;
+use super::stall_timeout::StallTimeout;
 use super::{Options, Services};
 use crate::listening::Listened;
 use crate::telemetry::metrics;
-use crate::web::answer::answer;
-use crate::web::call::Answering;
+use crate::web::dispatch::answer;
+use crate::web::http_state::HttpState;
 
 const LISTENED: Listened = Listened { one: "an HTTP connection", many: "HTTP connections" };
 
@@ -60,7 +60,7 @@ const CLOSING: Duration = Duration::from_secs(5);
 pub struct Web {
     listener: TcpListener,
     address: SocketAddr,
-    answering: Arc<Answering>,
+    server: Arc<HttpState>,
     slots: Arc<ConnectionSlots>,
 }
 
@@ -84,8 +84,8 @@ impl Web {
             of_one: options.max_connections_per_address,
             taken: Mutex::default(),
         });
-        let answering = Arc::new(Answering::new(options, services)?);
-        Ok(Self { listener, address, answering, slots })
+        let server = Arc::new(HttpState::new(options, services)?);
+        Ok(Self { listener, address, server, slots })
     }
 
     /// The address and port that it listens on.
@@ -97,7 +97,7 @@ impl Web {
     /// Serves until `shutdown` is cancelled. Then it accepts nothing more and finishes responses in
     /// flight. After [`Options::drain_timeout`] it cuts off the rest.
     pub async fn run(self, shutdown: CancellationToken) {
-        let Self { listener, answering, slots, .. } = self;
+        let Self { listener, server, slots, .. } = self;
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
@@ -107,9 +107,9 @@ impl Web {
                 accepted = listener.accept() => match accepted {
                     Ok((stream, peer)) => match ConnectionSlots::take(&slots, peer.ip()) {
                         Some(place) => {
-                            let (answering, shutdown) = (Arc::clone(&answering), shutdown.clone());
+                            let (server, shutdown) = (Arc::clone(&server), shutdown.clone());
                             connections.spawn(async move {
-                                connection(stream, peer.ip(), answering, shutdown).await;
+                                connection(stream, peer.ip(), server, shutdown).await;
                                 drop(place);
                             });
                         }
@@ -124,7 +124,7 @@ impl Web {
         }
         drop(listener);
         info!(connections = connections.len(), "no more HTTP connections accepted, finishing");
-        LISTENED.drain(&mut connections, answering.options.drain_timeout).await;
+        LISTENED.drain(&mut connections, server.options.drain_timeout).await;
     }
 }
 
@@ -170,41 +170,41 @@ impl Drop for ConnectionSlot {
     }
 }
 
-async fn connection(stream: TcpStream, peer: IpAddr, answering: Arc<Answering>, shutdown: CancellationToken) {
+async fn connection(stream: TcpStream, peer: IpAddr, server: Arc<HttpState>, shutdown: CancellationToken) {
     let _held = metrics::HTTP_CONNECTIONS_ACTIVE.hold();
     // Answers are small or go out in large pieces. Waiting for more data would only cost time.
     let _ = stream.set_nodelay(true);
     let address = peer.to_canonical();
     let Ok(local) = stream.local_addr() else { return };
-    let Some(tls) = answering.tls() else {
-        return serve(stream, Arrival { address, local, has_tls: false }, answering, shutdown).await;
+    let Some(tls) = server.tls() else {
+        return serve(stream, Arrival { address, local, has_tls: false }, server, shutdown).await;
     };
-    match timeout(answering.options.head_timeout, TlsAcceptor::from(tls).accept(stream)).await {
-        Ok(Ok(stream)) => serve(stream, Arrival { address, local, has_tls: true }, answering, shutdown).await,
+    match timeout(server.options.head_timeout, TlsAcceptor::from(tls).accept(stream)).await {
+        Ok(Ok(stream)) => serve(stream, Arrival { address, local, has_tls: true }, server, shutdown).await,
         Ok(Err(error)) => debug!(%error, "no TLS on an HTTP connection"),
         Err(_) => debug!("no TLS on an HTTP connection: it took too long"),
     }
 }
 
-async fn serve<S>(stream: S, arrival: Arrival, answering: Arc<Answering>, shutdown: CancellationToken)
+async fn serve<S>(stream: S, arrival: Arrival, server: Arc<HttpState>, shutdown: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let options = &answering.options;
+    let options = &server.options;
     let activity = Activity::new();
     let builder = builder(options);
     let service = {
-        let (answering, activity) = (Arc::clone(&answering), Arc::clone(&activity));
+        let (server, activity) = (Arc::clone(&server), Arc::clone(&activity));
         service_fn(move |request| {
             let in_flight = Activity::begin(&activity);
-            let answering = Arc::clone(&answering);
+            let server = Arc::clone(&server);
             async move {
-                let response = answer(&answering, request, arrival).await;
+                let response = answer(&server, request, arrival).await;
                 Ok::<_, Infallible>(response.map(|body| body.counted(in_flight)))
             }
         })
     };
-    let stream = TokioIo::new(Timed::new(stream, options.write_timeout, Arc::clone(&activity)));
+    let stream = TokioIo::new(StallTimeout::new(stream, options.write_timeout, Arc::clone(&activity)));
     let mut connection = pin!(builder.serve_connection(stream, service));
     let mut closing = false;
     loop {

@@ -31,13 +31,13 @@ use super::multipart::Parts;
 use super::native_model;
 use super::negotiate::{Accept, MediaRange, not_acceptable};
 use super::object_json::ObjectJson;
-use super::objects::OpenObject;
+use super::object_reader::OpenObject;
 use super::problem::Problem;
 use super::query::{Scope, SearchQuery};
-use super::recalled::FromIndex;
+use super::recalled_answers::FromIndex;
 use super::resource::SERVICE;
 use super::search::warn;
-use super::target::{Listed, Target, bulk_data_base};
+use super::wado_target::{Listed, Target, bulk_data_base};
 use crate::archive::Archives;
 use crate::db::Search as _;
 use crate::db::open::Reader;
@@ -46,7 +46,7 @@ use crate::qr::readers::IndexVersion;
 use crate::qr::{self, FindError, JsonWriter, QueryStop, RetrievedInstance, encoded_uid};
 use crate::shares::CountedPeer;
 use crate::store::is_unchanged;
-use crate::web::call::{Answering, Call};
+use crate::web::http_state::{Call, HttpState};
 
 /// Media types of metadata, the default first.
 pub(super) const MEDIA_TYPES: [&str; 3] = ["application/dicom+json", "application/json", XML];
@@ -79,13 +79,13 @@ const GATHERED_BYTES: usize = 4 << 20;
 const GATHERED_PLAIN_BYTES: usize = 16 << 20;
 
 /// Answers with the metadata of a study, a series or an instance.
-pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Result<Response<Body>, Problem> {
+pub(super) async fn answer(server: &Arc<HttpState>, call: &Call<'_>) -> Result<Response<Body>, Problem> {
     let accept = Accept::of(call.headers.get_all(ACCEPT), call.query);
     let media_type = accept.choose(&MEDIA_TYPES).ok_or_else(|| not_acceptable(&MEDIA_TYPES))?;
     let service = format!("{}{SERVICE}", call.base);
     let request = MetadataRequest { target: Target::of(call)?, service, is_xml: media_type == XML };
     let form = MetadataForm { media_type, is_compressed: takes_gzip(call.headers) };
-    let (state, recalled) = recalled(answering, call, &request).await?;
+    let (state, recalled) = recalled(server, call, &request).await?;
     if let Some(said) = recalled {
         if let Some(shown) = call.shown {
             let _ = shown.set(said.studies.to_vec());
@@ -93,21 +93,21 @@ pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Resul
         if is_known(call.headers, &form.tag(said.hash)?) {
             return response(None, &form, &request, &said);
         }
-        if let Some(body) = kept(answering, call, (&said, form.is_compressed)).await? {
+        if let Some(body) = kept(server, call, (&said, form.is_compressed)).await? {
             return response(Some((body, UnreadCount::default())), &form, &request, &said);
         }
     }
-    let listed = request.target.instances(answering, call).await?;
-    let said = ask(answering, call, &listed, (request.clone(), state)).await?;
+    let listed = request.target.instances(server, call).await?;
+    let said = ask(server, call, &listed, (request.clone(), state)).await?;
     if is_known(call.headers, &form.tag(said.hash)?) {
         return response(None, &form, &request, &said);
     }
-    if let Some(body) = kept(answering, call, (&said, form.is_compressed)).await? {
+    if let Some(body) = kept(server, call, (&said, form.is_compressed)).await? {
         return response(Some((body, UnreadCount::default())), &form, &request, &said);
     }
     let MetadataRequest { target, service, is_xml } = request.clone();
     let parts = is_xml.then(|| Parts::of_hash(said.hash));
-    let job = Job { answering: Arc::clone(answering), target, service, listed, unread: Unread::default(), parts };
+    let job = Job { server: Arc::clone(server), target, service, listed, unread: Unread::default(), parts };
     let (body, unread) = Making::begin(job, &call.peer, form.is_compressed).body(said.hash).await?;
     response(Some((body, unread)), &form, &request, &said)
 }
@@ -232,16 +232,16 @@ fn is_known(headers: &HeaderMap, tag: &HeaderValue) -> bool {
 
 /// Returns the state of the index, and what it said for the same request in this state.
 async fn recalled(
-    answering: &Arc<Answering>,
+    server: &Arc<HttpState>,
     call: &Call<'_>,
     request: &MetadataRequest,
 ) -> Result<(IndexVersion, Option<FromIndex>), Problem> {
-    let turn = answering.turn(&call.peer).await?;
-    let (answering, request) = (Arc::clone(answering), request.clone());
+    let turn = server.turn(&call.peer).await?;
+    let (server, request) = (Arc::clone(server), request.clone());
     let recalled = spawn_blocking(move || {
         let _until_its_end = turn;
-        let state = answering.readers.version()?;
-        Ok::<_, FindError>((state, answering.recalled.get(&request.key(), state, Instant::now())))
+        let state = server.readers.version()?;
+        Ok::<_, FindError>((state, server.recalled.get(&request.key(), state, Instant::now())))
     });
     Ok(recalled.await.map_err(|_| Problem::ours())??)
 }
@@ -249,13 +249,13 @@ async fn recalled(
 /// Asks the index where the objects lie, and keeps what it says. It had this state before it was
 /// asked for the instances.
 async fn ask(
-    answering: &Arc<Answering>,
+    server: &Arc<HttpState>,
     call: &Call<'_>,
     listed: &Listed,
     (request, state): (MetadataRequest, IndexVersion),
 ) -> Result<FromIndex, Problem> {
-    let turn = answering.turn(&call.peer).await?;
-    let answering = Arc::clone(answering);
+    let turn = server.turn(&call.peer).await?;
+    let server = Arc::clone(server);
     let (instances, unavailable) = (Arc::clone(&listed.instances), listed.unavailable.len());
     let studies = call.shown.and_then(|shown| shown.get()).cloned().unwrap_or_default().into();
     let said = spawn_blocking(move || {
@@ -267,7 +267,7 @@ async fn ask(
         hash.update(&(unavailable as u64).to_le_bytes());
         // Bulk data URIs of a study have another form than those of a series.
         hash.update(&[u8::from(request.target.series.is_empty()), u8::from(request.is_xml)]);
-        let readers = &answering.delivery().readers;
+        let readers = &server.delivery().readers;
         let mut reader = readers.take()?;
         let mut locations = Vec::with_capacity(instances.len());
         for instance in instances.iter_from(0) {
@@ -288,7 +288,7 @@ async fn ask(
         }
         readers.give_back(reader);
         let said = FromIndex { hash: hash.digest128(), unavailable, locations: locations.into(), studies };
-        answering.recalled.put(request.key(), state, said.clone(), Instant::now());
+        server.recalled.put(request.key(), state, said.clone(), Instant::now());
         Ok::<_, FindError>(said)
     });
     Ok(said.await.map_err(|_| Problem::ours())??)
@@ -296,7 +296,7 @@ async fn ask(
 
 /// Returns a body that is kept in memory, if no file has changed since.
 async fn kept(
-    answering: &Arc<Answering>,
+    server: &Arc<HttpState>,
     call: &Call<'_>,
     (said, is_compressed): (&FromIndex, bool),
 ) -> Result<Option<Body>, Problem> {
@@ -304,22 +304,22 @@ async fn kept(
     let of = |is_compressed| BodyKey { hash, is_compressed };
     let Some((body, is_inflated)) = [is_compressed, true]
         .into_iter()
-        .find_map(|form| answering.metadata.get(of(form)).map(|body| (body, form != is_compressed)))
+        .find_map(|form| server.metadata.get(of(form)).map(|body| (body, form != is_compressed)))
     else {
         return Ok(None);
     };
     let locations = Arc::clone(&said.locations);
     let unchanged = spawn_blocking(move || locations.iter().all(is_unchanged));
     if !unchanged.await.map_err(|_| Problem::ours())? {
-        [true, false].into_iter().for_each(|form| answering.metadata.remove(of(form)));
+        [true, false].into_iter().for_each(|form| server.metadata.remove(of(form)));
         return Ok(None);
     }
-    Ok(Some(if is_inflated { inflated(answering.written_body(&call.peer).await?, body) } else { Body::from(body) }))
+    Ok(Some(if is_inflated { inflated(server.written_body(&call.peer).await?, body) } else { Body::from(body) }))
 }
 
 /// An answer that is being made.
 struct Job {
-    answering: Arc<Answering>,
+    server: Arc<HttpState>,
     target: Target,
     service: String,
     listed: Listed,
@@ -353,7 +353,7 @@ impl Making {
         while self.under_way.len() < AT_ONE_TIME
             && let Some(first) = self.batches.next()
         {
-            let turn = self.job.answering.readers.turns().take(&self.peer).await;
+            let turn = self.job.server.readers.turns().take(&self.peer).await;
             let job = Arc::clone(&self.job);
             self.under_way.push_back(spawn_blocking(move || {
                 let _until_its_end = turn;
@@ -384,8 +384,8 @@ impl Making {
     /// is made in memory and kept. A longer one goes out while it is made. Its head cannot tell of
     /// objects that come later.
     async fn body(mut self, hash: u128) -> Result<(Body, UnreadCount), Problem> {
-        let answering = Arc::clone(&self.job.answering);
-        let cache = &answering.metadata;
+        let server = Arc::clone(&self.job.server);
+        let cache = &server.metadata;
         let key = BodyKey { hash, is_compressed: matches!(self.sink, Some(Sink::Gzip(_))) };
         let limit = if key.is_compressed { GATHERED_BYTES } else { GATHERED_PLAIN_BYTES };
         let lock = cache.lock_of(key);
@@ -393,7 +393,7 @@ impl Making {
         if let (Ok(_), Some(body)) = (&held, cache.get(key)) {
             return Ok((Body::from(body), UnreadCount::default()));
         }
-        let mut memory = answering.memory_of_metadata.take(&self.peer, 0);
+        let mut memory = server.memory_of_metadata.take(&self.peer, 0);
         let mut gathered = Vec::new();
         while let Some(piece) = self.next().await {
             let piece = piece?;
@@ -414,7 +414,7 @@ impl Making {
 
     /// Returns a body that goes out while it is made. It begins with these bytes.
     fn streamed(mut self, begun: Vec<u8>) -> Body {
-        let (mut outlet, body) = Body::pieces(self.job.answering.options.write_timeout);
+        let (mut outlet, body) = Body::pieces(self.job.server.options.write_timeout);
         tokio::spawn(async move {
             if outlet.put(begun).await.is_break() {
                 return;
@@ -462,7 +462,7 @@ struct UnreadCount {
 
 impl Job {
     fn batch(&self, first: usize) -> Result<String, FindError> {
-        let readers = &self.answering.readers;
+        let readers = &self.server.readers;
         let mut reader = readers.take()?;
         let archives = Archives::default();
         let mut out = String::new();
@@ -494,7 +494,7 @@ impl Job {
         out: &mut String,
     ) -> Result<(), FindError> {
         let bulk = bulk_data_base(&self.service, &self.target, instance.sop_instance_uid);
-        match OpenObject::open_corrected(reader, self.answering.delivery().verified(), instance, archives) {
+        match OpenObject::open_corrected(reader, self.server.delivery().verified(), instance, archives) {
             Ok(OpenObject { mut walk, transfer_syntax, .. }) => {
                 if let Err(error) = ObjectJson::write(out, &mut walk, &transfer_syntax, &bulk) {
                     self.unread.cut.fetch_add(1, Ordering::Relaxed);
@@ -507,7 +507,7 @@ impl Job {
             }
             Err(_) => {
                 self.unread.gone.fetch_add(1, Ordering::Relaxed);
-                as_indexed(reader, instance, &self.answering.options.query, &self.service, out)
+                as_indexed(reader, instance, &self.server.options.query, &self.service, out)
             }
         }
     }

@@ -3,11 +3,11 @@
 //! tokio and hyper live here and nowhere below. In reading order:
 //!
 //! - [`Options`] are the settings, and [`Web`] is the listener.
-//! - `resource` is the one table of resources, and `answer` makes a response of a request.
+//! - `resource` is the one table of resources, and `dispatch` makes a response of a request.
 //! - `host` decides which names and origins are served, and `access` who asks.
 //! - `negotiate` reads Accept.
 //! - `query` and `search` are QIDO-RS.
-//! - `target`, `metadata`, `instances`, `frames` and `all_bulk_data` are WADO-RS.
+//! - `wado_target`, `metadata`, `instances`, `frames` and `all_bulk_data` are WADO-RS.
 //! - `decompress` gives frames without compression.
 //! - `picture` and `render` make pictures.
 //! - `store` is STOW-RS.
@@ -18,26 +18,25 @@
 //! [`FindRequest`](crate::model::find::FindRequest) that a C-FIND would make of it.
 
 mod access;
-mod activity;
 mod all_bulk_data;
-mod answer;
 mod audited;
 mod base_url;
 mod body;
-mod call;
 mod capabilities;
 pub mod conformance;
+mod connection_activity;
 mod decompress;
+mod dispatch;
 mod error;
 mod forms;
 mod forwarded;
-mod found;
+mod frame_source;
 mod frames;
-mod heads;
 mod host;
+mod http_state;
+mod inflated_members;
 mod instances;
 mod listener;
-mod members;
 mod metadata;
 mod metadata_cache;
 mod monitor;
@@ -46,25 +45,25 @@ pub mod multipart;
 mod native_model;
 pub mod negotiate;
 mod object_json;
-mod objects;
+mod object_reader;
 mod ohif;
 mod page;
 #[cfg(feature = "render")]
 pub mod picture;
-mod piece;
+mod piece_buffers;
 mod pixel_cache;
 mod problem;
 pub mod query;
 mod ranges;
-mod recalled;
+mod recalled_answers;
 #[cfg(feature = "render")]
 mod render;
 mod resource;
 mod search;
+mod stall_timeout;
 mod store;
-mod target;
-mod timed;
 mod viewer;
+mod wado_target;
 mod wado_uri;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -10,7 +10,7 @@ use dicom_core::VR;
 use dicom_core::dictionary::{DataDictionary as _, DataDictionaryEntry as _, VirtualVr};
 use dicom_dictionary_std::StandardDataDictionary;
 
-use super::objects::Bytes;
+use super::object_reader::Bytes;
 use crate::encoding::charset::CharacterSets;
 use crate::encoding::padding::without_trailing_padding;
 use crate::encoding::tag::tag_of;

@@ -12,18 +12,17 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::body::Body;
-use super::call::{Answering, Call};
 use super::forms::frame_type;
-use super::found::{Found, Runs, found, no_pixels};
+use super::frame_source::{FrameSource, Runs, frame_source, no_pixels};
 use super::frames::{self, numbers};
-use super::heads::typed;
+use super::http_state::{Call, HttpState};
 use super::negotiate::{Accept, not_acceptable};
-use super::objects::lost;
+use super::object_reader::lost;
 use super::picture::{Native, PictureError, PictureFormat, PictureRequest, SampleKind, check_size, render};
 use super::problem::Problem;
 use super::resource::SERVICE;
 use super::search::warn;
-use super::target::{Listed, Target, alone};
+use super::wado_target::{Listed, Target, alone, typed};
 use crate::encoding::syntax::{JPEG_BASELINE, is_video};
 use crate::encoding::walk::WalkError;
 use crate::pixels::codec::Codec;
@@ -45,7 +44,7 @@ pub(super) const WITH_VIDEO: [&str; 5] = ["image/jpeg", "image/png", "image/gif"
 /// Answers with a frame as a picture. It is a frame of an instance, or of the middle of a series or
 /// study.
 pub(super) async fn answer(
-    answering: &Arc<Answering>,
+    server: &Arc<HttpState>,
     call: &Call<'_>,
     is_thumbnail: bool,
 ) -> Result<Response<Body>, Problem> {
@@ -63,7 +62,7 @@ pub(super) async fn answer(
         },
     };
     let annotations = wanted.annotations;
-    let mut response = send(answering, call, &Target::of(call)?, (number, wanted), &accept).await?;
+    let mut response = send(server, call, &Target::of(call)?, (number, wanted), &accept).await?;
     if let Some(annotations) = annotations {
         let text = format!("The following annotation values are not supported: {annotations}");
         warn(response.headers_mut(), &format!("{}{SERVICE}", call.base), &text);
@@ -74,25 +73,25 @@ pub(super) async fn answer(
 /// Sends a frame of the middle instance of a target as a picture. A video goes out as it is stored
 /// to whoever takes it, unless it has to fit into a viewport.
 pub(super) async fn send(
-    answering: &Arc<Answering>,
+    server: &Arc<HttpState>,
     call: &Call<'_>,
     target: &Target,
     (number, wanted): (u32, PictureRequest),
     accept: &Accept,
 ) -> Result<Response<Body>, Problem> {
-    let Listed { instances, .. } = target.instances(answering, call).await?;
+    let Listed { instances, .. } = target.instances(server, call).await?;
     let one = middle(&instances).ok_or_else(|| Problem::not_found("there is nothing to render"))?;
-    let found = found(answering, &call.peer, &one, cannot_be_shown).await?;
+    let found = frame_source(server, &call.peer, &one, cannot_be_shown).await?;
     let stored = &found.pixels.transfer_syntax;
     let video = frame_type(stored);
     let is_chosen = || accept.choose(&[&[video], MEDIA_TYPES.as_slice()].concat()) == Some(video);
     if is_video(stored) && wanted.viewport.is_none() && is_chosen() {
-        return frames::send(answering, call, (one, found), Some(vec![number]), accept).await;
+        return frames::send(server, call, (one, found), Some(vec![number]), accept).await;
     }
     let media_type = accept.choose(&MEDIA_TYPES).ok_or_else(|| not_acceptable(&MEDIA_TYPES))?;
     let format = PictureFormat::of(media_type).ok_or_else(Problem::ours)?;
-    let turn = answering.decoding(&call.peer).await?;
-    let shared = Arc::clone(answering);
+    let turn = server.decoding(&call.peer).await?;
+    let shared = Arc::clone(server);
     let rendered = spawn_blocking(move || {
         let _until_its_end = turn;
         picture(&shared, (one, &found), number, &wanted, format)
@@ -140,8 +139,8 @@ fn middle(instances: &Instances) -> Option<Arc<Instances>> {
 
 /// Reads and renders one frame.
 fn picture(
-    answering: &Answering,
-    (instances, found): (Arc<Instances>, &Found),
+    server: &HttpState,
+    (instances, found): (Arc<Instances>, &FrameSource),
     number: u32,
     wanted: &PictureRequest,
     format: PictureFormat,
@@ -165,7 +164,7 @@ fn picture(
             return Err(not_rendered("the compressed frame is longer than its pixels"));
         }
     }
-    let mut runs = Runs::of_frames(answering, instances, found).map_err(|error| lost(&error))?;
+    let mut runs = Runs::of_frames(server, instances, found).map_err(|error| lost(&error))?;
     let mut bytes = runs.whole(pixels, &frame).map_err(|()| Problem::ours())?;
     if is_shown_as_it_is(pixels) && format == PictureFormat::Jpeg && wanted.changes_nothing() {
         return Ok(bytes);

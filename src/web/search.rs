@@ -29,7 +29,7 @@ use crate::model::find::{FindAnswer, ReturnKey};
 use crate::model::level::QueryRetrieveLevel;
 use crate::model::matching::MatchingError;
 use crate::qr::{self, FindError, JsonWriter, Query, QueryControl, QueryStop, StopOrder, keys};
-use crate::web::call::{Answering, Call};
+use crate::web::http_state::{Call, HttpState};
 
 /// Media types of the results, the default first.
 const MEDIA_TYPES: [&str; 3] =
@@ -55,24 +55,24 @@ const TELL_AGAIN: Duration = Duration::from_millis(20);
 
 /// Answers with the results of a search.
 pub(super) async fn answer(
-    answering: &Arc<Answering>,
+    server: &Arc<HttpState>,
     call: &Call<'_>,
     level: QueryRetrieveLevel,
 ) -> Result<Response<Body>, Problem> {
     let accept = Accept::of(call.headers.get_all(ACCEPT), call.query);
     let media_type = accept.choose(&MEDIA_TYPES).ok_or_else(|| not_acceptable(&MEDIA_TYPES))?;
     let scope = Scope { level, study: call.route.parameter("study"), series: call.route.parameter("series") };
-    let search = SearchQuery::parse(&scope, call.query, &answering.options.query)
+    let search = SearchQuery::parse(&scope, call.query, &server.options.query)
         .map_err(|error| Problem::bad_request(in_words(error)))?;
-    let page = Page::of(&search, answering.options.max_results);
+    let page = Page::of(&search, server.options.max_results);
     let mut query = search.query;
     query.request.offset = page.offset;
     query.request.limit = page.limit.map(|limit| limit.saturating_add(1));
 
-    let turn = answering.turn(&call.peer).await?;
-    let (outlet, body) = Body::pieces(answering.options.write_timeout);
-    let outlet = outlet.with_backlog(&answering.spools);
-    let timer = SearchTimer::start(answering.options.query_time_limit, outlet.closed());
+    let turn = server.turn(&call.peer).await?;
+    let (outlet, body) = Body::pieces(server.options.write_timeout);
+    let outlet = outlet.with_backlog(&server.spools);
+    let timer = SearchTimer::start(server.options.query_time_limit, outlet.closed());
     let (head, told) = oneshot::channel();
     let service = format!("{}{SERVICE}", call.base);
     let parts = media_type.starts_with("multipart").then(Parts::new);
@@ -83,7 +83,7 @@ pub(super) async fn answer(
         None => HeaderValue::from_static(media_type),
     };
     {
-        let answering = Arc::clone(answering);
+        let server = Arc::clone(server);
         spawn_blocking(move || {
             let results = Results {
                 writer: JsonWriter::new(&query, &service),
@@ -94,7 +94,7 @@ pub(super) async fn answer(
                 count: 0,
                 page,
             };
-            results.find(&answering, &query, &timer);
+            results.find(&server, &query, &timer);
             drop(turn);
         });
     }
@@ -219,8 +219,8 @@ struct Results {
 }
 
 impl Results {
-    fn find(mut self, answering: &Answering, query: &Query, timer: &SearchTimer) {
-        let found = self.ask(answering, query, timer);
+    fn find(mut self, server: &HttpState, query: &Query, timer: &SearchTimer) {
+        let found = self.ask(server, query, timer);
         timer.ended.cancel();
         match found {
             Ok(more) => self.end(more),
@@ -232,8 +232,8 @@ impl Results {
         }
     }
 
-    fn ask(&mut self, answering: &Answering, query: &Query, timer: &SearchTimer) -> Result<More, FindError> {
-        let mut reader = answering.readers.take()?;
+    fn ask(&mut self, server: &HttpState, query: &Query, timer: &SearchTimer) -> Result<More, FindError> {
+        let mut reader = server.readers.take()?;
         let stop = timer.begin(&reader);
         let mut failure = None;
         let mut is_full = false;
@@ -254,7 +254,7 @@ impl Results {
                 let more = match self.page.limit {
                     None => More::None,
                     Some(_) if self.text.len() < GATHERED_BYTES => return ControlFlow::Continue(()),
-                    Some(limit) => match remaining(answering, query, self.page.offset, limit) {
+                    Some(limit) => match remaining(server, query, self.page.offset, limit) {
                         Ok(more) => more,
                         Err(error) => {
                             failure = Some(error);
@@ -272,10 +272,10 @@ impl Results {
             // The reader may be the cause of the failure, so it is not kept.
             Err(error) => return Err(failure.unwrap_or(error)),
         }
-        answering.readers.give_back(reader);
+        server.readers.give_back(reader);
         match self.page.limit {
             Some(limit) if is_full && self.head.is_some() => {
-                match remaining(answering, query, self.page.offset, limit)? {
+                match remaining(server, query, self.page.offset, limit)? {
                     // One further result was seen.
                     More::None | More::Perhaps => Ok(More::AtLeast(1)),
                     more => Ok(more),
@@ -324,7 +324,7 @@ impl Results {
 }
 
 /// Counts the results after a page, up to [`MAX_COUNTED`] and as far as possible in [`COUNTING`].
-fn remaining(answering: &Answering, query: &Query, offset: u64, limit: u64) -> Result<More, FindError> {
+fn remaining(server: &HttpState, query: &Query, offset: u64, limit: u64) -> Result<More, FindError> {
     let mut query = query.clone();
     let request = &mut query.request;
     let is_own = |attribute: &&crate::model::attribute::Attribute| {
@@ -340,7 +340,7 @@ fn remaining(answering: &Answering, query: &Query, offset: u64, limit: u64) -> R
     }
     request.offset = offset.saturating_add(limit);
     request.limit = Some(MAX_COUNTED);
-    let mut reader = answering.readers.take()?;
+    let mut reader = server.readers.take()?;
     let timer = SearchTimer::start(COUNTING, std::future::pending());
     let stop = timer.begin(&reader);
     let mut count = 0;

@@ -34,7 +34,7 @@ use crate::receive::arriving::{Announced, Arrived, Arriving};
 use crate::receive::error::{ReceiveError, ReceiveErrorKind};
 use crate::receive::storage::Storage;
 use crate::shares::PeerMemory;
-use crate::web::call::{Answering, Call};
+use crate::web::http_state::{Call, HttpState};
 
 /// Media types of an answer, the default first.
 pub(super) const MEDIA_TYPES: [&str; 2] = ["application/dicom+json", "application/json"];
@@ -57,11 +57,11 @@ static IDENTIFYING: LazyLock<Wanted> =
 
 /// Stores the objects of a request.
 pub(super) async fn answer(
-    answering: &Arc<Answering>,
+    server: &Arc<HttpState>,
     call: &Call<'_>,
     body: Incoming,
 ) -> Result<Response<Body>, Problem> {
-    let Some(storage) = &answering.storage else {
+    let Some(storage) = &server.storage else {
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "this node stores nothing"));
     };
     let accept = Accept::of(call.headers.get_all(ACCEPT), call.query);
@@ -76,22 +76,22 @@ pub(super) async fn answer(
     };
     let storing = Storing {
         storage: Arc::clone(storage),
-        memory: PeerMemory::new(&answering.memory, &call.peer),
+        memory: PeerMemory::new(&server.memory, &call.peer),
         sender: Arc::new(ReceivedFrom { calling_ae_title: String::new(), address: Some(call.address) }),
         study,
         under_way: JoinSet::new(),
         outcomes: Vec::new(),
         parts: 0,
     };
-    let outcomes = storing.run(form, body, answering.options.read_timeout).await?;
-    if answering.audit.is_on() {
+    let outcomes = storing.run(form, body, server.options.read_timeout).await?;
+    if server.audit.is_on() {
         let objects = outcomes.iter().filter_map(|outcome| {
             let stored = outcome.result.as_ref().ok()?;
             Some((stored.study.clone(), stored.patient_id.clone(), outcome.sop_class_uid.clone()))
         });
         let by = audited::participant(call.user.to_owned(), call.address);
         if let Some(event) = audited::stored(by, objects) {
-            answering.audit.note(event);
+            server.audit.note(event);
         }
     }
     let service = format!("{}{SERVICE}", call.base);

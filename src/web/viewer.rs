@@ -12,7 +12,7 @@ use hyper::header::{
 use tokio::task::spawn_blocking;
 
 use super::body::Body;
-use super::call::{Answering, Call};
+use super::http_state::{Call, HttpState};
 use super::ohif::{Entry, is_hashed, media_type};
 use super::problem::Problem;
 use super::query::decode;
@@ -21,9 +21,9 @@ use super::query::decode;
 const PIECE_BYTES: usize = 256 << 10;
 
 /// Answers with a file of OHIF, or with its first page for paths of its own.
-pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Result<Response<Body>, Problem> {
+pub(super) async fn answer(server: &Arc<HttpState>, call: &Call<'_>) -> Result<Response<Body>, Problem> {
     let none = || Problem::not_found("OHIF is not served here; the option --ohif names its folder");
-    let ohif = answering.ohif.as_ref().ok_or_else(none)?;
+    let ohif = server.ohif.as_ref().ok_or_else(none)?;
     let path = decode(call.route.parameter("path")).unwrap_or_default().into_owned();
     if call.path == "/ohif" {
         let mut response = Response::new(Body::empty());
@@ -33,7 +33,7 @@ pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Resul
     }
     let (mut response, name) = match ohif.files.get(&path) {
         Some(Entry::Rewritten(bytes)) => (Response::new(Body::from(bytes.clone())), path.as_str()),
-        Some(Entry::OnDisk(file)) => (send(answering, call, file.clone()).await?, path.as_str()),
+        Some(Entry::OnDisk(file)) => (send(server, call, file.clone()).await?, path.as_str()),
         // A missing file is a 404. Every other path is a page of the viewer.
         None if path != "index.html" && path.rsplit('/').next().is_some_and(|name| name.contains('.')) => {
             return Err(Problem::not_found("OHIF has no such file"));
@@ -57,7 +57,7 @@ pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Resul
     Ok(response)
 }
 
-async fn send(answering: &Arc<Answering>, call: &Call<'_>, path: PathBuf) -> Result<Response<Body>, Problem> {
+async fn send(server: &Arc<HttpState>, call: &Call<'_>, path: PathBuf) -> Result<Response<Body>, Problem> {
     let opened = spawn_blocking(move || {
         let file = File::open(path)?;
         let length = file.metadata()?.len();
@@ -68,7 +68,7 @@ async fn send(answering: &Arc<Answering>, call: &Call<'_>, path: PathBuf) -> Res
         tracing::warn!(%error, "a file of OHIF cannot be read");
         Problem::not_found("OHIF does not have this file any more")
     })?;
-    let (mut outlet, body) = answering.written_body(&call.peer).await?;
+    let (mut outlet, body) = server.written_body(&call.peer).await?;
     let mut response = Response::new(body);
     response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
     spawn_blocking(move || {

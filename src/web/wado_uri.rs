@@ -8,20 +8,20 @@ use hyper::Response;
 use hyper::header::ACCEPT;
 
 use super::body::Body;
-use super::call::{Answering, Call};
 use super::forms::{DICOM, Wish};
-use super::found::{found, no_pixels};
+use super::frame_source::{frame_source, no_pixels};
+use super::http_state::{Call, HttpState};
 use super::instances::{by_itself, not_as_wanted};
 use super::negotiate::Accept;
 use super::problem::Problem;
 use super::query::pairs;
 use super::resource::WADO_URI;
-use super::target::Target;
+use super::wado_target::Target;
 use crate::encoding::syntax::is_video;
 use crate::model::uid::is_acceptable_uid;
 
 /// Answers with an object by studyUID, seriesUID and objectUID.
-pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Result<Response<Body>, Problem> {
+pub(super) async fn answer(server: &Arc<HttpState>, call: &Call<'_>) -> Result<Response<Body>, Problem> {
     let mut given: HashMap<String, String> = HashMap::new();
     for (name, value) in pairs(call.query) {
         if given.insert(name.to_string(), value.into_owned()).is_some() {
@@ -48,33 +48,33 @@ pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Resul
     }
     let is_dicom = |text: &str| text.trim().split(';').next().is_some_and(|kind| matches!(kind.trim(), DICOM | "*/*"));
     let is_object = match parameter("contentType") {
-        "" => is_object_unless_named(answering, call, &target).await?,
+        "" => is_object_unless_named(server, call, &target).await?,
         content_type => content_type.split(',').any(is_dicom),
     };
     if !is_object {
-        return picture(answering, call, &target, &given).await;
+        return picture(server, call, &target, &given).await;
     }
     let wish = match parameter("transferSyntax") {
         "" => Wish::Unnamed,
         uid => Wish::Only(uid.to_owned()),
     };
-    let listed = target.instances(answering, call).await?;
+    let listed = target.instances(server, call).await?;
     let stored = listed.instances.get(0).map(|instance| instance.kind.transfer_syntax.clone()).unwrap_or_default();
     if wish.object(&stored).is_none() {
         return Err(not_as_wanted(&[&stored], 1));
     }
-    by_itself(answering, call, listed, wish).await
+    by_itself(server, call, listed, wish).await
 }
 
 /// Whether the answer is the object where no contentType is named. The Accept header decides
 /// (PS3.18 8.7.5). Where it leaves the choice, an image of one frame is a JPEG, and anything else
 /// is the object (PS3.18 table 8.7.4-1).
-async fn is_object_unless_named(answering: &Arc<Answering>, call: &Call<'_>, target: &Target) -> Result<bool, Problem> {
+async fn is_object_unless_named(server: &Arc<HttpState>, call: &Call<'_>, target: &Target) -> Result<bool, Problem> {
     if !cfg!(feature = "render") {
         return Ok(true);
     }
-    let listed = target.instances(answering, call).await?;
-    let found = found(answering, &call.peer, &listed.instances, no_pixels).await;
+    let listed = target.instances(server, call).await?;
+    let found = frame_source(server, &call.peer, &listed.instances, no_pixels).await;
     let is_picture = found.is_ok_and(|found| found.pixels.frames() == 1 && !is_video(&found.pixels.transfer_syntax));
     let mut offers = WADO_URI.to_vec();
     if is_picture {
@@ -87,7 +87,7 @@ async fn is_object_unless_named(answering: &Arc<Answering>, call: &Call<'_>, tar
 /// Answers with a frame as a picture (PS3.18 9.4.1.2).
 #[cfg(feature = "render")]
 async fn picture(
-    answering: &Arc<Answering>,
+    server: &Arc<HttpState>,
     call: &Call<'_>,
     target: &Target,
     given: &HashMap<String, String>,
@@ -124,13 +124,13 @@ async fn picture(
     }
     wanted.extend(parameter("imageQuality").map(|quality| format!("quality={quality}")));
     let wanted = PictureRequest::of(&wanted.join("&")).map_err(Problem::bad_request)?;
-    send(answering, call, target, (number, wanted), &accept).await
+    send(server, call, target, (number, wanted), &accept).await
 }
 
 /// Returns status 406, because this program was built without rendering.
 #[cfg(not(feature = "render"))]
 async fn picture(
-    _answering: &Arc<Answering>,
+    _answering: &Arc<HttpState>,
     _call: &Call<'_>,
     _target: &Target,
     _given: &HashMap<String, String>,

@@ -10,7 +10,7 @@ use super::entity::Entity;
 use crate::db::open::Reader;
 use crate::model::attribute::AttributeId;
 use crate::qr::{self, FindError};
-use crate::web::call::{Answering, Call};
+use crate::web::http_state::{Call, HttpState};
 use crate::web::problem::Problem;
 use crate::web::query::{Scope, SearchQuery};
 use crate::web::search::SearchTimer;
@@ -18,7 +18,7 @@ use crate::web::search::SearchTimer;
 /// The index, for one page.
 pub(super) struct Asking<'a> {
     pub(super) reader: Reader,
-    answering: &'a Answering,
+    server: &'a HttpState,
     /// The browser is gone: somebody typed on, or closed the page.
     gone: CancellationToken,
 }
@@ -40,7 +40,7 @@ impl Asking<'_> {
         part: Part,
         shown: &[AttributeId],
     ) -> Result<Vec<Entity>, FindError> {
-        let options = &self.answering.options;
+        let options = &self.server.options;
         // A date that is none, or a text that no value can have, matches nothing.
         let Ok(mut search) = SearchQuery::parse(scope, query, &options.query) else { return Ok(Vec::new()) };
         let request = &mut search.query.request;
@@ -61,22 +61,22 @@ impl Asking<'_> {
 
 /// Asks the index. The question ends early when the browser is gone.
 pub(super) async fn ask<T: Send + 'static>(
-    answering: &Arc<Answering>,
+    server: &Arc<HttpState>,
     call: &Call<'_>,
     question: impl FnOnce(&mut Asking<'_>) -> Result<T, FindError> + Send + 'static,
 ) -> Result<T, Problem> {
-    let turn = answering.turn(&call.peer).await?;
-    let answering = Arc::clone(answering);
+    let turn = server.turn(&call.peer).await?;
+    let server = Arc::clone(server);
     let gone = CancellationToken::new();
     // hyper drops this future with the connection of HTTP/1.1, or with the stream of HTTP/2.
     let _while_waited_for = gone.clone().drop_guard();
     let asked = spawn_blocking(move || {
         let _until_its_end = turn;
-        let reader = answering.readers.take()?;
-        let mut asking = Asking { reader, answering: &answering, gone };
+        let reader = server.readers.take()?;
+        let mut asking = Asking { reader, server: &server, gone };
         let answer = question(&mut asking)?;
         // A reader that failed is not kept.
-        answering.readers.give_back(asking.reader);
+        server.readers.give_back(asking.reader);
         Ok::<T, FindError>(answer)
     });
     Ok(asked.await.map_err(|_| Problem::ours())??)

@@ -16,7 +16,7 @@ use crate::model::attribute::AttributeId;
 use crate::model::level::QueryRetrieveLevel;
 use crate::qr::encoded_uid;
 use crate::web::body::Body;
-use crate::web::call::{Answering, Call};
+use crate::web::http_state::{Call, HttpState};
 use crate::web::problem::Problem;
 use crate::web::query::{Scope, pairs};
 
@@ -175,11 +175,11 @@ fn why_not(content: StudyContent, series_is_at_hand: bool, instance_is_at_hand: 
 }
 
 /// Answers with the page of a series.
-pub(in crate::web) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Result<Response<Body>, Problem> {
+pub(in crate::web) async fn answer(server: &Arc<HttpState>, call: &Call<'_>) -> Result<Response<Body>, Problem> {
     let (study, series) = (call.route.parameter("study").to_owned(), call.route.parameter("series").to_owned());
     let view = View::of(call.query);
     let at = view.at;
-    let (study, series, instance) = ask(answering, call, move |asking| {
+    let (study, series, instance) = ask(server, call, move |asking| {
         let found_study = study_of(asking, &study)?;
         let scope = Scope { level: QueryRetrieveLevel::Series, study: &study, series: &series };
         let one = Part { offset: 0, limit: 1 };
@@ -194,7 +194,7 @@ pub(in crate::web) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) 
     let (Some(study), Some(series)) = (study, series) else {
         return Err(Problem::not_found("the index knows no such series"));
     };
-    html(&SeriesPage::new(&study, &series, instance.as_ref(), view, answering.ohif.is_some()))
+    html(&SeriesPage::new(&study, &series, instance.as_ref(), view, server.ohif.is_some()))
 }
 
 #[cfg(test)]

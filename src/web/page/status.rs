@@ -16,7 +16,7 @@ use crate::db::{Admin as _, ConflictEntry, FailureEntry, IndexStatus, ScanEntry}
 use crate::model::calendar::moment_text;
 use crate::qr::{FindError, encoded_uid};
 use crate::web::body::Body;
-use crate::web::call::{Answering, Call};
+use crate::web::http_state::{Call, HttpState};
 use crate::web::problem::Problem;
 use crate::web::query::pairs;
 
@@ -105,8 +105,8 @@ impl StatusPage {
 }
 
 /// Answers with counts and scans.
-pub(in crate::web) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Result<Response<Body>, Problem> {
-    let status = ask(answering, call, |asking| asking.reader.status().map_err(FindError::Index)).await?;
+pub(in crate::web) async fn answer(server: &Arc<HttpState>, call: &Call<'_>) -> Result<Response<Body>, Problem> {
+    let status = ask(server, call, |asking| asking.reader.status().map_err(FindError::Index)).await?;
     html(&StatusPage::new(&status))
 }
 
@@ -166,9 +166,9 @@ struct FailuresPage {
 }
 
 /// Answers with a page of the files that could not be read.
-pub(in crate::web) async fn failures(answering: &Arc<Answering>, call: &Call<'_>) -> Result<Response<Body>, Problem> {
+pub(in crate::web) async fn failures(server: &Arc<HttpState>, call: &Call<'_>) -> Result<Response<Body>, Problem> {
     let page = page_of(call);
-    let gathered = ask(answering, call, move |asking| {
+    let gathered = ask(server, call, move |asking| {
         let mut gathering = Gathering::new(page);
         asking.reader.failures(|failure| gathering.take(failure)).map_err(FindError::Index)?;
         Ok(gathering)
@@ -226,9 +226,9 @@ struct ConflictsPage {
 }
 
 /// Answers with a page of the contradictions in the archive.
-pub(in crate::web) async fn conflicts(answering: &Arc<Answering>, call: &Call<'_>) -> Result<Response<Body>, Problem> {
+pub(in crate::web) async fn conflicts(server: &Arc<HttpState>, call: &Call<'_>) -> Result<Response<Body>, Problem> {
     let page = page_of(call);
-    let gathered = ask(answering, call, move |asking| {
+    let gathered = ask(server, call, move |asking| {
         let mut gathering = Gathering::new(page);
         asking.reader.conflicts(|conflict| gathering.take(conflict)).map_err(FindError::Index)?;
         Ok(gathering)

@@ -14,7 +14,7 @@ use crate::model::attribute::AttributeId;
 use crate::model::level::QueryRetrieveLevel;
 use crate::qr::{FindError, encoded_uid};
 use crate::web::body::Body;
-use crate::web::call::{Answering, Call};
+use crate::web::http_state::{Call, HttpState};
 use crate::web::problem::Problem;
 use crate::web::query::{Scope, pairs};
 
@@ -203,10 +203,10 @@ impl StudiesPage {
 }
 
 /// Answers with the search page.
-pub(in crate::web) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Result<Response<Body>, Problem> {
+pub(in crate::web) async fn answer(server: &Arc<HttpState>, call: &Call<'_>) -> Result<Response<Body>, Problem> {
     let typed = Typed::of(call.query);
     let wanted = typed.clone();
-    let found = ask(answering, call, move |asking| found(asking, &wanted)).await?;
+    let found = ask(server, call, move |asking| found(asking, &wanted)).await?;
     html(&StudiesPage::new(typed, &found))
 }
 

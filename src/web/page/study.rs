@@ -12,7 +12,7 @@ use crate::model::attribute::AttributeId;
 use crate::model::level::QueryRetrieveLevel;
 use crate::qr::{FindError, encoded_uid};
 use crate::web::body::Body;
-use crate::web::call::{Answering, Call};
+use crate::web::http_state::{Call, HttpState};
 use crate::web::problem::Problem;
 use crate::web::query::{Scope, pairs};
 
@@ -166,11 +166,11 @@ pub(super) fn study_of(asking: &mut Asking<'_>, study: &str) -> Result<Option<En
 }
 
 /// Answers with the page of a study.
-pub(in crate::web) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Result<Response<Body>, Problem> {
+pub(in crate::web) async fn answer(server: &Arc<HttpState>, call: &Call<'_>) -> Result<Response<Body>, Problem> {
     let uid = call.route.parameter("study").to_owned();
     let number = pairs(call.query).find(|(name, _)| name == "page").map(|(_, value)| value.into_owned());
     let page = page_number(&number.unwrap_or_default(), LAST_PAGE);
-    let (study, series) = ask(answering, call, move |asking| {
+    let (study, series) = ask(server, call, move |asking| {
         let scope = Scope { level: QueryRetrieveLevel::Series, study: &uid, series: "" };
         let part = Part { offset: (page - 1) * PER_PAGE, limit: PER_PAGE + 1 };
         let study = study_of(asking, &uid)?;
@@ -178,7 +178,7 @@ pub(in crate::web) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) 
     })
     .await?;
     let study = study.ok_or_else(|| Problem::not_found("the index knows no such study"))?;
-    html(&StudyPage::new(&study, &series, page, answering.ohif.is_some()))
+    html(&StudyPage::new(&study, &series, page, server.ohif.is_some()))
 }
 
 #[cfg(test)]

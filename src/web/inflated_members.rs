@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 
-use super::objects::Bytes;
+use super::object_reader::Bytes;
 use super::pixel_cache::PixelsKey;
 use crate::store::{SpoolDirectory, SpoolFile};
 

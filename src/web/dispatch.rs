@@ -19,8 +19,8 @@ use super::access::{Caller, Claims, Unknown};
 use super::all_bulk_data::Which;
 use super::audited::{SeenRequest, ShownStudies};
 use super::body::Body;
-use super::call::{Answering, Call};
 use super::host::{Arrival, RequestTarget, add_preflight};
+use super::http_state::{Call, HttpState};
 use super::page::{self, document, document::shown};
 use super::problem::Problem;
 use super::resource::{Kind, Needs, Route};
@@ -30,13 +30,13 @@ use crate::model::peer::CountedAs;
 use crate::telemetry::metrics;
 
 /// Returns the response to a request.
-pub(super) async fn answer(answering: &Arc<Answering>, request: Request<Incoming>, arrival: Arrival) -> Response<Body> {
+pub(super) async fn answer(server: &Arc<HttpState>, request: Request<Incoming>, arrival: Arrival) -> Response<Body> {
     let begun = Instant::now();
     let method = request.method().clone();
     let is_chunked = request.version() < Version::HTTP_2 && request.headers().contains_key(TRANSFER_ENCODING);
-    let (mut response, template) = match RequestTarget::of(&request, arrival, &answering.options) {
+    let (mut response, template) = match RequestTarget::of(&request, arrival, &server.options) {
         Ok(target) => {
-            let (mut response, template) = to_target(answering, request, arrival, &target).await;
+            let (mut response, template) = to_target(server, request, arrival, &target).await;
             target.add_cors(response.headers_mut());
             (response, template)
         }
@@ -98,7 +98,7 @@ fn finish(response: &mut Response<Body>, method: &Method) {
 
 /// Returns the response, and the template of the path for the log.
 async fn to_target(
-    answering: &Arc<Answering>,
+    server: &Arc<HttpState>,
     request: Request<Incoming>,
     arrival: Arrival,
     target: &RequestTarget,
@@ -120,21 +120,21 @@ async fn to_target(
     let claims = Claims {
         headers: &head.headers,
         address: arrival.address,
-        trusted_proxies: &answering.options.trusted_proxies,
-        user_header: answering.user_header.as_ref(),
+        trusted_proxies: &server.options.trusted_proxies,
+        user_header: server.user_header.as_ref(),
     };
-    let seen = answering.audit.is_on().then(|| SeenRequest::of(&head, route.as_ref(), target.client));
+    let seen = server.audit.is_on().then(|| SeenRequest::of(&head, route.as_ref(), target.client));
     let shown = ShownStudies::default();
     let mut user = String::new();
     let answered = async {
         // An unknown caller does not learn which paths exist.
         if needs != Needs::Nothing {
-            let rights = match answering.users.caller(&claims).await {
+            let rights = match server.users.caller(&claims).await {
                 Ok(Caller::Known(rights, name)) => {
                     user = name;
                     rights
                 }
-                Ok(Caller::Anyone) => answering.options.anyone,
+                Ok(Caller::Anyone) => server.options.anyone,
                 Err(unknown) => return Err(unauthorized(unknown)),
             };
             check(needs, rights)?;
@@ -158,14 +158,14 @@ async fn to_target(
         let shown = seen.as_ref().map(|_| &shown);
         let call = Call { route, path, query, headers, base, address, user, peer, shown };
         if head.method == Method::POST {
-            store::answer(answering, &call, body).await
+            store::answer(server, &call, body).await
         } else {
-            dispatch(answering, call).await
+            dispatch(server, call).await
         }
     };
     let response = answered.await.unwrap_or_else(Problem::into_response);
     if let Some(seen) = seen {
-        seen.note(&answering.audit, user, response.status(), shown);
+        seen.note(&server.audit, user, response.status(), shown);
     }
     (response, template)
 }
@@ -191,35 +191,35 @@ fn unauthorized(unknown: Unknown) -> Problem {
     problem
 }
 
-async fn dispatch(answering: &Arc<Answering>, call: Call<'_>) -> Result<Response<Body>, Problem> {
+async fn dispatch(server: &Arc<HttpState>, call: Call<'_>) -> Result<Response<Body>, Problem> {
     match call.route.resource.kind {
         Kind::Capabilities => capabilities::answer(&call),
-        Kind::Search(level) => search::answer(answering, &call, level).await,
-        Kind::Metadata => metadata::answer(answering, &call).await,
-        Kind::Instances => instances::answer(answering, &call).await,
-        Kind::Frames => frames::answer(answering, &call).await,
-        Kind::BulkData => frames::bulk_data(answering, &call).await,
-        Kind::AllBulkData => all_bulk_data::answer(answering, &call, Which::BulkData).await,
-        Kind::AllPixelData => all_bulk_data::answer(answering, &call, Which::PixelData).await,
+        Kind::Search(level) => search::answer(server, &call, level).await,
+        Kind::Metadata => metadata::answer(server, &call).await,
+        Kind::Instances => instances::answer(server, &call).await,
+        Kind::Frames => frames::answer(server, &call).await,
+        Kind::BulkData => frames::bulk_data(server, &call).await,
+        Kind::AllBulkData => all_bulk_data::answer(server, &call, Which::BulkData).await,
+        Kind::AllPixelData => all_bulk_data::answer(server, &call, Which::PixelData).await,
         #[cfg(feature = "render")]
-        Kind::Rendered => super::render::answer(answering, &call, false).await,
+        Kind::Rendered => super::render::answer(server, &call, false).await,
         #[cfg(feature = "render")]
-        Kind::Thumbnail => super::render::answer(answering, &call, true).await,
+        Kind::Thumbnail => super::render::answer(server, &call, true).await,
         #[cfg(not(feature = "render"))]
         Kind::Rendered | Kind::Thumbnail => {
             Err(Problem::new(StatusCode::NOT_ACCEPTABLE, "this program was built without rendering"))
         }
-        Kind::WadoUri => wado_uri::answer(answering, &call).await,
-        Kind::Page => Ok(shown(page::studies::answer(answering, &call).await)),
-        Kind::PageOfStudy => Ok(shown(page::study::answer(answering, &call).await)),
-        Kind::PageOfSeries => Ok(shown(page::series::answer(answering, &call).await)),
-        Kind::PageOfIndex => Ok(shown(page::status::answer(answering, &call).await)),
-        Kind::PageOfFailures => Ok(shown(page::status::failures(answering, &call).await)),
-        Kind::PageOfConflicts => Ok(shown(page::status::conflicts(answering, &call).await)),
+        Kind::WadoUri => wado_uri::answer(server, &call).await,
+        Kind::Page => Ok(shown(page::studies::answer(server, &call).await)),
+        Kind::PageOfStudy => Ok(shown(page::study::answer(server, &call).await)),
+        Kind::PageOfSeries => Ok(shown(page::series::answer(server, &call).await)),
+        Kind::PageOfIndex => Ok(shown(page::status::answer(server, &call).await)),
+        Kind::PageOfFailures => Ok(shown(page::status::failures(server, &call).await)),
+        Kind::PageOfConflicts => Ok(shown(page::status::conflicts(server, &call).await)),
         Kind::Style => Ok(document::style()),
         Kind::Script => Ok(document::script()),
         Kind::Icon => Ok(document::icon()),
-        Kind::Ohif => viewer::answer(answering, &call).await,
+        Kind::Ohif => viewer::answer(server, &call).await,
         Kind::Health => Ok(monitoring::health()),
         Kind::Metrics => Ok(monitoring::metrics()),
     }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
 
-use super::objects::{Bytes, OpenObject, lost, not_damaged};
-use super::piece::{PieceBuffer, PieceBuffers};
+use super::object_reader::{Bytes, OpenObject, lost, not_damaged};
+use super::piece_buffers::{PieceBuffer, PieceBuffers};
 use super::pixel_cache::PixelsKey;
 use super::problem::{Problem, breaks_off};
 use crate::archive::Archives;
@@ -18,52 +18,52 @@ use crate::pixels::frames::{Frame, PixelError, Pixels, realigned};
 use crate::qr::{FindError, Instances};
 use crate::shares::CountedPeer;
 use crate::store::is_unchanged;
-use crate::web::call::Answering;
+use crate::web::http_state::HttpState;
 
 /// An instance whose pixels were found.
 #[derive(Clone)]
-pub(super) struct Found {
+pub(super) struct FrameSource {
     pub(super) pixels: Arc<Pixels>,
     pub(super) location: Location,
 }
 
 /// Finds the pixels of the first instance of a list. `refuse` says what it means that it has none.
-pub(super) async fn found(
-    answering: &Arc<Answering>,
+pub(super) async fn frame_source(
+    server: &Arc<HttpState>,
     peer: &CountedPeer,
     instances: &Arc<Instances>,
     refuse: fn(&PixelError) -> Problem,
-) -> Result<Found, Problem> {
-    let turn = answering.turn(peer).await?;
-    let (answering, instances) = (Arc::clone(answering), Arc::clone(instances));
+) -> Result<FrameSource, Problem> {
+    let turn = server.turn(peer).await?;
+    let (server, instances) = (Arc::clone(server), Arc::clone(instances));
     let found = spawn_blocking(move || {
         let _until_its_end = turn;
-        find(&answering, &instances, refuse)
+        find(&server, &instances, refuse)
     });
     found.await.map_err(|_| Problem::ours())?
 }
 
 /// Finds the pixels of the first instance of a list. If their place is known already, nothing is
 /// opened.
-fn find(answering: &Answering, instances: &Instances, refuse: fn(&PixelError) -> Problem) -> Result<Found, Problem> {
+fn find(server: &HttpState, instances: &Instances, refuse: fn(&PixelError) -> Problem) -> Result<FrameSource, Problem> {
     let instance = instances.get(0).ok_or_else(Problem::ours)?;
-    let mut reader = answering.readers.take()?;
+    let mut reader = server.readers.take()?;
     let known = reader.known_locations(instance.sop_instance_uid).map_err(FindError::Index)?;
-    answering.readers.give_back(reader);
-    let known = not_damaged(known, answering.delivery().verified()).map_err(|error| lost(&error))?;
+    server.readers.give_back(reader);
+    let known = not_damaged(known, server.delivery().verified()).map_err(|error| lost(&error))?;
     for KnownLocation { location, .. } in &known {
-        if let Some(pixels) = answering.pixels.get(&PixelsKey::of(location))
+        if let Some(pixels) = server.pixels.get(&PixelsKey::of(location))
             && is_unchanged(location)
         {
-            return Ok(Found { pixels, location: location.clone() });
+            return Ok(FrameSource { pixels, location: location.clone() });
         }
     }
     let locations = known.iter().map(|known| known.location.clone());
     let opened = OpenObject::first_of(locations, &instance, &Archives::default());
     let OpenObject { mut walk, transfer_syntax, location, .. } = opened.map_err(|error| lost(&error))?;
     let pixels = Arc::new(Pixels::find(&mut walk, &transfer_syntax).map_err(|error| refuse(&error))?);
-    answering.pixels.put(PixelsKey::of(&location), Arc::clone(&pixels));
-    Ok(Found { pixels, location })
+    server.pixels.put(PixelsKey::of(&location), Arc::clone(&pixels));
+    Ok(FrameSource { pixels, location })
 }
 
 /// Says that a frame is not there, since the pixels of its object cannot be told.
@@ -92,34 +92,30 @@ pub(super) struct Runs {
 
 impl Runs {
     /// Opens an object to read single values.
-    pub(super) fn open(
-        answering: &Answering,
-        instances: Arc<Instances>,
-        location: Location,
-    ) -> Result<Self, ObjectError> {
+    pub(super) fn open(server: &HttpState, instances: Arc<Instances>, location: Location) -> Result<Self, ObjectError> {
         let bytes = Self::bytes(&instances, &location)?;
-        let buffer = PieceBuffers::take(&answering.pieces);
+        let buffer = PieceBuffers::take(&server.pieces);
         Ok(Self { instances, location, bytes, position: Some(0), buffer })
     }
 
     /// Opens an object to read frames. An object without random access is kept for the next frames.
     pub(super) fn of_frames(
-        answering: &Answering,
+        server: &HttpState,
         instances: Arc<Instances>,
-        Found { pixels, location }: &Found,
+        FrameSource { pixels, location }: &FrameSource,
     ) -> Result<Self, ObjectError> {
         let runs = |bytes| Self {
             instances: Arc::clone(&instances),
             location: location.clone(),
             bytes,
             position: Some(0),
-            buffer: PieceBuffers::take(&answering.pieces),
+            buffer: PieceBuffers::take(&server.pieces),
         };
         let key = PixelsKey::of(location);
         let may_be_kept = pixels.frames() > 1;
         if may_be_kept
             && is_unchanged(location)
-            && let Some(file) = answering.members.get(&key)
+            && let Some(file) = server.members.get(&key)
         {
             return Ok(runs(Bytes::Kept { file, position: 0 }));
         }
@@ -127,7 +123,7 @@ impl Runs {
         if !may_be_kept || bytes.has_random_access() {
             return Ok(runs(bytes));
         }
-        match answering.members.keep(&key, bytes) {
+        match server.members.keep(&key, bytes) {
             Some(file) => Ok(runs(Bytes::Kept { file, position: 0 })),
             None => Ok(runs(Self::bytes(&instances, location)?)),
         }

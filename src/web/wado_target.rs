@@ -1,13 +1,17 @@
-//! The target of a path of WADO-RS, and its instances.
+//! The target of a path of WADO-RS, its instances, and heads of the responses about them.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use hyper::StatusCode;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{Response, StatusCode};
 
+use super::body::Body;
 use super::problem::Problem;
 use super::query::decode;
+use super::resource::SERVICE;
+use super::search::warn;
 use crate::audit::{AuditedStudies, AuditedStudy};
 use crate::db::Search as _;
 use crate::db::open::Reader;
@@ -19,7 +23,7 @@ use crate::model::level::{InformationModel, QueryRetrieveLevel};
 use crate::model::uid::is_acceptable_uid;
 use crate::qr::{self, FindError, Hierarchy, Instances, RetrieveError, RetrievedInstance, encoded_uid, keys};
 use crate::shares::Share;
-use crate::web::call::{Answering, Call};
+use crate::web::http_state::{Call, HttpState};
 
 /// The UIDs of a path.
 #[derive(Clone, Debug)]
@@ -94,12 +98,12 @@ impl Target {
     }
 
     /// Returns its instances. There is at least one.
-    pub(super) async fn instances(&self, answering: &Arc<Answering>, call: &Call<'_>) -> Result<Listed, Problem> {
-        let delivery = answering.delivery();
+    pub(super) async fn instances(&self, server: &Arc<HttpState>, call: &Call<'_>) -> Result<Listed, Problem> {
+        let delivery = server.delivery();
         let question = self.question()?;
         let asked = question.clone();
         let asked = if call.shown.is_some() { qr::with_owners(asked) } else { asked };
-        let listed = delivery.instances(&call.peer, answering.options.query_time_limit, move || Ok(asked)).await;
+        let listed = delivery.instances(&call.peer, server.options.query_time_limit, move || Ok(asked)).await;
         let (instances, share) = listed?;
         if instances.is_empty() {
             let what = match (self.series.is_empty(), self.instance.is_empty()) {
@@ -109,7 +113,7 @@ impl Target {
             };
             return Err(Problem::not_found(format!("the index knows no such {what}")));
         }
-        let turn = answering.turn(&call.peer).await?;
+        let turn = server.turn(&call.peer).await?;
         let delivery = Arc::clone(delivery);
         let unavailable = tokio::task::spawn_blocking(move || {
             let _until_its_end = turn;
@@ -172,9 +176,25 @@ impl From<RetrieveError> for Problem {
     }
 }
 
-impl Answering {
+impl HttpState {
     /// Returns the sender of objects.
     pub(super) fn delivery(&self) -> &Arc<Delivery> {
         &self.delivery
+    }
+}
+
+/// Returns a response with this body and Content-Type.
+pub(super) fn typed(body: Body, content_type: &str) -> Result<Response<Body>, Problem> {
+    let mut response = Response::new(body);
+    let content_type = HeaderValue::from_str(content_type).map_err(|_| Problem::ours())?;
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    Ok(response)
+}
+
+/// Adds a warning with the number of objects that are left out.
+pub(super) fn warn_of_missing(response: &mut Response<Body>, call: &Call<'_>, count: usize) {
+    if count > 0 {
+        let text = format!("{count} instances are left out: their objects are not at hand");
+        warn(response.headers_mut(), &format!("{}{SERVICE}", call.base), &text);
     }
 }

@@ -1,4 +1,4 @@
-//! A request that may be answered, and the state that all requests share.
+//! The state that all requests share, and a request that may be answered.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,13 +14,13 @@ use super::audited::ShownStudies;
 use super::base_url::BaseUrl;
 use super::body::{Body, Outlet};
 use super::error::Error;
-use super::members::Members;
+use super::inflated_members::Members;
 use super::metadata_cache::MetadataCache;
 use super::ohif::Ohif;
-use super::piece::PieceBuffers;
+use super::piece_buffers::PieceBuffers;
 use super::pixel_cache::PixelCache;
 use super::problem::Problem;
-use super::recalled::RecalledAnswers;
+use super::recalled_answers::RecalledAnswers;
 use super::resource::Route;
 use super::{Options, Services, TlsSource};
 use crate::audit::Auditor;
@@ -47,7 +47,7 @@ const WAIT_FOR_TURN: Duration = Duration::from_secs(10);
 const WRITING_THREADS: usize = 128;
 
 /// State that all requests share.
-pub(super) struct Answering {
+pub(super) struct HttpState {
     pub(super) options: Options,
     pub(super) readers: Readers,
     pub(super) spools: SpoolDirectory,
@@ -77,7 +77,7 @@ pub(super) struct Answering {
     pub(super) audit: Auditor,
 }
 
-impl Answering {
+impl HttpState {
     pub(super) fn new(options: Options, services: Services) -> Result<Self, Error> {
         let user_header = options.user_header.as_ref().map(|name| {
             HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes()).map_err(|_| Error::HeaderName(name.clone()))
