@@ -104,8 +104,7 @@ async fn to_target(
     target: &RequestTarget,
 ) -> (Response<Body>, &'static str) {
     if target.is_preflight(&request) {
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::NO_CONTENT;
+        let mut response = no_content();
         add_preflight(response.headers_mut());
         return (response, "(preflight)");
     }
@@ -125,31 +124,13 @@ async fn to_target(
     };
     let seen = server.audit.is_on().then(|| SeenRequest::of(&head, route.as_ref(), target.client));
     let shown = ShownStudies::default();
-    let mut user = String::new();
+    let (user, may) = caller(server, &claims, needs).await;
     let answered = async {
         // An unknown caller does not learn which paths exist.
-        if needs != Needs::Nothing {
-            let rights = match server.users.caller(&claims).await {
-                Ok(Caller::Known(rights, name)) => {
-                    user = name;
-                    rights
-                }
-                Ok(Caller::Anyone) => server.options.anyone,
-                Err(unknown) => return Err(unauthorized(unknown)),
-            };
-            check(needs, rights)?;
-        }
+        may?;
         let route = route.ok_or_else(|| Problem::not_found("there is no such resource"))?;
-        let allow = || HeaderValue::from_str(&route.resource.allow()).unwrap_or(HeaderValue::from_static("GET"));
-        if head.method == Method::OPTIONS && route.resource.kind != Kind::Capabilities {
-            let mut response = Response::new(Body::empty());
-            *response.status_mut() = StatusCode::NO_CONTENT;
-            response.headers_mut().insert(ALLOW, allow());
+        if let Some(response) = allowed_methods(&route, &head.method)? {
             return Ok(response);
-        }
-        if head.method != Method::OPTIONS && !route.resource.takes(&head.method) {
-            let why = "this resource does not have that method";
-            return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, why).with(ALLOW, allow()));
         }
         let query = head.uri.query().unwrap_or_default();
         let peer = Arc::new(CountedAs::address(target.client));
@@ -168,6 +149,40 @@ async fn to_target(
         seen.note(&server.audit, user, response.status(), shown);
     }
     (response, template)
+}
+
+/// Returns the name of the user who asks, and whether this caller may do what the request needs.
+async fn caller(server: &HttpState, claims: &Claims<'_>, needs: Needs) -> (String, Result<(), Problem>) {
+    if needs == Needs::Nothing {
+        return (String::new(), Ok(()));
+    }
+    match server.users.caller(claims).await {
+        Ok(Caller::Known(rights, name)) => (name, check(needs, rights)),
+        Ok(Caller::Anyone) => (String::new(), check(needs, server.options.anyone)),
+        Err(unknown) => (String::new(), Err(unauthorized(unknown))),
+    }
+}
+
+/// Returns the response to a request for the methods of a resource. `None` for any other request
+/// whose method the resource has.
+fn allowed_methods(route: &Route<'_>, method: &Method) -> Result<Option<Response<Body>>, Problem> {
+    let allow = || HeaderValue::from_str(&route.resource.allow()).unwrap_or(HeaderValue::from_static("GET"));
+    if *method == Method::OPTIONS && route.resource.kind != Kind::Capabilities {
+        let mut response = no_content();
+        response.headers_mut().insert(ALLOW, allow());
+        return Ok(Some(response));
+    }
+    if *method != Method::OPTIONS && !route.resource.takes(method) {
+        let why = "this resource does not have that method";
+        return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, why).with(ALLOW, allow()));
+    }
+    Ok(None)
+}
+
+fn no_content() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
 }
 
 fn check(needs: Needs, rights: Rights) -> Result<(), Problem> {
