@@ -358,6 +358,8 @@ struct PartList {
     parts: Vec<ObjectPart>,
     /// Everything before this offset is in a part.
     done: u64,
+    /// Whether the object must still state that its pixels have lost something.
+    states_no_loss: bool,
 }
 
 impl PartList {
@@ -366,6 +368,33 @@ impl PartList {
         self.parts.push(ObjectPart::Copy((self.done, start.saturating_sub(self.done))));
         self.parts.push(ObjectPart::Bytes(bytes));
         self.done = end;
+    }
+
+    /// Replaces a value of the data set that says how its pixels are compressed. `whole` is the
+    /// element.
+    fn replace_value(
+        &mut self,
+        walk: &mut Walk<Source>,
+        tag: u32,
+        whole: Range,
+        (codec, pixels): (&Codec, &Pixels),
+    ) -> Result<(), WalkError> {
+        let photometric = pixels.transforms.photometric.as_str();
+        match tag {
+            LOSSY_IMAGE_COMPRESSION => {
+                let stated = first_text(&walk.beginning(64)?);
+                if std::mem::take(&mut self.states_no_loss) && !codec.loss.is_stated_by(&stated) {
+                    self.replace(whole, short_text(tag, "01"));
+                }
+            }
+            PHOTOMETRIC if codec.photometric(photometric) != photometric => {
+                self.replace(whole, short_text(tag, codec.photometric(photometric)));
+            }
+            // Group lengths of groups that change, and offset tables.
+            0x0028_0000 | 0x7FE0_0000..=0x7FE0_0003 => self.replace(whole, Vec::new()),
+            _ => {}
+        }
+        Ok(())
     }
 }
 
@@ -377,8 +406,8 @@ fn parts(
     compressed: Option<(&Codec, &Pixels)>,
     frames: &Frames,
 ) -> Result<Vec<ObjectPart>, WalkError> {
-    let mut list = PartList { parts: Vec::new(), done: offset };
-    let mut states_no_loss = compressed.is_some_and(|(codec, _)| codec.loss != Loss::None);
+    let states_no_loss = compressed.is_some_and(|(codec, _)| codec.loss != Loss::None);
+    let mut list = PartList { parts: Vec::new(), done: offset, states_no_loss };
     let mut nested = NestedPixels::default();
     loop {
         let event = walk.next()?;
@@ -400,29 +429,14 @@ fn parts(
             _ => continue,
         };
         nested.end(start, &mut list);
-        if tag > LOSSY_IMAGE_COMPRESSION && std::mem::take(&mut states_no_loss) {
+        if tag > LOSSY_IMAGE_COMPRESSION && std::mem::take(&mut list.states_no_loss) {
             list.replace((start, start), short_text(LOSSY_IMAGE_COMPRESSION, "01"));
         }
         match event {
             Event::Sequence { .. } => nested.start = Some(start),
             Event::Value { length, offset, .. } => {
-                let whole = (start, offset + u64::from(length));
-                if let Some((codec, pixels)) = compressed {
-                    let photometric = pixels.transforms.photometric.as_str();
-                    match tag {
-                        LOSSY_IMAGE_COMPRESSION => {
-                            let stated = first_text(&walk.beginning(64)?);
-                            if std::mem::take(&mut states_no_loss) && !codec.loss.is_stated_by(&stated) {
-                                list.replace(whole, short_text(tag, "01"));
-                            }
-                        }
-                        PHOTOMETRIC if codec.photometric(photometric) != photometric => {
-                            list.replace(whole, short_text(tag, codec.photometric(photometric)));
-                        }
-                        // Group lengths of groups that change, and offset tables.
-                        0x0028_0000 | 0x7FE0_0000..=0x7FE0_0003 => list.replace(whole, Vec::new()),
-                        _ => {}
-                    }
+                if let Some(compressed) = compressed {
+                    list.replace_value(walk, tag, (start, offset + u64::from(length)), compressed)?;
                 }
             }
             Event::Fragments { tag: PIXEL_DATA, offset, .. } if compressed.is_some() => {

@@ -11,8 +11,9 @@ use crate::encoding::syntax::Encoding;
 use crate::encoding::tag::{PIXEL_DATA, tag_of};
 use crate::encoding::walk::{Event, Walk, WalkError};
 use crate::ingest::limits::MAX_DEPTH;
-use crate::pixels::codec::{Codec, CodecError, FrameShape};
-use crate::pixels::transforms::{first_text, number};
+use crate::pixels::codec::{Codec, CodecError};
+use crate::pixels::frames::Shape;
+use crate::pixels::transforms::first_text;
 use crate::store::Source;
 
 const ENCODING: Encoding = Encoding::ExplicitLittle;
@@ -79,37 +80,17 @@ struct NestedSequence<'d> {
 /// What an item says of its pixels.
 #[derive(Default)]
 struct NestedImage {
-    rows: u16,
-    columns: u16,
-    samples: u16,
-    bits_allocated: u16,
-    is_planar: bool,
+    shape: Shape,
     photometric: String,
     /// Where Photometric Interpretation was written.
     photometric_at: Option<std::ops::Range<usize>>,
 }
 
 impl NestedImage {
-    fn shape(&self) -> FrameShape {
-        FrameShape {
-            columns: u32::from(self.columns),
-            rows: u32::from(self.rows),
-            samples: usize::from(self.samples.max(1)),
-            bits_allocated: self.bits_allocated,
-            is_planar: self.is_planar,
-        }
-    }
-
     fn take(&mut self, tag: u32, value: &[u8], place: std::ops::Range<usize>) {
-        let short = || number(value).unwrap_or(0);
         match tag {
-            0x0028_0002 => self.samples = short(),
-            0x0028_0006 => self.is_planar = short() == 1,
-            0x0028_0010 => self.rows = short(),
-            0x0028_0011 => self.columns = short(),
-            0x0028_0100 => self.bits_allocated = short(),
             PHOTOMETRIC => (self.photometric, self.photometric_at) = (first_text(value), Some(place)),
-            _ => {}
+            _ => self.shape.take(tag, value),
         }
     }
 }
@@ -160,10 +141,9 @@ impl NestedSequence<'_> {
             }
         }
         let image = self.items.pop().unwrap_or_default();
-        let shape = image.shape();
+        let shape = image.shape.of_frame();
         self.codec.check(&shape)?;
-        let samples = u64::from(image.rows) * u64::from(image.columns) * shape.samples as u64;
-        if samples * u64::from(image.bits_allocated) / 8 > MAX_SEQUENCE as u64 {
+        if image.shape.frame_bits() / 8 > MAX_SEQUENCE as u64 {
             return Err(CodecError::TooLarge.into());
         }
         let native = {
@@ -175,7 +155,7 @@ impl NestedSequence<'_> {
             self.out.splice(place, short_text(PHOTOMETRIC, photometric));
         }
         let padding = native.len() % 2;
-        self.out.extend(pixel_header(image.bits_allocated, (native.len() + padding) as u64));
+        self.out.extend(pixel_header(shape.bits_allocated, (native.len() + padding) as u64));
         self.out.extend(native);
         self.out.extend(std::iter::repeat_n(0, padding));
         self.items.push(image);

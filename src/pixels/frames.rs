@@ -35,8 +35,22 @@ pub(crate) struct Shape {
 }
 
 impl Shape {
+    /// Takes the value of an element. Other elements than those of the shape change nothing.
+    pub(crate) fn take(&mut self, tag: u32, value: &[u8]) {
+        let short = || number(value).unwrap_or(0);
+        match tag {
+            0x0028_0002 => self.samples = short(),
+            0x0028_0006 => self.is_planar = short() == 1,
+            0x0028_0008 => self.frames = first_text(value).parse().unwrap_or(1),
+            0x0028_0010 => self.rows = short(),
+            0x0028_0011 => self.columns = short(),
+            0x0028_0100 => self.bits_allocated = short(),
+            _ => {}
+        }
+    }
+
     /// Returns the number of bits of one native frame.
-    fn frame_bits(&self) -> u64 {
+    pub(crate) fn frame_bits(&self) -> u64 {
         let samples = if self.is_subsampled { 2 } else { self.samples.max(1) };
         u64::from(self.rows) * u64::from(self.columns) * u64::from(samples) * u64::from(self.bits_allocated)
     }
@@ -117,12 +131,9 @@ impl Pixels {
             match event {
                 Event::End => return Err(PixelError::None),
                 Event::Value { tag, length, offset, .. } if walk.depth() == 0 => match tag {
-                    0x0028_0002 => shape.samples = number(&walk.value(tag, 64)?).unwrap_or(0),
-                    0x0028_0006 => shape.is_planar = number(&walk.value(tag, 64)?) == Some(1),
-                    0x0028_0008 => shape.frames = first_text(&walk.value(tag, 64)?).parse().unwrap_or(1),
-                    0x0028_0010 => shape.rows = number(&walk.value(tag, 64)?).unwrap_or(0),
-                    0x0028_0011 => shape.columns = number(&walk.value(tag, 64)?).unwrap_or(0),
-                    0x0028_0100 => shape.bits_allocated = number(&walk.value(tag, 64)?).unwrap_or(0),
+                    0x0028_0002 | 0x0028_0006 | 0x0028_0008 | 0x0028_0010 | 0x0028_0011 | 0x0028_0100 => {
+                        shape.take(tag, &walk.value(tag, 64)?);
+                    }
                     0x7FE0_0001 => extended.offsets = numbers(&walk.value(tag, MAX_TABLE)?),
                     0x7FE0_0002 => extended.lengths = numbers(&walk.value(tag, MAX_TABLE)?),
                     0x7FE0_0008 | 0x7FE0_0009 | 0x7FE0_0010 => {
