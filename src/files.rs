@@ -82,6 +82,40 @@ pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
+/// Whether nothing has this name. If the system gives no clear answer, something may have it.
+#[must_use]
+pub fn is_missing(path: &Path) -> bool {
+    path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
+/// The space of a file system, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct FileSystemSpace {
+    /// Space that this user may still use.
+    pub free: u64,
+    /// The whole file system.
+    pub total: u64,
+}
+
+impl FileSystemSpace {
+    /// The space of the file system of a path.
+    ///
+    /// # Errors
+    /// Fails if the file system does not answer.
+    pub fn at(path: &Path) -> io::Result<Self> {
+        let space = rustix::fs::statvfs(path)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(space.f_frsize);
+        Ok(Self { free: bytes(space.f_bavail), total: bytes(space.f_blocks) })
+    }
+
+    /// The space that must stay free: `min_free_bytes`, or this part of the file system if that is
+    /// less. 20 means a twentieth.
+    #[must_use]
+    pub fn min_free(&self, min_free_bytes: u64, part: u64) -> u64 {
+        min_free_bytes.min(self.total / part.max(1))
+    }
+}
+
 /// Removes a file. It is no error if there is none.
 ///
 /// # Errors
@@ -126,7 +160,7 @@ pub fn rename_without_replacing(from: &Path, to: &Path) -> io::Result<()> {
             // It has no hard links. Another process could take the name in between.
             Err(error)
                 if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported)
-                    && to.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) =>
+                    && is_missing(to) =>
             {
                 fs::rename(from, to)
             }

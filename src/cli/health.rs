@@ -16,7 +16,9 @@ use crate::cli::backup;
 use crate::config::{Config, Keep};
 use crate::db::Admin as _;
 use crate::db::open::{Reader, directory_beside, is_on_server};
+use crate::files::FileSystemSpace;
 use crate::model::calendar::{DAY_MS, HOUR_MS};
+use crate::store::PART_FREE;
 
 /// Time after the last success of a watched directory at which its state is critical.
 const WATCH_IS_OLD_MS: i64 = 2 * DAY_MS;
@@ -81,11 +83,9 @@ impl DiskSpace {
     /// The space on the disk of a directory, or of the nearest one above that exists.
     pub(super) fn of(directory: &Path, config: &Config) -> Option<Self> {
         let there = directory.ancestors().find(|path| path.exists())?;
-        let space = rustix::fs::statvfs(there).ok()?;
-        let free = space.f_bavail.saturating_mul(space.f_frsize);
-        // As the storage directory does: at most a twentieth of the disk.
-        let part = space.f_blocks.saturating_mul(space.f_frsize) / 20;
-        Some(Self { free, min_free: config.min_free_bytes.min(part), refusal: refusal(there) })
+        let space = FileSystemSpace::at(there).ok()?;
+        let min_free = space.min_free(config.min_free_bytes, PART_FREE);
+        Some(Self { free: space.free, min_free, refusal: refusal(there) })
     }
 
     /// Why it takes nothing although there is room, in words.

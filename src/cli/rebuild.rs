@@ -14,13 +14,14 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::output::{Grouped, Shown};
 use crate::cli::context::{Context, IndexArgs, make_directory_of};
-use crate::cli::reindex::{QUEUE_LENGTH, ReadObject, drop_gone, is_gone, read, store_batches};
+use crate::cli::reindex::{QUEUE_LENGTH, ReadObject, drop_gone, read, store_batches};
 use crate::cli::{Exit, arrival_journal, correct, directory_checks, storage_match, unindexed};
 use crate::config::Config;
 use crate::db::open::{Reader, Writer, WriterHandle, WriterOptions};
 use crate::db::{
     Admin, Arrivals, Durability, KnownLocation, RemovalChanges as _, RemovalSearch as _, ScanLedger, Search as _,
 };
+use crate::files::is_missing;
 use crate::ingest::Wanted;
 use crate::model::location::Place;
 use crate::receive::replay::UnnamedFiles;
@@ -114,7 +115,7 @@ fn drop_replaced(config: &Config, writer: &WriterHandle, differing: &[String]) -
     let mut reader = Reader::open(&config.index)?;
     for uid in differing {
         for KnownLocation { location, .. } in reader.known_locations(uid)? {
-            if location.place == Place::Managed && location.path().is_some_and(|path| is_gone(&path)) {
+            if location.place == Place::Managed && location.path().is_some_and(|path| is_missing(&path)) {
                 drop_gone(writer, location.directory, vec![location.file_name])?;
             }
         }
@@ -132,7 +133,7 @@ fn prune(config: &Config, root: &Path, writer: &WriterHandle) -> anyhow::Result<
         after.clone_from(last);
         for directory in page {
             let known = reader.directory_files(&directory)?;
-            let vanished: Vec<OsString> = known.into_keys().filter(|name| is_gone(&directory.join(name))).collect();
+            let vanished: Vec<OsString> = known.into_keys().filter(|name| is_missing(&directory.join(name))).collect();
             if !vanished.is_empty() {
                 drop_gone(writer, directory, vanished)?;
             }

@@ -4,7 +4,6 @@
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
@@ -125,11 +124,6 @@ pub(super) fn drop_gone(writer: &WriterHandle, directory: PathBuf, vanished: Vec
     let place = Place::Managed;
     writer.scanned(ScannedDirectory { place, directory, files, complete: false, vanished, missing, returned })?;
     Ok(())
-}
-
-/// Whether nothing lies where this object of the node should be.
-pub(super) fn is_gone(path: &Path) -> bool {
-    path.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound)
 }
 
 /// Waits until all instances are committed. Adds the UIDs of those that the index has with other

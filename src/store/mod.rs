@@ -33,7 +33,7 @@ pub use journal::{ArrivalJournal, GroupPosition, JournalEntry, JournalError, Jou
 pub use known::{change_of, is_unchanged};
 pub use meta::{FileMeta, data_set_of};
 pub use objects::{
-    Incoming, NameOutcome, Objects, Options, Placed, Recovered, Sync, checksum, make_durable, open, remove,
+    Incoming, NameOutcome, Objects, Options, PART_FREE, Placed, Recovered, Sync, checksum, make_durable, open, remove,
 };
 pub use ownership::{has_objects_in, index_id_in, storage_id_in};
 pub use source::Source;

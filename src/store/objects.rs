@@ -33,7 +33,7 @@ const JOURNAL: &str = ".journal";
 const LOCK: &str = ".lock";
 
 /// Maximum share of the file system to keep free, as a divisor. 20 means a twentieth.
-const PART_FREE: u64 = 20;
+pub const PART_FREE: u64 = 20;
 
 /// Maximum series directories that are remembered as durable. Each takes some 200 bytes.
 const REMEMBERED_DIRECTORIES: usize = 4096;

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::files::FileSystemSpace;
+
 /// How long a result of `statvfs` is used. The bytes that arrive meanwhile are few against those
 /// that stay free.
 const HOLDS: Duration = Duration::from_millis(500);
@@ -25,7 +27,7 @@ impl FreeSpace {
     /// that is less.
     #[must_use]
     pub(super) fn new(directory: &Path, min_free_bytes: u64, part: u64) -> Self {
-        Self { directory: directory.to_owned(), min_free_bytes, part: part.max(1), known: Mutex::new(None) }
+        Self { directory: directory.to_owned(), min_free_bytes, part, known: Mutex::new(None) }
     }
 
     /// Takes bytes from the usable space. Returns false if there are not enough. `take(0)` asks
@@ -39,10 +41,8 @@ impl FreeSpace {
         let (when, usable) = match fresh {
             Some(fresh) => fresh,
             None => {
-                let space = rustix::fs::statvfs(&self.directory)?;
-                let part = space.f_blocks.saturating_mul(space.f_frsize) / self.part;
-                let free = space.f_bavail.saturating_mul(space.f_frsize);
-                (Instant::now(), free.saturating_sub(self.min_free_bytes.min(part)))
+                let space = FileSystemSpace::at(&self.directory)?;
+                (Instant::now(), space.free.saturating_sub(space.min_free(self.min_free_bytes, self.part)))
             }
         };
         let left = usable.checked_sub(bytes).filter(|_| usable > 0);

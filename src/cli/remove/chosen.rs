@@ -9,6 +9,7 @@ use crate::cli::keys::query::values_of_answers;
 use crate::config::Config;
 use crate::db::open::{Reader, is_on_server};
 use crate::db::{KnownLocation, RemovedCounts, Search as _};
+use crate::files::FileSystemSpace;
 use crate::model::attribute::AttributeId;
 use crate::model::level::QueryRetrieveLevel;
 use crate::model::location::{Location, Place};
@@ -156,9 +157,8 @@ fn free_bytes(config: &Config) -> anyhow::Result<u64> {
     let Some(options) = config.store_options() else {
         bail!("with `metadata_only` no objects are kept; hint: leave out --until-free");
     };
-    let space = rustix::fs::statvfs(&options.directory)
-        .with_context(|| format!("cannot look at {}", options.directory.display()))?;
-    Ok(space.f_bavail.saturating_mul(space.f_frsize))
+    let space = FileSystemSpace::at(&options.directory);
+    Ok(space.with_context(|| format!("cannot look at {}", options.directory.display()))?.free)
 }
 
 #[cfg(test)]

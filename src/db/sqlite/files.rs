@@ -6,7 +6,7 @@
 //! holds a [`LogRecord`], which says whose log it is. Every opening reads it first.
 
 use std::cell::Cell;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 
 use crate::db::Error;
-use crate::files::{FILE_MODE, PRIVATE_MODE};
+use crate::files::{FILE_MODE, PRIVATE_MODE, with_suffix};
 
 /// Attempts before a log counts as missing, with the pause between them. Another process that
 /// closes the index empties the log a moment before it notes that.
@@ -27,9 +27,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// The path of a file beside the index. SQLite follows a link to the database, and puts its files
 /// there.
 fn beside(index: &Path, suffix: &str) -> PathBuf {
-    let mut path = OsString::from(fs::canonicalize(index).unwrap_or_else(|_| index.to_owned()));
-    path.push(suffix);
-    path.into()
+    with_suffix(&fs::canonicalize(index).unwrap_or_else(|_| index.to_owned()), suffix)
 }
 
 /// The path of the lock file, which also holds the [`LogRecord`].
