@@ -109,12 +109,11 @@ fn a_scan_that_is_held_back_ends_the_same_and_can_be_stopped() {
     assert_eq!(archive.scan().numbers(), (40, 0, 0, 40, 0, 0));
     archive.options.full = true;
     let stop = Stop::default();
-    let asked = stop.clone();
-    let watch = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(100));
-        asked.ask();
-    });
+    // Whoever reads a file next would wait for the rest of the day.
+    for number in 0..40 {
+        let asked = stop.clone();
+        fail::cfg_callback(archive.fail_point(&format!("{number}")), move || asked.ask()).unwrap();
+    }
     let told = archive.scan_until(&[archive.root()], &stop, |_| {});
-    watch.join().unwrap();
-    assert!(told.summary.interrupted);
+    assert!(told.summary.interrupted && told.summary.reread < 40, "{:?}", told.summary);
 }
