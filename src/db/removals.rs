@@ -39,8 +39,8 @@ pub trait RemovalSearch {
     /// Fails with an error of the engine.
     fn removed_among(&mut self, sop_instance_uids: Vec<String>) -> Result<HashMap<String, i64>, Error>;
 
-    /// A page of the removed files that are to go to the trash, those after `after` in the order of
-    /// their rows.
+    /// A page of the removed files that are to go to the trash. They come after `after`, in an
+    /// order of the engine that does not change. `None` begins.
     ///
     /// # Errors
     /// Fails with an error of the engine.
@@ -77,8 +77,9 @@ pub trait RemovalChanges {
     fn begin_removal(&self, begun_ms: i64, takes_objects: bool) -> Result<i64, Error>;
 
     /// Removes instances, and returns what was removed. Scans do not bring them back.
-    /// `takes_objects` means the same as in [`Self::begin_removal`]. An instance that the index
-    /// does not know is passed over.
+    /// `takes_objects` decides for these instances. It must be that of [`Self::begin_removal`],
+    /// which [`RemovalSearch::removals`] shows. An instance that the index does not know is passed
+    /// over.
     ///
     /// # Errors
     /// [`Error::WriterStopped`], or that of the transaction.

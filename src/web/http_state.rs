@@ -48,8 +48,11 @@ const WRITING_THREADS: usize = 128;
 
 /// State that all requests share.
 pub(super) struct HttpState {
+    /// The settings.
     pub(super) options: Options,
+    /// Open connections to the index, and the turns to query it.
     pub(super) readers: Readers,
+    /// The directory for answers that do not fit in memory.
     pub(super) spools: SpoolDirectory,
     /// Memory for arriving and outgoing data.
     pub(super) memory: Arc<Shares>,
@@ -67,11 +70,17 @@ pub(super) struct HttpState {
     writers: Arc<Turns>,
     /// Buffers of pieces that go out.
     pub(super) pieces: Arc<PieceBuffers>,
+    /// What sending objects needs: codecs, turns to decompress, and objects that were verified.
     pub(super) delivery: Arc<Delivery>,
+    /// Where STOW-RS stores objects. `None` if it does not.
     pub(super) storage: Option<Arc<Storage>>,
+    /// The files of the viewer, if there is one.
     pub(super) ohif: Option<Arc<Ohif>>,
+    /// The users, which can be replaced while the node runs.
     pub(super) users: SharedUsers,
+    /// The header in which a trusted proxy names the user.
     pub(super) user_header: Option<HeaderName>,
+    /// The TLS settings. `None` for HTTP without TLS.
     pub(super) tls: Option<TlsSource>,
     /// The audit trail.
     pub(super) audit: Auditor,

@@ -113,7 +113,7 @@ impl Commitment {
         Self { retrieve, in_place, turns, room: room(references), waiting, outbox, keeping }
     }
 
-    /// Replaces the limits.
+    /// Replaces the limits. The program has no settings for them, so this is for other programs.
     #[must_use]
     pub fn with_limits(self, limits: CommitmentLimits) -> Self {
         let CommitmentLimits { verifying, references } = limits;
