@@ -388,7 +388,7 @@ fn members_of(file: &File, kind: ArchiveKind, threads: usize, length: usize) -> 
     });
     let read = |bytes: &mut dyn MemberBytes, size: Option<u64>| {
         let length = size.unwrap_or(u64::MAX);
-        format!("{:?}", read_stream_with(bytes, length, Wanted::index(), |bytes, count| bytes.pass(count)))
+        format!("{:?}", read_stream_with(bytes, length, Wanted::index(), |bytes, count| bytes.skip(count)))
     };
     let file = file.try_clone().expect("a file has handles enough");
     // Whether it is sound to its end does not matter here.

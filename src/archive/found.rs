@@ -5,17 +5,19 @@ use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{BufReader, Read};
 
+use super::adapters::{Checked, Streamed};
+use super::inflate::{Budget, Inflate};
 use super::limits::{MAX_MEMBERS, MAX_REMEMBERED};
 use super::name::PathStep;
 use super::object::Object;
 use super::problem::ArchiveProblem;
-use super::source::{Budget, Checked, FileRange, Inflate, SkipRead, Streamed, WindowReader};
+use super::range::{FileRange, RangeReader, SkipRead};
 
 /// Bytes of the buffer before inflated data.
 pub(super) const BUFFER: usize = 64 << 10;
 
 pub(super) enum MemberData {
-    Window(FileRange),
+    Range(FileRange),
     Stream(Box<dyn SkipRead>),
 }
 
@@ -30,7 +32,7 @@ pub(super) struct FoundMember {
 impl FoundMember {
     pub(super) fn into_object(self) -> Object {
         let reader: Box<dyn Read + Send> = match self.bytes {
-            MemberData::Window(window) => Box::new(WindowReader::new(window)),
+            MemberData::Range(range) => Box::new(RangeReader::new(range)),
             MemberData::Stream(stream) => stream,
         };
         match self.length {

@@ -3,7 +3,7 @@
 use std::io::{self, BufRead, Read};
 
 use super::problem::ArchiveProblem;
-use super::source::{FileRange, SkipRead};
+use super::range::{FileRange, SkipRead};
 
 /// The data of a member, with a way to leave it.
 pub(super) trait MemberStream: SkipRead {
@@ -41,11 +41,11 @@ impl<S: SkipRead, L: Send> BufRead for LeavableStream<S, L> {
 }
 
 impl<S: SkipRead, L: Send> SkipRead for LeavableStream<S, L> {
-    fn pass(&mut self, count: u64) -> io::Result<u64> {
-        self.data.pass(count)
+    fn skip(&mut self, count: u64) -> io::Result<u64> {
+        self.data.skip(count)
     }
 
-    fn window(&self, length: u64) -> Option<FileRange> {
-        self.data.window(length)
+    fn as_range(&self, length: u64) -> Option<FileRange> {
+        self.data.as_range(length)
     }
 }

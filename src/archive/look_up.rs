@@ -1,10 +1,12 @@
 //! Finds members where an archive lies uncompressed in its file: by the central directory of a zip,
 //! or by the headers of a tar.
 
+use super::adapters::Limited;
 use super::found::{FoundMember, MemberData, Passed, Reached, inflated};
+use super::inflate::Budget;
 use super::name::PathStep;
 use super::problem::ArchiveProblem;
-use super::source::{Budget, Limited, SkipRead as _, WindowReader};
+use super::range::{RangeReader, SkipRead as _};
 use super::tar::{self, EntryKind};
 use super::zip::{self, CentralDirectory};
 
@@ -49,17 +51,17 @@ fn member_of_zip(
 ) -> Result<FoundMember, ArchiveProblem> {
     entry.check()?;
     let mut header = [0; zip::LOCAL_HEADER];
-    let (window, ..) = directory.data(entry, &mut header)?;
+    let (range, ..) = directory.data(entry, &mut header)?;
     let budget = Budget::new(limit);
     let bytes = match entry.method {
-        zip::STORED => MemberData::Window(window),
-        _ => MemberData::Stream(Box::new(inflated(WindowReader::new(window), &budget))),
+        zip::STORED => MemberData::Range(range),
+        _ => MemberData::Stream(Box::new(inflated(RangeReader::new(range), &budget))),
     };
     Ok(FoundMember { bytes, length: Some(entry.size), checksum: Some(entry.checksum), budget })
 }
 
 pub(super) fn in_tar(
-    headers: &mut WindowReader,
+    headers: &mut RangeReader,
     data: &mut u64,
     passed: &mut Passed,
     step: &PathStep,
@@ -69,7 +71,7 @@ pub(super) fn in_tar(
         return Ok(Reached::Unknown);
     }
     if let Some(place) = passed.offset(step) {
-        let mut header = WindowReader::at(headers.whole(), place, 2 * tar::BLOCK)?;
+        let mut header = RangeReader::at(headers.whole(), place, 2 * tar::BLOCK)?;
         let entry = tar::next(&mut header)?;
         return Ok(match entry.filter(|entry| entry.kind == EntryKind::File && entry.name == step.name) {
             Some(entry) => Reached::Member(member_of_tar(header, &entry, limit)),
@@ -79,7 +81,7 @@ pub(super) fn in_tar(
     }
     let mut met = passed.met(&step.name);
     while passed.goes_on() {
-        if headers.pass(*data)? < *data {
+        if headers.skip(*data)? < *data {
             return Err(ArchiveProblem::Truncated);
         }
         *data = 0;
@@ -92,16 +94,16 @@ pub(super) fn in_tar(
         passed.pass(&entry.name, place);
         met += u32::from(entry.name == step.name);
         if entry.kind == EntryKind::File && entry.name == step.name && met == step.occurrence {
-            let at = WindowReader::at(headers.whole(), headers.position(), 0)?;
+            let at = RangeReader::at(headers.whole(), headers.position(), 0)?;
             return Ok(Reached::Member(member_of_tar(at, &entry, limit)));
         }
     }
     Ok(passed.not_met())
 }
 
-fn member_of_tar(source: WindowReader, entry: &tar::TarEntry, limit: u64) -> FoundMember {
-    let bytes = match source.window(entry.size) {
-        Some(window) => MemberData::Window(window),
+fn member_of_tar(source: RangeReader, entry: &tar::TarEntry, limit: u64) -> FoundMember {
+    let bytes = match source.as_range(entry.size) {
+        Some(range) => MemberData::Range(range),
         // The member is cut off. The reader gets the bytes that exist, then an error.
         None => MemberData::Stream(Box::new(Limited::new(source, entry.size))),
     };

@@ -10,8 +10,10 @@
 //! The name of a member is never used as a path on the disk. Every length and count in an archive
 //! meets one of the [`limits`]. The reader checks what an archive states against its bytes.
 
+mod adapters;
 mod found;
 mod gzip;
+mod inflate;
 mod leavable;
 pub mod limits;
 mod look_up;
@@ -19,7 +21,7 @@ mod name;
 mod object;
 mod open;
 mod problem;
-mod source;
+mod range;
 mod stream;
 mod tar;
 mod walk;
@@ -31,7 +33,7 @@ use std::io::{self, Read};
 pub use object::Object;
 pub use open::{Archives, open};
 pub use problem::ArchiveProblem;
-pub use source::OnRead;
+pub use range::OnRead;
 pub use walk::{Member, MemberAction, MemberKind, MemberSink, ReadMember, walk};
 pub use wanted::WantedMembers;
 
@@ -98,11 +100,11 @@ pub trait MemberBytes: Read {
     ///
     /// # Errors
     /// Those of the file system, or a [`ArchiveProblem`].
-    fn pass(&mut self, count: u64) -> io::Result<u64>;
+    fn skip(&mut self, count: u64) -> io::Result<u64>;
 }
 
-impl<S: source::SkipRead> MemberBytes for S {
-    fn pass(&mut self, count: u64) -> io::Result<u64> {
-        source::SkipRead::pass(self, count)
+impl<S: range::SkipRead> MemberBytes for S {
+    fn skip(&mut self, count: u64) -> io::Result<u64> {
+        range::SkipRead::skip(self, count)
     }
 }

@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use super::source::{Checked, FileRange, WindowReader};
+use super::adapters::Checked;
+use super::range::{FileRange, RangeReader};
 
 /// The bytes of a member, from first to last.
 ///
@@ -20,9 +21,9 @@ impl Object {
     /// # Errors
     /// If the system does not return its length.
     pub fn of_file(file: File) -> io::Result<Self> {
-        let window = FileRange::whole(file, Arc::new(|_| ()))?;
-        let length = window.length();
-        let reader = Checked::new(WindowReader::new(window), length, None);
+        let range = FileRange::whole(file, Arc::new(|_| ()))?;
+        let length = range.length();
+        let reader = Checked::new(RangeReader::new(range), length, None);
         Ok(Self { reader: Box::new(reader), length: Some(length) })
     }
 

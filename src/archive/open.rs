@@ -6,14 +6,16 @@ use std::io::BufReader;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::adapters::{Peeked, Streamed};
 use super::found::{BUFFER, FoundMember, MemberData, Passed, Reached};
 use super::gzip::GzipContent;
+use super::inflate::{Budget, Metered};
 use super::limits::{MAX_NESTING, inflated_limit};
 use super::look_up::{in_tar, in_zip};
 use super::name::{self, PathStep};
 use super::object::Object;
 use super::problem::ArchiveProblem;
-use super::source::{Budget, FileRange, Metered, OnRead, Peeked, SkipRead, Streamed, WindowReader};
+use super::range::{FileRange, OnRead, RangeReader, SkipRead};
 use super::stream::{StreamArchive, StreamKind};
 use super::tar;
 use super::wanted::WantedMembers;
@@ -76,17 +78,17 @@ impl Archives {
             return Err(ArchiveProblem::NestedTooDeep);
         }
         let identity = FileMark::of(&file.metadata()?);
-        let window = FileRange::whole(file, Arc::clone(&self.on_read))?;
+        let range = FileRange::whole(file, Arc::clone(&self.on_read))?;
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         let archive = match remembered.as_mut() {
             Some(archive) if archive.identity == identity => archive,
-            Some(_) | None => remembered.insert(Remembered { identity, window: window.clone(), levels: Vec::new() }),
+            Some(_) | None => remembered.insert(Remembered { identity, range: range.clone(), levels: Vec::new() }),
         };
         let goes_on = !archive.levels.is_empty();
         let mut reached = archive.reach(&steps);
         if goes_on && matches!(reached, Ok(Reached::Unknown) | Err(_)) {
             // An error counts only if it also occurs when reading from the start.
-            *archive = Remembered { identity, window, levels: Vec::new() };
+            *archive = Remembered { identity, range, levels: Vec::new() };
             reached = archive.reach(&steps);
         }
         match reached {
@@ -130,7 +132,7 @@ impl Archives {
 /// An archive file, with the nested archives that the last member lay in.
 struct Remembered {
     identity: FileMark,
-    window: FileRange,
+    range: FileRange,
     /// The nested archives, beginning with the file itself.
     levels: Vec<NestedArchive>,
 }
@@ -145,8 +147,8 @@ impl Remembered {
     fn enter_file(&mut self) -> Result<(), ArchiveProblem> {
         // The file is an archive now, or it was one when it was indexed. If its first bytes do not
         // tell the kind, it is a self-extracting zip archive.
-        let budget = Budget::new(inflated_limit(self.window.length()));
-        let archive = Archive::enter(MemberData::Window(self.window.clone()), Some(ArchiveKind::Zip), budget)?;
+        let budget = Budget::new(inflated_limit(self.range.length()));
+        let archive = Archive::enter(MemberData::Range(self.range.clone()), Some(ArchiveKind::Zip), budget)?;
         self.levels.push(NestedArchive { step: None, archive });
         Ok(())
     }
@@ -205,7 +207,7 @@ impl Remembered {
 
     /// Opens a member. It reuses the nested archives that this path shares with the previous one.
     fn reach(&mut self, steps: &[PathStep]) -> Result<Reached, ArchiveProblem> {
-        let limit = inflated_limit(self.window.length());
+        let limit = inflated_limit(self.range.length());
         let [archives @ .., _] = steps else { return Ok(Reached::Missing) };
         let levels = self.levels.iter().skip(1).zip(archives);
         let common = levels.take_while(|(level, step)| level.step.as_ref() == Some(step)).count();
@@ -237,7 +239,7 @@ enum Archive {
     },
     /// A tar archive that lies uncompressed in the file.
     Tar {
-        headers: WindowReader,
+        headers: RangeReader,
         /// Bytes from the position of `headers` to the next header.
         data: u64,
         passed: Passed,
@@ -252,18 +254,18 @@ impl Archive {
     /// limits the bytes that one pass may inflate.
     fn enter(bytes: MemberData, otherwise: Option<ArchiveKind>, budget: Budget) -> Result<Self, ArchiveProblem> {
         match bytes {
-            MemberData::Window(window) => {
+            MemberData::Range(range) => {
                 let mut start = [0; KIND_BYTES];
-                let read = window.read_at(&mut start, 0)?;
+                let read = range.read_at(&mut start, 0)?;
                 match ArchiveKind::of(start.get(..read).unwrap_or_default())?.or(otherwise) {
-                    Some(ArchiveKind::Zip) => Ok(match CentralDirectory::find(&window)? {
+                    Some(ArchiveKind::Zip) => Ok(match CentralDirectory::find(&range)? {
                         Some(directory) => Self::Zip { directory, passed: Passed::default() },
-                        None => Self::stream(StreamKind::Zip, Box::new(WindowReader::new(window)), budget),
+                        None => Self::stream(StreamKind::Zip, Box::new(RangeReader::new(range)), budget),
                     }),
                     Some(ArchiveKind::Tar) => {
-                        Ok(Self::Tar { headers: WindowReader::new(window), data: 0, passed: Passed::default() })
+                        Ok(Self::Tar { headers: RangeReader::new(range), data: 0, passed: Passed::default() })
                     }
-                    Some(ArchiveKind::Gzip) => Self::gzip(Box::new(WindowReader::new(window)), budget),
+                    Some(ArchiveKind::Gzip) => Self::gzip(Box::new(RangeReader::new(range)), budget),
                     None => Err(ArchiveProblem::Missing),
                 }
             }

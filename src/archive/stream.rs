@@ -3,11 +3,13 @@
 use std::io::{self, BufRead, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::adapters::Limited;
 use super::found::{FoundMember, Inflated, MemberData, Passed, Reached, inflated};
+use super::inflate::Budget;
 use super::leavable::{LeavableStream, MemberStream};
 use super::name::PathStep;
 use super::problem::ArchiveProblem;
-use super::source::{Budget, FileRange, Limited, SkipRead};
+use super::range::{FileRange, SkipRead};
 use super::tar::{self, EntryKind};
 use super::zip;
 
@@ -145,7 +147,7 @@ impl StreamArchive {
         match header {
             StreamHeader::Tar(entry) => {
                 let padded = entry.padded();
-                if source.pass(padded)? < padded { Err(ArchiveProblem::Truncated) } else { Ok(source) }
+                if source.skip(padded)? < padded { Err(ArchiveProblem::Truncated) } else { Ok(source) }
             }
             // Only a deflate stream marks its own end.
             StreamHeader::Zip(entry) => self.in_zip(entry, source, entry.is_described_after()).leave(),
@@ -161,20 +163,20 @@ impl StreamArchive {
     }
 
     fn member_of_tar(&self, entry: &tar::TarEntry, source: Box<dyn SkipRead>) -> Reached {
-        let window = source.window(entry.size);
+        let range = source.as_range(entry.size);
         let padding = entry.padded() - entry.size;
         let data = LeavableStream {
             data: Limited::new(source, entry.size),
             leave: move |data: Limited<Box<dyn SkipRead>>| {
                 let left = data.left().saturating_add(padding);
                 let mut source = data.into_inner();
-                if source.pass(left)? < left { Err(ArchiveProblem::Truncated) } else { Ok(source) }
+                if source.skip(left)? < left { Err(ArchiveProblem::Truncated) } else { Ok(source) }
             },
         };
-        let bytes = match window {
-            Some(window) => {
+        let bytes = match range {
+            Some(range) => {
                 self.put(StreamPosition::InMember(Box::new(data)));
-                MemberData::Window(window)
+                MemberData::Range(range)
             }
             None => self.lend(Box::new(data)),
         };
@@ -210,7 +212,7 @@ impl StreamArchive {
             data: inflated(limited, &self.budget),
             leave: move |mut data: Inflated<Limited<Box<dyn SkipRead>>>| {
                 if after {
-                    data.pass(u64::MAX)?;
+                    data.skip(u64::MAX)?;
                 }
                 let (limited, _state) = data.0.into_inner().into_parts();
                 leave_zip_member(limited, after, described)
@@ -236,7 +238,7 @@ fn leave_zip_member(
 ) -> Result<Box<dyn SkipRead>, ArchiveProblem> {
     let left = if after { 0 } else { limited.left() };
     let mut source = limited.into_inner();
-    if source.pass(left)? < left {
+    if source.skip(left)? < left {
         return Err(ArchiveProblem::Truncated);
     }
     if described {
@@ -277,11 +279,11 @@ impl BufRead for Borrowed {
 }
 
 impl SkipRead for Borrowed {
-    fn pass(&mut self, count: u64) -> io::Result<u64> {
-        self.data.as_mut().map_or(Ok(0), |data| data.pass(count))
+    fn skip(&mut self, count: u64) -> io::Result<u64> {
+        self.data.as_mut().map_or(Ok(0), |data| data.skip(count))
     }
 
-    fn window(&self, length: u64) -> Option<FileRange> {
-        self.data.as_ref().and_then(|data| data.window(length))
+    fn as_range(&self, length: u64) -> Option<FileRange> {
+        self.data.as_ref().and_then(|data| data.as_range(length))
     }
 }

@@ -4,8 +4,7 @@ use std::io::Read;
 
 use super::limits::{MAX_EXTENDED_HEADER, MAX_NAME};
 use super::problem::ArchiveProblem;
-use super::source::SkipRead;
-use crate::archive::source::fill;
+use super::range::{SkipRead, fill};
 
 /// Headers and data begin at multiples of this size.
 pub(crate) const BLOCK: usize = 512;
@@ -152,7 +151,7 @@ fn extended(source: &mut (dyn SkipRead + '_), size: u64) -> Result<Vec<u8>, Arch
     let mut data = Vec::new();
     source.take(size).read_to_end(&mut data)?;
     let padding = (BLOCK as u64 - size % BLOCK as u64) % BLOCK as u64;
-    if (data.len() as u64) < size || source.pass(padding)? < padding {
+    if (data.len() as u64) < size || source.skip(padding)? < padding {
         return Err(ArchiveProblem::Truncated);
     }
     Ok(data)

@@ -11,10 +11,12 @@ use std::os::unix::ffi::OsStrExt as _;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use flate2::Decompress;
 
+use super::adapters::{Limited, Peeked, Streamed};
 use super::gzip::GzipContent;
+use super::inflate::{Budget, Inflate, Metered};
 use super::limits::{MAX_MEMBERS, MAX_NAME, MAX_NESTING, inflated_limit};
 use super::problem::ArchiveProblem;
-use super::source::{Budget, FileRange, Inflate, Limited, Metered, OnRead, Peeked, SkipRead, Streamed, WindowReader};
+use super::range::{FileRange, OnRead, RangeReader, SkipRead};
 use super::tar::{self, EntryKind};
 use super::zip::{self, CentralDirectory, MemberArea};
 use super::{ArchiveKind, KIND_BYTES, MemberBytes, name};
@@ -121,8 +123,8 @@ pub fn walk<T: Send>(
     read: ReadMember<'_, T>,
     sink: &mut dyn MemberSink<T>,
 ) -> Result<(), ArchiveProblem> {
-    let window = FileRange::whole(file, on_read)?;
-    let budget = Budget::new(inflated_limit(window.length()));
+    let range = FileRange::whole(file, on_read)?;
+    let budget = Budget::new(inflated_limit(range.length()));
     let mut walk = ArchiveWalk {
         sink,
         read,
@@ -135,7 +137,7 @@ pub fn walk<T: Send>(
         hasher: RandomState::new(),
         scratch: Scratch::default(),
     };
-    match walk.archive(ArchiveBytes::Window(window), kind, &[], file_name.as_bytes(), 1) {
+    match walk.archive(ArchiveBytes::Range(range), kind, &[], file_name.as_bytes(), 1) {
         Ok(()) | Err(Halt::Stopped) => Ok(()),
         Err(Halt::Problem(problem) | Halt::Everything(problem)) => Err(problem),
     }
@@ -168,7 +170,7 @@ impl From<std::io::Error> for Halt {
 
 /// The bytes of an archive.
 enum ArchiveBytes<'a> {
-    Window(FileRange),
+    Range(FileRange),
     Stream(&'a mut (dyn SkipRead + 'a)),
 }
 
@@ -255,20 +257,20 @@ impl<T: Send> ArchiveWalk<'_, T> {
             return Err(ArchiveProblem::NestedTooDeep.into());
         }
         match (kind, bytes) {
-            (ArchiveKind::Zip, ArchiveBytes::Window(window)) => match CentralDirectory::find(&window)? {
+            (ArchiveKind::Zip, ArchiveBytes::Range(range)) => match CentralDirectory::find(&range)? {
                 Some(directory) => self.zip(directory, path, depth),
                 None => {
                     // The archive is cut off, so its members are read from the start.
-                    self.zip_stream(&mut WindowReader::new(window), path, depth)?;
+                    self.zip_stream(&mut RangeReader::new(range), path, depth)?;
                     Err(ArchiveProblem::Truncated.into())
                 }
             },
             (ArchiveKind::Zip, ArchiveBytes::Stream(stream)) => self.zip_stream(stream, path, depth),
-            (ArchiveKind::Tar, ArchiveBytes::Window(window)) => self.tar(&mut WindowReader::new(window), path, depth),
+            (ArchiveKind::Tar, ArchiveBytes::Range(range)) => self.tar(&mut RangeReader::new(range), path, depth),
             (ArchiveKind::Tar, ArchiveBytes::Stream(stream)) => self.tar(stream, path, depth),
-            (ArchiveKind::Gzip, ArchiveBytes::Window(window)) => {
-                let size = gzip_size(&window);
-                self.gzip(WindowReader::new(window), size, path, own_name, depth)
+            (ArchiveKind::Gzip, ArchiveBytes::Range(range)) => {
+                let size = gzip_size(&range);
+                self.gzip(RangeReader::new(range), size, path, own_name, depth)
             }
             (ArchiveKind::Gzip, ArchiveBytes::Stream(stream)) => self.gzip(stream, None, path, own_name, depth),
         }
@@ -355,20 +357,20 @@ impl<T: Send> ArchiveWalk<'_, T> {
     }
 
     /// Reads a member of a tar archive that lies uncompressed in the file.
-    fn leaf_in_window(&mut self, member: Member, window: FileRange, depth: usize) -> Result<(), Halt> {
+    fn leaf_in_range(&mut self, member: Member, range: FileRange, depth: usize) -> Result<(), Halt> {
         let mut buffer = std::mem::take(&mut self.scratch.buffer);
-        let length = FIRST_READ.min(usize::try_from(window.length()).unwrap_or(usize::MAX));
+        let length = FIRST_READ.min(usize::try_from(range.length()).unwrap_or(usize::MAX));
         buffer.resize(length, 0);
-        let held = window.read_at(&mut buffer, 0)?;
+        let held = range.read_at(&mut buffer, 0)?;
         buffer.truncate(held);
-        let mut reader = WindowReader::begun(window.clone(), buffer, 0);
+        let mut reader = RangeReader::begun(range.clone(), buffer, 0);
         match ArchiveKind::of(reader.held().get(..KIND_BYTES).unwrap_or(reader.held())) {
             Ok(None) => {
                 let value = (self.read)(&mut reader, member.size);
                 self.scratch.buffer = reader.into_buffer();
                 self.done(member, value)
             }
-            Ok(Some(kind)) => self.nested(ArchiveBytes::Window(window), kind, &member, depth),
+            Ok(Some(kind)) => self.nested(ArchiveBytes::Range(range), kind, &member, depth),
             Err(problem) => self.refused(member.path, problem),
         }
     }
@@ -385,7 +387,7 @@ impl<T: Send> ArchiveWalk<'_, T> {
         match ArchiveKind::of(ahead.head()) {
             Ok(None) => {
                 let value = (self.read)(&mut ahead, member.size);
-                SkipRead::pass(&mut ahead, u64::MAX)?;
+                SkipRead::skip(&mut ahead, u64::MAX)?;
                 match member.size {
                     Some(size) if counted.bytes < size => return Err(ArchiveProblem::Truncated.into()),
                     Some(_) => {}
@@ -395,14 +397,14 @@ impl<T: Send> ArchiveWalk<'_, T> {
             }
             Ok(Some(kind)) => {
                 self.nested(ArchiveBytes::Stream(&mut ahead), kind, &member, depth)?;
-                SkipRead::pass(&mut ahead, u64::MAX)?;
+                SkipRead::skip(&mut ahead, u64::MAX)?;
                 match member.size {
                     Some(size) if counted.bytes < size => Err(ArchiveProblem::Truncated.into()),
                     Some(_) | None => Ok(()),
                 }
             }
             Err(problem) => {
-                SkipRead::pass(&mut ahead, u64::MAX)?;
+                SkipRead::skip(&mut ahead, u64::MAX)?;
                 self.refused(member.path, problem)
             }
         }
@@ -542,14 +544,14 @@ impl<T: Send> ArchiveWalk<'_, T> {
         depth: usize,
     ) -> Result<(), Halt> {
         let mut header = [0; zip::LOCAL_HEADER];
-        let window = match members.data(entry, &mut header) {
-            Ok((window, ..)) => window,
+        let range = match members.data(entry, &mut header) {
+            Ok((range, ..)) => range,
             Err(problem) => return self.refused(member.path.clone(), problem),
         };
         if entry.method == zip::STORED {
-            return self.nested(ArchiveBytes::Window(window), kind, member, depth);
+            return self.nested(ArchiveBytes::Range(range), kind, member, depth);
         }
-        let inflate = Inflate::new(WindowReader::new(window), None, self.budget.clone());
+        let inflate = Inflate::new(RangeReader::new(range), None, self.budget.clone());
         let mut stream = Streamed(BufReader::with_capacity(STREAM_BUFFER, inflate));
         self.nested(ArchiveBytes::Stream(&mut stream), kind, member, depth)
     }
@@ -579,14 +581,14 @@ impl<T: Send> ArchiveWalk<'_, T> {
                 match wanted {
                     Some(member) => self.leaf_in_stream(member, &mut inflated, depth)?,
                     None => {
-                        SkipRead::pass(&mut inflated, u64::MAX)?;
+                        SkipRead::skip(&mut inflated, u64::MAX)?;
                     }
                 }
             } else if let Some(member) = wanted {
                 self.leaf_in_stream(member, &mut data, depth)?;
             }
             let left = data.left();
-            if !after && SkipRead::pass(&mut data, left)? < left {
+            if !after && SkipRead::skip(&mut data, left)? < left {
                 return Err(ArchiveProblem::Truncated.into());
             }
             if entry.has_descriptor() {
@@ -617,8 +619,8 @@ impl<T: Send> ArchiveWalk<'_, T> {
                 Err((path, problem)) => self.refused(path, problem)?,
                 Ok(member) => {
                     if self.action(&member)? == MemberAction::Read && kind == MemberKind::File {
-                        match source.window(entry.size) {
-                            Some(window) => self.leaf_in_window(member, window, depth)?,
+                        match source.as_range(entry.size) {
+                            Some(range) => self.leaf_in_range(member, range, depth)?,
                             None => {
                                 let mut data = Limited::new(&mut *source, entry.size);
                                 self.leaf_in_stream(member, &mut data, depth)?;
@@ -628,7 +630,7 @@ impl<T: Send> ArchiveWalk<'_, T> {
                     }
                 }
             }
-            let passed = source.pass(left)?;
+            let passed = source.skip(left)?;
             // The padding of the last member may be missing.
             if left - passed > entry.padded() - entry.size {
                 return Err(ArchiveProblem::Truncated.into());
@@ -708,9 +710,9 @@ fn read_in_zip<T>(
 ) -> Result<Leaf<T>, ArchiveProblem> {
     let mut buffer = std::mem::take(&mut scratch.buffer);
     buffer.resize(FIRST_READ, 0);
-    let (window, at, held) = members.data(entry, &mut buffer)?;
+    let (range, at, held) = members.data(entry, &mut buffer)?;
     buffer.truncate(held);
-    let mut reader = WindowReader::begun(window, buffer, at);
+    let mut reader = RangeReader::begun(range, buffer, at);
     if entry.method == zip::STORED {
         let leaf = match ArchiveKind::of(reader.held().get(..KIND_BYTES).unwrap_or(reader.held()))? {
             None => Leaf::Read(read(&mut reader, Some(entry.size))),
@@ -760,21 +762,21 @@ impl BufRead for CountingReader<'_> {
 }
 
 impl SkipRead for CountingReader<'_> {
-    fn pass(&mut self, count: u64) -> std::io::Result<u64> {
-        let passed = self.source.pass(count)?;
+    fn skip(&mut self, count: u64) -> std::io::Result<u64> {
+        let passed = self.source.skip(count)?;
         self.bytes += passed;
         Ok(passed)
     }
 
-    fn window(&self, length: u64) -> Option<FileRange> {
-        self.source.window(length)
+    fn as_range(&self, length: u64) -> Option<FileRange> {
+        self.source.as_range(length)
     }
 }
 
 /// The size at the end of a gzip file: that of its last part, modulo 2³².
-fn gzip_size(window: &FileRange) -> Option<u64> {
-    let at = window.length().checked_sub(4)?;
-    window.exact::<4>(at).ok().map(|bytes| u64::from(u32::from_le_bytes(bytes)))
+fn gzip_size(range: &FileRange) -> Option<u64> {
+    let at = range.length().checked_sub(4)?;
+    range.exact::<4>(at).ok().map(|bytes| u64::from(u32::from_le_bytes(bytes)))
 }
 
 /// The name of the file in a gzip file.

@@ -4,8 +4,7 @@
 use std::io::BufRead as _;
 
 use super::problem::ArchiveProblem;
-use super::source::{FileRange, SkipRead, WindowReader};
-use crate::archive::source::fill;
+use super::range::{FileRange, RangeReader, SkipRead, fill};
 
 /// Compression methods.
 pub(crate) const STORED: u16 = 0;
@@ -97,7 +96,7 @@ impl ZipEntry {
 pub(crate) struct CentralDirectory {
     /// The whole archive. Offsets in the archive count from its first byte.
     pub(crate) archive: FileRange,
-    entries: WindowReader,
+    entries: RangeReader,
     /// Start of the central directory. The members lie before it.
     begins: u64,
     /// Number of entries that the archive states, and number of entries read.
@@ -108,11 +107,11 @@ pub(crate) struct CentralDirectory {
 }
 
 impl CentralDirectory {
-    /// Finds the central directory of the archive in `window`. `None` if there is none.
-    pub(crate) fn find(window: &FileRange) -> Result<Option<Self>, ArchiveProblem> {
-        let tail_start = window.length().saturating_sub(MAX_END);
-        let mut tail = vec![0; usize::try_from(window.length() - tail_start).unwrap_or(0)];
-        let read = window.read_at(&mut tail, tail_start)?;
+    /// Finds the central directory of the archive in `range`. `None` if there is none.
+    pub(crate) fn find(range: &FileRange) -> Result<Option<Self>, ArchiveProblem> {
+        let tail_start = range.length().saturating_sub(MAX_END);
+        let mut tail = vec![0; usize::try_from(range.length() - tail_start).unwrap_or(0)];
+        let read = range.read_at(&mut tail, tail_start)?;
         tail.truncate(read);
         // The search begins at the end, since the comment could hold the signature. Bytes after the
         // archive are ignored.
@@ -126,10 +125,10 @@ impl CentralDirectory {
             let before = at.checked_sub(LOCATOR).and_then(|at| tail.get(at..)).and_then(|tail| tail.first_chunk());
             let locator = match (before, ends.checked_sub(LOCATOR as u64)) {
                 (Some(locator), _) => *locator,
-                (None, Some(at)) => window.exact(at)?,
+                (None, Some(at)) => range.exact(at)?,
                 (None, None) => [0; LOCATOR],
             };
-            match Self::ending(window, end, ends, &locator) {
+            match Self::ending(range, end, ends, &locator) {
                 Ok(directory) => return Ok(Some(directory)),
                 // A system error says nothing about the archive.
                 Err(problem @ ArchiveProblem::Io(_)) => return Err(problem),
@@ -142,7 +141,7 @@ impl CentralDirectory {
     }
 
     /// Opens the directory that ends at `ends`. A zip64 locator may lie before the end record.
-    fn ending(window: &FileRange, end: &[u8; 22], ends: u64, locator: &[u8; LOCATOR]) -> Result<Self, ArchiveProblem> {
+    fn ending(range: &FileRange, end: &[u8; 22], ends: u64, locator: &[u8; LOCATOR]) -> Result<Self, ArchiveProblem> {
         let plain = EndRecord {
             disk: u32::from(u16_at(end, 4)),
             declared: u64::from(u16_at(end, 10)),
@@ -153,26 +152,26 @@ impl CentralDirectory {
         let is_saturated = plain.declared == 0xFFFF || plain.length == 0xFFFF_FFFF || plain.offset == 0xFFFF_FFFF;
         // APPNOTE 4.3.15: a locator means that there is a zip64 end record. Writers to a pipe add
         // one even if all numbers fit.
-        match plain.zip64(window, locator)? {
+        match plain.zip64(range, locator)? {
             Zip64::EndRecord(wide) => {
-                let opened = Self::open(window, &wide);
-                if is_saturated || opened.is_ok() { opened } else { Self::open(window, &plain).or(opened) }
+                let opened = Self::open(range, &wide);
+                if is_saturated || opened.is_ok() { opened } else { Self::open(range, &plain).or(opened) }
             }
             Zip64::Lost if is_saturated => {
                 Err(ArchiveProblem::Damaged("its zip64 directory is not where it should be"))
             }
             // The locator's signature may be part of something else. The archive may have exactly
             // 65,535 members.
-            Zip64::Lost | Zip64::None => Self::open(window, &plain),
+            Zip64::Lost | Zip64::None => Self::open(range, &plain),
         }
     }
 
-    fn open(window: &FileRange, found: &EndRecord) -> Result<Self, ArchiveProblem> {
+    fn open(range: &FileRange, found: &EndRecord) -> Result<Self, ArchiveProblem> {
         if !matches!(found.disk, 0 | 0xFFFF | 0xFFFF_FFFF) {
             return Err(ArchiveProblem::MultiVolume);
         }
-        let (begins, moved, entries) = found.place(window)?;
-        let archive = window.length().checked_sub(moved).and_then(|length| window.part(moved, length));
+        let (begins, moved, entries) = found.place(range)?;
+        let archive = range.length().checked_sub(moved).and_then(|length| range.part(moved, length));
         let archive = archive.ok_or(ArchiveProblem::Damaged("its directory of members lies outside of it"))?;
         Ok(Self { archive, entries, begins: begins - moved, declared: found.declared, read: 0, fault: None })
     }
@@ -206,7 +205,7 @@ impl CentralDirectory {
 
     /// The member whose entry is at `position` in the directory.
     pub(crate) fn at(&self, position: u64) -> Result<ZipEntry, ArchiveProblem> {
-        let mut entries = WindowReader::at(self.entries.whole(), position, FEW)?;
+        let mut entries = RangeReader::at(self.entries.whole(), position, FEW)?;
         let mut fixed = [0; 46];
         if fill(&mut entries, &mut fixed)? < fixed.len() || !fixed.starts_with(CENTRAL) {
             return Err(ArchiveProblem::Damaged("its directory of members has changed"));
@@ -236,7 +235,7 @@ impl CentralDirectory {
 }
 
 /// Reads what follows the first 46 bytes of a directory entry.
-fn rest_of_entry(entries: &mut WindowReader, fixed: &[u8; 46]) -> Result<ZipEntry, ArchiveProblem> {
+fn rest_of_entry(entries: &mut RangeReader, fixed: &[u8; 46]) -> Result<ZipEntry, ArchiveProblem> {
     let mut entry = ZipEntry {
         name: Vec::new(),
         flags: u16_at(fixed, 8),
@@ -307,10 +306,10 @@ fn data(
     let end = start.and_then(|start| start.checked_add(entry.compressed));
     match (start, end) {
         (Some(start), Some(end)) if end <= begins => {
-            let window = archive.part(start, entry.compressed).ok_or(outside)?;
+            let range = archive.part(start, entry.compressed).ok_or(outside)?;
             // Bytes past its end belong to the next member.
             let held = usize::try_from(entry.compressed).unwrap_or(usize::MAX).saturating_add(skip).min(read);
-            Ok((window, skip.min(held), held))
+            Ok((range, skip.min(held), held))
         }
         _ => Err(outside),
     }
@@ -322,7 +321,7 @@ struct EndRecord {
     declared: u64,
     length: u64,
     offset: u64,
-    /// End of the central directory, counted in the window.
+    /// End of the central directory, counted in the range.
     ends: u64,
 }
 
@@ -337,34 +336,34 @@ enum Zip64 {
 
 impl EndRecord {
     /// Finds the zip64 end record before this end record.
-    fn zip64(&self, window: &FileRange, locator: &[u8; LOCATOR]) -> Result<Zip64, ArchiveProblem> {
+    fn zip64(&self, range: &FileRange, locator: &[u8; LOCATOR]) -> Result<Zip64, ArchiveProblem> {
         let Some(locator_at) = self.ends.checked_sub(LOCATOR as u64) else { return Ok(Zip64::None) };
         if !locator.starts_with(END_64_LOCATOR) {
             return Ok(Zip64::None);
         }
-        if let Some(found) = Self::wide(window, u64_at(locator, 8), locator_at) {
+        if let Some(found) = Self::wide(range, u64_at(locator, 8), locator_at) {
             return Ok(Zip64::EndRecord(found));
         }
         // Bytes before the archive have moved it. The record ends where the locator begins.
         let start = locator_at.saturating_sub(MAX_END_64);
         let mut before = vec![0; usize::try_from(locator_at - start).unwrap_or(0)];
-        let read = window.read_at(&mut before, start)?;
+        let read = range.read_at(&mut before, start)?;
         before.truncate(read);
         let mut places = memchr::memmem::rfind_iter(&before, END_64).map(|at| start + at as u64);
         let found = places.find_map(|at| {
-            let length = window.exact::<END_64_LENGTH>(at).ok().map(|end| u64_at(&end, 4))?;
+            let length = range.exact::<END_64_LENGTH>(at).ok().map(|end| u64_at(&end, 4))?;
             let is_before = at.checked_add(END_64_UNCOUNTED)?.checked_add(length)? == locator_at;
-            if is_before { Self::wide(window, at, locator_at) } else { None }
+            if is_before { Self::wide(range, at, locator_at) } else { None }
         });
         Ok(found.map_or(Zip64::Lost, Zip64::EndRecord))
     }
 
     /// The zip64 end record at position `at`, before its locator.
-    fn wide(window: &FileRange, at: u64, locator_at: u64) -> Option<Self> {
+    fn wide(range: &FileRange, at: u64, locator_at: u64) -> Option<Self> {
         if at.checked_add(END_64_LENGTH as u64)? > locator_at {
             return None;
         }
-        let end = window.exact::<END_64_LENGTH>(at).ok()?;
+        let end = range.exact::<END_64_LENGTH>(at).ok()?;
         end.starts_with(END_64).then(|| Self {
             disk: u32_at(&end, 16),
             declared: u64_at(&end, 32),
@@ -376,7 +375,7 @@ impl EndRecord {
 
     /// Finds the start of the directory. Also returns how many bytes precede the archive (such as a
     /// self-extracting program), and a reader of the entries.
-    fn place(&self, window: &FileRange) -> Result<(u64, u64, WindowReader), ArchiveProblem> {
+    fn place(&self, range: &FileRange) -> Result<(u64, u64, RangeReader), ArchiveProblem> {
         // The directory usually ends directly before the end record, and other readers look there
         // first. If something lies between, its offset says where it begins.
         let before = self.ends.checked_sub(self.length);
@@ -384,13 +383,13 @@ impl EndRecord {
         let stated = self.offset.checked_add(self.length).filter(|&after| after <= self.ends).map(|_| (self.offset, 0));
         let mut likely = None;
         for (begins, moved) in [before, stated.filter(|stated| Some(*stated) != before)].into_iter().flatten() {
-            let Some(entries) = window.part(begins, self.length) else { continue };
-            let mut entries = WindowReader::new(entries);
+            let Some(entries) = range.part(begins, self.length) else { continue };
+            let mut entries = RangeReader::new(entries);
             let first = entries.fill_buf()?;
             if self.length > 0 && !first.starts_with(CENTRAL) {
                 continue;
             }
-            let is_sure = moved == 0 || Self::leads_to_member(window, first, moved)?;
+            let is_sure = moved == 0 || Self::leads_to_member(range, first, moved)?;
             let found = (begins, moved, entries);
             if is_sure {
                 return Ok(found);
@@ -402,11 +401,11 @@ impl EndRecord {
     }
 
     /// Whether a local header lies where the first entry of a directory says.
-    fn leads_to_member(window: &FileRange, first: &[u8], moved: u64) -> Result<bool, ArchiveProblem> {
+    fn leads_to_member(range: &FileRange, first: &[u8], moved: u64) -> Result<bool, ArchiveProblem> {
         let Some(local) = first.get(42..46) else { return Ok(false) };
         let Some(at) = moved.checked_add(u64::from(u32_at(local, 0))) else { return Ok(false) };
         let mut header = [0; 4];
-        let read = window.read_at(&mut header, at)?;
+        let read = range.read_at(&mut header, at)?;
         Ok(read == header.len() && &header == LOCAL)
     }
 }

@@ -158,7 +158,7 @@ impl DecompressedObject {
     }
 
     /// Skips up to so many bytes of the current part. Returns how many.
-    pub(super) fn pass(&mut self, count: u64) -> u64 {
+    pub(super) fn skip(&mut self, count: u64) -> u64 {
         let length = match self.parts.get(self.part) {
             Some(ObjectPart::Copy((_, length))) => *length,
             Some(ObjectPart::Frames) => self.frames.length(),

@@ -465,7 +465,7 @@ impl StoredObject {
                 check(&mut inflated(&mut self.source).map_err(ObjectError::Read)?, |_, _| Ok(0), &mut rewriter)
             }
             NativeSyntax::ImplicitLittle | NativeSyntax::ExplicitLittle | NativeSyntax::ExplicitBig => {
-                check(&mut self.source, Source::pass, &mut rewriter)
+                check(&mut self.source, Source::skip, &mut rewriter)
             }
         };
         match checked {
@@ -489,7 +489,7 @@ impl StoredObject {
         let mut object = DecompressedObject::open(self.source, self.data_set_offset, &self.transfer_syntax, decoding)?;
         let from = NativeSyntax::ExplicitLittle;
         let rewriter = || Rewriter::new(from, to).correcting(self.corrected.clone());
-        check(&mut object, |object, count| Ok(object.pass(count)), &mut rewriter())?;
+        check(&mut object, |object, count| Ok(object.skip(count)), &mut rewriter())?;
         object.rewind();
         Ok(DataSet::rewriting(Box::new(object), rewriter(), to))
     }
@@ -506,7 +506,7 @@ impl StoredObject {
 
 /// Reads the head of an object, up to its UIDs.
 fn head(source: &mut Source) -> io::Result<Parsed> {
-    parse_stream(source, &IDENTIFYING, Source::pass)
+    parse_stream(source, &IDENTIFYING, Source::skip)
 }
 
 /// Inflates a deflated data set. Some writers use a zlib stream, although PS3.5 A.5 means a raw
@@ -649,7 +649,7 @@ impl DataSet {
 }
 
 impl Input for DataSet {
-    fn pass(&mut self, count: u64) -> io::Result<u64> {
+    fn skip(&mut self, count: u64) -> io::Result<u64> {
         io::copy(&mut self.take(count), &mut io::sink())
     }
 }

@@ -24,7 +24,7 @@ pub(crate) trait Input: Read {
     ///
     /// # Errors
     /// Fails if the bytes cannot be skipped.
-    fn pass(&mut self, count: u64) -> io::Result<u64>;
+    fn skip(&mut self, count: u64) -> io::Result<u64>;
 }
 
 /// Reason why a walk ends early. The message names tags, never values.
@@ -377,7 +377,7 @@ impl<R: Input> Walk<R> {
         self.advance(in_buffer);
         let left = self.unread - in_buffer as u64;
         if left > 0 {
-            self.lacking += left - self.input.pass(left)?.min(left);
+            self.lacking += left - self.input.skip(left)?.min(left);
             self.position += left;
         }
         self.unread = 0;
@@ -437,7 +437,7 @@ mod tests {
     }
 
     impl Input for Pieces<'_> {
-        fn pass(&mut self, count: u64) -> io::Result<u64> {
+        fn skip(&mut self, count: u64) -> io::Result<u64> {
             let count = (count as usize).min(self.0.len());
             self.0 = &self.0[count..];
             Ok(count as u64)

@@ -598,7 +598,7 @@ fn container(parent: &WorkDirectory, name: &OsStr, marks: Marks, outcome: FileOu
 fn read_member(bytes: &mut dyn MemberBytes, size: Option<u64>, wanted: &Wanted) -> Outcome {
     let length = size.unwrap_or(u64::MAX);
     // If the parser panics, the scan loses this member and goes on.
-    let read = || ingest::read_stream_with(bytes, length, wanted, |bytes, count| bytes.pass(count));
+    let read = || ingest::read_stream_with(bytes, length, wanted, |bytes, count| bytes.skip(count));
     catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_panic| Outcome::Unreadable {
         error: std::io::Error::other("reading this member failed inside dcmdex; please report it"),
     })

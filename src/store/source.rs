@@ -108,9 +108,10 @@ impl Source {
     ///
     /// # Errors
     /// If the object cannot be read.
-    pub fn pass(&mut self, count: u64) -> io::Result<u64> {
+    pub fn skip(&mut self, count: u64) -> io::Result<u64> {
         let count = self.left().map_or(0, |left| left.min(count));
-        self.skip(count).map(|()| count)
+        self.position += count;
+        Ok(count)
     }
 
     /// Goes to the start of the data set of a managed object, after our File Meta Information.
@@ -134,16 +135,6 @@ impl Source {
         }
     }
 
-    fn skip(&mut self, count: u64) -> io::Result<()> {
-        match &self.bytes {
-            SourceBytes::File { length, .. } => self.position = self.position.saturating_add(count).min(*length),
-            SourceBytes::Member { .. } => {
-                io::copy(&mut self.by_ref().take(count), &mut io::sink())?;
-            }
-        }
-        Ok(())
-    }
-
     /// Goes to an offset from the start.
     ///
     /// # Errors
@@ -165,13 +156,14 @@ impl Source {
                 kept.clear();
             }
         }
-        self.skip(offset - self.position)
+        let before = offset - self.position;
+        io::copy(&mut self.by_ref().take(before), &mut io::sink()).map(drop)
     }
 }
 
 impl Input for Source {
-    fn pass(&mut self, count: u64) -> io::Result<u64> {
-        let passed = Source::pass(self, count)?;
+    fn skip(&mut self, count: u64) -> io::Result<u64> {
+        let passed = Source::skip(self, count)?;
         io::copy(&mut self.take(count - passed), &mut io::sink()).map(|read| passed + read)
     }
 }

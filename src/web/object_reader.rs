@@ -65,22 +65,22 @@ impl Bytes {
             }
             Self::DataSet(_) => {
                 let count = to.checked_sub(from).ok_or(ErrorKind::Unsupported)?;
-                walk::Input::pass(self, count).map(drop)
+                walk::Input::skip(self, count).map(drop)
             }
         }
     }
 }
 
 impl walk::Input for Bytes {
-    fn pass(&mut self, count: u64) -> io::Result<u64> {
+    fn skip(&mut self, count: u64) -> io::Result<u64> {
         match self {
-            Self::Source(source) => walk::Input::pass(source, count),
+            Self::Source(source) => walk::Input::skip(source, count),
             Self::Kept { file, position } => {
                 let count = count.min(file.length().saturating_sub(*position));
                 *position += count;
                 Ok(count)
             }
-            Self::DataSet(data_set) => walk::Input::pass(data_set, count),
+            Self::DataSet(data_set) => walk::Input::skip(data_set, count),
         }
     }
 }
