@@ -250,14 +250,14 @@ enum Archive {
 }
 
 impl Archive {
-    /// Opens an archive. If its first bytes do not tell the kind, it is `otherwise`. `budget`
+    /// Opens an archive. If its first bytes do not tell the kind, it is `default_kind`. `budget`
     /// limits the bytes that one pass may inflate.
-    fn enter(bytes: MemberData, otherwise: Option<ArchiveKind>, budget: Budget) -> Result<Self, ArchiveProblem> {
+    fn enter(bytes: MemberData, default_kind: Option<ArchiveKind>, budget: Budget) -> Result<Self, ArchiveProblem> {
         match bytes {
             MemberData::Range(range) => {
                 let mut start = [0; KIND_BYTES];
                 let read = range.read_at(&mut start, 0)?;
-                match ArchiveKind::of(start.get(..read).unwrap_or_default())?.or(otherwise) {
+                match ArchiveKind::of(start.get(..read).unwrap_or_default())?.or(default_kind) {
                     Some(ArchiveKind::Zip) => Ok(match CentralDirectory::find(&range)? {
                         Some(directory) => Self::Zip { directory, passed: Passed::default() },
                         None => Self::stream(StreamKind::Zip, Box::new(RangeReader::new(range)), budget),

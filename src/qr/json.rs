@@ -7,14 +7,16 @@ use dicom_core::{Tag, VR};
 use dicom_dictionary_std::tags;
 use serde_json::{Map, Value};
 
-use super::respond::items;
+use crate::encoding::tag::tag_number;
 use crate::model::attribute::AttributeId;
 use crate::model::availability::ObjectAvailability;
 use crate::model::dicom_json::{push_key, push_stored, push_string};
 use crate::model::find::{FindAnswer, ItemKey};
 use crate::model::level::QueryRetrieveLevel;
 use crate::model::matching::{ItemMatching, json_key};
-use crate::qr::parse::{AnsweredItems, Query};
+use crate::qr::answered::{AnsweredContent, AnsweredElement, AnsweredSequence};
+use crate::qr::parse::Query;
+use crate::qr::stored_items::stored_items;
 
 /// Writes the answers to one query.
 #[derive(Debug)]
@@ -48,12 +50,8 @@ enum JsonContent {
         at: usize,
         vr: VR,
     },
-    /// The items of the return key with this number.
-    Sequence {
-        at: usize,
-        wanted: Vec<ItemKey>,
-        condition: Option<AnsweredItems>,
-    },
+    /// Items that the index keeps.
+    Sequence(AnsweredSequence),
 }
 
 /// The part of a URL before the UID of each level.
@@ -69,31 +67,22 @@ impl JsonWriter {
     pub fn new(query: &Query, service: &str) -> Self {
         let request = &query.request;
         let place = |id: AttributeId| request.return_keys.iter().position(|key| key.attribute == id);
-        let mut fields = Vec::new();
-        for (at, key) in request.return_keys.iter().enumerate() {
-            let attribute = key.attribute.attribute();
-            if query.hidden.contains(&attribute.id) {
-                continue;
-            }
-            let condition = query.item_condition(key.attribute);
-            fields.push(JsonField {
-                tag: number(attribute.tag),
-                content: content(at, attribute.vr, &key.items, condition),
-            });
-        }
-        let declared = request.declared.iter().zip(&query.declared).filter(|(key, _)| key.is_answered);
-        for (number_of, (key, answered_as)) in declared.enumerate() {
-            let at = request.return_keys.len() + number_of;
-            let content = content(at, key.unit.vr, &key.items, query.condition_of(key.matching.as_ref()));
-            fields.push(JsonField { tag: number(answered_as.tag), content });
-            if let Some((tag, creator)) = &answered_as.creator {
-                fields.push(constant(*tag, VR::LO, creator));
-            }
-        }
+        let elements = query.answered_elements().into_iter();
+        let mut fields: Vec<_> = elements
+            .map(|AnsweredElement { tag, content }| match content {
+                AnsweredContent::Creator(creator) => constant(tag, VR::LO, &creator),
+                AnsweredContent::Value { at, vr } => {
+                    JsonField { tag: tag_number(tag), content: JsonContent::Value { at, vr } }
+                }
+                AnsweredContent::Sequence(sequence) => {
+                    JsonField { tag: tag_number(tag), content: JsonContent::Sequence(sequence) }
+                }
+            })
+            .collect();
         // The text is UTF-8 (PS3.18 F.2.2), whatever character set the objects have.
-        fields.retain(|field| field.tag != number(tags::SPECIFIC_CHARACTER_SET));
+        fields.retain(|field| field.tag != tag_number(tags::SPECIFIC_CHARACTER_SET));
         fields.push(constant(tags::SPECIFIC_CHARACTER_SET, VR::CS, "ISO_IR 192"));
-        fields.push(JsonField { tag: number(tags::RETRIEVE_URL), content: JsonContent::RetrieveUrl });
+        fields.push(JsonField { tag: tag_number(tags::RETRIEVE_URL), content: JsonContent::RetrieveUrl });
         fields.sort_by_key(|field| field.tag);
         fields.dedup_by_key(|field| field.tag);
         let of_levels = LEVELS.iter().take_while(|(_, level, _)| *level <= request.level);
@@ -130,9 +119,9 @@ impl JsonWriter {
             match &field.content {
                 JsonContent::Constant(text) => out.push_str(text),
                 JsonContent::Value { at, vr } => push_stored(out, field.tag, *vr, value(*at)),
-                JsonContent::Sequence { at, wanted, condition } => {
+                JsonContent::Sequence(AnsweredSequence { at, wanted, condition }) => {
                     let matching = condition.as_ref().map(|condition| condition.on(answer));
-                    push_sequence(out, field.tag, items(value(*at)), wanted, matching);
+                    push_sequence(out, field.tag, stored_items(value(*at)), wanted, matching);
                 }
                 JsonContent::RetrieveUrl => self.push_url(out, value),
             }
@@ -154,28 +143,17 @@ impl JsonWriter {
             url.push_str(part);
             url.push_str(&encoded_uid(value(*at)));
         }
-        push_key(out, number(tags::RETRIEVE_URL), VR::UR);
+        push_key(out, tag_number(tags::RETRIEVE_URL), VR::UR);
         out.push_str(",\"Value\":[");
         push_string(out, &url);
         out.push_str("]}");
     }
 }
 
-fn content(at: usize, vr: VR, wanted: &[ItemKey], condition: Option<AnsweredItems>) -> JsonContent {
-    match vr {
-        VR::SQ => JsonContent::Sequence { at, wanted: wanted.to_vec(), condition },
-        vr => JsonContent::Value { at, vr },
-    }
-}
-
 fn constant(tag: Tag, vr: VR, text: &str) -> JsonField {
     let mut element = String::new();
-    push_stored(&mut element, number(tag), vr, text);
-    JsonField { tag: number(tag), content: JsonContent::Constant(element) }
-}
-
-fn number(tag: Tag) -> u32 {
-    u32::from(tag.0) << 16 | u32::from(tag.1)
+    push_stored(&mut element, tag_number(tag), vr, text);
+    JsonField { tag: tag_number(tag), content: JsonContent::Constant(element) }
 }
 
 /// Encodes a UID as a part of a path. Objects may have any text in place of a UID.

@@ -12,6 +12,7 @@
 //! - [`keys`]: keys from the command line.
 //! - [`conformance`]: tables of the conformance statement.
 
+mod answered;
 pub mod conformance;
 mod error;
 mod identifier;
@@ -25,6 +26,7 @@ mod repository;
 mod respond;
 mod retrieve;
 mod run;
+mod stored_items;
 
 pub use error::{Failure, FindError};
 pub use identifier::{
@@ -35,12 +37,13 @@ pub use json::{JsonWriter, encoded_uid};
 pub use negotiation::NegotiatedOptions;
 pub use parse::{Query, parse};
 pub use repository::parse_repository;
-pub use respond::{ItemWriter, ResponseWriter, values_in_items};
+pub use respond::{ItemWriter, ResponseWriter};
 pub use retrieve::{
     InstanceOwner, Instances, ObjectKind, RetrieveError, RetrievedInstance, instances, parse_retrieval,
     retrieval_negotiation, with_owners,
 };
 pub use run::{QueryControl, QueryStop, StopOrder, run, run_by, try_run};
+pub use stored_items::values_in_items;
 
 use std::sync::Arc;
 

@@ -15,11 +15,11 @@ use super::{Hierarchy, Options, PendingStatus, Retrievable};
 use crate::db::{can_answer, can_answer_declared};
 use crate::model::attribute::{ATTRIBUTES, Attribute, AttributeId, KeyType, ValueSource};
 use crate::model::declared::{DeclaredSet, Unit, creator_tag, is_private_creator};
-use crate::model::find::{DateTimeKey, DeclaredKey, FindAnswer, FindRequest, MatchingKey, MomentCondition, ReturnKey};
+use crate::model::find::{DateTimeKey, DeclaredKey, FindRequest, MatchingKey, MomentCondition, ReturnKey};
 use crate::model::level::{InformationModel, QueryRetrieveLevel};
 use crate::model::matching::{
-    DateTimeRange, ItemMatching, KeyElement, KeyValue, MatchPolicy, Matching, MatchingError, NameMatching,
-    QuotationMarks, SequenceMatching, SeveralValues, UnknownRequired,
+    DateTimeRange, KeyElement, KeyValue, MatchPolicy, Matching, MatchingError, NameMatching, QuotationMarks,
+    SeveralValues, UnknownRequired,
 };
 use crate::model::status::Status;
 
@@ -54,21 +54,6 @@ pub(super) struct RepositoryKeys {
     pub(super) file_access: bool,
 }
 
-/// The condition on the items of a sequence.
-#[derive(Clone, Debug)]
-pub(super) struct AnsweredItems {
-    sequence: SequenceMatching,
-    /// Number of the return key with the time zone of the data set, where it counts.
-    zone_at: Option<usize>,
-}
-
-impl AnsweredItems {
-    /// The condition on the items of an answer.
-    pub(super) fn on<'a>(&'a self, answer: &'a FindAnswer) -> ItemMatching<'a> {
-        self.sequence.in_zone(self.zone_at.map_or("", |at| answer.values.text(at)))
-    }
-}
-
 /// The element of a request that is a declared attribute.
 #[derive(Clone, Debug)]
 pub(super) struct AnsweredAs {
@@ -97,26 +82,6 @@ impl Query {
         let mut declared = self.request.declared.iter().zip(&self.declared);
         of_table.any(|id| id.attribute().tag == tag)
             || declared.any(|(key, answered_as)| key.matching.is_some() && answered_as.tag == tag)
-    }
-
-    /// The condition on the items of a sequence, if there is one. Only items that fulfil it are
-    /// answered.
-    pub(super) fn item_condition(&self, id: AttributeId) -> Option<AnsweredItems> {
-        let of_items = self.request.matching_keys.iter().map(|key| (key.attribute, &key.matching));
-        let in_zone = self.request.date_time_keys.iter().filter_map(|key| match &key.condition {
-            MomentCondition::InZone(matching) => Some((key.date, matching)),
-            MomentCondition::Range(_) => None,
-        });
-        let found = of_items.chain(in_zone).find(|(attribute, _)| *attribute == id);
-        self.condition_of(found.map(|(_, matching)| matching))
-    }
-
-    /// The same for a condition that is known.
-    pub(super) fn condition_of(&self, matching: Option<&Matching>) -> Option<AnsweredItems> {
-        let Some(Matching::Sequence(sequence)) = matching else { return None };
-        let mut returned = self.request.return_keys.iter();
-        let zone_at = returned.position(|key| key.attribute == AttributeId::TimezoneOffsetFromUTC);
-        Some(AnsweredItems { sequence: sequence.clone(), zone_at })
     }
 
     /// Returns the status of its Pending responses: FF00, or FF01 if an optional key is not

@@ -1,4 +1,5 @@
-//! Response Identifiers: answers become bytes for a peer (PS3.4 C.4.1.1.3.2).
+//! Response Identifiers: answers of C-FIND (PS3.4 C.4.1.1.3.2) and items of a worklist become bytes
+//! for a peer.
 //!
 //! The parts that all answers of a query share are built once. Every answer is written into the
 //! same buffer, because a busy node writes thousands per second.
@@ -21,8 +22,10 @@ use crate::model::attribute::AttributeId;
 use crate::model::availability::ObjectAvailability;
 use crate::model::find::{FindAnswer, ItemKey};
 use crate::model::matching::{ItemMatching, joined_values, json_key};
-use crate::qr::parse::{AnsweredItems, Query};
+use crate::qr::answered::{AnsweredContent, AnsweredElement, AnsweredSequence};
+use crate::qr::parse::Query;
 use crate::qr::repository::push_file_access;
+use crate::qr::stored_items::stored_items;
 
 /// Unicode in UTF-8. It can encode every character.
 const UTF_8: &str = "ISO_IR 192";
@@ -71,8 +74,8 @@ enum ResponseContent {
     FileAccess,
     /// The value of the return key with this number.
     Value { at: usize, vr: VR },
-    /// The items of the return key with this number.
-    Sequence { at: usize, wanted: Vec<ItemKey>, condition: Option<AnsweredItems> },
+    /// Items that the index keeps.
+    Sequence(AnsweredSequence),
 }
 
 /// Some text has a character that the current character set cannot encode.
@@ -104,34 +107,14 @@ impl ResponseWriter {
             Field { tag: tags::QUERY_RETRIEVE_LEVEL, content: ResponseContent::Constant(level) },
             Field { tag: retrieve, content: title },
         ];
-        for (at, key) in query.request.return_keys.iter().enumerate() {
-            let attribute = key.attribute.attribute();
-            if query.hidden.contains(&attribute.id) {
-                continue;
-            }
-            let content = if attribute.vr == VR::SQ {
-                let condition = query.item_condition(key.attribute);
-                ResponseContent::Sequence { at, wanted: key.items.clone(), condition }
-            } else {
-                ResponseContent::Value { at, vr: attribute.vr }
+        fields.extend(query.answered_elements().into_iter().map(|AnsweredElement { tag, content }| {
+            let content = match content {
+                AnsweredContent::Creator(creator) => ResponseContent::Constant(element(tag, VR::LO, &creator)),
+                AnsweredContent::Value { at, vr } => ResponseContent::Value { at, vr },
+                AnsweredContent::Sequence(sequence) => ResponseContent::Sequence(sequence),
             };
-            fields.push(Field { tag: attribute.tag, content });
-        }
-        let first_declared = query.request.return_keys.len();
-        let declared = query.request.declared.iter().zip(&query.declared).filter(|(key, _)| key.is_answered);
-        for (number, (key, answered_as)) in declared.enumerate() {
-            let at = first_declared + number;
-            let content = if key.unit.vr == VR::SQ {
-                let condition = query.condition_of(key.matching.as_ref());
-                ResponseContent::Sequence { at, wanted: key.items.clone(), condition }
-            } else {
-                ResponseContent::Value { at, vr: key.unit.vr }
-            };
-            fields.push(Field { tag: answered_as.tag, content });
-            if let Some((tag, creator)) = &answered_as.creator {
-                fields.push(Field { tag: *tag, content: ResponseContent::Constant(element(*tag, VR::LO, creator)) });
-            }
-        }
+            Field { tag, content }
+        }));
         if let Some(repository) = query.repository {
             if repository.record_key {
                 fields.push(Field { tag: tags::RECORD_KEY, content: ResponseContent::RecordKey });
@@ -153,16 +136,12 @@ impl ResponseWriter {
     /// replaced.
     pub fn write(&mut self, answer: &FindAnswer) -> &[u8] {
         let mut out = std::mem::take(&mut self.out);
-        let done = self.try_write(&mut out, answer, None).is_ok()
-            || self.requested.as_ref().is_some_and(|sets| self.try_write(&mut out, answer, Some(sets)).is_ok())
-            || {
-                let stored = self.stored_sets(&answer.character_set).and_then(|at| self.stored.get(at));
-                stored.is_some_and(|(_, sets)| self.try_write(&mut out, answer, Some(sets)).is_ok())
-            };
-        if !done {
-            let utf_8 = NamedSets { terms: UTF_8.to_owned(), sets: CharacterSets::new(UTF_8) };
-            // UTF-8 has every character of a Rust string.
-            let _ = self.try_write(&mut out, answer, Some(&utf_8));
+        if self.try_write(&mut out, answer, None).is_err() {
+            let stored = self.stored_sets(&answer.character_set).and_then(|at| self.stored.get(at));
+            let stored = stored.map(|(_, sets)| sets);
+            write_in_first_that_fits([self.requested.as_ref(), stored], |sets| {
+                self.try_write(&mut out, answer, Some(sets))
+            });
         }
         self.out = out;
         &self.out
@@ -182,11 +161,7 @@ impl ResponseWriter {
     }
 
     fn try_write(&self, out: &mut Vec<u8>, answer: &FindAnswer, sets: Option<&NamedSets>) -> Result<(), NotEncodable> {
-        out.clear();
-        let encoder = Encoder { encoding: self.encoding, sets: sets.map(|sets| &sets.sets) };
-        if let Some(sets) = sets.filter(|sets| !sets.terms.is_empty()) {
-            push_element(self.encoding, out, tags::SPECIFIC_CHARACTER_SET, VR::CS, sets.terms.as_bytes());
-        }
+        let encoder = Encoder::begin(self.encoding, sets, out);
         for field in &self.fields {
             let value = |at: usize| answer.values.text(at);
             match &field.content {
@@ -204,9 +179,9 @@ impl ResponseWriter {
                 }
                 ResponseContent::FileAccess => push_file_access(out, self.encoding, answer),
                 ResponseContent::Value { at, vr } => encoder.push_text(out, field.tag, *vr, value(*at))?,
-                ResponseContent::Sequence { at, wanted, condition } => {
+                ResponseContent::Sequence(AnsweredSequence { at, wanted, condition }) => {
                     let matching = condition.as_ref().map(|condition| condition.on(answer));
-                    encoder.push_sequence(out, field.tag, &items(value(*at)), wanted, matching)?;
+                    encoder.push_sequence(out, field.tag, &stored_items(value(*at)), wanted, matching)?;
                 }
             }
         }
@@ -251,10 +226,9 @@ impl ItemWriter {
                 }
                 None => {
                     let stored = NamedSets::known(stored);
-                    let utf_8 = NamedSets { terms: UTF_8.to_owned(), sets: CharacterSets::new(UTF_8) };
-                    let sets = [self.requested.as_ref(), stored.as_ref(), Some(&utf_8)];
-                    // UTF-8 has every character of a Rust string.
-                    let _ = sets.into_iter().flatten().any(|sets| self.try_write(&mut out, item, Some(sets)).is_ok());
+                    write_in_first_that_fits([self.requested.as_ref(), stored.as_ref()], |sets| {
+                        self.try_write(&mut out, item, Some(sets))
+                    });
                 }
             }
         }
@@ -263,11 +237,7 @@ impl ItemWriter {
     }
 
     fn try_write(&self, out: &mut Vec<u8>, item: &Value, sets: Option<&NamedSets>) -> Result<(), NotEncodable> {
-        out.clear();
-        let encoder = Encoder { encoding: self.encoding, sets: sets.map(|sets| &sets.sets) };
-        if let Some(sets) = sets.filter(|sets| !sets.terms.is_empty()) {
-            push_element(self.encoding, out, tags::SPECIFIC_CHARACTER_SET, VR::CS, sets.terms.as_bytes());
-        }
+        let encoder = Encoder::begin(self.encoding, sets, out);
         encoder.push_item(out, item, &self.wanted, None)
     }
 }
@@ -303,6 +273,17 @@ impl NamedSets {
     }
 }
 
+/// Writes in the first character set that has every character: one of these, or UTF-8. The order is
+/// that of the request, that of the stored objects, UTF-8.
+fn write_in_first_that_fits(
+    sets: [Option<&NamedSets>; 2],
+    mut write: impl FnMut(&NamedSets) -> Result<(), NotEncodable>,
+) {
+    let utf_8 = NamedSets { terms: UTF_8.to_owned(), sets: CharacterSets::new(UTF_8) };
+    // UTF-8 has every character of a Rust string.
+    let _ = sets.into_iter().flatten().chain([&utf_8]).any(|sets| write(sets).is_ok());
+}
+
 /// Encodes elements in one transfer syntax and one character set.
 struct Encoder<'a> {
     encoding: Encoding,
@@ -310,7 +291,16 @@ struct Encoder<'a> {
     sets: Option<&'a CharacterSets>,
 }
 
-impl Encoder<'_> {
+impl<'a> Encoder<'a> {
+    /// Begins a data set. `out` then holds its Specific Character Set, if it has one.
+    fn begin(encoding: Encoding, sets: Option<&'a NamedSets>, out: &mut Vec<u8>) -> Self {
+        out.clear();
+        if let Some(sets) = sets.filter(|sets| !sets.terms.is_empty()) {
+            push_element(encoding, out, tags::SPECIFIC_CHARACTER_SET, VR::CS, sets.terms.as_bytes());
+        }
+        Self { encoding, sets: sets.map(|sets| &sets.sets) }
+    }
+
     /// Appends an element with a value in the form of [`crate::model::record::InstanceRecord`].
     fn push_text(&self, out: &mut Vec<u8>, tag: Tag, vr: VR, text: &str) -> Result<(), NotEncodable> {
         let bytes = match vr {
@@ -453,51 +443,8 @@ impl Encoder<'_> {
     }
 }
 
-/// Returns the values at the end of a path of tags in a stored sequence, joined by `\`.
-#[must_use]
-pub fn values_in_items(text: &str, path: &[Tag]) -> String {
-    fn add(items: &[Value], path: &[Tag], values: &mut Vec<String>) {
-        let Some((tag, inner)) = path.split_first() else { return };
-        for item in items {
-            let element = item.get(json_key(*tag).as_str());
-            let Some(Value::Array(found)) = element.and_then(|element| element.get("Value")) else { continue };
-            if inner.is_empty() {
-                values.push(joined_values(found));
-            } else {
-                add(found, inner, values);
-            }
-        }
-    }
-    let mut values = Vec::new();
-    add(&items(text), path, &mut values);
-    values.retain(|value| !value.is_empty());
-    values.dedup();
-    values.join("\\")
-}
-
-/// Parses the items of a stored sequence.
-///
-/// The text is an array. If a study answers for its series, it is several arrays separated by
-/// backslashes.
-pub(super) fn items(text: &str) -> Vec<Value> {
-    let mut items = Vec::new();
-    let mut rest = text;
-    while !rest.is_empty() {
-        let mut deserializer = serde_json::Deserializer::from_str(rest);
-        // The default limit of `serde_json` is less than `MAX_DEPTH` of ingest allows. One deep
-        // item would then hide all items.
-        deserializer.disable_recursion_limit();
-        let mut arrays = deserializer.into_iter::<Vec<Value>>();
-        // Text that is not an array has no items.
-        let Some(Ok(array)) = arrays.next() else { break };
-        items.extend(array);
-        rest = rest.get(arrays.byte_offset()..).unwrap_or_default().trim_start_matches('\\');
-    }
-    items
-}
-
 /// Converts a length. Values come from the index, and the limits of reading keep them far below 4
-/// GiB.
+/// GiB. A length that is too large stays a length: the next number means that it is undefined.
 fn length_of(bytes: usize) -> u32 {
-    u32::try_from(bytes).unwrap_or(u32::MAX)
+    u32::try_from(bytes).unwrap_or(u32::MAX - 1)
 }
