@@ -1,10 +1,11 @@
-//! `dcmdex copy` makes files of a cohort: links, copies, a zip or a tar, under names of a template.
+//! `dcmdex copy` makes files of a cohort: links, copies, a zip, a tar or a folder with a DICOMDIR,
+//! under names of a template.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::copy_media::{CopySource, MediaFacts};
 use super::keys::asked::{AskedColumn, KeyReader};
@@ -23,7 +24,6 @@ use crate::cohort::manifest::{CohortManifest, MANIFEST, ManifestRow};
 use crate::cohort::names::numbered;
 use crate::cohort::package::{CohortPackage, PackageKind};
 use crate::cohort::template::NameTemplate;
-use crate::config::Config;
 use crate::db::open::Reader;
 use crate::db::{CorrectedValues, Search as _};
 use crate::files::make_directory;
@@ -39,6 +39,7 @@ const USUAL_TEMPLATE: &str = "{PatientID}/{StudyInstanceUID}/{SeriesInstanceUID}
 /// Objects that could not be read, which are told one by one.
 const TOLD_FAILURES: u64 = 10;
 
+/// Keys of the UIDs of an object, in the order of [`CopiedUids::of`].
 const UIDS: [&str; 4] = ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"];
 
 #[derive(Debug, Args)]
@@ -54,8 +55,8 @@ pub(super) struct CopyArgs {
     #[arg(long, conflicts_with = "template")]
     dicomdir: bool,
     /// How a file comes from its source. Members of archive files are always copied
-    #[arg(long, value_enum, default_value_t = By::Copy)]
-    by: By,
+    #[arg(long, value_enum, default_value_t = Placing::Copy)]
+    by: Placing,
     #[command(flatten)]
     index: IndexArgs,
     /// Instances to copy: see `dcmdex find --help`
@@ -65,9 +66,9 @@ pub(super) struct CopyArgs {
 
 const AFTER_HELP: &str = "\
 Templates:
-  {KEY} is the value of a key of DICOM, and / begins a new part of the path. {SeriesNumber:04} fills a
-  number up with zeros. A / in a value does not lead anywhere: it becomes _, as do characters that some
-  file system forbids. Two instances of one name get numbers (name~2.dcm), and the manifest says so.
+  {KEY} is the value of a key of DICOM, and / begins a new part of the path. {SeriesNumber:04} pads a
+  number with zeros. A / in a value becomes _, as do characters that some file system forbids. Two
+  instances of one name get numbers (name~2.dcm), and the manifest says so.
 
 Examples:
   dcmdex copy Modality=MR StudyDate=2024 --to out --by hard-link \\
@@ -82,30 +83,6 @@ The summary counts both, and manifest.csv names them.
 No file is overwritten. manifest.csv says what came from where. After an interruption, the same command
 goes on; a zip or tar begins again.
 Exit codes: 0 done; 1 nothing matched, or some objects could not be read; 2 failed.";
-
-/// How a file comes from its source, as an option.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum By {
-    /// A second name of the same file, on the same file system
-    HardLink,
-    /// A name that leads to the source
-    SymbolicLink,
-    /// A copy that shares its blocks with the source (Btrfs, XFS)
-    Reflink,
-    /// A copy
-    Copy,
-}
-
-impl From<By> for Placing {
-    fn from(by: By) -> Self {
-        match by {
-            By::HardLink => Self::HardLink,
-            By::SymbolicLink => Self::SymbolicLink,
-            By::Reflink => Self::Reflink,
-            By::Copy => Self::Copy,
-        }
-    }
-}
 
 /// Where files go.
 enum CohortTarget {
@@ -138,15 +115,14 @@ impl KnownObject {
 }
 
 impl CopyLookup {
-    fn open(config: &Config) -> anyhow::Result<Self> {
-        let mut reader = Reader::open(&config.index)?;
+    fn new(mut reader: Reader) -> Result<Self, crate::db::Error> {
         let corrects = reader.has_corrections()?;
         Ok(Self { reader, corrects, archives: Archives::default() })
     }
 
     /// Asks about an object, and reads what a DICOMDIR says of it.
-    fn ask(&mut self, target: &CohortTarget, uids: [&str; 4], location: &Location) -> Result<KnownObject, Error> {
-        let [_, _, sop_instance_uid, sop_class_uid] = uids;
+    fn ask(&mut self, target: &CohortTarget, uids: CopiedUids<'_>, location: &Location) -> Result<KnownObject, Error> {
+        let (sop_instance_uid, sop_class_uid) = (uids.instance, uids.sop_class);
         let mut known = self.ask_index(target, sop_instance_uid, location)?;
         if matches!(target, CohortTarget::Folder { media: Some(_), .. }) {
             let corrected = known.corrected.as_ref();
@@ -199,11 +175,38 @@ struct CopyOutcome {
     listing: Option<MediaListing>,
 }
 
+/// UIDs of an object that is placed.
+#[derive(Clone, Copy)]
+struct CopiedUids<'a> {
+    study: &'a str,
+    series: &'a str,
+    instance: &'a str,
+    sop_class: &'a str,
+}
+
+impl<'a> CopiedUids<'a> {
+    /// The values of [`UIDS`].
+    fn of(values: &'a [String]) -> Self {
+        let [study, series, instance, sop_class] = [0, 1, 2, 3].map(|at| values.get(at).map_or("", String::as_str));
+        Self { study, series, instance, sop_class }
+    }
+}
+
 /// Columns that the names and the manifest need.
 struct CopyColumns {
     of_template: Vec<Column>,
     of_media: Vec<Column>,
     uids: Vec<Column>,
+}
+
+/// A copy that is under way.
+struct CopyRun<'a> {
+    template: &'a NameTemplate,
+    columns: CopyColumns,
+    target: CohortTarget,
+    lookup: CopyLookup,
+    tally: CopyTally,
+    context: &'a Context,
 }
 
 pub(super) fn run(arguments: &CopyArgs, context: &mut Context) -> anyhow::Result<Exit> {
@@ -216,13 +219,13 @@ pub(super) fn run(arguments: &CopyArgs, context: &mut Context) -> anyhow::Result
     }
     let mut asked = reading.keys(&arguments.keys)?;
     asked.hide_all();
+    let columns = |names: &[&str]| names.iter().map(|name| reading.column(name)).collect::<anyhow::Result<Vec<_>>>();
     let named = template.keys().iter().map(|name| reading.column(name)).collect::<anyhow::Result<Vec<_>>>()?;
     if named.iter().any(AskedColumn::is_own) {
         bail!("path, size and mtime cannot be part of a name");
     }
-    let uids = UIDS.iter().map(|name| reading.column(name)).collect::<anyhow::Result<Vec<_>>>()?;
-    let media: &[&str] = if arguments.dicomdir { &KEYWORDS } else { &[] };
-    let media = media.iter().map(|name| reading.column(name)).collect::<anyhow::Result<Vec<_>>>()?;
+    let uids = columns(&UIDS)?;
+    let media = columns(if arguments.dicomdir { &KEYWORDS } else { &[] })?;
     let hidden: Vec<AskedColumn> = named.iter().chain(&uids).chain(&media).cloned().collect();
     let mut query = query(level, &asked.query_keys(&hidden), &config)?;
     query.request.arrival = asked.arrival.clone();
@@ -242,32 +245,43 @@ pub(super) fn run(arguments: &CopyArgs, context: &mut Context) -> anyhow::Result
     let reader = Reader::open(&config.index)?;
     let exported = Some((config.index.as_path(), &query.request));
     CommandAudit::open(&config, "copy")?.exported(&arguments.keys, &arguments.to, exported)?;
-    let lookup = CopyLookup::open(&config)?;
-    let mut target = (target(arguments)?, lookup);
-    let mut tally = CopyTally::default();
-    let found = each_batch(reader, &query, located_by, |batch| {
-        place(batch, &template, &columns, &mut target, &mut tally, context)
-    });
-    let (target, _) = target;
-    let goes_on = if matches!(target, CohortTarget::Folder { .. }) { "goes on" } else { "begins again" };
-    let found =
-        found.with_context(|| format!("not all is in {}; hint: the same command {goes_on}", arguments.to.display()))?;
-    match target {
-        CohortTarget::Folder { manifest, media, .. } => {
-            if let Some(media) = media.filter(|_| found > 0) {
-                media.write(&arguments.to)?;
-            }
-            manifest.finish()?;
-        }
-        CohortTarget::Package(_) if found == 0 => {}
-        CohortTarget::Package(package) => package.finish()?,
-    }
+    let lookup = CopyLookup::new(reader.another()?)?;
+    let (target, tally) = (target(arguments)?, CopyTally::default());
+    let mut run = CopyRun { template: &template, columns, target, lookup, tally, context };
+    let found = each_batch(reader, &query, located_by, |batch| run.place(batch))
+        .with_context(|| format!("not all is in {}; hint: {}", arguments.to.display(), run.target.resume_hint()))?;
+    run.target.finish(&arguments.to, found)?;
     if found == 0 {
-        context.tell(&nothing_matched(&asked, Reader::open(&config.index)?)?);
+        context.tell(&nothing_matched(&asked, run.lookup.reader)?);
         return Ok(Exit::Partly);
     }
-    context.tell(&summary(&tally, &arguments.to));
-    Ok(if tally.failed > 0 { Exit::Partly } else { Exit::Done })
+    context.tell(&summary(&run.tally, &arguments.to));
+    Ok(if run.tally.failed > 0 { Exit::Partly } else { Exit::Done })
+}
+
+impl CohortTarget {
+    /// What the same command does after an error.
+    fn resume_hint(&self) -> &'static str {
+        match self {
+            Self::Folder { .. } => "the same command goes on",
+            Self::Package(_) => "the same command begins again",
+        }
+    }
+
+    /// Finishes the files about the objects. Without any object, a zip or a tar is not made.
+    fn finish(self, to: &Path, found: u64) -> anyhow::Result<()> {
+        match self {
+            Self::Folder { manifest, media, .. } => {
+                if let Some(media) = media.filter(|_| found > 0) {
+                    media.write(to)?;
+                }
+                manifest.finish()?;
+            }
+            Self::Package(_) if found == 0 => {}
+            Self::Package(package) => package.finish()?,
+        }
+        Ok(())
+    }
 }
 
 /// Opens the destination.
@@ -279,7 +293,7 @@ fn target(arguments: &CopyArgs) -> anyhow::Result<CohortTarget> {
         _ => None,
     };
     if let Some(kind) = kind.filter(|_| !arguments.to.is_dir()) {
-        if arguments.by != By::Copy {
+        if arguments.by != Placing::Copy {
             bail!("a zip or tar file has copies, no links");
         }
         if arguments.dicomdir {
@@ -290,83 +304,80 @@ fn target(arguments: &CopyArgs) -> anyhow::Result<CohortTarget> {
     let made = make_directory(&arguments.to);
     made.with_context(|| format!("cannot create {}", arguments.to.display()))?;
     let mut manifest = CohortManifest::open(&arguments.to)?;
-    let folder = CohortFolder::new(&arguments.to, arguments.by.into(), manifest.take_earlier());
+    let folder = CohortFolder::new(&arguments.to, arguments.by, manifest.take_earlier());
     let media = arguments.dicomdir.then(MediaDirectory::default);
     Ok(CohortTarget::Folder { folder, manifest: Box::new(manifest), media })
 }
 
-/// Places the objects of a batch.
-fn place(
-    batch: &mut [FoundRow],
-    template: &NameTemplate,
-    columns: &CopyColumns,
-    target: &mut (CohortTarget, CopyLookup),
-    tally: &mut CopyTally,
-    context: &Context,
-) -> Result<(), Error> {
-    // Members of one archive file are read in one pass if they come in the order of their names.
-    let key = |row: &FoundRow| {
-        let location = row.location.as_ref().filter(|location| location.place == Place::Archive);
-        location.map(|location| (location.directory.clone(), location.file_name.clone()))
-    };
-    if batch.iter().any(|row| key(row).is_some()) {
-        batch.sort_by_cached_key(key);
-    }
-    for row in batch {
-        let text = |column: &Column| column.cell(row).into_text();
-        let uids: Vec<String> = columns.uids.iter().map(text).collect();
-        let uids = [0, 1, 2, 3].map(|at| uids.get(at).map_or("", String::as_str));
-        let media: Vec<String> = columns.of_media.iter().map(text).collect();
-        let values: Vec<String> = columns.of_template.iter().map(text).collect();
-        let path = template.path(&values);
-        let name = |number| match media.first() {
-            Some(patient) => file_id(patient, uids[0], uids[1], uids[2], number),
-            None => numbered(&path, number),
+impl CopyRun<'_> {
+    /// Places the objects of a batch.
+    fn place(&mut self, batch: &mut [FoundRow]) -> Result<(), Error> {
+        // Members of one archive file are read in one pass if they come in the order of their
+        // names.
+        let key = |row: &FoundRow| {
+            let location = row.location.as_ref().filter(|location| location.place == Place::Archive);
+            location.map(|location| (location.directory.clone(), location.file_name.clone()))
         };
-        place_one(row, &name, uids, &media, (target, tally, context))?;
-    }
-    Ok(())
-}
-
-fn place_one(
-    row: &FoundRow,
-    name: &dyn Fn(u32) -> PathBuf,
-    uids: [&str; 4],
-    media_values: &[String],
-    ((target, lookup), tally, context): (&mut (CohortTarget, CopyLookup), &mut CopyTally, &Context),
-) -> Result<(), Error> {
-    let source = row.location.as_ref().and_then(|location| location.path()).unwrap_or_default();
-    let size = row.location.as_ref().map_or(0, |location| location.size);
-    let known = match &row.location {
-        None => Err(Error::Object("the index knows no place where it is".to_owned())),
-        Some(location) => lookup.ask(target, uids, location).map(|known| (location, known)),
-    };
-    let is_corrected = matches!(&known, Ok((_, known)) if known.corrected.is_some());
-    let placed = known.and_then(|(location, known)| put(target, name, (location, known), uids, media_values));
-    let (file, how, note) = match &placed {
-        Ok(placed) => {
-            let note = tally.note(placed, is_corrected, name);
-            let Some(how) = placed.how else {
-                tally.there += 1;
-                return Ok(());
+        if batch.iter().any(|row| key(row).is_some()) {
+            batch.sort_by_cached_key(key);
+        }
+        for row in batch {
+            let texts = |columns: &[Column]| columns.iter().map(|column| column.cell(row).into_text()).collect();
+            let uids: Vec<String> = texts(&self.columns.uids);
+            let uids = CopiedUids::of(&uids);
+            let media: Vec<String> = texts(&self.columns.of_media);
+            let values: Vec<String> = texts(&self.columns.of_template);
+            let path = self.template.path(&values);
+            let name = |number| match media.first() {
+                Some(patient) => file_id(patient, uids.study, uids.series, uids.instance, number),
+                None => numbered(&path, number),
             };
-            tally.made += 1;
-            (placed.file.as_path(), how.as_str(), note)
+            self.place_one(row, &name, uids, &media)?;
         }
-        Err(Error::Object(problem)) => {
-            tally.failed += 1;
-            if tally.failed <= TOLD_FAILURES {
-                context.tell(&format!("{}: {problem}", Shown(&source)));
+        Ok(())
+    }
+
+    fn place_one(
+        &mut self,
+        row: &FoundRow,
+        name: &dyn Fn(u32) -> PathBuf,
+        uids: CopiedUids<'_>,
+        media_values: &[String],
+    ) -> Result<(), Error> {
+        let source = row.location.as_ref().and_then(|location| location.path()).unwrap_or_default();
+        let size = row.location.as_ref().map_or(0, |location| location.size);
+        let known = match &row.location {
+            None => Err(Error::Object("the index knows no place where it is".to_owned())),
+            Some(location) => self.lookup.ask(&self.target, uids, location).map(|known| (location, known)),
+        };
+        let is_corrected = matches!(&known, Ok((_, known)) if known.corrected.is_some());
+        let placed =
+            known.and_then(|(location, known)| put(&mut self.target, name, (location, known), uids, media_values));
+        let (file, how, note) = match &placed {
+            Ok(placed) => {
+                let note = self.tally.note(placed, is_corrected, name);
+                let Some(how) = placed.how else {
+                    self.tally.there += 1;
+                    return Ok(());
+                };
+                self.tally.made += 1;
+                (placed.file.as_path(), how.as_str(), note)
             }
-            (Path::new(""), "failed", problem.clone())
+            Err(Error::Object(problem)) => {
+                self.tally.failed += 1;
+                if self.tally.failed <= TOLD_FAILURES {
+                    self.context.tell(&format!("{}: {problem}", Shown(&source)));
+                }
+                (Path::new(""), "failed", problem.clone())
+            }
+            Err(_) => return placed.map(|_| ()),
+        };
+        let uids = [uids.study, uids.series, uids.instance];
+        let row = ManifestRow { file, source: &source, size, how, note: &note, uids };
+        match &mut self.target {
+            CohortTarget::Folder { manifest, .. } => manifest.row(&row),
+            CohortTarget::Package(package) => package.note(&row),
         }
-        Err(_) => return placed.map(|_| ()),
-    };
-    let [study, series, instance, _] = uids;
-    let row = ManifestRow { file, source: &source, size, how, note: &note, uids: [study, series, instance] };
-    match target {
-        CohortTarget::Folder { manifest, .. } => manifest.row(&row),
-        CohortTarget::Package(package) => package.note(&row),
     }
 }
 
@@ -375,9 +386,10 @@ fn put(
     target: &mut CohortTarget,
     name: &dyn Fn(u32) -> PathBuf,
     (location, known): (&Location, KnownObject),
-    [_, _, sop_instance_uid, sop_class_uid]: [&str; 4],
+    uids: CopiedUids<'_>,
     media_values: &[String],
 ) -> Result<CopyOutcome, Error> {
+    let (sop_instance_uid, sop_class_uid) = (uids.instance, uids.sop_class);
     let corrected = known.corrected.as_ref();
     let object = CopySource { location, sop_class_uid, sop_instance_uid, corrected };
     let lacks_meta = known.facts.lacks_meta;

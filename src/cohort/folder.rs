@@ -26,14 +26,14 @@ const MAX_NUMBER: u32 = 100_000;
 /// Bytes that are copied at once.
 const COPIED_AT_ONCE: usize = 256 * 1024;
 
-/// How a file of the destination comes from its source.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How a file of the destination comes from its source. `dcmdex copy` shows these texts as help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Placing {
-    /// A second name of the same file.
+    /// A second name of the same file, on the same file system.
     HardLink,
-    /// A name that leads to the path of the source.
+    /// A name that leads to the source.
     SymbolicLink,
-    /// A copy that shares its blocks with the source until one of them changes.
+    /// A copy that shares its blocks with the source (Btrfs, XFS).
     Reflink,
     /// A copy.
     Copy,
