@@ -54,7 +54,7 @@ pub struct Participant {
     pub address: String,
 }
 
-/// What somebody searched for.
+/// Query of the event.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AuditedQuery {

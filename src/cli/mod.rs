@@ -107,9 +107,9 @@ enum Command {
     Find(find::FindArgs),
     /// Write answers as a table: CSV, NDJSON or Parquet with types
     Export(export::ExportArgs),
-    /// Make files of a cohort: links, copies, a zip or a tar
+    /// Copy or link the objects of a query into a folder, a zip or a tar
     Copy(copy::CopyArgs),
-    /// Say of each study what is wrong with it, as a page or CSV
+    /// List the studies that have problems, as HTML or CSV
     Report(report::ReportArgs),
     /// Compare with a PACS, another index or a list
     Compare(compare::CompareArgs),

@@ -14,7 +14,7 @@ pub enum DifferenceKind {
     OtherCount,
     /// A value of the patient or the study differs.
     OtherValue,
-    /// The other side gave no whole answer.
+    /// The other side did not answer completely.
     Unanswered,
 }
 

@@ -174,7 +174,7 @@ fn day(text: &str) -> Option<i32> {
     i32::try_from(datetime::days_since_1970(datetime::one_day(text)?)).ok().filter(|days| *days >= FIRST_DAY)
 }
 
-/// The day that comes so many days before another. It is null before the first day of tables.
+/// The date `by` days before another. It is null before the first day of tables.
 #[must_use]
 pub fn earlier(days: i32, by: i32) -> TableValue<'static> {
     days.checked_sub(by).filter(|days| *days >= FIRST_DAY).map_or(TableValue::Null, TableValue::Date)

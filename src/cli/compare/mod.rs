@@ -72,7 +72,7 @@ Differences (CSV):
   only-there    one that this index does not have
   other-count   another number of series or instances
   other-value   another Patient ID, name, birth date, sex, study date or accession number
-  unanswered    a day for which the peer gave no whole answer
+  unanswered    a day that the peer did not answer completely
 
 A peer is asked for studies by date, in ranges that get smaller where there are many. It is asked for
 series where the numbers of a study differ, and for instances where those of a series do. Studies without

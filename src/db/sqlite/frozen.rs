@@ -23,7 +23,7 @@ use crate::model::checksum::{Checksum, ChecksumBuilder};
 /// Bytes that are read at a time for a checksum.
 const PIECE: usize = 1024 * 1024;
 
-/// What was noted of an index when it was frozen.
+/// Content of the `-frozen` file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FrozenIndex {
     /// Size of the file in bytes.
@@ -54,7 +54,7 @@ pub(super) fn check_size(index: &Path) -> Result<bool, Error> {
     }
 }
 
-/// What was noted of an index when it was frozen. `None` if it is not frozen.
+/// Reads the `-frozen` file. `None` if it is not frozen.
 ///
 /// # Errors
 /// If the note cannot be read.
