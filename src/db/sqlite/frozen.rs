@@ -54,7 +54,7 @@ pub(super) fn check_size(index: &Path) -> Result<bool, Error> {
     }
 }
 
-/// Reads the `-frozen` file. `None` if it is not frozen.
+/// Reads the `-frozen` file. `None` if the index is not frozen.
 ///
 /// # Errors
 /// If the note cannot be read.

@@ -67,7 +67,7 @@ pub struct Received {
 /// An entry of an arrival journal (docs/adr/0039).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JournalNumber {
-    /// The number of the journal.
+    /// The id of the journal.
     pub journal: [u8; 16],
     /// The number of the entry. A later entry has a higher one.
     pub number: u64,
@@ -136,9 +136,8 @@ pub struct Stored {
     pub committed: Committed,
     /// The change of the index.
     pub outcome: StoreOutcome,
-    /// The file that the index still names instead of the new object, if that is not the one under
-    /// its name. Before the new object is discarded, somebody must check that this file is still
-    /// there.
+    /// The object that the index keeps instead of the new one, if it lies under another name. Check
+    /// that its file exists before you discard the new object.
     pub first: Option<KnownLocation>,
 }
 
