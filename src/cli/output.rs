@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
+use data_encoding::HEXLOWER;
 use serde_json::Value;
 
 /// Whether anybody reads the output.
@@ -111,10 +112,14 @@ impl fmt::Display for Shown<'_> {
 /// invalid bytes, and `path_hex` has all bytes.
 pub(super) fn put_path(object: &mut serde_json::Map<String, Value>, path: &Path) {
     object.insert("path".into(), path.to_string_lossy().into());
-    if path.to_str().is_none() {
-        let hex: String = path.as_os_str().as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    if let Some(hex) = path_hex(path) {
         object.insert("path_hex".into(), hex.into());
     }
+}
+
+/// All bytes of a path in hexadecimal digits, if it is not UTF-8.
+pub(super) fn path_hex(path: &Path) -> Option<String> {
+    path.to_str().is_none().then(|| HEXLOWER.encode(path.as_os_str().as_bytes()))
 }
 
 /// Formats a number with its digits in groups of three.

@@ -174,6 +174,27 @@ fn day(text: &str) -> Option<i32> {
     i32::try_from(datetime::days_since_1970(datetime::one_day(text)?)).ok().filter(|days| *days >= FIRST_DAY)
 }
 
+/// Whether an attribute that the index has no column for has several values (PS3.6 VM). These are
+/// those that are often declared.
+#[must_use]
+pub fn has_several_values(keyword: &str) -> bool {
+    const SEVERAL: &[&str] = &[
+        "PixelSpacing",
+        "ImagerPixelSpacing",
+        "ImageOrientationPatient",
+        "ImagePositionPatient",
+        "WindowCenter",
+        "WindowWidth",
+        "AcquisitionMatrix",
+        "ScanOptions",
+        "SequenceVariant",
+        "ScanningSequence",
+        "ConvolutionKernel",
+        "FrameType",
+    ];
+    SEVERAL.contains(&keyword)
+}
+
 /// The date `by` days before another. It is null before the first day of tables.
 #[must_use]
 pub fn earlier(days: i32, by: i32) -> TableValue<'static> {

@@ -8,7 +8,7 @@ use std::thread;
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 
-use self::shape::{PATIENT_COLUMNS, RowMaker, WantedColumns};
+use self::shape::{PatientColumns, RowMaker, WantedColumns};
 use super::keys::asked::{AskedColumn, FindKeys, KeyReader};
 use super::keys::columns::{FoundRow, OwnColumn};
 use super::keys::query::{LevelParser, query, refuse_what_was_not_read};
@@ -172,16 +172,14 @@ fn plan(arguments: &ExportArgs, config: &Config, last_change: u64) -> anyhow::Re
     };
     let reading = KeyReader { level: arguments.level, declared: &config.declared, now_ms: Clock::System.now_ms() };
     let asked = asked(arguments, &reading)?;
-    let patient: Vec<AskedColumn> = match &arguments.pseudonymise {
-        Some(_) => PATIENT_COLUMNS.iter().map(|name| reading.column(name)).collect::<anyhow::Result<_>>()?,
-        None => Vec::new(),
-    };
+    let patient = arguments.pseudonymise.as_ref().map(|_| PatientColumns::read(&reading)).transpose()?;
     // A patient has no data set, so no time zone.
-    let zone: Option<AskedColumn> = match arguments.level > QueryRetrieveLevel::Patient && patient.is_empty() {
+    let zone: Option<AskedColumn> = match arguments.level > QueryRetrieveLevel::Patient && patient.is_none() {
         true => Some(reading.column(AttributeId::TimezoneOffsetFromUTC.attribute().keyword)?),
         false => None,
     };
-    let beside: Vec<AskedColumn> = patient.iter().chain(&zone).cloned().collect();
+    let of_patient: Vec<AskedColumn> = patient.iter().flat_map(PatientColumns::iter).cloned().collect();
+    let beside: Vec<AskedColumn> = of_patient.iter().chain(&zone).cloned().collect();
     let is_located = asked.shown.iter().any(AskedColumn::is_own);
     let mut keys = asked.query_keys(&beside);
     if is_located {
@@ -190,7 +188,7 @@ fn plan(arguments: &ExportArgs, config: &Config, last_change: u64) -> anyhow::Re
     let mut query = query(arguments.level, &keys, config)?;
     query.request.arrival = asked.arrival.clone();
     query.request.wants_location = is_located;
-    let warning = refuse_what_was_not_read(&asked, &patient, config)?;
+    let warning = refuse_what_was_not_read(&asked, &of_patient, config)?;
     let pseudonyms = arguments.pseudonymise.as_deref().map(Pseudonyms::open).transpose()?;
     let wanted = WantedColumns {
         level: arguments.level,
@@ -201,8 +199,8 @@ fn plan(arguments: &ExportArgs, config: &Config, last_change: u64) -> anyhow::Re
         query: &query,
         declared: &config.declared,
     };
-    let mut rows = RowMaker::new(&wanted, pseudonyms, &patient)?;
-    let partition = arguments.partition_by.as_deref().map(|by| rows.part_by(by)).transpose()?;
+    let mut rows = RowMaker::new(&wanted, pseudonyms, patient.as_ref())?;
+    let partition = arguments.partition_by.as_deref().map(|by| rows.partition_by(by)).transpose()?;
     let schema = rows.schema()?;
     let located_by = is_located
         .then(|| query.request.return_keys.iter().position(|key| key.attribute == AttributeId::SOPInstanceUID));

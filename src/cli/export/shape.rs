@@ -1,39 +1,22 @@
 //! The columns of an export: their types, and what a found row has in each.
 
 use std::borrow::Cow;
-use std::path::Path;
 
 use anyhow::bail;
 use dicom_core::VR;
 use serde_json::{Map, Value};
 
-use crate::cli::keys::asked::AskedColumn;
+use crate::cli::keys::asked::{AskedColumn, KeyReader};
 use crate::cli::keys::columns::{CellValue, Column, ColumnSource, FoundRow, OwnColumn};
+use crate::cli::output::path_hex;
 use crate::export::pseudonym::{Pseudonyms, Treatment, treatment};
 use crate::export::table::{TableColumn, TableSchema, snake_case};
-use crate::export::value::{ColumnType, TableValue, ValueFit, earlier, in_utc, typed};
+use crate::export::value::{ColumnType, TableValue, ValueFit, earlier, has_several_values, in_utc, typed};
 use crate::model::attribute::{Attribute, Multiplicity};
 use crate::model::calendar::civil;
 use crate::model::declared::DeclaredSet;
 use crate::model::level::QueryRetrieveLevel;
 use crate::qr;
-
-/// Keywords of the Standard with several values (PS3.6 VM) that are often declared.
-const OF_SEVERAL_VALUES: &[&str] = &[
-    "PixelSpacing",
-    "ImagerPixelSpacing",
-    "ImageOrientationPatient",
-    "ImagePositionPatient",
-    "WindowCenter",
-    "WindowWidth",
-    "AcquisitionMatrix",
-    "ScanOptions",
-    "SequenceVariant",
-    "ScanningSequence",
-    "ConvolutionKernel",
-    "FrameType",
-    "ReferringPhysicianIdentificationSequence",
-];
 
 /// A column of the table with its source.
 struct ExportColumn {
@@ -53,15 +36,15 @@ enum PartitionSource {
         at: usize,
         with_month: bool,
     },
-    /// A column, which is in no file then.
+    /// A text column. It names the directories, so the files leave it out.
     Column(usize),
 }
 
 /// Makes rows of a table.
 pub(super) struct RowMaker {
     columns: Vec<ExportColumn>,
-    /// Columns that tell patients apart.
-    patient: Vec<Column>,
+    /// Columns that tell patients apart, where pseudonyms need them.
+    patient: Option<PatientColumns<Column>>,
     pseudonyms: Option<Pseudonyms>,
     /// Timezone Offset From UTC of the data set, where a column needs it.
     zone: Option<Column>,
@@ -86,7 +69,7 @@ impl RowMaker {
     pub(super) fn new(
         wanted: &WantedColumns<'_>,
         pseudonyms: Option<Pseudonyms>,
-        patient: &[AskedColumn],
+        patient: Option<&PatientColumns<AskedColumn>>,
     ) -> anyhow::Result<Self> {
         let find = |asked: &AskedColumn| match asked.column(wanted.query, wanted.declared) {
             Some(column) => Ok(column),
@@ -107,14 +90,14 @@ impl RowMaker {
                 ..export_column(column, treatment, wanted)
             }));
         }
-        let patient = patient.iter().map(find).collect::<anyhow::Result<_>>()?;
+        let patient = patient.map(|patient| patient.find(find)).transpose()?;
         let zone = wanted.zone.map(find).transpose()?;
         Ok(Self { columns, patient, pseudonyms, zone, partition: PartitionSource::None })
     }
 
-    /// Parts the rows by the year or the month of the study, or by a column of text. Returns the
-    /// name for the directories.
-    pub(super) fn part_by(&mut self, by: &str) -> anyhow::Result<String> {
+    /// Partitions the rows by the year or the month of the study, or by a column of text. Returns
+    /// the name for the directories.
+    pub(super) fn partition_by(&mut self, by: &str) -> anyhow::Result<String> {
         let position = |name: &str| self.columns.iter().position(|column| column.column.name == name);
         if let "study-year" | "study-month" = by {
             let Some(at) = position("StudyDate") else { bail!("--partition-by {by} needs the column StudyDate") };
@@ -194,12 +177,10 @@ impl RowMaker {
         let text = match column.column.cell(row) {
             CellValue::Number(number) => return i64::try_from(number).map_or(TableValue::Null, TableValue::Integer),
             CellValue::Path(path) => {
-                let text = path.into_os_string().into_string().unwrap_or_else(|path| {
-                    crate::cli::output::put_path(raw, Path::new(&path));
-                    raw.remove("path");
-                    path.to_string_lossy().into_owned()
-                });
-                return TableValue::Text(text.into());
+                if let Some(hex) = path_hex(&path) {
+                    raw.insert("path_hex".into(), hex.into());
+                }
+                return TableValue::Text(path.to_string_lossy().into_owned().into());
             }
             CellValue::Text(text) => text,
         };
@@ -240,14 +221,34 @@ impl RowMaker {
 
     /// What sets the patient of a row apart: the ID, or name and birth date without one.
     fn patient_of(&self, row: &FoundRow) -> String {
-        let mut values = self.patient.iter().map(|column| column.cell(row).into_text());
-        let id = values.next().unwrap_or_default();
-        if id.is_empty() { format!("\\{}", values.collect::<Vec<_>>().join("\\")) } else { id }
+        let Some(PatientColumns { id, others }) = &self.patient else { return String::new() };
+        let text = |column: &Column| column.cell(row).into_text();
+        let id = text(id);
+        if id.is_empty() { format!("\\{}", others.iter().map(text).collect::<Vec<_>>().join("\\")) } else { id }
     }
 }
 
-/// Names of the columns that [`RowMaker`] tells patients apart by.
-pub(super) const PATIENT_COLUMNS: &[&str] = &["PatientID", "PatientName", "PatientBirthDate"];
+/// Columns that tell patients apart.
+pub(super) struct PatientColumns<C> {
+    id: C,
+    /// Those that count for a patient without an ID.
+    others: Vec<C>,
+}
+
+impl PatientColumns<AskedColumn> {
+    pub(super) fn read(reading: &KeyReader<'_>) -> anyhow::Result<Self> {
+        let others = ["PatientName", "PatientBirthDate"].into_iter().map(|name| reading.column(name));
+        Ok(Self { id: reading.column("PatientID")?, others: others.collect::<anyhow::Result<_>>()? })
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &AskedColumn> {
+        std::iter::once(&self.id).chain(&self.others)
+    }
+
+    fn find(&self, find: impl Fn(&AskedColumn) -> anyhow::Result<Column>) -> anyhow::Result<PatientColumns<Column>> {
+        Ok(PatientColumns { id: find(&self.id)?, others: self.others.iter().map(find).collect::<anyhow::Result<_>>()? })
+    }
+}
 
 fn export_column(column: Column, treatment: Treatment, wanted: &WantedColumns<'_>) -> ExportColumn {
     let kind = match &column.source {
@@ -260,7 +261,7 @@ fn export_column(column: Column, treatment: Treatment, wanted: &WantedColumns<'_
     let has_several = match Attribute::by_keyword(&column.name) {
         // A study answers for its series.
         Some(attribute) => attribute.multiplicity == Multiplicity::Many || attribute.level > wanted.level,
-        None => goes_into_items || OF_SEVERAL_VALUES.contains(&column.name.as_str()),
+        None => goes_into_items || has_several_values(&column.name),
     };
     let is_list = kind != ColumnType::Json && (has_several || wanted.lists.contains(&column.name));
     ExportColumn { column, is_in_utc: false, kind, is_list, treatment }
