@@ -43,8 +43,8 @@ pub struct ArchiveDifference {
     /// One UID where a study differs, two where a series does, three where an instance does: Study,
     /// Series and SOP Instance UID. [`ArchiveDifference::level`] counts them.
     pub uids: Vec<String>,
-    /// Keyword of what differs, or empty.
-    pub what: &'static str,
+    /// Keyword of the attribute that differs, or empty.
+    pub attribute: &'static str,
     /// The value here.
     pub here: String,
     /// The value there.
@@ -68,7 +68,7 @@ impl ArchiveDifference {
             DifferenceKind::OnlyThere => (String::new(), text),
             _ => (text, String::new()),
         };
-        Self { kind, uids: uids.iter().map(|uid| (*uid).to_owned()).collect(), what: "", here, there }
+        Self { kind, uids: uids.iter().map(|uid| (*uid).to_owned()).collect(), attribute: "", here, there }
     }
 }
 
@@ -92,7 +92,7 @@ pub fn differing_values(uid: &str, here: &ComparedStudy, there: &ComparedStudy) 
         found.push(ArchiveDifference {
             kind: DifferenceKind::OtherValue,
             uids: vec![uid.to_owned()],
-            what: keyword,
+            attribute: keyword,
             here: one.clone(),
             there: other.clone(),
         });
@@ -125,7 +125,7 @@ mod tests {
         let there = study(&[("PatientName", "MÜLLER^ÄNNE"), ("PatientID", "2")]);
         let found = differing_values("1.2", &here, &there);
         assert_eq!(found.len(), 1);
-        assert_eq!((found[0].what, found[0].here.as_str(), found[0].there.as_str()), ("PatientID", "1", "2"));
+        assert_eq!((found[0].attribute, found[0].here.as_str(), found[0].there.as_str()), ("PatientID", "1", "2"));
     }
 
     // A migration that loses values is what is looked for.
@@ -136,7 +136,7 @@ mod tests {
         for (one, other, values) in [(&here, &there, ("1", "")), (&there, &here, ("", "1"))] {
             let found = differing_values("1.2", one, other);
             assert_eq!(found.len(), 1, "{found:?}");
-            assert_eq!((found[0].what, (found[0].here.as_str(), found[0].there.as_str())), ("PatientID", values));
+            assert_eq!((found[0].attribute, (found[0].here.as_str(), found[0].there.as_str())), ("PatientID", values));
         }
     }
 }

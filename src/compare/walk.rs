@@ -139,10 +139,15 @@ fn compare_instances(
     Ok(())
 }
 
-fn count_difference(uids: &[&str], what: &'static str, here: Option<u64>, there: Option<u64>) -> ArchiveDifference {
+fn count_difference(
+    uids: &[&str],
+    attribute: &'static str,
+    here: Option<u64>,
+    there: Option<u64>,
+) -> ArchiveDifference {
     let text = |count: Option<u64>| count.map(|count| count.to_string()).unwrap_or_default();
     let uids = uids.iter().map(|uid| (*uid).to_owned()).collect();
-    ArchiveDifference { kind: DifferenceKind::OtherCount, uids, what, here: text(here), there: text(there) }
+    ArchiveDifference { kind: DifferenceKind::OtherCount, uids, attribute, here: text(here), there: text(there) }
 }
 
 /// The two halves of a range of more than one day.

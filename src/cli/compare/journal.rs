@@ -105,7 +105,7 @@ impl DifferenceJournal {
                     uid(0),
                     uid(1),
                     uid(2),
-                    difference.what,
+                    difference.attribute,
                     &difference.here,
                     &difference.there,
                 ])?;

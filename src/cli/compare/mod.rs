@@ -149,7 +149,7 @@ fn compare(
             Err(Error::Status(status)) => found.push(unanswered(range, &status.to_string())),
             Err(error) => {
                 journal.keep()?;
-                return Err(again(error, arguments));
+                return Err(with_resume_hint(error, arguments));
             }
         }
         journal.write(&found, Some(range.last), &mut context.output)?;
@@ -160,7 +160,7 @@ fn compare(
         Err(Error::Status(status)) => found.push(unanswered(days, &status.to_string())),
         Err(error) => {
             journal.keep()?;
-            return Err(again(error, arguments));
+            return Err(with_resume_hint(error, arguments));
         }
     }
     journal.write(&found, None, &mut context.output)?;
@@ -168,7 +168,7 @@ fn compare(
 }
 
 /// The error, with what to do.
-fn again(error: Error, arguments: &CompareArgs) -> anyhow::Error {
+fn with_resume_hint(error: Error, arguments: &CompareArgs) -> anyhow::Error {
     let error = anyhow::Error::from(error);
     match &arguments.out {
         Some(_) => error.context("the comparison is not complete; hint: the same command goes on"),
@@ -185,7 +185,7 @@ fn unanswered(range: DayRange, status: &str) -> ArchiveDifference {
     ArchiveDifference {
         kind: DifferenceKind::Unanswered,
         uids: Vec::new(),
-        what: "StudyDate",
+        attribute: "StudyDate",
         here: format!("{}-{}", range.first, range.last),
         there: format!("status {status}"),
     }
@@ -256,7 +256,7 @@ fn with_list(
         let difference = ArchiveDifference {
             kind: DifferenceKind::OnlyHere,
             uids: vec![text(&uid)],
-            what: "",
+            attribute: "",
             here: value,
             there: String::new(),
         };
@@ -274,15 +274,20 @@ fn with_list(
     there.retain(|value| !matched.contains(value));
     for value in there {
         let uids = if arguments.key == "StudyInstanceUID" { vec![value.clone()] } else { Vec::new() };
-        let difference =
-            ArchiveDifference { kind: DifferenceKind::OnlyThere, uids, what: "", here: String::new(), there: value };
+        let difference = ArchiveDifference {
+            kind: DifferenceKind::OnlyThere,
+            uids,
+            attribute: "",
+            here: String::new(),
+            there: value,
+        };
         journal.write(&[difference], None, &mut context.output)?;
     }
     let found = journal.finish(&mut context.output)?;
     Ok(tell_end(&found, context))
 }
 
-/// Says how many differences there are.
+/// Prints the counts, and returns the exit code.
 fn tell_end(found: &DifferenceCounts, context: &Context) -> Exit {
     if found.is_empty() {
         context.tell("no difference");
