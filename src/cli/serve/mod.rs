@@ -7,6 +7,7 @@ mod intake_thread;
 mod monitor;
 mod priority;
 mod reload;
+mod repeating;
 mod scrub_thread;
 mod service_manager;
 mod trash_thread;
@@ -32,11 +33,9 @@ use tokio_util::sync::CancellationToken;
 use self::hl7::{Hl7Start, WorklistControl};
 use self::http_start::HttpStart;
 use self::index_start::{open_index, open_storage};
-use self::intake_thread::Feeding;
 use self::reload::{InForce, load_tls, run_and_reload};
-use self::scrub_thread::Scrubbing;
+use self::repeating::RepeatingThreads;
 use self::service_manager::{NOTIFY_SOCKET, ServiceManager};
-use self::trash_thread::Trashing;
 use self::warnings::warn_when_open;
 use self::watch_thread::Watching;
 use crate::access::peers::SharedPeers;
@@ -112,7 +111,9 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
         config.monitoring.map(|address| (address, monitor::sources(&config, objects.as_ref(), writer.handle())));
     let offers =
         offers(&config, (objects, journal.clone()), (writer.handle(), Arc::clone(&intake)), retrieve, (tls, &audit))?;
-    threads.trash = offers.0.storage.as_ref().map(|storage| Trashing::start(&config, storage)).transpose()?;
+    if let Some(storage) = &offers.0.storage {
+        trash_thread::start(&mut threads.repeating, &config, storage)?;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("node")
         .enable_all()
@@ -143,10 +144,9 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
 /// The threads of a node that work beside its connections.
 struct Threads {
     watch: Watching,
-    intake: Feeding,
-    scrub: Scrubbing,
     events: Option<Telling>,
-    trash: Option<Trashing>,
+    /// Those of the worklist, the scrub and the trash.
+    repeating: RepeatingThreads,
 }
 
 impl Threads {
@@ -157,25 +157,19 @@ impl Threads {
         intake: &Arc<Intake>,
         verified: &Arc<Verified>,
     ) -> anyhow::Result<Self> {
-        Ok(Self {
-            scrub: Scrubbing::start(config, Arc::clone(verified))?,
-            watch: Watching::start(config, writer.clone())?,
-            intake: Feeding::start(config, intake)?,
-            events: tell_events(config, writer.clone(), verified)?,
-            trash: None,
-        })
+        let mut repeating = RepeatingThreads::default();
+        scrub_thread::start(&mut repeating, config, Arc::clone(verified))?;
+        let watch = Watching::start(config, writer.clone())?;
+        intake_thread::start(&mut repeating, config, intake)?;
+        Ok(Self { watch, events: tell_events(config, writer.clone(), verified)?, repeating })
     }
 
     /// Stops all, and waits until each has done what it began.
     fn stop(self) {
         self.watch.stop();
-        self.intake.stop();
-        self.scrub.stop();
+        self.repeating.stop();
         if let Some(events) = self.events {
             events.stop();
-        }
-        if let Some(trash) = self.trash {
-            trash.stop();
         }
     }
 }

@@ -1,60 +1,29 @@
 //! The thread that reads all managed objects slowly, to find damage.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use anyhow::Context as _;
-
 use super::priority::give_way;
+use super::repeating::RepeatingThreads;
 use crate::config::Config;
 use crate::deliver::scrub::{Scrub, ScrubTally};
 use crate::store::Verified;
 
-/// Minimum pause between two rounds of a scrub.
+/// Minimum pause between two rounds of a scrub. Otherwise an empty storage directory would make the
+/// thread query the index all the time.
 const LEAST_SCRUB_PAUSE: Duration = Duration::from_secs(60);
 
-/// The thread that reads all managed objects slowly, to find damage.
-pub(super) struct Scrubbing {
-    /// Dropping it ends the thread.
-    go_on: mpsc::Sender<()>,
-    thread: Option<thread::JoinHandle<()>>,
-}
-
-impl Scrubbing {
-    pub(super) fn start(config: &Config, verified: Arc<Verified>) -> anyhow::Result<Self> {
-        let (go_on, ended) = mpsc::channel();
-        let Some(bytes_per_second) = config.integrity.scrub_bytes_per_second else {
-            return Ok(Self { go_on, thread: None });
-        };
-        let scrub = Scrub { index: config.index.clone(), bytes_per_second, verified };
-        let pause = config.integrity.scrub_pause;
-        let thread = thread::Builder::new().name("scrub".into()).spawn(move || {
-            give_way();
-            let mut wait = |time| match ended.recv_timeout(time) {
-                Err(RecvTimeoutError::Timeout) => ControlFlow::Continue(()),
-                Ok(()) | Err(RecvTimeoutError::Disconnected) => ControlFlow::Break(()),
-            };
-            loop {
-                scrub_once(&scrub, &mut wait);
-                // There is always a short pause. Otherwise an empty storage directory would make
-                // the thread query the index all the time.
-                if wait(pause.max(LEAST_SCRUB_PAUSE)).is_break() {
-                    return;
-                }
-            }
-        });
-        Ok(Self { go_on, thread: Some(thread.context("cannot start the scrub thread")?) })
-    }
-
-    pub(super) fn stop(self) {
-        drop(self.go_on);
-        if self.thread.is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("a defect of dcmdex ended the scrub");
-        }
-    }
+/// Starts the thread, if the settings ask for a scrub.
+pub(super) fn start(threads: &mut RepeatingThreads, config: &Config, verified: Arc<Verified>) -> anyhow::Result<()> {
+    let Some(bytes_per_second) = config.integrity.scrub_bytes_per_second else { return Ok(()) };
+    let scrub = Scrub { index: config.index.clone(), bytes_per_second, verified };
+    let (pause, begun) = (config.integrity.scrub_pause.max(LEAST_SCRUB_PAUSE), Once::new());
+    threads.start("scrub", move |ended| {
+        begun.call_once(give_way);
+        scrub_once(&scrub, &mut |time| ended.wait(time));
+        pause
+    })
 }
 
 /// Runs one round of the scrub and logs its result.
