@@ -305,7 +305,7 @@ fn objects_that_no_backup_names_go_with_the_last_one_that_did() {
 fn a_destination_that_cannot_take_the_backup_leaves_the_index_as_it_was() {
     let place = Place::new();
     scanned(&place, 100);
-    let Some(full) = crate::util::disks::Small::mounted(256 * 1024) else { return };
+    let Some(full) = crate::util::disks::Mount::of_bytes(256 * 1024) else { return };
     let refused = run(place.command().arg("backup").arg(full.path())).expect(2);
     assert!(refused.stderr.contains("could not copy the index to"), "{refused:?}");
     assert_eq!(

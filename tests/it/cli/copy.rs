@@ -10,7 +10,7 @@ use super::faults::{SUCCESS, associated, store, uid};
 use super::serve::Node;
 use super::*;
 use crate::util::archives::{Keep, Zip};
-use crate::util::disks::Small;
+use crate::util::disks::Mount;
 use crate::util::objects;
 
 /// An index over three studies in files and one in a zip. Two studies have the same description.
@@ -61,7 +61,7 @@ const TEMPLATE: &str = "{PatientID}/{StudyDate}_{StudyDescription}/{InstanceNumb
 
 #[test]
 fn a_reflink_shares_the_blocks_and_not_the_file() {
-    let Some(disk) = Small::with_reflinks() else { return };
+    let Some(disk) = Mount::with_reflinks() else { return };
     let (archive, out) = (disk.path().join("archive"), disk.path().join("out"));
     fs::create_dir(&archive).unwrap();
     let object = objects::file_with(1, &[(0x0008, 0x1030, b"LO", "one")]);
@@ -249,7 +249,7 @@ fn a_zip_and_a_tar_are_read_again_with_all_their_members() {
 
 #[test]
 fn a_destination_that_fills_up_is_said_and_nothing_half_written_has_a_final_name() {
-    let Some(disk) = Small::mounted(512 << 10) else { return };
+    let Some(disk) = Mount::of_bytes(512 << 10) else { return };
     let place = Place::new();
     fs::create_dir(place.path("archive")).unwrap();
     for number in 1..=4 {

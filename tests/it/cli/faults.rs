@@ -4,12 +4,13 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::{Child, ChildStderr, Stdio};
 
 use rustix::process::Signal;
 
 use super::serve::Node;
 use super::*;
+use crate::util::disks::Mount;
 use crate::util::scripted::{DataSet, IMPLICIT_VR_LITTLE_ENDIAN, ScriptedPeer, find_command, store_command};
 use crate::util::{http, peers, postgres};
 
@@ -238,53 +239,6 @@ fn a_write_or_sync_that_fails_once_costs_one_object() {
         }
     }
     assert!(ran >= 2 * FAULTS.len(), "only {ran} met a fault");
-}
-
-/// A separate file system inside a test's place. Dropping it unmounts it. `None`, with a message,
-/// if it cannot be mounted.
-pub(super) struct Mount(PathBuf);
-
-impl Mount {
-    pub(super) fn tmpfs(at: &Path, size: &str) -> Option<Self> {
-        fs::create_dir_all(at).unwrap();
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "dcmdex-test"]).arg(at);
-        let mounted = mount.stderr(Stdio::null()).status().is_ok_and(|status| status.success());
-        if !mounted {
-            peers::skipped("a tmpfs cannot be mounted here: root is needed");
-            return None;
-        }
-        Some(Self(at.to_owned()))
-    }
-
-    /// Mounts an ext4 file system from a file. As usual, it becomes read-only at the first error.
-    fn ext4(at: &Path, image: &Path) -> Option<Self> {
-        fs::create_dir_all(at).unwrap();
-        fs::File::create(image).unwrap().set_len(16 << 20).unwrap();
-        let quiet = |command: &mut Command| command.stderr(Stdio::null()).status().is_ok_and(|status| status.success());
-        let made = quiet(Command::new("mkfs.ext4").arg("-q").arg(image))
-            && quiet(Command::new("mount").args(["-o", "loop,errors=remount-ro"]).arg(image).arg(at));
-        if !made {
-            peers::skipped("an ext4 file system cannot be mounted here: root, mkfs.ext4 and a loop device are needed");
-            return None;
-        }
-        Some(Self(at.to_owned()))
-    }
-
-    /// Makes the kernel meet an error on it.
-    fn fail(&self) {
-        let source = Command::new("findmnt").args(["-no", "SOURCE"]).arg(&self.0).output().unwrap();
-        let device = String::from_utf8(source.stdout).unwrap();
-        let device = device.trim().rsplit('/').next().unwrap();
-        fs::write(format!("/sys/fs/ext4/{device}/trigger_fs_error"), "test").unwrap();
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        // Lazily: what a failed test left open goes with it.
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
 }
 
 #[test]

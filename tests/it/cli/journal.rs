@@ -372,7 +372,7 @@ fn after_a_failed_flush_of_the_journal_nothing_old_takes_the_place_of_what_came_
 #[test]
 fn without_room_for_a_journal_each_object_is_durable_by_itself() {
     let place = Place::new();
-    let Some(_disk) = super::faults::Mount::tmpfs(&place.path("objects"), "3m") else { return };
+    let Some(_disk) = crate::util::disks::Mount::tmpfs(&place.path("objects"), "3m") else { return };
     let settings = "storage = \"objects/kept\"\n[store]\nmin_free_mib = 0\njournal_mib = 8\n";
     fs::write(place.path("dcmdex.toml"), settings).unwrap();
     let node = Node::start(&place, &[]);

@@ -346,7 +346,7 @@ fn a_removal_or_an_undo_that_is_killed_leaves_whole_studies() {
 fn a_trash_on_another_disk_takes_objects_and_gives_them_back() {
     let place = Place::new();
     received(&place, 0..2);
-    let Some(disk) = crate::util::disks::Small::mounted(1024 * 1024) else { return };
+    let Some(disk) = crate::util::disks::Mount::of_bytes(1024 * 1024) else { return };
     std::os::unix::fs::symlink(disk.path(), place.path("dcmdex-data/objects/.trash")).unwrap();
     place.run(["remove", "StudyInstanceUID=1.2.3", "--objects", "--yes"]).expect(0);
     assert!(!place.path(object(0)).exists() && in_trash(&place) == 2);
@@ -358,7 +358,7 @@ fn a_trash_on_another_disk_takes_objects_and_gives_them_back() {
 fn a_trash_that_is_full_or_read_only_keeps_the_objects_where_they_are() {
     let place = Place::new();
     received(&place, 0..3);
-    let Some(disk) = crate::util::disks::Small::mounted(64 * 1024) else { return };
+    let Some(disk) = crate::util::disks::Mount::of_bytes(64 * 1024) else { return };
     std::os::unix::fs::symlink(disk.path(), place.path("dcmdex-data/objects/.trash")).unwrap();
     disk.make_read_only();
     let failed = place.run(["remove", "StudyInstanceUID=1.2.3", "--objects", "--yes"]).expect(2);

@@ -3,6 +3,7 @@
 use std::fs;
 
 use super::*;
+use crate::util::disks::Mount;
 
 /// Builds an archive with `files` files in two directories of `disk/`, and one file beside them.
 fn with_disk(files: u32) -> Archive {
@@ -136,33 +137,12 @@ fn a_missing_root_is_an_error_unless_pruning_is_asked_for() {
     archive.assert_failures(&[]);
 }
 
-/// A file system in memory that is mounted until this is dropped.
-struct Mounted(PathBuf);
-
-impl Mounted {
-    fn at(path: PathBuf) -> Option<Self> {
-        fs::create_dir_all(&path).unwrap();
-        let mount = std::process::Command::new("mount").args(["-t", "tmpfs", "none"]).arg(&path).output().ok()?;
-        if !mount.status.success() {
-            eprintln!("SKIPPED: this user may not mount ({})", String::from_utf8_lossy(&mount.stderr).trim());
-            return None;
-        }
-        Some(Self(path))
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _told = std::process::Command::new("umount").arg(&self.0).status();
-    }
-}
-
 #[test]
 fn what_lies_on_a_disk_that_is_not_mounted_stays() {
     let mut archive = Archive::new();
     archive.options.vanished = Vanished::Prune;
     archive.write("here/0", 0);
-    let Some(mounted) = Mounted::at(archive.path("disk")) else { return };
+    let Some(mounted) = Mount::tmpfs(&archive.path("disk"), "64m") else { return };
     archive.write("disk/1", 1);
     archive.scan();
     let before = fs::read(archive.index()).unwrap();
@@ -239,7 +219,7 @@ fn a_disk_that_goes_away_during_the_scan_loses_nothing() {
     ] {
         let mut archive = Archive::new();
         let disk = archive.path("disk");
-        let Some(mounted) = Mounted::at(disk.clone()) else { return };
+        let Some(mounted) = Mount::tmpfs(&disk, "64m") else { return };
         with_file_that_is_back(&mut archive);
         let before = archive.instances();
         archive.options.vanished = vanished;
@@ -283,7 +263,7 @@ fn a_root_that_becomes_another_one_during_the_scan_loses_nothing() {
 #[test]
 fn a_disk_that_is_not_mounted_keeps_the_copies_that_it_holds() {
     let mut archive = Archive::new();
-    let Some(mounted) = Mounted::at(archive.path("disk")) else { return };
+    let Some(mounted) = Mount::tmpfs(&archive.path("disk"), "64m") else { return };
     archive.write("disk/1", 1);
     archive.write("here/1", 1);
     archive.scan();
