@@ -1,13 +1,15 @@
 //! Times of day on this machine. DICOM and HL7 have local times without an offset from UTC.
 
-use chrono::{DateTime, Local, LocalResult, NaiveDate, TimeZone as _};
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 
 /// Returns the local date (`YYYYMMDD`) and time (`HHMMSS`) of a moment in milliseconds since 1970
 /// UTC.
 #[must_use]
 pub fn local_date_and_time(ms: i64) -> (String, String) {
-    let moment = DateTime::from_timestamp_millis(ms).unwrap_or_default().with_timezone(&Local);
-    (moment.format("%Y%m%d").to_string(), moment.format("%H%M%S").to_string())
+    let moment = Timestamp::from_millisecond(ms).unwrap_or_default().to_zoned(TimeZone::system());
+    (moment.strftime("%Y%m%d").to_string(), moment.strftime("%H%M%S").to_string())
 }
 
 /// Returns the moment of a local date (`YYYYMMDD`) and time (`HH`, `HHMM` or `HHMMSS`, further
@@ -20,21 +22,12 @@ pub fn local_ms(date: &str, time: &str) -> Option<i64> {
     if date.len() != 8 || !date.is_ascii() || !time.is_ascii() {
         return None;
     }
-    let number = |text: Option<&str>| text?.parse::<u32>().ok();
-    let year = date.get(..4)?.parse().ok()?;
-    let day = NaiveDate::from_ymd_opt(year, number(date.get(4..6))?, number(date.get(6..8))?)?;
-    let part = |from: usize| match time.get(from..from + 2) {
-        Some(digits) => digits.parse::<u32>().ok(),
-        None => Some(0),
-    };
-    let local = day.and_hms_opt(part(0)?, part(2)?, part(4)?.min(59))?;
-    match Local.from_local_datetime(&local) {
-        LocalResult::Single(moment) | LocalResult::Ambiguous(moment, _) => Some(moment.timestamp_millis()),
-        LocalResult::None => match Local.from_local_datetime(&(local + chrono::Duration::hours(1))) {
-            LocalResult::Single(moment) | LocalResult::Ambiguous(moment, _) => Some(moment.timestamp_millis()),
-            LocalResult::None => None,
-        },
-    }
+    let number = |text: &str| text.parse::<i8>().ok();
+    let part = |from: usize| time.get(from..from + 2).map_or(Some(0), number);
+    let (year, month, day) = (date.get(..4)?.parse().ok()?, number(date.get(4..6)?)?, number(date.get(6..8)?)?);
+    let local = DateTime::new(year, month, day, part(0)?, part(2)?, part(4)?.min(59), 0).ok()?;
+    let moment = TimeZone::system().to_ambiguous_timestamp(local).compatible().ok()?;
+    Some(moment.as_millisecond())
 }
 
 #[cfg(test)]

@@ -14,9 +14,13 @@ pub(super) const SETTINGS: &str = "index = \"index.db\"\nstorage = \"objects\"\n
      hl7 = \"127.0.0.1:0\"\nfolder = \"wl\"\nstations = [\"CT=CT1\"]\n";
 
 pub(crate) fn start(place: &Place) -> (Node, String) {
+    start_with(place, &mut place.command())
+}
+
+fn start_with(place: &Place, command: &mut Command) -> (Node, String) {
     fs::create_dir_all(place.path("wl")).unwrap();
     fs::write(place.path("dcmdex.toml"), SETTINGS).unwrap();
-    let node = Node::start(place, &[]);
+    let node = Node::start_with(command.args(["serve", "--port", "0"]));
     let lines = node.at_start.iter().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let hl7 = lines.into_iter().find(|line| line["message"] == "taking HL7 messages").unwrap();
     (node, hl7["address"].as_str().unwrap().to_owned())
@@ -83,6 +87,16 @@ fn items_are_part_of_a_backup_and_of_the_check() {
     change("DELETE FROM worklist_asked; UPDATE worklist_item SET item = '{', source = 9");
     let found = place.run(["check"]).expect(1).stdout;
     assert!(found.contains("worklist items: item 1: it is no JSON\n"), "{found}");
+}
+
+#[test]
+fn start_times_are_in_the_time_zone_of_the_node() {
+    let place = Place::new();
+    let (_node, hl7) = start_with(&place, place.command().env("TZ", "Asia/Tokyo"));
+    let order = order(1).replace("||||||CT", "||||||CT|||^^^20261129200000+0000");
+    assert!(send(&hl7, &order).contains("MSA|AA"));
+    let list = place.run(["worklist", "list", "--json"]).expect(0).json();
+    assert_eq!((&list[0]["start_date"], &list[0]["start_time"]), (&"20261130".into(), &"050000".into()), "{list:?}");
 }
 
 fn a_reload_changes_senders_stations_and_mapping(place: Place) {
