@@ -7,7 +7,7 @@ use crate::encoding::syntax::is_video;
 use crate::encoding::walk::{Event, Input, Walk, WalkError};
 
 /// Number of bytes that one range takes in a table, with its container.
-pub(crate) const RANGE_BYTES: usize = 40;
+const RANGE_BYTES: usize = 40;
 
 /// Maximum number of fragments of one object. A slide of a microscope has 100,000 tiles.
 const MAX_FRAGMENTS: usize = 4_000_000;
@@ -158,13 +158,6 @@ impl Pixels {
         let is_native = matches!(layout, Layout::Native { .. });
         shape.is_subsampled = is_native && transforms.photometric == "YBR_FULL_422" && shape.samples == 3;
         Ok(Self { shape, transforms, transfer_syntax: transfer_syntax.to_owned(), layout })
-    }
-
-    /// Returns pixels with these fragments, and nothing else.
-    #[cfg(test)]
-    pub(crate) fn of_fragments(frames: Vec<Vec<Range>>) -> Self {
-        let (shape, transforms) = (Shape::default(), PixelTransforms::default());
-        Self { shape, transforms, transfer_syntax: String::new(), layout: Layout::Encapsulated(frames) }
     }
 
     /// Returns the number of bits of one native frame.

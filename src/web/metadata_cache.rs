@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use hyper::body::Bytes;
 
+use super::weighted_cache::WeightedCache;
+
 /// Divisor for the longest body that is kept, as a part of the cache.
 const PART: usize = 4;
 
@@ -25,67 +27,32 @@ pub(super) struct BodyKey {
 }
 
 /// The bodies that were requested last.
-#[derive(Debug)]
 pub(super) struct MetadataCache {
-    most: usize,
-    kept: Mutex<KeptBodies>,
+    bodies: WeightedCache<BodyKey, Bytes>,
     /// One lock for each response that is being made.
     under_way: Mutex<HashMap<BodyKey, Arc<tokio::sync::Mutex<()>>>>,
-}
-
-#[derive(Debug, Default)]
-struct KeptBodies {
-    bodies: HashMap<BodyKey, (Bytes, u64)>,
-    bytes: usize,
-    clock: u64,
 }
 
 impl MetadataCache {
     /// Returns a cache with this maximum size in bytes.
     pub(super) fn new(most: usize) -> Self {
-        Self { most, kept: Mutex::default(), under_way: Mutex::default() }
-    }
-
-    /// Returns the length of the longest body that is kept. 0 means that none is kept.
-    pub(super) fn longest(&self) -> usize {
-        self.most / PART
+        Self { bodies: WeightedCache::new(most), under_way: Mutex::default() }
     }
 
     /// Returns a kept body.
     pub(super) fn get(&self, key: BodyKey) -> Option<Bytes> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.clock += 1;
-        let now = kept.clock;
-        let (body, used) = kept.bodies.get_mut(&key)?;
-        *used = now;
-        Some(body.clone())
+        self.bodies.get(&key)
     }
 
     /// Drops a body.
     pub(super) fn remove(&self, key: BodyKey) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((gone, _)) = kept.bodies.remove(&key) {
-            kept.bytes -= cost(&gone);
-        }
+        self.bodies.remove(&key);
     }
 
-    /// Keeps a body. Bodies that were not requested for the longest time make room.
+    /// Keeps a body.
     pub(super) fn put(&self, key: BodyKey, body: Bytes) {
-        if body.len() > self.longest() {
-            return;
-        }
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.clock += 1;
-        let now = kept.clock;
-        kept.bytes += cost(&body);
-        if let Some((before, _)) = kept.bodies.insert(key, (body, now)) {
-            kept.bytes -= cost(&before);
-        }
-        while kept.bytes > self.most {
-            let oldest = kept.bodies.iter().min_by_key(|(_, (_, used))| *used).map(|(key, _)| *key);
-            let Some((gone, _)) = oldest.and_then(|key| kept.bodies.remove(&key)) else { return };
-            kept.bytes -= cost(&gone);
-        }
+        let cost = body.len() + ENTRY_BYTES;
+        self.bodies.put(key, body, cost, PART);
     }
 
     /// Returns the lock of a response. Its holder makes the response, and others wait for it.
@@ -97,11 +64,6 @@ impl MetadataCache {
     }
 }
 
-/// Returns the number of bytes that a body takes.
-fn cost(body: &Bytes) -> usize {
-    body.len() + ENTRY_BYTES
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,20 +73,15 @@ mod tests {
     }
 
     #[test]
-    fn bodies_that_were_not_asked_for_longest_make_room() {
+    fn a_body_is_kept_if_it_is_not_too_long() {
         let cache = MetadataCache::new(4 * (1000 + ENTRY_BYTES));
-        let body = |byte| Bytes::from(vec![byte; 1000]);
-        (1..=4).for_each(|number| cache.put(key(number), body(number as u8)));
-        assert_eq!(cache.get(key(1)), Some(body(1)));
-        cache.put(key(5), body(5));
-        assert_eq!([1, 2, 3, 4, 5].map(|number| cache.get(key(number)).is_some()), [true, false, true, true, true]);
-        cache.put(key(6), Bytes::from(vec![0; 2000]));
-        assert_eq!(cache.get(key(6)), None, "longer than a quarter");
-        cache.put(key(5), body(9));
-        assert_eq!(cache.get(key(5)), Some(body(9)));
-        assert_eq!(cache.get(BodyKey { is_compressed: false, ..key(5) }), None, "the plain one is another");
-        cache.remove(key(5));
-        assert_eq!(cache.get(key(5)), None);
+        let body = |bytes| Bytes::from(vec![0; bytes]);
+        cache.put(key(1), body(1000));
+        cache.put(key(2), body(1001));
+        assert_eq!((cache.get(key(1)), cache.get(key(2))), (Some(body(1000)), None));
+        assert_eq!(cache.get(BodyKey { is_compressed: false, ..key(1) }), None, "the plain one is another");
+        cache.remove(key(1));
+        assert_eq!(cache.get(key(1)), None);
         MetadataCache::new(0).put(key(1), body(1));
     }
 

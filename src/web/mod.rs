@@ -65,6 +65,7 @@ mod store;
 mod viewer;
 mod wado_target;
 mod wado_uri;
+mod weighted_cache;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;

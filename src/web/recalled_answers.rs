@@ -3,10 +3,10 @@
 //!
 //! An index that is being written changes with each transaction. Then every request asks it.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::weighted_cache::WeightedCache;
 use crate::audit::AuditedStudy;
 use crate::model::location::Location;
 use crate::qr::readers::IndexVersion;
@@ -14,8 +14,8 @@ use crate::qr::readers::IndexVersion;
 /// Maximum number of locations of all recalled answers. Each takes some 200 bytes.
 const MAX_LOCATIONS: usize = 50_000;
 
-/// Maximum number of locations of one recalled answer.
-const MAX_LOCATIONS_OF_ONE: usize = MAX_LOCATIONS / 4;
+/// Divisor for the largest answer that is recalled, as a part of all.
+const PART: usize = 4;
 
 /// Locations that an answer counts for besides its own.
 const ANSWER_COST: usize = 8;
@@ -40,43 +40,36 @@ pub(super) struct FromIndex {
 }
 
 /// The answers that were given last, by what their requests have that an answer depends on.
-#[derive(Debug, Default)]
-pub(super) struct RecalledAnswers(Mutex<HashMap<String, RecalledAnswer>>);
+pub(super) struct RecalledAnswers(WeightedCache<String, RecalledAnswer>);
 
-#[derive(Debug)]
+#[derive(Clone)]
 struct RecalledAnswer {
     state: IndexVersion,
     since: Instant,
-    used: Instant,
     said: FromIndex,
+}
+
+impl Default for RecalledAnswers {
+    fn default() -> Self {
+        Self(WeightedCache::new(MAX_LOCATIONS))
+    }
 }
 
 impl RecalledAnswers {
     /// Returns what the index said for this request in this state.
     pub(super) fn get(&self, request: &str, state: IndexVersion, now: Instant) -> Option<FromIndex> {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let answer = kept.get_mut(request)?;
+        let answer = self.0.get(request)?;
         if answer.state != state || now.duration_since(answer.since) >= RECALLED_FOR {
-            kept.remove(request);
+            self.0.remove(request);
             return None;
         }
-        answer.used = now;
-        Some(answer.said.clone())
+        Some(answer.said)
     }
 
-    /// Keeps what the index said since it had this state. The answers that were not used for the
-    /// longest time make room.
+    /// Keeps what the index said since it had this state.
     pub(super) fn put(&self, request: String, state: IndexVersion, said: FromIndex, now: Instant) {
-        if said.locations.len() > MAX_LOCATIONS_OF_ONE {
-            return;
-        }
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.insert(request, RecalledAnswer { state, since: now, used: now, said });
-        while kept.values().map(|answer| answer.said.locations.len() + ANSWER_COST).sum::<usize>() > MAX_LOCATIONS {
-            let oldest = kept.iter().min_by_key(|(_, answer)| answer.used).map(|(request, _)| request.clone());
-            let Some(oldest) = oldest else { return };
-            kept.remove(&oldest);
-        }
+        let cost = said.locations.len() + ANSWER_COST;
+        self.0.put(request, RecalledAnswer { state, since: now, said }, cost, PART);
     }
 }
 
@@ -110,17 +103,11 @@ mod tests {
     }
 
     #[test]
-    fn answers_that_were_not_used_for_longest_make_room() {
-        let (answers, state, start) = (RecalledAnswers::default(), IndexVersion::new(1, 5), Instant::now());
-        let at = |second| start + Duration::from_secs(second);
-        answers.put("0".to_owned(), state, said(MAX_LOCATIONS_OF_ONE + 1), start);
-        assert!(answers.get("0", state, start).is_none(), "longer than one may be");
-        for study in 1..=3 {
-            answers.put(study.to_string(), state, said(MAX_LOCATIONS_OF_ONE), at(study));
-        }
-        assert!(answers.get("1", state, at(4)).is_some());
-        answers.put("4".to_owned(), state, said(MAX_LOCATIONS_OF_ONE), at(5));
-        let kept = [1, 2, 3, 4].map(|study| answers.get(&study.to_string(), state, at(6)).is_some());
-        assert_eq!(kept, [true, false, true, true]);
+    fn an_answer_that_is_too_long_is_not_recalled() {
+        let (answers, state, now) = (RecalledAnswers::default(), IndexVersion::new(1, 5), Instant::now());
+        let most = MAX_LOCATIONS / PART - ANSWER_COST;
+        answers.put("0".to_owned(), state, said(most + 1), now);
+        answers.put("1".to_owned(), state, said(most), now);
+        assert!(answers.get("0", state, now).is_none() && answers.get("1", state, now).is_some());
     }
 }
