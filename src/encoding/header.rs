@@ -68,10 +68,10 @@ pub(crate) fn read_plain<const EXPLICIT: bool, const BIG: bool>(bytes: &[u8]) ->
 }
 
 /// Works as [`read_plain`], for an encoding that is known only at run time. `explicit` means that
-/// headers name the VR, and `big` that numbers are big endian.
+/// headers name the VR, and `big_endian` that numbers are big endian.
 #[inline]
-pub(crate) fn read_plain_in(explicit: bool, big: bool, bytes: &[u8]) -> Option<ElementHeader> {
-    match (explicit, big) {
+pub(crate) fn read_plain_in(explicit: bool, big_endian: bool, bytes: &[u8]) -> Option<ElementHeader> {
+    match (explicit, big_endian) {
         (true, false) => read_plain::<true, false>(bytes),
         (false, false) => read_plain::<false, false>(bytes),
         (true, true) => read_plain::<true, true>(bytes),
@@ -80,39 +80,39 @@ pub(crate) fn read_plain_in(explicit: bool, big: bool, bytes: &[u8]) -> Option<E
 }
 
 /// Reads the header at the start of `bytes`. Reserved bytes that are not zero are ignored. See
-/// [`read_plain_in`] for `explicit` and `big`.
+/// [`read_plain_in`] for `explicit` and `big_endian`.
 ///
 /// # Errors
 /// See [`HeaderError`].
-pub(crate) fn read(explicit: bool, big: bool, bytes: &[u8]) -> Result<ElementHeader, HeaderError> {
-    match read_plain_in(explicit, big, bytes) {
+pub(crate) fn read(explicit: bool, big_endian: bool, bytes: &[u8]) -> Result<ElementHeader, HeaderError> {
+    match read_plain_in(explicit, big_endian, bytes) {
         Some(header) => Ok(header),
-        None => read_other(big, bytes),
+        None => read_other(big_endian, bytes),
     }
 }
 
 /// Reads a header in explicit VR that is incomplete or not plain.
 #[cold]
-fn read_other(big: bool, bytes: &[u8]) -> Result<ElementHeader, HeaderError> {
+fn read_other(big_endian: bool, bytes: &[u8]) -> Result<ElementHeader, HeaderError> {
     let start = bytes.first_chunk::<8>().ok_or(HeaderError::Incomplete)?;
-    let (tag, vr) = (tag_at(start, big), [start[4], start[5]]);
+    let (tag, vr) = (tag_at(start, big_endian), [start[4], start[5]]);
     if vr::form(vr) != Form::Long {
         return Err(HeaderError::BadVr(tag));
     }
     let [.., a, b, c, d] = *bytes.first_chunk::<LONGEST_HEADER>().ok_or(HeaderError::Incomplete)?;
-    let length = u32_of([a, b, c, d], big);
+    let length = u32_of([a, b, c, d], big_endian);
     Ok(ElementHeader { tag, vr, length, size: LONGEST_HEADER, explicit: true })
 }
 
 /// Returns the tag at the start of a header.
-pub(crate) fn tag_at(start: &[u8; 8], big: bool) -> u32 {
+pub(crate) fn tag_at(start: &[u8; 8], big_endian: bool) -> u32 {
     let [g0, g1, e0, e1, ..] = *start;
-    if big { u32::from_be_bytes([g0, g1, e0, e1]) } else { u32::from_be_bytes([g1, g0, e1, e0]) }
+    if big_endian { u32::from_be_bytes([g0, g1, e0, e1]) } else { u32::from_be_bytes([g1, g0, e1, e0]) }
 }
 
 /// Returns the number in a field of four bytes.
-pub(crate) fn u32_of(bytes: [u8; 4], big: bool) -> u32 {
-    if big { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) }
+pub(crate) fn u32_of(bytes: [u8; 4], big_endian: bool) -> u32 {
+    if big_endian { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) }
 }
 
 impl Encoding {

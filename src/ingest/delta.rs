@@ -141,7 +141,7 @@ impl DeltaBase {
             }
             let bytes = value.bytes(&parsed.raw);
             if let Some(known) = known.next_if(|known| known.tag == value.tag)
-                && (known.slot, known.vr, known.big) == (value.slot, value.vr, value.big)
+                && (known.slot, known.vr, known.big_endian) == (value.slot, value.vr, value.big_endian)
                 && known.bytes(&self.raw) == bytes
             {
                 continue;

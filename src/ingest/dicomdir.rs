@@ -58,7 +58,7 @@ pub fn read_references(file: impl BufRead) -> io::Result<References> {
     let mut reader = RecordReader {
         file,
         explicit: true,
-        big: false,
+        big_endian: false,
         in_records: false,
         in_use: true,
         position: 0,
@@ -125,7 +125,7 @@ fn studies_of(records: &[DirectoryRecord], references: usize) -> Vec<Arc<str>> {
 struct RecordReader<R> {
     file: R,
     explicit: bool,
-    big: bool,
+    big_endian: bool,
     /// Reading has reached the sequence of records.
     in_records: bool,
     /// The current record is in use.
@@ -178,10 +178,10 @@ impl<R: BufRead> RecordReader<R> {
         let is_command =
             !self.in_records && start.starts_with(&[0, 0]) && vr::form([start[4], start[5]]) == Form::Unknown;
         let explicit = self.explicit && !is_command;
-        let header = match header::read(explicit, self.big, start) {
+        let header = match header::read(explicit, self.big_endian, start) {
             Err(HeaderError::Incomplete) => {
                 self.fill(more)?;
-                header::read(explicit, self.big, &bytes)
+                header::read(explicit, self.big_endian, &bytes)
             }
             read => read,
         };
@@ -200,9 +200,9 @@ impl<R: BufRead> RecordReader<R> {
             return;
         }
         if start.starts_with(&[0, 4]) {
-            self.big = true;
+            self.big_endian = true;
         }
-        let group = if self.big { [start[1], start[0]] } else { [start[0], start[1]] };
+        let group = if self.big_endian { [start[1], start[0]] } else { [start[0], start[1]] };
         if group == [4, 0] {
             self.explicit = vr::form([start[4], start[5]]) != Form::Unknown;
         }
@@ -257,7 +257,7 @@ impl<R: BufRead> RecordReader<R> {
     fn offset(&mut self, tag: u32) -> Result<(), Stopped> {
         let mut bytes = [0; 4];
         self.fill(&mut bytes)?;
-        let offset = if self.big { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) };
+        let offset = if self.big_endian { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) };
         if let Some(record) = self.records.last_mut() {
             *(if tag == NEXT_RECORD { &mut record.next } else { &mut record.lower }) = offset;
         }

@@ -29,11 +29,11 @@ pub(super) fn push_sequence(raw: &mut Vec<u8>, tag: u32) {
 }
 
 /// Records an element. Its `length` bytes follow.
-pub(super) fn push_value(raw: &mut Vec<u8>, tag: u32, vr: VR, big: bool, length: usize) {
+pub(super) fn push_value(raw: &mut Vec<u8>, tag: u32, vr: VR, big_endian: bool, length: usize) {
     raw.push(VALUE);
     raw.extend(tag.to_le_bytes());
     raw.extend(vr.to_string().as_bytes());
-    raw.push(u8::from(big));
+    raw.push(u8::from(big_endian));
     raw.extend((length as u32).to_le_bytes());
 }
 
@@ -41,7 +41,7 @@ enum JsonEvent<'a> {
     Item,
     End,
     Sequence(u32),
-    Value { tag: u32, vr: VR, big: bool, bytes: &'a [u8] },
+    Value { tag: u32, vr: VR, big_endian: bool, bytes: &'a [u8] },
 }
 
 struct Events<'a>(&'a [u8]);
@@ -61,11 +61,11 @@ impl<'a> Iterator for Events<'a> {
             _ => {
                 let (tag, rest) = rest.split_first_chunk()?;
                 let (vr, rest) = rest.split_first_chunk()?;
-                let (big, rest) = rest.split_first()?;
+                let (big_endian, rest) = rest.split_first()?;
                 let (length, rest) = rest.split_first_chunk()?;
                 let (bytes, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
                 let vr = vr::of(*vr).unwrap_or(VR::UN);
-                (JsonEvent::Value { tag: u32::from_le_bytes(*tag), vr, big: *big != 0, bytes }, rest)
+                (JsonEvent::Value { tag: u32::from_le_bytes(*tag), vr, big_endian: *big_endian != 0, bytes }, rest)
             }
         };
         self.0 = rest;
@@ -124,22 +124,22 @@ pub(super) fn cut_down(raw: &[u8], wanted: &[KeptNode], sets: &CharacterSets, ou
                     }
                 }
             }
-            JsonEvent::Value { tag: number, vr, big, bytes } => {
+            JsonEvent::Value { tag: number, vr, big_endian, bytes } => {
                 let Some(level) = levels.last_mut() else { continue };
                 let tag = tag_of(number);
                 if is_private_creator(tag) && !level.wanted.is_empty() {
                     let mut creator = String::new();
-                    crate::model::value::push_text(&mut creator, VR::LO, big, bytes, sets);
+                    crate::model::value::push_text(&mut creator, VR::LO, big_endian, bytes, sets);
                     level.creators.push((tag, creator));
                     continue;
                 }
                 if number == SPECIFIC_CHARACTER_SET {
-                    push_value(out, number, vr, big, bytes.len());
+                    push_value(out, number, vr, big_endian, bytes.len());
                     out.extend_from_slice(bytes);
                 } else if let Some((number, creator, node)) = find(level.wanted, &level.creators, number) {
                     push_creator(out, &mut level.written, creator);
                     let vr = node.filter(|node| vr == VR::UN && node.vr != VR::SQ).map_or(vr, |node| node.vr);
-                    push_value(out, number, vr, big, bytes.len());
+                    push_value(out, number, vr, big_endian, bytes.len());
                     out.extend_from_slice(bytes);
                 }
             }
@@ -215,12 +215,12 @@ pub(super) fn push_items(out: &mut String, raw: &[u8], root: &CharacterSets) -> 
                 Some(Open::EmptySequence) => out.push('}'),
                 None => {}
             },
-            JsonEvent::Value { tag, vr, big, bytes } => {
+            JsonEvent::Value { tag, vr, big_endian, bytes } => {
                 if tag == SPECIFIC_CHARACTER_SET {
                     sets = CharacterSets::new(&String::from_utf8_lossy(bytes));
                     faithful &= sets.recognised();
                 }
-                faithful &= push_element(out, tag, vr, big, bytes, &sets);
+                faithful &= push_element(out, tag, vr, big_endian, bytes, &sets);
             }
         }
     }

@@ -32,7 +32,7 @@ pub(super) struct RawValue {
     pub(super) slot: Slot,
     pub(super) tag: u32,
     pub(super) vr: VR,
-    pub(super) big: bool,
+    pub(super) big_endian: bool,
     pub(super) character_set: bool,
     pub(super) start: u32,
     pub(super) length: u32,
@@ -70,7 +70,7 @@ pub(super) fn push_value(
         }
         faithful
     } else {
-        value::push_text(out, value.vr, value.big, bytes, character_sets)
+        value::push_text(out, value.vr, value.big_endian, bytes, character_sets)
     };
     if !faithful {
         faults.add(Fault::TextNotInCharacterSet { tag: tag_of(value.tag) });
@@ -211,7 +211,7 @@ impl Parsed {
             .filter(|value| value.slot == CREATOR)
             .map(|value| {
                 let mut creator = String::new();
-                value::push_text(&mut creator, VR::LO, value.big, bytes_of(value), &sets);
+                value::push_text(&mut creator, VR::LO, value.big_endian, bytes_of(value), &sets);
                 (tag_of(value.tag), creator)
             })
             .collect();
@@ -270,7 +270,7 @@ fn push_unit(out: &mut String, unit: &Unit, value: &RawValue, bytes: &[u8], sets
             json::cut_down(bytes, &unit.items, sets, &mut cut);
             json::push_items(out, &cut, sets)
         }
-        (false, false) => value::push_text(out, value.vr, value.big, bytes, sets),
+        (false, false) => value::push_text(out, value.vr, value.big_endian, bytes, sets),
         // The kind of element in the object is not the declared one.
         (true, false) | (false, true) => true,
     }

@@ -9,6 +9,9 @@
 //! deflated, and encapsulated. Preamble and File Meta Information (PS3.10 7.1) may be missing. The
 //! transfer syntax may differ from the declared one. Damaged objects are read up to the damage, and
 //! past it if that is safe. Each [`Fault`] is recorded.
+//!
+//! Functions that may need more bytes take `is_last`: the bytes reach to the end of the object, so
+//! no more will come.
 
 use std::mem;
 
@@ -104,7 +107,7 @@ struct Collecting {
     element: Element,
     tag: u32,
     vr: VR,
-    big: bool,
+    big_endian: bool,
     start: usize,
 }
 
@@ -214,9 +217,9 @@ impl<'w> HeaderParser<'w> {
         self.core.close(cut)
     }
 
-    fn take(&mut self, bytes: &[u8], end: bool) {
+    fn take(&mut self, bytes: &[u8], is_last: bool) {
         if self.inflater.is_none() {
-            let rest = self.core.take(bytes, end);
+            let rest = self.core.take(bytes, is_last);
             if self.core.state != State::Deflated {
                 return;
             }
@@ -227,7 +230,7 @@ impl<'w> HeaderParser<'w> {
         } else {
             self.inflate(bytes);
         }
-        if end {
+        if is_last {
             self.core.take(&[], true);
         }
     }
@@ -344,14 +347,14 @@ impl<'w> Core<'w> {
 
     // ---- input ---------------------------------------------------------------------------------
 
-    /// Takes bytes. With `end`, no more follow. Returns the bytes that the state does not take.
-    fn take<'a>(&mut self, mut bytes: &'a [u8], end: bool) -> &'a [u8] {
+    /// Takes bytes. With `is_last`, no more follow. Returns the bytes that the state does not take.
+    fn take<'a>(&mut self, mut bytes: &'a [u8], is_last: bool) -> &'a [u8] {
         while !self.carry.is_empty() && self.takes_bytes() {
             let mut carry = mem::take(&mut self.carry);
             let old = carry.len();
             let (step, after) = bytes.split_at(bytes.len().min(CARRY_STEP));
             carry.extend_from_slice(step);
-            let used = self.run(&carry, end && after.is_empty());
+            let used = self.run(&carry, is_last && after.is_empty());
             if used >= old {
                 bytes = bytes.get(used - old..).unwrap_or_default();
                 carry.clear();
@@ -368,7 +371,7 @@ impl<'w> Core<'w> {
         if !self.takes_bytes() {
             return bytes;
         }
-        let used = self.run(bytes, end);
+        let used = self.run(bytes, is_last);
         let rest = bytes.get(used..).unwrap_or_default();
         if !self.takes_bytes() {
             return rest;
@@ -393,7 +396,7 @@ impl<'w> Core<'w> {
 
     /// Processes as much of `buf` as possible and returns its length. The rest must be passed again
     /// with more bytes.
-    fn run(&mut self, buf: &[u8], end: bool) -> usize {
+    fn run(&mut self, buf: &[u8], is_last: bool) -> usize {
         let mut at = 0;
         while self.takes_bytes() {
             let rest = buf.get(at..).unwrap_or_default();
@@ -429,15 +432,15 @@ impl<'w> Core<'w> {
                 }
             }
             let step = match self.state {
-                State::Start => self.start(rest, &mut at, end),
-                State::Meta => self.meta(rest, &mut at, end),
-                State::DataSetStart => self.data_set_start(rest, &mut at, end),
-                State::DataSet if !self.frames.is_empty() => self.nested(rest, &mut at, end),
+                State::Start => self.start(rest, &mut at, is_last),
+                State::Meta => self.meta(rest, &mut at, is_last),
+                State::DataSetStart => self.data_set_start(rest, &mut at, is_last),
+                State::DataSet if !self.frames.is_empty() => self.nested(rest, &mut at, is_last),
                 State::DataSet => match self.syntax {
-                    Syntax { explicit: true, big: false } => self.root::<true, false>(buf, &mut at, end),
-                    Syntax { explicit: false, big: false } => self.root::<false, false>(buf, &mut at, end),
-                    Syntax { explicit: true, big: true } => self.root::<true, true>(buf, &mut at, end),
-                    Syntax { explicit: false, big: true } => self.root::<false, true>(buf, &mut at, end),
+                    Syntax { explicit: true, big_endian: false } => self.root::<true, false>(buf, &mut at, is_last),
+                    Syntax { explicit: false, big_endian: false } => self.root::<false, false>(buf, &mut at, is_last),
+                    Syntax { explicit: true, big_endian: true } => self.root::<true, true>(buf, &mut at, is_last),
+                    Syntax { explicit: false, big_endian: true } => self.root::<false, true>(buf, &mut at, is_last),
                 },
                 State::Deflated | State::Done => Step::More,
             };
@@ -472,7 +475,7 @@ impl<'w> Core<'w> {
 
     /// Reads the elements of the root until one opens a sequence. A scan spends most of its time in
     /// this loop.
-    fn root<const EXPLICIT: bool, const BIG: bool>(&mut self, buf: &[u8], position: &mut usize, end: bool) -> Step {
+    fn root<const EXPLICIT: bool, const BIG: bool>(&mut self, buf: &[u8], position: &mut usize, is_last: bool) -> Step {
         // Kept in a register, because every step to the next element waits for it.
         let mut at = *position;
         let step = loop {
@@ -481,7 +484,7 @@ impl<'w> Core<'w> {
             // costs more than everything else here.
             let ElementHeader { tag, vr: letters, length, size, explicit } = match read_plain::<EXPLICIT, BIG>(rest) {
                 Some(header) => header,
-                None => match self.header(Syntax { explicit: EXPLICIT, big: BIG }, rest, end) {
+                None => match self.header(Syntax { explicit: EXPLICIT, big_endian: BIG }, rest, is_last) {
                     Some(header) => header,
                     None => break Step::More,
                 },
@@ -515,8 +518,13 @@ impl<'w> Core<'w> {
                 && letters != *b"SQ"
             {
                 let vr = vr::effective(if explicit { letters } else { [0, 0] }, element.vr);
-                let big = BIG && letters != *b"UN";
-                match self.root_value(Collecting { element, tag, vr, big, start: self.raw.len() }, buf, at, length) {
+                let big_endian = BIG && letters != *b"UN";
+                match self.root_value(
+                    Collecting { element, tag, vr, big_endian, start: self.raw.len() },
+                    buf,
+                    at,
+                    length,
+                ) {
                     Some(behind) => at = behind,
                     None => break Step::Continue,
                 }
@@ -541,7 +549,7 @@ impl<'w> Core<'w> {
     /// `None` if its bytes are not all there, or if there is no room for it.
     #[inline(always)]
     fn root_value(&mut self, value: Collecting, buf: &[u8], at: usize, length: u32) -> Option<usize> {
-        let Collecting { element, tag, vr, big, start } = value;
+        let Collecting { element, tag, vr, big_endian, start } = value;
         let length = length as usize;
         // One comparison covers both limits while all values together fit the limit of one value.
         if start + length > MAX_VALUE && !self.has_room(tag, length) {
@@ -551,7 +559,7 @@ impl<'w> Core<'w> {
         // `has_room` may have dropped other values.
         let start = self.raw.len();
         let Some(bytes) = buf.get(at..at + length) else {
-            self.collecting = Some(Collecting { element, tag, vr, big, start });
+            self.collecting = Some(Collecting { element, tag, vr, big_endian, start });
             self.body = ValueRest::Collect(length);
             return None;
         };
@@ -559,9 +567,9 @@ impl<'w> Core<'w> {
         if element.role == Role::None {
             // The same as `keep`, inlined.
             let (start, length) = (start as u32, length as u32);
-            self.values.push(RawValue { slot: element.slot, tag, vr, big, character_set: false, start, length });
+            self.values.push(RawValue { slot: element.slot, tag, vr, big_endian, character_set: false, start, length });
         } else {
-            self.keep(element, tag, vr, big, start);
+            self.keep(element, tag, vr, big_endian, start);
         }
         Some(at + length)
     }
@@ -581,12 +589,12 @@ impl<'w> Core<'w> {
 
     /// Keeps the wanted root value that is now complete at the end of `raw`.
     fn collected(&mut self) {
-        if let Some(Collecting { element, tag, vr, big, start }) = self.collecting.take() {
-            self.keep(element, tag, vr, big, start);
+        if let Some(Collecting { element, tag, vr, big_endian, start }) = self.collecting.take() {
+            self.keep(element, tag, vr, big_endian, start);
         }
     }
 
-    fn keep(&mut self, element: Element, tag: u32, vr: VR, big: bool, start: usize) {
+    fn keep(&mut self, element: Element, tag: u32, vr: VR, big_endian: bool, start: usize) {
         let length = self.raw.len() - start;
         if let Role::Identifying(bit) = element.role
             && (!self.doubtful || sniff::is_uid_like(self.raw.get(start..).unwrap_or_default()))
@@ -597,14 +605,14 @@ impl<'w> Core<'w> {
         // The header limit bounds both.
         let (start, length) = (start as u32, length as u32);
         let character_set = element.role == Role::CharacterSet;
-        self.values.push(RawValue { slot: element.slot, tag, vr, big, character_set, start, length });
+        self.values.push(RawValue { slot: element.slot, tag, vr, big_endian, character_set, start, length });
     }
 
     // ---- headers -------------------------------------------------------------------------------
 
     /// Parses the header at the start of `rest`. `None` if there are not enough bytes.
-    fn header(&mut self, syntax: Syntax, rest: &[u8], end: bool) -> Option<ElementHeader> {
-        read_plain_in(syntax.explicit, syntax.big, rest).or_else(|| self.odd_header(syntax, rest, end))
+    fn header(&mut self, syntax: Syntax, rest: &[u8], is_last: bool) -> Option<ElementHeader> {
+        read_plain_in(syntax.explicit, syntax.big_endian, rest).or_else(|| self.odd_header(syntax, rest, is_last))
     }
 
     // ---- the end -------------------------------------------------------------------------------

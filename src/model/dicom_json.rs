@@ -22,26 +22,45 @@ pub(crate) fn push_key(out: &mut String, tag: u32, vr: VR) {
 
 /// Appends one element: `"GGGGEEEE":{"vr":...,"Value":[...]}`. Returns false if its character set
 /// cannot decode it.
-pub(crate) fn push_element(out: &mut String, tag: u32, vr: VR, big: bool, bytes: &[u8], sets: &CharacterSets) -> bool {
+pub(crate) fn push_element(
+    out: &mut String,
+    tag: u32,
+    vr: VR,
+    big_endian: bool,
+    bytes: &[u8],
+    sets: &CharacterSets,
+) -> bool {
     push_key(out, tag, vr);
     let mut values = Values { out, empty: true };
     let mut faithful = true;
     match vr {
-        VR::US => for_each_number(bytes, big, u16::from_le_bytes, |n| values.push(|out| out.push_str(&n.to_string()))),
-        VR::SS => for_each_number(bytes, big, i16::from_le_bytes, |n| values.push(|out| out.push_str(&n.to_string()))),
-        VR::UL => for_each_number(bytes, big, u32::from_le_bytes, |n| values.push(|out| out.push_str(&n.to_string()))),
-        VR::SL => for_each_number(bytes, big, i32::from_le_bytes, |n| values.push(|out| out.push_str(&n.to_string()))),
-        VR::UV => for_each_number(bytes, big, u64::from_le_bytes, |n| values.push(|out| out.push_str(&n.to_string()))),
-        VR::SV => for_each_number(bytes, big, i64::from_le_bytes, |n| values.push(|out| out.push_str(&n.to_string()))),
-        VR::FL => for_each_number(bytes, big, f32::from_le_bytes, |n| {
+        VR::US => {
+            for_each_number(bytes, big_endian, u16::from_le_bytes, |n| values.push(|out| out.push_str(&n.to_string())))
+        }
+        VR::SS => {
+            for_each_number(bytes, big_endian, i16::from_le_bytes, |n| values.push(|out| out.push_str(&n.to_string())))
+        }
+        VR::UL => {
+            for_each_number(bytes, big_endian, u32::from_le_bytes, |n| values.push(|out| out.push_str(&n.to_string())))
+        }
+        VR::SL => {
+            for_each_number(bytes, big_endian, i32::from_le_bytes, |n| values.push(|out| out.push_str(&n.to_string())))
+        }
+        VR::UV => {
+            for_each_number(bytes, big_endian, u64::from_le_bytes, |n| values.push(|out| out.push_str(&n.to_string())))
+        }
+        VR::SV => {
+            for_each_number(bytes, big_endian, i64::from_le_bytes, |n| values.push(|out| out.push_str(&n.to_string())))
+        }
+        VR::FL => for_each_number(bytes, big_endian, f32::from_le_bytes, |n| {
             values.push(|out| push_float(out, &n.to_string(), |read| read as f32 == n));
         }),
         VR::FD => {
-            for_each_number(bytes, big, f64::from_le_bytes, |n| {
+            for_each_number(bytes, big_endian, f64::from_le_bytes, |n| {
                 values.push(|out| push_float(out, &n.to_string(), |read| read == n))
             });
         }
-        VR::AT => for_each_tag(bytes, big, |_, group, element| {
+        VR::AT => for_each_tag(bytes, big_endian, |_, group, element| {
             values.push(|out| out.push_str(&format!("\"{group:04X}{element:04X}\"")));
         }),
         vr if is_binary(vr) || vr == VR::SQ => {

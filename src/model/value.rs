@@ -9,18 +9,18 @@ use crate::encoding::padding::without_trailing_padding;
 /// Appends the text of a value. Returns false if its character set cannot decode it.
 ///
 /// Several values are joined by `\`. Binary numbers become decimal text.
-pub fn push_text(out: &mut String, vr: VR, big: bool, bytes: &[u8], sets: &CharacterSets) -> bool {
+pub fn push_text(out: &mut String, vr: VR, big_endian: bool, bytes: &[u8], sets: &CharacterSets) -> bool {
     match vr {
-        VR::US => push_numbers(out, bytes, big, u16::from_le_bytes),
-        VR::SS => push_numbers(out, bytes, big, i16::from_le_bytes),
-        VR::UL => push_numbers(out, bytes, big, u32::from_le_bytes),
-        VR::SL => push_numbers(out, bytes, big, i32::from_le_bytes),
-        VR::UV => push_numbers(out, bytes, big, u64::from_le_bytes),
-        VR::SV => push_numbers(out, bytes, big, i64::from_le_bytes),
-        VR::FL => push_numbers(out, bytes, big, f32::from_le_bytes),
-        VR::FD => push_numbers(out, bytes, big, f64::from_le_bytes),
+        VR::US => push_numbers(out, bytes, big_endian, u16::from_le_bytes),
+        VR::SS => push_numbers(out, bytes, big_endian, i16::from_le_bytes),
+        VR::UL => push_numbers(out, bytes, big_endian, u32::from_le_bytes),
+        VR::SL => push_numbers(out, bytes, big_endian, i32::from_le_bytes),
+        VR::UV => push_numbers(out, bytes, big_endian, u64::from_le_bytes),
+        VR::SV => push_numbers(out, bytes, big_endian, i64::from_le_bytes),
+        VR::FL => push_numbers(out, bytes, big_endian, f32::from_le_bytes),
+        VR::FD => push_numbers(out, bytes, big_endian, f64::from_le_bytes),
         VR::AT => {
-            for_each_tag(bytes, big, |index, group, element| {
+            for_each_tag(bytes, big_endian, |index, group, element| {
                 if index > 0 {
                     out.push('\\');
                 }
@@ -63,10 +63,10 @@ fn plain(bytes: &[u8], vr: VR) -> Option<&str> {
 }
 
 /// Calls `f` with the index, group and element of each tag of an AT value.
-pub(crate) fn for_each_tag(bytes: &[u8], big: bool, mut f: impl FnMut(usize, u16, u16)) {
+pub(crate) fn for_each_tag(bytes: &[u8], big_endian: bool, mut f: impl FnMut(usize, u16, u16)) {
     for (index, tag) in bytes.chunks_exact(4).enumerate() {
         let [g0, g1, e0, e1] = *tag else { continue };
-        let number = |bytes| if big { u16::from_be_bytes(bytes) } else { u16::from_le_bytes(bytes) };
+        let number = |bytes| if big_endian { u16::from_be_bytes(bytes) } else { u16::from_le_bytes(bytes) };
         f(index, number([g0, g1]), number([e0, e1]));
     }
 }
@@ -74,22 +74,27 @@ pub(crate) fn for_each_tag(bytes: &[u8], big: bool, mut f: impl FnMut(usize, u16
 /// Calls `f` with each number of a binary value.
 pub(crate) fn for_each_number<const N: usize, T>(
     bytes: &[u8],
-    big: bool,
+    big_endian: bool,
     from_le: fn([u8; N]) -> T,
     mut f: impl FnMut(T),
 ) {
     for chunk in bytes.chunks_exact(N) {
         let Some(mut number) = chunk.first_chunk::<N>().copied() else { continue };
-        if big {
+        if big_endian {
             number.reverse();
         }
         f(from_le(number));
     }
 }
 
-fn push_numbers<const N: usize, T: ToString>(out: &mut String, bytes: &[u8], big: bool, from_le: fn([u8; N]) -> T) {
+fn push_numbers<const N: usize, T: ToString>(
+    out: &mut String,
+    bytes: &[u8],
+    big_endian: bool,
+    from_le: fn([u8; N]) -> T,
+) {
     let mut first = true;
-    for_each_number(bytes, big, from_le, |number| {
+    for_each_number(bytes, big_endian, from_le, |number| {
         if !std::mem::replace(&mut first, false) {
             out.push('\\');
         }

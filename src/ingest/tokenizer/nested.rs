@@ -26,7 +26,7 @@ impl Core<'_> {
         let syntax = if header.explicit && header.vr == *b"UN" {
             IMPLICIT_LE
         } else {
-            Syntax { explicit: parent_syntax.explicit && header.explicit, big: parent_syntax.big }
+            Syntax { explicit: parent_syntax.explicit && header.explicit, big_endian: parent_syntax.big_endian }
         };
         let kind = if is_sequence { FrameKind::Sequence } else { FrameKind::Fragments };
         let parent_end = parent.map_or(NO_END, |frame| frame.end);
@@ -39,14 +39,14 @@ impl Core<'_> {
             if self.raw.len() + MAX_VALUE > MAX_VALUES {
                 self.make_room();
             }
-            self.collecting = Some(Collecting { element, tag, vr: VR::SQ, big: false, start: self.raw.len() });
+            self.collecting = Some(Collecting { element, tag, vr: VR::SQ, big_endian: false, start: self.raw.len() });
         }
         self.frames.push(OpenItem { kind, end, defined: length != UNDEFINED, syntax, unsure: false, tag });
         true
     }
 
     /// Does one step inside a sequence.
-    pub(super) fn nested(&mut self, rest: &[u8], at: &mut usize, end: bool) -> Step {
+    pub(super) fn nested(&mut self, rest: &[u8], at: &mut usize, is_last: bool) -> Step {
         let here = self.offset + *at as u64;
         let Some(frame) = self.frames.last().copied() else { return Step::Continue };
         if here >= frame.end {
@@ -62,13 +62,13 @@ impl Core<'_> {
             return Step::Continue;
         }
         if frame.unsure {
-            let Some(syntax) = self.syntax_of_item(&frame, rest, here, end) else { return Step::More };
+            let Some(syntax) = self.syntax_of_item(&frame, rest, here, is_last) else { return Step::More };
             if let Some(top) = self.frames.last_mut() {
                 (top.syntax, top.unsure) = (syntax, false);
             }
             return Step::Continue;
         }
-        let Some(ElementHeader { tag, vr, length, size, explicit }) = self.header(frame.syntax, rest, end) else {
+        let Some(ElementHeader { tag, vr, length, size, explicit }) = self.header(frame.syntax, rest, is_last) else {
             return Step::More;
         };
         let header = ElementHeader { tag, vr, length, size, explicit };
@@ -170,20 +170,22 @@ impl Core<'_> {
     /// Some writers put explicit items in an implicit data set or in UN. But the length of an
     /// implicit element may look like a VR. The right reading is the one that is followed by a
     /// plausible element.
-    fn syntax_of_item(&mut self, frame: &OpenItem, rest: &[u8], here: u64, end: bool) -> Option<Syntax> {
+    fn syntax_of_item(&mut self, frame: &OpenItem, rest: &[u8], here: u64, is_last: bool) -> Option<Syntax> {
         let start = rest.first_chunk::<8>()?;
         let explicit = Syntax { explicit: true, ..frame.syntax };
         if frame.syntax.explicit
-            || tag_at(start, frame.syntax.big) >> 16 == DELIMITER_GROUP
+            || tag_at(start, frame.syntax.big_endian) >> 16 == DELIMITER_GROUP
             || !sniff::is_explicit_element(start)
         {
             return Some(frame.syntax);
         }
-        let Some(header) = read_plain_in(true, explicit.big, rest) else { return end.then_some(frame.syntax) };
+        let Some(header) = read_plain_in(true, explicit.big_endian, rest) else {
+            return is_last.then_some(frame.syntax);
+        };
         let available = frame.end - here;
         let [.., l0, l1, l2, l3] = *start;
-        let implicit_length = u32_of([l0, l1, l2, l3], explicit.big);
-        let is_explicit = match sniff::item_goes_on(rest, &header, explicit.big, (available, end))? {
+        let implicit_length = u32_of([l0, l1, l2, l3], explicit.big_endian);
+        let is_explicit = match sniff::item_goes_on(rest, &header, explicit.big_endian, (available, is_last))? {
             Going::On => true,
             Going::Wrong => 8 + u64::from(implicit_length) > available,
             // With a short VR, the implicit reading would be a value of 64 MiB or more.
@@ -249,8 +251,8 @@ impl Core<'_> {
             self.body = ValueRest::Skip(length as u64);
             return;
         }
-        let big = frame.syntax.big && in_header != *b"UN";
-        self.emit(|raw| json::push_value(raw, tag, vr, big, length));
+        let big_endian = frame.syntax.big_endian && in_header != *b"UN";
+        self.emit(|raw| json::push_value(raw, tag, vr, big_endian, length));
         match value.get(..length) {
             Some(value) => {
                 self.raw.extend_from_slice(value);

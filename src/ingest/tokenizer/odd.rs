@@ -115,7 +115,7 @@ impl Core<'_> {
     ///
     /// It tries the possible forms. The right one is followed by a plausible element.
     #[cold]
-    pub(super) fn odd_header(&mut self, syntax: Syntax, rest: &[u8], end: bool) -> Option<ElementHeader> {
+    pub(super) fn odd_header(&mut self, syntax: Syntax, rest: &[u8], is_last: bool) -> Option<ElementHeader> {
         let start = rest.first_chunk::<8>()?;
         let vr = [start[4], start[5]];
         if *start == [0; 8] {
@@ -126,12 +126,12 @@ impl Core<'_> {
         if form == Form::Long && reserved == [0, 0] {
             return None; // only its length is missing
         }
-        if rest.len() < 12 && !end {
+        if rest.len() < 12 && !is_last {
             return None;
         }
-        let tag = tag_at(start, syntax.big);
-        let number = |bytes| u32_of(bytes, syntax.big);
-        let short_length = if syntax.big { u16::from_be_bytes(reserved) } else { u16::from_le_bytes(reserved) };
+        let tag = tag_at(start, syntax.big_endian);
+        let number = |bytes| u32_of(bytes, syntax.big_endian);
+        let short_length = if syntax.big_endian { u16::from_be_bytes(reserved) } else { u16::from_le_bytes(reserved) };
         let short = ElementHeader { tag, vr, length: u32::from(short_length), size: 8, explicit: true };
         let implicit =
             ElementHeader { length: number([vr[0], vr[1], reserved[0], reserved[1]]), explicit: false, ..short };
@@ -147,7 +147,7 @@ impl Core<'_> {
             _ => [Some(implicit), Some(short), long],
         };
         for candidate in candidates.into_iter().flatten() {
-            match sniff::goes_on(rest, &candidate, syntax, end) {
+            match sniff::goes_on(rest, &candidate, syntax, is_last) {
                 Some(true) => {
                     if form != Form::Long || candidate.size != 12 {
                         self.faults.add(Fault::BadVr { tag: tag_of(tag) });

@@ -25,9 +25,9 @@ pub(super) fn start(bytes: &[u8]) -> Result<State, &'static str> {
             if start.starts_with(&[2, 0]) || start.starts_with(&[0, 2, 0]) {
                 return Ok(State::Meta);
             }
-            let first = |big| matches!(tag_at(start, big) >> 16, 0x0004 | 0x0008);
+            let first = |big_endian| matches!(tag_at(start, big_endian) >> 16, 0x0004 | 0x0008);
             return match syntax(start) {
-                Some(found) if first(found.big) => Ok(State::DataSetStart),
+                Some(found) if first(found.big_endian) => Ok(State::DataSetStart),
                 _ => Err("no DICM prefix, and no data set at the start"),
             };
         }
@@ -38,18 +38,18 @@ pub(super) fn start(bytes: &[u8]) -> Result<State, &'static str> {
 /// Returns the encoding of the first element of a data set, if it can be recognised.
 pub(super) fn syntax(start: &[u8; 8]) -> Option<Syntax> {
     // The first groups of a data set are small, so one byte of the number is zero.
-    let big = match (start[0], start[1]) {
+    let big_endian = match (start[0], start[1]) {
         (1.., 0) => false,
         (0, 1..) => true,
         _ => return None,
     };
     if is_explicit_element(start) {
-        return Some(Syntax { explicit: true, big });
+        return Some(Syntax { explicit: true, big_endian });
     }
     // The length of the first element of a data set fits in two bytes.
     let [.., l0, l1, l2, l3] = *start;
-    let length = u32_of([l0, l1, l2, l3], big);
-    (length <= 0xFFFF || length == UNDEFINED).then_some(Syntax { explicit: false, big })
+    let length = u32_of([l0, l1, l2, l3], big_endian);
+    (length <= 0xFFFF || length == UNDEFINED).then_some(Syntax { explicit: false, big_endian })
 }
 
 /// Whether these are the first bytes of a command set. It begins with its group length (PS3.7 E.1),
@@ -67,7 +67,7 @@ pub(super) fn starts_command_set(start: &[u8; 8]) -> bool {
 /// encoding too. The header may be longer than `rest`.
 pub(super) fn foreign_element(start: &[u8; 8], rest: &[u8], likely_big: bool) -> Option<(ElementHeader, Syntax)> {
     let [g0, g1, .., v0, v1, _, l1] = *start;
-    let big = match [g0, g1] {
+    let big_endian = match [g0, g1] {
         [2, 0] => false,
         [0, 2] => true,
         [0, 0] if starts_command_set(start) => l1 == 4,
@@ -75,16 +75,16 @@ pub(super) fn foreign_element(start: &[u8; 8], rest: &[u8], likely_big: bool) ->
         _ => return None,
     };
     let explicit = is_explicit_element(start);
-    let header = read_plain_in(explicit, big, rest).unwrap_or(ElementHeader {
+    let header = read_plain_in(explicit, big_endian, rest).unwrap_or(ElementHeader {
         // Its length is not there yet.
-        tag: tag_at(start, big),
+        tag: tag_at(start, big_endian),
         vr: [v0, v1],
         length: 0,
         size: LONGEST_HEADER,
         explicit,
     });
     let is_element = header.length != UNDEFINED && *start != [0; 8];
-    is_element.then_some((header, Syntax { explicit, big }))
+    is_element.then_some((header, Syntax { explicit, big_endian }))
 }
 
 pub(super) fn is_explicit_element(start: &[u8; 8]) -> bool {
@@ -116,7 +116,7 @@ pub(super) fn is_uid_like(value: &[u8]) -> bool {
 
 /// Returns the first bytes after the value of the header at the start of `rest`. For undefined
 /// length, they are the bytes after the header.
-pub(super) fn next<'r>(rest: &'r [u8], header: &ElementHeader, end: bool) -> FollowingBytes<'r> {
+pub(super) fn next<'r>(rest: &'r [u8], header: &ElementHeader, is_last: bool) -> FollowingBytes<'r> {
     let length = if header.length == UNDEFINED { 0 } else { header.length as usize };
     if length > MAX_LOOK_AHEAD {
         return FollowingBytes::TooFar;
@@ -124,7 +124,7 @@ pub(super) fn next<'r>(rest: &'r [u8], header: &ElementHeader, end: bool) -> Fol
     let at = header.size + length;
     match rest.get(at..).and_then(|next| next.first_chunk::<8>()) {
         Some(next) => FollowingBytes::Bytes(next),
-        None if !end => FollowingBytes::Wait,
+        None if !is_last => FollowingBytes::Wait,
         None if rest.len() == at => FollowingBytes::End,
         None => FollowingBytes::TooFar,
     }
@@ -132,19 +132,19 @@ pub(super) fn next<'r>(rest: &'r [u8], header: &ElementHeader, end: bool) -> Fol
 
 /// Whether an element or a delimiter follows the value, if the header at the start of `rest` is
 /// read in this way. `None` if the deciding bytes are not there yet.
-pub(super) fn goes_on(rest: &[u8], header: &ElementHeader, syntax: Syntax, end: bool) -> Option<bool> {
-    let next = match self::next(rest, header, end) {
+pub(super) fn goes_on(rest: &[u8], header: &ElementHeader, syntax: Syntax, is_last: bool) -> Option<bool> {
+    let next = match self::next(rest, header, is_last) {
         FollowingBytes::Bytes(next) => next,
         FollowingBytes::Wait => return None,
         FollowingBytes::TooFar => return Some(false),
         FollowingBytes::End => return Some(true),
     };
-    let next_tag = tag_at(next, syntax.big);
+    let next_tag = tag_at(next, syntax.big_endian);
     if header.length == UNDEFINED {
         return Some(matches!(next_tag, ITEM | SEQUENCE_DELIMITER));
     }
     let [.., l0, l1, l2, l3] = *next;
-    let next_length = if syntax.big { [l3, l2, l1, l0] } else { [l0, l1, l2, l3] };
+    let next_length = if syntax.big_endian { [l3, l2, l1, l0] } else { [l0, l1, l2, l3] };
     let sane_implicit = !header.explicit
         && next_tag >> 16 == header.tag >> 16
         && u32::from_le_bytes(next_length) as usize <= MAX_LOOK_AHEAD;
@@ -165,12 +165,12 @@ pub(super) enum Going {
 /// Returns what follows the explicit element at the start of `rest`. `None` if the deciding bytes
 /// are not there yet.
 ///
-/// `available` bytes of the item are left. With `end`, no more than `rest` will come.
+/// `available` bytes of the item are left. With `is_last`, no more than `rest` will come.
 pub(super) fn item_goes_on(
     rest: &[u8],
     header: &ElementHeader,
-    big: bool,
-    (available, end): (u64, bool),
+    big_endian: bool,
+    (available, is_last): (u64, bool),
 ) -> Option<Going> {
     let length = if header.length == UNDEFINED { 0 } else { header.length };
     let size = header.size as u64 + u64::from(length);
@@ -180,14 +180,14 @@ pub(super) fn item_goes_on(
     if size == available {
         return Some(Going::On);
     }
-    let next = match self::next(rest, header, end) {
+    let next = match self::next(rest, header, is_last) {
         FollowingBytes::Bytes(next) => next,
         FollowingBytes::Wait => return None,
         FollowingBytes::TooFar if length as usize > MAX_LOOK_AHEAD => return Some(Going::TooFar),
         FollowingBytes::TooFar => return Some(Going::Wrong),
         FollowingBytes::End => return Some(Going::On),
     };
-    let next_tag = tag_at(next, big);
+    let next_tag = tag_at(next, big_endian);
     let goes_on = if header.length == UNDEFINED {
         matches!(next_tag, ITEM | SEQUENCE_DELIMITER)
     } else {

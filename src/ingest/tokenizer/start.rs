@@ -13,8 +13,8 @@ const PREAMBLE: usize = 128;
 const PREFIX: &[u8; 4] = b"DICM";
 
 impl Core<'_> {
-    pub(super) fn start(&mut self, rest: &[u8], at: &mut usize, end: bool) -> Step {
-        if rest.len() < PREAMBLE + PREFIX.len() && !end {
+    pub(super) fn start(&mut self, rest: &[u8], at: &mut usize, is_last: bool) -> Step {
+        if rest.len() < PREAMBLE + PREFIX.len() && !is_last {
             return Step::More;
         }
         if rest.get(PREAMBLE..PREAMBLE + PREFIX.len()) == Some(PREFIX) {
@@ -44,10 +44,10 @@ impl Core<'_> {
     }
 
     /// Reads one element of group 0002 (PS3.10 7.1), or ends the group.
-    pub(super) fn meta(&mut self, rest: &[u8], at: &mut usize, end: bool) -> Step {
+    pub(super) fn meta(&mut self, rest: &[u8], at: &mut usize, is_last: bool) -> Step {
         let here = self.offset + *at as u64;
         if self.meta.end == Some(here) {
-            match self.group_ends(rest, end) {
+            match self.group_ends(rest, is_last) {
                 Some(true) => return self.end_of_meta(here),
                 Some(false) if self.declared.is_empty() => {}
                 // These elements may belong to the data set. Then their encoding is that of the
@@ -57,7 +57,7 @@ impl Core<'_> {
             }
         }
         let Some(start) = rest.first_chunk::<8>() else {
-            if end && rest.is_empty() {
+            if is_last && rest.is_empty() {
                 return self.end_of_meta(here);
             }
             return Step::More;
@@ -70,11 +70,11 @@ impl Core<'_> {
             // of the file.
             return self.pass_foreign(&header, rest, at);
         }
-        let big = start.starts_with(&[0, 2]) && (self.syntax.big || !self.meta.present);
-        if !big && !start.starts_with(&[2, 0]) {
+        let big_endian = start.starts_with(&[0, 2]) && (self.syntax.big_endian || !self.meta.present);
+        if !big_endian && !start.starts_with(&[2, 0]) {
             return self.end_of_meta(here);
         }
-        self.meta_element(rest, start, at, (big, end))
+        self.meta_element(rest, start, at, (big_endian, is_last))
     }
 
     /// Whether group 0002 really ends at the offset that (0002,0000) declares. `None` if the
@@ -82,8 +82,8 @@ impl Core<'_> {
     ///
     /// A wrong length is ignored. The group goes on if it had no transfer syntax yet, or if its
     /// encoding differs from that of the data set.
-    pub(super) fn group_ends(&self, rest: &[u8], end: bool) -> Option<bool> {
-        let Some(start) = rest.first_chunk::<8>() else { return end.then_some(true) };
+    pub(super) fn group_ends(&self, rest: &[u8], is_last: bool) -> Option<bool> {
+        let Some(start) = rest.first_chunk::<8>() else { return is_last.then_some(true) };
         let is_meta = start.starts_with(&[2, 0]) || start.starts_with(&[0, 2]);
         let declares_explicit_little = match self.declared.as_str() {
             "" => return Some(!is_meta),
@@ -99,16 +99,16 @@ impl Core<'_> {
         rest: &[u8],
         start: &[u8; 8],
         at: &mut usize,
-        (big, end): (bool, bool),
+        (big_endian, is_last): (bool, bool),
     ) -> Step {
         let here = self.offset + *at as u64;
         let letters = vr::is_letters([start[4], start[5]]);
-        self.syntax = Syntax { explicit: letters, big };
+        self.syntax = Syntax { explicit: letters, big_endian };
         if self.syntax != EXPLICIT_LE {
             self.faults.add(Fault::MetaEncoding);
         }
         self.meta.present = true;
-        let Some(header) = self.header(self.syntax, rest, end) else { return Step::More };
+        let Some(header) = self.header(self.syntax, rest, is_last) else { return Step::More };
         let Ok(length) = usize::try_from(header.length) else { return Step::More };
         let kept = matches!(header.tag, 0x0002_0000 | 0x0002_0002 | 0x0002_0003 | 0x0002_0010);
         if !kept || length > MAX_META_VALUE {
@@ -131,7 +131,7 @@ impl Core<'_> {
         match header.tag {
             0x0002_0000 if self.meta.end.is_none() => {
                 if let Some(bytes) = value.first_chunk::<4>() {
-                    let length = u32_of(*bytes, big);
+                    let length = u32_of(*bytes, big_endian);
                     self.meta.end = Some(here + (header.size + value.len()) as u64 + u64::from(length));
                 }
             }
@@ -171,17 +171,18 @@ impl Core<'_> {
 
     /// Examines the first element to find the encoding. Elements of the groups 0000 and 0002 may
     /// come before it. They reveal neither the encoding nor the transfer syntax.
-    pub(super) fn data_set_start(&mut self, rest: &[u8], at: &mut usize, end: bool) -> Step {
+    pub(super) fn data_set_start(&mut self, rest: &[u8], at: &mut usize, is_last: bool) -> Step {
         let here = self.offset + *at as u64;
         let Some(start) = rest.first_chunk::<8>() else {
-            if end {
+            if is_last {
                 self.begin_data_set(here);
             }
             return Step::More;
         };
         let expected = self.expected_syntax();
         let is_deflated = syntax::is_deflated(&self.declared) && !self.inflated;
-        let likely_big = self.foreign.map_or(expected.is_some_and(|expected| expected.big), |(_, syntax)| syntax.big);
+        let likely_big =
+            self.foreign.map_or(expected.is_some_and(|expected| expected.big_endian), |(_, syntax)| syntax.big_endian);
         if let Some((header, syntax)) = sniff::foreign_element(start, rest, likely_big)
             // A deflated stream may begin with any bytes.
             && (!is_deflated || syntax.explicit || self.foreign.is_some() || sniff::starts_command_set(start))
@@ -202,11 +203,11 @@ impl Core<'_> {
         let mut found = sniff::syntax(start);
         if let Some(implicit @ Syntax { explicit: false, .. }) = found
             && self.declared != syntax::IMPLICIT_VR_LITTLE_ENDIAN
-            && let Some(first) = self.header(implicit, rest, end)
+            && let Some(first) = self.header(implicit, rest, is_last)
         {
             // One element without a VR does not prove that the data set is implicit. The second one
             // decides.
-            match sniff::next(rest, &first, end) {
+            match sniff::next(rest, &first, is_last) {
                 FollowingBytes::Bytes(second) if sniff::is_explicit_element(second) => found = None,
                 FollowingBytes::Wait => return Step::More,
                 FollowingBytes::Bytes(_) | FollowingBytes::TooFar | FollowingBytes::End => {}
@@ -222,7 +223,7 @@ impl Core<'_> {
         }
         self.syntax = found.or(expected).unwrap_or(EXPLICIT_LE);
         self.begin_data_set(here);
-        if tag_at(start, self.syntax.big) >> 16 == DIRECTORY_GROUP {
+        if tag_at(start, self.syntax.big_endian) >> 16 == DIRECTORY_GROUP {
             self.verdict = Verdict::Dicomdir;
             self.state = State::Done;
         }
@@ -236,7 +237,7 @@ impl Core<'_> {
     pub(super) fn expected_syntax(&self) -> Option<Syntax> {
         match self.declared.as_str() {
             syntax::IMPLICIT_VR_LITTLE_ENDIAN => Some(IMPLICIT_LE),
-            syntax::EXPLICIT_VR_BIG_ENDIAN => Some(Syntax { explicit: true, big: true }),
+            syntax::EXPLICIT_VR_BIG_ENDIAN => Some(Syntax { explicit: true, big_endian: true }),
             declared if !declared.starts_with("1.2.840.10008.1.2.") => None,
             _ => Some(EXPLICIT_LE),
         }

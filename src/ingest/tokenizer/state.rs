@@ -6,13 +6,13 @@ use crate::encoding::syntax::Encoding;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Syntax {
     pub(super) explicit: bool,
-    pub(super) big: bool,
+    pub(super) big_endian: bool,
 }
 
 impl Syntax {
     /// The same as a transfer syntax. Implicit VR is always little endian (PS3.5 A.1).
     pub(super) const fn encoding(self) -> Encoding {
-        match (self.explicit, self.big) {
+        match (self.explicit, self.big_endian) {
             (false, _) => Encoding::ImplicitLittle,
             (true, false) => Encoding::ExplicitLittle,
             (true, true) => Encoding::ExplicitBig,
@@ -20,9 +20,9 @@ impl Syntax {
     }
 }
 
-pub(super) const IMPLICIT_LE: Syntax = Syntax { explicit: false, big: false };
+pub(super) const IMPLICIT_LE: Syntax = Syntax { explicit: false, big_endian: false };
 
-pub(super) const EXPLICIT_LE: Syntax = Syntax { explicit: true, big: false };
+pub(super) const EXPLICIT_LE: Syntax = Syntax { explicit: true, big_endian: false };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
