@@ -4,9 +4,8 @@
 use std::fmt;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::ops::ControlFlow;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use dicom_core::{Tag, VR};
 use flate2::Compression;
 use flate2::read::{DeflateDecoder, DeflateEncoder, ZlibDecoder};
 
@@ -39,12 +38,6 @@ const REWRITE_READ: usize = 64 << 10;
 
 /// What the UIDs of the transfer syntaxes of the Standard begin with.
 const OF_STANDARD: &str = "1.2.840.10008.1.2.";
-
-const SOP_CLASS: u16 = 0;
-const SOP_INSTANCE: u16 = 1;
-
-static IDENTIFYING: LazyLock<Wanted> =
-    LazyLock::new(|| Wanted::new([(Tag(0x0008, 0x0016), VR::UI), (Tag(0x0008, 0x0018), VR::UI)]));
 
 /// The expected identity of an object.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -177,9 +170,7 @@ impl StoredObject {
         if parsed.verdict() != Verdict::Object {
             return Err(ObjectError::Changed("no instance"));
         }
-        let or_of_meta = |text: Option<String>, meta: &str| text.unwrap_or_else(|| meta.to_owned());
-        let class = or_of_meta(parsed.text(SOP_CLASS), parsed.media_storage_sop_class_uid());
-        let instance = or_of_meta(parsed.text(SOP_INSTANCE), parsed.media_storage_sop_instance_uid());
+        let (class, instance) = parsed.sop_uids();
         if instance != identity.sop_instance_uid {
             return Err(ObjectError::Changed("another SOP Instance UID"));
         }
@@ -506,7 +497,7 @@ impl StoredObject {
 
 /// Reads the head of an object, up to its UIDs.
 fn head(source: &mut Source) -> io::Result<Parsed> {
-    parse_stream(source, &IDENTIFYING, Source::skip)
+    parse_stream(source, Wanted::sop_uids(), Source::skip)
 }
 
 /// Inflates a deflated data set. Some writers use a zlib stream, although PS3.5 A.5 means a raw

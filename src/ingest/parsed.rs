@@ -249,6 +249,17 @@ impl Parsed {
         found
     }
 
+    /// Returns SOP Class UID and SOP Instance UID of a header that was parsed with
+    /// [`Wanted::sop_uids`](super::Wanted::sop_uids). The data set says them, or the File Meta
+    /// Information if it does not. Programs that rewrite data sets leave the UIDs of the meta
+    /// information behind, and C-STORE does not see these at all.
+    #[must_use]
+    pub fn sop_uids(&mut self) -> (String, String) {
+        let [class, instance] = [0, 1].map(|slot| self.text(slot).filter(|uid| !uid.is_empty()));
+        let class = class.unwrap_or_else(|| self.media_storage_sop_class_uid().to_owned());
+        (class, instance.unwrap_or_else(|| self.media_storage_sop_instance_uid().to_owned()))
+    }
+
     pub(super) fn character_sets(&mut self) -> CharacterSets {
         let Some(value) = self.values.iter().rfind(|value| value.character_set) else {
             return CharacterSets::default();

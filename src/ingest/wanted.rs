@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use dicom_core::{Tag, VR};
+use dicom_dictionary_std::tags;
 
 use crate::encoding::tag::{tag_number, tag_of};
 use crate::model::attribute::{ATTRIBUTE_COUNT, ATTRIBUTES, ValueSource};
@@ -114,6 +115,12 @@ impl Wanted {
     pub fn index() -> &'static Self {
         static INDEX: OnceLock<Wanted> = OnceLock::new();
         INDEX.get_or_init(|| Self::with_slots(in_table()))
+    }
+
+    /// Collects the UIDs that [`Parsed::sop_uids`](super::Parsed::sop_uids) returns.
+    pub fn sop_uids() -> &'static Self {
+        static SOP_UIDS: OnceLock<Wanted> = OnceLock::new();
+        SOP_UIDS.get_or_init(|| Self::new([(tags::SOP_CLASS_UID, VR::UI), (tags::SOP_INSTANCE_UID, VR::UI)]))
     }
 
     /// Collects the elements that the index keeps and the declared ones. It is built once for a

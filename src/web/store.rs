@@ -5,9 +5,8 @@
 //! answer goes out when every row is durable, so several objects wait for one commit.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use dicom_core::{Tag, VR};
 use http_body_util::BodyExt as _;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
@@ -51,9 +50,6 @@ const MAX_META: usize = 64 << 10;
 
 /// Number of bytes of a data set that are examined together with the File Meta Information.
 const HEAD_BYTES: usize = 4 << 10;
-
-static IDENTIFYING: LazyLock<Wanted> =
-    LazyLock::new(|| Wanted::new([(Tag(0x0008, 0x0016), VR::UI), (Tag(0x0008, 0x0018), VR::UI)]));
 
 /// Stores the objects of a request.
 pub(super) async fn answer(
@@ -428,19 +424,16 @@ fn is_enough(beginning: &[u8]) -> bool {
 /// Returns what the start of a file says of its data set, and the offset of the data set. `None` if
 /// it is not an object.
 fn announced(beginning: &[u8], study: Option<String>) -> Option<(Announced, usize)> {
-    let mut parser = HeaderParser::for_file(&IDENTIFYING);
+    let mut parser = HeaderParser::for_file(Wanted::sop_uids());
     parser.feed(beginning);
     let mut parsed = parser.finish();
     if parsed.verdict() != Verdict::Object {
         return None;
     }
-    // The data set says which object it is. Programs that rewrite data sets leave the UIDs of the
-    // meta information behind, and C-STORE does not see these at all.
-    let (class, instance) = (parsed.text(0).unwrap_or_default(), parsed.text(1).unwrap_or_default());
-    let or_of_meta = |own: String, meta: &str| if own.is_empty() { meta.to_owned() } else { own };
+    let (sop_class_uid, sop_instance_uid) = parsed.sop_uids();
     let announced = Announced {
-        sop_class_uid: or_of_meta(class, parsed.media_storage_sop_class_uid()),
-        sop_instance_uid: or_of_meta(instance, parsed.media_storage_sop_instance_uid()),
+        sop_class_uid,
+        sop_instance_uid,
         transfer_syntax: parsed.transfer_syntax().to_owned(),
         study_instance_uid: study,
     };
