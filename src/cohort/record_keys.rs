@@ -6,6 +6,7 @@ use dicom_core::{Tag, VR};
 use dicom_dictionary_std::tags;
 
 use crate::encoding::data_set::push_element;
+use crate::encoding::structure::StructureError;
 use crate::encoding::syntax::Encoding;
 use crate::encoding::tag::{tag_number, tag_of};
 use crate::encoding::walk::{Event, Input, Walk, WalkError};
@@ -317,7 +318,7 @@ impl ObjectKeys {
                     }
                     push_element(ENCODING, &mut items.out, tag_of(tag), vr, &value);
                 }
-                Event::End => return Err(WalkError::Truncated),
+                Event::End => return Err(StructureError::Truncated.into()),
                 Event::Item | Event::Sequence { .. } | Event::SequenceEnd | Event::Fragments { .. } => {}
             }
         }

@@ -8,6 +8,7 @@ use std::io::{self, ErrorKind, Read};
 
 use super::decoders::DecodingFor;
 use super::nested::{self, NestedFailure, PHOTOMETRIC, pixel_header, short_text};
+use crate::encoding::structure::StructureError;
 use crate::encoding::tag::PIXEL_DATA;
 use crate::encoding::walk::{Event, Walk, WalkError};
 use crate::ingest::limits::MAX_DEPTH;
@@ -415,7 +416,7 @@ fn parts(
         let tag = match event {
             Event::Value { tag, .. } | Event::Fragments { tag, .. } if walk.depth() == 0 => tag,
             Event::Sequence { tag } if walk.depth() == 1 => tag,
-            Event::End if compressed.is_some() => return Err(WalkError::Misplaced(PIXEL_DATA)),
+            Event::End if compressed.is_some() => return Err(StructureError::Misplaced(PIXEL_DATA).into()),
             Event::End => {
                 if !nested.end(u64::MAX, &mut list) {
                     list.parts.push(ObjectPart::Rest(list.done));

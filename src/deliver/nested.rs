@@ -7,6 +7,7 @@ use dicom_core::VR;
 
 use super::decoders::DecodingFor;
 use crate::encoding::data_set::push_element;
+use crate::encoding::structure::StructureError;
 use crate::encoding::syntax::Encoding;
 use crate::encoding::tag::{PIXEL_DATA, tag_of};
 use crate::encoding::walk::{Event, Walk, WalkError};
@@ -56,7 +57,7 @@ pub(super) fn decompressed(
     let mut walk = Walk::new(source, start, true, MAX_DEPTH);
     let begin = walk.next()?;
     let Event::Sequence { tag } = begin else {
-        return Err(WalkError::Misplaced(PIXEL_DATA).into());
+        return Err(WalkError::from(StructureError::Misplaced(PIXEL_DATA)).into());
     };
     let mut sequence = NestedSequence { codec, decoding, out: Vec::new(), items: Vec::new() };
     begin.push_structure(ENCODING, &mut sequence.out);
@@ -120,8 +121,8 @@ impl NestedSequence<'_> {
                     }
                 }
                 Event::Fragments { tag: PIXEL_DATA, .. } => self.pixels(walk)?,
-                Event::Fragments { tag, .. } => return Err(WalkError::Misplaced(tag).into()),
-                Event::End => return Err(WalkError::Truncated.into()),
+                Event::Fragments { tag, .. } => return Err(WalkError::from(StructureError::Misplaced(tag)).into()),
+                Event::End => return Err(WalkError::from(StructureError::Truncated).into()),
             }
         }
     }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use super::correcting::{Correcting, CorrectingError, Fate, ORIGINAL_ATTRIBUTES, SPECIFIC_CHARACTER_SET};
 use crate::db::CorrectedValues;
 use crate::encoding::header::{ElementHeader, HeaderError};
+use crate::encoding::structure::StructureError;
 use crate::encoding::syntax::{Encoding, NativeSyntax};
 use crate::encoding::tag::{DELIMITER_GROUP, ITEM, ITEM_DELIMITER, PIXEL_DATA, SEQUENCE_DELIMITER, UNDEFINED, tag_of};
 use crate::encoding::vr;
@@ -27,21 +28,9 @@ pub enum RewriteError {
     /// Pixel data are in fragments. Rewriting would have to decompress them.
     #[error("element {} is encapsulated", tag_of(*.0))]
     Encapsulated(u32),
-    /// A VR is missing.
-    #[error("element {} has no valid VR", tag_of(*.0))]
-    BadVr(u32),
-    /// A value ends after the end of its container.
-    #[error("element {} exceeds its data set, item or sequence", tag_of(*.0))]
-    LengthPastEnd(u32),
-    /// A sequence has something other than an item, or a delimiter has nothing to end.
-    #[error("{} is not allowed at this position", tag_of(*.0))]
-    Misplaced(u32),
-    /// Sequences are nested deeper than [`MAX_DEPTH`].
-    #[error("sequences are nested too deep")]
-    TooDeep,
-    /// The bytes end inside an element, an item or a sequence.
-    #[error("the data set is truncated")]
-    Truncated,
+    /// The elements cannot be told apart.
+    #[error(transparent)]
+    Structure(#[from] StructureError),
     /// A value cannot be corrected.
     #[error(transparent)]
     Correcting(#[from] CorrectingError),
@@ -154,11 +143,15 @@ impl Rewriter {
     /// ends, and if the error is not one of what it holds.
     pub(crate) fn faulty_sequence(&self, error: RewriteError) -> Option<u64> {
         match error {
-            RewriteError::Encapsulated(_) | RewriteError::Truncated | RewriteError::Correcting(_) => None,
-            RewriteError::BadVr(_)
-            | RewriteError::LengthPastEnd(_)
-            | RewriteError::Misplaced(_)
-            | RewriteError::TooDeep => self.frames.first()?.end.and(self.sequence),
+            RewriteError::Encapsulated(_)
+            | RewriteError::Structure(StructureError::Truncated)
+            | RewriteError::Correcting(_) => None,
+            RewriteError::Structure(
+                StructureError::BadVr(_)
+                | StructureError::LengthPastEnd(_)
+                | StructureError::Misplaced(_)
+                | StructureError::TooDeep,
+            ) => self.frames.first()?.end.and(self.sequence),
         }
     }
 
@@ -230,7 +223,7 @@ impl Rewriter {
         };
         let padding = self.ended || self.carry.iter().all(|byte| *byte == 0);
         if left != 0 || !padding || !self.frames.is_empty() {
-            return Err(RewriteError::Truncated);
+            return Err(StructureError::Truncated.into());
         }
         if let Some(correcting) = &mut self.correcting {
             correcting.before(u32::MAX, 0, out)?;
@@ -357,14 +350,14 @@ impl Rewriter {
             Ok(header) => header,
             Err(HeaderError::Incomplete) => return Ok(RewriteStep::More),
             // In a sequence there are items only, whatever the letters are.
-            Err(HeaderError::BadVr(tag)) if is_in_sequence => return Err(RewriteError::Misplaced(tag)),
-            Err(HeaderError::BadVr(tag)) => return Err(RewriteError::BadVr(tag)),
+            Err(HeaderError::BadVr(tag)) if is_in_sequence => return Err(StructureError::Misplaced(tag).into()),
+            Err(HeaderError::BadVr(tag)) => return Err(StructureError::BadVr(tag).into()),
         };
         if header.tag >> 16 == DELIMITER_GROUP {
             return self.marker(header.tag, header.length, top, out);
         }
         if is_in_sequence {
-            return Err(RewriteError::Misplaced(header.tag));
+            return Err(StructureError::Misplaced(header.tag).into());
         }
         if !header.explicit {
             header.vr = self.letters_in_dictionary(header.tag, header.length);
@@ -475,7 +468,7 @@ impl Rewriter {
         }
         let end = start + u64::from(length);
         if self.frames.iter().rev().find_map(|frame| frame.end).is_some_and(|limit| end > limit) {
-            return Err(RewriteError::LengthPastEnd(tag));
+            return Err(StructureError::LengthPastEnd(tag).into());
         }
         if tag & 0xFFFF == 0 || (self.frames.is_empty() && matches!(tag >> 16, 0x0000 | 0x0002)) {
             self.value = ValueAction::Drop { left: u64::from(length) };
@@ -524,7 +517,7 @@ impl Rewriter {
                 if let (Some(end), Some(limit)) = (end, limit)
                     && end > limit
                 {
-                    return Err(RewriteError::LengthPastEnd(tag));
+                    return Err(StructureError::LengthPastEnd(tag).into());
                 }
                 to.push_marker(out, ITEM, UNDEFINED);
                 self.open(OpenElementKind::Item, end, from, to)?;
@@ -538,7 +531,7 @@ impl Rewriter {
                 SEQUENCE_DELIMITER,
                 Some(OpenElement { kind: OpenElementKind::Sequence | OpenElementKind::Fragments, end: None, .. }),
             ) => self.close(out),
-            _ => return Err(RewriteError::Misplaced(tag)),
+            _ => return Err(StructureError::Misplaced(tag).into()),
         }
         Ok(RewriteStep::Used(SIZE))
     }
@@ -551,7 +544,7 @@ impl Rewriter {
         to: Encoding,
     ) -> Result<(), RewriteError> {
         if self.frames.len() >= MAX_DEPTH {
-            return Err(RewriteError::TooDeep);
+            return Err(StructureError::TooDeep.into());
         }
         self.frames.push(OpenElement { kind, end, from, to });
         Ok(())
@@ -760,15 +753,24 @@ mod tests {
     fn damage_is_told() {
         let fails = |bytes: &[u8], from| rewritten(bytes, from, ExplicitLittle, usize::MAX).unwrap_err();
         let bytes = written(&object(), ImplicitLittle);
-        assert_eq!(fails(&bytes[..bytes.len() - 1], ImplicitLittle), RewriteError::Truncated);
-        assert_eq!(fails(&bytes[..5], ImplicitLittle), RewriteError::Truncated);
-        assert_eq!(fails(b"\x08\0\x18\0??\x04\x001234", ExplicitLittle), RewriteError::BadVr(0x0008_0018));
+        assert_eq!(
+            fails(&bytes[..bytes.len() - 1], ImplicitLittle),
+            RewriteError::Structure(StructureError::Truncated)
+        );
+        assert_eq!(fails(&bytes[..5], ImplicitLittle), RewriteError::Structure(StructureError::Truncated));
+        assert_eq!(
+            fails(b"\x08\0\x18\0??\x04\x001234", ExplicitLittle),
+            RewriteError::Structure(StructureError::BadVr(0x0008_0018))
+        );
         let encapsulated = b"\xE0\x7F\x10\0OB\0\0\xFF\xFF\xFF\xFF";
         assert_eq!(fails(encapsulated, ExplicitLittle), RewriteError::Encapsulated(0x7FE0_0010));
-        assert_eq!(fails(&implicit(Tag(0xFFFE, 0xE00D), b""), ImplicitLittle), RewriteError::Misplaced(ITEM_DELIMITER));
+        assert_eq!(
+            fails(&implicit(Tag(0xFFFE, 0xE00D), b""), ImplicitLittle),
+            RewriteError::Structure(StructureError::Misplaced(ITEM_DELIMITER))
+        );
         let mut too_long = implicit(Tag(0x0008, 0x1032), &implicit(Tag(0xFFFE, 0xE000), &[0; 8]));
         too_long[12] = 9;
-        assert_eq!(fails(&too_long, ImplicitLittle), RewriteError::LengthPastEnd(ITEM));
+        assert_eq!(fails(&too_long, ImplicitLittle), RewriteError::Structure(StructureError::LengthPastEnd(ITEM)));
     }
 
     #[test]
@@ -781,7 +783,7 @@ mod tests {
             let (mut rewriter, mut out) = (Rewriter::new(ExplicitLittle, to), Vec::new());
             let error = rewriter.feed(&bytes, &mut out).unwrap_err();
             assert_eq!(rewriter.faulty_sequence(error), Some(0));
-            assert_eq!(rewriter.faulty_sequence(RewriteError::Truncated), None);
+            assert_eq!(rewriter.faulty_sequence(RewriteError::Structure(StructureError::Truncated)), None);
             let (mut rewriter, mut out) = (Rewriter::new(ExplicitLittle, to).emptying(vec![0]), Vec::new());
             rewriter.feed(&bytes, &mut out).unwrap();
             rewriter.finish(&mut out).unwrap();
@@ -801,7 +803,7 @@ mod tests {
         Encoding::ImplicitLittle.push_marker(&mut level, ITEM, UNDEFINED);
         let deep = level.repeat(100_000);
         let error = rewritten(&deep, ImplicitLittle, ExplicitLittle, usize::MAX).unwrap_err();
-        assert_eq!(error, RewriteError::TooDeep);
+        assert_eq!(error, RewriteError::Structure(StructureError::TooDeep));
     }
 
     #[test]

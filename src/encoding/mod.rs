@@ -21,6 +21,7 @@ pub(crate) mod header;
 pub(crate) mod multiplicity;
 pub(crate) mod padding;
 mod runs;
+pub mod structure;
 pub mod syntax;
 pub(crate) mod tag;
 pub(crate) mod vr;

@@ -9,6 +9,7 @@ use std::io::{self, ErrorKind, Read};
 use dicom_core::VR;
 
 use super::header::{ElementHeader, HeaderError, LONGEST_HEADER};
+use super::structure::StructureError;
 use super::syntax::Encoding;
 use super::tag::{DELIMITER_GROUP, ITEM, ITEM_DELIMITER, SEQUENCE_DELIMITER, UNDEFINED, tag_of};
 use super::vr;
@@ -32,16 +33,8 @@ pub(crate) trait Input: Read {
 pub(crate) enum WalkError {
     #[error("the object cannot be read")]
     Read(#[from] io::Error),
-    #[error("element {} has no valid VR", tag_of(*.0))]
-    BadVr(u32),
-    #[error("element {} exceeds its data set, item or sequence", tag_of(*.0))]
-    LengthPastEnd(u32),
-    #[error("{} is not allowed at this position", tag_of(*.0))]
-    Misplaced(u32),
-    #[error("sequences are nested too deep")]
-    TooDeep,
-    #[error("the data set is truncated")]
-    Truncated,
+    #[error(transparent)]
+    Structure(#[from] StructureError),
     #[error("element {} is longer than the limit of one element", tag_of(*.0))]
     TooLong(u32),
 }
@@ -199,10 +192,10 @@ impl<R: Input> Walk<R> {
         let encoding = if explicit { Encoding::ExplicitLittle } else { Encoding::ImplicitLittle };
         let header = match encoding.header(self.buffer.get(self.start..).unwrap_or_default()) {
             Ok(header) => header,
-            Err(HeaderError::Incomplete) => return Err(WalkError::Truncated),
+            Err(HeaderError::Incomplete) => return Err(StructureError::Truncated.into()),
             // In a sequence there are items only, whatever the letters are.
-            Err(HeaderError::BadVr(tag)) if is_in_sequence => return Err(WalkError::Misplaced(tag)),
-            Err(HeaderError::BadVr(tag)) => return Err(WalkError::BadVr(tag)),
+            Err(HeaderError::BadVr(tag)) if is_in_sequence => return Err(StructureError::Misplaced(tag).into()),
+            Err(HeaderError::BadVr(tag)) => return Err(StructureError::BadVr(tag).into()),
         };
         self.element_start = self.position;
         self.advance(header.size);
@@ -210,7 +203,7 @@ impl<R: Input> Walk<R> {
             return self.marker(header.tag, header.length);
         }
         if is_in_sequence {
-            return Err(WalkError::Misplaced(header.tag));
+            return Err(StructureError::Misplaced(header.tag).into());
         }
         self.element(header, explicit)
     }
@@ -233,7 +226,7 @@ impl<R: Input> Walk<R> {
         }
         let end = self.position + u64::from(length);
         if self.frames.iter().rev().find_map(|frame| frame.end).is_some_and(|limit| end > limit) {
-            return Err(WalkError::LengthPastEnd(tag));
+            return Err(StructureError::LengthPastEnd(tag).into());
         }
         let is_unknown_sequence = vr == VR::UN && header.explicit && self.is_unknown_sequence(tag, length)?;
         if vr == VR::SQ || is_unknown_sequence {
@@ -267,20 +260,20 @@ impl<R: Input> Walk<R> {
                 let end = (length != UNDEFINED).then(|| self.position + u64::from(length));
                 let limit = self.frames.iter().rev().find_map(|frame| frame.end);
                 if end.zip(limit).is_some_and(|(end, limit)| end > limit) {
-                    return Err(WalkError::LengthPastEnd(tag));
+                    return Err(StructureError::LengthPastEnd(tag).into());
                 }
                 self.open(WalkKind::Item, end, explicit)?;
                 Ok(Event::Item)
             }
             (ITEM_DELIMITER, Some(WalkFrame { kind: WalkKind::Item, .. }))
             | (SEQUENCE_DELIMITER, Some(WalkFrame { kind: WalkKind::Sequence, .. })) => Ok(self.close()),
-            _ => Err(WalkError::Misplaced(tag)),
+            _ => Err(StructureError::Misplaced(tag).into()),
         }
     }
 
     fn open(&mut self, kind: WalkKind, end: Option<u64>, explicit: bool) -> Result<(), WalkError> {
         if self.frames.len() >= self.max_depth {
-            return Err(WalkError::TooDeep);
+            return Err(StructureError::TooDeep.into());
         }
         self.frames.push(WalkFrame { kind, end, explicit });
         Ok(())
@@ -300,7 +293,8 @@ impl<R: Input> Walk<R> {
     /// The first fragment is the Basic Offset Table (PS3.5 A.4).
     ///
     /// # Errors
-    /// [`WalkError::Misplaced`] if something else stands among the fragments, or as [`Self::next`].
+    /// [`StructureError::Misplaced`] if something else stands among the fragments, or as
+    /// [`Self::next`].
     pub(crate) fn fragment(&mut self) -> Result<Option<(u64, u32)>, WalkError> {
         self.pass_value()?;
         if !self.in_fragments {
@@ -309,7 +303,7 @@ impl<R: Input> Walk<R> {
         self.fill(8)?;
         // Fragments and their delimiter have no VR (PS3.5 A.4).
         let header = Encoding::ImplicitLittle.header(self.buffer.get(self.start..).unwrap_or_default());
-        let ElementHeader { tag, length, size, .. } = header.map_err(|_| WalkError::Truncated)?;
+        let ElementHeader { tag, length, size, .. } = header.map_err(|_| StructureError::Truncated)?;
         self.advance(size);
         match tag {
             ITEM if length != UNDEFINED => {
@@ -320,7 +314,7 @@ impl<R: Input> Walk<R> {
                 self.in_fragments = false;
                 Ok(None)
             }
-            other => Err(WalkError::Misplaced(other)),
+            other => Err(StructureError::Misplaced(other).into()),
         }
     }
 
@@ -344,7 +338,7 @@ impl<R: Input> Walk<R> {
     }
 
     fn read(&mut self, count: u64) -> Result<Vec<u8>, WalkError> {
-        let count = usize::try_from(count).map_err(|_| WalkError::Truncated)?;
+        let count = usize::try_from(count).map_err(|_| StructureError::Truncated)?;
         let mut value = Vec::with_capacity(count.min(READ));
         let here = self.buffer.get(self.start..).unwrap_or_default();
         let here = here.get(..count).unwrap_or(here).to_vec();
@@ -364,7 +358,7 @@ impl<R: Input> Walk<R> {
             value.truncate(from + read);
             self.position += read as u64;
             if read == 0 {
-                return Err(WalkError::Truncated);
+                return Err(StructureError::Truncated.into());
             }
         }
         self.unread -= count as u64;
@@ -538,6 +532,6 @@ mod tests {
         let mut walk = Walk::new(Pieces(b"\x10\0\x20\0LO\xff\x7fP1", 3), 0, true, 6);
         walk.next().unwrap();
         assert!(matches!(walk.value(0x0010_0020, 10), Err(WalkError::TooLong(_))));
-        assert!(matches!(walk.value(0x0010_0020, 1 << 20), Err(WalkError::Truncated)));
+        assert!(matches!(walk.value(0x0010_0020, 1 << 20), Err(WalkError::Structure(StructureError::Truncated))));
     }
 }

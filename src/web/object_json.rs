@@ -13,6 +13,7 @@ use dicom_dictionary_std::StandardDataDictionary;
 use super::object_reader::Bytes;
 use crate::encoding::charset::CharacterSets;
 use crate::encoding::padding::without_trailing_padding;
+use crate::encoding::structure::StructureError;
 use crate::encoding::tag::tag_of;
 use crate::encoding::vr::is_binary;
 use crate::encoding::walk::{Event, Walk, WalkError};
@@ -105,7 +106,7 @@ impl<'o> ObjectJson<'o> {
     ) -> Result<(), WalkError> {
         let (_, walked) = Self::write_all(out, walk, transfer_syntax, bulk);
         walked?;
-        if walk.is_cut() { Err(WalkError::Truncated) } else { Ok(()) }
+        if walk.is_cut() { Err(StructureError::Truncated.into()) } else { Ok(()) }
     }
 
     /// Returns the values of an object that are given by URI.
