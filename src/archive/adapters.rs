@@ -1,4 +1,5 @@
-//! Adapters of readers: streams that only go forward, limits, bytes that were read ahead, and checks.
+//! Adapters of readers: streams that only go forward, limits, bytes that were read ahead, and
+//! checks.
 
 use std::io::{self, BufRead, ErrorKind, Read};
 

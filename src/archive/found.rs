@@ -73,9 +73,29 @@ pub(super) struct Passed {
     pub(super) ended: bool,
 }
 
+/// Where a member is, as far as the passed ones tell.
+pub(super) enum PassedPlace {
+    /// At this position, unless another name has the same hash.
+    At(u64),
+    /// Not among those passed.
+    Ahead,
+    /// Not all that were passed are recorded.
+    Unknown,
+}
+
 impl Passed {
-    pub(super) fn offset(&self, step: &PathStep) -> Option<u64> {
-        self.places.get(&self.hash(&step.name, step.occurrence)).copied()
+    /// Looks up a member.
+    pub(super) fn place_of(&self, step: &PathStep) -> PassedPlace {
+        if !self.is_whole() {
+            return PassedPlace::Unknown;
+        }
+        let place = self.places.get(&self.hash(&step.name, step.occurrence));
+        place.map_or(PassedPlace::Ahead, |place| PassedPlace::At(*place))
+    }
+
+    /// Whether a member is among those recorded.
+    pub(super) fn has(&self, step: &PathStep) -> bool {
+        self.places.contains_key(&self.hash(&step.name, step.occurrence))
     }
 
     fn hash(&self, name: &[u8], occurrence: u32) -> u64 {

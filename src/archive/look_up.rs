@@ -2,7 +2,7 @@
 //! or by the headers of a tar.
 
 use super::adapters::Limited;
-use super::found::{FoundMember, MemberData, Passed, Reached, inflated};
+use super::found::{FoundMember, MemberData, Passed, PassedPlace, Reached, inflated};
 use super::inflate::Budget;
 use super::name::PathStep;
 use super::problem::ArchiveProblem;
@@ -16,17 +16,14 @@ pub(super) fn in_zip(
     step: &PathStep,
     limit: u64,
 ) -> Result<Reached, ArchiveProblem> {
-    if !passed.is_whole() {
-        return Ok(Reached::Unknown);
-    }
-    if let Some(place) = passed.offset(step) {
-        let entry = directory.at(place)?;
-        // Another name may have the same hash.
-        return Ok(if entry.name == step.name {
-            member_of_zip(directory, &entry, limit).into()
-        } else {
-            Reached::Unknown
-        });
+    match passed.place_of(step) {
+        PassedPlace::At(place) => {
+            let entry = directory.at(place)?;
+            let is_it = entry.name == step.name;
+            return Ok(if is_it { member_of_zip(directory, &entry, limit).into() } else { Reached::Unknown });
+        }
+        PassedPlace::Unknown => return Ok(Reached::Unknown),
+        PassedPlace::Ahead => {}
     }
     let mut met = passed.met(&step.name);
     while passed.goes_on() {
@@ -51,7 +48,7 @@ fn member_of_zip(
 ) -> Result<FoundMember, ArchiveProblem> {
     entry.check()?;
     let mut header = [0; zip::LOCAL_HEADER];
-    let (range, ..) = directory.data(entry, &mut header)?;
+    let (range, ..) = directory.members.data(entry, &mut header)?;
     let budget = Budget::new(limit);
     let bytes = match entry.method {
         zip::STORED => MemberData::Range(range),
@@ -67,17 +64,15 @@ pub(super) fn in_tar(
     step: &PathStep,
     limit: u64,
 ) -> Result<Reached, ArchiveProblem> {
-    if !passed.is_whole() {
-        return Ok(Reached::Unknown);
-    }
-    if let Some(place) = passed.offset(step) {
-        let mut header = RangeReader::at(headers.whole(), place, 2 * tar::BLOCK)?;
-        let entry = tar::next(&mut header)?;
-        return Ok(match entry.filter(|entry| entry.kind == EntryKind::File && entry.name == step.name) {
-            Some(entry) => Reached::Member(member_of_tar(header, &entry, limit)),
-            // Another name may have the same hash.
-            None => Reached::Unknown,
-        });
+    match passed.place_of(step) {
+        PassedPlace::At(place) => {
+            let mut header = RangeReader::at(headers.whole(), place, 2 * tar::BLOCK)?;
+            let entry = tar::next(&mut header)?.filter(|entry| entry.kind == EntryKind::File);
+            let entry = entry.filter(|entry| entry.name == step.name);
+            return Ok(entry.map_or(Reached::Unknown, |entry| Reached::Member(member_of_tar(header, &entry, limit))));
+        }
+        PassedPlace::Unknown => return Ok(Reached::Unknown),
+        PassedPlace::Ahead => {}
     }
     let mut met = passed.met(&step.name);
     while passed.goes_on() {

@@ -73,7 +73,7 @@ impl StreamArchive {
             }
             standing = Some(StreamPosition::AtData(header, occurrence, source));
         }
-        if self.passed.offset(step).is_some() {
+        if self.passed.has(step) {
             return Ok(Reached::Unknown);
         }
         if !self.passed.goes_on() {

@@ -413,9 +413,9 @@ impl<T: Send> ArchiveWalk<'_, T> {
     // --- zip ---
 
     fn zip(&mut self, mut directory: CentralDirectory, path: &[u8], depth: usize) -> Result<(), Halt> {
-        let mut budget = directory.member_bytes();
+        let mut budget = directory.members.bytes();
         let (first, ended) = self.plan(&mut directory, path, &mut budget)?;
-        let members = directory.members();
+        let members = directory.members.clone();
         if ended || self.threads < 2 {
             let mut chunk = (first, ended);
             loop {

@@ -94,11 +94,9 @@ impl ZipEntry {
 /// The central directory, read entry by entry. It is never in memory as a whole.
 #[derive(Debug)]
 pub(crate) struct CentralDirectory {
-    /// The whole archive. Offsets in the archive count from its first byte.
-    pub(crate) archive: FileRange,
+    /// The part of the archive with its members.
+    pub(crate) members: MemberArea,
     entries: RangeReader,
-    /// Start of the central directory. The members lie before it.
-    begins: u64,
     /// Number of entries that the archive states, and number of entries read.
     declared: u64,
     read: u64,
@@ -173,7 +171,8 @@ impl CentralDirectory {
         let (begins, moved, entries) = found.place(range)?;
         let archive = range.length().checked_sub(moved).and_then(|length| range.part(moved, length));
         let archive = archive.ok_or(ArchiveProblem::Damaged("its directory of members lies outside of it"))?;
-        Ok(Self { archive, entries, begins: begins - moved, declared: found.declared, read: 0, fault: None })
+        let members = MemberArea { archive, begins: begins - moved };
+        Ok(Self { members, entries, declared: found.declared, read: 0, fault: None })
     }
 
     /// The next member. `None` after the last one.
@@ -212,26 +211,6 @@ impl CentralDirectory {
         }
         rest_of_entry(&mut entries, &fixed)
     }
-
-    /// The bytes of a member. One read fills `buffer` with its local header and its first bytes.
-    /// The numbers are the bytes in `buffer` and where the member's bytes begin in it.
-    pub(crate) fn data(
-        &self,
-        entry: &ZipEntry,
-        buffer: &mut [u8],
-    ) -> Result<(FileRange, usize, usize), ArchiveProblem> {
-        data(&self.archive, self.begins, entry, buffer)
-    }
-
-    /// The part of the directory that [`Self::data`] needs, for another thread.
-    pub(crate) fn members(&self) -> MemberArea {
-        MemberArea { archive: self.archive.clone(), begins: self.begins }
-    }
-
-    /// Number of bytes that the members can occupy.
-    pub(crate) fn member_bytes(&self) -> u64 {
-        self.begins
-    }
 }
 
 /// Reads what follows the first 46 bytes of a directory entry.
@@ -265,53 +244,53 @@ fn rest_of_entry(entries: &mut RangeReader, fixed: &[u8; 46]) -> Result<ZipEntry
 /// The part of an archive with its members.
 #[derive(Clone, Debug)]
 pub(crate) struct MemberArea {
+    /// The whole archive. Offsets in the archive count from its first byte.
     archive: FileRange,
+    /// Start of the central directory. The members lie before it.
     begins: u64,
 }
 
 impl MemberArea {
+    /// Number of bytes that the members can occupy.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.begins
+    }
+
+    /// The bytes of a member. One read fills `buffer` with its local header and its first bytes.
+    /// The numbers are the bytes in `buffer` and where the member's bytes begin in it.
     pub(crate) fn data(
         &self,
         entry: &ZipEntry,
         buffer: &mut [u8],
     ) -> Result<(FileRange, usize, usize), ArchiveProblem> {
-        data(&self.archive, self.begins, entry, buffer)
-    }
-}
-
-fn data(
-    archive: &FileRange,
-    begins: u64,
-    entry: &ZipEntry,
-    buffer: &mut [u8],
-) -> Result<(FileRange, usize, usize), ArchiveProblem> {
-    let outside = ArchiveProblem::Damaged("a member lies outside of it");
-    if entry.local >= begins {
-        return Err(outside);
-    }
-    let left = usize::try_from(begins - entry.local).unwrap_or(usize::MAX);
-    // Read no more than the member can have. With many small members, a longer read would read the
-    // next one too.
-    let wanted = usize::try_from(entry.compressed).unwrap_or(usize::MAX).saturating_add(LOCAL_HEADER + 256);
-    let length = buffer.len().min(left).min(wanted);
-    let read = archive.read_at(buffer.get_mut(..length).unwrap_or_default(), entry.local)?;
-    let Some(header) = buffer.get(..read).and_then(|read| read.first_chunk::<LOCAL_HEADER>()) else {
-        return Err(ArchiveProblem::Truncated);
-    };
-    if !header.starts_with(LOCAL) {
-        return Err(ArchiveProblem::Damaged("a member is not where the directory says"));
-    }
-    let skip = LOCAL_HEADER + usize::from(u16_at(header, 26)) + usize::from(u16_at(header, 28));
-    let start = entry.local.checked_add(skip as u64);
-    let end = start.and_then(|start| start.checked_add(entry.compressed));
-    match (start, end) {
-        (Some(start), Some(end)) if end <= begins => {
-            let range = archive.part(start, entry.compressed).ok_or(outside)?;
-            // Bytes past its end belong to the next member.
-            let held = usize::try_from(entry.compressed).unwrap_or(usize::MAX).saturating_add(skip).min(read);
-            Ok((range, skip.min(held), held))
+        let outside = ArchiveProblem::Damaged("a member lies outside of it");
+        if entry.local >= self.begins {
+            return Err(outside);
         }
-        _ => Err(outside),
+        let left = usize::try_from(self.begins - entry.local).unwrap_or(usize::MAX);
+        // Read no more than the member can have. With many small members, a longer read would read
+        // the next one too.
+        let wanted = usize::try_from(entry.compressed).unwrap_or(usize::MAX).saturating_add(LOCAL_HEADER + 256);
+        let length = buffer.len().min(left).min(wanted);
+        let read = self.archive.read_at(buffer.get_mut(..length).unwrap_or_default(), entry.local)?;
+        let Some(header) = buffer.get(..read).and_then(|read| read.first_chunk::<LOCAL_HEADER>()) else {
+            return Err(ArchiveProblem::Truncated);
+        };
+        if !header.starts_with(LOCAL) {
+            return Err(ArchiveProblem::Damaged("a member is not where the directory says"));
+        }
+        let skip = LOCAL_HEADER + usize::from(u16_at(header, 26)) + usize::from(u16_at(header, 28));
+        let start = entry.local.checked_add(skip as u64);
+        let end = start.and_then(|start| start.checked_add(entry.compressed));
+        match (start, end) {
+            (Some(start), Some(end)) if end <= self.begins => {
+                let range = self.archive.part(start, entry.compressed).ok_or(outside)?;
+                // Bytes past its end belong to the next member.
+                let held = usize::try_from(entry.compressed).unwrap_or(usize::MAX).saturating_add(skip).min(read);
+                Ok((range, skip.min(held), held))
+            }
+            _ => Err(outside),
+        }
     }
 }
 
