@@ -395,6 +395,16 @@ impl<'a> Check<'a> {
         uids
     }
 
+    /// `None` if the setting is empty.
+    pub(super) fn optional_text(&self, key: KeyOf<Text>) -> Option<String> {
+        Some(self.text(key)).filter(|text| !text.is_empty()).map(str::to_owned)
+    }
+
+    /// Reads an absolute path, as [`Self::path`] does. `None` if the setting is empty.
+    pub(super) fn optional_path(&mut self, key: KeyOf<Text>) -> Option<PathBuf> {
+        (!self.text(key).is_empty()).then(|| self.path(key))
+    }
+
     /// Reads a path. In a file it is relative to the file, so that a service finds it from any
     /// current directory.
     pub(super) fn path(&mut self, key: KeyOf<Text>) -> PathBuf {

@@ -57,27 +57,24 @@ impl Check<'_> {
             _ => self.parsed(settings::HTTP_BIND).unwrap_or(IpAddr::from(Ipv4Addr::LOCALHOST)),
         };
         let port = u16::try_from(self.integer(settings::HTTP_PORT)).unwrap_or_default();
-        let is_given = |this: &Self, key| !this.text(key).is_empty();
         let max_results = self.integer(settings::HTTP_MAX_RESULTS);
         let http = Http {
             enabled: self.boolean(settings::HTTP_ENABLED),
             tls: self.boolean(settings::HTTP_TLS),
-            users: is_given(self, settings::HTTP_USERS).then(|| self.path(settings::HTTP_USERS)),
+            users: self.optional_path(settings::HTTP_USERS),
             access: self.choice(settings::HTTP_ACCESS, [HttpAccess::Auto, HttpAccess::Users, HttpAccess::Anyone]),
             oidc: self.oidc(),
-            ohif: is_given(self, settings::HTTP_OHIF).then(|| self.path(settings::HTTP_OHIF)),
+            ohif: self.optional_path(settings::HTTP_OHIF),
             server: web::Options {
                 bind: SocketAddr::new(address, port),
-                public_url: if is_given(self, settings::HTTP_PUBLIC_URL) {
-                    self.parsed(settings::HTTP_PUBLIC_URL)
-                } else {
-                    None
+                public_url: match self.text(settings::HTTP_PUBLIC_URL) {
+                    "" => None,
+                    _ => self.parsed(settings::HTTP_PUBLIC_URL),
                 },
                 hosts: self.texts(settings::HTTP_HOSTS),
                 cors_origins: self.texts(settings::HTTP_CORS_ORIGINS),
                 trusted_proxies: self.addresses(settings::HTTP_TRUSTED_PROXIES),
-                user_header: is_given(self, settings::HTTP_USER_HEADER)
-                    .then(|| self.text(settings::HTTP_USER_HEADER).to_owned()),
+                user_header: self.optional_text(settings::HTTP_USER_HEADER),
                 anyone: Rights::NONE,
                 max_connections: self.count(settings::HTTP_MAX_CONNECTIONS),
                 max_connections_per_address: self.count(settings::HTTP_MAX_CONNECTIONS_PER_ADDRESS),
@@ -118,7 +115,7 @@ impl Check<'_> {
         let (read_roles, store_roles) =
             (self.texts(settings::HTTP_OIDC_READ_ROLES), self.texts(settings::HTTP_OIDC_STORE_ROLES));
         let leeway = Duration::from_secs(self.integer(settings::HTTP_OIDC_LEEWAY));
-        let has_keys = !self.text(settings::HTTP_OIDC_KEYS).is_empty();
+        let keys = self.optional_path(settings::HTTP_OIDC_KEYS);
         for algorithm in &algorithms {
             if !ALGORITHMS.iter().any(|(name, _)| name == algorithm) {
                 self.refuse(
@@ -130,7 +127,7 @@ impl Check<'_> {
         if issuer.is_empty() {
             let without_effect = [
                 (settings::HTTP_OIDC_AUDIENCE.path(), !audiences.is_empty()),
-                (settings::HTTP_OIDC_KEYS.path(), has_keys),
+                (settings::HTTP_OIDC_KEYS.path(), keys.is_some()),
                 (settings::HTTP_OIDC_READ_ROLES.path(), !read_roles.is_empty()),
                 (settings::HTTP_OIDC_STORE_ROLES.path(), !store_roles.is_empty()),
             ];
@@ -145,7 +142,7 @@ impl Check<'_> {
                 audiences.is_empty(),
                 "a token for any other service would be accepted",
             ),
-            (settings::HTTP_OIDC_KEYS.path(), !has_keys, "no signature can be verified"),
+            (settings::HTTP_OIDC_KEYS.path(), keys.is_none(), "no signature can be verified"),
             (settings::HTTP_OIDC_ALGORITHMS.path(), algorithms.is_empty(), "no token can be accepted"),
         ];
         for (path, is_missing, why) in needs {
@@ -160,7 +157,7 @@ impl Check<'_> {
         Some(Issuer {
             issuer,
             audiences,
-            keys: if has_keys { self.path(settings::HTTP_OIDC_KEYS) } else { PathBuf::new() },
+            keys: keys.unwrap_or_default(),
             algorithms,
             claim: self.text(settings::HTTP_OIDC_CLAIM).to_owned(),
             read_roles: read_roles.into_iter().collect(),
