@@ -7,7 +7,7 @@ use dicom_core::dictionary::{UidDictionary as _, UidDictionaryEntry as _};
 use dicom_dictionary_std::StandardSopClassDictionary;
 
 use super::negotiation::OWN_TRANSFER_SYNTAXES;
-use super::service_class::SopClasses;
+use super::service_class::{ListedSopClass, SopClasses};
 use super::services::{service_classes, store};
 use super::storage_classes::STORAGE_CLASSES;
 use crate::encoding::syntax;
@@ -32,13 +32,16 @@ pub fn sections() -> Vec<(&'static str, String)> {
 fn sop_classes() -> String {
     let mut text = String::from("| SOP Class | UID | as SCU | as SCP |\n|---|---|---|---|\n");
     for class in service_classes() {
-        let uids: &[&str] = match class.sop_classes {
-            SopClasses::Listed(uids) => uids,
-            SopClasses::Storage => &[],
-        };
-        for (at, row) in class.statement.iter().enumerate() {
-            let uid = uids.get(at).copied().unwrap_or("see annex A");
-            let _ = writeln!(text, "| {} | {uid} | {} | yes |", row.sop_class, row.as_scu);
+        match class.sop_classes {
+            SopClasses::Listed(classes) => {
+                for ListedSopClass { uid, as_scu } in classes {
+                    let _ = writeln!(text, "| {} | {uid} | {as_scu} | yes |", name_of(uid));
+                }
+            }
+            SopClasses::Storage => text.push_str(
+                "| Storage: every SOP Class of PS3.4 annex B, private ones, and ones newer than the program \
+                 | see annex A | yes, for C-GET and C-MOVE | yes |\n",
+            ),
         }
     }
     text
@@ -79,22 +82,12 @@ fn store_statuses() -> String {
 fn storage_classes() -> String {
     let mut text = String::from("| SOP Class | UID |\n|---|---|\n");
     for uid in STORAGE_CLASSES {
-        let name = StandardSopClassDictionary.by_uid(uid).map_or("", |entry| entry.name());
-        let _ = writeln!(text, "| {name} | {uid} |");
+        let _ = writeln!(text, "| {} | {uid} |", name_of(uid));
     }
     text
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_listed_class_has_a_row() {
-        for class in service_classes() {
-            if let SopClasses::Listed(uids) = class.sop_classes {
-                assert_eq!(uids.len(), class.statement.len(), "{}", class.grant);
-            }
-        }
-    }
+/// The name of a SOP Class in PS3.6 table A-1.
+fn name_of(uid: &str) -> String {
+    StandardSopClassDictionary.by_uid(uid).map(|entry| entry.name().to_owned()).unwrap_or_default()
 }

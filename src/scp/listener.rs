@@ -262,7 +262,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
-    use crate::scp::service_class::{ServiceClass, SopClasses};
+    use crate::scp::service_class::{ListedSopClass, ServiceClass, SopClasses};
     use crate::scp::services::find::Find;
 
     #[test]
@@ -292,10 +292,9 @@ mod tests {
             // Every request for extended negotiation meets the defect.
             static DEFECT: ServiceClass = ServiceClass {
                 grant: "find",
-                sop_classes: SopClasses::Listed(&["1.2.840.10008.5.1.4.1.2.2.1"]),
+                sop_classes: SopClasses::Listed(&[ListedSopClass::scp("1.2.840.10008.5.1.4.1.2.2.1")]),
                 returned_by: None,
                 extended_negotiation: |_| panic!("a defect"),
-                statement: &[],
             };
             Arc::get_mut(&mut node.shared).unwrap().policy.provided = vec![&DEFECT];
             let (address, shutdown) = (node.local_addr().unwrap(), CancellationToken::new());

@@ -28,7 +28,7 @@ mod storage_classes;
 
 pub use listener::{Error, Node};
 pub use options::{Options, Plain};
-pub use service_class::{ServiceClass, SopClasses, StatementRow};
+pub use service_class::{ListedSopClass, ServiceClass, SopClasses};
 pub use services::commit::{Commitment, CommitmentLimits, FilesInPlace};
 pub use services::find::Find;
 pub use services::outbox::pending_reports;

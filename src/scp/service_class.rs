@@ -20,27 +20,32 @@ pub struct ServiceClass {
     /// Answers a SOP Class Extended Negotiation Sub-Item (PS3.7 D.3.3.5): application information
     /// in, application information out. `None` leaves the sub-item unanswered.
     pub extended_negotiation: fn(&[u8]) -> Option<Vec<u8>>,
-    /// Its rows in the table of SOP Classes of the conformance statement.
-    pub statement: &'static [StatementRow],
 }
 
 /// The SOP Classes of a service.
 #[derive(Clone, Copy, Debug)]
 pub enum SopClasses {
-    /// Exactly these UIDs. The messages have data sets that this program writes or reads.
-    Listed(&'static [&'static str]),
+    /// Exactly these. The messages have data sets that this program writes or reads.
+    Listed(&'static [ListedSopClass]),
     /// Every SOP Class of the Storage Service Class, private and unknown ones included. The
     /// messages carry objects, which keep their transfer syntax.
     Storage,
 }
 
-/// One row of the table of SOP Classes in the conformance statement.
+/// A SOP Class that this node is an SCP of.
 #[derive(Clone, Copy, Debug)]
-pub struct StatementRow {
-    /// The SOP Class, or several.
-    pub sop_class: &'static str,
-    /// Whether this program is an SCU of it.
+pub struct ListedSopClass {
+    /// Its UID.
+    pub uid: &'static str,
+    /// Whether this program is an SCU of it as well, in the words of the conformance statement.
     pub as_scu: &'static str,
+}
+
+impl ListedSopClass {
+    /// A SOP Class that this program is no SCU of.
+    pub(super) const fn scp(uid: &'static str) -> Self {
+        Self { uid, as_scu: "no" }
+    }
 }
 
 /// The value of [`ServiceClass::extended_negotiation`] for a service without any.
@@ -53,7 +58,7 @@ impl ServiceClass {
     #[must_use]
     pub fn has(&self, abstract_syntax: &str) -> bool {
         match self.sop_classes {
-            SopClasses::Listed(uids) => uids.contains(&abstract_syntax),
+            SopClasses::Listed(classes) => classes.iter().any(|class| class.uid == abstract_syntax),
             SopClasses::Storage => is_storage(abstract_syntax),
         }
     }

@@ -35,7 +35,7 @@ use crate::model::status::Status;
 use crate::model::uid::is_acceptable_uid;
 use crate::qr::Identifier;
 use crate::scp::node_context::NodeContext;
-use crate::scp::service_class::{ServiceClass, SopClasses, StatementRow, no_extended_negotiation};
+use crate::scp::service_class::{ListedSopClass, ServiceClass, SopClasses, no_extended_negotiation};
 use crate::shares::CountedPeer;
 use crate::ul::pdu_io::PduReader;
 
@@ -46,10 +46,9 @@ const MAX_ELEMENTS: usize = 100_000;
 
 static COMMIT: ServiceClass = ServiceClass {
     grant: "commit",
-    sop_classes: SopClasses::Listed(&[uids::STORAGE_COMMITMENT_PUSH_MODEL]),
+    sop_classes: SopClasses::Listed(&[ListedSopClass::scp(uids::STORAGE_COMMITMENT_PUSH_MODEL)]),
     returned_by: None,
     extended_negotiation: no_extended_negotiation,
-    statement: &[StatementRow { sop_class: "Storage Commitment Push Model", as_scu: "no" }],
 };
 
 /// Storage Commitment, push model.

@@ -7,15 +7,14 @@ use crate::dimse::Response;
 use crate::dimse::command_set::CommandField;
 use crate::dimse::message::DimseRequest;
 use crate::model::status::Status;
-use crate::scp::service_class::{ServiceClass, SopClasses, StatementRow, no_extended_negotiation};
+use crate::scp::service_class::{ListedSopClass, ServiceClass, SopClasses, no_extended_negotiation};
 use crate::telemetry::metrics;
 
 static ECHO: ServiceClass = ServiceClass {
     grant: "echo",
-    sop_classes: SopClasses::Listed(&[uids::VERIFICATION]),
+    sop_classes: SopClasses::Listed(&[ListedSopClass { uid: uids::VERIFICATION, as_scu: "yes, by `dcmdex echo`" }]),
     returned_by: None,
     extended_negotiation: no_extended_negotiation,
-    statement: &[StatementRow { sop_class: "Verification", as_scu: "yes, by `dcmdex echo`" }],
 };
 
 /// C-ECHO. Every acceptor has to provide it (PS3.4 A.4).

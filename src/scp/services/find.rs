@@ -19,7 +19,7 @@ use crate::dimse::message::{CFindRequest, DimseRequest};
 use crate::model::level::InformationModel;
 use crate::qr::readers::Readers;
 use crate::qr::{self, FindError, Identifier, NegotiatedOptions, QueryControl, ResponseWriter};
-use crate::scp::service_class::{ServiceClass, SopClasses, StatementRow};
+use crate::scp::service_class::{ListedSopClass, ServiceClass, SopClasses};
 
 /// The C-FIND service of a node.
 #[derive(Debug)]
@@ -58,22 +58,15 @@ const MODELS: [(&str, InformationModel); 4] = [
 
 static FIND: ServiceClass = ServiceClass {
     grant: "find",
-    sop_classes: SopClasses::Listed(&[MODELS[0].0, MODELS[1].0, MODELS[2].0, MODELS[3].0]),
+    sop_classes: SopClasses::Listed(&[
+        ListedSopClass::scp(MODELS[0].0),
+        ListedSopClass { uid: MODELS[1].0, as_scu: "yes, by `dcmdex compare`" },
+        ListedSopClass::scp(MODELS[2].0),
+        ListedSopClass::scp(MODELS[3].0),
+    ]),
     returned_by: None,
     // PS3.4 C.5.1.1.1
     extended_negotiation: |requested| Some(NegotiatedOptions::answer(requested).1),
-    statement: &[
-        StatementRow { sop_class: "Patient Root Query/Retrieve Information Model – FIND", as_scu: "no" },
-        StatementRow {
-            sop_class: "Study Root Query/Retrieve Information Model – FIND",
-            as_scu: "yes, by `dcmdex compare`",
-        },
-        StatementRow {
-            sop_class: "Patient/Study Only Query/Retrieve Information Model – FIND (retired)",
-            as_scu: "no",
-        },
-        StatementRow { sop_class: "Repository Query", as_scu: "no" },
-    ],
 };
 
 /// C-FIND.

@@ -15,7 +15,7 @@ use crate::model::clock::Clock;
 use crate::model::status::Status;
 use crate::model::uid::is_valid_uid;
 use crate::qr::Identifier;
-use crate::scp::service_class::{ServiceClass, SopClasses, StatementRow, no_extended_negotiation};
+use crate::scp::service_class::{ListedSopClass, ServiceClass, SopClasses, no_extended_negotiation};
 use crate::telemetry::metrics;
 use crate::ul::pdu_io::PduReader;
 use crate::worklist::{StepRefusal, WorklistItem, create_step, new_step_uid, set_step};
@@ -28,10 +28,9 @@ const MAY_NO_LONGER_BE_UPDATED: u16 = 0xA710;
 
 static MPPS: ServiceClass = ServiceClass {
     grant: "mpps",
-    sop_classes: SopClasses::Listed(&[uids::MODALITY_PERFORMED_PROCEDURE_STEP]),
+    sop_classes: SopClasses::Listed(&[ListedSopClass::scp(uids::MODALITY_PERFORMED_PROCEDURE_STEP)]),
     returned_by: None,
     extended_negotiation: no_extended_negotiation,
-    statement: &[StatementRow { sop_class: "Modality Performed Procedure Step", as_scu: "no" }],
 };
 
 /// N-CREATE and N-SET of performed steps.

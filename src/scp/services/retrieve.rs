@@ -23,7 +23,7 @@ use crate::dimse::message::DimseRequest;
 use crate::model::level::InformationModel;
 use crate::qr::retrieval_negotiation;
 use crate::scp::negotiation::Policy;
-use crate::scp::service_class::{ServiceClass, SopClasses, StatementRow};
+use crate::scp::service_class::{ListedSopClass, ServiceClass, SopClasses};
 
 /// The Information Models of C-GET, by SOP Class.
 #[expect(deprecated, reason = "Patient/Study Only is retired and still sent by old clients")]
@@ -43,33 +43,26 @@ const MOVE_MODELS: [(&str, InformationModel); 3] = [
 
 static GET: ServiceClass = ServiceClass {
     grant: "get",
-    sop_classes: SopClasses::Listed(&[GET_MODELS[0].0, GET_MODELS[1].0, GET_MODELS[2].0]),
+    sop_classes: SopClasses::Listed(&[
+        ListedSopClass::scp(GET_MODELS[0].0),
+        ListedSopClass::scp(GET_MODELS[1].0),
+        ListedSopClass::scp(GET_MODELS[2].0),
+    ]),
     returned_by: None,
     // PS3.4 C.5.3.1
     extended_negotiation: |requested| Some(retrieval_negotiation(requested)),
-    statement: &[
-        StatementRow { sop_class: "Patient Root Query/Retrieve Information Model – GET", as_scu: "no" },
-        StatementRow { sop_class: "Study Root Query/Retrieve Information Model – GET", as_scu: "no" },
-        StatementRow {
-            sop_class: "Patient/Study Only Query/Retrieve Information Model – GET (retired)", as_scu: "no"
-        },
-    ],
 };
 
 static MOVE: ServiceClass = ServiceClass {
     grant: "move",
-    sop_classes: SopClasses::Listed(&[MOVE_MODELS[0].0, MOVE_MODELS[1].0, MOVE_MODELS[2].0]),
+    sop_classes: SopClasses::Listed(&[
+        ListedSopClass::scp(MOVE_MODELS[0].0),
+        ListedSopClass::scp(MOVE_MODELS[1].0),
+        ListedSopClass::scp(MOVE_MODELS[2].0),
+    ]),
     returned_by: None,
     // PS3.4 C.5.2.1
     extended_negotiation: |requested| Some(retrieval_negotiation(requested)),
-    statement: &[
-        StatementRow { sop_class: "Patient Root Query/Retrieve Information Model – MOVE", as_scu: "no" },
-        StatementRow { sop_class: "Study Root Query/Retrieve Information Model – MOVE", as_scu: "no" },
-        StatementRow {
-            sop_class: "Patient/Study Only Query/Retrieve Information Model – MOVE (retired)",
-            as_scu: "no",
-        },
-    ],
 };
 
 /// C-GET.

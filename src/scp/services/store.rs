@@ -14,7 +14,7 @@ use crate::model::status::Status;
 use crate::receive::arriving::{Announced, Arriving};
 use crate::receive::error::ReceiveError;
 use crate::receive::storage::Storage;
-use crate::scp::service_class::{ServiceClass, SopClasses, StatementRow, no_extended_negotiation};
+use crate::scp::service_class::{ServiceClass, SopClasses, no_extended_negotiation};
 use crate::telemetry::log_limit::LogLimit;
 use crate::ul::pdu_io::PduReader;
 
@@ -23,10 +23,6 @@ static STORE: ServiceClass = ServiceClass {
     sop_classes: SopClasses::Storage,
     returned_by: Some("get"),
     extended_negotiation: no_extended_negotiation,
-    statement: &[StatementRow {
-        sop_class: "Storage: every SOP Class of PS3.4 annex B, private ones, and ones newer than the program",
-        as_scu: "yes, for C-GET and C-MOVE",
-    }],
 };
 
 /// C-STORE.

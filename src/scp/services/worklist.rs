@@ -27,7 +27,7 @@ use crate::model::status::Status;
 use crate::qr::readers::Readers;
 use crate::qr::{self, FindError, Identifier, QueryControl};
 use crate::scp::node_context::NodeContext;
-use crate::scp::service_class::{ServiceClass, SopClasses, StatementRow};
+use crate::scp::service_class::{ListedSopClass, ServiceClass, SopClasses};
 use crate::telemetry::metrics;
 use crate::worklist::{Intake, WorklistOptions, WorklistQuery, WorklistView};
 
@@ -110,10 +110,9 @@ impl AskedItems {
 
 pub(super) static WORKLIST: ServiceClass = ServiceClass {
     grant: "worklist",
-    sop_classes: SopClasses::Listed(&[uids::MODALITY_WORKLIST_INFORMATION_MODEL_FIND]),
+    sop_classes: SopClasses::Listed(&[ListedSopClass::scp(uids::MODALITY_WORKLIST_INFORMATION_MODEL_FIND)]),
     returned_by: None,
     extended_negotiation: |requested| Some(negotiation_answer(requested)),
-    statement: &[StatementRow { sop_class: "Modality Worklist Information Model – FIND", as_scu: "no" }],
 };
 
 /// Answers the extended negotiation (PS3.4 K.5.1.2).
