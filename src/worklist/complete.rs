@@ -7,10 +7,11 @@
 use std::time::Duration;
 
 use dicom_core::{Tag, VR};
+use dicom_dictionary_std::tags;
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 
+use super::attributes::SINGLE_VALUES;
 use super::item::{WorklistItem, items_in, text_in};
-use super::tags::*;
 use crate::db::{WorklistColumn, WorklistRow, WorklistSource, WorklistState};
 use crate::encoding::vr::max_characters;
 use crate::model::datetime::{self, Day};
@@ -71,17 +72,25 @@ pub(super) struct MadeValue {
 /// All values that are made of others. Identifiers and the start are no part of them, because they
 /// stay as they are.
 pub(super) const MADE_OF: [MadeValue; 5] = [
-    MadeValue { tag: PATIENT_NAME, of: &[PATIENT_ID], goes_with_them: true },
-    MadeValue { tag: MODALITY, of: &[SCHEDULED_STATION_AE_TITLE], goes_with_them: false },
-    MadeValue { tag: SCHEDULED_STATION_AE_TITLE, of: &[MODALITY], goes_with_them: true },
+    MadeValue { tag: tags::PATIENT_NAME, of: &[tags::PATIENT_ID], goes_with_them: true },
+    MadeValue { tag: tags::MODALITY, of: &[tags::SCHEDULED_STATION_AE_TITLE], goes_with_them: false },
+    MadeValue { tag: tags::SCHEDULED_STATION_AE_TITLE, of: &[tags::MODALITY], goes_with_them: true },
     MadeValue {
-        tag: STEP_DESCRIPTION,
-        of: &[PROTOCOL_CODE_SEQUENCE, REQUESTED_PROCEDURE_DESCRIPTION, REQUESTED_PROCEDURE_CODE_SEQUENCE],
+        tag: tags::SCHEDULED_PROCEDURE_STEP_DESCRIPTION,
+        of: &[
+            tags::SCHEDULED_PROTOCOL_CODE_SEQUENCE,
+            tags::REQUESTED_PROCEDURE_DESCRIPTION,
+            tags::REQUESTED_PROCEDURE_CODE_SEQUENCE,
+        ],
         goes_with_them: true,
     },
     MadeValue {
-        tag: REQUESTED_PROCEDURE_DESCRIPTION,
-        of: &[REQUESTED_PROCEDURE_CODE_SEQUENCE, STEP_DESCRIPTION, PROTOCOL_CODE_SEQUENCE],
+        tag: tags::REQUESTED_PROCEDURE_DESCRIPTION,
+        of: &[
+            tags::REQUESTED_PROCEDURE_CODE_SEQUENCE,
+            tags::SCHEDULED_PROCEDURE_STEP_DESCRIPTION,
+            tags::SCHEDULED_PROTOCOL_CODE_SEQUENCE,
+        ],
         goes_with_them: false,
     },
 ];
@@ -135,10 +144,10 @@ pub fn complete(item: WorklistItem, facts: OrderFacts, options: &IntakeOptions) 
     if has_unreadable_start(&item) {
         return Err(IntakeError::NoStartDate);
     }
-    let whole_accession = trim(VR::SH, item.text(ACCESSION_NUMBER)).to_owned();
+    let whole_accession = trim(VR::SH, item.text(tags::ACCESSION_NUMBER)).to_owned();
     let mut draft = Draft { item, generated: Vec::new(), warnings: Vec::new(), facts };
     draft.clean();
-    if draft.item.text(PATIENT_ID).is_empty() {
+    if draft.item.text(tags::PATIENT_ID).is_empty() {
         return Err(IntakeError::NoPatient);
     }
     draft.identify(&whole_accession)?;
@@ -151,7 +160,7 @@ pub fn complete(item: WorklistItem, facts: OrderFacts, options: &IntakeOptions) 
 
 /// Whether the start of an item has a value that is no date.
 pub(super) fn has_unreadable_start(item: &WorklistItem) -> bool {
-    let text = item.step_text(START_DATE);
+    let text = item.step_text(tags::SCHEDULED_PROCEDURE_STEP_START_DATE);
     !text.trim().is_empty() && cleaned(VR::DA, text).text.is_empty()
 }
 
@@ -170,7 +179,7 @@ impl Draft {
 
     /// Returns Study Instance UID and Scheduled Procedure Step ID.
     pub(super) fn step(&self) -> (&str, &str) {
-        (self.item.text(STUDY_INSTANCE_UID), self.item.step_text(STEP_ID))
+        (self.item.text(tags::STUDY_INSTANCE_UID), self.item.step_text(tags::SCHEDULED_PROCEDURE_STEP_ID))
     }
 
     /// Trims values, cuts those that are too long for their VR, and drops dates that are none.
@@ -190,9 +199,9 @@ impl Draft {
 
     /// Makes the identifiers that are missing.
     fn identify(&mut self, accession: &str) -> Result<(), IntakeError> {
-        let procedure = self.item.text(REQUESTED_PROCEDURE_ID).to_owned();
-        let step = self.item.step_text(STEP_ID).to_owned();
-        let given_study = self.item.text(STUDY_INSTANCE_UID).to_owned();
+        let procedure = self.item.text(tags::REQUESTED_PROCEDURE_ID).to_owned();
+        let step = self.item.step_text(tags::SCHEDULED_PROCEDURE_STEP_ID).to_owned();
+        let given_study = self.item.text(tags::STUDY_INSTANCE_UID).to_owned();
         let has_study = is_valid_uid(&given_study);
         if !given_study.is_empty() && !has_study {
             self.warnings.push("Study Instance UID is no UID, so another was made".to_owned());
@@ -203,8 +212,8 @@ impl Draft {
                 return Err(IntakeError::NoOrder);
             }
             let id = last_characters(&given_study);
-            self.make(REQUESTED_PROCEDURE_ID, &id);
-            self.make_of_step(STEP_ID, &id);
+            self.make(tags::REQUESTED_PROCEDURE_ID, &id);
+            self.make_of_step(tags::SCHEDULED_PROCEDURE_STEP_ID, &id);
             return Ok(());
         };
         let short = last_characters(known);
@@ -212,17 +221,18 @@ impl Draft {
             self.warnings.push(format!("an identifier was made of the last {MAX_ID} characters of a longer one"));
         }
         if procedure.is_empty() {
-            self.make(REQUESTED_PROCEDURE_ID, &short);
+            self.make(tags::REQUESTED_PROCEDURE_ID, &short);
         }
         if step.is_empty() {
-            self.make_of_step(STEP_ID, &short);
+            self.make_of_step(tags::SCHEDULED_PROCEDURE_STEP_ID, &short);
         }
         if !has_study {
-            let issuer = self.item.text(ISSUER_OF_PATIENT_ID).to_owned();
+            let issuer = self.item.text(tags::ISSUER_OF_PATIENT_ID).to_owned();
             // Without an accession number, only the patient makes the identifiers unique.
-            let patient = if accession.is_empty() { self.item.text(PATIENT_ID).to_owned() } else { String::new() };
+            let patient =
+                if accession.is_empty() { self.item.text(tags::PATIENT_ID).to_owned() } else { String::new() };
             let uid = study_uid(&[&issuer, &patient, accession, &procedure]);
-            self.make(STUDY_INSTANCE_UID, &uid);
+            self.make(tags::STUDY_INSTANCE_UID, &uid);
         }
         Ok(())
     }
@@ -236,48 +246,51 @@ impl Draft {
     /// Makes modality, station, name and descriptions that are missing. Their names are in
     /// [`MADE_OF`].
     pub(super) fn describe(&mut self, options: &IntakeOptions) {
-        if self.item.text(PATIENT_NAME).is_empty() {
-            let id = self.item.text(PATIENT_ID).to_owned();
-            self.make(PATIENT_NAME, &id);
+        if self.item.text(tags::PATIENT_NAME).is_empty() {
+            let id = self.item.text(tags::PATIENT_ID).to_owned();
+            self.make(tags::PATIENT_NAME, &id);
         }
-        if self.item.step_text(MODALITY).is_empty() {
-            let station = self.item.step_text(SCHEDULED_STATION_AE_TITLE);
+        if self.item.step_text(tags::MODALITY).is_empty() {
+            let station = self.item.step_text(tags::SCHEDULED_STATION_AE_TITLE);
             let of_station = options.stations.iter().find(|(_, title)| station.split('\\').any(|one| one == title));
             let modality = of_station.map_or("OT", |(modality, _)| modality).to_owned();
-            self.make_of_step(MODALITY, &modality);
+            self.make_of_step(tags::MODALITY, &modality);
         }
-        if self.item.step_text(SCHEDULED_STATION_AE_TITLE).is_empty() {
-            let modality = self.item.step_text(MODALITY);
+        if self.item.step_text(tags::SCHEDULED_STATION_AE_TITLE).is_empty() {
+            let modality = self.item.step_text(tags::MODALITY);
             let of_modality = options.stations.iter().filter(|(known, _)| known == modality);
             let titles = of_modality.map(|(_, title)| title.as_str()).collect::<Vec<_>>().join("\\");
             if titles.is_empty() {
-                self.make_of_step(SCHEDULED_STATION_AE_TITLE, NO_STATION);
+                self.make_of_step(tags::SCHEDULED_STATION_AE_TITLE, NO_STATION);
             } else {
-                self.make_of_step(SCHEDULED_STATION_AE_TITLE, &titles);
+                self.make_of_step(tags::SCHEDULED_STATION_AE_TITLE, &titles);
             }
         }
         // PS3.4 table K.6-1: description or code, or both, of the step and of the procedure.
-        let of_procedure = self.item.text(REQUESTED_PROCEDURE_DESCRIPTION).to_owned();
-        let of_step = self.item.step_text(STEP_DESCRIPTION).to_owned();
-        let procedure_code = meaning(items_in(&self.item.elements, REQUESTED_PROCEDURE_CODE_SEQUENCE));
-        let step_code = meaning(items_in(self.item.step().unwrap_or_default(), PROTOCOL_CODE_SEQUENCE));
+        let of_procedure = self.item.text(tags::REQUESTED_PROCEDURE_DESCRIPTION).to_owned();
+        let of_step = self.item.step_text(tags::SCHEDULED_PROCEDURE_STEP_DESCRIPTION).to_owned();
+        let procedure_code = meaning(items_in(&self.item.elements, tags::REQUESTED_PROCEDURE_CODE_SEQUENCE));
+        let step_code = meaning(items_in(self.item.step().unwrap_or_default(), tags::SCHEDULED_PROTOCOL_CODE_SEQUENCE));
         let first = |texts: [&str; 4]| {
             let found = texts.into_iter().find(|text| !text.is_empty()).map(str::to_owned);
             found.unwrap_or_else(|| "Procedure".to_owned())
         };
         if of_step.is_empty() {
-            self.make_of_step(STEP_DESCRIPTION, &first([&step_code, &of_procedure, &procedure_code, ""]));
+            self.make_of_step(
+                tags::SCHEDULED_PROCEDURE_STEP_DESCRIPTION,
+                &first([&step_code, &of_procedure, &procedure_code, ""]),
+            );
         }
         if of_procedure.is_empty() {
-            self.make(REQUESTED_PROCEDURE_DESCRIPTION, &first([&procedure_code, &of_step, &step_code, ""]));
+            self.make(tags::REQUESTED_PROCEDURE_DESCRIPTION, &first([&procedure_code, &of_step, &step_code, ""]));
         }
     }
 
     /// Notes that the item has no station, or no longer notes it.
     pub(super) fn warn_of_station(&mut self) {
         self.warnings.retain(|warning| warning != NO_STATION_WARNING);
-        let is_made = self.generated.contains(&SCHEDULED_STATION_AE_TITLE);
-        if is_made && self.item.step_text(SCHEDULED_STATION_AE_TITLE) == NO_STATION {
+        let is_made = self.generated.contains(&tags::SCHEDULED_STATION_AE_TITLE);
+        if is_made && self.item.step_text(tags::SCHEDULED_STATION_AE_TITLE) == NO_STATION {
             self.warnings.push(NO_STATION_WARNING.to_owned());
         }
     }
@@ -285,13 +298,13 @@ impl Draft {
     /// Makes start date and time that are missing. An order without them is for now.
     fn start(&mut self) {
         let (date, time) = local_date_and_time(self.facts.now_ms);
-        let has_date = !self.item.step_text(START_DATE).is_empty();
+        let has_date = !self.item.step_text(tags::SCHEDULED_PROCEDURE_STEP_START_DATE).is_empty();
         if !has_date {
-            self.make_of_step(START_DATE, &date);
+            self.make_of_step(tags::SCHEDULED_PROCEDURE_STEP_START_DATE, &date);
         }
-        if self.item.step_text(START_TIME).is_empty() {
+        if self.item.step_text(tags::SCHEDULED_PROCEDURE_STEP_START_TIME).is_empty() {
             // A day without a time begins with its first moment.
-            self.make_of_step(START_TIME, if has_date { "0000" } else { &time });
+            self.make_of_step(tags::SCHEDULED_PROCEDURE_STEP_START_TIME, if has_date { "0000" } else { &time });
         }
     }
 
@@ -299,18 +312,21 @@ impl Draft {
     pub(super) fn row(&self, options: &IntakeOptions) -> WorklistRow {
         let item = &self.item;
         let column = |column: WorklistColumn| match column {
-            WorklistColumn::StudyInstanceUid => item.text(STUDY_INSTANCE_UID),
-            WorklistColumn::StepId => item.step_text(STEP_ID),
-            WorklistColumn::StationAeTitle => item.step_text(SCHEDULED_STATION_AE_TITLE),
-            WorklistColumn::StartDate => item.step_text(START_DATE),
-            WorklistColumn::StartTime => item.step_text(START_TIME),
-            WorklistColumn::Modality => item.step_text(MODALITY),
-            WorklistColumn::PerformingPhysicianName => item.step_text(PERFORMING_PHYSICIAN_NAME),
-            WorklistColumn::PatientName => item.text(PATIENT_NAME),
-            WorklistColumn::PatientId => item.text(PATIENT_ID),
-            WorklistColumn::AccessionNumber => item.text(ACCESSION_NUMBER),
+            WorklistColumn::StudyInstanceUid => item.text(tags::STUDY_INSTANCE_UID),
+            WorklistColumn::StepId => item.step_text(tags::SCHEDULED_PROCEDURE_STEP_ID),
+            WorklistColumn::StationAeTitle => item.step_text(tags::SCHEDULED_STATION_AE_TITLE),
+            WorklistColumn::StartDate => item.step_text(tags::SCHEDULED_PROCEDURE_STEP_START_DATE),
+            WorklistColumn::StartTime => item.step_text(tags::SCHEDULED_PROCEDURE_STEP_START_TIME),
+            WorklistColumn::Modality => item.step_text(tags::MODALITY),
+            WorklistColumn::PerformingPhysicianName => item.step_text(tags::SCHEDULED_PERFORMING_PHYSICIAN_NAME),
+            WorklistColumn::PatientName => item.text(tags::PATIENT_NAME),
+            WorklistColumn::PatientId => item.text(tags::PATIENT_ID),
+            WorklistColumn::AccessionNumber => item.text(tags::ACCESSION_NUMBER),
         };
-        let start = local_ms(item.step_text(START_DATE), item.step_text(START_TIME));
+        let start = local_ms(
+            item.step_text(tags::SCHEDULED_PROCEDURE_STEP_START_DATE),
+            item.step_text(tags::SCHEDULED_PROCEDURE_STEP_START_TIME),
+        );
         let now = self.facts.now_ms;
         // An order that comes late is to be found all the same.
         let begins = start.map_or(now, |start| start.max(now));
@@ -357,7 +373,7 @@ fn last_characters(text: &str) -> String {
 }
 
 fn meaning(codes: &[Vec<KeyElement>]) -> String {
-    codes.first().map_or("", |code| text_in(code, CODE_MEANING)).to_owned()
+    codes.first().map_or("", |code| text_in(code, tags::CODE_MEANING)).to_owned()
 }
 
 fn clean(elements: &mut Vec<KeyElement>, warnings: &mut Vec<String>) {
@@ -456,27 +472,37 @@ mod tests {
         let order = r#"{"PatientID": "P1", "AccessionNumber": "A-2026-1", "Modality": "CT"}"#;
         let (one, again) = (completed(order), completed(order));
         assert!(one == again);
-        let uid = one.item.text(STUDY_INSTANCE_UID).to_owned();
+        let uid = one.item.text(tags::STUDY_INSTANCE_UID).to_owned();
         assert!(is_valid_uid(&uid) && uid.starts_with("2.25."), "{uid}");
-        assert_eq!(one.item.text(REQUESTED_PROCEDURE_ID), "A-2026-1");
-        assert_eq!(one.item.step_text(STEP_ID), "A-2026-1");
-        assert_eq!((one.item.step_text(START_DATE), one.item.step_text(START_TIME)), ("20261129", "101500"));
+        assert_eq!(one.item.text(tags::REQUESTED_PROCEDURE_ID), "A-2026-1");
+        assert_eq!(one.item.step_text(tags::SCHEDULED_PROCEDURE_STEP_ID), "A-2026-1");
+        assert_eq!(
+            (
+                one.item.step_text(tags::SCHEDULED_PROCEDURE_STEP_START_DATE),
+                one.item.step_text(tags::SCHEDULED_PROCEDURE_STEP_START_TIME)
+            ),
+            ("20261129", "101500")
+        );
         let made = one.generated();
         for keyword in ["StudyInstanceUID", "RequestedProcedureID", "ScheduledProcedureStepID", "PatientName"] {
             assert!(made.iter().any(|name| name == keyword), "{keyword} {made:?}");
         }
         let other = completed(r#"{"PatientID": "P1", "AccessionNumber": "A-2026-2"}"#);
-        assert_ne!(other.item.text(STUDY_INSTANCE_UID), uid);
+        assert_ne!(other.item.text(tags::STUDY_INSTANCE_UID), uid);
     }
 
     #[test]
     fn values_that_are_too_long_are_cut_with_a_warning() {
         let long = completed(&format!(r#"{{"PatientID": "P1", "AccessionNumber": "{}1"}}"#, "0123456789".repeat(2)));
-        assert_eq!(long.item.text(ACCESSION_NUMBER), "0123456789012345");
-        assert_eq!(long.item.step_text(STEP_ID), "5678901234567891");
+        assert_eq!(long.item.text(tags::ACCESSION_NUMBER), "0123456789012345");
+        assert_eq!(long.item.step_text(tags::SCHEDULED_PROCEDURE_STEP_ID), "5678901234567891");
         assert!(long.warnings().iter().any(|warning| warning.contains("AccessionNumber was cut")));
         let other = completed(&format!(r#"{{"PatientID": "P1", "AccessionNumber": "{}2"}}"#, "0123456789".repeat(2)));
-        assert_ne!(other.item.text(STUDY_INSTANCE_UID), long.item.text(STUDY_INSTANCE_UID), "the whole number counts");
+        assert_ne!(
+            other.item.text(tags::STUDY_INSTANCE_UID),
+            long.item.text(tags::STUDY_INSTANCE_UID),
+            "the whole number counts"
+        );
     }
 
     #[test]
@@ -486,10 +512,17 @@ mod tests {
                 "ScheduledProcedureStepSequence": [{"ScheduledProcedureStepID": "S1", "ScheduledProcedureStepStartDate":
                 "2026.11.30"}]}"#,
         );
-        assert_eq!((given.item.text(STUDY_INSTANCE_UID), given.item.step_text(STEP_ID)), ("1.2.3", "S1"));
-        assert_eq!(given.item.step_text(START_DATE), "20261130", "dates are kept in one form");
+        assert_eq!(
+            (given.item.text(tags::STUDY_INSTANCE_UID), given.item.step_text(tags::SCHEDULED_PROCEDURE_STEP_ID)),
+            ("1.2.3", "S1")
+        );
+        assert_eq!(
+            given.item.step_text(tags::SCHEDULED_PROCEDURE_STEP_START_DATE),
+            "20261130",
+            "dates are kept in one form"
+        );
         let invalid = completed(r#"{"PatientID": "P1", "StudyInstanceUID": "1.02.x", "AccessionNumber": "A"}"#);
-        assert!(is_valid_uid(invalid.item.text(STUDY_INSTANCE_UID)));
+        assert!(is_valid_uid(invalid.item.text(tags::STUDY_INSTANCE_UID)));
     }
 
     #[test]
@@ -500,14 +533,22 @@ mod tests {
             complete(item(&order), facts(), &IntakeOptions::default())
         };
         for (start, expected) in [("2026-12-01", "20261201"), ("20261201", "20261201"), ("2026.12.01", "20261201")] {
-            assert_eq!(of(start).unwrap().item.step_text(START_DATE), expected, "{start}");
+            assert_eq!(
+                of(start).unwrap().item.step_text(tags::SCHEDULED_PROCEDURE_STEP_START_DATE),
+                expected,
+                "{start}"
+            );
         }
         for start in ["20261399", "2026-13-01", "2026-12", "tomorrow", "today", "01.12.2026", "2026-12-01T08:00"] {
             assert_eq!(of(start).unwrap_err(), IntakeError::NoStartDate, "{start}");
         }
-        assert_eq!(of(" ").unwrap().item.step_text(START_DATE), "20261129", "an order without a start is for now");
+        assert_eq!(
+            of(" ").unwrap().item.step_text(tags::SCHEDULED_PROCEDURE_STEP_START_DATE),
+            "20261129",
+            "an order without a start is for now"
+        );
         let born = completed(r#"{"PatientID": "P1", "AccessionNumber": "A", "PatientBirthDate": "1980-05-06"}"#);
-        assert_eq!(born.item.text(PATIENT_BIRTH_DATE), "19800506");
+        assert_eq!(born.item.text(tags::PATIENT_BIRTH_DATE), "19800506");
     }
 
     #[test]
@@ -518,7 +559,10 @@ mod tests {
         };
         let station = |json: &str| {
             let draft = complete(item(json), facts(), &options).unwrap();
-            (draft.item.step_text(MODALITY).to_owned(), draft.item.step_text(SCHEDULED_STATION_AE_TITLE).to_owned())
+            (
+                draft.item.step_text(tags::MODALITY).to_owned(),
+                draft.item.step_text(tags::SCHEDULED_STATION_AE_TITLE).to_owned(),
+            )
         };
         let of = |step: &str| format!(r#"{{"PatientID": "1", "AccessionNumber": "1", "00400100": [{step}]}}"#);
         assert_eq!(station(&of(r#"{"Modality": "ct"}"#)), ("CT".into(), "CT1\\CT2".into()));

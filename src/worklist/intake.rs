@@ -6,10 +6,10 @@ use std::sync::{Arc, mpsc};
 
 use arc_swap::ArcSwap;
 use dicom_core::Tag;
+use dicom_dictionary_std::tags;
 
 use super::complete::{Draft, IntakeOptions, MADE_OF, OrderFacts, study_uid};
 use super::item::WorklistItem;
-use super::tags::{START_DATE, START_TIME};
 use crate::db::{
     Error, WorklistBy, WorklistChanges, WorklistColumn, WorklistProblem, WorklistRow, WorklistSource, WorklistState,
     WorklistTables, WorklistWork,
@@ -273,7 +273,7 @@ fn find(tables: &mut dyn WorklistTables, draft: &Draft) -> Result<Option<Worklis
             return Ok(Some(rows.swap_remove(at)));
         }
         // The order has one step, and only one of both messages names it.
-        let names_it = !draft.generated.contains(&super::tags::STEP_ID);
+        let names_it = !draft.generated.contains(&tags::SCHEDULED_PROCEDURE_STEP_ID);
         if let [row] = rows.as_slice()
             && (!names_it || row.generated.iter().any(|name| name == "ScheduledProcedureStepID") || row.item == "{}")
         {
@@ -288,8 +288,9 @@ fn find(tables: &mut dyn WorklistTables, draft: &Draft) -> Result<Option<Worklis
 fn keep_known_values(draft: &mut Draft, known: &WorklistRow, options: &IntakeOptions) {
     let Ok(serde_json::Value::Object(object)) = serde_json::from_str(&known.item) else { return };
     let Ok(before) = WorklistItem::from_json(&object) else { return };
-    let has_moved =
-        before.step_text(START_DATE) != draft.item.step_text(START_DATE) && !draft.generated.contains(&START_DATE);
+    let has_moved = before.step_text(tags::SCHEDULED_PROCEDURE_STEP_START_DATE)
+        != draft.item.step_text(tags::SCHEDULED_PROCEDURE_STEP_START_DATE)
+        && !draft.generated.contains(&tags::SCHEDULED_PROCEDURE_STEP_START_DATE);
     let made = std::mem::take(&mut draft.generated);
     for tag in made.iter().copied() {
         let (root, step) = (before.text(tag).to_owned(), before.step_text(tag).to_owned());
@@ -298,7 +299,7 @@ fn keep_known_values(draft: &mut Draft, known: &WorklistRow, options: &IntakeOpt
             draft.take_out(tag);
             continue;
         }
-        if tag == START_TIME && has_moved || root.is_empty() && step.is_empty() {
+        if tag == tags::SCHEDULED_PROCEDURE_STEP_START_TIME && has_moved || root.is_empty() && step.is_empty() {
             draft.generated.push(tag);
             continue;
         }

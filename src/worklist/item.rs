@@ -1,9 +1,10 @@
 //! A worklist item as a list of elements, and its form in the DICOM JSON Model (PS3.18 annex F).
 
 use dicom_core::{Tag, VR};
+use dicom_dictionary_std::tags;
 use serde_json::{Map, Value};
 
-use super::tags::{STEP_ATTRIBUTES, STEP_SEQUENCE};
+use super::attributes::STEP_ATTRIBUTES;
 use crate::encoding::tag::tag_number;
 use crate::encoding::vr::{is_binary, is_binary_number};
 use crate::model::dicom_json::{push_key, push_text_value};
@@ -56,7 +57,7 @@ impl WorklistItem {
 
     /// Returns the elements of the first item of Scheduled Procedure Step Sequence.
     pub(super) fn step(&self) -> Option<&[KeyElement]> {
-        items_in(&self.elements, STEP_SEQUENCE).first().map(Vec::as_slice)
+        items_in(&self.elements, tags::SCHEDULED_PROCEDURE_STEP_SEQUENCE).first().map(Vec::as_slice)
     }
 
     /// Sets an element at the root. An empty text removes it.
@@ -87,17 +88,21 @@ impl WorklistItem {
     }
 
     fn step_mut(&mut self) -> &mut Vec<KeyElement> {
-        let at = match self.elements.iter().position(|element| element.tag == STEP_SEQUENCE) {
+        let at = match self.elements.iter().position(|element| element.tag == tags::SCHEDULED_PROCEDURE_STEP_SEQUENCE) {
             Some(at) => at,
             None => {
                 let value = KeyValue::Items(vec![Vec::new()]);
-                self.elements.push(KeyElement { tag: STEP_SEQUENCE, vr: VR::SQ, value });
+                self.elements.push(KeyElement { tag: tags::SCHEDULED_PROCEDURE_STEP_SEQUENCE, vr: VR::SQ, value });
                 self.elements.len() - 1
             }
         };
         let element = &mut self.elements[at];
         if !matches!(&element.value, KeyValue::Items(items) if !items.is_empty()) {
-            *element = KeyElement { tag: STEP_SEQUENCE, vr: VR::SQ, value: KeyValue::Items(vec![Vec::new()]) };
+            *element = KeyElement {
+                tag: tags::SCHEDULED_PROCEDURE_STEP_SEQUENCE,
+                vr: VR::SQ,
+                value: KeyValue::Items(vec![Vec::new()]),
+            };
         }
         match &mut element.value {
             KeyValue::Items(items) => &mut items[0],
@@ -123,13 +128,13 @@ impl WorklistItem {
     /// Returns one item for each item of Scheduled Procedure Step Sequence, which "shall contain
     /// only a single Item" (PS3.4 table K.6-1).
     pub(super) fn by_step(self) -> Vec<Self> {
-        let steps = items_in(&self.elements, STEP_SEQUENCE).to_vec();
+        let steps = items_in(&self.elements, tags::SCHEDULED_PROCEDURE_STEP_SEQUENCE).to_vec();
         if steps.len() < 2 {
             return vec![self];
         }
         let of_step = |step| {
             let mut item = self.clone();
-            item.set_items(STEP_SEQUENCE, vec![step]);
+            item.set_items(tags::SCHEDULED_PROCEDURE_STEP_SEQUENCE, vec![step]);
             item
         };
         steps.into_iter().map(of_step).collect()
@@ -161,7 +166,7 @@ impl WorklistItem {
             _ => object,
         };
         let elements = elements_of(object, 0)?;
-        let character_set = text_in(&elements, super::tags::SPECIFIC_CHARACTER_SET).to_owned();
+        let character_set = text_in(&elements, tags::SPECIFIC_CHARACTER_SET).to_owned();
         Ok(Self::new(elements, character_set))
     }
 }
@@ -330,7 +335,6 @@ fn push_values(out: &mut String, vr: VR, text: &str) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tags::*;
     use super::*;
 
     fn item(json: &str) -> Result<WorklistItem, JsonItemError> {
@@ -347,8 +351,8 @@ mod tests {
             "00400001": {"vr": "AE", "Value": ["CT1", "CT2"]}}]}}"#;
         let (words, model) = (item(words).unwrap(), item(model).unwrap());
         assert!(words == model);
-        assert_eq!(words.text(PATIENT_NAME), "Müller^Jürgen");
-        assert_eq!(words.step_text(SCHEDULED_STATION_AE_TITLE), "CT1\\CT2");
+        assert_eq!(words.text(tags::PATIENT_NAME), "Müller^Jürgen");
+        assert_eq!(words.step_text(tags::SCHEDULED_STATION_AE_TITLE), "CT1\\CT2");
         // What is written can be read again.
         assert!(item(&words.to_json()).unwrap() == words);
     }
@@ -367,7 +371,7 @@ mod tests {
         ] {
             match item(json) {
                 Err(found) => assert_eq!(found.to_string(), error),
-                Ok(item) => assert!(error.is_empty() && item.text(PATIENT_NAME).is_empty(), "{json}"),
+                Ok(item) => assert!(error.is_empty() && item.text(tags::PATIENT_NAME).is_empty(), "{json}"),
             }
         }
         let deep = format!("{}{}{}", r#"{"00081032":["#.repeat(40), "{}", "]}".repeat(40));
@@ -378,7 +382,8 @@ mod tests {
     fn each_step_is_an_item_of_its_own() {
         let two = item(r#"{"PatientID": "1", "00400100": [{"Modality": "CT"}, {"Modality": "MR"}]}"#).unwrap();
         let steps = two.by_step();
-        let modalities: Vec<_> = steps.iter().map(|item| (item.text(PATIENT_ID), item.step_text(MODALITY))).collect();
+        let modalities: Vec<_> =
+            steps.iter().map(|item| (item.text(tags::PATIENT_ID), item.step_text(tags::MODALITY))).collect();
         assert_eq!(modalities, [("1", "CT"), ("1", "MR")]);
     }
 }

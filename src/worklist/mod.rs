@@ -9,6 +9,7 @@
 //! - [`WorklistFolder`] and [`Hl7Intake`]: orders come as files and as HL7 messages.
 //! - [`live`], [`create_step`] and [`set_step`]: what becomes of an item.
 
+mod attributes;
 mod complete;
 mod folder;
 mod hl7;
@@ -18,7 +19,6 @@ mod life;
 mod mpps;
 mod query;
 mod read;
-mod tags;
 
 pub use complete::{Draft, IntakeError, IntakeOptions, OrderFacts, complete};
 pub use folder::{LOOK_AFTER, LOOK_SOON_AFTER, WorklistFolder};

@@ -1,20 +1,14 @@
 //! Modality Performed Procedure Steps (PS3.4 F.7): they are kept, and move the items that they
 //! perform.
 
-use dicom_core::Tag;
+use dicom_dictionary_std::tags;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use serde_json::Value;
 
 use super::item::{WorklistItem, items_in, text_in};
-use super::tags::*;
 use crate::db::{Error, PerformedStep, WorklistBy, WorklistColumn, WorklistRow, WorklistState, WorklistTables};
 use crate::model::matching::KeyElement;
 use crate::model::uid::uid_of_uuid;
-
-const STATUS: Tag = Tag(0x0040, 0x0252);
-const PERFORMED_STATION_AE_TITLE: Tag = Tag(0x0040, 0x0241);
-const SCHEDULED_STEP_ATTRIBUTES_SEQUENCE: Tag = Tag(0x0040, 0x0270);
-const DISCONTINUATION_REASON_CODE_SEQUENCE: Tag = Tag(0x0040, 0x0281);
 
 /// "Incorrect worklist entry selected" (PS3.16 CID 9300). The step is still to be performed.
 const WRONG_ENTRY: &str = "110514";
@@ -63,13 +57,13 @@ pub fn create_step(
         return Ok(Err(StepRefusal::Duplicate));
     }
     // PS3.4 table F.7.2-1: it is created IN PROGRESS.
-    if attributes.text(STATUS) != "IN PROGRESS" {
+    if attributes.text(tags::PERFORMED_PROCEDURE_STEP_STATUS) != "IN PROGRESS" {
         return Ok(Err(StepRefusal::Status));
     }
     let step = PerformedStep {
         sop_instance_uid: uid.to_owned(),
-        status: attributes.text(STATUS).to_owned(),
-        station_ae_title: attributes.text(PERFORMED_STATION_AE_TITLE).to_owned(),
+        status: attributes.text(tags::PERFORMED_PROCEDURE_STEP_STATUS).to_owned(),
+        station_ae_title: attributes.text(tags::PERFORMED_STATION_AE_TITLE).to_owned(),
         attributes: attributes.to_json(),
         sender: sender.to_owned(),
         created_ms: now_ms,
@@ -100,7 +94,7 @@ pub fn set_step(
     if step.status != "IN PROGRESS" {
         return Ok(Err(StepRefusal::Final));
     }
-    let status = match changes.text(STATUS) {
+    let status = match changes.text(tags::PERFORMED_PROCEDURE_STEP_STATUS) {
         "" => step.status.clone(),
         status @ ("IN PROGRESS" | "COMPLETED" | "DISCONTINUED") => status.to_owned(),
         _ => return Ok(Err(StepRefusal::Status)),
@@ -131,14 +125,16 @@ fn read(json: &str) -> Option<WorklistItem> {
 }
 
 fn was_wrong_entry(attributes: &WorklistItem) -> bool {
-    let reasons = items_in(&attributes.elements, DISCONTINUATION_REASON_CODE_SEQUENCE);
-    reasons.iter().any(|reason| text_in(reason, CODE_VALUE) == WRONG_ENTRY)
+    let reasons = items_in(&attributes.elements, tags::PERFORMED_PROCEDURE_STEP_DISCONTINUATION_REASON_CODE_SEQUENCE);
+    reasons.iter().any(|reason| text_in(reason, tags::CODE_VALUE) == WRONG_ENTRY)
 }
 
 /// Study Instance UID and step ID of each scheduled step that a step performs.
 fn scheduled_steps(attributes: &WorklistItem) -> impl Iterator<Item = (&str, &str)> {
-    let scheduled: &[Vec<KeyElement>] = items_in(&attributes.elements, SCHEDULED_STEP_ATTRIBUTES_SEQUENCE);
-    scheduled.iter().map(|item| (text_in(item, STUDY_INSTANCE_UID), text_in(item, STEP_ID)))
+    let scheduled: &[Vec<KeyElement>] = items_in(&attributes.elements, tags::SCHEDULED_STEP_ATTRIBUTES_SEQUENCE);
+    scheduled
+        .iter()
+        .map(|item| (text_in(item, tags::STUDY_INSTANCE_UID), text_in(item, tags::SCHEDULED_PROCEDURE_STEP_ID)))
 }
 
 /// Whether a step is in progress and performs an item.

@@ -8,9 +8,9 @@
 //! negotiation (table K.6-1). There are no levels.
 
 use dicom_core::{Tag, VR};
+use dicom_dictionary_std::tags;
 use serde_json::{Value, json};
 
-use super::tags::*;
 use crate::db::{WorklistColumn, WorklistCondition, WorklistRequest, WorklistRow, WorklistState};
 use crate::encoding::syntax::Encoding;
 use crate::model::attribute::{Attribute, LetterCase, Multiplicity};
@@ -90,18 +90,18 @@ pub struct WorklistAnswer {
 
 /// The columns, with the attributes that they keep. The second list is of the step.
 const ROOT_COLUMNS: [(Tag, WorklistColumn); 4] = [
-    (STUDY_INSTANCE_UID, WorklistColumn::StudyInstanceUid),
-    (PATIENT_NAME, WorklistColumn::PatientName),
-    (PATIENT_ID, WorklistColumn::PatientId),
-    (ACCESSION_NUMBER, WorklistColumn::AccessionNumber),
+    (tags::STUDY_INSTANCE_UID, WorklistColumn::StudyInstanceUid),
+    (tags::PATIENT_NAME, WorklistColumn::PatientName),
+    (tags::PATIENT_ID, WorklistColumn::PatientId),
+    (tags::ACCESSION_NUMBER, WorklistColumn::AccessionNumber),
 ];
 const STEP_COLUMNS: [(Tag, WorklistColumn); 6] = [
-    (STEP_ID, WorklistColumn::StepId),
-    (SCHEDULED_STATION_AE_TITLE, WorklistColumn::StationAeTitle),
-    (START_DATE, WorklistColumn::StartDate),
-    (START_TIME, WorklistColumn::StartTime),
-    (MODALITY, WorklistColumn::Modality),
-    (PERFORMING_PHYSICIAN_NAME, WorklistColumn::PerformingPhysicianName),
+    (tags::SCHEDULED_PROCEDURE_STEP_ID, WorklistColumn::StepId),
+    (tags::SCHEDULED_STATION_AE_TITLE, WorklistColumn::StationAeTitle),
+    (tags::SCHEDULED_PROCEDURE_STEP_START_DATE, WorklistColumn::StartDate),
+    (tags::SCHEDULED_PROCEDURE_STEP_START_TIME, WorklistColumn::StartTime),
+    (tags::MODALITY, WorklistColumn::Modality),
+    (tags::SCHEDULED_PERFORMING_PHYSICIAN_NAME, WorklistColumn::PerformingPhysicianName),
 ];
 
 impl WorklistQuery {
@@ -122,8 +122,8 @@ impl WorklistQuery {
         let ItemRequest { mut keys, mut wanted, unsupported } = ItemRequest::new(&elements);
         // PS3.4 C.2.2.2: it says how times are read, and is never matched. It is not among the
         // answers without a value either (K.4.1.1.3.2).
-        keys.retain(|element| element.tag != TIMEZONE_OFFSET_FROM_UTC);
-        wanted.retain(|key| key.tag != TIMEZONE_OFFSET_FROM_UTC);
+        keys.retain(|element| element.tag != tags::TIMEZONE_OFFSET_FROM_UTC);
+        wanted.retain(|key| key.tag != tags::TIMEZONE_OFFSET_FROM_UTC);
         let policy = MatchPolicy { names, ..MatchPolicy::default() };
         check(&keys, &policy)?;
         let start = combined_start(&mut keys);
@@ -135,10 +135,11 @@ impl WorklistQuery {
             request.conditions.push(WorklistCondition { column, narrowing, passes_several: true });
         }
         let matching = Matching::of_items(std::slice::from_ref(&keys), &policy);
-        let matching = match matching.map_err(|error| FindError::InvalidKey(STEP_SEQUENCE, error))? {
-            Matching::Sequence(conditions) => Some(conditions),
-            _ => None,
-        };
+        let matching =
+            match matching.map_err(|error| FindError::InvalidKey(tags::SCHEDULED_PROCEDURE_STEP_SEQUENCE, error))? {
+                Matching::Sequence(conditions) => Some(conditions),
+                _ => None,
+            };
         Ok(Self {
             request,
             unsupported,
@@ -201,7 +202,8 @@ impl WorklistQuery {
 /// Whether an element is a key. Those of PS3.4 C.4.1.1.3 that say how to search are none, and old
 /// devices send them here too.
 fn is_key(tag: Tag) -> bool {
-    tag.group() >= 0x0008 && !matches!(tag, QUERY_RETRIEVE_LEVEL | QUERY_RETRIEVE_VIEW | SPECIFIC_CHARACTER_SET)
+    tag.group() >= 0x0008
+        && !matches!(tag, tags::QUERY_RETRIEVE_LEVEL | tags::QUERY_RETRIEVE_VIEW | tags::SPECIFIC_CHARACTER_SET)
 }
 
 /// Checks each key by itself, so that the error names it.
@@ -226,16 +228,18 @@ fn combined_start(keys: &mut [KeyElement]) -> Option<CombinedStart> {
         KeyValue::Text(text) => Some(text.as_str()),
         KeyValue::Items(_) => None,
     };
-    let date = text(START_DATE)?.to_owned();
-    let range = DateTimeRange::new(&date, text(START_TIME)?)?;
-    for element in step.iter_mut().filter(|element| matches!(element.tag, START_DATE | START_TIME)) {
+    let date = text(tags::SCHEDULED_PROCEDURE_STEP_START_DATE)?.to_owned();
+    let range = DateTimeRange::new(&date, text(tags::SCHEDULED_PROCEDURE_STEP_START_TIME)?)?;
+    for element in step.iter_mut().filter(|element| {
+        matches!(element.tag, tags::SCHEDULED_PROCEDURE_STEP_START_DATE | tags::SCHEDULED_PROCEDURE_STEP_START_TIME)
+    }) {
         element.value = KeyValue::Text(String::new());
     }
     Some(CombinedStart { range, date })
 }
 
 fn step_of_mut(keys: &mut [KeyElement]) -> Option<&mut Vec<KeyElement>> {
-    match &mut keys.iter_mut().find(|element| element.tag == STEP_SEQUENCE)?.value {
+    match &mut keys.iter_mut().find(|element| element.tag == tags::SCHEDULED_PROCEDURE_STEP_SEQUENCE)?.value {
         KeyValue::Items(items) => items.first_mut(),
         KeyValue::Text(_) => None,
     }
@@ -258,7 +262,9 @@ fn columns(
     let mut columns = Vec::new();
     let mut conditions = Vec::new();
     let mut step = Vec::new();
-    if let Some(KeyValue::Items(items)) = keys.iter().find(|key| key.tag == STEP_SEQUENCE).map(|key| &key.value) {
+    if let Some(KeyValue::Items(items)) =
+        keys.iter().find(|key| key.tag == tags::SCHEDULED_PROCEDURE_STEP_SEQUENCE).map(|key| &key.value)
+    {
         step.extend(items.first().into_iter().flatten());
     }
     let of_root = keys.iter().filter_map(|key| Some((key, column_of(&ROOT_COLUMNS, key.tag)?)));
@@ -281,7 +287,7 @@ fn columns(
     }
     if let Some(CombinedStart { date, .. }) = start {
         let comparison = Comparison { vr: VR::DA, multiplicity: Multiplicity::One, letter_case: LetterCase::Sensitive };
-        let invalid = |error| FindError::InvalidKey(START_DATE, error);
+        let invalid = |error| FindError::InvalidKey(tags::SCHEDULED_PROCEDURE_STEP_START_DATE, error);
         let narrowing = Matching::compile(comparison, date, policy).map_err(invalid)?.narrowing();
         conditions.push(WorklistCondition { column: WorklistColumn::StartDate, narrowing, passes_several: false });
     }
@@ -302,9 +308,12 @@ fn comparison(key: &KeyElement) -> Comparison {
 
 /// Sets Scheduled Procedure Step Status (0040,0020) to the state of the row.
 fn show_state(item: &mut Value, state: WorklistState) {
-    let Some(step) = item.pointer_mut(&format!("/{}/Value/0", json_key(STEP_SEQUENCE))) else { return };
+    let Some(step) = item.pointer_mut(&format!("/{}/Value/0", json_key(tags::SCHEDULED_PROCEDURE_STEP_SEQUENCE)))
+    else {
+        return;
+    };
     let Some(step) = step.as_object_mut() else { return };
-    let status = json_key(STEP_STATUS);
+    let status = json_key(tags::SCHEDULED_PROCEDURE_STEP_STATUS);
     match state {
         WorklistState::Scheduled if step.contains_key(&status) => {}
         WorklistState::Scheduled => {

@@ -67,7 +67,7 @@ pub fn read_items(bytes: &[u8], assumed_character_set: &str) -> Result<Vec<Workl
     };
     let mut items: Vec<_> = items.into_iter().flat_map(WorklistItem::by_step).collect();
     items.iter_mut().for_each(WorklistItem::gather_step);
-    let says_something = |item: &WorklistItem| item.step().is_some() || !item.text(super::tags::PATIENT_ID).is_empty();
+    let says_something = |item: &WorklistItem| item.step().is_some() || !item.text(tags::PATIENT_ID).is_empty();
     if items.is_empty() || !items.iter().all(says_something) {
         return Err(ReadItemError::NoItem);
     }
@@ -145,16 +145,15 @@ fn sniffed(bytes: &[u8]) -> Option<Encoding> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tags::*;
     use super::*;
     use crate::encoding::data_set::push_element;
     use dicom_core::VR;
 
     fn data_set(encoding: Encoding) -> Vec<u8> {
         let mut bytes = Vec::new();
-        push_element(encoding, &mut bytes, SPECIFIC_CHARACTER_SET, VR::CS, b"ISO_IR 100");
-        push_element(encoding, &mut bytes, PATIENT_NAME, VR::PN, b"M\xFCller^J\xFCrgen");
-        push_element(encoding, &mut bytes, PATIENT_ID, VR::LO, b"P1");
+        push_element(encoding, &mut bytes, tags::SPECIFIC_CHARACTER_SET, VR::CS, b"ISO_IR 100");
+        push_element(encoding, &mut bytes, tags::PATIENT_NAME, VR::PN, b"M\xFCller^J\xFCrgen");
+        push_element(encoding, &mut bytes, tags::PATIENT_ID, VR::LO, b"P1");
         bytes
     }
 
@@ -170,7 +169,10 @@ mod tests {
             for bytes in [&bare, &part_10, &without_preamble] {
                 let items = read_items(bytes, "").unwrap();
                 assert_eq!(items.len(), 1);
-                assert_eq!((items[0].text(PATIENT_NAME), items[0].text(PATIENT_ID)), ("Müller^Jürgen", "P1"));
+                assert_eq!(
+                    (items[0].text(tags::PATIENT_NAME), items[0].text(tags::PATIENT_ID)),
+                    ("Müller^Jürgen", "P1")
+                );
                 assert_eq!(items[0].character_set, "ISO_IR 100");
             }
         }

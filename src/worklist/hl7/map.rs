@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::fmt;
 
 use dicom_core::{Tag, VR};
+use dicom_dictionary_std::tags;
 
 use super::message::{
     Delimiters, FieldPath, FieldPathError, Hl7Segment, Message, component_of, nth, text_of, unescaped,
@@ -14,7 +15,6 @@ use crate::model::datetime;
 use crate::model::local_time::local_date_and_time;
 use crate::model::matching::{KeyElement, KeyValue};
 use crate::worklist::item::{WorklistItem, set_in};
-use crate::worklist::tags::*;
 
 /// Name of the segments with observations.
 const OBSERVATION_SEGMENT: &str = "OBX";
@@ -84,75 +84,105 @@ const fn line(name: &'static str, kind: LineKind, target: LineTarget, fields: &'
 
 /// All lines. IPC comes first: "the values in IPC take precedence" over those in OBR.
 const LINES: &[MapLine] = &[
-    line("patient_id", LineKind::Text, LineTarget::Root(PATIENT_ID), "PID-3.1, PID-2.1"),
-    line("issuer_of_patient_id", LineKind::Text, LineTarget::Root(ISSUER_OF_PATIENT_ID), "PID-3.4.1"),
-    line("patient_name", LineKind::Name, LineTarget::Root(PATIENT_NAME), "PID-5"),
-    line("patient_birth_date", LineKind::Date, LineTarget::Root(PATIENT_BIRTH_DATE), "PID-7.1"),
-    line("patient_sex", LineKind::Sex, LineTarget::Root(PATIENT_SEX), "PID-8.1"),
-    line("patient_weight", LineKind::Observed(Observation::Weight), LineTarget::Root(PATIENT_WEIGHT), "OBX-5.1"),
-    line("patient_size", LineKind::Observed(Observation::Height), LineTarget::Root(PATIENT_SIZE), "OBX-5.1"),
-    line("admission_id", LineKind::Text, LineTarget::Root(ADMISSION_ID), "PV1-19.1, PID-18.1"),
+    line("patient_id", LineKind::Text, LineTarget::Root(tags::PATIENT_ID), "PID-3.1, PID-2.1"),
+    line("issuer_of_patient_id", LineKind::Text, LineTarget::Root(tags::ISSUER_OF_PATIENT_ID), "PID-3.4.1"),
+    line("patient_name", LineKind::Name, LineTarget::Root(tags::PATIENT_NAME), "PID-5"),
+    line("patient_birth_date", LineKind::Date, LineTarget::Root(tags::PATIENT_BIRTH_DATE), "PID-7.1"),
+    line("patient_sex", LineKind::Sex, LineTarget::Root(tags::PATIENT_SEX), "PID-8.1"),
+    line("patient_weight", LineKind::Observed(Observation::Weight), LineTarget::Root(tags::PATIENT_WEIGHT), "OBX-5.1"),
+    line("patient_size", LineKind::Observed(Observation::Height), LineTarget::Root(tags::PATIENT_SIZE), "OBX-5.1"),
+    line("admission_id", LineKind::Text, LineTarget::Root(tags::ADMISSION_ID), "PV1-19.1, PID-18.1"),
     line(
         "issuer_of_admission_id",
         LineKind::Authority,
-        LineTarget::Root(ISSUER_OF_ADMISSION_ID_SEQUENCE),
+        LineTarget::Root(tags::ISSUER_OF_ADMISSION_ID_SEQUENCE),
         "PV1-19.4, PID-18.4",
     ),
-    line("patient_location", LineKind::Text, LineTarget::Root(CURRENT_PATIENT_LOCATION), "PV1-3"),
-    line("pregnancy_status", LineKind::Pregnancy, LineTarget::Root(PREGNANCY_STATUS), "PV1-15.1"),
-    line("confidentiality", LineKind::Text, LineTarget::Root(CONFIDENTIALITY_CONSTRAINT), ""),
-    line("referring_physician", LineKind::Person, LineTarget::Root(REFERRING_PHYSICIAN_NAME), "PV1-8"),
-    line("requesting_physician", LineKind::Person, LineTarget::Root(REQUESTING_PHYSICIAN), "OBR-16, ORC-12"),
-    line("placer_order_number", LineKind::Text, LineTarget::Root(PLACER_ORDER_NUMBER), "ORC-2.1, OBR-2.1"),
-    line("filler_order_number", LineKind::Text, LineTarget::Root(FILLER_ORDER_NUMBER), "ORC-3.1, OBR-3.1"),
+    line("patient_location", LineKind::Text, LineTarget::Root(tags::CURRENT_PATIENT_LOCATION), "PV1-3"),
+    line("pregnancy_status", LineKind::Pregnancy, LineTarget::Root(tags::PREGNANCY_STATUS), "PV1-15.1"),
+    line(
+        "confidentiality",
+        LineKind::Text,
+        LineTarget::Root(tags::CONFIDENTIALITY_CONSTRAINT_ON_PATIENT_DATA_DESCRIPTION),
+        "",
+    ),
+    line("referring_physician", LineKind::Person, LineTarget::Root(tags::REFERRING_PHYSICIAN_NAME), "PV1-8"),
+    line("requesting_physician", LineKind::Person, LineTarget::Root(tags::REQUESTING_PHYSICIAN), "OBR-16, ORC-12"),
+    line(
+        "placer_order_number",
+        LineKind::Text,
+        LineTarget::Root(tags::PLACER_ORDER_NUMBER_IMAGING_SERVICE_REQUEST),
+        "ORC-2.1, OBR-2.1",
+    ),
+    line(
+        "filler_order_number",
+        LineKind::Text,
+        LineTarget::Root(tags::FILLER_ORDER_NUMBER_IMAGING_SERVICE_REQUEST),
+        "ORC-3.1, OBR-3.1",
+    ),
     line(
         "placer_order_issuer",
         LineKind::OrderAuthority,
-        LineTarget::Root(ORDER_PLACER_IDENTIFIER_SEQUENCE),
+        LineTarget::Root(tags::ORDER_PLACER_IDENTIFIER_SEQUENCE),
         "ORC-2.2, OBR-2.2",
     ),
     line(
         "filler_order_issuer",
         LineKind::OrderAuthority,
-        LineTarget::Root(ORDER_FILLER_IDENTIFIER_SEQUENCE),
+        LineTarget::Root(tags::ORDER_FILLER_IDENTIFIER_SEQUENCE),
         "ORC-3.2, OBR-3.2",
     ),
-    line("accession_number", LineKind::Text, LineTarget::Root(ACCESSION_NUMBER), "IPC-1.1, OBR-18.1"),
-    line("requested_procedure_id", LineKind::Text, LineTarget::Root(REQUESTED_PROCEDURE_ID), "IPC-2.1, OBR-19.1"),
-    line("study_instance_uid", LineKind::Text, LineTarget::Root(STUDY_INSTANCE_UID), "IPC-3.1, ZDS-1.1"),
+    line("accession_number", LineKind::Text, LineTarget::Root(tags::ACCESSION_NUMBER), "IPC-1.1, OBR-18.1"),
+    line("requested_procedure_id", LineKind::Text, LineTarget::Root(tags::REQUESTED_PROCEDURE_ID), "IPC-2.1, OBR-19.1"),
+    line("study_instance_uid", LineKind::Text, LineTarget::Root(tags::STUDY_INSTANCE_UID), "IPC-3.1, ZDS-1.1"),
     line(
         "priority",
         LineKind::Priority,
-        LineTarget::Root(REQUESTED_PROCEDURE_PRIORITY),
+        LineTarget::Root(tags::REQUESTED_PROCEDURE_PRIORITY),
         "TQ1-9.1, ORC-7.6, OBR-27.6, OBR-5.1",
     ),
-    line("procedure_code", LineKind::Code, LineTarget::Root(REQUESTED_PROCEDURE_CODE_SEQUENCE), "OBR-44, OBR-4"),
+    line("procedure_code", LineKind::Code, LineTarget::Root(tags::REQUESTED_PROCEDURE_CODE_SEQUENCE), "OBR-44, OBR-4"),
     line(
         "procedure_description",
         LineKind::Text,
-        LineTarget::Root(REQUESTED_PROCEDURE_DESCRIPTION),
+        LineTarget::Root(tags::REQUESTED_PROCEDURE_DESCRIPTION),
         "OBR-44.2, OBR-4.2",
     ),
-    line("patient_state", LineKind::Texts(", "), LineTarget::Root(PATIENT_STATE), "OBR-12.2, OBR-12.1"),
-    line("medical_alerts", LineKind::Texts("\\"), LineTarget::Root(MEDICAL_ALERTS), "OBR-13"),
-    line("allergies", LineKind::Texts("\\"), LineTarget::Root(ALLERGIES), "AL1-3.2, AL1-3.1"),
-    line("patient_transport", LineKind::Text, LineTarget::Root(PATIENT_TRANSPORT_ARRANGEMENTS), "OBR-30.1"),
-    line("reason", LineKind::Text, LineTarget::Root(REASON_FOR_REQUESTED_PROCEDURE), "OBR-31.2, OBR-31.1"),
+    line("patient_state", LineKind::Texts(", "), LineTarget::Root(tags::PATIENT_STATE), "OBR-12.2, OBR-12.1"),
+    line("medical_alerts", LineKind::Texts("\\"), LineTarget::Root(tags::MEDICAL_ALERTS), "OBR-13"),
+    line("allergies", LineKind::Texts("\\"), LineTarget::Root(tags::ALLERGIES), "AL1-3.2, AL1-3.1"),
+    line("patient_transport", LineKind::Text, LineTarget::Root(tags::PATIENT_TRANSPORT_ARRANGEMENTS), "OBR-30.1"),
+    line("reason", LineKind::Text, LineTarget::Root(tags::REASON_FOR_THE_REQUESTED_PROCEDURE), "OBR-31.2, OBR-31.1"),
     line(
         "reason_code",
         LineKind::CodeWithScheme,
-        LineTarget::Root(REASON_FOR_REQUESTED_PROCEDURE_CODE_SEQUENCE),
+        LineTarget::Root(tags::REASON_FOR_REQUESTED_PROCEDURE_CODE_SEQUENCE),
         "OBR-31",
     ),
-    line("step_id", LineKind::Text, LineTarget::Step(STEP_ID), "IPC-4.1, OBR-20.1"),
-    line("modality", LineKind::Text, LineTarget::Step(MODALITY), "IPC-5.1, OBR-24.1"),
-    line("protocol_code", LineKind::Code, LineTarget::Step(PROTOCOL_CODE_SEQUENCE), "IPC-6, OBR-4.4"),
-    line("step_description", LineKind::Text, LineTarget::Step(STEP_DESCRIPTION), "IPC-6.2, OBR-4.5"),
-    line("station_name", LineKind::Text, LineTarget::Step(STATION_NAME), "IPC-7.1"),
-    line("step_location", LineKind::Text, LineTarget::Step(STEP_LOCATION), "IPC-8.1"),
-    line("station_ae_title", LineKind::Text, LineTarget::Step(SCHEDULED_STATION_AE_TITLE), "IPC-9.1"),
-    line("start", LineKind::Start, LineTarget::Step(START_DATE), "TQ1-7.1, ORC-7.4, OBR-27.4, OBR-36.1"),
-    line("performing_physician", LineKind::Person, LineTarget::Step(PERFORMING_PHYSICIAN_NAME), "OBR-34"),
+    line("step_id", LineKind::Text, LineTarget::Step(tags::SCHEDULED_PROCEDURE_STEP_ID), "IPC-4.1, OBR-20.1"),
+    line("modality", LineKind::Text, LineTarget::Step(tags::MODALITY), "IPC-5.1, OBR-24.1"),
+    line("protocol_code", LineKind::Code, LineTarget::Step(tags::SCHEDULED_PROTOCOL_CODE_SEQUENCE), "IPC-6, OBR-4.4"),
+    line(
+        "step_description",
+        LineKind::Text,
+        LineTarget::Step(tags::SCHEDULED_PROCEDURE_STEP_DESCRIPTION),
+        "IPC-6.2, OBR-4.5",
+    ),
+    line("station_name", LineKind::Text, LineTarget::Step(tags::SCHEDULED_STATION_NAME), "IPC-7.1"),
+    line("step_location", LineKind::Text, LineTarget::Step(tags::SCHEDULED_PROCEDURE_STEP_LOCATION), "IPC-8.1"),
+    line("station_ae_title", LineKind::Text, LineTarget::Step(tags::SCHEDULED_STATION_AE_TITLE), "IPC-9.1"),
+    line(
+        "start",
+        LineKind::Start,
+        LineTarget::Step(tags::SCHEDULED_PROCEDURE_STEP_START_DATE),
+        "TQ1-7.1, ORC-7.4, OBR-27.4, OBR-36.1",
+    ),
+    line(
+        "performing_physician",
+        LineKind::Person,
+        LineTarget::Step(tags::SCHEDULED_PERFORMING_PHYSICIAN_NAME),
+        "OBR-34",
+    ),
 ];
 
 /// The mapping in force.
@@ -434,10 +464,10 @@ fn code(line: &MapLine, value: &str, meaning: &str, scheme: &str, item: &mut Wor
         return false;
     }
     let mut code: Vec<KeyElement> = Vec::new();
-    set_in(&mut code, CODE_VALUE, value);
+    set_in(&mut code, tags::CODE_VALUE, value);
     // A local code of HL7 is "L". DICOM requires a scheme (PS3.3 table 8.8-1).
-    set_in(&mut code, CODING_SCHEME_DESIGNATOR, if scheme.is_empty() { "L" } else { scheme });
-    set_in(&mut code, CODE_MEANING, if meaning.is_empty() { value } else { meaning });
+    set_in(&mut code, tags::CODING_SCHEME_DESIGNATOR, if scheme.is_empty() { "L" } else { scheme });
+    set_in(&mut code, tags::CODE_MEANING, if meaning.is_empty() { value } else { meaning });
     debug_assert!(code.iter().all(|element| element.vr != VR::SQ && element.value != KeyValue::Items(Vec::new())));
     set_sequence(line, code, item);
     true
@@ -446,10 +476,10 @@ fn code(line: &MapLine, value: &str, meaning: &str, scheme: &str, item: &mut Wor
 /// Sets an authority: name, universal ID and its type (PS3.3 table 10-17).
 fn authority(line: &MapLine, [name, id, id_type]: &[String; 3], item: &mut WorklistItem) -> bool {
     let mut authority: Vec<KeyElement> = Vec::new();
-    set_in(&mut authority, LOCAL_NAMESPACE_ENTITY_ID, name);
+    set_in(&mut authority, tags::LOCAL_NAMESPACE_ENTITY_ID, name);
     if !id.is_empty() && !id_type.is_empty() {
-        set_in(&mut authority, UNIVERSAL_ENTITY_ID, id);
-        set_in(&mut authority, UNIVERSAL_ENTITY_ID_TYPE, id_type);
+        set_in(&mut authority, tags::UNIVERSAL_ENTITY_ID, id);
+        set_in(&mut authority, tags::UNIVERSAL_ENTITY_ID_TYPE, id_type);
     }
     let has_any = !authority.is_empty();
     if has_any {
@@ -475,8 +505,8 @@ fn start(text: &str, item: &mut WorklistItem) -> bool {
         return false;
     }
     let (date, time) = date_and_time(text).unwrap_or_else(|| (text.to_owned(), String::new()));
-    item.set_step(START_DATE, &date);
-    item.set_step(START_TIME, &time);
+    item.set_step(tags::SCHEDULED_PROCEDURE_STEP_START_DATE, &date);
+    item.set_step(tags::SCHEDULED_PROCEDURE_STEP_START_TIME, &time);
     true
 }
 

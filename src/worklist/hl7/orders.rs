@@ -1,11 +1,12 @@
 //! Changes that a message asks for: orders that are new, changed, cancelled, or corrections of a
 //! patient.
 
+use dicom_dictionary_std::tags;
+
 use super::map::{Hl7Map, OrderSegments, date_and_time};
 use super::message::{Hl7Segment, Message};
 use crate::worklist::intake::CancelScope;
 use crate::worklist::item::WorklistItem;
-use crate::worklist::tags::{ISSUER_OF_PATIENT_ID, PATIENT_ID};
 
 /// What a message wants.
 #[derive(Debug)]
@@ -116,12 +117,12 @@ fn patients(message: &Message, map: &Hl7Map, merges: bool) -> Result<Vec<Patient
     // Each chunk begins with a PID.
     for own in rest.chunk_by(|_, next| next.name != "PID") {
         let item = map.item(&OrderSegments { common, own: own.iter().collect() }, message);
-        let issuer = item.text(ISSUER_OF_PATIENT_ID);
+        let issuer = item.text(tags::ISSUER_OF_PATIENT_ID);
         let former = own.iter().filter(|segment| merges && segment.name == "MRG");
         let former = former.filter_map(|merge| former_identifier(merge, issuer, message));
         let mut of: Vec<_> = former.collect();
         if of.is_empty() {
-            of.push(PatientIdentifier { id: item.text(PATIENT_ID).to_owned(), issuer: issuer.to_owned() });
+            of.push(PatientIdentifier { id: item.text(tags::PATIENT_ID).to_owned(), issuer: issuer.to_owned() });
         }
         corrections.extend(of.into_iter().map(|of| PatientCorrection { item: item.clone(), of }));
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use dicom_dictionary_std::tags;
 
 use super::acknowledge::{AckCode, Acknowledgment};
 use super::error::MessageError;
@@ -17,7 +18,6 @@ use crate::telemetry::metrics;
 use crate::worklist::complete::{IntakeError, IntakeOptions, OrderFacts, complete, has_unreadable_start};
 use crate::worklist::intake::{Intake, PutOutcome, cancel, cancel_dropped, put};
 use crate::worklist::item::WorklistItem;
-use crate::worklist::tags::*;
 
 /// Takes HL7 messages into the worklist.
 #[derive(Debug)]
@@ -129,7 +129,7 @@ impl Hl7Intake {
             WantedChange::Nothing => Ok(()),
             WantedChange::Orders(orders) => self.orders(orders, &facts),
             WantedChange::Patients(corrections) => {
-                if corrections.iter().any(|correction| correction.item.text(PATIENT_ID).is_empty()) {
+                if corrections.iter().any(|correction| correction.item.text(tags::PATIENT_ID).is_empty()) {
                     return Err(IntakeError::NoPatient.into());
                 }
                 let options = self.intake.options();
@@ -181,7 +181,8 @@ fn step_work(
     let state = match action {
         OrderAction::Cancel(scope) => {
             return Ok(Box::new(move |tables| {
-                let (accession, step) = (item.text(ACCESSION_NUMBER), item.step_text(STEP_ID));
+                let (accession, step) =
+                    (item.text(tags::ACCESSION_NUMBER), item.step_text(tags::SCHEDULED_PROCEDURE_STEP_ID));
                 cancel(tables, (&facts, scope), accession, step, &options).map(|_| None)
             }));
         }
@@ -192,7 +193,7 @@ fn step_work(
     let mut item = item;
     // What has begun or is over keeps the start that is known.
     if state.is_some() && has_unreadable_start(&item) {
-        item.set_step(START_DATE, "");
+        item.set_step(tags::SCHEDULED_PROCEDURE_STEP_START_DATE, "");
     }
     let draft = complete(item, facts, &options)?;
     Ok(Box::new(move |tables| {
@@ -206,14 +207,14 @@ fn step_work(
 
 /// The attributes of a patient that a correction sets.
 const OF_PATIENT: [dicom_core::Tag; 8] = [
-    PATIENT_ID,
-    ISSUER_OF_PATIENT_ID,
-    PATIENT_NAME,
-    PATIENT_BIRTH_DATE,
-    PATIENT_SEX,
-    PATIENT_SIZE,
-    PATIENT_WEIGHT,
-    ALLERGIES,
+    tags::PATIENT_ID,
+    tags::ISSUER_OF_PATIENT_ID,
+    tags::PATIENT_NAME,
+    tags::PATIENT_BIRTH_DATE,
+    tags::PATIENT_SEX,
+    tags::PATIENT_SIZE,
+    tags::PATIENT_WEIGHT,
+    tags::ALLERGIES,
 ];
 
 /// Corrects the open items of a patient. After a merge they are of the patient that stays.
@@ -226,7 +227,7 @@ fn correct(
     let PatientCorrection { item, of } = correction;
     for row in tables.find(WorklistBy::OpenOfPatient(&of.id))? {
         let Some(mut before) = item_of(&row) else { continue };
-        if !of.may_be_issued_by(before.text(ISSUER_OF_PATIENT_ID)) {
+        if !of.may_be_issued_by(before.text(tags::ISSUER_OF_PATIENT_ID)) {
             // Another issuer gave this patient the same number.
             continue;
         }
@@ -258,6 +259,6 @@ fn item_of(row: &WorklistRow) -> Option<WorklistItem> {
     let value: serde_json::Value = serde_json::from_str(&row.item).ok()?;
     let mut item = WorklistItem::from_json(value.as_object()?).ok()?;
     item.character_set.clone_from(&row.character_set);
-    debug_assert_eq!(item.text(STUDY_INSTANCE_UID), row.value(WorklistColumn::StudyInstanceUid));
+    debug_assert_eq!(item.text(tags::STUDY_INSTANCE_UID), row.value(WorklistColumn::StudyInstanceUid));
     Some(item)
 }
