@@ -319,7 +319,7 @@ impl Contents {
             Decision::Complete => self.complete(&uid, new, first),
             Decision::KeepCopy { differs } => {
                 self.forget_marks(&new.key());
-                self.change(&uid, |held| held.retain_copies(StoredFile::has_object));
+                self.change(&uid, |held| retain_copies(held, StoredFile::has_object));
                 self.note(&new);
                 self.add_copy(&uid, new, differs);
                 StoreOutcome::KeptCopy { differs }
@@ -361,7 +361,7 @@ impl Contents {
         for held in &gone {
             self.forget_marks(&held.key());
         }
-        self.change(uid, |held| held.retain_copies(|copy| !own(copy) && copy.has_object() && copy.key() != key));
+        self.change(uid, |held| retain_copies(held, |copy| !own(copy) && copy.has_object() && copy.key() != key));
         self.note_conflict("instance-with-other-content", &new);
         self.note(&new);
         let keeps_first = matches!(first.location.place, Place::InPlace | Place::Archive);
@@ -395,7 +395,7 @@ impl Contents {
         let is_spare = |copy: &&StoredFile| self.further(copy).is_spare();
         let spare: Vec<FileKey> = held.iter().skip(1).filter(is_spare).map(StoredFile::key).collect();
         for key in spare {
-            self.change(uid, |held| held.retain_copies(|copy| copy.key() != key));
+            self.change(uid, |held| retain_copies(held, |copy| copy.key() != key));
             self.forget_marks(&key);
             self.tally.moved += 1;
         }
@@ -403,7 +403,7 @@ impl Contents {
 
     fn add_copy(&mut self, uid: &str, new: StoredFile, by_bytes: bool) -> bool {
         let held = self.instances.entry(uid.to_owned()).or_default();
-        held.retain_copies(|copy| copy.key() != new.key());
+        retain_copies(held, |copy| copy.key() != new.key());
         let differs = by_bytes || held.first().is_some_and(|first| new.content().differs_from(&first.content()));
         if differs {
             self.tally.conflicts += 1;
@@ -465,7 +465,7 @@ impl Contents {
                 }
             } else if held.iter().any(|copy| copy.key() == *key) {
                 was_location = true;
-                self.change(&uid, |held| held.retain_copies(|copy| copy.key() != *key));
+                self.change(&uid, |held| retain_copies(held, |copy| copy.key() != *key));
             }
         }
         was_location
@@ -529,7 +529,7 @@ impl Contents {
         let moved = match (copy, self.first_at(&key)) {
             (Some((_, false)), _) => false,
             (Some((uid, true)), _) => {
-                self.change(&uid, |held| held.retain_copies(|copy| copy.key() != key));
+                self.change(&uid, |held| retain_copies(held, |copy| copy.key() != key));
                 true
             }
             (None, Some(uid)) => self.promote(&uid, |contents, copy| contents.further(copy).can_replace_first()),
@@ -667,14 +667,8 @@ fn held(record: InstanceRecord, location: Location, checksum: Option<Checksum>, 
     StoredFile { location, record, checksum, differs: false, declared, arrival: 0 }
 }
 
-trait RetainCopies {
-    /// Keeps the first location, and the further ones that `keep` accepts.
-    fn retain_copies(&mut self, keep: impl Fn(&StoredFile) -> bool);
-}
-
-impl RetainCopies for Vec<StoredFile> {
-    fn retain_copies(&mut self, keep: impl Fn(&StoredFile) -> bool) {
-        let mut is_first = true;
-        self.retain(|held| std::mem::take(&mut is_first) || keep(held));
-    }
+/// Keeps the first location, and the further ones that `keep` accepts.
+fn retain_copies(files: &mut Vec<StoredFile>, keep: impl Fn(&StoredFile) -> bool) {
+    let mut is_first = true;
+    files.retain(|held| std::mem::take(&mut is_first) || keep(held));
 }
