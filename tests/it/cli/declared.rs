@@ -15,7 +15,7 @@ use super::{Place, on_each_engine};
 use crate::util::node::TestNode;
 use crate::util::peers::{self, dcmtk, python_peer};
 use crate::util::scripted::{
-    DataSet, EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, ScriptedPeer, find_command, store_command,
+    DataSet, EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, find_command, store_command,
 };
 
 const STUDY_ROOT: &str = "1.2.840.10008.5.1.4.1.2.2.1";
@@ -251,7 +251,7 @@ fn what_was_indexed_before_is_filled_by_the_next_scan_which_says_how_long_that_t
 }
 
 fn store(node: &TestNode, number: u8) {
-    let mut peer = ScriptedPeer::associated(node.address(), &[(CT, &[IMPLICIT_VR_LITTLE_ENDIAN])]);
+    let mut peer = node.associate(&[(CT, &[IMPLICIT_VR_LITTLE_ENDIAN])]);
     peer.send_message(1, &store_command(1, CT, &format!("1.2.{number}.1.1")), Some(&object(number).0));
     assert_eq!(peer.receive_message().status(), 0);
     peer.release();
@@ -266,7 +266,7 @@ fn decoded(data_set: &[u8]) -> Identifier {
 }
 
 fn ask(node: &TestNode, keys: &DataSet) -> Vec<(u16, Identifier)> {
-    let mut peer = ScriptedPeer::associated(node.address(), &[(STUDY_ROOT, &[IMPLICIT_VR_LITTLE_ENDIAN])]);
+    let mut peer = node.associate(&[(STUDY_ROOT, &[IMPLICIT_VR_LITTLE_ENDIAN])]);
     peer.send_message(1, &find_command(1, STUDY_ROOT), Some(&keys.0));
     let mut answers = Vec::new();
     loop {

@@ -57,7 +57,7 @@ pub(super) fn studies(peer: &mut ScriptedPeer) -> usize {
 }
 
 pub(super) fn associated(node: &Node) -> ScriptedPeer {
-    ScriptedPeer::associated(([127, 0, 0, 1], node.port).into(), CONTEXTS)
+    node.associate(CONTEXTS)
 }
 
 /// Returns the content of the index by `dcmdex find`, and asserts that `dcmdex check` finds no

@@ -13,7 +13,7 @@ use flate2::write::DeflateEncoder;
 use super::serve::Node;
 use super::*;
 use crate::util::scripted::{
-    DataSet, IMPLICIT_VR_LITTLE_ENDIAN, ScriptedPeer, VERIFICATION, find_command, request, store_command,
+    DataSet, IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION, connected, find_command, request, store_command,
 };
 
 const SECONDARY_CAPTURE: &str = "1.2.840.10008.5.1.4.1.1.7";
@@ -29,14 +29,8 @@ const CONTEXTS: &[(&str, &[&str])] = &[
 /// Memory that the process may take in addition to that of its first conversations.
 const MEMORY: u64 = 64 << 20;
 
-fn associated(node: &Node) -> ScriptedPeer {
-    ScriptedPeer::associated(([127, 0, 0, 1], node.port).into(), CONTEXTS)
-}
-
 fn connect(node: &Node) -> TcpStream {
-    let socket = TcpStream::connect(("127.0.0.1", node.port)).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-    socket
+    connected(("127.0.0.1", node.port))
 }
 
 /// Returns the peak memory of the process.
@@ -48,7 +42,7 @@ fn peak(node: &Node) -> u64 {
 
 /// Returns the peak memory after a usual conversation.
 fn base(node: &Node) -> u64 {
-    let mut peer = associated(node);
+    let mut peer = node.associate(CONTEXTS);
     peer.echo(1);
     let data_set = DataSet::instance(SECONDARY_CAPTURE, "1.2", "1.3", "1.4").bytes(0x7FE0, 0x0010, &vec![0; 1 << 20]);
     peer.send_message(3, &store_command(1, SECONDARY_CAPTURE, "1.4"), Some(&data_set.0));
@@ -102,7 +96,7 @@ fn nothing_that_is_sent_takes_more_than_its_share_of_memory() {
         ("2 MB that inflate to 2 GB", 7, bomb()),
     ];
     for (name, context, data_set) in data_sets {
-        let mut peer = associated(&node);
+        let mut peer = node.associate(CONTEXTS);
         peer.send_message(context, &store_command(1, SECONDARY_CAPTURE, "1.2.3"), Some(&data_set));
         let status = peer.receive_message().status();
         assert!(status != 0x0110 && status != 0xA700, "{name}: {status:04X}");
@@ -121,7 +115,7 @@ fn nothing_that_is_sent_takes_more_than_its_share_of_memory() {
             DataSet::default().text(0x0008, 0x0052, "STUDY").text(0x0010, 0x0010, &"*?".repeat(5_000)).0,
         ),
     ] {
-        let mut peer = associated(&node);
+        let mut peer = node.associate(CONTEXTS);
         peer.send_message(5, &find_command(1, STUDY_ROOT_FIND), Some(&identifier));
         while matches!(peer.receive_message().status(), 0xFF00 | 0xFF01) {}
         peer.echo(1);
@@ -133,8 +127,7 @@ fn nothing_that_is_sent_takes_more_than_its_share_of_memory() {
 /// Sends a request over HTTP and returns the whole answer.
 fn http(node: &Node, request: &[&[u8]]) -> String {
     let address = node.listening["http_address"].as_str().unwrap();
-    let mut socket = TcpStream::connect(address).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let mut socket = connected(address);
     for piece in request {
         // A node that refuses early may close before it has read everything.
         let _ = socket.write_all(piece);
@@ -217,7 +210,7 @@ fn nothing_that_is_sent_over_http_takes_more_than_its_share_of_memory() {
     let address = node.listening["http_address"].as_str().unwrap();
     let announced: Vec<_> = (0..50)
         .map(|_| {
-            let mut socket = TcpStream::connect(address).unwrap();
+            let mut socket = connected(address);
             socket.write_all(&[&stow_head("", 4 << 30)[..], &sound[..sound.len() - 2]].concat()).unwrap();
             socket
         })
@@ -254,9 +247,9 @@ fn thousands_of_idle_and_half_open_connections_keep_nobody_out() {
         connections.push(socket);
     }
     // And associations that say nothing more.
-    let silent: Vec<_> = (0..1_000).map(|_| associated(&node)).collect();
+    let silent: Vec<_> = (0..1_000).map(|_| node.associate(CONTEXTS)).collect();
     for _ in 0..5 {
-        let mut peer = associated(&node);
+        let mut peer = node.associate(CONTEXTS);
         peer.echo(1);
         peer.release();
     }
@@ -264,7 +257,7 @@ fn thousands_of_idle_and_half_open_connections_keep_nobody_out() {
     drop(silent);
     drop(connections);
     // The next ones are as welcome.
-    associated(&node).echo(1);
+    node.associate(CONTEXTS).echo(1);
     assert_eq!(node.stop(rustix::process::Signal::TERM).0, Some(0));
 }
 
@@ -284,20 +277,20 @@ fn lengths_that_are_only_declared_take_no_memory() {
     for socket in &mut connections {
         socket.write_all(&header(0x01, MAX_ASSOCIATE_RQ_LENGTH)).unwrap();
     }
-    let mut associations: Vec<_> = (0..400).map(|_| associated(&node)).collect();
+    let mut associations: Vec<_> = (0..400).map(|_| node.associate(CONTEXTS)).collect();
     for peer in &mut associations {
         peer.send(&header(0x04, OFFERED_MAX_LENGTH));
     }
     // The node has taken them in: a few turns of all that wait.
     for _ in 0..5 {
-        let mut peer = associated(&node);
+        let mut peer = node.associate(CONTEXTS);
         peer.echo(1);
         peer.release();
     }
     assert!(peak(&node) <= base + MEMORY / 2, "{} above {base}", peak(&node) - base);
     drop(associations);
     drop(connections);
-    associated(&node).echo(1);
+    node.associate(CONTEXTS).echo(1);
     assert_eq!(node.stop(rustix::process::Signal::TERM).0, Some(0));
 }
 
@@ -320,6 +313,6 @@ fn a_byte_now_and_then_does_not_hold_a_place() {
             .is_err_and(|error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut))
     });
     assert!(sent.count() < whole.len(), "the node took a request that came byte by byte");
-    associated(&node).echo(1);
+    node.associate(CONTEXTS).echo(1);
     assert_eq!(node.stop(rustix::process::Signal::TERM).0, Some(0));
 }

@@ -46,7 +46,7 @@ impl Unsettled {
         fail::cfg(&fail_point, "pause").unwrap();
         let empty = tempfile::tempdir().unwrap();
         copy(node.directory().path(), empty.path());
-        let peer = ScriptedPeer::associated(node.address(), super::faults::CONTEXTS);
+        let peer = node.associate(super::faults::CONTEXTS);
         Self { node, peer, fail_point, empty }
     }
 

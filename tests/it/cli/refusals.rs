@@ -10,7 +10,7 @@ use super::serve::Node;
 use super::*;
 use crate::util::http;
 use crate::util::scripted::{
-    DataSet, IMPLICIT_VR_LITTLE_ENDIAN, ScriptedPeer, VERIFICATION, find_command, request, retrieve_command,
+    DataSet, IMPLICIT_VR_LITTLE_ENDIAN, ScriptedPeer, VERIFICATION, connected, find_command, request, retrieve_command,
     store_command,
 };
 
@@ -25,10 +25,6 @@ const CONTEXTS: &[(&str, &[&str])] = &[
 const STUDY_ROOT_MOVE: &str = "1.2.840.10008.5.1.4.1.2.2.2";
 const STUDY_ROOT_GET: &str = "1.2.840.10008.5.1.4.1.2.2.3";
 
-fn associated(node: &Node) -> ScriptedPeer {
-    ScriptedPeer::associated(([127, 0, 0, 1], node.port).into(), CONTEXTS)
-}
-
 /// Stores an object whose command and data set may differ.
 fn store(peer: &mut ScriptedPeer, announced: &str, instance: &str, comment: &str) -> u16 {
     let data_set = DataSet::instance(SECONDARY_CAPTURE, "1.2.3", "1.2.3.4", instance).text(0x0020, 0x4000, comment);
@@ -40,7 +36,7 @@ fn store(peer: &mut ScriptedPeer, announced: &str, instance: &str, comment: &str
 fn log(more: &[&str]) -> Vec<serde_json::Value> {
     let place = Place::new();
     let node = Node::start(&place, more);
-    let mut peer = associated(&node);
+    let mut peer = node.associate(CONTEXTS);
     assert_eq!(store(&mut peer, "1.2.3.4.1", "1.2.3.4.1", "first"), 0);
     assert_eq!(store(&mut peer, "1.2.3.4.1", "1.2.3.4.1", "second"), 0);
     assert_ne!(store(&mut peer, "1.2.3.4.8", "1.2.3.4.9", ""), 0);
@@ -176,7 +172,7 @@ fn another_protocol_on_the_port_is_named() {
     for (first, said) in
         [(&b"\x16\x03\x01\x02\x00\x01\x00"[..], "speaks TLS"), (b"GET / HTTP/1.1\r\n\r\n", "speaks HTTP")]
     {
-        let mut stream = std::net::TcpStream::connect(("127.0.0.1", node.port)).unwrap();
+        let mut stream = connected(("127.0.0.1", node.port));
         stream.write_all(first).unwrap();
         let line = node.wait_for("no association");
         assert!(line["message"].as_str().unwrap().contains(said), "{line}");

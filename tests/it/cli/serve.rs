@@ -31,6 +31,11 @@ impl Node {
         Self::try_start(command).expect("the node ended before it listened")
     }
 
+    /// Associates with it. All contexts must be accepted.
+    pub(crate) fn associate(&self, contexts: &[(&str, &[&str])]) -> ScriptedPeer {
+        ScriptedPeer::associated(([127, 0, 0, 1], self.port).into(), contexts)
+    }
+
     /// Starts the node. `None` if it ends before it listens.
     pub(crate) fn try_start(command: &mut Command) -> Option<Self> {
         command.env("DCMDEX_LOG__FORMAT", "json");

@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 
 use rustix::process::Signal;
 
 use super::serve::Node;
 use super::*;
 use crate::util::peers;
+use crate::util::scripted::connected;
 
 pub(super) const SETTINGS: &str = "index = \"index.db\"\nstorage = \"objects\"\n[worklist]\nenabled = true\n\
      hl7 = \"127.0.0.1:0\"\nfolder = \"wl\"\nstations = [\"CT=CT1\"]\n";
@@ -34,7 +34,7 @@ pub(crate) fn order(number: u32) -> String {
 }
 
 pub(crate) fn send(address: &str, message: &str) -> String {
-    crate::worklist::hl7::send(&mut TcpStream::connect(address).unwrap(), message)
+    crate::worklist::hl7::send(&mut connected(address), message)
 }
 
 fn an_order_that_was_acknowledged_is_there_after_a_kill(place: Place) {
@@ -114,7 +114,7 @@ fn a_reload_changes_senders_stations_and_mapping(place: Place) {
     let second = list.iter().find(|item| item["accession_number"] == "A2").unwrap();
     assert_eq!((&second["modality"], &second["station_ae_title"]), (&"US".into(), &"US9".into()), "{second}");
     reload("hl7_senders = [\"10.0.0.0/8\"]\n");
-    let mut stream = TcpStream::connect(&hl7).unwrap();
+    let mut stream = connected(&hl7);
     let _closed = stream.write_all(b"\x0BMSH|");
     assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0, "the address may not send any more");
     let log = node.stop(Signal::TERM).1;

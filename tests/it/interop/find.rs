@@ -115,7 +115,7 @@ fn conversations_are_as_written_down() {
         (STUDY_ROOT, &[EXPLICIT_VR_LITTLE_ENDIAN]),
         (PATIENT_ROOT, &[IMPLICIT_VR_LITTLE_ENDIAN]),
     ];
-    let mut peer = ScriptedPeer::associated(node.address(), contexts);
+    let mut peer = node.associate(contexts);
     let implicit = Encoding::ImplicitLittle;
     let mut out = String::new();
     let mut tell = |title: &str, context, sop_class, encoding, identifier: &[u8]| {

@@ -137,13 +137,13 @@ fn without_a_table_a_peer_is_an_address() {
     let first = answer(&node, calling("A")).0;
     assert_eq!(answer(&node, calling("B")).1, limit_exceeded());
     first.release();
-    ScriptedPeer::associated(node.address(), ECHO).echo(1);
+    node.associate(ECHO).echo(1);
 }
 
 #[test]
 fn a_new_table_holds_from_the_next_association_on() {
     let node = TestNode::start();
-    let mut before = ScriptedPeer::associated(node.address(), ECHO);
+    let mut before = node.associate(ECHO);
     node.peers().replace(table(&[("CT1", &[], EVERYTHING, None)]));
     assert_eq!(answer(&node, calling("CT2")).1, not_recognized());
     assert!(matches!(answer(&node, calling("CT1")).1, Some(Pdu::AssociationAC(_))));

@@ -27,7 +27,7 @@ const USER_ABORT: Option<Pdu> = Some(Pdu::AbortRQ { source: AbortRQSource::Servi
 #[test]
 fn an_association_lives_through_many_messages_and_is_released() {
     let node = TestNode::start();
-    let mut peer = ScriptedPeer::associated(node.address(), ECHO);
+    let mut peer = node.associate(ECHO);
     for _ in 0..50 {
         peer.echo(1);
     }
@@ -68,8 +68,8 @@ fn an_abstract_syntax_that_is_not_served_is_refused_and_the_rest_goes_on() {
 #[test]
 fn one_association_too_many_is_rejected_for_now_and_accepted_later() {
     let node = TestNode::with(|settings| settings.options.max_associations = 2);
-    let mut first = ScriptedPeer::associated(node.address(), ECHO);
-    let second = ScriptedPeer::associated(node.address(), ECHO);
+    let mut first = node.associate(ECHO);
+    let second = node.associate(ECHO);
     let mut third = ScriptedPeer::connect(node.address());
     third.send_pdu(&request(ECHO).into());
     let expected = AssociationRJ {
@@ -79,13 +79,13 @@ fn one_association_too_many_is_rejected_for_now_and_accepted_later() {
     assert_eq!(third.receive(), Some(Pdu::AssociationRJ(expected)));
     first.echo(1);
     second.release();
-    ScriptedPeer::associated(node.address(), ECHO).echo(1);
+    node.associate(ECHO).echo(1);
 }
 
 #[test]
 fn an_unknown_request_is_refused_and_the_association_lives_on() {
     let node = TestNode::start();
-    let mut peer = ScriptedPeer::associated(node.address(), ECHO);
+    let mut peer = node.associate(ECHO);
     let mut command = echo_command(9);
     command.set_unsigned_short(tags::COMMAND_FIELD, 0x0140); // N-CREATE-RQ
     command.set_unsigned_short(tags::COMMAND_DATA_SET_TYPE, command_set::DATA_SET_PRESENT);
@@ -100,7 +100,7 @@ fn an_unknown_request_is_refused_and_the_association_lives_on() {
 #[test]
 fn a_sop_class_that_is_not_that_of_the_context_is_refused() {
     let node = TestNode::start();
-    let mut peer = ScriptedPeer::associated(node.address(), ECHO);
+    let mut peer = node.associate(ECHO);
     let mut command = echo_command(2);
     command.set_uid(tags::AFFECTED_SOP_CLASS_UID, "1.2.840.10008.5.1.4.1.1.2");
     peer.send_message(1, &command, None);
@@ -113,7 +113,7 @@ fn a_sop_class_that_is_not_that_of_the_context_is_refused() {
 #[test]
 fn requests_sent_ahead_are_answered_in_order() {
     let node = TestNode::start();
-    let mut peer = ScriptedPeer::associated(node.address(), ECHO);
+    let mut peer = node.associate(ECHO);
     for message_id in 1..=20 {
         peer.send_message(1, &echo_command(message_id), None);
     }
@@ -156,13 +156,13 @@ fn what_is_not_expected_in_an_association_aborts_it() {
         ),
     ];
     for (name, bytes, expected) in cases {
-        let mut peer = ScriptedPeer::associated(node.address(), ECHO);
+        let mut peer = node.associate(ECHO);
         peer.send(&bytes);
         assert_eq!(peer.receive(), expected, "{name}");
         peer.shut_down_sending();
         assert_eq!(peer.receive(), None, "{name}");
     }
-    ScriptedPeer::associated(node.address(), ECHO).echo(1);
+    node.associate(ECHO).echo(1);
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn a_peer_that_never_asks_for_an_association_is_disconnected() {
 #[test]
 fn an_association_without_messages_is_aborted_after_the_idle_time() {
     let node = TestNode::with(|settings| settings.options.idle_timeout = Duration::from_millis(50));
-    let mut peer = ScriptedPeer::associated(node.address(), ECHO);
+    let mut peer = node.associate(ECHO);
     assert_eq!(peer.receive(), provider_abort(Reason::ReasonNotSpecified));
     peer.shut_down_sending();
     assert_eq!(peer.receive(), None);
@@ -187,7 +187,7 @@ fn an_association_without_messages_is_aborted_after_the_idle_time() {
 #[test]
 fn a_pdu_that_does_not_end_is_aborted_after_the_read_time() {
     let node = TestNode::with(|settings| settings.options.read_timeout = Duration::from_millis(50));
-    let mut peer = ScriptedPeer::associated(node.address(), ECHO);
+    let mut peer = node.associate(ECHO);
     peer.send(&[4, 0, 0, 0, 0, 50, 0]);
     assert_eq!(peer.receive(), provider_abort(Reason::ReasonNotSpecified));
 }
@@ -195,7 +195,7 @@ fn a_pdu_that_does_not_end_is_aborted_after_the_read_time() {
 #[test]
 fn a_half_closed_connection_still_gets_its_answer() {
     let node = TestNode::start();
-    let mut peer = ScriptedPeer::associated(node.address(), ECHO);
+    let mut peer = node.associate(ECHO);
     peer.send_message(1, &echo_command(1), None);
     peer.shut_down_sending();
     assert_eq!(peer.receive_message().status(), 0);
@@ -205,7 +205,7 @@ fn a_half_closed_connection_still_gets_its_answer() {
 #[test]
 fn stopping_aborts_idle_associations_and_ends() {
     let node = TestNode::start();
-    let mut peer = ScriptedPeer::associated(node.address(), ECHO);
+    let mut peer = node.associate(ECHO);
     peer.echo(1);
     let _never_associates = ScriptedPeer::connect(node.address());
     node.order_to_stop();

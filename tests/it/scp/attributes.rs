@@ -128,7 +128,7 @@ fn answered(identifier: &Identifier, attribute: &Attribute) -> Option<String> {
 #[test]
 fn every_attribute_is_kept_matched_and_answered_at_its_level() {
     let node = TestNode::start();
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     for (number, class) in [(1, CT), (2, MR)] {
         let read = sorted().into_iter().filter(|attribute| attribute.source == ValueSource::DataSet);
         let data_set =
@@ -170,7 +170,7 @@ fn every_attribute_is_kept_matched_and_answered_at_its_level() {
 #[test]
 fn every_computed_attribute_is_exact_at_its_level() {
     let node = TestNode::start();
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     for (class, modality, region, study, series, instance) in [
         (CT, "CT", "T-D3000", "1.2.1", "1.2.1.1", "1.2.1.1.1"),
         (CT, "CT", "T-D3000", "1.2.1", "1.2.1.1", "1.2.1.1.2"),
@@ -247,7 +247,7 @@ fn key_of_any_vr(attribute: &Attribute) -> (Tag, DataSet) {
 #[test]
 fn our_own_title_is_answered_for_what_is_kept_here_and_that_of_another_node_always() {
     let at_every_level = |node: &TestNode| {
-        let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+        let mut peer = node.associate(CONTEXTS);
         let answer = |level: &QueryRetrieveLevel| {
             let asked = [key_of_any_vr(AttributeId::PatientID.attribute())];
             let answers = find(&mut peer, &keys(*level, asked));
@@ -264,7 +264,7 @@ fn our_own_title_is_answered_for_what_is_kept_here_and_that_of_another_node_alwa
         QueryRetrieveLevel::ALL.iter().map(answer).collect::<Vec<_>>()
     };
     let store_one = |node: &TestNode, series: &str, instance: &str| {
-        let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+        let mut peer = node.associate(CONTEXTS);
         store(&mut peer, CT, instance, &DataSet::instance(CT, "1.2", series, instance));
         peer.release();
     };

@@ -76,10 +76,6 @@ fn padded(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-fn associated(node: &TestNode) -> ScriptedPeer {
-    ScriptedPeer::associated(node.address(), CONTEXTS)
-}
-
 fn store(peer: &mut ScriptedPeer, instance: &str, data_set: &DataSet) {
     peer.send_message(3, &store_command(1, CT, instance), Some(&data_set.0));
     assert_eq!(peer.receive_message().status(), 0);
@@ -130,7 +126,7 @@ fn contains(haystack: &[u8], needle: &[u8]) -> bool {
 #[test]
 fn a_name_in_every_character_set_is_found_and_answered_without_loss() {
     let node = TestNode::start();
-    let mut peer = associated(&node);
+    let mut peer = node.associate(CONTEXTS);
     for (number, (set, bytes, _)) in NAMES.iter().enumerate() {
         store(&mut peer, &format!("1.2.{number}.1.1"), &study(set, bytes, number));
     }
@@ -172,7 +168,7 @@ fn a_name_in_every_character_set_is_found_and_answered_without_loss() {
 #[test]
 fn a_name_in_a_misspelt_character_set_is_answered_under_the_defined_term() {
     let node = TestNode::start();
-    let mut peer = associated(&node);
+    let mut peer = node.associate(CONTEXTS);
     for (number, (set, bytes, term, name)) in [
         ("iso_ir 144", &b"\xBB\xEE\xDA"[..], "ISO_IR 144", "Люк"),
         ("utf-8", "山田".as_bytes(), "ISO_IR 192", "山田"),
@@ -197,7 +193,7 @@ fn a_name_in_a_misspelt_character_set_is_answered_under_the_defined_term() {
 #[test]
 fn items_have_character_sets_of_their_own() {
     let node = TestNode::start();
-    let mut peer = associated(&node);
+    let mut peer = node.associate(CONTEXTS);
     let code = |set: &str, meaning: &[u8]| {
         let mut item = DataSet::default();
         if !set.is_empty() {
@@ -248,7 +244,7 @@ fn items_have_character_sets_of_their_own() {
 #[test]
 fn character_sets_that_lie_are_no_reason_to_lose_text() {
     let node = TestNode::start();
-    let mut peer = associated(&node);
+    let mut peer = node.associate(CONTEXTS);
     store(&mut peer, "1.2.1.1.1", &study("ISO_IR 100", "Müller".as_bytes(), 1));
     store(&mut peer, "1.2.2.1.1", &study("ISO_IR 192", b"M\xFCller", 2));
     store(&mut peer, "1.2.3.1.1", &study("ISO_IR 9999", "Müller".as_bytes(), 3));
@@ -273,7 +269,7 @@ fn character_sets_that_lie_are_no_reason_to_lose_text() {
 #[test]
 fn answers_have_what_was_asked_for_and_statuses_say_why() {
     let node = TestNode::with(|settings| settings.query.limit = Some(2));
-    let mut peer = associated(&node);
+    let mut peer = node.associate(CONTEXTS);
     for number in 1..=3 {
         store(&mut peer, &format!("1.2.{number}.1.1"), &study("", b"Doe^John", number));
     }
@@ -342,7 +338,7 @@ fn answers_have_what_was_asked_for_and_statuses_say_why() {
         settings.query.hierarchy = Hierarchy::Strict;
         settings.query.pending = PendingStatus::AlwaysFf00;
     });
-    let mut peer = associated(&node);
+    let mut peer = node.associate(CONTEXTS);
     let (answers, _) = ask(&mut peer, &unsupported);
     assert_eq!((answers.len(), answers[0].status()), (1, 0xFF00));
     let without_study = DataSet::default().text(0x0008, 0x0052, "SERIES").uid(0x0020, 0x000E, "");

@@ -113,7 +113,7 @@ pub(super) fn commit(peer: &mut ScriptedPeer, references: &[(&str, &str)]) -> (u
 #[test]
 fn what_is_kept_and_sound_is_committed_and_all_else_has_its_reason() {
     let node = TestNode::start();
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     for instance in ["1.2.3.4.1", "1.2.3.4.2", "1.2.3.4.3"] {
         store(&mut peer, instance);
     }
@@ -149,7 +149,7 @@ const DAMAGES: [(&str, Damage); 4] = [
 #[test]
 fn a_damaged_object_is_not_committed_however_it_was_damaged() {
     let node = TestNode::start();
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     for (at, (what, damage)) in DAMAGES.into_iter().enumerate() {
         let uid = format!("1.2.3.4.{at}");
         let sent = DataSet::instance(SECONDARY_CAPTURE, "1.2.3", "1.2.3.4", &uid).bytes(0x7FE0, 0x0010, &[7; 3000]);
@@ -172,7 +172,7 @@ fn a_damaged_object_is_not_committed_however_it_was_damaged() {
 fn a_file_in_place_that_is_not_as_it_was_indexed_is_not_committed() {
     let node = TestNode::start();
     let archive = TempDir::new().unwrap();
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     let long_ago = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
     let of_patient = |patient: &str| {
         let mut bytes = objects::file(patient, "1.2.1", "1.2.1.1", "1.2.1.1.1");
@@ -205,7 +205,7 @@ fn a_file_in_place_that_is_not_as_it_was_indexed_is_not_committed() {
 #[test]
 fn a_scrub_finds_what_is_damaged_and_what_is_gone() {
     let node = TestNode::start();
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     for instance in ["1.2.3.4.1", "1.2.3.4.2", "1.2.3.4.3", "1.2.3.4.4"] {
         store(&mut peer, instance);
     }
@@ -233,7 +233,7 @@ fn an_instance_that_is_named_again_and_again_is_looked_at_and_reported_once() {
     // Nor does it count more than once.
     let node =
         TestNode::with(|settings| settings.commitment = CommitmentLimits { verifying: 1, references: 2 * (ONE + 1) });
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     store(&mut peer, "1.2.3.4.1");
     let mut references = vec![(SECONDARY_CAPTURE, "1.2.3.4.1"); 1_000];
     references.push((SECONDARY_CAPTURE, "1.9.9"));
@@ -254,14 +254,14 @@ fn requests_that_wait_for_their_turn_hold_up_nobody_and_there_is_an_end_to_them(
         peer.receive_message()
     };
     for _ in 0..38 {
-        let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+        let mut peer = node.associate(CONTEXTS);
         for _ in 0..16 {
             assert_eq!(ask(&mut peer).status(), 0);
         }
         // They outlive it.
         peer.release();
     }
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     let response = ask(&mut peer);
     assert_eq!((response.field(), response.status()), (CommandField::N_ACTION_RSP, 0x0213));
     assert_eq!(response.error_comment(), "too many instances wait already; ask again later");
@@ -277,7 +277,7 @@ fn requests_that_wait_for_their_turn_hold_up_nobody_and_there_is_an_end_to_them(
 #[test]
 fn a_transaction_that_is_reported_makes_room_for_the_next() {
     let node = TestNode::with(|settings| settings.commitment = CommitmentLimits { verifying: 1, references: 2 * ONE });
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     store(&mut peer, "1.2.3.4.1");
     let one = [(SECONDARY_CAPTURE, "1.2.3.4.1")];
     for _ in 0..5 {
@@ -293,7 +293,7 @@ fn a_transaction_that_is_reported_makes_room_for_the_next() {
     peer.reset();
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
     loop {
-        let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+        let mut peer = node.associate(CONTEXTS);
         peer.send_message(1, &action(WELL_KNOWN_INSTANCE, 1), Some(&transaction(&one).0));
         match peer.receive_message().status() {
             0x0213 => assert!(std::time::Instant::now() < deadline, "no room"),
@@ -338,7 +338,7 @@ fn a_report_that_is_not_answered_in_time_goes_out_on_another_association() {
         let address = listener.local_addr().unwrap().to_string().parse().unwrap();
         settings.peers.destinations.insert("SCRIPT".parse().unwrap(), Destination::plain(address));
     });
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     store(&mut peer, "1.2.3.4.1");
     let one = transaction(&[(SECONDARY_CAPTURE, "1.2.3.4.1")]);
     peer.send_message(1, &action(WELL_KNOWN_INSTANCE, 1), Some(&one.0));
@@ -369,7 +369,7 @@ fn a_report_comes_after_a_restart() {
         known(settings);
         settings.commitment = CommitmentLimits { verifying: 0, ..CommitmentLimits::default() };
     });
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     store(&mut peer, "1.2.3.4.1");
     let request = transaction(&[(SECONDARY_CAPTURE, "1.2.3.4.1"), (SECONDARY_CAPTURE, "1.9.9")]);
     peer.send_message(1, &action(WELL_KNOWN_INSTANCE, 1), Some(&request.0));
@@ -398,7 +398,7 @@ fn a_report_comes_after_a_restart() {
 #[test]
 fn in_metadata_only_mode_nothing_is_committed() {
     let node = TestNode::with(|settings| settings.keep = Keep::MetadataOnly);
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     store(&mut peer, "1.2.3.4.1");
     let (event, committed, failed) = commit(&mut peer, &[(SECONDARY_CAPTURE, "1.2.3.4.1")]);
     assert_eq!((event, committed, failed), (2, vec![], vec![("1.2.3.4.1".to_owned(), 0x0112)]));
@@ -412,7 +412,7 @@ fn files_of_the_archive_count_when_they_are_there() {
     let directory = Arc::new(TempDir::new().unwrap());
     scan(&directory.path().join("index.db"), archive.path());
     let node = TestNode::with(|settings| settings.directory = directory);
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     let references = [(objects::SOP_CLASS, "1.2.1.1.1")];
     assert_eq!(commit(&mut peer, &references), (1, vec!["1.2.1.1.1".into()], vec![]));
     peer.release();
@@ -430,7 +430,7 @@ fn a_report_finds_a_peer_that_has_released_its_association() {
     let node = TestNode::with(|settings| {
         settings.peers.destinations.insert("SCRIPT".parse().unwrap(), Destination::plain(address));
     });
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     store(&mut peer, "1.2.3.4.1");
     // In one write: the node reads the release right after the request.
     peer.send_message(1, &action(WELL_KNOWN_INSTANCE, 1), Some(&transaction(&[(SECONDARY_CAPTURE, "1.2.3.4.1")]).0));
@@ -453,7 +453,7 @@ fn a_report_finds_a_peer_that_has_released_its_association() {
 #[test]
 fn requests_that_are_none_are_refused() {
     let node = TestNode::start();
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     let good = transaction(&[(SECONDARY_CAPTURE, "1.2.3")]);
     let mut ask = |context, command: &CommandSet, data_set: &DataSet| {
         peer.send_message(context, command, Some(&data_set.0));

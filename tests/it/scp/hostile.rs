@@ -34,7 +34,7 @@ fn what_is_no_association_request_is_aborted_and_the_next_peer_served() {
         peer.shut_down_sending();
         assert_eq!(peer.receive_bytes(), None, "{name}");
     }
-    ScriptedPeer::associated(node.address(), ECHO).echo(1);
+    node.associate(ECHO).echo(1);
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn two_million_sub_items_are_refused_by_their_length() {
     if let Some(answer) = peer.receive_bytes() {
         assert_eq!(answer, ABORT);
     }
-    ScriptedPeer::associated(node.address(), ECHO).echo(1);
+    node.associate(ECHO).echo(1);
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn as_many_sub_items_as_fit_do_no_harm() {
         peer.send(&bytes);
         assert_eq!(peer.receive_bytes(), Some(ABORT.to_vec()), "item {kind:02X}");
     }
-    ScriptedPeer::associated(node.address(), ECHO).echo(1);
+    node.associate(ECHO).echo(1);
 }
 
 #[test]
@@ -95,14 +95,14 @@ fn a_connection_cut_at_any_byte_of_a_conversation_does_no_harm() {
     for cut in 0..conversation.len() {
         ScriptedPeer::connect(node.address()).send(&conversation[..cut]);
     }
-    ScriptedPeer::associated(node.address(), ECHO).echo(1);
+    node.associate(ECHO).echo(1);
 }
 
 #[test]
 fn silent_connections_keep_nobody_out() {
     let node = TestNode::with(|settings| settings.options.max_associations = 1);
     let silent: Vec<_> = (0..200).map(|_| ScriptedPeer::connect(node.address())).collect();
-    let mut peer = ScriptedPeer::associated(node.address(), ECHO);
+    let mut peer = node.associate(ECHO);
     peer.echo(1);
     peer.release();
     drop(silent);

@@ -12,7 +12,7 @@ use crate::ingest::headers::made::{
     DEFLATED, EBE, ELE, EXPLICIT_BE, EXPLICIT_LE, Encoding, ILE, IMPLICIT_LE, deflate, file,
 };
 use crate::util::node::TestNode;
-use crate::util::scripted::{IMPLICIT_VR_LITTLE_ENDIAN, ScriptedPeer, store_command};
+use crate::util::scripted::{IMPLICIT_VR_LITTLE_ENDIAN, store_command};
 
 const SUCCESS: u16 = 0;
 const INSTANCE: &str = "1.2.3.4.5";
@@ -43,7 +43,7 @@ fn stored_and_got(transfer_syntax: &str, data_set: &[u8]) -> Retrieved {
     let node = TestNode::with(|settings| settings.directory = Arc::clone(&directory));
     let contexts: &[(&str, &[&str])] =
         &[(COMMITMENT, &[IMPLICIT_VR_LITTLE_ENDIAN]), (SECONDARY_CAPTURE, &[transfer_syntax])];
-    let mut peer = ScriptedPeer::associated(node.address(), contexts);
+    let mut peer = node.associate(contexts);
     peer.send_message(3, &store_command(7, SECONDARY_CAPTURE, INSTANCE), Some(data_set));
     assert_eq!(peer.receive_message().status(), SUCCESS);
     let committed = commit(&mut peer, &[(SECONDARY_CAPTURE, INSTANCE)]);

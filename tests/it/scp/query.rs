@@ -129,7 +129,7 @@ fn contains(haystack: &[u8], needle: &str) -> bool {
 #[test]
 fn a_query_is_answered_and_the_association_lives_on() {
     let node = node_with(3, |_| {});
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     for message_id in 1..=5 {
         ask(&mut peer, message_id, &all_studies());
         let (pending, last) = answers(&mut peer);
@@ -146,7 +146,7 @@ fn a_query_is_answered_and_the_association_lives_on() {
 #[test]
 fn every_answer_of_a_large_result_arrives_once_and_in_order() {
     let node = node_with(2000, |_| {});
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     ask(&mut peer, 1, &all_instances());
     let (pending, last) = answers(&mut peer);
     assert_eq!((pending.len(), last.status()), (2000, SUCCESS));
@@ -158,7 +158,7 @@ fn every_answer_of_a_large_result_arrives_once_and_in_order() {
 #[test]
 fn cancel_ends_a_query_before_its_last_answer() {
     let node = node_with(5000, |_| {});
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     ask(&mut peer, 7, &all_instances());
     // 50 MB of answers: far more than fits anywhere while nobody reads.
     peer.send_message(1, &cancel_command(7), None);
@@ -172,7 +172,7 @@ fn cancel_ends_a_query_before_its_last_answer() {
 #[test]
 fn cancel_for_another_message_or_too_late_changes_nothing() {
     let node = node_with(300, |_| {});
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     ask(&mut peer, 7, &all_instances());
     peer.send_message(1, &cancel_command(8), None);
     let (pending, last) = answers(&mut peer);
@@ -185,7 +185,7 @@ fn cancel_for_another_message_or_too_late_changes_nothing() {
 #[test]
 fn what_comes_ahead_of_its_time_is_served_after_the_query() {
     let node = node_with(300, |_| {});
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     ask(&mut peer, 1, &all_instances());
     peer.send_message(3, &echo_command(2), None);
     ask(&mut peer, 3, &all_studies());
@@ -200,7 +200,7 @@ fn what_comes_ahead_of_its_time_is_served_after_the_query() {
 fn a_peer_that_goes_away_in_the_middle_of_its_answers_harms_nobody() {
     let node = node_with(5000, |_| {});
     for way in 0..3 {
-        let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+        let mut peer = node.associate(CONTEXTS);
         ask(&mut peer, 1, &all_instances());
         assert_eq!(peer.receive_message().status(), PENDING);
         match way {
@@ -209,7 +209,7 @@ fn a_peer_that_goes_away_in_the_middle_of_its_answers_harms_nobody() {
             _ => peer.send_pdu(&Pdu::ReleaseRQ),
         }
     }
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     ask(&mut peer, 1, &all_studies());
     assert_eq!(answers(&mut peer).1.status(), SUCCESS);
     peer.release();
@@ -219,7 +219,7 @@ fn a_peer_that_goes_away_in_the_middle_of_its_answers_harms_nobody() {
 #[test]
 fn a_peer_that_takes_no_answers_is_cut_off() {
     let node = node_with(5000, |settings| settings.options.write_timeout = Duration::from_millis(100));
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     ask(&mut peer, 1, &all_instances());
     // Nothing is read until the node has given up; stopping waits for that.
     node.stop();
@@ -243,7 +243,7 @@ fn log_is_free(index: &std::path::Path) -> bool {
 #[test]
 fn a_slow_peer_gets_every_answer_and_does_not_hold_up_the_index() {
     let node = node_with(3000, |_| {});
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     ask(&mut peer, 1, &all_instances());
     assert_eq!(peer.receive_message().status(), PENDING);
     // The peer takes nothing more for now. What others write meanwhile gets out of the log all the
@@ -290,7 +290,7 @@ fn a_find_command_whose_output_is_not_read_does_not_hold_up_the_index() {
 #[test]
 fn a_slow_peer_can_cancel_what_waits_for_it() {
     let node = node_with(3000, |_| {});
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     let writer = Writer::open(&node.index(), WriterOptions::default()).unwrap();
     writer.handle().begin_scan("[]".to_owned()).unwrap();
     drop(writer);
@@ -327,7 +327,7 @@ fn endless() -> (TestNode, DataSet) {
 #[test]
 fn cancel_interrupts_a_query_that_finds_nothing() {
     let (node, endless) = endless();
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     ask(&mut peer, 9, &endless);
     peer.send_message(1, &cancel_command(9), None);
     let (pending, last) = answers(&mut peer);
@@ -339,7 +339,7 @@ fn cancel_interrupts_a_query_that_finds_nothing() {
 fn a_lost_peer_interrupts_a_query_that_finds_nothing() {
     let (node, endless) = endless();
     for way in 0..2 {
-        let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+        let mut peer = node.associate(CONTEXTS);
         ask(&mut peer, 9, &endless);
         if way == 0 {
             drop(peer);
@@ -354,7 +354,7 @@ fn a_lost_peer_interrupts_a_query_that_finds_nothing() {
 #[test]
 fn a_query_that_takes_too_long_is_out_of_resources() {
     let node = node_with(5000, |settings| settings.options.query_time_limit = Duration::ZERO);
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     ask(&mut peer, 1, &all_instances());
     let (_, last) = answers(&mut peer);
     assert_eq!(last.status(), OUT_OF_RESOURCES);
@@ -365,7 +365,7 @@ fn a_query_that_takes_too_long_is_out_of_resources() {
 #[test]
 fn identifiers_that_say_nothing_are_refused_and_the_association_lives_on() {
     let node = node_with(1, |_| {});
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     let mut nested = DataSet::default();
     for _ in 0..10_000 {
         nested = nested.header(0x0008, 0x1140, u32::MAX).header(0xFFFE, 0xE000, u32::MAX);
@@ -410,7 +410,7 @@ fn odd_keys_get_the_right_answer_or_a_clear_refusal() {
         record.set(AttributeId::SeriesInstanceUID, &format!("{uid}.1"));
     };
     let node = node_of(odd.len(), more, |_| {});
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     let study = || DataSet::default().text(0x0008, 0x0052, "STUDY");
     let id = |text: &str| study().text(0x0010, 0x0020, text).uid(0x0020, 0x000D, "");
     let name = |set: &str, bytes: &[u8]| {
@@ -486,7 +486,7 @@ fn odd_keys_get_the_right_answer_or_a_clear_refusal() {
 #[test]
 fn a_class_that_is_not_that_of_the_context_is_refused() {
     let node = node_with(1, |_| {});
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     for context in [1, 3] {
         let command = find_command(1, "1.2.840.10008.5.1.4.1.2.1.1");
         peer.send_message(context, &command, Some(&all_studies().0));

@@ -228,7 +228,7 @@ fn every_object_arrives_byte_for_byte_as_it_lies() {
 /// Stores an object, `1.2.3.4.5` of the study `1.2.3`, and retrieves its study.
 fn stored_and_got(node: &TestNode, sent: &DataSet) -> Retrieved {
     let contexts: &[(&str, &[&str])] = &[(SECONDARY_CAPTURE, &[IMPLICIT_VR_LITTLE_ENDIAN])];
-    let mut peer = ScriptedPeer::associated(node.address(), contexts);
+    let mut peer = node.associate(contexts);
     peer.send_message(1, &store_command(7, SECONDARY_CAPTURE, "1.2.3.4.5"), Some(&sent.0));
     assert_eq!(peer.receive_message().status(), SUCCESS);
     peer.release();
@@ -375,7 +375,7 @@ fn what_is_gone_or_changed_is_a_failed_sub_operation_unless_there_is_a_copy() {
 /// Starts a node and stores objects with pixel data of these lengths.
 fn node_with_received(lengths: &[usize]) -> TestNode {
     let node = TestNode::start();
-    let mut peer = ScriptedPeer::associated(node.address(), SC);
+    let mut peer = node.associate(SC);
     for (at, length) in lengths.iter().enumerate() {
         let uid = format!("1.2.3.4.{at}");
         let sent = DataSet::instance(SECONDARY_CAPTURE, "1.2.3", "1.2.3.4", &uid);
@@ -567,7 +567,7 @@ fn without_the_role_of_an_scp_nothing_can_be_sent() {
     let node = node_on(archive.path(), |_| {});
     let contexts: &[(&str, &[&str])] =
         &[(STUDY_GET, &[IMPLICIT_VR_LITTLE_ENDIAN]), (objects::SOP_CLASS, &[EXPLICIT_VR_LITTLE_ENDIAN])];
-    let mut peer = ScriptedPeer::associated(node.address(), contexts);
+    let mut peer = node.associate(contexts);
     let retrieved = get(&mut peer, STUDY_GET, &study("1.2.1"), |_| SUCCESS);
     assert_eq!((retrieved.status, retrieved.objects.len()), (ALL_FAILED, 0));
     assert!(retrieved.comment.contains("presentation context"), "{}", retrieved.comment);
@@ -623,7 +623,7 @@ fn a_file_that_shrinks_while_it_is_sent_ends_the_association_and_not_the_node() 
         last = bytes[0];
     }
     assert_eq!(last, 0x07, "an A-ABORT is the last that comes");
-    ScriptedPeer::associated(node.address(), &[(STUDY_GET, &[IMPLICIT_VR_LITTLE_ENDIAN])]).release();
+    node.associate(&[(STUDY_GET, &[IMPLICIT_VR_LITTLE_ENDIAN])]).release();
 }
 
 // ---- C-MOVE -------------------------------------------------------------------------------------
@@ -640,7 +640,7 @@ fn node_with_destination(archive: &Path, change: impl FnOnce(&mut Settings)) -> 
 }
 
 fn mover(node: &TestNode) -> ScriptedPeer {
-    ScriptedPeer::associated(node.address(), &[(STUDY_MOVE, &[IMPLICIT_VR_LITTLE_ENDIAN])])
+    node.associate(&[(STUDY_MOVE, &[IMPLICIT_VR_LITTLE_ENDIAN])])
 }
 
 /// Requests a C-MOVE and waits for its end.

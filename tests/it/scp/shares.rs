@@ -169,7 +169,7 @@ fn an_identifier_that_finds_no_memory_is_refused_and_the_association_goes_on() {
     let mut bytes = Vec::new();
     let command = find_command(9, STUDY_ROOT_FIND);
     dcmdex::dimse::pdata::put_message(&mut bytes, FIND_CONTEXT, &command, Some(&identifier), 128 << 10);
-    let mut held: Vec<_> = (0..60).map(|_| ScriptedPeer::associated(node.address(), CONTEXTS)).collect();
+    let mut held: Vec<_> = (0..60).map(|_| node.associate(CONTEXTS)).collect();
     for peer in &mut held {
         peer.send(&bytes[..bytes.len() - 10]);
     }

@@ -100,7 +100,7 @@ fn data_set_of(path: &Path) -> Vec<u8> {
 #[test]
 fn an_instance_is_kept_byte_for_byte_and_indexed_before_success() {
     let node = TestNode::start();
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     // Larger than all buffers on its way.
     let sent = with_pixels("1.2.3.4.5", 0xA5, 3_000_001);
     assert_eq!(store(&mut peer, "1.2.3.4.5", &sent).status(), 0);
@@ -121,7 +121,7 @@ fn a_defect_in_the_index_is_answered_and_the_next_instance_kept_without_a_restar
     let node = TestNode::start();
     let index = node.directory().path().join("index.db");
     fail::cfg(format!("arrive {} 1.2.3.4.9", index.display()), "panic(a defect)").unwrap();
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     for number in 0..3 {
         let uid = format!("1.2.3.4.{number}");
         assert_eq!(store(&mut peer, &uid, &object(&uid)).status(), 0);
@@ -140,7 +140,7 @@ fn a_defect_in_the_index_is_answered_and_the_next_instance_kept_without_a_restar
 #[test]
 fn a_node_that_is_started_again_knows_what_it_acknowledged() {
     let node = TestNode::start();
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     for number in 0..20 {
         let uid = format!("1.2.3.4.{number}");
         assert_eq!(store(&mut peer, &uid, &object(&uid)).status(), 0);
@@ -158,7 +158,7 @@ fn a_node_that_is_started_again_knows_what_it_acknowledged() {
 #[test]
 fn metadata_only_keeps_the_row_and_no_bytes() {
     let node = TestNode::with(|settings| settings.keep = Keep::MetadataOnly);
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     let sent = with_pixels("1.2.3.4.5", 1, 1_000_000);
     assert_eq!(store(&mut peer, "1.2.3.4.5", &sent).status(), 0);
     assert_eq!(status(&node).instances, 1);
@@ -171,7 +171,7 @@ fn metadata_only_keeps_the_row_and_no_bytes() {
 #[test]
 fn the_same_instance_again_is_a_success_and_changes_nothing() {
     let node = TestNode::start();
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     for _ in 0..3 {
         assert_eq!(store(&mut peer, "1.2.3.4.5", &with_pixels("1.2.3.4.5", 1, 1000)).status(), 0);
     }
@@ -183,7 +183,7 @@ fn the_same_instance_again_is_a_success_and_changes_nothing() {
 #[test]
 fn other_content_under_a_known_uid_is_kept_beside_the_first() {
     let node = TestNode::start();
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     let sent = |value| with_pixels("1.2.3.4.5", value, 1000);
     // Only the pixels differ, which the index does not hold. What has come before is not kept
     // again.
@@ -207,7 +207,7 @@ fn other_content_under_a_known_uid_is_kept_beside_the_first() {
 #[test]
 fn content_that_differs_in_its_series_is_kept_beside_the_first_and_recognised() {
     let node = TestNode::start();
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     let elsewhere = DataSet::instance(SECONDARY_CAPTURE, "1.2.3", "1.2.3.99", "1.2.3.4.5");
     for sent in [&object("1.2.3.4.5"), &elsewhere, &elsewhere, &object("1.2.3.4.5")] {
         assert_eq!(store(&mut peer, "1.2.3.4.5", sent).status(), 0);
@@ -219,7 +219,7 @@ fn content_that_differs_in_its_series_is_kept_beside_the_first_and_recognised() 
 #[test]
 fn other_content_is_refused_where_the_first_is_to_be_kept() {
     let node = TestNode::with(|settings| settings.policy.duplicates = DuplicatePolicy::KeepFirst);
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     let first = with_pixels("1.2.3.4.5", 1, 1000);
     for (number, (value, expected)) in [(1, 0), (2, DUPLICATE), (1, 0), (3, DUPLICATE)].into_iter().enumerate() {
         let response = store(&mut peer, "1.2.3.4.5", &with_pixels("1.2.3.4.5", value, 1000));
@@ -240,7 +240,7 @@ fn of_metadata_that_differ_none_is_taken_for_kept_that_is_not() {
         let node = TestNode::with(|settings| {
             (settings.keep, settings.policy.duplicates) = (Keep::MetadataOnly, policy);
         });
-        let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+        let mut peer = node.associate(CONTEXTS);
         assert_eq!(store(&mut peer, "1.2.3.4.5", &object("1.2.3.4.5")).status(), 0);
         let other = object("1.2.3.4.5").text(0x0020, 0x0013, "99");
         assert_eq!(store(&mut peer, "1.2.3.4.5", &other).status(), expected, "{policy:?}");
@@ -252,7 +252,7 @@ fn of_metadata_that_differ_none_is_taken_for_kept_that_is_not() {
 fn metadata_that_take_the_place_of_an_object_leave_no_file() {
     let node = TestNode::start();
     let directory = node.directory();
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     assert_eq!(store(&mut peer, "1.2.3.4.5", &object("1.2.3.4.5")).status(), 0);
     assert_eq!(files(&node).len(), 1);
     drop(peer);
@@ -262,7 +262,7 @@ fn metadata_that_take_the_place_of_an_object_leave_no_file() {
         settings.keep = Keep::MetadataOnly;
         settings.policy.duplicates = DuplicatePolicy::Replace;
     });
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     let other = object("1.2.3.4.5").text(0x0020, 0x0013, "99");
     assert_eq!(store(&mut peer, "1.2.3.4.5", &other).status(), 0);
     assert!(files(&node).is_empty());
@@ -273,7 +273,7 @@ fn metadata_that_take_the_place_of_an_object_leave_no_file() {
 #[test]
 fn other_content_takes_the_place_of_the_first_where_that_is_the_policy() {
     let node = TestNode::with(|settings| settings.policy.duplicates = DuplicatePolicy::Replace);
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     for value in [1, 2, 3, 2] {
         let sent = with_pixels("1.2.3.4.5", value, 1000);
         assert_eq!(store(&mut peer, "1.2.3.4.5", &sent).status(), 0);
@@ -288,7 +288,7 @@ fn other_content_takes_the_place_of_the_first_where_that_is_the_policy() {
 #[test]
 fn an_object_whose_file_was_lost_is_taken_again() {
     let node = TestNode::start();
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     let sent = with_pixels("1.2.3.4.5", 1, 1000);
     store(&mut peer, "1.2.3.4.5", &sent);
     fs::remove_dir_all(node.storage().join("1.2.3")).unwrap();
@@ -300,7 +300,7 @@ fn an_object_whose_file_was_lost_is_taken_again() {
 #[test]
 fn a_data_set_that_cannot_be_kept_costs_one_status_and_leaves_nothing() {
     let node = TestNode::start();
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     let nested = |levels| {
         let mut data_set = DataSet::default().uid(0x0008, 0x0016, SECONDARY_CAPTURE).uid(0x0008, 0x0018, "1.2.3.4.5");
         for _ in 0..levels {
@@ -342,7 +342,7 @@ fn a_data_set_that_cannot_be_kept_costs_one_status_and_leaves_nothing() {
 #[test]
 fn offending_elements_are_named() {
     let node = TestNode::start();
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     let response = store(&mut peer, "1.2.3.4.5", &object("1.2.3.4.6"));
     assert_eq!(response.command.value(tags::OFFENDING_ELEMENT), Some(&[8, 0, 0x18, 0][..]));
     let no_series = DataSet::default()
@@ -356,7 +356,7 @@ fn offending_elements_are_named() {
 #[test]
 fn a_uid_with_a_control_character_is_not_taken_for_the_one_without() {
     let node = TestNode::start();
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     for odd in ['\0', '\u{1B}', '\t', '\n', '\u{7F}'] {
         let instance = DataSet::instance(SECONDARY_CAPTURE, "1.2.3", "1.2.3.4", &format!("1.2.3{odd}.4.5"));
         assert_eq!(store(&mut peer, "1.2.3.4.5", &instance).status(), CANNOT_UNDERSTAND, "{odd:?}");
@@ -372,7 +372,7 @@ fn a_uid_with_a_control_character_is_not_taken_for_the_one_without() {
 #[test]
 fn commands_that_do_not_fit_are_refused_and_the_association_lives_on() {
     let node = TestNode::start();
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     let refused = |peer: &mut ScriptedPeer, command, data_set: Option<&[u8]>| {
         peer.send_message(1, command, data_set);
         let response = peer.receive_message();
@@ -400,7 +400,7 @@ fn commands_that_do_not_fit_are_refused_and_the_association_lives_on() {
 #[test]
 fn uids_that_break_the_rules_stay_inside_the_storage_directory() {
     let node = TestNode::start();
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     for uid in ["..", "../../../x", "/abs", "a/b", "1.02", "CON", "1.2.;touch x"] {
         let data_set = DataSet::instance(SECONDARY_CAPTURE, uid, uid, uid);
         assert_eq!(store(&mut peer, uid, &data_set).status(), 0, "{uid}");
@@ -422,7 +422,7 @@ fn uids_that_break_the_rules_stay_inside_the_storage_directory() {
 #[test]
 fn an_object_that_ends_inside_its_pixel_data_is_refused() {
     let node = TestNode::start();
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     let mut cut = with_pixels("1.2.3.4.7", 1, 1000);
     cut.0.truncate(cut.0.len() - 100);
     let refused = store(&mut peer, "1.2.3.4.7", &cut);
@@ -442,7 +442,7 @@ fn with_tail(instance: &str, tail: impl FnOnce(DataSet) -> DataSet) -> DataSet {
 fn an_object_that_ends_inside_a_sequence_or_fragment_is_refused() {
     const UNDEFINED: u32 = u32::MAX;
     let node = TestNode::start();
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     let beams = |whole: DataSet| whole.header(0x300A, 0x00B0, UNDEFINED).header(0xFFFE, 0xE000, UNDEFINED);
     let pixels = |whole: DataSet| whole.header(0x7FE0, 0x0010, UNDEFINED).bytes(0xFFFE, 0xE000, b"");
     let cut = [
@@ -481,7 +481,7 @@ fn an_object_that_ends_inside_a_sequence_or_fragment_is_refused() {
 #[test]
 fn a_context_of_another_service_takes_no_object() {
     let node = TestNode::start();
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     let data_set = DataSet::instance(VERIFICATION, "1.2.3", "1.2.3.4", "1.2.3.4.5");
     peer.send_message(3, &store_command(1, VERIFICATION, "1.2.3.4.5"), Some(&data_set.0));
     assert_eq!(peer.receive_message().status(), 0x0122);
@@ -508,7 +508,7 @@ fn private_classes_and_transfer_syntaxes_are_kept_as_they_come() {
     const GE_IMPLICIT_BIG_ENDIAN_PIXELS: &str = "1.2.840.113619.5.2";
     let node = TestNode::start();
     let contexts: &[(&str, &[&str])] = &[(PRIVATE_CLASS, &[GE_IMPLICIT_BIG_ENDIAN_PIXELS])];
-    let mut peer = ScriptedPeer::associated(node.address(), contexts);
+    let mut peer = node.associate(contexts);
     let data_set = DataSet::instance(PRIVATE_CLASS, "1.2", "1.3", "1.4").bytes(0x7FE0, 0x0010, &[1, 2, 3, 4]);
     peer.send_message(1, &store_command(1, PRIVATE_CLASS, "1.4"), Some(&data_set.0));
     assert_eq!(peer.receive_message().status(), 0);
@@ -527,7 +527,7 @@ fn a_sender_that_is_cut_off_anywhere_leaves_nothing_behind() {
     let data_set = with_pixels(uid, 1, 700_000);
     put_message(&mut message, 1, &store_command(1, SECONDARY_CAPTURE, uid), Some(&data_set.0), 16_384);
     for cut in (0..message.len()).step_by(20_011).chain([message.len() - 1]) {
-        ScriptedPeer::associated(node.address(), CONTEXTS).send(&message[..cut]);
+        node.associate(CONTEXTS).send(&message[..cut]);
     }
     let abort = |mut peer: ScriptedPeer| {
         peer.send_pdu(&Pdu::AbortRQ { source: AbortRQSource::ServiceUser });
@@ -541,7 +541,7 @@ fn a_sender_that_is_cut_off_anywhere_leaves_nothing_behind() {
     let boundaries = pdu_boundaries(&message);
     for &cut in &boundaries {
         for ending in endings {
-            let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+            let mut peer = node.associate(CONTEXTS);
             peer.send(&message[..cut]);
             ending(peer);
         }
@@ -550,7 +550,7 @@ fn a_sender_that_is_cut_off_anywhere_leaves_nothing_behind() {
     wait_until_no_file(&node);
     // And when there certainly was a file.
     for ending in endings {
-        let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+        let mut peer = node.associate(CONTEXTS);
         peer.send(&message[..boundaries[36]]);
         while files(&node).is_empty() {
             std::thread::yield_now();
@@ -582,7 +582,7 @@ fn a_sender_that_stalls_in_a_message_is_cut_off_and_leaves_nothing_behind() {
     // After the command, between two fragments with and without a file, in the middle of one,
     // before the last byte.
     for stall in [boundaries[1], boundaries[2], boundaries[40], boundaries[40] + 3, 600_000, message.len() - 1] {
-        let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+        let mut peer = node.associate(CONTEXTS);
         peer.send(&message[..stall]);
         let reason = AbortRQServiceProviderReason::ReasonNotSpecified;
         let abort = Pdu::AbortRQ { source: AbortRQSource::ServiceProvider(reason) };
@@ -608,7 +608,7 @@ fn pdu_boundaries(bytes: &[u8]) -> Vec<usize> {
 #[test]
 fn when_objects_cannot_be_written_the_sender_is_told_to_try_again() {
     let node = TestNode::start();
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     fs::remove_dir(node.storage().join(".incoming")).unwrap();
     let small = store(&mut peer, "1.2.3.4.5", &object("1.2.3.4.5"));
     assert_eq!(small.status(), OUT_OF_RESOURCES);
@@ -623,7 +623,7 @@ fn when_objects_cannot_be_written_the_sender_is_told_to_try_again() {
 fn an_instance_in_flight_is_finished_before_the_node_stops() {
     // With an arrival journal, an object is in memory until it is complete.
     let node = TestNode::with(|settings| settings.journal_bytes = 0);
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     peer.echo(3);
     let mut message = Vec::new();
     let data_set = with_pixels("1.2.3.4.5", 1, 1_500_000);
@@ -635,7 +635,7 @@ fn an_instance_in_flight_is_finished_before_the_node_stops() {
         std::thread::yield_now();
     }
     // Another association is told at once that the node stops; ours is in a message and goes on.
-    let mut idle = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut idle = node.associate(CONTEXTS);
     let index = node.index();
     let directory = node.directory();
     node.order_to_stop();
@@ -658,7 +658,7 @@ fn many_associations_at_once_store_what_they_are_told_they_stored() {
         .map(|thread| {
             let node = Arc::clone(&node);
             std::thread::spawn(move || {
-                let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+                let mut peer = node.associate(CONTEXTS);
                 for number in 0..25 {
                     // Every instance is sent by two of them.
                     let uid = format!("1.2.3.4.{}.{number}", thread / 2);
@@ -685,7 +685,7 @@ fn explicit_contexts_of_one_class_in_two_syntaxes_are_told_apart() {
         (SECONDARY_CAPTURE, &[EXPLICIT_VR_LITTLE_ENDIAN]),
         (SECONDARY_CAPTURE, &[IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN]),
     ];
-    let mut peer = ScriptedPeer::associated(node.address(), contexts);
+    let mut peer = node.associate(contexts);
     peer.send_message(3, &store_command(1, SECONDARY_CAPTURE, "1.2.3.4.5"), Some(&object("1.2.3.4.5").0));
     assert_eq!(peer.receive_message().status(), 0);
     let path = node.reader().locations("1.2.3.4.5").unwrap()[0].path().unwrap();
@@ -706,7 +706,7 @@ fn an_object_is_kept_when_the_file_that_the_index_names_is_gone() {
     let places = |uid: &str| -> Vec<PathBuf> {
         node.reader().locations(uid).unwrap().iter().map(|location| location.path().unwrap()).collect()
     };
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     let [there, gone, other, emptied, exchanged, cut] = [1, 2, 3, 4, 5, 6].map(|at| format!("1.2.3.4.{at}"));
     let [there, gone, other, emptied, exchanged, cut] = [&*there, &*gone, &*other, &*emptied, &*exchanged, &*cut];
     for uid in [there, gone, other, emptied, exchanged, cut] {
@@ -756,7 +756,7 @@ fn other_pixels_than_those_of_a_file_in_the_archive_are_a_conflict() {
     fs::copy(&written, &file).unwrap();
     db::scan_on_disk(&node.index(), &archive, &["a.dcm"]);
 
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     assert_eq!(store(&mut peer, uid, &first).status(), 0);
     assert_eq!(status(&node).conflicts, []);
     assert_eq!(store(&mut peer, uid, &with_pixels(uid, 2, 1000)).status(), 0);
@@ -781,7 +781,7 @@ fn an_object_that_a_scan_has_found_is_kept_all_the_same_and_takes_over_when_the_
     let (uid, sent) = ("1.2.3.4.1", with_pixels("1.2.3.4.1", 1, 1000));
     fs::write(archive.join("a.dcm"), [&[0; 128], b"DICM".as_slice(), &sent.0].concat()).unwrap();
     db::scan_on_disk(&node.index(), &archive, &["a.dcm"]);
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     for _ in 0..2 {
         assert_eq!(store(&mut peer, uid, &sent).status(), 0);
     }
@@ -821,7 +821,7 @@ fn of_instances_that_several_send_at_once_nothing_is_lost_whatever_they_send() {
             .map(|sender| {
                 let node = Arc::clone(&node);
                 std::thread::spawn(move || {
-                    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+                    let mut peer = node.associate(CONTEXTS);
                     for round in 0..ROUNDS {
                         for instance in 0..INSTANCES {
                             let uid = format!("1.2.3.4.{instance}");
@@ -858,7 +858,7 @@ fn of_instances_that_several_send_at_once_nothing_is_lost_whatever_they_send() {
 fn an_object_that_lost_bytes_on_disk_is_taken_again() {
     for left in [0, 200, 700] {
         let node = TestNode::start();
-        let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+        let mut peer = node.associate(CONTEXTS);
         let sent = with_pixels("1.2.3.4.5", 1, 1000);
         assert_eq!(store(&mut peer, "1.2.3.4.5", &sent).status(), 0);
         let [path] = files(&node).try_into().unwrap();
@@ -873,7 +873,7 @@ fn an_object_that_lost_bytes_on_disk_is_taken_again() {
 #[test]
 fn an_object_of_which_a_byte_changed_is_taken_again_and_is_no_conflict() {
     let node = TestNode::start();
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     let sent = with_pixels("1.2.3.4.5", 1, 1000);
     assert_eq!(store(&mut peer, "1.2.3.4.5", &sent).status(), 0);
     let [path] = files(&node).try_into().unwrap();
@@ -890,7 +890,7 @@ fn an_object_of_which_a_byte_changed_is_taken_again_and_is_no_conflict() {
 #[test]
 fn an_object_under_another_name_that_was_lost_is_taken_again() {
     let node = TestNode::with(|settings| settings.policy.duplicates = DuplicatePolicy::Replace);
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     let [first, second] = [1, 2].map(|value| with_pixels("1.2.3.4.5", value, 1000));
     assert_eq!(store(&mut peer, "1.2.3.4.5", &first).status(), 0);
     assert_eq!(store(&mut peer, "1.2.3.4.5", &second).status(), 0);

@@ -23,7 +23,7 @@ use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, Stream
 use crate::util::certificates::{Authority, Identity, SelfSigned};
 use crate::util::node::TestNode;
 use crate::util::peers;
-use crate::util::scripted::{IMPLICIT_VR_LITTLE_ENDIAN, ScriptedPeer, VERIFICATION, request};
+use crate::util::scripted::{IMPLICIT_VR_LITTLE_ENDIAN, ScriptedPeer, VERIFICATION, connected, request};
 
 const ECHO: &[(&str, &[&str])] = &[(VERIFICATION, &[IMPLICIT_VR_LITTLE_ENDIAN])];
 
@@ -88,8 +88,7 @@ pub(crate) fn tls_stream(
         None => config.with_no_client_auth(),
     };
     let name = ServerName::try_from("127.0.0.1").unwrap();
-    let socket = TcpStream::connect(address).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let socket = connected(address);
     StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), socket)
 }
 
@@ -168,8 +167,7 @@ fn who_does_not_speak_tls_is_closed_and_the_next_peer_served() {
         settings.options.artim_timeout = Duration::from_millis(200);
     });
     let closed = |bytes: &[u8]| {
-        let mut socket = TcpStream::connect(node.tls_address()).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let mut socket = connected(node.tls_address());
         socket.write_all(bytes).unwrap();
         // To its end; an alert may come before. A reset is an end as well: the node did not read
         // all that came.
@@ -185,7 +183,7 @@ fn who_does_not_speak_tls_is_closed_and_the_next_peer_served() {
     closed(b""); // silent
     closed(&[0x16, 3, 1, 2, 0, 1]); // a hello that does not go on
     // Many of them keep nobody out.
-    let silent: Vec<_> = (0..300).map(|_| TcpStream::connect(node.tls_address()).unwrap()).collect();
+    let silent: Vec<_> = (0..300).map(|_| connected(node.tls_address())).collect();
     assert_eq!(first_answer(&node, &ours, Some(&ours.identity("CT1"))), ACCEPTED);
     drop(silent);
 }

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::engine::index_at;
+use super::scripted::ScriptedPeer;
 use dcmdex::access::peers::{Peers, SharedPeers};
 use dcmdex::db::open::{Reader, Writer, WriterOptions};
 use dcmdex::db::{Arrivals, ReceivePolicy};
@@ -166,6 +167,11 @@ impl TestNode {
             writer.close().unwrap();
         });
         Self { address, tls_address, shutdown, thread: Some(thread), directory, peers }
+    }
+
+    /// Associates with it. All contexts must be accepted.
+    pub(crate) fn associate(&self, contexts: &[(&str, &[&str])]) -> ScriptedPeer {
+        ScriptedPeer::associated(self.address, contexts)
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

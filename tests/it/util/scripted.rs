@@ -1,7 +1,7 @@
 //! A peer that follows a script, right or wrong: it sends bytes and receives PDUs.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use dicom_dictionary_std::tags;
@@ -58,6 +58,17 @@ impl Received {
     }
 }
 
+/// Connects. A read or a write that takes too long fails, so that a node that hangs fails its test.
+pub(crate) fn connected(address: impl ToSocketAddrs) -> TcpStream {
+    limited(TcpStream::connect(address).unwrap())
+}
+
+fn limited(stream: TcpStream) -> TcpStream {
+    stream.set_read_timeout(Some(HUNG)).unwrap();
+    stream.set_write_timeout(Some(HUNG)).unwrap();
+    stream
+}
+
 impl ScriptedPeer {
     pub(crate) fn connect(address: SocketAddr) -> Self {
         Self::of_stream(TcpStream::connect(address).unwrap())
@@ -75,9 +86,7 @@ impl ScriptedPeer {
 
     fn of_stream(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(HUNG)).unwrap();
-        stream.set_write_timeout(Some(HUNG)).unwrap();
-        Self { stream, assembler: MessageAssembler::new() }
+        Self { stream: limited(stream), assembler: MessageAssembler::new() }
     }
 
     /// Accepts the next connection to `listener` and reads its A-ASSOCIATE-RQ. Panics if none

@@ -10,7 +10,7 @@ fn an_item_that_was_added_is_found_listed_shown_and_removed() {
     let (code, told, errors) = worklist(&node, &["add", "-"], order.as_bytes());
     assert_eq!((code, errors.as_str()), (0, ""), "{told}");
     assert!(told.starts_with("-: added; made here: ") && told.contains("StudyInstanceUID"), "{told}");
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     assert_eq!(found(&mut peer, &[], &[((0x0008, 0x0060), "CT")]), ["A7"], "while the node runs");
     // The same again is one item.
     let (code, told, _) = worklist(&node, &["add", "-"], order.as_bytes());

@@ -1,7 +1,7 @@
 //! HL7 messages: what they want is in the worklist before they are acknowledged.
 
 use std::io::{BufRead as _, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::scp::tls::tls_stream;
 use crate::util::certificates::{Authority, Identity};
 use crate::util::engine::{index_at, with_each_index};
+use crate::util::scripted::connected;
 
 /// An index with a way in for messages.
 pub(super) struct Ris {
@@ -431,7 +432,7 @@ fn a_message_over_the_network_is_there_when_it_is_acknowledged() {
         |_| {},
         |address| {
             for number in 0..3 {
-                let mut stream = TcpStream::connect(address).unwrap();
+                let mut stream = connected(address);
                 let message = orm("NW", "20261129100000")
                     .replace("ACC1", &format!("ACC1{number}"))
                     .replace("PL1", &format!("PL1{number}"));
@@ -455,17 +456,17 @@ fn bad_senders_harm_nobody() {
         |options| options.max_connections_of_one = 3,
         |address| {
             // Never ended, too long, no MLLP at all.
-            let mut endless = TcpStream::connect(address).unwrap();
+            let mut endless = connected(address);
             endless.write_all(b"\x0BMSH|^~\\&|never").unwrap();
-            let mut long = TcpStream::connect(address).unwrap();
+            let mut long = connected(address);
             let _cut = long.write_all(&[b"\x0B".as_slice(), &vec![b'x'; (1 << 20) + 10]].concat());
             assert_eq!(long.read(&mut [0; 10]).unwrap_or(0), 0, "it is closed");
-            let mut web = TcpStream::connect(address).unwrap();
+            let mut web = connected(address);
             let _cut = web.write_all(&[b'G'; 3000]);
             assert_eq!(web.read(&mut [0; 10]).unwrap_or(0), 0);
             // One place is taken by the endless one. Those that are over give theirs back.
             let answer = loop {
-                let mut good = TcpStream::connect(address).unwrap();
+                let mut good = connected(address);
                 if good.write_all(&[b"\x0B", orm("NW", "").as_bytes(), b"\x1C\r"].concat()).is_err() {
                     continue;
                 }
@@ -477,7 +478,7 @@ fn bad_senders_harm_nobody() {
             };
             assert!(answer.contains("MSA|AA"), "{answer}");
             // More than it may have at one time are closed at once.
-            let more: Vec<_> = (0..10).map(|_| TcpStream::connect(address).unwrap()).collect();
+            let more: Vec<_> = (0..10).map(|_| connected(address)).collect();
             let closed = more.into_iter().filter(|stream| {
                 stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
                 matches!((&*stream).read(&mut [0; 1]), Ok(0))
@@ -497,7 +498,7 @@ fn only_senders_of_the_settings_may_send() {
         &ris,
         |options| options.senders = vec!["10.0.0.0/8".parse().unwrap()].into(),
         |address| {
-            let mut stream = TcpStream::connect(address).unwrap();
+            let mut stream = connected(address);
             let _cut = stream.write_all(&[b"\x0B", orm("NW", "").as_bytes(), b"\x1C\r"].concat());
             assert_eq!(stream.read(&mut [0; 10]).unwrap_or(0), 0);
         },
@@ -514,7 +515,7 @@ fn the_same_order_from_two_senders_at_once_is_one_item() {
             let senders: Vec<_> = (0..8)
                 .map(|_| {
                     std::thread::spawn(move || {
-                        let mut stream = TcpStream::connect(address).unwrap();
+                        let mut stream = connected(address);
                         (0..5).map(|_| send(&mut stream, &orm("NW", "20261129100000"))).collect::<Vec<_>>()
                     })
                 })
@@ -554,7 +555,7 @@ fn over_tls_a_sender_shows_the_certificate_that_the_settings_demand() {
             assert!(ris.rows().is_empty());
             assert!(answer(Some(&ours.identity("RIS"))).unwrap().contains("MSA|AA|MSG1"));
             // Without TLS nothing is taken.
-            let mut plain = TcpStream::connect(address).unwrap();
+            let mut plain = connected(address);
             assert!(try_send(&mut plain, &orm("NW", "20261129100000").replace("ACC1", "ACC2")).is_err());
         },
     );

@@ -62,7 +62,7 @@ fn one() -> Value {
 
 fn a_performed_step_starts_and_ends_its_item() {
     let node = node_with(&[one()], |_| {});
-    let mut peer = ScriptedPeer::associated(node.address(), BOTH);
+    let mut peer = node.associate(BOTH);
     assert_eq!(do_step(&mut peer, CommandField::N_CREATE_RQ, "1.9.1", &created("1.2.3", "S1")).status(), 0);
     assert_eq!(state(&node), "started");
     assert_eq!(found(&mut peer, &[], &[((0x0040, 0x0020), "STARTED")]), ["A001"], "it is still in the list");
@@ -82,7 +82,7 @@ fn a_performed_step_starts_and_ends_its_item() {
 
 fn a_step_that_chose_the_wrong_item_gives_it_back() {
     let node = node_with(&[one()], |_| {});
-    let mut peer = ScriptedPeer::associated(node.address(), BOTH);
+    let mut peer = node.associate(BOTH);
     let reason = DataSet::default().text(0x0008, 0x0100, "110514").text(0x0008, 0x0102, "DCM");
     let reason = DataSet::default().bytes(0xFFFE, 0xE000, &reason.0);
     let wrong = status("DISCONTINUED").bytes(0x0040, 0x0281, &reason.0);
@@ -96,7 +96,7 @@ fn a_step_that_chose_the_wrong_item_gives_it_back() {
 
 fn what_is_no_performed_step_is_refused_with_its_status() {
     let node = node_with(&[one()], |_| {});
-    let mut peer = ScriptedPeer::associated(node.address(), BOTH);
+    let mut peer = node.associate(BOTH);
     let mut refused = |field, uid, data: &DataSet| do_step(&mut peer, field, uid, data).status();
     let (create, set) = (CommandField::N_CREATE_RQ, CommandField::N_SET_RQ);
     assert_eq!(refused(create, "1.9.1", &status("COMPLETED")), 0x0106, "it is created IN PROGRESS");
@@ -112,7 +112,7 @@ fn what_is_no_performed_step_is_refused_with_its_status() {
 // PS3.7 10.1.5.1.4, table 10.1-7.
 fn a_step_that_is_created_without_a_uid_gets_one() {
     let node = node_with(&[one()], |_| {});
-    let mut peer = ScriptedPeer::associated(node.address(), BOTH);
+    let mut peer = node.associate(BOTH);
     let request = command(CommandField::N_CREATE_RQ, "");
     let mut create = || {
         peer.send_message(3, &request, Some(&created("1.2.3", "S1").0));

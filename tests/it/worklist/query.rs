@@ -21,7 +21,7 @@ fn days() -> Vec<Value> {
 
 fn items_are_found_by_station_modality_and_day() {
     let node = node_with(&days(), |_| {});
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     let modality = |value| ((0x0008, 0x0060), value);
     let station = |value| ((0x0040, 0x0001), value);
     let date = |value| ((0x0040, 0x0002), value);
@@ -60,7 +60,7 @@ fn an_item_that_nobody_started_in_time_is_found_no_more() {
     let now = Clock::System.now_ms();
     fill_at(&node.index(), &[order(1, step("CT", "CT1", "20200101", "0900"))], now - 25 * HOUR);
     fill_at(&node.index(), &[order(2, step("CT", "CT1", "20200101", "0900"))], now - 23 * HOUR);
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     assert_eq!(found(&mut peer, &[], &[]), ["A002", "A003"]);
     assert_eq!(found(&mut peer, &[((0x0008, 0x0050), "A001")], &[]), [""; 0]);
     peer.release();
@@ -77,7 +77,7 @@ fn an_item_that_nobody_started_in_time_is_found_no_more() {
 // PS3.4 table K.6-1: attributes of type 1 always have a value.
 fn an_answer_has_the_attributes_of_the_request_and_those_of_type_1_have_a_value() {
     let node = node_with(&[json!({ "PatientID": "P1", "AccessionNumber": "A1" })], |_| {});
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     let root: Vec<_> =
         [(8, 0x50), (0x10, 0x10), (0x10, 0x20), (0x10, 0x30), (0x20, 0xD), (0x32, 0x1060), (0x40, 0x1001)]
             .map(|tag| (tag, ""))
@@ -105,7 +105,7 @@ fn an_answer_has_the_attributes_of_the_request_and_those_of_type_1_have_a_value(
 
 fn without_keys_there_are_no_matches() {
     let node = node_with(&days(), |_| {});
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     // PS3.4 K.4.1.3.1.
     let (pending, last) = ask(&mut peer, &[]);
     assert_eq!((pending.len(), last.status()), (0, 0));
@@ -115,7 +115,7 @@ fn without_keys_there_are_no_matches() {
 
 fn what_cannot_be_answered_gets_its_status_and_comment() {
     let node = node_with(&days(), |settings| settings.worklist.limit = Some(2));
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     let mut refused = |identifier: &[u8]| {
         let (pending, last) = ask(&mut peer, identifier);
         (pending.len(), last.status(), last.error_comment().to_owned())
@@ -136,7 +136,7 @@ fn what_cannot_be_answered_gets_its_status_and_comment() {
 
 fn a_key_that_cannot_be_matched_is_told_by_the_status() {
     let node = node_with(&days()[..1], |_| {});
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     let private = DataSet::default().text(0x0008, 0x0050, "").text(0x0009, 0x0010, "ACME").text(0x0009, 0x1001, "x");
     let (pending, last) = ask(&mut peer, &private.0);
     assert_eq!((pending.len(), last.status()), (1, 0));
@@ -152,7 +152,7 @@ fn a_cancelled_question_ends_with_its_status() {
         })
         .collect();
     let node = node_with(&many, |_| {});
-    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut peer = node.associate(CONTEXTS);
     let all = DataSet::default().text(0x0008, 0x0050, "").text(0x0010, 0x4000, "");
     peer.send_message(1, &find_command(7, WORKLIST), Some(&all.0));
     let first = peer.receive_message();
@@ -252,7 +252,7 @@ fn fuzzy_names_are_negotiated() {
     });
     assert_eq!(answer, Some(vec![1, 1, 1]));
     assert_eq!(found(&mut peer, &[((0x0010, 0x0010), "003 PATIENT")], &[]), ["A003"]);
-    let mut plain = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let mut plain = node.associate(CONTEXTS);
     assert_eq!(found(&mut plain, &[((0x0010, 0x0010), "003 PATIENT")], &[]), [""; 0]);
 }
 
