@@ -23,7 +23,7 @@ def main():
     print("| beside | instances/s | p50, ms | p99, ms | longest, ms | files scanned meanwhile | files/s |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     for row in rows:
-        print("| {beside} | {rate} | {p50} | {p99} | {longest} | {files:,} | {speed:,.0f} |".format(**row))
+        print("| {beside} | {rate:.0f} | {p50:.3f} | {p99:.3f} | {max:.3f} | {files:,} | {speed:,.0f} |".format(**row))
 
 
 class Scans(threading.Thread):

@@ -1,9 +1,9 @@
 """Paths, machine, build and servers that the benchmark scripts share."""
 
 import argparse
+import json
 import os
 import platform
-import re
 import shutil
 import socket
 import subprocess
@@ -123,11 +123,12 @@ def serve(index, storage, log, *flags, cpus=None, binary=RELEASE / "dcmdex"):
     return Listener([*command, "--bind", "127.0.0.1", "--port", port, *flags], port, log, cpus)
 
 
-# What `storeload` says at its end.
-STORED = re.compile(
-    r"(?P<success>\d+) Success of .*: (?P<rate>\d+) instances/s, .*; p50 (?P<p50>[\d.]+) ms, p99 (?P<p99>[\d.]+) ms, "
-    r"max (?P<longest>[\d.]+) ms"
-)
+def figures(said, count, errors=""):
+    """The figures that `storeload --json` printed. Ends the benchmark unless all objects were stored."""
+    got = json.loads(said) if said.startswith("{") else {}
+    if got.get("success") != count:
+        fail(f"storeload said: {said} {errors[-500:]}")
+    return got
 
 
 def storing_beside(doc, archive_help, count, associations):
@@ -168,14 +169,11 @@ def run_beside(options, name, once, prepare=lambda scratch: None):
 def start_storing(options, address):
     """Starts `storeload` with these options."""
     command = [RELEASE / "storeload", "--to", address, "--associations", options.associations]
-    command += ["--count", options.count, "--size", options.size, "--rate", options.rate]
+    command += ["--count", options.count, "--size", options.size, "--rate", options.rate, "--json"]
     return subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def stored(process, options):
     """What `storeload` measured. Ends the benchmark unless all objects were stored."""
     said, errors = process.communicate()
-    got = STORED.match(said)
-    if got is None or int(got["success"]) != options.count:
-        fail(f"storeload said: {said} {errors[-500:]}")
-    return got.groupdict()
+    return figures(said, options.count, errors)

@@ -11,7 +11,6 @@ busy machine changes both. Then `dcmdex events --json` reads the log. The script
 import argparse
 import json
 import os
-import re
 import statistics
 import subprocess
 import tempfile
@@ -20,7 +19,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from common import commit, fail, machine, options_with, serve
+from common import commit, fail, figures, machine, options_with, serve
 
 LOG = "[event_log]\nenabled = true\ninstances = true\nquiet_seconds = 1\n"
 RECEIVER = '[[events]]\nname = "bench"\npost = "http://127.0.0.1:{port}/"\nkinds = ["instance-stored", "study-complete"]\n'
@@ -52,10 +51,10 @@ def run(kind, options, place, port):
     Hook.taken = 0
     with (place / "log").open("wb") as log, serve(place / "index.db", place / "objects", log, *flags, binary=binary) as node:
         before = node.cpu_seconds()
-        command = [storeload, "--to", node.address, "--called", "DCMDEX", "--associations", 16, "--count", options.count, "--size", options.size]
+        command = [storeload, "--to", node.address, "--called", "DCMDEX", "--associations", 16, "--count", options.count, "--size", options.size, "--json"]
         sent = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True).stdout
         processor = node.cpu_seconds() - before
-        rate = int(re.search(r"(\d+) instances/s", sent)[1])
+        rate = figures(sent, options.count)["rate"]
         late = time.monotonic()
         while kind == "receiver" and Hook.taken < options.count:
             if time.monotonic() - late > 120:

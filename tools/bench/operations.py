@@ -10,7 +10,6 @@ received, after its index was taken away, beside a scan of copies of the same fi
 
 import argparse
 import os
-import re
 import shutil
 import sqlite3
 import subprocess
@@ -19,7 +18,7 @@ import threading
 import time
 from pathlib import Path
 
-from common import RELEASE, Listener, build, commit, fail, free_port, machine
+from common import RELEASE, Listener, build, commit, fail, figures, free_port, machine
 
 
 def run(command, expected=(0,)):
@@ -57,15 +56,12 @@ def store(binary, folder, count, seed, backups):
             if backups:
                 backups.start()
                 backups.begun.wait()
-            sending = [RELEASE / "storeload", "--to", node.address, "--associations", "16", "--count", str(count)]
+            sending = [RELEASE / "storeload", "--to", node.address, "--associations", "16", "--count", str(count), "--json"]
             _, _, out = run([*sending, "--seed", str(seed)])
             if backups:
                 backups.stop.set()
                 backups.join()
-    got = re.search(r"(\d+) Success of .*: (\d+) instances/s, .*; p50 ([\d.]+) ms, p99 ([\d.]+) ms, max ([\d.]+) ms", out)
-    if got is None or int(got[1]) != count:
-        fail(f"storeload said: {out}")
-    return got
+    return figures(out, count)
 
 
 def main():
@@ -91,7 +87,7 @@ def main():
 
         for name, backups in (("alone", None), ("beside backups", Backups(binary, index, folder / "backup"))):
             got = store(binary, folder, options.count, 1 if backups is None else 2, backups)
-            print(f"C-STORE {name}: {got[2]}/s, p50 {got[3]} ms, p99 {got[4]} ms, max {got[5]} ms")
+            print(f"C-STORE {name}: {got['rate']:.0f}/s, p50 {got['p50']:.3f} ms, p99 {got['p99']:.3f} ms, max {got['max']:.3f} ms")
             for seconds, memory in backups.made if backups else []:
                 print(f"  backup: {seconds:.2f} s, {memory:.0f} MB")
         seconds, memory, _ = run([binary, "backup", folder / "backup", "--index", index])

@@ -16,7 +16,6 @@ Peers: DCMTK and Orthanc (scripts/peers), and storescp of dicom-rs (`cargo insta
 import argparse
 import json
 import os
-import re
 import shutil
 import sqlite3
 import statistics
@@ -27,7 +26,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from common import RELEASE, TARGET, Listener, build, commit, fail, free_port, machine, serve
+from common import RELEASE, TARGET, Listener, build, commit, fail, figures, free_port, machine, serve
 from retrieve import ct_slice
 
 DICOM_STORESCP = os.environ.get("DCMDEX_DICOM_STORESCP", str(TARGET / "tools/bin/dicom-storescp"))
@@ -35,7 +34,7 @@ SMALL, LARGE = 16 * 1024, 512 * 1024
 
 
 def object_files(folder):
-    """Those with their final names: dcmdex keeps another name of a stored object in `.incoming/` for a moment."""
+    """Counts object files under their final names. dcmdex keeps another name of an object in `.incoming/` for a moment."""
     count = 0
     for _, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -112,7 +111,7 @@ class Orthanc:
             return json.load(answer)["CountInstances"]
 
 
-class Bound:
+class DiskBound:
     """What the disk makes durable, without a node."""
 
     durable = True
@@ -121,31 +120,26 @@ class Bound:
         self.name, self.flags = name, flags
 
     def run(self, folder, size, _parallel, count):
-        command = [*Listener.prefix, RELEASE / "syncload", *self.flags, "--count", count, "--size", size, folder / "bound"]
+        command = [*Listener.prefix, RELEASE / "syncload", *self.flags, "--json", "--count", count, "--size", size, folder / "bound"]
         done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True)
-        got = re.search(r": (\d+) pieces/s, ([\d.]+) MB/s", done.stdout)
-        return {"rate": float(got[1]), "mb": float(got[2])}
+        return json.loads(done.stdout)
 
 
-def once(contestant, folder, size, parallel, count):
+def run_once(contestant, folder, size, parallel, count):
     folder.mkdir()
-    if isinstance(contestant, Bound):
+    if isinstance(contestant, DiskBound):
         return contestant.run(folder, size, parallel, count)
     with open(folder / "log", "wb") as log, contestant.start(folder, log) as node:
         command = [RELEASE / "storeload", "--to", node.address, "--called", contestant.called]
-        command += ["--associations", parallel, "--count", count, "--size", size]
+        command += ["--associations", parallel, "--count", count, "--size", size, "--json"]
         done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
         if done.returncode != 0:
             fail(f"storeload to {contestant.name}: {done.stderr.strip()[-500:]}")
         rss, stored = node.peak_rss_mb(), contestant.count()
-    got = re.match(
-        r"(?P<success>\d+) Success of .*: (?P<rate>\d+) instances/s, (?P<mb>[\d.]+) MB/s; p50 (?P<p50>[\d.]+) ms, "
-        r"p99 (?P<p99>[\d.]+) ms",
-        done.stdout,
-    )
-    if got is None or int(got["success"]) != count or stored != count:
-        fail(f"{contestant.name}: {count} sent, {stored} stored, and storeload said: {done.stdout}")
-    return {**{key: float(got[key]) for key in ("rate", "mb", "p50", "p99")}, "rss": rss}
+    if stored != count:
+        fail(f"{contestant.name}: {count} sent, {stored} stored")
+    got = figures(done.stdout, count)
+    return {**{key: got[key] for key in ("rate", "mb", "p50", "p99")}, "rss": rss}
 
 
 def dcmsend(contestant, folder, files):
@@ -171,8 +165,8 @@ def cases(everything):
                 yield size, parallel, 10 if size == LARGE else 1, [durable, in_memory, headers]
         return
     others = [found for found in (DicomRs(), Dcmtk(), Orthanc()) if shutil.which(found.program)]
-    parallel_sync = Bound("disk alone: a file each, fdatasync, 16 threads", "--threads", 16)
-    sequential = Bound("disk alone: one file from start to end, one fdatasync", "--sequential")
+    parallel_sync = DiskBound("disk alone: a file each, fdatasync, 16 threads", "--threads", 16)
+    sequential = DiskBound("disk alone: one file from start to end, one fdatasync", "--sequential")
     yield SMALL, 16, 1, [parallel_sync, durable, headers, in_memory, *others]
     yield LARGE, 16, 5, [sequential, durable, headers, in_memory, *others]
     yield SMALL, 64, 1, [durable, headers]
@@ -211,7 +205,7 @@ def main():
             for (number, contestant), runs in results.items():
                 size, parallel, share, _ = wanted[number]
                 print(f"run {run + 1}: {size} bytes, {parallel} associations, {contestant.name}", file=sys.stderr)
-                runs.append(once(contestant, next(folders), size, parallel, options.count // share))
+                runs.append(run_once(contestant, next(folders), size, parallel, options.count // share))
             for contestant, runs in senders.items():
                 print(f"run {run + 1}: dcmsend to {contestant.name}", file=sys.stderr)
                 # The stall of Nagle's algorithm makes some nodes two hundred times slower: they get

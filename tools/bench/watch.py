@@ -31,7 +31,7 @@ def main():
     print("| beside | instances/s | p50, ms | p99, ms | files | look alone, s | look beside, s | node's peak, MB |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|")
     for row in rows:
-        print("| {beside} | {rate} | {p50} | {p99} | {files:,} | {alone} | {meanwhile} | {peak:.0f} |".format(**row))
+        print("| {beside} | {rate:.0f} | {p50:.3f} | {p99:.3f} | {files:,} | {alone} | {meanwhile} | {peak:.0f} |".format(**row))
     rates = {name: statistics.median(int(row["rate"]) for row in rows if row["beside"] == name) for name in ("looks", "nothing")}
     print(f"\nC-STORE beside looks has {100 * rates['looks'] / rates['nothing']:.0f} % of its rate alone (medians).")
 

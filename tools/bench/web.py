@@ -32,7 +32,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from common import RELEASE, Listener, build, commit, fail, free_port, machine, serve
+from common import RELEASE, Listener, build, commit, fail, figures, free_port, machine, serve
 from http_client import Http
 from retrieve import CLASS, ct_slice, element
 
@@ -321,9 +321,9 @@ def stow_rate(node, run, connections=16, requests=10, objects=25):
 
 def store_rate(listener, called, count=4_000):
     """Objects of 5 KB a second by C-STORE, over 16 associations."""
-    command = [RELEASE / "storeload", "--to", listener.address, "--called", called, "--associations", 16, "--count", count, "--size", 512]
+    command = [RELEASE / "storeload", "--to", listener.address, "--called", called, "--associations", 16, "--count", count, "--size", 512, "--json"]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True).stdout
-    return float(re.search(r": ([\d]+) instances/s", done)[1])
+    return figures(done, count)["rate"]
 
 
 def hundred_clients(node, listener, data):

@@ -24,6 +24,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use serde_json::json;
 
 use dcmdex_bench::client::{self, COMMAND, Client, DATA_SET, Kind};
 use dcmdex_bench::header::{self, InstanceFacts, InstanceUids, Random, SeriesFacts, Template, UidStyle};
@@ -57,6 +58,9 @@ struct Options {
     /// Write there the SOP Instance UIDs that were answered with Success, one per line.
     #[arg(long)]
     acknowledged: Option<PathBuf>,
+    /// Print the figures as one line of JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 const STORAGE_CLASSES: &[&str] =
@@ -94,17 +98,27 @@ fn main() {
     }
     let success = statuses.remove(&0).unwrap_or(0);
     let bytes: u64 = all.iter().map(|sent| sent.bytes).sum();
+    let [p50, p99, max] = [50, 99, 100].map(|percent| client::percentile(&times, percent));
+    let (rate, mb) = (success as f64 / elapsed, bytes as f64 / elapsed / 1e6);
+    if options.json {
+        let sent = times.len();
+        println!(
+            "{}",
+            json!({ "success": success, "sent": sent, "rate": rate, "mb": mb, "p50": p50, "p99": p99, "max": max })
+        );
+        return;
+    }
     println!(
         "{success} Success of {}, {} associations, {} bytes each: {:.0} instances/s, {:.1} MB/s; p50 {:.3} ms, p99 {:.3} ms, \
          max {:.3} ms",
         times.len(),
         options.associations,
         bytes / (times.len() as u64).max(1),
-        success as f64 / elapsed,
-        bytes as f64 / elapsed / 1e6,
-        client::percentile(&times, 50),
-        client::percentile(&times, 99),
-        client::percentile(&times, 100),
+        rate,
+        mb,
+        p50,
+        p99,
+        max,
     );
     for (status, count) in statuses {
         println!("status {status:04X}: {count}");

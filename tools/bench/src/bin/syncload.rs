@@ -25,6 +25,7 @@ use std::thread;
 use std::time::Instant;
 
 use clap::Parser;
+use serde_json::json;
 
 /// Writes what has to be on disk, and nothing more.
 #[derive(Debug, Parser)]
@@ -46,6 +47,9 @@ struct Options {
     /// All pieces into one file that is there already, made durable after each so many.
     #[arg(long, conflicts_with_all = ["threads", "sequential"])]
     group: Option<u64>,
+    /// Print the figures as one line of JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Bytes of the file that groups of pieces overwrite.
@@ -63,12 +67,12 @@ fn main() {
         None => parallel(&options, &piece),
     };
     let rate = options.count as f64 / seconds;
-    println!(
-        "{} pieces of {} bytes, {seconds:.3} s: {rate:.0} pieces/s, {:.1} MB/s",
-        options.count,
-        options.size,
-        rate * options.size as f64 / 1e6
-    );
+    let mb = rate * options.size as f64 / 1e6;
+    if options.json {
+        println!("{}", json!({ "rate": rate, "mb": mb }));
+        return;
+    }
+    println!("{} pieces of {} bytes, {seconds:.3} s: {rate:.0} pieces/s, {:.1} MB/s", options.count, options.size, mb);
 }
 
 fn sequential(options: &Options, piece: &[u8]) -> f64 {
