@@ -244,7 +244,7 @@ fn with_list(
     let mut journal = DifferenceJournal::open(arguments.out.as_deref(), "", None)?;
     let mut there: BTreeSet<String> = values.into_iter().collect();
     let mut matched = BTreeSet::new();
-    let mut failure = None;
+    let mut written = Ok(());
     reader.find(&query.request, |answer| {
         let row = FoundRow { answer, location: None };
         let text = |column: &super::keys::columns::Column| column.cell(&row).into_text();
@@ -260,17 +260,10 @@ fn with_list(
             here: value,
             there: String::new(),
         };
-        match journal.write(&[difference], None, &mut context.output) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => {
-                failure = Some(error);
-                ControlFlow::Break(())
-            }
-        }
+        written = journal.write(&[difference], None, &mut context.output);
+        if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
-    if let Some(error) = failure {
-        return Err(error);
-    }
+    written?;
     there.retain(|value| !matched.contains(value));
     for value in there {
         let uids = if arguments.key == "StudyInstanceUID" { vec![value.clone()] } else { Vec::new() };

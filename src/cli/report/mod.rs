@@ -71,14 +71,14 @@ pub(super) fn run(arguments: &ReportArgs, context: &mut Context) -> anyhow::Resu
     let mut page = arguments.html.as_deref().map(ReportPage::begin).transpose()?;
     let mut csv = arguments.csv.as_deref().map(|path| csv_table(path, arguments.defuse_formulas)).transpose()?;
     let mut totals = ReportTotals::default();
-    let mut failure = None;
+    let mut written: anyhow::Result<()> = Ok(());
     reader.studies_with_problems(|mut study| {
         study.problems.retain(|problem, _| !without.contains(problem));
         totals.add(&study);
         if study.problems.is_empty() {
             return ControlFlow::Continue(());
         }
-        let written = (|| -> anyhow::Result<()> {
+        written = (|| {
             if let Some(page) = &mut page {
                 page.row(&study)?;
             }
@@ -87,17 +87,9 @@ pub(super) fn run(arguments: &ReportArgs, context: &mut Context) -> anyhow::Resu
             }
             Ok(())
         })();
-        match written {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => {
-                failure = Some(error);
-                ControlFlow::Break(())
-            }
-        }
+        if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
-    if let Some(error) = failure {
-        return Err(error);
-    }
+    written?;
     if let Some(page) = page {
         page.finish(&totals, &status).context("the page")?;
     }
