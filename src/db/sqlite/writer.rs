@@ -270,7 +270,7 @@ fn stopped() -> Error {
     Error::WriterStopped("its thread has ended".into())
 }
 
-/// What the thread of the writer works with.
+/// State of the writer thread.
 struct WriterThread {
     path: PathBuf,
     lock: PriorityLock,

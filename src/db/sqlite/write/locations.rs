@@ -132,8 +132,8 @@ impl Tables<'_> {
         Ok(())
     }
 
-    /// Notes a further location of an instance. Returns whether it differs from the first one. It
-    /// does if its bytes are known to (`by_bytes`).
+    /// Notes a further location of an instance. Returns whether it differs from the first one.
+    /// `by_bytes`: the bytes are known to differ.
     pub(super) fn insert_copy(
         &mut self,
         existing: &InstanceRow,
