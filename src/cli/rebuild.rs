@@ -72,7 +72,7 @@ pub(super) fn run(arguments: &RebuildArgs, context: &mut Context) -> anyhow::Res
     writer.close()?;
     // What a power cut takes away now is found again by the next rebuild.
     let options =
-        WriterOptions { durability: Durability::Normal, queue_length: QUEUE_LENGTH, ..config.node_writer_options() };
+        WriterOptions { durability: Durability::Os, queue_length: QUEUE_LENGTH, ..config.node_writer_options() };
     let writer = Writer::open(&config.index, options)?;
     let counts = index_strays(&config, &objects, &writer.handle(), context)?;
     drop_replaced(&config, &writer.handle(), &counts.differing)?;

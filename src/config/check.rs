@@ -55,7 +55,7 @@ impl<'a> Check<'a> {
             monitoring: self.monitoring(),
             audit: None,
             events: Default::default(),
-            durability: self.choice(settings::STORE_DURABILITY, [Durability::Full, Durability::Normal]),
+            durability: self.choice(settings::STORE_DURABILITY, [Durability::Full, Durability::Os]),
             journal: self.journal(),
             receive: self.receive(),
             retrieve: self.retrieve(&find),

@@ -28,7 +28,7 @@ impl Config {
             directory,
             sync: match self.durability {
                 Durability::Full => store::Sync::Disk,
-                Durability::Normal => store::Sync::None,
+                Durability::Os => store::Sync::None,
             },
             min_free_bytes: self.min_free_bytes,
             beside: Some(directory_beside(&self.index)),
@@ -74,7 +74,7 @@ impl Config {
     #[must_use]
     pub fn scan_writer_options(&self) -> WriterOptions {
         WriterOptions {
-            durability: Durability::Normal,
+            durability: Durability::Os,
             cache_bytes: self.cache_bytes.min(SCAN_CACHE_BYTES),
             queue_length: SCAN_QUEUE_LENGTH,
             declared: Arc::clone(&self.declared),

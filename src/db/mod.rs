@@ -117,7 +117,7 @@ pub use sums::{EntryHash, SetSum};
 pub use suspension::Suspension;
 pub use types::{
     CheckReport, Committed, Compared, ConflictEntry, CorrectedValues, DeclaredCoverage, DirectorySnapshot,
-    DuplicatePolicy, Durability, FailureEntry, FileOutcome, Finding, IndexStatus, Interrupt, JournalNumber, KnownFile,
+    DuplicatePolicy, Durability, FailureEntry, FileOutcome, Finding, IndexStatus, Interrupt, JournalEntryId, KnownFile,
     KnownLocation, KnownPolicy, LocatedInstance, Mounted, NotIndexed, Note, OnStored, REMOVED, ReceivePolicy, Received,
     ReceivedFrom, Relocation, Removal, RemovedCounts, RemovedFile, ScanEntry, ScannedDirectory, ScannedFile,
     StoreOutcome, Stored, Tally, WatchEntry,

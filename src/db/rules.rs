@@ -496,7 +496,7 @@ impl ArrivingObject {
                         // There was no object where one should have been.
                         Compared::Nothing | Compared::Other => self.is_first,
                         Compared::FirstIsGone => !self.is_first,
-                        Compared::Same | Compared::FirstIsSame | Compared::FirstIsOther => false,
+                        Compared::Same | Compared::FirstIsNotOther | Compared::FirstIsOther => false,
                     }
             }
         }
@@ -547,7 +547,7 @@ impl ArrivingObject {
         if self.compared == Compared::FirstIsOther || known.differs()? {
             return Ok(Some(true));
         }
-        if self.compared == Compared::FirstIsSame || self.is_first {
+        if self.compared == Compared::FirstIsNotOther || self.is_first {
             return Ok(Some(false));
         }
         if let (Some(first), Some(own)) = (self.first_checksum, self.checksum) {
@@ -828,7 +828,7 @@ mod tests {
 
     #[test]
     fn the_same_content_is_kept_once_more_only_where_the_archive_is_not_trusted() {
-        let same = ArrivingObject { compared: Compared::FirstIsSame, ..arriving() };
+        let same = ArrivingObject { compared: Compared::FirstIsNotOther, ..arriving() };
         let there = |first_is_there| Known { differs: Some(false), first_is_there, ..Known::default() };
         assert_eq!(same.decide(&mut there(Some(true))), Ok(Decision::KeepCopy { differs: false }));
         // Its file is gone.

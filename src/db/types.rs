@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 pub use known::{DeclaredCoverage, DirectorySnapshot, KnownFile, LocatedInstance, Note};
 pub use received::{
-    Committed, Compared, CorrectedValues, DuplicatePolicy, Durability, JournalNumber, KnownLocation, KnownPolicy,
+    Committed, Compared, CorrectedValues, DuplicatePolicy, Durability, JournalEntryId, KnownLocation, KnownPolicy,
     OnStored, ReceivePolicy, Received, ReceivedFrom, StoreOutcome, Stored,
 };
 pub use removed::{REMOVED, Relocation, Removal, RemovedCounts, RemovedFile};

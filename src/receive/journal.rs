@@ -23,7 +23,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use fail::fail_point;
 
 use crate::db::open::WriterHandle;
-use crate::db::{GroupRhythm, JournalNumber, ReceivedFrom};
+use crate::db::{GroupRhythm, JournalEntryId, ReceivedFrom};
 use crate::store::{self, ArrivalJournal, JournalEntry, JournalError, JournalGroup, Objects};
 use crate::telemetry::metrics;
 
@@ -51,7 +51,7 @@ const SETTLE_AFTER: Duration = Duration::from_secs(1);
 const SETTLE_AGAIN: Duration = Duration::from_millis(10);
 
 /// Receives what became of an object in the journal.
-pub(super) type OnJournaled = Box<dyn FnOnce(Result<(JournalNumber, JournalHold), store::Error>) + Send>;
+pub(super) type OnJournaled = Box<dyn FnOnce(Result<(JournalEntryId, JournalHold), store::Error>) + Send>;
 
 /// A journal that takes objects. The threads end when it is dropped.
 pub struct Journal {
@@ -390,7 +390,7 @@ impl JournalThread {
         for (entry, journaling) in (first_entry..).zip(waiting.drain(..)) {
             metrics::JOURNALED_OBJECTS.increment();
             let hold = JournalHold { shared: Arc::clone(&self.shared), group: number };
-            (journaling.on_journaled)(Ok((JournalNumber { journal: self.shared.id, number: entry }, hold)));
+            (journaling.on_journaled)(Ok((JournalEntryId { journal: self.shared.id, number: entry }, hold)));
         }
     }
 

@@ -98,7 +98,7 @@ pub(super) async fn keep_object(
         placed = ours;
         // If the bytes cannot be compared, the values of the index decide.
         let is_same = same.is_ok_and(|same| same.unwrap_or(true));
-        let compared = if is_same { Compared::FirstIsSame } else { Compared::FirstIsOther };
+        let compared = if is_same { Compared::FirstIsNotOther } else { Compared::FirstIsOther };
         stored = storage.commit(again, placed.location.clone(), compared).await.map_err(ReceiveError::Index);
     }
     apply(&storage, (&peer, from), placed, stored).await

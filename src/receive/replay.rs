@@ -22,7 +22,7 @@ use super::keep::keep_object;
 use super::sink::FileSink;
 use super::storage::{ReceivedObject, Storage, uids_of};
 use crate::db::open::Reader;
-use crate::db::{self, DuplicatePolicy, JournalNumber, ReceivedFrom, RemovalSearch as _, RemovedFile, Search as _};
+use crate::db::{self, DuplicatePolicy, JournalEntryId, ReceivedFrom, RemovalSearch as _, RemovedFile, Search as _};
 use crate::ingest::{Outcome, read_stream};
 use crate::model::attribute::AttributeId;
 use crate::model::checksum::Checksum;
@@ -231,7 +231,7 @@ impl Replay<'_> {
         let memory = PeerMemory::new(&Shares::new(0, 0, &metrics::MEMORY_REFUSED), &peer);
         let under_way = &self.storage.under_way;
         let room = under_way.room_for(&peer).map_err(ReplayError::Refused)?;
-        let number = JournalNumber { journal: self.journal.id().to_bytes(), number };
+        let number = JournalEntryId { journal: self.journal.id().to_bytes(), number };
         let file = FileSink::of_entry(self.objects, under_way, (entry.object.to_vec(), number), &memory);
         match keep_object(Arc::clone(self.storage), known, Box::new(file), room).await {
             Ok(_committed) => self.counts.entered += 1,

@@ -9,7 +9,7 @@ use super::error::ReceiveError;
 use super::journal::{Journal, JournalHold, JournalRoom, Journaling, OnJournaled};
 use super::storage::{ReceivedObject, Storage};
 use super::under_way::UnderWay;
-use crate::db::{self, Arrivals, Compared, JournalNumber, Received, ReceivedFrom, Stored};
+use crate::db::{self, Arrivals, Compared, JournalEntryId, Received, ReceivedFrom, Stored};
 use crate::model::checksum::ChecksumBuilder;
 use crate::shares::{PeerMemory, Share};
 use crate::store::{self, Incoming, NameOutcome, Objects, Placed};
@@ -37,7 +37,7 @@ pub(super) struct FileSink {
     /// Bytes up to which the object stays in memory, because the journal takes it as a whole.
     whole_up_to: usize,
     /// Its entry, if it comes out of the journal.
-    entry: Option<JournalNumber>,
+    entry: Option<JournalEntryId>,
 }
 
 /// How an object becomes durable.
@@ -47,7 +47,7 @@ enum DurableBy {
     /// The journal has room for it.
     Journal(Arc<Journal>, JournalRoom),
     /// The journal has it, as this entry.
-    Entry(JournalNumber),
+    Entry(JournalEntryId),
 }
 
 impl DurableBy {
@@ -96,7 +96,7 @@ impl FileSink {
     pub(super) fn of_entry(
         objects: &Arc<Objects>,
         under_way: &Arc<UnderWay>,
-        (object, entry): (Vec<u8>, JournalNumber),
+        (object, entry): (Vec<u8>, JournalEntryId),
         memory: &PeerMemory,
     ) -> Self {
         Self { entry: Some(entry), ..Self::new(objects, under_way, object, memory) }
@@ -232,7 +232,7 @@ impl PlacedObject {
         }
     }
 
-    fn enter(self, journaled: Option<JournalNumber>, hold: Option<JournalHold>) {
+    fn enter(self, journaled: Option<JournalEntryId>, hold: Option<JournalHold>) {
         let Self { placed, known, storage, done } = self;
         let (location, compared) = (placed.location.clone(), compared(placed.contents));
         let received = Received { journaled, ..known.into_received(location, compared, storage.policy) };

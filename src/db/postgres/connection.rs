@@ -255,7 +255,7 @@ impl ServerConnection {
             return Err(Error::Address { detail }.into());
         }
         let commits = match session {
-            ServerSession::Writes(Durability::Normal) => "SET synchronous_commit = off;",
+            ServerSession::Writes(Durability::Os) => "SET synchronous_commit = off;",
             ServerSession::Writes(Durability::Full) => "SET synchronous_commit = on;",
             ServerSession::Reads => "",
         };

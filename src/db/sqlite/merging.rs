@@ -92,7 +92,7 @@ fn rules_of(reader: &mut SqliteReader) -> Result<Vec<impl PartialEq + use<>>, Er
 /// # Errors
 /// That of the files.
 pub fn take_in(copy: &Path, other: &Path, options: WriterOptions) -> Result<(), Error> {
-    let options = WriterOptions { durability: Durability::Normal, recording: EventRecording::Off, ..options };
+    let options = WriterOptions { durability: Durability::Os, recording: EventRecording::Off, ..options };
     // It gets the tables that came after it was made.
     SqliteWriter::open(other, options.clone())?.close()?;
     let mut studies = Vec::new();

@@ -309,7 +309,7 @@ fn configure(connection: &Connection, access: Access) -> rusqlite::Result<()> {
 pub(super) fn set_durability(connection: &Connection, durability: Durability) -> rusqlite::Result<()> {
     let synchronous = match durability {
         Durability::Full => "FULL",
-        Durability::Normal => "NORMAL",
+        Durability::Os => "NORMAL",
     };
     connection.pragma_update(None, "synchronous", synchronous)
 }

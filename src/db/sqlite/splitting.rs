@@ -50,7 +50,7 @@ pub enum KeptStudies {
 /// # Errors
 /// Fails if the copy cannot be opened or written.
 pub fn keep_studies(copy: &Path, kept: KeptStudies, studies: &BTreeSet<String>) -> Result<(), Error> {
-    let options = WriterOptions { durability: Durability::Normal, ..WriterOptions::default() };
+    let options = WriterOptions { durability: Durability::Os, ..WriterOptions::default() };
     let writer = SqliteWriter::open(copy, options)?;
     let mut dropped = Vec::new();
     SqliteReader::open(copy)?.each_study(None, &mut |_, uid| {

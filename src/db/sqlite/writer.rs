@@ -24,7 +24,7 @@ use super::writer_queue::{
     weight_of,
 };
 use crate::db::{
-    Arrivals, Backlog, Committed, Durability, Error, EventRecording, JournalNumber, KnownLocation, Mounted, OnStored,
+    Arrivals, Backlog, Committed, Durability, Error, EventRecording, JournalEntryId, KnownLocation, Mounted, OnStored,
     Received, ScannedDirectory, StoreOutcome, Stored, Suspension, Tally, WorklistChanges, WorklistWork,
 };
 use crate::model::clock::Clock;
@@ -748,8 +748,8 @@ impl WriterCommand {
 }
 
 /// Stands for all entries of a journal.
-fn closed(journal: [u8; 16]) -> JournalNumber {
-    JournalNumber { journal, number: u64::MAX }
+fn closed(journal: [u8; 16]) -> JournalEntryId {
+    JournalEntryId { journal, number: u64::MAX }
 }
 
 fn stored((outcome, first): (StoreOutcome, Option<KnownLocation>)) -> Stored {

@@ -18,7 +18,7 @@ pub enum Durability {
     Full,
     /// A commit survives the end of the process, and the index stays whole in a power cut. For
     /// scans, whose files are still there.
-    Normal,
+    Os,
 }
 
 /// Proof that a record is in a committed transaction, as durable as the writer was opened for. Only
@@ -39,7 +39,7 @@ pub enum Compared {
     /// The file that the index names ([`Stored::first`]) is no longer there.
     FirstIsGone,
     /// The file that the index names holds the same bytes, or nothing tells otherwise.
-    FirstIsSame,
+    FirstIsNotOther,
     /// The file that the index names holds other bytes.
     FirstIsOther,
 }
@@ -61,12 +61,12 @@ pub struct Received {
     pub compared: Compared,
     /// Its entry in the journal of the node. An instance that has one is durable before it comes to
     /// the index.
-    pub journaled: Option<JournalNumber>,
+    pub journaled: Option<JournalEntryId>,
 }
 
 /// An entry of an arrival journal (docs/adr/0039).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct JournalNumber {
+pub struct JournalEntryId {
     /// The id of the journal.
     pub journal: [u8; 16],
     /// The number of the entry. A later entry has a higher one.
@@ -153,7 +153,7 @@ pub enum StoreOutcome {
     /// the new object is not needed.
     Identical {
         /// The object that the index names, if the new one was not compared with it. Nothing is
-        /// decided then: the record must be stored again with [`Compared::FirstIsSame`] or
+        /// decided then: the record must be stored again with [`Compared::FirstIsNotOther`] or
         /// [`Compared::FirstIsOther`].
         uncompared: Option<Location>,
     },

@@ -21,8 +21,7 @@ const DAY: i64 = 24 * HOUR;
 
 /// Starts a writer at this time.
 fn writer_at(index: &Path, now_ms: i64) -> Writer {
-    let options =
-        WriterOptions { durability: Durability::Normal, clock: Clock::Fixed(now_ms), ..WriterOptions::default() };
+    let options = WriterOptions { durability: Durability::Os, clock: Clock::Fixed(now_ms), ..WriterOptions::default() };
     Writer::open(index, options).unwrap()
 }
 

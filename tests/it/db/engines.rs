@@ -161,7 +161,7 @@ impl Postgres {
 
     fn writer(address: &PostgresAddress) -> Option<PostgresWriter> {
         let options =
-            WriterOptions { durability: Durability::Normal, clock: Clock::Fixed(1_000), ..WriterOptions::default() };
+            WriterOptions { durability: Durability::Os, clock: Clock::Fixed(1_000), ..WriterOptions::default() };
         Some(PostgresWriter::open(address, options).unwrap())
     }
 }

@@ -41,8 +41,7 @@ use dcmdex::model::matching::{KeyValue, MatchPolicy, Matching};
 use dcmdex::model::record::InstanceRecord;
 
 pub(crate) fn writer(index: &Path) -> Writer {
-    let options =
-        WriterOptions { durability: Durability::Normal, clock: Clock::Fixed(1_000), ..WriterOptions::default() };
+    let options = WriterOptions { durability: Durability::Os, clock: Clock::Fixed(1_000), ..WriterOptions::default() };
     Writer::open(index, options).unwrap()
 }
 

@@ -554,7 +554,7 @@ impl<E: Engine> World<E> {
             Some(Some(first)) if matches!(stored.outcome, StoreOutcome::Identical { uncompared: Some(_) }) => {
                 // The size is that of the file, whose meta information is another.
                 let is_same = Content { size: 0, ..first } == Content { size: 0, ..content.clone() };
-                let compared = if is_same { Compared::FirstIsSame } else { Compared::FirstIsOther };
+                let compared = if is_same { Compared::FirstIsNotOther } else { Compared::FirstIsOther };
                 stored = self.store(&content, keep, policy, compared);
             }
             Some(Some(_)) | None => {}

@@ -112,7 +112,7 @@ impl Archive {
 
     fn scan_until(&self, paths: &[PathBuf], stop: &Stop, mut on_event: impl FnMut(&ScanEvent<'_>)) -> Told {
         let writer_options = WriterOptions {
-            durability: Durability::Normal,
+            durability: Durability::Os,
             queue_length: 4,
             clock: Clock::Fixed(1_000),
             ..Default::default()

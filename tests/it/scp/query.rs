@@ -47,7 +47,7 @@ fn node_of(
     change: impl FnOnce(&mut crate::util::node::Settings),
 ) -> TestNode {
     let directory = Arc::new(TempDir::new().unwrap());
-    let options = WriterOptions { durability: Durability::Normal, ..WriterOptions::default() };
+    let options = WriterOptions { durability: Durability::Os, ..WriterOptions::default() };
     let writer = Writer::open(&directory.path().join("index.db"), options).unwrap();
     let comment = "x".repeat(COMMENT_LENGTH);
     let files = (1..=instances).map(|number| {

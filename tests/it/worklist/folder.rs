@@ -278,7 +278,7 @@ fn only_what_comes_after_an_item_and_belongs_to_its_step_starts_it() {
 fn what_an_old_study_loses_starts_no_item() {
     let site = Site::new();
     let clock = Clock::Fixed(Clock::System.now_ms() - 2 * 3_600_000);
-    let options = WriterOptions { durability: Durability::Normal, clock, ..WriterOptions::default() };
+    let options = WriterOptions { durability: Durability::Os, clock, ..WriterOptions::default() };
     let before = Writer::open(&index_at(site.directory.path()), options).unwrap();
     before.handle().begin_scan("[]".to_owned()).unwrap();
     (1..=2).for_each(|number| bring(&before.handle(), number));

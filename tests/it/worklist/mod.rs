@@ -67,7 +67,7 @@ fn fill(index: &Path, items: &[Value]) {
 
 /// The same at this moment, in milliseconds since 1970 UTC.
 fn fill_at(index: &Path, items: &[Value], now_ms: i64) {
-    let options = WriterOptions { durability: Durability::Normal, ..WriterOptions::default() };
+    let options = WriterOptions { durability: Durability::Os, ..WriterOptions::default() };
     let writer = Writer::open(index, options).unwrap();
     let intake = Intake::new(Box::new(writer.handle()), IntakeOptions::default());
     let drafts = items.iter().map(|item| {

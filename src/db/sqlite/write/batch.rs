@@ -118,7 +118,7 @@ impl<'c> Batch<'c> {
 
     /// Sets whether the next commit flushes the log.
     fn choose_durability(&mut self) -> Result<()> {
-        let wanted = if std::mem::take(&mut self.next_is_journaled) { Durability::Normal } else { self.durability };
+        let wanted = if std::mem::take(&mut self.next_is_journaled) { Durability::Os } else { self.durability };
         if wanted != self.connection_does {
             set_durability(self.connection, wanted)?;
             self.connection_does = wanted;

@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 
 use super::rows::Result;
-use crate::db::JournalNumber;
+use crate::db::JournalEntryId;
 
 /// The entries of a journal that a writer has met.
 #[derive(Debug, Default)]
@@ -16,8 +16,8 @@ pub(in super::super) struct JournalMark {
 }
 
 impl JournalMark {
-    pub(in super::super) fn meet(&mut self, number: JournalNumber) {
-        let JournalNumber { journal, number } = number;
+    pub(in super::super) fn meet(&mut self, number: JournalEntryId) {
+        let JournalEntryId { journal, number } = number;
         if self.journal != journal {
             *self = Self { journal, met: 0, written: 0 };
         }

@@ -56,7 +56,7 @@ fn main() {
     let (per_series, shape) =
         (number(0, 76), Shape { series_per_study: number(1, 5), studies_per_patient: number(2, 3) });
     let index = Path::new(index);
-    let options = WriterOptions { durability: Durability::Normal, queue_length: 16, ..WriterOptions::default() };
+    let options = WriterOptions { durability: Durability::Os, queue_length: 16, ..WriterOptions::default() };
     let writer = Writer::open(index, options).unwrap();
     let handle = writer.handle();
     let mut random = Random(0x00DC_DE5C);
