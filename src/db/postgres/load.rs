@@ -339,38 +339,85 @@ impl<'u> WantedStudies<'u> {
         Ok(LOCKED_STUDIES)
     }
 
-    /// The studies by their rows. Their instance groups that are remembered come to `known`.
+    /// Those of them whose instance groups are not remembered, or that another writer may have
+    /// changed.
+    fn to_read(&self, remembered: &RememberedRows) -> GroupsToRead {
+        let mut wanted = GroupsToRead::default();
+        for (key, (id, revision)) in self.keys.iter().zip(self.ids.iter().zip(&self.revisions)) {
+            if remembered.is_shared || *id == 0 {
+                wanted.add(*key, *id, *revision);
+            }
+        }
+        wanted
+    }
+
+    /// The studies by their rows. Their instance groups that are remembered come to `known`. The
+    /// second ones are those that another writer has changed unexpectedly.
     fn locked(
         &self,
         rows: &[Row],
         known: &mut HashMap<i64, GroupRow>,
         remembered: &mut RememberedRows,
-    ) -> Result<HashMap<String, LockedStudy>, ServerFailure> {
+    ) -> Result<(HashMap<String, LockedStudy>, GroupsToRead), ServerFailure> {
         let uids: HashMap<RowKey, &String> = self.keys.iter().copied().zip(self.uids.iter().copied()).collect();
         if rows.len() < self.keys.len() {
             // One that is remembered is gone. The next attempt makes it.
             return Err(ServerFailure::Again);
         }
-        let mut locked = HashMap::new();
+        let was_shared = std::mem::take(&mut remembered.is_shared);
+        let (mut locked, mut others) = (HashMap::new(), GroupsToRead::default());
         for row in rows {
-            let Some(uid) = uids.get(&row.try_get(0)?) else { continue };
+            let key = row.try_get(0)?;
+            let Some(uid) = uids.get(&key) else { continue };
             let study = LockedStudy { id: row.try_get(1)?, revision: row.try_get(2)? };
-            if let Some(former) = remembered.take_study(uid)
-                && (former.id, former.revision) == (study.id, study.revision)
-            {
-                known.extend(former.groups.into_iter().map(|group| (group.id, group)));
+            if let Some(former) = remembered.take_study(uid) {
+                if (former.id, former.revision) == (study.id, study.revision) {
+                    known.extend(former.groups.into_iter().map(|group| (group.id, group)));
+                } else {
+                    remembered.is_shared = true;
+                    others.add(key, former.id, former.revision);
+                }
             }
             locked.insert((*uid).clone(), study);
         }
-        Ok(locked)
+        Ok((locked, if was_shared { GroupsToRead::default() } else { others }))
+    }
+}
+
+/// Studies whose instance groups are read if they are not as their numbers and revisions say.
+#[derive(Default)]
+struct GroupsToRead {
+    keys: Vec<RowKey>,
+    ids: Vec<i64>,
+    revisions: Vec<i64>,
+}
+
+impl GroupsToRead {
+    fn add(&mut self, key: RowKey, id: i64, revision: i64) {
+        self.keys.push(key);
+        self.ids.push(id);
+        self.revisions.push(revision);
+    }
+
+    /// Asks for them. Empty if there are none.
+    fn question(&self) -> String {
+        if self.keys.is_empty() {
+            return String::new();
+        }
+        format!(
+            "SELECT {GROUP_COLUMNS} FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) AS u(key, id, revision) \
+             JOIN study t ON t.uid_key = u.key AND (t.id, t.revision) <> (u.id, u.revision) \
+             JOIN shelf s ON s.study = t.id JOIN directory d ON d.id = s.directory"
+        )
     }
 }
 
 /// Whether anything was removed or noted of instances and files. Of most there is nothing, and the
 /// server answers one question sooner than three.
-const HAS_EXCEPTIONS: &str = "SELECT EXISTS (SELECT FROM removed_instance WHERE uid_key = ANY($1)) \
-     OR EXISTS (SELECT FROM file_mark WHERE file_key = ANY($2)) \
-     OR EXISTS (SELECT FROM conflict WHERE uid_key = ANY($1)) OR EXISTS (SELECT FROM conflict WHERE file_key = ANY($2))";
+const HAS_EXCEPTIONS: &str = "SELECT EXISTS (SELECT FROM file_mark WHERE file_key = ANY($2)) \
+     OR EXISTS (SELECT FROM removed_instance) AND EXISTS (SELECT FROM removed_instance WHERE uid_key = ANY($1)) \
+     OR EXISTS (SELECT FROM conflict) AND (EXISTS (SELECT FROM conflict WHERE uid_key = ANY($1)) \
+     OR EXISTS (SELECT FROM conflict WHERE file_key = ANY($2)))";
 
 /// Locks the studies of a transaction, and reads what it looks at.
 pub(super) fn part(
@@ -383,12 +430,13 @@ pub(super) fn part(
     let asked_studies = wanted.lock(connection)?;
     let uids: Vec<RowKey> = needs.uids.iter().map(|uid| RowKey::of_uid(uid)).collect();
     let file_keys: Vec<RowKey> = needs.files.union(&needs.locations).map(RowKey::of_file).collect();
+    let to_read = wanted.to_read(remembered);
     let rules = corrections::rules_question(connection)?;
     // Each question sees what transactions have committed that had the lock before.
     let [studies, new_directories, groups, rows, exceptions, rules] = connection.query_all([
         (asked_studies, &[&wanted.keys]),
         (directories.question(), &[&directories.keys, &directories.places]),
-        (&groups_of_studies(), &[&wanted.keys, &wanted.ids, &wanted.revisions]),
+        (&to_read.question(), &[&to_read.keys, &to_read.ids, &to_read.revisions]),
         (INSTANCES, &[&uids]),
         (HAS_EXCEPTIONS, &[&uids, &file_keys]),
         (rules, &[]),
@@ -405,11 +453,15 @@ pub(super) fn part(
     directories::note(&mut remembered.directories, &new_directories)?;
     corrections::note_rules(connection, &rules)?;
     let mut known = HashMap::new();
-    for row in &groups {
+    let (studies, others) = wanted.locked(&studies, &mut known, remembered)?;
+    let more = match others.keys.as_slice() {
+        [] => Vec::new(),
+        _ => connection.query(&others.question(), &[&others.keys, &others.ids, &others.revisions])?,
+    };
+    for row in groups.iter().chain(&more) {
         let group = GroupRow::of_row(row, &connection.declared)?;
         known.insert(group.id, group);
     }
-    let studies = wanted.locked(&studies, &mut known, remembered)?;
     let mut marks = FileMarks::of_rows(&marked, &conflicts)?;
     let mut instances = of_rows(connection, &rows, known)?;
     let mut removed = RemovedRows::of_rows(connection, &uids, &removed)?;
@@ -430,13 +482,4 @@ pub(super) fn part(
         marks.add_marks(marks::load(connection, &uids, &more)?);
     }
     Ok(LoadedPart { instances, marks, removed, studies })
-}
-
-/// Asks for the instance groups of studies that are not as their numbers and revisions say.
-fn groups_of_studies() -> String {
-    format!(
-        "SELECT {GROUP_COLUMNS} FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) AS u(key, id, revision) \
-         JOIN study t ON t.uid_key = u.key AND (t.id, t.revision) <> (u.id, u.revision) \
-         JOIN shelf s ON s.study = t.id JOIN directory d ON d.id = s.directory"
-    )
 }

@@ -18,6 +18,8 @@ pub(super) struct RememberedRows {
     pub(super) directories: DirectoryIds,
     studies: HashMap<String, RememberedStudy>,
     groups: usize,
+    /// Whether another writer had changed one of the studies of the last transaction.
+    pub(super) is_shared: bool,
 }
 
 /// A study with all of its instance groups. They are those of the index as long as the study has
