@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
@@ -13,6 +14,7 @@ use crate::cli::{Exit, directory_checks, import, storage_match, unindexed};
 use crate::config::{Admitted, Config, DEFAULT_FILE, example};
 use crate::db;
 use crate::db::open::{Reader, may_exist};
+use crate::files::FILE_MODE;
 use crate::model::clock::Clock;
 use crate::qr;
 use crate::ul::tls_check::{self, Severity};
@@ -189,7 +191,7 @@ fn init(file: &PathBuf, context: &mut Context) -> anyhow::Result<Exit> {
         return Ok(Exit::Done);
     }
     // Never overwrites a file, since it may hold settings.
-    let opened = std::fs::File::options().write(true).create_new(true).open(file);
+    let opened = std::fs::File::options().write(true).create_new(true).mode(FILE_MODE).open(file);
     if opened.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::AlreadyExists) {
         bail!(
             "{0} exists and is not overwritten; hint: `dcmdex config init -` prints the settings, and another name writes \

@@ -248,8 +248,8 @@ impl TableValue<'_> {
             Self::Null | Self::List(_) => {}
             Self::Text(text) => into.extend_from_slice(text.as_bytes()),
             Self::Integer(number) => put_number(into, number),
-            // With a point or an exponent. Programs that find out the types of a table take `70` for
-            // an integer, and 39 digits for no number at all.
+            // With a point or an exponent. Programs that find out the types of a table take `70` as
+            // an integer, and 39 digits as no number at all.
             Self::Double(number) => put_number(into, format_args!("{number:?}")),
             Self::Date(days) => put_date(into, *days),
             Self::Time(time_us) => put_time(into, *time_us),

@@ -20,8 +20,8 @@ use crate::model::location::Place;
 use crate::receive::trash::{self, SweptObjects};
 use crate::store::{self, Objects, Trash};
 
-/// Moves removed objects to the trash, and deletes those that are for good. `None` if a node has the storage directory: it moves them,
-/// because only it knows what is received meanwhile.
+/// Moves removed objects to the trash, and deletes those that are for good. `None` if a node has
+/// the storage directory: it moves them, because only it knows what is received meanwhile.
 pub(super) fn sweep(
     config: &Config,
     options: &store::Options,

@@ -373,8 +373,8 @@ fn a_disk_that_becomes_read_only_refuses_objects_and_queries_go_on() {
     assert_eq!(indexed(&place), [uid(1)]);
 }
 
-// A disk of the network that goes away leaves the directory below its mount point, with what a
-// start of the node made there before the disk was first mounted.
+// A disk of the network goes away, and the directory below its mount point is there again. A start
+// of the node before the disk was first mounted may have made something in it.
 #[test]
 fn nothing_is_stored_in_a_directory_that_took_the_place_of_the_storage() {
     for journal in ["journal_mib = 0", "journal_mib = 2"] {
