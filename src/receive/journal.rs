@@ -404,6 +404,9 @@ impl JournalThread {
                 "the arrival journal cannot be written; until the next start each object is made durable by itself"
             );
             self.writer.close_journal(self.shared.id);
+            // What it holds comes to its places at once. It may not be there at the next start.
+            self.shared.lock().is_pressed = true;
+            self.shared.changed.notify_all();
         }
     }
 }

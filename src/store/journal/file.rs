@@ -1,9 +1,9 @@
 //! The file of an arrival journal: where groups lie in it, and which of them are still needed.
 
 use std::collections::VecDeque;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::JournalError;
@@ -211,6 +211,7 @@ impl ArrivalJournal {
     /// # Errors
     /// If there is no room for it, or a write or the flush fails. The journal must not be written
     /// any more then: nobody knows what is on the disk, and the kernel reports a failed flush once.
+    /// The same holds if the file has lost its name, since no start would read it.
     pub fn write(&mut self, group: &mut JournalGroup, entries: u64) -> io::Result<(u64, u64)> {
         let (number, first_entry) = (self.next.0, self.next_entry);
         let bytes = group.finish(self.head.id, number, first_entry);
@@ -221,7 +222,16 @@ impl ArrivalJournal {
         self.next = (number + 1, offset + length);
         self.next_entry += entries;
         self.flush()?;
+        self.check_name()?;
         Ok((number, first_entry))
+    }
+
+    fn check_name(&self) -> io::Result<()> {
+        let (ours, named) = (self.file.metadata()?, fs::metadata(&self.path)?);
+        if (ours.dev(), ours.ino()) != (named.dev(), named.ino()) {
+            return Err(io::Error::other("another file has its name"));
+        }
+        Ok(())
     }
 
     /// Where in the ring a group of this length can lie.

@@ -369,6 +369,32 @@ fn after_a_failed_flush_of_the_journal_nothing_old_takes_the_place_of_what_came_
     assert_eq!(files(&place.path("dcmdex-data/objects")), 2);
 }
 
+// Somebody takes the hidden file for rubbish, or a backup program puts a copy in its place. No start
+// would read what is written to it after that.
+#[test]
+fn a_journal_without_its_name_takes_nothing_and_objects_become_durable_by_themselves() {
+    for copied in [false, true] {
+        let place = Place::new();
+        fs::write(place.path("dcmdex.toml"), "[store]\njournal_mib = 4\n").unwrap();
+        let mut node = Node::start(&place, &[]);
+        let mut peer = associated(&node);
+        assert_eq!(store(&mut peer, 1, 100), SUCCESS);
+        let journal = place.path("dcmdex-data/objects/.journal");
+        fs::rename(&journal, place.path("away")).unwrap();
+        if copied {
+            fs::copy(place.path("away"), &journal).unwrap();
+        }
+        assert_eq!(store(&mut peer, 2, 100), OUT_OF_RESOURCES);
+        let line = node.wait_for("the arrival journal cannot be written");
+        assert!(!copied || line.to_string().contains("another file has its name"), "{line}");
+        assert_eq!([2, 3].map(|number| store(&mut peer, number, 100)), [SUCCESS; 2]);
+        drop(peer);
+        node.kill();
+        start_once(&place);
+        assert_eq!(indexed(&place), [uid(1), uid(2), uid(3)]);
+    }
+}
+
 #[test]
 fn without_room_for_a_journal_each_object_is_durable_by_itself() {
     let place = Place::new();
