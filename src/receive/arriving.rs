@@ -12,7 +12,7 @@ use std::time::Instant;
 use tokio::task::yield_now;
 
 use super::error::ReceiveError;
-use super::keep::keep;
+use super::keep::{KeptInstance, keep};
 use super::sink::FileSink;
 use super::storage::Storage;
 use crate::db::{Committed, ReceivedFrom};
@@ -56,6 +56,8 @@ pub struct Announced {
 pub struct Arrived {
     /// Proof that its row is durable.
     pub committed: Committed,
+    /// Whether it is a copy that differs. Services answer with another object of the instance.
+    pub is_other: bool,
     /// Study Instance UID.
     pub study_instance_uid: String,
     /// Series Instance UID.
@@ -242,8 +244,9 @@ async fn keep_record(
     let [study_instance_uid, series_instance_uid, patient_id] =
         [AttributeId::StudyInstanceUID, AttributeId::SeriesInstanceUID, AttributeId::PatientID]
             .map(|id| record.value(id).to_owned());
-    let committed = keep(storage, (record, Arc::clone(sender)), file, (length, peer)).await?;
-    Ok(Arrived { committed, study_instance_uid, series_instance_uid, patient_id })
+    let KeptInstance { committed, is_other } =
+        keep(storage, (record, Arc::clone(sender)), file, (length, peer)).await?;
+    Ok(Arrived { committed, is_other, study_instance_uid, series_instance_uid, patient_id })
 }
 
 /// Reads the record, and compares the data set of so many bytes with the announcement.

@@ -19,6 +19,21 @@ use crate::model::record::InstanceRecord;
 use crate::shares::{CountedPeer, Share};
 use crate::store::{self, NameOutcome, Placed, Trash};
 
+/// An object that is kept.
+#[derive(Debug)]
+pub(super) struct KeptInstance {
+    pub(super) committed: Committed,
+    /// Whether it is a copy that differs. Services answer with another object of the instance.
+    pub(super) is_other: bool,
+}
+
+impl KeptInstance {
+    fn of(stored: Stored) -> Self {
+        let is_other = stored.outcome == StoreOutcome::KeptCopy { differs: true };
+        Self { committed: stored.committed, is_other }
+    }
+}
+
 /// Gives the object its place and the record its row, and waits until both are durable.
 ///
 /// # Errors
@@ -28,7 +43,7 @@ pub(super) async fn keep(
     (record, sender): (Box<InstanceRecord>, Arc<ReceivedFrom>),
     file: Option<Box<FileSink>>,
     (length, peer): (u64, &CountedPeer),
-) -> Result<Committed, ReceiveError> {
+) -> Result<KeptInstance, ReceiveError> {
     let Some(file) = file else {
         let _room = storage.under_way.room_for(peer)?;
         let location = metadata_only(length, storage.clock);
@@ -42,13 +57,14 @@ pub(super) async fn keep(
             }
             StoreOutcome::Replaced { previous } => {
                 // The row dates from a time when objects were kept.
+                let kept = KeptInstance { committed: stored.committed, is_other: false };
                 remove(&storage.under_way, peer, move || remove_all(&previous)).await;
-                Ok(stored.committed)
+                Ok(kept)
             }
             StoreOutcome::New
             | StoreOutcome::Completed
             | StoreOutcome::Identical { .. }
-            | StoreOutcome::KeptCopy { .. } => Ok(stored.committed),
+            | StoreOutcome::KeptCopy { .. } => Ok(KeptInstance::of(stored)),
         };
     };
     let room = storage.under_way.room_for(peer)?;
@@ -63,7 +79,7 @@ pub(super) async fn keep_object(
     known: ReceivedObject,
     file: Box<FileSink>,
     _room: Share,
-) -> Result<Committed, ReceiveError> {
+) -> Result<KeptInstance, ReceiveError> {
     let peer = Arc::clone(file.memory.peer());
     let under_way = &storage.under_way;
     let _turn = under_way.turn(known.record.value(AttributeId::SOPInstanceUID)).await;
@@ -129,7 +145,7 @@ async fn apply(
     (peer, (sender, sop_instance_uid)): (&CountedPeer, (&ReceivedFrom, &str)),
     placed: Placed,
     stored: Result<Stored, ReceiveError>,
-) -> Result<Committed, ReceiveError> {
+) -> Result<KeptInstance, ReceiveError> {
     let stored = match stored {
         Ok(stored) => stored,
         Err(error) => {
@@ -144,6 +160,7 @@ async fn apply(
     if stored.outcome == StoreOutcome::New && placed.contents == NameOutcome::Same {
         note_received_again(storage, peer, sop_instance_uid).await?;
     }
+    let is_other = stored.outcome == StoreOutcome::KeptCopy { differs: true };
     match stored.outcome {
         // Nobody waits for this, because it only removes a name.
         StoreOutcome::New | StoreOutcome::Completed | StoreOutcome::KeptCopy { differs: false } => {
@@ -171,7 +188,7 @@ async fn apply(
             .await;
         }
     }
-    Ok(stored.committed)
+    Ok(KeptInstance { committed: stored.committed, is_other })
 }
 
 /// Notes that an object came again whose file was there while the index did not have it.

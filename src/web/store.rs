@@ -141,6 +141,8 @@ struct StoredPart {
     study: String,
     series: String,
     patient_id: String,
+    /// Whether its URL leads to another object of the instance, or nowhere.
+    is_other: bool,
 }
 
 struct Refused {
@@ -385,8 +387,8 @@ impl Storing {
 async fn finish(at: usize, arriving: Arriving, announced: Arc<Announced>) -> PartOutcome {
     let result = match arriving.finish().await {
         // The proof of commit is in it.
-        Ok(Arrived { committed: _, study_instance_uid: study, series_instance_uid: series, patient_id }) => {
-            Ok(StoredPart { study, series, patient_id })
+        Ok(Arrived { committed: _, is_other, study_instance_uid: study, series_instance_uid: series, patient_id }) => {
+            Ok(StoredPart { study, series, patient_id, is_other })
         }
         Err(error) => {
             if error.is_ours() {
@@ -455,6 +457,7 @@ fn response(outcomes: &[PartOutcome], media_type: &'static str, service: Option<
             item.insert("00081155", ui(&outcome.sop_instance_uid));
         }
         match &outcome.result {
+            Ok(StoredPart { is_other: true, .. }) => stored.push(json!(item)),
             Ok(StoredPart { study, series, .. }) => {
                 studies.insert(study.as_str());
                 if let Some(service) = service {

@@ -157,7 +157,9 @@ fn another_object_with_a_known_uid_is_kept_beside_the_first() {
     let web = TestWeb::storing(|_| {}, None);
     store(&web, &[&file(1)]).expect(200);
     let other = objects::file("P2", "1.2.7", "1.2.7.1", "1.2.7.1.1");
-    store(&web, &[&other]).expect(200);
+    let kept = store(&web, &[&other]).expect(200).json();
+    // No URL leads to it.
+    assert!(kept["00081190"].is_null() && kept["00081199"]["Value"][0]["00081190"].is_null(), "{kept}");
     let found = web.get("/studies/1.2.7/instances?includefield=PatientID").expect(200).json();
     assert_eq!(found.as_array().unwrap().len(), 1);
     assert_eq!(value(&found[0], "00100020"), "P1");
