@@ -95,6 +95,8 @@ pub struct FileSystemSpace {
     pub free: u64,
     /// The whole file system.
     pub total: u64,
+    /// Whether a file can have an inode. File systems that do not count inodes always have one.
+    pub has_inode: bool,
 }
 
 impl FileSystemSpace {
@@ -105,7 +107,8 @@ impl FileSystemSpace {
     pub fn at(path: &Path) -> io::Result<Self> {
         let space = rustix::fs::statvfs(path)?;
         let bytes = |blocks: u64| blocks.saturating_mul(space.f_frsize);
-        Ok(Self { free: bytes(space.f_bavail), total: bytes(space.f_blocks) })
+        let has_inode = space.f_files == 0 || space.f_favail > 0;
+        Ok(Self { free: bytes(space.f_bavail), total: bytes(space.f_blocks), has_inode })
     }
 
     /// The space that must stay free: `min_free_bytes`, or this part of the file system if that is

@@ -75,8 +75,8 @@ pub(super) struct DiskSpace {
     pub(super) free: u64,
     /// Bytes that stay free.
     pub(super) min_free: u64,
-    /// Why it takes no files, if it says so.
-    refusal: Option<Errno>,
+    /// Why it takes no files although there is room.
+    refusal: Option<Refusal>,
 }
 
 impl DiskSpace {
@@ -85,13 +85,24 @@ impl DiskSpace {
         let there = directory.ancestors().find(|path| path.exists())?;
         let space = FileSystemSpace::at(there).ok()?;
         let min_free = space.min_free(config.min_free_bytes, PART_FREE);
-        Some(Self { free: space.free, min_free, refusal: refusal(there) })
+        let refusal = if space.has_inode { refusal(there).map(Refusal::Error) } else { Some(Refusal::NoInode) };
+        Some(Self { free: space.free, min_free, refusal })
     }
 
     /// Why it takes nothing although there is room, in words.
     pub(super) fn refusal(&self) -> Option<String> {
-        self.refusal.map(|error| error.to_string())
+        self.refusal.map(|refusal| match refusal {
+            Refusal::NoInode => "no inode is free".to_owned(),
+            Refusal::Error(error) => error.to_string(),
+        })
     }
+}
+
+/// Why a disk takes no files.
+#[derive(Clone, Copy, Debug)]
+enum Refusal {
+    NoInode,
+    Error(Errno),
 }
 
 /// Why the file system of a directory takes no files. One that has met an error is read-only from

@@ -277,6 +277,20 @@ fn a_full_disk_for_the_index_refuses_objects_until_there_is_room_again() {
 }
 
 #[test]
+fn a_disk_without_free_inodes_is_named_as_the_reason() {
+    let place = Place::new();
+    let Some(_disk) = Mount::tmpfs(&place.path("objects"), "8m,nr_inodes=40") else { return };
+    let settings = "storage = \"objects/kept\"\n[store]\njournal_mib = 0\nmin_free_mib = 0\n";
+    fs::write(place.path("dcmdex.toml"), settings).unwrap();
+    let node = Node::start(&place, &[]);
+    let fillers = (0..).take_while(|number| fs::write(place.path(format!("objects/{number}")), "").is_ok());
+    assert!(fillers.count() < 40);
+    assert_eq!(store(&mut associated(&node), 1, 1000), OUT_OF_RESOURCES);
+    let told = place.run(["status", "--check"]).expect(2).stdout;
+    assert!(told.contains("the disk of received objects takes no files: no inode is free"), "{told}");
+}
+
+#[test]
 fn an_index_on_a_full_disk_of_its_own_is_named_as_the_reason() {
     let place = Place::new();
     let Some(_disk) = Mount::tmpfs(&place.path("index"), "8m") else { return };
