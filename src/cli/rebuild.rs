@@ -67,7 +67,7 @@ pub(super) fn run(arguments: &RebuildArgs, context: &mut Context) -> anyhow::Res
     join(&config, &objects, &writer.handle())?;
     directory_checks::follow_storage(&config.index, objects.root(), &writer.handle())?;
     note_removed(&config, objects.root(), &writer.handle())?;
-    let corrections = correct::kept::bring_back(&config, objects.root(), &writer.handle())?;
+    let corrections = correct::kept::bring_back(&config.index, objects.root(), &writer.handle())?;
     arrival_journal::empty(&config, &objects, &writer.handle(), UnnamedFiles::Keep)?;
     writer.close()?;
     // What a power cut takes away now is found again by the next rebuild.

@@ -14,8 +14,10 @@ use crate::cli::Exit;
 use crate::cli::audited::CommandAudit;
 use crate::cli::backup::{self, BroughtBack};
 use crate::cli::context::{Context, IndexArgs, make_directory_of};
+use crate::cli::correct::kept;
 use crate::cli::remove;
-use crate::db::open::{IndexHold, Reader, only_file_of};
+use crate::config::Config;
+use crate::db::open::{IndexHold, Reader, Writer, only_file_of};
 use crate::db::{Admin as _, IndexStatus};
 use crate::files::{FILE_MODE, parent_of, remove_if_there, with_suffix};
 use crate::model::calendar::moment_text;
@@ -48,6 +50,10 @@ pub(super) fn run(arguments: &RestoreArgs, context: &mut Context) -> anyhow::Res
         BackupVerdict::Refused(reason) => bail!("the backup {} is refused: {reason}", backup.display()),
     };
     say_what_it_does(context, &index, backup, &manifest)?;
+    let storage = config.store_options().map(|options| options.directory);
+    if let Some(storage) = &storage {
+        say_what_was_corrected(context, backup, storage)?;
+    }
     if !arguments.yes {
         // It is refused now and not only with --yes.
         drop(IndexHold::take(&index)?);
@@ -57,12 +63,11 @@ pub(super) fn run(arguments: &RestoreArgs, context: &mut Context) -> anyhow::Res
     CommandAudit::open(&config, "restore")?.maintained(&[format!("backup={}", backup.display())])?;
     make_directory_of(&index)?;
     let new = copy_beside(&index, backup, &manifest)?;
-    let mut storage = None;
     if arguments.objects {
-        let Some(options) = config.store_options() else {
+        let Some(storage) = &storage else {
             bail!("with `metadata_only` no objects are kept; hint: leave out --objects");
         };
-        let BroughtBack { objects, in_trash, left_out } = backup::bring_back(backup, &options.directory)?;
+        let BroughtBack { objects, in_trash, left_out } = backup::bring_back(backup, storage)?;
         context.output.line(format_args!("{} objects were brought back", Grouped(objects)))?;
         if in_trash > 0 {
             context.output.line(format_args!("{} removed objects are in the trash again", Grouped(in_trash)))?;
@@ -73,12 +78,17 @@ pub(super) fn run(arguments: &RestoreArgs, context: &mut Context) -> anyhow::Res
                 Grouped(left_out)
             ))?;
         }
-        storage = Some(options.directory.canonicalize()?);
+    }
+    if let Some(storage) = &storage {
+        let corrections = take_over_corrections(&new, &config, storage)?;
+        if corrections > 0 {
+            context.output.line(format_args!("{} corrections were brought back", Grouped(corrections)))?;
+        }
     }
     let moment = moment_text(Clock::System.now_ms()).replace(['-', ':'], "");
     let aside = IndexHold::take(&index)?.replace_with(&new.0, &format!(".before-{moment}"))?;
-    if let Some(storage) = &storage {
-        remove::write_missing_lists(&config, storage)?;
+    if let Some(storage) = storage.filter(|_| arguments.objects) {
+        remove::write_missing_lists(&config, &storage.canonicalize()?)?;
     }
     let status = Reader::open(&index)?.status()?;
     let counts = counts_in_words(status.patients, status.studies, status.series, status.instances);
@@ -119,12 +129,40 @@ fn say_what_it_does(context: &mut Context, index: &Path, backup: &Path, manifest
     Ok(())
 }
 
-/// A file that is removed, unless it has been renamed.
+/// Says which corrections lie beside the received objects, and the backup lacks them.
+fn say_what_was_corrected(context: &mut Context, backup: &Path, storage: &Path) -> anyhow::Result<()> {
+    let lacking = kept::lacking(&mut manifest::open_copy(backup)?, storage)?.len();
+    if lacking > 0 {
+        context.output.line(format_args!(
+            "kept:    {} corrections that were made or undone since; they lie beside the received objects",
+            Grouped(lacking as u64)
+        ))?;
+    }
+    Ok(())
+}
+
+/// Makes the corrections in the new index that it lacks. So it never answers without them.
+fn take_over_corrections(new: &NewIndex, config: &Config, storage: &Path) -> anyhow::Result<u64> {
+    let writer = Writer::open(&new.0, config.node_writer_options())?;
+    let made = kept::bring_back(&new.0, storage, &writer.handle())?;
+    writer.close()?;
+    // What its log holds has to be in the file, which alone gets another name.
+    drop(IndexHold::take(&new.0)?);
+    Ok(made)
+}
+
+/// A file that is removed, unless it has been renamed, with those that a writer makes beside it.
 struct NewIndex(PathBuf);
+
+impl NewIndex {
+    fn clear(&self) -> io::Result<()> {
+        ["", "-wal", "-shm", "-turn"].iter().try_for_each(|suffix| remove_if_there(&with_suffix(&self.0, suffix)))
+    }
+}
 
 impl Drop for NewIndex {
     fn drop(&mut self) {
-        let _renamed = fs::remove_file(&self.0);
+        let _renamed = self.clear();
     }
 }
 
@@ -134,7 +172,7 @@ fn copy_beside(index: &Path, backup: &Path, manifest: &Manifest) -> anyhow::Resu
     let new = NewIndex(with_suffix(&index, ".restoring"));
     let copy = || -> io::Result<()> {
         // A killed restore may have left it.
-        remove_if_there(&new.0)?;
+        new.clear()?;
         let mut file = OpenOptions::new().create_new(true).write(true).mode(FILE_MODE).open(&new.0)?;
         io::copy(&mut File::open(backup)?, &mut file)?;
         if rustix::process::geteuid().is_root() {

@@ -237,6 +237,6 @@ pub(in crate::cli) fn counts_in_words(patients: u64, studies: u64, series: u64, 
 }
 
 /// Opens a copy for questions.
-pub(super) fn open_copy(path: &Path) -> anyhow::Result<Reader> {
+pub(in crate::cli) fn open_copy(path: &Path) -> anyhow::Result<Reader> {
     Reader::open_copy(path).with_context(|| format!("cannot open {}", path.display()))
 }

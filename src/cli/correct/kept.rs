@@ -100,25 +100,43 @@ fn read(path: &Path) -> anyhow::Result<Vec<Correction>> {
     text.lines().enumerate().map(checked).collect()
 }
 
-/// Makes the corrections that lie beside the received objects, if the index does not know them: it
-/// was lost, or an older one was restored. Returns how many there were.
-pub(in crate::cli) fn bring_back(config: &Config, storage: &Path, writer: &WriterHandle) -> anyhow::Result<u64> {
+/// What an index lacks of the corrections that lie beside the received objects: it was lost, or an
+/// older one was restored.
+pub(in crate::cli) fn lacking(reader: &mut Reader, storage: &Path) -> anyhow::Result<Vec<CorrectionChange>> {
     let kept = read(&storage.join(CORRECTIONS))?;
     if kept.is_empty() {
-        return Ok(0);
+        return Ok(Vec::new());
     }
-    let known = Reader::open(&config.index)?.corrections()?;
-    let mut made = 0;
-    for kept in kept {
-        let change = match known.iter().find(|known| is_same(known, &kept)) {
-            None => CorrectionChange::Make(kept),
-            Some(known) => match (known.undone_ms, kept.undone_ms) {
-                (None, Some(undone_ms)) => CorrectionChange::Undo { correction: known.clone(), undone_ms },
-                _ => continue,
-            },
-        };
-        writer.correct(change)?;
-        made += 1;
-    }
+    let known = reader.corrections()?;
+    let change = |kept: Correction| match known.iter().find(|known| is_same(known, &kept)) {
+        None => Some(CorrectionChange::Make(kept)),
+        Some(known) => match (known.undone_ms, kept.undone_ms) {
+            (None, Some(undone_ms)) => Some(CorrectionChange::Undo { correction: known.clone(), undone_ms }),
+            _ => None,
+        },
+    };
+    Ok(kept.into_iter().filter_map(change).collect())
+}
+
+/// Makes the changes that the index lacks. Returns how many there were.
+pub(in crate::cli) fn bring_back(index: &Path, storage: &Path, writer: &WriterHandle) -> anyhow::Result<u64> {
+    let changes = lacking(&mut Reader::open(index)?, storage)?;
+    let made = changes.len() as u64;
+    changes.into_iter().try_for_each(|change| writer.correct(change).map(drop))?;
     Ok(made)
+}
+
+/// Writes the corrections beside the received objects anew if those there are not all of the index.
+/// Returns whether it has written them.
+pub(in crate::cli) fn write_missing(config: &Config, storage: &Path) -> anyhow::Result<bool> {
+    let known = Reader::open(&config.index)?.corrections()?;
+    let kept = read(&storage.join(CORRECTIONS))?;
+    let is_kept = |known: &Correction| {
+        kept.iter().any(|kept| is_same(known, kept) && (kept.undone_ms.is_some() || known.undone_ms.is_none()))
+    };
+    if known.iter().all(is_kept) {
+        return Ok(false);
+    }
+    write(config)?;
+    Ok(true)
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::bail;
 
-use super::warnings::{warn_of_lacking, warn_of_new_index, warn_of_other_nodes, warn_of_strays};
+use super::warnings::{compare_corrections, warn_of_lacking, warn_of_new_index, warn_of_other_nodes, warn_of_strays};
 use crate::cli::context::make_directory_of;
 use crate::cli::{arrival_journal, directory_checks, storage_match, suspend};
 use crate::config::Config;
@@ -49,6 +49,7 @@ pub(super) fn open_index(config: &Config, objects: Option<&Arc<Objects>>) -> any
         let unnamed = UnnamedFiles::under(config.receive.duplicates);
         arrival_journal::empty(config, objects, &writer.handle(), unnamed)?;
         warn_of_strays(objects, config)?;
+        compare_corrections(objects, config);
     }
     Ok(writer)
 }

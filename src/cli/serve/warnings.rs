@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::hl7::WorklistControl;
 use crate::access::peers::{Grant, Security};
+use crate::cli::correct::kept;
 use crate::cli::unindexed;
 use crate::config::Config;
 use crate::db::ScanLedger as _;
@@ -109,6 +110,34 @@ pub(super) fn warn_of_strays(objects: &Objects, config: &Config) -> anyhow::Resu
         );
     }
     Ok(())
+}
+
+/// Compares the corrections of the index with those that lie beside the objects. An index that was
+/// lost, or put back from an older copy, may lack rules, and so answer with the wrong patient.
+pub(super) fn compare_corrections(objects: &Objects, config: &Config) {
+    let compare = || {
+        let mut reader = Reader::open(&config.index)?;
+        if reader.files().len() > 1 {
+            // Each file has rules of its own.
+            return Ok(());
+        }
+        let lacking = kept::lacking(&mut reader, objects.root())?.len();
+        if lacking > 0 {
+            tracing::warn!(
+                corrections = lacking,
+                "the index lacks corrections that lie beside the received objects, so it may answer with the wrong \
+                 patient; end the node and run `dcmdex rebuild`, which brings them back"
+            );
+        }
+        if kept::write_missing(config, objects.root())? {
+            tracing::info!("corrections of the index that the file beside the received objects lacked are there now");
+        }
+        anyhow::Ok(())
+    };
+    // The causes may hold values of patients.
+    if let Err(error) = compare() {
+        tracing::warn!(%error, "cannot compare the corrections beside the received objects with those of the index");
+    }
 }
 
 /// Logs the changed settings that need a restart.

@@ -8,6 +8,7 @@ use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 use rustix::process::Signal;
 
+use super::faults;
 use super::serve::Node;
 use super::*;
 use crate::util::archives;
@@ -192,6 +193,64 @@ fn a_lost_index_that_is_built_again_has_the_corrections() {
     assert_eq!(rules.iter().map(|rule| rule["undone_ms"].is_null()).collect::<Vec<_>>(), [true, false]);
     // A second run has nothing to do.
     assert!(!place.run(["rebuild"]).expect(0).stdout.contains("corrections"));
+}
+
+/// A node has received a study, and has been corrected twice since a backup.
+fn corrected_since_a_backup() -> Place {
+    let place = Place::new();
+    let node = Node::start(&place, &[]);
+    let mut peer = faults::associated(&node);
+    assert_eq!(faults::store(&mut peer, 0, 10), faults::SUCCESS);
+    peer.release();
+    assert_eq!(node.stop(Signal::TERM).0, Some(0));
+    correct(&place, &["correct", "StudyInstanceUID=1.2.3", "--set", "PatientSex=O"]);
+    place.run(["backup", "backup.db"]).expect(0);
+    correct(&place, &["correct", "StudyInstanceUID=1.2.3", "--set", "PatientID=RIGHT"]);
+    place.run(["correct", "--undo", "1", "--yes"]).expect(0);
+    place
+}
+
+#[test]
+fn a_restored_index_has_the_corrections_that_were_made_or_undone_since() {
+    let place = corrected_since_a_backup();
+    let now = patients(&place, "STUDY");
+    assert_eq!(now, ["RIGHT,Test^Person"]);
+    let told = place.run(["restore", "backup.db"]).expect(0).stdout;
+    assert!(told.contains("kept:    2 corrections"), "{told}");
+    let restored = place.run(["restore", "backup.db", "--yes"]).expect(0).stdout;
+    assert!(restored.contains("2 corrections were brought back"), "{restored}");
+    assert_eq!(patients(&place, "STUDY"), now);
+    let rules = place.run(["correct", "--list", "--json"]).expect(0).json();
+    assert_eq!(rules.iter().map(|rule| rule["undone_ms"].is_null()).collect::<Vec<_>>(), [false, true]);
+    let beside = fs::read_dir(place.path("dcmdex-data")).unwrap().map(|entry| entry.unwrap().file_name());
+    let left: Vec<_> = beside.filter(|name| name.to_string_lossy().contains("restoring")).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn a_node_says_at_its_start_that_its_index_lacks_corrections() {
+    let place = corrected_since_a_backup();
+    let started = || {
+        let mut node = Node::start(&place, &[]);
+        let log = std::mem::take(&mut node.at_start).join("\n");
+        assert_eq!(node.stop(Signal::TERM).0, Some(0));
+        log
+    };
+    assert!(!started().contains("corrections"));
+    // Somebody copies the backup without `restore`.
+    fs::copy(place.path("backup.db"), place.path("dcmdex-data/index.db")).unwrap();
+    let log = started();
+    assert!(log.contains("the index lacks corrections that lie beside") && log.contains("\"corrections\":2"), "{log}");
+    place.run(["rebuild"]).expect(0);
+    assert_eq!(patients(&place, "STUDY"), ["RIGHT,Test^Person"]);
+    // A file that lacks rules of the index gets them.
+    let kept = place.path("dcmdex-data/objects/.corrections.json");
+    let before = fs::read_to_string(&kept).unwrap();
+    fs::write(&kept, before.lines().next().unwrap()).unwrap();
+    assert!(started().contains("the file beside the received objects lacked"));
+    assert_eq!(fs::read_to_string(&kept).unwrap(), before);
+    fs::write(&kept, "no rule").unwrap();
+    assert!(started().contains("cannot compare the corrections"));
 }
 
 #[test]
