@@ -19,10 +19,12 @@ use crate::cli::{Exit, arrival_journal, correct, directory_checks, storage_match
 use crate::config::Config;
 use crate::db::open::{Reader, Writer, WriterHandle, WriterOptions};
 use crate::db::{
-    Admin, Arrivals, Durability, KnownLocation, RemovalChanges as _, RemovalSearch as _, ScanLedger, Search as _,
+    Admin, Arrivals, Durability, GivenNumbers, KnownLocation, RemovalChanges as _, RemovalSearch as _, ScanLedger,
+    Search as _,
 };
 use crate::files::is_missing;
 use crate::ingest::Wanted;
+use crate::model::clock::Clock;
 use crate::model::location::Place;
 use crate::receive::replay::UnnamedFiles;
 use crate::store::{Objects, Trash};
@@ -103,7 +105,12 @@ fn join(config: &Config, objects: &Objects, writer: &WriterHandle) -> anyhow::Re
     let root = objects.root();
     let names_objects = !reader.directories_below(Place::Managed, root, root, 1)?.is_empty();
     if reader.index_id()?.is_none() && !names_objects {
-        let id = writer.name_index(objects.index_id()?)?;
+        let of_lost = objects.index_id()?;
+        if of_lost.is_some() {
+            let now_ms = Clock::System.now_ms();
+            writer.raise_numbers("rebuild", GivenNumbers::by(now_ms), now_ms)?;
+        }
+        let id = writer.name_index(of_lost)?;
         objects.set_index_id(&id)?;
     }
     storage_match::refuse_misfits(&config.index, objects, writer)

@@ -18,7 +18,7 @@ use crate::cli::correct::kept;
 use crate::cli::remove;
 use crate::config::Config;
 use crate::db::open::{IndexHold, Reader, Writer, only_file_of};
-use crate::db::{Admin as _, IndexStatus};
+use crate::db::{Admin as _, EventSearch as _, GivenNumbers, IndexStatus};
 use crate::files::{FILE_MODE, parent_of, remove_if_there, with_suffix};
 use crate::model::calendar::moment_text;
 use crate::model::clock::Clock;
@@ -49,7 +49,7 @@ pub(super) fn run(arguments: &RestoreArgs, context: &mut Context) -> anyhow::Res
         BackupVerdict::Sound(manifest) => manifest,
         BackupVerdict::Refused(reason) => bail!("the backup {} is refused: {reason}", backup.display()),
     };
-    say_what_it_does(context, &index, backup, &manifest)?;
+    let given = say_what_it_does(context, &index, backup, &manifest)?;
     let storage = config.store_options().map(|options| options.directory);
     if let Some(storage) = &storage {
         say_what_was_corrected(context, backup, storage)?;
@@ -79,11 +79,9 @@ pub(super) fn run(arguments: &RestoreArgs, context: &mut Context) -> anyhow::Res
             ))?;
         }
     }
-    if let Some(storage) = &storage {
-        let corrections = take_over_corrections(&new, &config, storage)?;
-        if corrections > 0 {
-            context.output.line(format_args!("{} corrections were brought back", Grouped(corrections)))?;
-        }
+    let corrections = prepare(&new, &config, given)?;
+    if corrections > 0 {
+        context.output.line(format_args!("{} corrections were brought back", Grouped(corrections)))?;
     }
     let moment = moment_text(Clock::System.now_ms()).replace(['-', ':'], "");
     let aside = IndexHold::take(&index)?.replace_with(&new.0, &format!(".before-{moment}"))?;
@@ -99,12 +97,19 @@ pub(super) fn run(arguments: &RestoreArgs, context: &mut Context) -> anyhow::Res
     Ok(Exit::Done)
 }
 
-fn say_what_it_does(context: &mut Context, index: &Path, backup: &Path, manifest: &Manifest) -> anyhow::Result<()> {
+/// Returns the numbers that must not be given again.
+fn say_what_it_does(
+    context: &mut Context,
+    index: &Path,
+    backup: &Path,
+    manifest: &Manifest,
+) -> anyhow::Result<GivenNumbers> {
+    let mut given = GivenNumbers::by(Clock::System.now_ms());
     let output = &mut context.output;
     output.line(format_args!("backup:  {}: {}", Shown(backup), manifest.in_words()))?;
     // The reader is closed before the index is locked.
     let now = match index.try_exists()? {
-        true => Some(Reader::open(index).and_then(|mut reader| reader.status())),
+        true => Some(Reader::open(index).and_then(|mut reader| Ok((reader.status()?, reader.last_event()?)))),
         false => None,
     };
     match now {
@@ -112,7 +117,8 @@ fn say_what_it_does(context: &mut Context, index: &Path, backup: &Path, manifest
         Some(Err(error)) => {
             output.line(format_args!("present: {}: it cannot be read ({error}), and is kept", Shown(index)))?
         }
-        Some(Ok(status)) => {
+        Some(Ok((status, last_event))) => {
+            given = GivenNumbers::after(status.last_change, last_event);
             let IndexStatus { patients, studies, series, instances, last_change, .. } = status;
             let counts = counts_in_words(patients, studies, series, instances);
             output.line(format_args!("present: {}: {counts}; it is kept under another name", Shown(index)))?;
@@ -126,7 +132,7 @@ fn say_what_it_does(context: &mut Context, index: &Path, backup: &Path, manifest
             ))?
         }
     };
-    Ok(())
+    Ok(given)
 }
 
 /// Says which corrections lie beside the received objects, and the backup lacks them.
@@ -141,10 +147,15 @@ fn say_what_was_corrected(context: &mut Context, backup: &Path, storage: &Path) 
     Ok(())
 }
 
-/// Makes the corrections in the new index that it lacks. So it never answers without them.
-fn take_over_corrections(new: &NewIndex, config: &Config, storage: &Path) -> anyhow::Result<u64> {
+/// Makes the corrections in the new index that it lacks, and raises its numbers. So it never answers
+/// without them. Returns how many corrections there were.
+fn prepare(new: &NewIndex, config: &Config, given: GivenNumbers) -> anyhow::Result<u64> {
     let writer = Writer::open(&new.0, config.node_writer_options())?;
-    let made = kept::bring_back(&new.0, storage, &writer.handle())?;
+    writer.handle().raise_numbers("restore", given, Clock::System.now_ms())?;
+    let made = match config.store_options() {
+        Some(options) => kept::bring_back(&new.0, &options.directory, &writer.handle())?,
+        None => 0,
+    };
     writer.close()?;
     // What its log holds has to be in the file, which alone gets another name.
     drop(IndexHold::take(&new.0)?);

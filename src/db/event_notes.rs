@@ -206,6 +206,12 @@ pub(in crate::db) fn damaged(
     NewEvent { kind: EventKind::Damaged, study_instance_uid, content: content.to_string() }
 }
 
+/// The event of an index that was restored or built anew, with its last change.
+pub(in crate::db) fn index_restored(cause: &str, last_change: i64) -> NewEvent {
+    let content = json!({ "cause": cause, "last_change": last_change });
+    NewEvent { kind: EventKind::IndexRestored, study_instance_uid: String::new(), content: content.to_string() }
+}
+
 /// Whether the summary of a scan says that the index has changed.
 pub(in crate::db) fn has_news(summary: &str) -> serde_json::Result<bool> {
     let summary: Value = serde_json::from_str(summary)?;

@@ -20,19 +20,28 @@ pub enum EventKind {
     Conflict,
     /// A stored object is not what was received.
     Damaged,
+    /// An older index or a new one has taken the place of the index.
+    IndexRestored,
 }
 
 /// A word that names no kind of event.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is no kind of event; the kinds are study-complete, instance-stored, scan-finished, conflict and damaged"
+    "`{0}` is no kind of event; the kinds are study-complete, instance-stored, scan-finished, conflict, damaged and \
+     index-restored"
 )]
 pub struct EventKindError(String);
 
 impl EventKind {
     /// All kinds.
-    pub const ALL: [Self; 5] =
-        [Self::StudyComplete, Self::InstanceStored, Self::ScanFinished, Self::Conflict, Self::Damaged];
+    pub const ALL: [Self; 6] = [
+        Self::StudyComplete,
+        Self::InstanceStored,
+        Self::ScanFinished,
+        Self::Conflict,
+        Self::Damaged,
+        Self::IndexRestored,
+    ];
 
     /// The word for it in the index, in settings and in messages.
     #[must_use]
@@ -43,6 +52,7 @@ impl EventKind {
             Self::ScanFinished => "scan-finished",
             Self::Conflict => "conflict",
             Self::Damaged => "damaged",
+            Self::IndexRestored => "index-restored",
         }
     }
 }
@@ -89,6 +99,37 @@ pub struct IndexEvent {
     pub change: u64,
     /// A JSON object with what the kind has.
     pub content: String,
+}
+
+/// Numbers of changes per millisecond that no index reaches for long (docs/adr/0070). Smaller: a busy
+/// index could get ahead of the clock. Larger: numbers of events of a database would overflow.
+const NUMBERS_PER_MS: i64 = 16;
+
+/// Numbers that may be given between a look at an index and the moment in which it is replaced.
+const GIVEN_MEANWHILE: u64 = 1 << 20;
+
+/// The last numbers that may have been given before an index was restored or built anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GivenNumbers {
+    /// Of a change.
+    pub change: u64,
+    /// Of an event.
+    pub event: i64,
+}
+
+impl GivenNumbers {
+    /// Those of any index by this moment.
+    #[must_use]
+    pub fn by(now_ms: i64) -> Self {
+        let event = now_ms.max(0).saturating_mul(NUMBERS_PER_MS);
+        Self { change: event.unsigned_abs(), event }
+    }
+
+    /// Those of an index that is about to be replaced.
+    #[must_use]
+    pub fn after(change: u64, event: i64) -> Self {
+        Self { change: change.saturating_add(GIVEN_MEANWHILE), event: event.saturating_add_unsigned(GIVEN_MEANWHILE) }
+    }
 }
 
 /// A study that changed.

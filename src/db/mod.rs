@@ -104,7 +104,7 @@ pub use engine::IndexReader;
 pub use error::{Error, Permission};
 pub use events::{
     ChangedStudy, DeliveryChanges, DeliveryCounts, EventChanges, EventKind, EventKindError, EventLimits, EventProgress,
-    EventRecording, EventSearch, IndexEvent, StudyIdentifiers, WaitingEvent,
+    EventRecording, EventSearch, GivenNumbers, IndexEvent, StudyIdentifiers, WaitingEvent,
 };
 pub(crate) use group_rhythm::GroupRhythm;
 pub use leases::{NextUnit, SharedScan};

@@ -23,9 +23,9 @@ use super::worklist::{
 };
 use super::{
     Arrivals, ChangedStudy, Correction, CorrectionChange, CorrectionEffect, DeliveryChanges, DeliveryCounts, Error,
-    EventChanges, EventLimits, EventProgress, EventSearch, IndexEvent, Mounted, NextUnit, OnStored, Received,
-    Relocation, Removal, RemovalChanges, RemovalSearch, RemovedCounts, RemovedFile, ScannedDirectory, SharedScan,
-    StudyIdentifiers, Tally, WaitingEvent,
+    EventChanges, EventLimits, EventProgress, EventSearch, GivenNumbers, IndexEvent, Mounted, NextUnit, OnStored,
+    Received, Relocation, Removal, RemovalChanges, RemovalSearch, RemovedCounts, RemovedFile, ScannedDirectory,
+    SharedScan, StudyIdentifiers, Tally, WaitingEvent,
 };
 use crate::model::clock::Clock;
 use crate::model::declared::DeclaredSet;
@@ -525,6 +525,17 @@ impl WriterHandle {
     /// That of the writer, and if there are several files.
     pub fn skip_changes(&self, commits: u64) -> Result<(), Error> {
         self.only("a journal")?.skip_changes(commits)
+    }
+
+    /// See [`SqliteWriterHandle::raise_numbers`]. Of several files it is the main one.
+    ///
+    /// # Errors
+    /// That of the writer.
+    pub fn raise_numbers(&self, cause: &'static str, given: GivenNumbers, now_ms: i64) -> Result<(), Error> {
+        match &self.0 {
+            OpenedIndex::File(main) | OpenedIndex::Folder { main, .. } => main.raise_numbers(cause, given, now_ms),
+            OpenedIndex::Server { handle, .. } => handle.raise_numbers(cause, given, now_ms),
+        }
     }
 
     /// See [`SqliteWriterHandle::flush_log`].

@@ -16,10 +16,10 @@ use super::load;
 use super::nodes::ahead_ms;
 use super::reader::PostgresReader;
 use super::writer::PostgresWriterHandle;
-use crate::db::event_notes::{CompleteStudy, NewEvent, damaged};
+use crate::db::event_notes::{CompleteStudy, NewEvent, damaged, index_restored};
 use crate::db::{
     ChangedStudy, DeliveryChanges, DeliveryCounts, Error, EventChanges, EventLimits, EventProgress, EventSearch,
-    IndexEvent, StudyIdentifiers, WaitingEvent,
+    GivenNumbers, IndexEvent, StudyIdentifiers, WaitingEvent,
 };
 use crate::model::attribute::AttributeId::{Modality, SeriesInstanceUID, StudyInstanceUID};
 use crate::model::clock::Clock;
@@ -260,6 +260,23 @@ impl PostgresWriterHandle {
                 lock_telling(connection)?;
                 work(connection)
             })
+        })
+    }
+}
+
+impl PostgresWriterHandle {
+    /// Gives no number again that may have been given before the index was built anew. The numbers of
+    /// events follow from those of changes.
+    ///
+    /// # Errors
+    /// [`Error::WriterStopped`], or that of the transaction.
+    pub fn raise_numbers(&self, cause: &'static str, given: GivenNumbers, now_ms: i64) -> Result<(), Error> {
+        let given = to_i64(given.change);
+        let sql = "UPDATE dcmdex_index SET change_base = greatest(change_base, $1)";
+        self.tell(move |connection| connection.execute(sql, &[&given]).map(drop))?;
+        let restored = index_restored(cause, 0);
+        self.tell(move |connection| {
+            insert_events(connection, std::slice::from_ref(&restored), &ToldChange::None, now_ms)
         })
     }
 }

@@ -13,10 +13,10 @@ use super::schema::EVENTS;
 use super::sql_values::to_u64;
 use super::write::{Batch, insert_events, last_change};
 use super::writer::SqliteWriterHandle;
-use crate::db::event_notes::{CompleteStudy, damaged};
+use crate::db::event_notes::{CompleteStudy, NewEvent, damaged, index_restored};
 use crate::db::{
     ChangedStudy, DeliveryChanges, DeliveryCounts, Error, EventChanges, EventLimits, EventProgress, EventSearch,
-    IndexEvent, StudyIdentifiers, WaitingEvent,
+    GivenNumbers, IndexEvent, StudyIdentifiers, WaitingEvent,
 };
 use crate::model::clock::Clock;
 
@@ -164,6 +164,28 @@ impl SqliteWriterHandle {
         self.maintain(move |batch| {
             EVENTS.make(batch.connection())?;
             work(batch)
+        })
+    }
+
+    /// Gives no number again that may have been given before the index was restored or built anew.
+    /// An event says so, and keeps the numbers of events.
+    ///
+    /// # Errors
+    /// That of the writer.
+    pub fn raise_numbers(&self, cause: &'static str, given: GivenNumbers, now_ms: i64) -> Result<(), Error> {
+        self.change_events(move |batch| {
+            let last = last_change(batch.connection())?;
+            let given_change = i64::try_from(given.change).unwrap_or(i64::MAX);
+            batch.skip_changes(given_change.saturating_sub(last).max(0))?;
+            let last_event: i64 =
+                batch.connection().query_row("SELECT ifnull(max(id), 0) FROM event", [], |row| row.get(0))?;
+            let NewEvent { kind, study_instance_uid, content } = index_restored(cause, last);
+            let id = last_event.max(given.event).saturating_add(1);
+            let kind = kind.as_str().to_owned();
+            put_events(
+                batch.connection(),
+                &[IndexEvent { id, at_ms: now_ms, kind, study_instance_uid, change: 0, content }],
+            )
         })
     }
 
@@ -360,13 +382,16 @@ fn put_progress(connection: &Connection, progress: &EventProgress) -> rusqlite::
 /// Drops some events that may go. Returns how many, and how many of them were not settled.
 fn drop_some(connection: &Connection, limits: EventLimits) -> rusqlite::Result<(i64, i64)> {
     let max = i64::try_from(limits.max_events).unwrap_or(i64::MAX);
-    // Only the oldest are looked at: a look at all of them would read the whole table.
+    // Only the oldest are looked at: a look at all of them would read the whole table. Numbers may be
+    // left out, so the events are counted where the numbers say that there may be too many.
     let list: Vec<(i64, bool)> = connection
         .prepare_cached(
             "SELECT v.id, v.id > ifnull((SELECT min(position) FROM event_receiver), v.id) \
              OR EXISTS (SELECT 1 FROM event_waiting w WHERE w.event = v.id AND w.is_dead = 0) AS unsettled \
              FROM (SELECT id, at_ms FROM event ORDER BY id LIMIT ?3) v WHERE v.id < (SELECT max(id) FROM event) \
-             AND (v.id <= (SELECT max(id) FROM event) - ?2 OR (v.at_ms < ?1 AND NOT unsettled))",
+             AND ((v.id <= (SELECT max(id) FROM event) - ?2 \
+             AND v.id <= (SELECT id FROM event ORDER BY id DESC LIMIT 1 OFFSET ?2)) \
+             OR (v.at_ms < ?1 AND NOT unsettled))",
         )?
         .query_map([limits.keep_after_ms, max, DROPPED_AT_ONCE], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<rusqlite::Result<_>>()?;

@@ -412,6 +412,53 @@ fn conflicts_scans_and_damage_can_be_followed(place: Place) {
     place.run(["check"]).expect(0);
 }
 
+/// Stores instances, and returns the numbers of the last event and of the last change.
+fn stored_until(place: &Place, numbers: std::ops::Range<usize>) -> [String; 2] {
+    let node = Node::start(place, &[]);
+    store_all(&node, numbers);
+    assert_eq!(node.stop(Signal::TERM).0, Some(0));
+    let event = place.run(["events", "--json"]).expect(0).json().pop().unwrap()["event"].to_string();
+    [event, place.run(["status", "--json"]).expect(0).json()[0]["last_change"].to_string()]
+}
+
+/// Checks that programs that have followed the index up to these numbers see what came after them.
+fn assert_told(place: &Place, [event, change]: &[String; 2], instance: usize, cause: &str) {
+    let told = place.run(["events", "--json", "--since", event]).expect(0).json();
+    let restored: Vec<_> = told.iter().filter(|event| event["kind"] == "index-restored").collect();
+    assert!(restored.len() == 1 && restored[0]["cause"] == cause, "{told:#?}");
+    // A rebuild tells of all objects once more.
+    let mut stored = told.iter().filter(|event| event["kind"] == "instance-stored").flat_map(stored_in);
+    assert!(stored.any(|stored| stored == uid(instance)), "{told:#?}");
+    assert!(place.run(["find", &format!("since={change}"), "StudyInstanceUID"]).expect(0).stdout.contains("1.2.3"));
+}
+
+#[test]
+fn no_number_is_given_again_after_a_restore_or_a_rebuild() {
+    let place = Place::new();
+    configure(&place, "enabled = true\ninstances = true");
+    stored_until(&place, 0..1);
+    place.run(["backup", "backup.db"]).expect(0);
+    let seen = stored_until(&place, 1..3);
+    place.run(["restore", "backup.db", "--yes"]).expect(0);
+    let restored = stored_until(&place, 3..4);
+    assert_told(&place, &seen, 3, "restore");
+    let lose = || {
+        for suffix in ["", "-turn"] {
+            fs::remove_file(place.path(format!("dcmdex-data/index.db{suffix}"))).unwrap();
+        }
+    };
+    lose();
+    place.run(["rebuild"]).expect(0);
+    let rebuilt = stored_until(&place, 4..5);
+    assert_told(&place, &restored, 4, "rebuild");
+    // There is no index whose numbers could be looked up.
+    lose();
+    place.run(["restore", "backup.db", "--yes"]).expect(0);
+    stored_until(&place, 5..6);
+    assert_told(&place, &rebuilt, 5, "restore");
+    place.run(["check"]).expect(0);
+}
+
 fn an_index_without_events_says_how_to_have_some(place: Place) {
     scan(&place, "tree", 1..2);
     let none = place.run(["events"]).expect(0);

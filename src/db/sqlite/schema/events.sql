@@ -4,7 +4,7 @@ CREATE TABLE IF NOT EXISTS event (
     -- Higher for each later event. The last row always stays, so no number comes twice.
     id                          INTEGER PRIMARY KEY,
     at_ms                       INTEGER NOT NULL,
-    -- 'study-complete', 'instance-stored', 'scan-finished', 'conflict' or 'damaged'.
+    -- 'study-complete', 'instance-stored', 'scan-finished', 'conflict', 'damaged' or 'index-restored'.
     kind                        TEXT NOT NULL,
     -- '' where it is not about one study.
     study_instance_uid          TEXT NOT NULL,
