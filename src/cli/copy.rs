@@ -10,7 +10,7 @@ use clap::Args;
 use super::copy_media::{CopySource, MediaFacts};
 use super::keys::asked::{AskedColumn, KeyReader};
 use super::keys::columns::{Column, FoundRow};
-use super::keys::query::{nothing_matched, query, refuse_what_was_not_read};
+use super::keys::query::{at_hand, nothing_matched, query, refuse_what_was_not_read};
 use super::keys::stream::each_batch;
 use super::output::{Grouped, Shown};
 use crate::archive::Archives;
@@ -25,7 +25,7 @@ use crate::cohort::names::numbered;
 use crate::cohort::package::{CohortPackage, PackageKind};
 use crate::cohort::template::NameTemplate;
 use crate::db::open::Reader;
-use crate::db::{CorrectedValues, Search as _};
+use crate::db::{self, CorrectedValues, Search as _};
 use crate::files::make_directory;
 use crate::model::attribute::AttributeId;
 use crate::model::checksum::Checksum;
@@ -35,6 +35,9 @@ use crate::model::location::{Location, Place};
 
 /// Name of a file if no template is given. No two instances have the same.
 const USUAL_TEMPLATE: &str = "{PatientID}/{StudyInstanceUID}/{SeriesInstanceUID}/{SOPInstanceUID}.dcm";
+
+/// Note of an object whose next copy was taken.
+const IS_OTHER: &str = "its first file is not as indexed";
 
 /// Objects that could not be read, which are told one by one.
 const TOLD_FAILURES: u64 = 10;
@@ -115,9 +118,16 @@ impl KnownObject {
 }
 
 impl CopyLookup {
-    fn new(mut reader: Reader) -> Result<Self, crate::db::Error> {
+    fn new(mut reader: Reader) -> Result<Self, db::Error> {
         let corrects = reader.has_corrections()?;
         Ok(Self { reader, corrects, archives: Archives::default() })
+    }
+
+    /// Where an object lies. An archive of which there are copies may not be mounted.
+    fn location(&mut self, sop_instance_uid: &str, first: Option<Location>) -> Result<Location, Error> {
+        let found = at_hand(&mut self.reader, sop_instance_uid, first);
+        let found = found.map_err(|error| not_asked(&error))?;
+        found.ok_or_else(|| Error::Object("the index knows no place where it is".to_owned()))
     }
 
     /// Asks about an object, and reads what a DICOMDIR says of it.
@@ -144,13 +154,17 @@ impl CopyLookup {
             return Ok(KnownObject::default());
         }
         let known = self.reader.known_locations(sop_instance_uid);
-        let known = known.map_err(|error| Error::Object(format!("the index cannot be asked for it: {error}")))?;
+        let known = known.map_err(|error| not_asked(&error))?;
         // All locations of an instance have the same corrections.
         let corrected = known.first().and_then(|known| known.corrected.clone());
         let known = known.into_iter().find(|known| known.location == *location);
         let checksum = known.and_then(|known| known.checksum);
         Ok(KnownObject { checksum, corrected, facts: MediaFacts::default() })
     }
+}
+
+fn not_asked(error: &db::Error) -> Error {
+    Error::Object(format!("the index cannot be asked for it: {error}"))
 }
 
 /// What became of the instances.
@@ -344,18 +358,24 @@ impl CopyRun<'_> {
         uids: CopiedUids<'_>,
         media_values: &[String],
     ) -> Result<(), Error> {
-        let source = row.location.as_ref().and_then(|location| location.path()).unwrap_or_default();
-        let size = row.location.as_ref().map_or(0, |location| location.size);
-        let known = match &row.location {
-            None => Err(Error::Object("the index knows no place where it is".to_owned())),
-            Some(location) => self.lookup.ask(&self.target, uids, location).map(|known| (location, known)),
+        let located = self.lookup.location(uids.instance, row.location.clone());
+        let location = located.as_ref().ok().cloned();
+        let source = location.as_ref().and_then(Location::path).unwrap_or_default();
+        let size = location.as_ref().map_or(0, |location| location.size);
+        let known = located.and_then(|location| Ok((self.lookup.ask(&self.target, uids, &location)?, location)));
+        let causes = match &known {
+            Ok((known, location)) => {
+                let is_other = row.location.as_ref().is_some_and(|first| first != location);
+                let is_corrected = known.corrected.is_some();
+                [is_other.then_some(IS_OTHER), is_corrected.then_some("its patient is corrected")]
+            }
+            Err(_) => [None, None],
         };
-        let is_corrected = matches!(&known, Ok((_, known)) if known.corrected.is_some());
         let placed =
-            known.and_then(|(location, known)| put(&mut self.target, name, (location, known), uids, media_values));
+            known.and_then(|(known, location)| put(&mut self.target, name, (&location, known), uids, media_values));
         let (file, how, note) = match &placed {
             Ok(placed) => {
-                let note = self.tally.note(placed, is_corrected, name);
+                let note = self.tally.note(placed, causes, name);
                 let Some(how) = placed.how else {
                     self.tally.there += 1;
                     return Ok(());
@@ -414,15 +434,13 @@ fn put(
 
 impl CopyTally {
     /// Counts an object that was placed. Returns the note of the manifest.
-    fn note(&mut self, placed: &CopyOutcome, is_corrected: bool, name: &dyn Fn(u32) -> PathBuf) -> String {
+    fn note(&mut self, placed: &CopyOutcome, causes: [Option<&str>; 2], name: &dyn Fn(u32) -> PathBuf) -> String {
         let mut notes = Vec::new();
         if placed.number > 1 && placed.how.is_some() {
             self.numbered += 1;
             notes.push(format!("another file has the name {}", name(1).display()));
         }
-        if is_corrected {
-            notes.push("its patient is corrected".to_owned());
-        }
+        notes.extend(causes.into_iter().flatten().map(str::to_owned));
         match &placed.listing {
             Some(MediaListing::Listed { made }) if !made.is_empty() => {
                 self.completed += 1;

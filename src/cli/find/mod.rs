@@ -15,7 +15,7 @@ use super::keys::asked::{AskedColumn, FindKeys, KeyReader};
 use super::keys::columns;
 use super::keys::columns::{Column, FoundRow, of_table};
 use super::keys::lists::ListTracker;
-use super::keys::query::{LevelParser, locate, nothing_matched, query, refuse_what_was_not_read};
+use super::keys::query::{LevelParser, at_hand, locate, nothing_matched, query, refuse_what_was_not_read};
 use super::output::{Audience, Output, check_is_not_index, terminal_width};
 use super::output_buffer::OutputBuffer;
 use crate::cli::Exit;
@@ -325,7 +325,11 @@ fn answer_all<W: io::Write>(
     let stop = qr::QueryStop::new(&reader);
     let found = qr::try_run::<anyhow::Error>(&mut reader, &plan.query, &stop, |mut answer| {
         answers += 1;
-        let location = locate(locator.as_mut(), plan.located_by, &mut answer)?;
+        let mut location = locate(locator.as_mut(), plan.located_by, &mut answer)?;
+        if let (OutputFormat::Paths0, Some(locator), Some(at)) = (plan.format, &mut locator, plan.located_by) {
+            // Another program is about to read it.
+            location = at_hand(locator, answer.values.text(at), location)?;
+        }
         let row = FoundRow { answer, location };
         if let Some(tracker) = &mut tracker {
             tracker.see(&row);

@@ -9,7 +9,7 @@ use super::asked::{AskedColumn, FindKeys, KeyReader};
 use super::hints;
 use crate::config::Config;
 use crate::db::open::Reader;
-use crate::db::{ScanLedger, Search};
+use crate::db::{self, ScanLedger, Search};
 use crate::model::attribute::AttributeId;
 use crate::model::clock::Clock;
 use crate::model::find::{FindAnswer, FindRequest};
@@ -17,6 +17,7 @@ use crate::model::level::{InformationModel, QueryRetrieveLevel};
 use crate::model::location::Location;
 use crate::model::matching::MatchingError;
 use crate::qr::{self, FindError, NegotiatedOptions, QueryStop};
+use crate::store::is_unchanged;
 
 /// Parses a level, and lists the levels for completions.
 #[derive(Clone)]
@@ -181,4 +182,18 @@ pub(in crate::cli) fn locate(
     let (Some(locator), Some(at)) = (locator, located_by) else { return Ok(None) };
     let uid = answer.values.text(at);
     Ok(locator.locations(uid)?.into_iter().next())
+}
+
+/// The first place of an object whose file is still the one that was indexed. If there is none, it is
+/// the first place of all: whoever opens it says what is wrong.
+pub(in crate::cli) fn at_hand(
+    reader: &mut Reader,
+    sop_instance_uid: &str,
+    first: Option<Location>,
+) -> Result<Option<Location>, db::Error> {
+    if first.as_ref().is_some_and(is_unchanged) {
+        return Ok(first);
+    }
+    let next = reader.locations(sop_instance_uid)?.into_iter().find(is_unchanged);
+    Ok(next.or(first))
 }

@@ -205,6 +205,38 @@ fn a_file_that_changed_or_is_gone_is_left_out_and_named() {
 }
 
 #[test]
+fn the_next_copy_is_taken_where_the_first_file_is_not_there() {
+    let place = place();
+    let copied = Command::new("cp").args(["-a", "archive", "mirror"]).current_dir(place.path("")).status().unwrap();
+    assert!(copied.success());
+    place.run(["scan", "--index", "x.db", "mirror"]).expect(0);
+    fs::rename(place.path("archive"), place.path("away")).unwrap();
+    for (to, by) in [
+        ("linked", "hard-link"),
+        ("symbolic", "symbolic-link"),
+        ("copied", "copy"),
+        ("o.zip", "copy"),
+        ("o.tar", "copy"),
+    ] {
+        let run = copy(&place, ["--to", to, "--by", by]).expect(0);
+        assert!(run.stderr.contains("4 files in"), "{to}: {run:?}");
+        if !to.contains('.') {
+            let text = fs::read_to_string(place.path(to).join("manifest.csv")).unwrap();
+            assert_eq!(text.matches("/mirror/").count(), 4, "{text}");
+            assert_eq!(text.matches("its first file is not as indexed").count(), 4, "{text}");
+        }
+    }
+    copy(&place, ["--to", "media", "--dicomdir"]).expect(0);
+    // Members of archives have no path.
+    let paths = place.run(["find", "--index", "x.db", "--paths0"]).stdout;
+    assert_eq!(paths.split_terminator('\0').filter(|path| path.contains("/mirror/")).count(), 3, "{paths}");
+    // Another object under the same name is no copy.
+    fs::write(place.path("mirror/1.dcm"), "other").unwrap();
+    let run = copy(&place, ["--to", "other", "PatientID=*"]).expect(1);
+    assert!(run.stderr.contains("archive/1.dcm: it is gone"), "{run:?}");
+}
+
+#[test]
 fn a_received_object_that_is_damaged_is_not_copied() {
     let place = Place::new();
     let node = Node::start(&place, &["--index", "x.db"]);
