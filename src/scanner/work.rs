@@ -33,8 +33,9 @@ pub(super) const MAY_PASS: [&str; 6] =
     ["unreadable", "unreadable-directory", "broken-link", "internal-error", TIMED_OUT, OFFLINE];
 
 /// Transient failures that leave an existing index entry unchanged. The entry stays until the file
-/// is read again or is gone. Otherwise a file server in trouble would empty the index.
-const SAYS_NOTHING: [&str; 4] = ["unreadable", "internal-error", TIMED_OUT, OFFLINE];
+/// is read again or is gone. Otherwise a file server in trouble would empty the index. The target
+/// of a link may lie on a disk that is not mounted.
+const SAYS_NOTHING: [&str; 5] = ["unreadable", "broken-link", "internal-error", TIMED_OUT, OFFLINE];
 
 /// The reason for files and directories that do not answer in time.
 pub(super) const TIMED_OUT: &str = "timed-out";

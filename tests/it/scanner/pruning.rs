@@ -34,6 +34,39 @@ fn not_pruned(told: &Told) -> Vec<&str> {
     told.events.iter().filter(|event| event.starts_with("not-pruned")).map(String::as_str).collect()
 }
 
+/// Trees of git-annex consist of links to files that may lie on a disk of their own.
+#[test]
+fn links_to_a_disk_that_is_away_keep_their_entries() {
+    for vanished in [Vanished::Keep, Vanished::Prune] {
+        let mut archive = Archive::new();
+        archive.options.vanished = vanished;
+        let store = tempfile::tempdir().unwrap();
+        let (there, away) = (store.path().join("there"), store.path().join("away"));
+        fs::create_dir(&there).unwrap();
+        for number in 1..=3 {
+            let name = number.to_string();
+            archive.write(&name, number);
+            fs::rename(archive.path(&name), there.join(&name)).unwrap();
+            std::os::unix::fs::symlink(there.join(&name), archive.path(&name)).unwrap();
+        }
+        archive.scan();
+        let before = archive.instances();
+        fs::rename(&there, &away).unwrap();
+        for _ in 0..2 {
+            let told = archive.scan();
+            assert_eq!(told.events, ["1", "2", "3"].map(|name| format!("failed {name} broken-link")));
+            assert_eq!(archive.instances(), before);
+        }
+        fs::rename(&away, &there).unwrap();
+        let told = archive.scan();
+        assert!(told.events.is_empty() && told.summary.unchanged == 3, "{:?}", told.events);
+        // A link that is gone is a file that is gone.
+        fs::remove_file(archive.path("1")).unwrap();
+        archive.scan();
+        assert_eq!(archive.instances().len(), if vanished == Vanished::Keep { 3 } else { 2 });
+    }
+}
+
 #[test]
 fn nothing_is_dropped_below_a_root_that_is_empty_unless_that_is_meant() {
     let mut archive = with_disk(3);
