@@ -2,7 +2,8 @@
 
 use std::io;
 
-use dicom_dictionary_std::uids;
+use dicom_core::Tag;
+use dicom_dictionary_std::{tags, uids};
 
 use super::fault::Fault;
 use super::parsed::{Parsed, Verdict};
@@ -19,6 +20,9 @@ pub enum Outcome {
     Incomplete {
         /// The missing UIDs.
         missing: Vec<AttributeId>,
+        /// The pixel data, or an element behind them, if wanted values were read up to there. UIDs
+        /// behind it are not read.
+        read_up_to: Option<Tag>,
     },
     /// A DICOMDIR (PS3.10 8.6).
     Dicomdir,
@@ -98,7 +102,10 @@ impl Outcome {
         }
         match parsed.faults().iter().find(|fault| fault.ended_reading()) {
             Some(fault) => Self::Damaged { fault: *fault },
-            None => Self::Incomplete { missing },
+            None => {
+                let read_up_to = parsed.first_behind.filter(|tag| tag.group() >= tags::PIXEL_DATA.group());
+                Self::Incomplete { missing, read_up_to }
+            }
         }
     }
 }

@@ -98,6 +98,7 @@ pub struct Parsed {
     pub(super) transfer_syntax: String,
     pub(super) encoding: Encoding,
     pub(super) least_end: Option<LeastEnd>,
+    pub(super) first_behind: Option<Tag>,
     pub(super) media_storage_sop_class_uid: String,
     pub(super) media_storage_sop_instance_uid: String,
     pub(super) faults: Faults,

@@ -15,8 +15,8 @@
 
 use std::mem;
 
-use dicom_core::VR;
 use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry, VirtualVr};
+use dicom_core::{Tag, VR};
 use dicom_dictionary_std::StandardDataDictionary;
 
 use super::fault::{Fault, Faults};
@@ -299,6 +299,8 @@ struct Core<'w> {
     behind: BehindWanted,
     /// Faults up to the last wanted element, if something is read behind it.
     faults_of_wanted: Option<Faults>,
+    /// The element behind the last wanted one at which wanted values end.
+    first_behind: Option<Tag>,
 }
 
 #[derive(Debug, Default)]
@@ -342,6 +344,7 @@ impl<'w> Core<'w> {
             foreign: None,
             behind: BehindWanted::Nothing,
             faults_of_wanted: None,
+            first_behind: None,
         }
     }
 
@@ -644,6 +647,7 @@ impl<'w> Core<'w> {
             transfer_syntax: self.used_transfer_syntax(),
             encoding: self.syntax.encoding(),
             least_end,
+            first_behind: self.first_behind,
             media_storage_sop_class_uid: self.meta.sop_class,
             media_storage_sop_instance_uid: self.meta.sop_instance,
             faults: self.faults,
@@ -672,7 +676,6 @@ impl<'w> Core<'w> {
 mod tests {
     use super::*;
     use crate::ingest::limits::MAX_VALUES;
-    use dicom_core::Tag;
     use dicom_dictionary_std::tags;
 
     fn put(out: &mut Vec<u8>, Tag(group, element): Tag, value: &[u8]) {

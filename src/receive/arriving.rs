@@ -264,7 +264,7 @@ fn read(
     }
     let record = match Outcome::of(parsed) {
         Outcome::Instance(record) => record,
-        Outcome::Incomplete { missing } => {
+        Outcome::Incomplete { missing, .. } => {
             return Err(ReceiveError::MissingUid(missing.into_iter().map(|id| id.attribute().tag).collect()));
         }
         Outcome::Dicomdir => return Err(ReceiveError::NotUnderstood("data set is a Media Storage Directory".into())),

@@ -294,9 +294,11 @@ pub(super) fn failed(reason: &'static str, detail: String) -> FileOutcome {
 pub(super) fn to_outcome(outcome: Outcome) -> FileOutcome {
     match outcome {
         Outcome::Instance(record) => FileOutcome::Instance(record),
-        Outcome::Incomplete { missing } => {
+        Outcome::Incomplete { missing, read_up_to } => {
             let names: Vec<_> = missing.iter().map(|id| id.attribute().keyword).collect();
-            failed("missing-uid", format!("no {}", names.join(", ")))
+            // Elements may stand out of order, and then the object has them.
+            let place = read_up_to.map_or_else(String::new, |tag| format!(" before {tag}, where reading ends"));
+            failed("missing-uid", format!("no {}{place}", names.join(", ")))
         }
         Outcome::Dicomdir => {
             FileOutcome::NotIndexed { kind: NotIndexed::Skipped, reason: DICOMDIR, detail: String::new() }

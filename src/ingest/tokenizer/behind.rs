@@ -1,7 +1,7 @@
 //! Check of the bytes behind the last wanted element, which finds objects that end too early.
 //!
-//! Nothing of it is kept, and its faults are not told. Where it is odd, nothing is known of its
-//! end.
+//! Nothing of it is kept, and its faults are not told, except that a wanted element is there. Where
+//! it is odd, nothing is known of its end.
 
 use super::*;
 use crate::encoding::tag::PIXEL_DATA;
@@ -25,6 +25,12 @@ impl Core<'_> {
         // Digital Signatures Sequence and Data Set Trailing Padding.
         let may_follow = matches!(tag >> 16, 0..=PIXEL_DATA_GROUP | 0xFFFA | 0xFFFC);
         if tag <= self.last_tag || !may_follow {
+            // A wanted value here is not read. The bytes were at hand, so at least it is told.
+            if self.wanted.tags.binary_search(&tag).is_ok()
+                && let Some(faults) = &mut self.faults_of_wanted
+            {
+                faults.add(Fault::UnsortedTags { tag: tag_of(tag) });
+            }
             self.state = State::Done;
             return Unusual::Stop;
         }

@@ -31,6 +31,7 @@ impl Core<'_> {
             return Unusual::Stop;
         }
         if tag > self.wanted.last && (self.identified == ALL_IDENTIFYING || group >= PIXEL_DATA_GROUP) {
+            self.first_behind = Some(tag_of(tag));
             return self.pass_last_wanted();
         }
         if tag <= self.last_tag && self.last_tag != 0 {

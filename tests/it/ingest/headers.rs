@@ -49,6 +49,37 @@ fn faults(record: &InstanceRecord) -> Vec<String> {
     record.faults().iter().map(|fault| fault.split_once(": ").unwrap().1.to_owned()).collect()
 }
 
+/// An object with another element before the one of this tag.
+fn with_element_before(tag: [u8; 4], element: &[u8]) -> Vec<u8> {
+    let mut bytes = crate::util::objects::file("P1", "1.2.1", "1.2.1.1", "1.2.1.1.1");
+    let at = bytes.windows(4).position(|window| window == tag).unwrap();
+    bytes.splice(at..at, element.iter().copied());
+    bytes
+}
+
+// PS3.5 7.1: elements are in ascending order of tags.
+#[test]
+fn what_stands_behind_the_place_where_reading_ends_is_told() {
+    const PIXEL_DATA: &[u8] = b"\xE0\x7F\x10\0OB\0\0\x04\0\0\0\x01\x02\x03\x04";
+    const HIGH: &[u8] = b"\x00\x54\x10\x10LO\x04\0ABCD";
+    let (study, instance_number) = ([0x20, 0, 0x0D, 0], [0x20, 0, 0x13, 0]);
+    let read = |bytes: Vec<u8>| read_stream(&mut bytes.as_slice(), Wanted::index());
+    for element in [PIXEL_DATA, HIGH] {
+        let record = instance(read(with_element_before(instance_number, element)));
+        assert_eq!(record.value(AttributeId::InstanceNumber), "");
+        assert_eq!(faults(&record), ["tag (0020,0013) is out of order"]);
+    }
+    let outcome = read(with_element_before(study, PIXEL_DATA));
+    let Outcome::Incomplete { missing, read_up_to } = outcome else { panic!("{outcome:?}") };
+    assert_eq!(missing, [AttributeId::StudyInstanceUID, AttributeId::SeriesInstanceUID]);
+    assert_eq!(read_up_to.map(|tag| tag.to_string()).as_deref(), Some("(7FE0,0010)"));
+    // Other bytes behind the data set are no elements.
+    let mut bytes = with_element_before([0; 4], &[]);
+    bytes.extend_from_slice(PIXEL_DATA);
+    bytes.extend_from_slice(b"\x08\0\x01\0LO\x04\0ABCD");
+    assert!(instance(read(bytes)).faults().is_empty());
+}
+
 #[test]
 fn every_real_file_is_what_its_table_says() {
     for (path, reading) in table() {
