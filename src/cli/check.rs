@@ -131,8 +131,7 @@ fn list_orphans(config: &Config, reader: &mut Reader, printer: &mut Printer<'_>)
     let Some(options) = config.store_options() else {
         bail!("with `metadata_only` no objects are kept; hint: leave out --orphans");
     };
-    let storage = &options.directory;
-    let root = storage.canonicalize().with_context(|| format!("cannot open {}", storage.display()))?;
+    let Some(root) = unindexed::storage_to_read(reader, &options.directory)? else { return Ok(0) };
     let listed = unindexed::series_directories(&root).with_context(|| format!("cannot list {}", root.display()))?;
     let mut orphans = 0;
     for series in listed {

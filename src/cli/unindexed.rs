@@ -7,9 +7,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
+use anyhow::{Context as _, bail};
+
 use crate::db::open::Reader;
 use crate::db::{self, ScanLedger};
 use crate::model::clock::{Clock, unix_ms};
+use crate::model::location::Place;
 
 /// Time that a start spends on the look. Larger: more of a large storage directory is seen, and the
 /// start takes longer.
@@ -20,6 +23,29 @@ const ARRIVING_MS: i64 = 60_000;
 
 /// Wait for the rows of objects that are arriving.
 const ARRIVAL_WAIT: Duration = Duration::from_secs(1);
+
+/// The absolute path of the storage directory. `None` if it is not there, and the index names no
+/// object in it: then nothing was received yet.
+///
+/// # Errors
+/// If it cannot be opened, or the index names objects in it.
+pub(super) fn storage_to_read(reader: &mut Reader, storage: &Path) -> anyhow::Result<Option<PathBuf>> {
+    match storage.canonicalize() {
+        Ok(storage) => Ok(Some(storage)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let all = Path::new("/");
+            if !reader.directories_below(Place::Managed, all, all, 1)?.is_empty() {
+                bail!(
+                    "there is no storage directory at {}, and the index names received objects: is its disk mounted? \
+                     hint: --storage DIR names another one",
+                    storage.display()
+                );
+            }
+            Ok(None)
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot open {}", storage.display())),
+    }
+}
 
 /// The directories of series below a storage directory, those of the studies that changed last
 /// first.

@@ -21,8 +21,9 @@ use super::output::Shown;
 use crate::cli::Exit;
 use crate::cli::audited::CommandAudit;
 use crate::cli::context::{Chattiness, Context, StorageArgs};
+use crate::cli::unindexed::storage_to_read;
 use crate::config::Config;
-use crate::db::open::copy_index;
+use crate::db::open::{Reader, copy_index};
 use crate::files::{replace, with_suffix};
 use crate::model::calendar::moment_text;
 use crate::model::clock::Clock;
@@ -38,14 +39,17 @@ pub(super) struct BackupArgs {
     /// Keep the N newest backups of the directory, and remove older ones
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     keep: Option<u32>,
+    /// Make DIR if it is not there. Without this, the backup fails, as its disk may not be mounted
+    #[arg(long)]
+    make_directory: bool,
     /// Check a backup that was made earlier, and change nothing
-    #[arg(long, conflicts_with_all = ["objects", "keep", "storage", "index"])]
+    #[arg(long, conflicts_with_all = ["objects", "keep", "make_directory", "storage", "index"])]
     verify: bool,
     /// Write one JSON object (docs/json.md)
     #[arg(long)]
     json: bool,
-    /// Directory for backups with dated names, which is made if only its parent exists, or a new
-    /// file that ends in .db. With --verify, a backup, or a directory with backups
+    /// Directory for backups with dated names, or a new file that ends in .db. With --verify, a
+    /// backup, or a directory with backups
     #[arg(value_name = "DIR|FILE")]
     to: PathBuf,
 }
@@ -69,7 +73,7 @@ pub(super) fn run(arguments: &BackupArgs, context: &mut Context) -> anyhow::Resu
     }
     let config = arguments.settings.configure(context)?;
     let now_ms = Clock::System.now_ms();
-    let target = BackupTarget::of(&arguments.to, now_ms)?;
+    let target = BackupTarget::of(&arguments.to, arguments.make_directory, now_ms)?;
     if arguments.keep.is_some() && !target.is_dated() {
         bail!("--keep removes older backups of a directory, and {} is a file", arguments.to.display());
     }
@@ -81,7 +85,8 @@ pub(super) fn run(arguments: &BackupArgs, context: &mut Context) -> anyhow::Resu
         let Some(options) = config.store_options() else {
             bail!("with `metadata_only` no objects are kept; hint: leave out --objects");
         };
-        let kept = objects::back_up(&options.directory, &target.objects(), arguments.objects)?;
+        let storage = storage_to_read(&mut Reader::open(&config.index)?, &options.directory)?;
+        let kept = objects::back_up(storage.as_deref(), &target.objects(), arguments.objects)?;
         manifest.objects = Some(kept);
     }
     target.finish(&manifest)?;

@@ -32,14 +32,15 @@ pub(super) enum ObjectsInBackup {
     Copy,
 }
 
-/// Links or copies the objects that the backup directory lacks.
-pub(super) fn back_up(storage: &Path, to: &Path, how: ObjectsInBackup) -> anyhow::Result<BackedUpObjects> {
-    let storage = storage.canonicalize().with_context(|| format!("cannot open {}", storage.display()))?;
+/// Links or copies the objects that the backup directory lacks. Without a storage directory there
+/// are none.
+pub(super) fn back_up(storage: Option<&Path>, to: &Path, how: ObjectsInBackup) -> anyhow::Result<BackedUpObjects> {
     let mut counts = BackedUpObjects { files: 0, added: 0, bytes: 0 };
     make(to)?;
-    let series = series_directories(&storage).with_context(|| format!("cannot list {}", storage.display()))?;
+    let Some(storage) = storage else { return Ok(counts) };
+    let series = series_directories(storage).with_context(|| format!("cannot list {}", storage.display()))?;
     for series in series {
-        let below = series.strip_prefix(&storage).context("a directory outside of the storage directory")?;
+        let below = series.strip_prefix(storage).context("a directory outside of the storage directory")?;
         let to = to.join(below);
         let mut present = None;
         for (name, object) in files_in(&series)? {

@@ -40,10 +40,11 @@ pub(super) struct OldBackup {
 }
 
 impl BackupTarget {
-    /// Chooses the files, and removes what a killed backup left.
-    pub(super) fn of(to: &Path, now_ms: i64) -> anyhow::Result<Self> {
+    /// Chooses the files, and removes what a killed backup left. A directory is made only if that
+    /// is asked for: a missing one may be that of a disk that is not mounted.
+    pub(super) fn of(to: &Path, makes_directory: bool, now_ms: i64) -> anyhow::Result<Self> {
         let is_database = to.extension().is_some_and(|extension| extension == "db");
-        if !is_database && !to.exists() && parent_of(to).is_dir() {
+        if makes_directory && !is_database && !to.exists() {
             make_directory(to).with_context(|| format!("cannot make the directory {}", to.display()))?;
         }
         let is_dated = to.is_dir();
@@ -55,7 +56,11 @@ impl BackupTarget {
             let directory = parent_of(to);
             (directory.to_owned(), to.file_name().unwrap_or_default().to_owned())
         } else {
-            bail!("there is no directory {}: is its disk mounted?", parent_of(to).display());
+            bail!(
+                "there is no directory {}: is its disk mounted? hint: --make-directory makes it, and the name of a file \
+                 ends in .db",
+                to.display()
+            );
         };
         let directory =
             directory.canonicalize().with_context(|| format!("there is no directory {}", directory.display()))?;

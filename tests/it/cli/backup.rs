@@ -214,15 +214,37 @@ fn so_many_backups_are_kept_and_no_file_is_replaced() {
     assert_eq!(entries, 5, "two copies, two manifests and the lock");
     let refused = place.run(["backup", &kept[0]]).expect(2);
     assert!(refused.stderr.contains("never replaces a file"), "{refused:?}");
-    place.run(["backup", "new"]).expect(0);
-    assert_eq!(backups(&place, "new").len(), 1, "a directory is made if its parent exists");
-    let nowhere = place.run(["backup", "not/mounted"]).expect(2);
-    assert!(nowhere.stderr.contains("is its disk mounted?"), "{nowhere:?}");
+    for nowhere in ["new", "not/mounted"] {
+        let refused = place.run(["backup", nowhere]).expect(2);
+        assert!(refused.stderr.contains(&format!("{nowhere}: is its disk mounted?")), "{refused:?}");
+        assert!(!place.path(nowhere).exists());
+    }
+    place.run(["backup", "new", "--make-directory"]).expect(0);
+    assert_eq!(backups(&place, "new").len(), 1);
     // What a killed backup left goes with the next one.
     fs::write(place.path("backup/.dcmdex-part-x.db"), "part").unwrap();
     fs::write(place.path("backup/dcmdex-20200101T000000.000Z.json"), "{}").unwrap();
     place.run(["backup", "backup", "--keep", "2"]).expect(0);
     assert_eq!(fs::read_dir(place.path("backup")).unwrap().count(), 5);
+}
+
+#[test]
+fn without_received_objects_none_are_missed_and_none_are_backed_up() {
+    let place = Place::new();
+    scanned(&place, 20);
+    fs::create_dir(place.path("backup")).unwrap();
+    let checked = place.run(["check", "--orphans"]).expect(0);
+    assert!(checked.stdout.contains("objects that the index lacks: 0"), "{checked:?}");
+    place.run(["backup", "backup", "--objects", "copy"]).expect(0);
+    place.run(["backup", "--verify", "backup"]).expect(0);
+    // Those that were received do not lie where the settings say.
+    let node = Node::start(&place, &[]);
+    store_all(&node, 0..1);
+    assert_eq!(node.stop(Signal::TERM).0, Some(0));
+    for arguments in [&["check", "--orphans"][..], &["backup", "backup", "--objects", "copy"]] {
+        let refused = place.run(arguments.iter().copied().chain(["--storage", "elsewhere"])).expect(2);
+        assert!(refused.stderr.contains("is its disk mounted?"), "{refused:?}");
+    }
 }
 
 #[test]
