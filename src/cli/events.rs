@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
@@ -193,7 +193,13 @@ fn failed(arguments: &FailedArgs, context: &mut Context) -> anyhow::Result<Exit>
 
 fn retry(arguments: RetryArgs, context: &mut Context) -> anyhow::Result<Exit> {
     let config = arguments.index.configure(context)?;
-    Reader::open(&config.index)?;
+    let waiting = Reader::open(&config.index)?.failed_events()?;
+    if let Some(name) = &arguments.receiver
+        && !config.events.receivers.iter().any(|receiver| receiver.name == *name)
+        && !waiting.iter().any(|event| event.receiver == *name)
+    {
+        bail!("there is no receiver {name} in the settings, and no event waits for one; hint: `dcmdex events failed`");
+    }
     let chosen = |name: &str| arguments.receiver.as_deref().is_none_or(|receiver| receiver == name);
     let receivers = config.events.receivers.iter().filter(|receiver| chosen(&receiver.name));
     let give_up = receivers.map(|receiver| receiver.give_up).max();
@@ -203,6 +209,10 @@ fn retry(arguments: RetryArgs, context: &mut Context) -> anyhow::Result<Exit> {
     let until_ms = now_ms.saturating_add(give_up_ms);
     let revived = writer.handle().retry_events(arguments.receiver, arguments.events, now_ms, until_ms)?;
     writer.close()?;
+    if revived == 0 {
+        context.output.line("there are no dead letters to try again")?;
+        return Ok(Exit::Partly);
+    }
     context.output.line(format_args!("{revived} dead letters are tried again while the node runs"))?;
-    Ok(if revived == 0 { Exit::Partly } else { Exit::Done })
+    Ok(Exit::Done)
 }

@@ -69,6 +69,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::config::Sources;
 use crate::db;
+use crate::files::parent_of;
 pub use context::Exit;
 use context::{Context, Global, in_one_line};
 use output::Output;
@@ -154,7 +155,11 @@ enum Command {
 /// Runs the program. The first argument is its name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    let cli = match Cli::try_parse_from(&arguments) {
+    let parsed = Cli::try_parse_from(&arguments).or_else(|error| match without_help_for_help(&arguments, &error) {
+        Some(arguments) => Cli::try_parse_from(arguments),
+        None => Err(error),
+    });
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version go to standard output and are no error. A closed pipe is none
@@ -215,13 +220,36 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
 }
 
 /// What to do about an error that any command may meet.
-fn hint(error: &anyhow::Error) -> &'static str {
-    let lacks_index =
-        |cause: &(dyn std::error::Error + 'static)| matches!(cause.downcast_ref(), Some(db::Error::Missing { .. }));
-    if error.chain().any(lacks_index) {
-        "; hint: `dcmdex scan PATH` and `dcmdex serve` make one, and --index FILE names another"
-    } else {
-        ""
+fn hint(error: &anyhow::Error) -> String {
+    for cause in error.chain().filter_map(|cause| cause.downcast_ref::<db::Error>()) {
+        match cause {
+            db::Error::Missing { .. } => {
+                return "; hint: `dcmdex scan PATH` and `dcmdex serve` make one, and --index FILE names another".into();
+            }
+            db::Error::Io { path, source }
+                if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
+                    && parent_of(path).is_dir()
+                    && !path.exists() =>
+            {
+                return format!("; hint: no file can be made in {}", parent_of(path).display());
+            }
+            _ => {}
+        }
+    }
+    String::new()
+}
+
+/// The arguments without the last one, if it asks for help on `help`, which clap refuses.
+fn without_help_for_help<'a>(arguments: &'a [OsString], error: &clap::Error) -> Option<&'a [OsString]> {
+    match arguments {
+        [before @ .., last]
+            if error.kind() == clap::error::ErrorKind::InvalidSubcommand
+                && (last == "--help" || last == "-h")
+                && before.last().is_some_and(|help| help == "help") =>
+        {
+            Some(before)
+        }
+        _ => None,
     }
 }
 

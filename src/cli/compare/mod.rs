@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 
 use self::journal::DifferenceJournal;
@@ -17,7 +17,7 @@ use super::keys::lists;
 use super::keys::query::query;
 use super::output::{Grouped, check_is_not_index};
 use crate::cli::Exit;
-use crate::cli::context::{Context, IndexArgs};
+use crate::cli::context::{Context, IndexArgs, in_one_line};
 use crate::cli::peer_name::configured_peer;
 use crate::compare::difference::{ArchiveDifference, DifferenceKind};
 use crate::compare::index_side::IndexSide;
@@ -26,7 +26,7 @@ use crate::compare::walk::{compare_days, compare_undated, ranges};
 use crate::compare::{ArchiveSide, DayRange, Error};
 use crate::config::Config;
 use crate::db::Search as _;
-use crate::db::open::Reader;
+use crate::db::open::{Reader, is_on_server};
 use crate::model::calendar::DAY_MS;
 use crate::model::clock::Clock;
 use crate::model::datetime::{self, Day};
@@ -97,19 +97,34 @@ pub(super) fn run(arguments: &CompareArgs, context: &mut Context) -> anyhow::Res
     }
     let days = days(arguments, &mut reader)?;
     let mut here = IndexSide(reader);
-    let is_index = !arguments.with.contains('=') && Path::new(&arguments.with).is_file();
-    let found = if is_index {
-        let mut there = IndexSide(Reader::open(Path::new(&arguments.with))?);
+    let found = if let Some(index) = other_index(&arguments.with)? {
+        let mut there = IndexSide(Reader::open(index)?);
         compare(&mut here, &mut there, days, arguments, context)?
     } else {
         let (ae_title, route) = configured_peer(&arguments.with, &config)?;
-        let waits = config.node.waits();
+        let (waits, address) = (config.node.waits(), route.destination.address.clone());
         let scu = QueryScu::new(&config.node.ae_title, &ae_title, route, waits)?;
         let mut there = PacsSide::new(scu, Duration::from_millis(arguments.pause));
         let compared = compare(&mut here, &mut there, days, arguments, context);
-        compared.with_context(|| format!("{ae_title}, called by {}", config.node.ae_title))?
+        compared.with_context(|| format!("{ae_title} at {address}, called by {}", config.node.ae_title))?
     };
     Ok(tell_end(&found, context))
+}
+
+/// The other index that a name means. `None` if it is the name of a peer.
+fn other_index(name: &str) -> anyhow::Result<Option<&Path>> {
+    let path = Path::new(name);
+    if path.is_file() || is_on_server(path) {
+        return Ok(Some(path));
+    }
+    let is_path = name.contains('/') || path.extension().is_some_and(|extension| extension == "db");
+    if !is_path || name.contains('=') {
+        return Ok(None);
+    }
+    if !path.exists() {
+        bail!("there is no index at {}; hint: a peer is named as AET or AET=HOST:PORT", path.display());
+    }
+    Ok(Some(path))
 }
 
 /// Differences by kind.
@@ -169,11 +184,9 @@ fn compare(
 
 /// The error, with what to do.
 fn with_resume_hint(error: Error, arguments: &CompareArgs) -> anyhow::Error {
-    let error = anyhow::Error::from(error);
-    match &arguments.out {
-        Some(_) => error.context("the comparison is not complete; hint: the same command goes on"),
-        None => error.context("the comparison is not complete; hint: with --out FILE it can go on"),
-    }
+    let hint = if arguments.out.is_some() { "the same command goes on" } else { "with --out FILE it can go on" };
+    let reason = in_one_line(&error.into());
+    anyhow!("{reason}; the comparison is not complete; hint: {hint}")
 }
 
 fn after(range: DayRange, done: Day) -> Vec<DayRange> {

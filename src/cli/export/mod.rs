@@ -2,6 +2,7 @@
 
 mod shape;
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -112,12 +113,21 @@ impl TableFormat {
         }
     }
 
-    /// The format that a file name ends with.
-    fn of_name(path: &Path) -> Option<Self> {
-        let extension = path.extension()?.to_str()?;
-        match extension {
-            "jsonl" => Some(Self::Ndjson),
-            _ => Self::value_variants().iter().copied().find(|format| format.extension() == extension),
+    /// The format that a file name ends with, and CSV if it ends with none.
+    fn of_name(path: &Path) -> anyhow::Result<Self> {
+        let extension = path.extension().and_then(OsStr::to_str).unwrap_or_default();
+        let known = Self::value_variants().iter().copied().find(|format| format.extension() == extension);
+        match (extension, known) {
+            (_, Some(format)) => Ok(format),
+            ("jsonl", None) => Ok(Self::Ndjson),
+            // A directory may be called `ct.2024`.
+            (other, None) if other.starts_with(|first: char| first.is_ascii_alphabetic()) => {
+                bail!(
+                    "{} ends like no format of a table; hint: --format csv writes CSV under this name",
+                    path.display()
+                )
+            }
+            (_, None) => Ok(Self::Csv),
         }
     }
 }
@@ -163,8 +173,11 @@ pub(super) fn run(arguments: &ExportArgs, context: &mut Context) -> anyhow::Resu
 }
 
 fn plan(arguments: &ExportArgs, config: &Config, last_change: u64) -> anyhow::Result<(ExportPlan, Option<String>)> {
-    let format = arguments.format.or_else(|| arguments.out.as_deref().and_then(TableFormat::of_name));
-    let format = format.unwrap_or(TableFormat::Csv);
+    let format = match (arguments.format, &arguments.out) {
+        (Some(format), _) => format,
+        (None, Some(out)) => TableFormat::of_name(out)?,
+        (None, None) => TableFormat::Csv,
+    };
     let formulas = match (arguments.defuse_formulas, format) {
         (false, _) => Formulas::Keep,
         (true, TableFormat::Csv) => Formulas::Defuse,

@@ -463,6 +463,9 @@ fn an_index_without_events_says_how_to_have_some(place: Place) {
     scan(&place, "tree", 1..2);
     let none = place.run(["events"]).expect(0);
     assert!(none.stdout.is_empty() && none.stderr.contains("event_log.enabled"), "{none:?}");
+    let unknown = place.run(["events", "retry", "--receiver", "ris"]).expect(2);
+    assert!(unknown.stderr.contains("there is no receiver ris"), "{unknown:?}");
+    assert!(place.run(["events", "retry"]).expect(1).stdout.starts_with("there are no dead letters"));
 }
 
 #[test]

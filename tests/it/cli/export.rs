@@ -183,6 +183,15 @@ fn named_columns_are_the_only_ones_and_formulas_are_defused_on_request() {
 }
 
 #[test]
+fn a_name_that_is_that_of_another_format_is_refused() {
+    let place = place();
+    let refused = export(&place, ["--out", "studies.xlsx"]).expect(2);
+    assert!(refused.stderr.contains("--format csv") && !place.path("studies.xlsx").exists(), "{refused:?}");
+    export(&place, ["--out", "studies.xlsx", "--format", "csv"]).expect(0);
+    export(&place, ["--out", "studies"]).expect(0);
+}
+
+#[test]
 fn an_export_goes_on_where_the_last_one_ended() {
     let place = place();
     let first = export(&place, ["--format", "ndjson"]).expect(0);

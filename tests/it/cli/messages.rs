@@ -152,6 +152,20 @@ fn an_option_with_one_hyphen_is_recognised() {
 }
 
 #[test]
+fn help_on_help_is_that_of_the_command() {
+    let place = Place::new();
+    for command in [&["index"][..], &["worklist"], &[]] {
+        let help = |more: &[&'static str]| place.run(command.iter().chain(more).copied()).expect(0).stdout;
+        assert_eq!(help(&["help", "--help"]), help(&["help"]), "{command:?}");
+    }
+}
+
+#[test]
+fn an_index_that_cannot_be_made_is_told_with_its_directory() {
+    says(&Place::new(), &["scan", ".", "--index", "/proc/x.db"], &["/proc/x.db", "hint: no file can be made in /proc"]);
+}
+
+#[test]
 fn an_index_that_is_not_there_yet_is_told_with_the_way_to_one() {
     let place = Place::new();
     for command in ["find", "status", "check"] {
