@@ -552,8 +552,8 @@ keys! {
     }
     SCAN_PRUNE_EMPTIED: Boolean = "scan.prune_emptied" = "false" {
         "With scan.prune: also drop files below a directory that looks unmounted. Such a directory \
-         is empty, or its file system is no longer mounted, or the index knows none of its \
-         entries. A scanned path may then be missing itself.",
+         is empty, or its file system is no longer mounted, or a scan found other \
+         files there than those of the index. A scanned path may then be missing itself.",
         unit: "true or false",
         low: "false: a directory that was emptied for good has to be named once",
         high: "true: everything on a disk that is temporarily not mounted is dropped",

@@ -134,6 +134,7 @@ pub(in crate::db) struct Contents {
     /// How many instances each removal took out.
     pub(in crate::db) removed_counts: BTreeMap<i64, u64>,
     pub(in crate::db) mount_points: BTreeSet<PathBuf>,
+    pub(in crate::db) exchanged_disks: BTreeSet<PathBuf>,
     pub(in crate::db) scans: Vec<ScanEntry>,
     /// State of watched paths.
     pub(in crate::db) watches: BTreeMap<String, String>,
@@ -626,11 +627,13 @@ impl Contents {
         }
     }
 
-    /// Notes whether something is mounted at a directory.
+    /// Notes what a scan has seen of the disk at a directory.
     pub(in crate::db) fn mount_point(&mut self, path: PathBuf, mounted: Mounted) {
         match mounted {
             Mounted::Yes => self.mount_points.insert(path),
             Mounted::NoLonger => self.mount_points.remove(&path),
+            Mounted::Exchanged => self.exchanged_disks.insert(path),
+            Mounted::NotExchanged => self.exchanged_disks.remove(&path),
         };
     }
 

@@ -178,6 +178,10 @@ impl ScanLedger for IndexReader {
         ask!(self, reader => reader.mount_points())
     }
 
+    fn exchanged_disks(&mut self) -> Result<BTreeSet<PathBuf>, Error> {
+        ask!(self, reader => reader.exchanged_disks())
+    }
+
     fn named_roots(&self) -> BTreeSet<PathBuf> {
         ask!(self, reader => reader.named_roots())
     }

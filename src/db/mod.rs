@@ -277,8 +277,8 @@ pub trait Arrivals: Send + Sync {
     /// Fails with [`Error::WriterStopped`], or with the error of the transaction.
     fn end_scan(&self, scan: i64, summary: String) -> Result<(), Error>;
 
-    /// Queues that something is mounted at a directory, or that nothing is any more. An error of
-    /// the later commit comes out of [`Arrivals::flush`].
+    /// Queues what a scan has seen of the disk at a directory. An error of the later commit comes
+    /// out of [`Arrivals::flush`].
     ///
     /// # Errors
     /// Fails with [`Error::WriterStopped`].
@@ -403,6 +403,13 @@ pub trait ScanLedger: Sized {
     /// # Errors
     /// Fails with an error of the engine.
     fn mount_points(&mut self) -> Result<BTreeSet<PathBuf>, Error>;
+
+    /// The directories at which scans took the disk for another one than that of the files which
+    /// are missing there: see [`Mounted::Exchanged`].
+    ///
+    /// # Errors
+    /// Fails with an error of the engine.
+    fn exchanged_disks(&mut self) -> Result<BTreeSet<PathBuf>, Error>;
 
     /// The directories of this machine that have a name in the index. Each may be a disk.
     fn named_roots(&self) -> BTreeSet<PathBuf> {

@@ -127,8 +127,10 @@ impl ContentsSum {
             let entry = EntryHash::of("arrival").number(*number).number(*first_ms).number(scan.unwrap_or(0));
             self.others.add(&entry.text(kind).text(calling_ae_title).text(address));
         }
-        for path in &piece.mount_points {
-            self.others.add(&EntryHash::of("mount point").bytes(path.as_os_str().as_encoded_bytes()));
+        for (what, paths) in [("mount point", &piece.mount_points), ("exchanged disk", &piece.exchanged_disks)] {
+            for path in paths {
+                self.others.add(&EntryHash::of(what).bytes(path.as_os_str().as_encoded_bytes()));
+            }
         }
         for ScanEntry { scan, started_ms, finished_ms, roots, summary } in &piece.scans {
             let entry = EntryHash::of("scan").number(*scan).number(*started_ms).number(finished_ms.unwrap_or(-1));

@@ -503,6 +503,14 @@ impl Collector<'_> {
             self.summary.not_pruned += not_pruned.files;
             (self.on_event)(ScanEvent::NotPruned(not_pruned));
         }
+        if let Some(writer) = writer {
+            let has_left = |path: &Path| left.iter().any(|not_pruned| not_pruned.path == path);
+            for suspect in
+                suspects.iter().filter(|suspect| suspect.why == Why::NothingKnown && !has_left(&suspect.path))
+            {
+                writer.mount_point(suspect.path.clone(), db::Mounted::NotExchanged)?;
+            }
+        }
         Ok(suspects.into_iter().map(|suspect| suspect.path).collect())
     }
 

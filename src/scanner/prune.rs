@@ -6,6 +6,10 @@
 //! ([`Vanished::PruneEmptied`]). One case differs: if a file has moved from an empty directory to
 //! another place, the scan deletes its old entry.
 //!
+//! If another disk is mounted, the files of that disk are soon in the index too. So the index keeps
+//! that the disk was exchanged ([`Mounted::Exchanged`]), until no file is missing there any more, or
+//! the user asks for the deletion.
+//!
 //! A disk may also go away while the scan runs. So the scan looks at the disk again after it has
 //! found files gone, and before it notes them ([`Guard::looks_due`]).
 
@@ -34,7 +38,7 @@ pub enum Why {
     /// The directory is empty, and the index has files in or below it.
     Empty,
     /// The directory holds other files. The index has files below it, and none of their names
-    /// exists now.
+    /// exists now, or none did in an earlier scan and some still do not.
     NothingKnown,
     /// A scan saw a mounted file system there, and it is not mounted now.
     NotMounted,
@@ -66,7 +70,7 @@ impl Why {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Suspect {
     pub(super) path: PathBuf,
-    why: Why,
+    pub(super) why: Why,
 }
 
 /// A directory below which the scan deleted no entries.
@@ -87,6 +91,8 @@ pub(super) struct Guard {
     vanished: Vanished,
     /// The mount points that the index has.
     mount_points: BTreeSet<PathBuf>,
+    /// The directories at which a scan found another disk than that of the files of the index.
+    exchanged: BTreeSet<PathBuf>,
     /// The directories that count as roots of the scan, because they may be disks.
     named_roots: BTreeSet<PathBuf>,
     /// The file systems of the roots and mount points that this scan has seen.
@@ -119,12 +125,12 @@ impl ListedDirectory<'_> {
 
 impl Guard {
     pub(super) fn new(known: Option<&mut Reader>, vanished: Vanished) -> Result<Self, db::Error> {
-        let (mount_points, named_roots) = match known {
-            Some(known) => (known.mount_points()?, known.named_roots()),
+        let (mount_points, exchanged, named_roots) = match known {
+            Some(known) => (known.mount_points()?, known.exchanged_disks()?, known.named_roots()),
             None => Default::default(),
         };
         let (seen, root, suspects) = Default::default();
-        Ok(Self { vanished, mount_points, named_roots, seen, root, suspects })
+        Ok(Self { vanished, mount_points, exchanged, named_roots, seen, root, suspects })
     }
 
     /// Turns to a root.
@@ -146,30 +152,41 @@ impl Guard {
                 self.suspect(root, Why::NotMounted);
             }
         }
+        self.doubt(root);
         news
     }
 
-    /// Checks a directory. Returns a change of its mount point for the index.
+    /// Lets the entries of a root stay if it lies on a disk that was exchanged.
+    pub(super) fn doubt(&mut self, root: &Path) {
+        if self.vanished == Vanished::Prune && root.ancestors().skip(1).any(|above| self.exchanged.contains(above)) {
+            self.suspect(root, Why::NothingKnown);
+        }
+    }
+
+    /// Checks a directory. Returns changes of its disk for the index.
     pub(super) fn directory(
         &mut self,
         listed: &ListedDirectory<'_>,
         known: Option<&mut Reader>,
-    ) -> Result<Option<(PathBuf, Mounted)>, db::Error> {
+    ) -> Result<Vec<(PathBuf, Mounted)>, db::Error> {
         if self.is_root(listed) {
             self.seen.extend(listed.file_system.map(|mark| (listed.path.to_owned(), mark)));
         }
         let is_mounted = self.see(listed.path, listed.file_system);
-        let news = self.mounted(listed.path, is_mounted);
-        if self.covers(listed.path) {
+        let mut news = Vec::from_iter(self.mounted(listed.path, is_mounted));
+        let Some(known) = known.filter(|_| !self.covers(listed.path)) else { return Ok(news) };
+        if self.vanished == Vanished::PruneEmptied {
+            if self.exchanged.remove(listed.path) {
+                news.push((listed.path.to_owned(), Mounted::NotExchanged));
+            }
             return Ok(news);
         }
-        let why = match (self.vanished, known) {
-            (Vanished::Prune, Some(known)) => self.why(listed, known)?,
-            // Nothing is deleted, but what lies on a disk that is not mounted is not missing.
-            (Vanished::Keep, Some(_)) => self.is_unmounted(listed).then_some(Why::NotMounted),
-            (Vanished::Prune | Vanished::Keep, None) | (Vanished::PruneEmptied, _) => None,
-        };
-        if let Some(why) = why {
+        let why = self.why(listed, known)?;
+        if why == Some(Why::NothingKnown) && self.exchanged.insert(listed.path.to_owned()) {
+            news.push((listed.path.to_owned(), Mounted::Exchanged));
+        }
+        // If nothing is deleted, still nothing on a disk that is not mounted is missing.
+        if let Some(why) = why.filter(|why| self.vanished == Vanished::Prune || *why == Why::NotMounted) {
             self.suspect(listed.path, why);
         }
         Ok(news)
@@ -262,8 +279,15 @@ impl Guard {
         }
         let is_root = self.is_root(listed) || listed.is_mount_point();
         if listed.is_empty {
+            if self.vanished == Vanished::Keep {
+                return Ok(None);
+            }
             let enough = if is_root { 1 } else { EMPTIED_FILES };
             return Ok(has_files(known, listed.path, enough)?.then_some(Why::Empty));
+        }
+        // What is known now may be of the other disk.
+        if self.exchanged.contains(listed.path) {
+            return Ok(Some(Why::NothingKnown));
         }
         if !is_root || listed.has_known_file || !has_files(known, listed.path, 1)? {
             return Ok(None);

@@ -570,6 +570,7 @@ impl ScanWalk<'_> {
     fn gone_root(&mut self, root: &Path) -> Result<bool, Error> {
         self.guard.enter(root);
         self.look_again(root)?;
+        self.guard.doubt(root);
         // The root may have been a file.
         if let (Some(parent), Some(name)) = (root.parent(), root.file_name()) {
             let known = self.known_files(parent)?;

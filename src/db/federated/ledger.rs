@@ -98,14 +98,28 @@ impl<R: FederatedPart> ScanLedger for Federation<R> {
     }
 
     fn mount_points(&mut self) -> Result<BTreeSet<PathBuf>, Error> {
-        let mut all = BTreeSet::new();
-        for part in &mut self.parts {
-            all.extend(part.mount_points()?);
-        }
-        Ok(all)
+        self.all_paths(R::mount_points)
+    }
+
+    fn exchanged_disks(&mut self) -> Result<BTreeSet<PathBuf>, Error> {
+        self.all_paths(R::exchanged_disks)
     }
 
     fn named_roots(&self) -> BTreeSet<PathBuf> {
         self.parts.iter().flat_map(|part| part.named_roots()).collect()
+    }
+}
+
+impl<R: FederatedPart> Federation<R> {
+    /// The paths that some file has.
+    fn all_paths(
+        &mut self,
+        of: impl Fn(&mut R) -> Result<BTreeSet<PathBuf>, Error>,
+    ) -> Result<BTreeSet<PathBuf>, Error> {
+        let mut all = BTreeSet::new();
+        for part in &mut self.parts {
+            all.extend(of(part)?);
+        }
+        Ok(all)
     }
 }

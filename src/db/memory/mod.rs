@@ -352,6 +352,10 @@ impl ScanLedger for MemoryIndex {
     fn mount_points(&mut self) -> Result<BTreeSet<PathBuf>, Error> {
         Ok(self.contents().mount_points.clone())
     }
+
+    fn exchanged_disks(&mut self) -> Result<BTreeSet<PathBuf>, Error> {
+        Ok(self.contents().exchanged_disks.clone())
+    }
 }
 
 impl Admin for MemoryIndex {

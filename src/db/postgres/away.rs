@@ -21,7 +21,16 @@ pub(super) fn mount_points(
     connection: &mut ServerConnection,
     roots: &NamedRoots,
 ) -> Result<Vec<PathBuf>, ServerFailure> {
-    let rows = connection.query("SELECT path FROM mount_point ORDER BY path", &[])?;
+    noted_disks(connection, roots, "mount_point")
+}
+
+/// The places on this node that a table of disks has.
+pub(super) fn noted_disks(
+    connection: &mut ServerConnection,
+    roots: &NamedRoots,
+    table: &str,
+) -> Result<Vec<PathBuf>, ServerFailure> {
+    let rows = connection.query(&format!("SELECT path FROM {table} ORDER BY path"), &[])?;
     let kept = rows.iter().map(|row| Ok(path_from(row.try_get(0)?)));
     kept.filter_map(|kept| kept.map(|kept| roots.local_mount_point(&kept)).transpose()).collect()
 }

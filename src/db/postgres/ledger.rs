@@ -219,6 +219,13 @@ impl ScanLedger for PostgresReader {
         self.ask_for_scan(|connection| Ok(away::mount_points(connection, &roots)?.into_iter().collect()))
     }
 
+    fn exchanged_disks(&mut self) -> Result<BTreeSet<PathBuf>, Error> {
+        let roots = self.roots();
+        self.ask_for_scan(|connection| {
+            Ok(away::noted_disks(connection, &roots, "exchanged_disk")?.into_iter().collect())
+        })
+    }
+
     fn named_roots(&self) -> BTreeSet<PathBuf> {
         self.roots().directories().map(Path::to_owned).collect()
     }

@@ -112,12 +112,18 @@ pub(super) fn note_watch(changer: &mut IndexChanger, roots: &str, state: Option<
 
 pub(super) fn mount_point(changer: &mut IndexChanger, path: &Path, mounted: Mounted) -> Result<(), ServerFailure> {
     let (key, bytes) = (RowKey::of_path(path), path.as_os_str().as_encoded_bytes());
-    changer.transaction(|connection, _| match mounted {
-        Mounted::Yes => {
-            let sql = "INSERT INTO mount_point VALUES ($1, $2) ON CONFLICT DO NOTHING";
-            connection.execute(sql, &[&key, &bytes]).map(drop)
+    let (table, is_so) = match mounted {
+        Mounted::Yes => ("mount_point", true),
+        Mounted::NoLonger => ("mount_point", false),
+        Mounted::Exchanged => ("exchanged_disk", true),
+        Mounted::NotExchanged => ("exchanged_disk", false),
+    };
+    changer.transaction(|connection, _| match is_so {
+        true => {
+            let sql = format!("INSERT INTO {table} VALUES ($1, $2) ON CONFLICT DO NOTHING");
+            connection.execute(&sql, &[&key, &bytes]).map(drop)
         }
-        Mounted::NoLonger => connection.execute("DELETE FROM mount_point WHERE path_key = $1", &[&key]).map(drop),
+        false => connection.execute(&format!("DELETE FROM {table} WHERE path_key = $1"), &[&key]).map(drop),
     })
 }
 

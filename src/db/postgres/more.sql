@@ -242,3 +242,10 @@ CREATE TABLE IF NOT EXISTS loss (
     PRIMARY KEY (study, key, level)
 );
 CREATE INDEX IF NOT EXISTS loss_by_change ON loss (level, change);
+
+-- Directories at which scans found none of the files that the index has there, as if another disk were mounted
+-- (docs/adr/0069).
+CREATE TABLE IF NOT EXISTS exchanged_disk (
+    path_key uuid PRIMARY KEY,
+    path bytea NOT NULL
+);

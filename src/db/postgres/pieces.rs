@@ -156,6 +156,10 @@ fn each_piece(connection: &mut ServerConnection, outlet: &mut PieceOutlet<'_>) -
         piece.mount_points.insert(path_from(row.try_get(0)?));
         Ok(())
     })?;
+    each_row(connection, outlet, "exchanged", "SELECT path FROM exchanged_disk", |piece, row| {
+        piece.exchanged_disks.insert(path_from(row.try_get(0)?));
+        Ok(())
+    })?;
     each_row(connection, outlet, "scans", admin::SCANS, |piece, row| {
         piece.scans.push(admin::scan_of(row)?);
         Ok(())
@@ -254,6 +258,9 @@ impl PostgresCopy {
         self.0.change(&needs, |contents| contents.add_piece(piece))?;
         for path in &piece.mount_points {
             maintenance::mount_point(&mut self.0, path, Mounted::Yes)?;
+        }
+        for path in &piece.exchanged_disks {
+            maintenance::mount_point(&mut self.0, path, Mounted::Exchanged)?;
         }
         for (roots, state) in &piece.watches {
             maintenance::note_watch(&mut self.0, roots, Some(state))?;

@@ -124,7 +124,9 @@ impl PathMove {
         let moves: Vec<(i64, PathBuf)> =
             kept.filter_map(|directory| Some((directory.id, self.new_path(&directory.path)?))).collect();
         move_directories(connection, &moves)?;
-        self.move_mount_points(connection)?;
+        for table in ["mount_point", "exchanged_disk"] {
+            self.move_disks(connection, table)?;
+        }
         self.move_scans(connection)
     }
 
@@ -153,14 +155,14 @@ impl PathMove {
         marks::save(connection, &before, &after)
     }
 
-    fn move_mount_points(&self, connection: &mut ServerConnection) -> Result<(), ServerFailure> {
-        for row in connection.query("SELECT path FROM mount_point", &[])? {
+    fn move_disks(&self, connection: &mut ServerConnection, table: &str) -> Result<(), ServerFailure> {
+        for row in connection.query(&format!("SELECT path FROM {table}"), &[])? {
             let former = path_from(row.try_get(0)?);
             let Some(new) = self.new_path(&former) else { continue };
             let (gone, key) = (RowKey::of_path(&former), RowKey::of_path(&new));
-            connection.execute("DELETE FROM mount_point WHERE path_key = $1", &[&gone])?;
-            let sql = "INSERT INTO mount_point VALUES ($1, $2) ON CONFLICT DO NOTHING";
-            connection.execute(sql, &[&key, &new.as_os_str().as_encoded_bytes()])?;
+            connection.execute(&format!("DELETE FROM {table} WHERE path_key = $1"), &[&gone])?;
+            let sql = format!("INSERT INTO {table} VALUES ($1, $2) ON CONFLICT DO NOTHING");
+            connection.execute(&sql, &[&key, &new.as_os_str().as_encoded_bytes()])?;
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 //! what leaves it has the paths of this node.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -253,6 +254,7 @@ fn moved_piece(
         removals: _,
         removed_counts: _,
         mount_points,
+        exchanged_disks,
         scans,
         watches,
         id,
@@ -264,6 +266,7 @@ fn moved_piece(
         events: _,
         version: _,
     } = piece;
+    let disks = |paths: &BTreeSet<PathBuf>| paths.iter().filter_map(|path| to_mount_point(path)).collect();
     Contents {
         instances: instances.iter().map(|(uid, held)| (uid.clone(), held.iter().map(file).collect())).collect(),
         unindexed: unindexed.iter().map(|(at, file)| (key(at), file.clone())).collect(),
@@ -271,7 +274,8 @@ fn moved_piece(
         faults: faults.iter().map(|(at, fault)| (key(at), fault.clone())).collect(),
         conflicts: conflicts.iter().map(conflict).collect(),
         directories: directories.iter().map(|(place, path)| (*place, to(path))).collect(),
-        mount_points: mount_points.iter().filter_map(|path| to_mount_point(path)).collect(),
+        mount_points: disks(mount_points),
+        exchanged_disks: disks(exchanged_disks),
         scans: scans.clone(),
         watches: watches.clone(),
         id: id.clone(),

@@ -160,7 +160,7 @@ pub(super) fn begin_copy(connection: &mut ServerConnection, address: &PostgresAd
 const COPIED_TABLES: &str = "writer_slot, directory, study, study_patient, shelf, instance, copy, file_mark, conflict, \
      scan, watch, mount_point, removal, removed_instance, removed_file, arrival, \
      event, event_cursor, event_receiver, event_waiting, worklist_item, worklist_asked, worklist_problem, performed_step, correction, \
-     corrected_study, loss";
+     corrected_study, loss, exchanged_disk";
 
 /// Whether there is nothing that a copy would replace.
 fn is_empty(connection: &mut ServerConnection) -> Result<bool, ServerFailure> {

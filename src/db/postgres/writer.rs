@@ -237,7 +237,8 @@ impl Arrivals for PostgresWriterHandle {
     fn mount_point(&self, path: PathBuf, mounted: Mounted) -> Result<(), Error> {
         let kept = self.roots.kept_mount_point(&path);
         // It may have been noted before its root had a name.
-        let former = (mounted == Mounted::NoLonger && kept != path).then_some(path);
+        let is_gone = matches!(mounted, Mounted::NoLonger | Mounted::NotExchanged);
+        let former = (is_gone && kept != path).then_some(path);
         let work: ServerWork = Box::new(move |state| {
             for path in former.iter().chain([&kept]) {
                 let noted = state.work(|changer, _| maintenance::mount_point(changer, path, mounted));

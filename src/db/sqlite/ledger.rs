@@ -10,6 +10,7 @@ use rusqlite::{OptionalExtension, ToSql, params};
 
 use super::packing::{UidSuffix, naming};
 use super::reader::SqliteReader;
+use super::schema::EXCHANGED_DISKS;
 use super::sql_values::{PathValue, path_from_sql, place_number, to_u64};
 use crate::db::paths::range_below;
 use crate::db::{DeclaredCoverage, DirectorySnapshot, Error, KnownFile, LocatedInstance, NotIndexed, Note, ScanLedger};
@@ -115,13 +116,24 @@ impl ScanLedger for SqliteReader {
     }
 
     fn mount_points(&mut self) -> Result<BTreeSet<PathBuf>, Error> {
-        let mut statement = self.connection.prepare_cached("SELECT path FROM mount_point")?;
-        let rows = statement.query_map([], |row| Ok(PathBuf::from(path_from_sql(row.get_ref(0)?)?)))?;
-        Ok(rows.collect::<rusqlite::Result<_>>()?)
+        Ok(self.noted_paths("SELECT path FROM mount_point")?)
+    }
+
+    fn exchanged_disks(&mut self) -> Result<BTreeSet<PathBuf>, Error> {
+        match EXCHANGED_DISKS.are_in(&self.connection)? {
+            true => Ok(self.noted_paths("SELECT path FROM exchanged_disk")?),
+            false => Ok(BTreeSet::new()),
+        }
     }
 }
 
 impl SqliteReader {
+    fn noted_paths(&self, sql: &str) -> rusqlite::Result<BTreeSet<PathBuf>> {
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let rows = statement.query_map([], |row| Ok(PathBuf::from(path_from_sql(row.get_ref(0)?)?)))?;
+        rows.collect()
+    }
+
     fn lacking<T>(
         &mut self,
         place: Place,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::reader::SqliteReader;
+use super::schema::EXCHANGED_DISKS;
 use super::sql_values::{PathValue, path_from_sql, place_number, to_u64};
 use super::writer::SqliteWriterHandle;
 use crate::db::paths::range_below;
@@ -166,7 +167,10 @@ fn apply(connection: &Connection, planned: &PlannedRelocation, from: &Path, to: 
     } else {
         move_paths(connection, from, to)?;
     }
-    move_mount_points(connection, from, to)?;
+    move_noted_paths(connection, "mount_point", from, to)?;
+    if EXCHANGED_DISKS.are_in(connection)? {
+        move_noted_paths(connection, "exchanged_disk", from, to)?;
+    }
     move_scans(connection, from, to)?;
     move_watches(connection, from, to)
 }
@@ -197,19 +201,20 @@ fn move_paths(connection: &Connection, from: &Path, to: &Path) -> rusqlite::Resu
     Ok(())
 }
 
-fn move_mount_points(connection: &Connection, from: &Path, to: &Path) -> rusqlite::Result<()> {
+/// Changes the paths of a table that has nothing else.
+fn move_noted_paths(connection: &Connection, table: &str, from: &Path, to: &Path) -> rusqlite::Result<()> {
     let known: Vec<PathBuf> = connection
-        .prepare_cached("SELECT path FROM mount_point")?
+        .prepare_cached(&format!("SELECT path FROM {table}"))?
         .query_map([], |row| Ok(PathBuf::from(path_from_sql(row.get_ref(0)?)?)))?
         .collect::<rusqlite::Result<_>>()?;
     for path in known {
         let Ok(below) = path.strip_prefix(from) else { continue };
         let new = joined(to, below);
         connection
-            .prepare_cached("DELETE FROM mount_point WHERE path = ?1")?
+            .prepare_cached(&format!("DELETE FROM {table} WHERE path = ?1"))?
             .execute([PathValue::from(path.as_path())])?;
         connection
-            .prepare_cached("INSERT OR IGNORE INTO mount_point (path) VALUES (?1)")?
+            .prepare_cached(&format!("INSERT OR IGNORE INTO {table} (path) VALUES (?1)"))?
             .execute([PathValue::from(new.as_path())])?;
     }
     Ok(())

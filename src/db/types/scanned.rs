@@ -109,13 +109,17 @@ impl NotIndexed {
     }
 }
 
-/// Whether something is mounted at a directory that a scan has seen.
+/// What a scan has seen of the disk at a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mounted {
     /// A file system is mounted there.
     Yes,
     /// None is mounted any more, and the files that lie there now count.
     NoLonger,
+    /// No file of the index was there, as if another disk were mounted (docs/adr/0069).
+    Exchanged,
+    /// It is no longer taken for another one.
+    NotExchanged,
 }
 
 /// Numbers of what scans changed in the index.

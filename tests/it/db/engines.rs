@@ -570,11 +570,17 @@ fn an_index_keeps_its_name_and_its_mount_points<E: Engine>() {
     engine.arrivals().mount_point("/disk".into(), dcmdex::db::Mounted::Yes).unwrap();
     engine.arrivals().mount_point("/other".into(), dcmdex::db::Mounted::Yes).unwrap();
     engine.arrivals().mount_point("/other".into(), dcmdex::db::Mounted::NoLonger).unwrap();
+    assert!(engine.reader().exchanged_disks().unwrap().is_empty());
+    for (path, exchanged) in [("/disk", true), ("/other", true), ("/other", false)] {
+        use dcmdex::db::Mounted::{Exchanged, NotExchanged};
+        engine.arrivals().mount_point(path.into(), if exchanged { Exchanged } else { NotExchanged }).unwrap();
+    }
     engine.arrivals().flush().unwrap();
     engine.restart();
     assert_eq!(engine.arrivals().name_index(Some("two".into())).unwrap(), "one");
     assert_eq!(engine.reader().index_id().unwrap().as_deref(), Some("one"));
     assert_eq!(engine.reader().mount_points().unwrap(), BTreeSet::from(["/disk".into()]));
+    assert_eq!(engine.reader().exchanged_disks().unwrap(), BTreeSet::from(["/disk".into()]));
 }
 
 fn received_objects_move_with_the_storage_directory<E: Engine>() {

@@ -73,6 +73,7 @@ fn filled() -> (tempfile::TempDir, std::path::PathBuf) {
     arrivals.scanned(scanned("/a", vec![odd])).unwrap();
     arrivals.end_scan(scan, "{}".into()).unwrap();
     arrivals.mount_point("/a".into(), dcmdex::db::Mounted::Yes).unwrap();
+    arrivals.mount_point("/a/b".into(), dcmdex::db::Mounted::Exchanged).unwrap();
     arrivals.note_watch("[\"/a\"]".into(), Some("{}".into())).unwrap();
     arrivals.name_index(Some("one".into())).unwrap();
     writer.close().unwrap();

@@ -141,16 +141,85 @@ fn an_inbox_from_which_everything_moved_on_is_no_disk() {
 
 #[test]
 fn another_disk_in_the_place_of_the_root_is_no_reason_to_drop_the_first() {
-    let archive = with_disk(2);
+    let mut archive = with_disk(2);
     empty(&archive.root());
     archive.write("other/9", 9);
+    archive.write("other/8", 8);
+    // Once something of the other disk is known, that is no proof that it is the former one.
+    for _ in 0..3 {
+        let told = archive.scan();
+        assert_eq!(not_pruned(&told), ["not-pruned  nothing-known 3"]);
+        assert_eq!((told.summary.removed, archive.instances().len()), (0, 5));
+    }
+    // A part of it, as when a watch looks.
+    fs::remove_file(archive.path("other/8")).unwrap();
+    assert_eq!(archive.scan_paths(&[archive.path("other")]).summary.removed, 0);
+    archive.options.vanished = Vanished::PruneEmptied;
+    assert_eq!(archive.scan().summary.removed, 4);
+    archive.options.vanished = Vanished::Prune;
+    archive.write("other/7", 7);
+    archive.scan();
+    fs::remove_file(archive.path("other/9")).unwrap();
     let told = archive.scan();
-    assert_eq!(not_pruned(&told), ["not-pruned  nothing-known 3"]);
-    assert_eq!(archive.instances().len(), 4);
-    // Once something of it is known, the next scan cannot tell any more, so the first one said it:
-    // what is there is the archive.
-    let told = archive.scan();
-    assert_eq!((not_pruned(&told).len(), told.summary.removed), (0, 3));
+    assert_eq!((not_pruned(&told).len(), told.summary.removed), (0, 1), "nothing is doubted any more");
+    archive.assert_failures(&[]);
+}
+
+#[test]
+fn a_disk_that_is_back_has_its_files_again_and_those_of_the_other_one_stay() {
+    for (first, is_mounted) in
+        [(Vanished::Prune, true), (Vanished::Keep, true), (Vanished::Prune, false), (Vanished::Keep, false)]
+    {
+        let case = format!("{first:?}, mounted: {is_mounted}");
+        let mut archive = Archive::new();
+        let disk = archive.path("disk");
+        let put = |archive: &Archive, numbers: std::ops::Range<u32>| {
+            let mounted = if is_mounted { Some(Mount::tmpfs(&disk, "3m")?) } else { None };
+            numbers.for_each(|number| archive.write(format!("disk/{}/{number}", number / 10), number));
+            Some(mounted)
+        };
+        let remove = |mounted: Option<Mount>| {
+            drop(mounted);
+            empty(&disk);
+        };
+        let scan = |archive: &Archive| archive.scan_paths(&[archive.path("disk")]);
+        let Some(one) = put(&archive, 10..14) else { return };
+        let times: Vec<_> =
+            (10..14).map(|it| archive.path(format!("disk/1/{it}")).metadata().unwrap().modified()).collect();
+        archive.options.vanished = first;
+        scan(&archive);
+        remove(one);
+        let Some(other) = put(&archive, 20..22) else { return };
+        scan(&archive);
+        archive.options.vanished = Vanished::Prune;
+        for _ in 0..2 {
+            let told = scan(&archive);
+            assert_eq!(
+                (not_pruned(&told), told.summary.removed),
+                (vec!["not-pruned disk nothing-known 4"], 0),
+                "{case}"
+            );
+        }
+        remove(other);
+        let Some(one) = put(&archive, 10..14) else { return };
+        for (number, time) in (10..14).zip(times) {
+            let file = fs::File::options().write(true).open(archive.path(format!("disk/1/{number}"))).unwrap();
+            file.set_modified(time.unwrap()).unwrap();
+        }
+        for _ in 0..2 {
+            let told = scan(&archive);
+            assert_eq!(
+                (not_pruned(&told), told.summary.removed),
+                (vec!["not-pruned disk nothing-known 2"], 0),
+                "{case}"
+            );
+            assert_eq!(availability(&archive)[..4], ["ONLINE"; 4], "{case}");
+        }
+        archive.options.vanished = Vanished::PruneEmptied;
+        assert_eq!((scan(&archive).summary.removed, archive.instances().len()), (2, 4), "{case}");
+        archive.assert_failures(&[]);
+        drop(one);
+    }
 }
 
 #[test]

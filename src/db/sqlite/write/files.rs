@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::super::schema::EXCHANGED_DISKS;
 use super::super::sql_values::{PathValue, path_from_sql, place_from_number, place_number, to_u64};
 use super::caches::DirectoryCache;
 use super::changes::Changes;
@@ -146,12 +147,17 @@ impl<'c> Files<'c> {
             )
     }
 
-    /// Notes whether something is mounted at a directory.
+    /// Notes what a scan has seen of the disk at a directory.
     pub(super) fn mount_point(&self, path: &Path, mounted: Mounted) -> Result<()> {
         let sql = match mounted {
             Mounted::Yes => "INSERT OR IGNORE INTO mount_point (path) VALUES (?1)",
             Mounted::NoLonger => "DELETE FROM mount_point WHERE path = ?1",
+            Mounted::Exchanged => "INSERT OR IGNORE INTO exchanged_disk (path) VALUES (?1)",
+            Mounted::NotExchanged => "DELETE FROM exchanged_disk WHERE path = ?1",
         };
+        if matches!(mounted, Mounted::Exchanged | Mounted::NotExchanged) {
+            EXCHANGED_DISKS.make(self.connection)?;
+        }
         self.connection.prepare_cached(sql)?.execute([PathValue::from(path)])?;
         Ok(())
     }

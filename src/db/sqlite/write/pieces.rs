@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, Row, params};
 
+use super::super::schema::EXCHANGED_DISKS;
 use super::super::sql_values::{path_from_sql, place_from_number, to_u64};
 use super::super::status::watches;
 use super::asserted_values::record_of_text;
@@ -45,6 +46,12 @@ pub(in super::super) fn each_piece(
         piece.mount_points.insert(path_from_sql(row.get_ref(0)?)?.into());
         Ok(())
     })?;
+    if EXCHANGED_DISKS.are_in(connection)? {
+        each_row(connection, outlet, "SELECT path FROM exchanged_disk", |piece, row| {
+            piece.exchanged_disks.insert(path_from_sql(row.get_ref(0)?)?.into());
+            Ok(())
+        })?;
+    }
     each_row(connection, outlet, "SELECT id, started_ms, finished_ms, roots, summary FROM scan", |piece, row| {
         let (scan, started_ms, finished_ms) = (row.get(0)?, row.get(1)?, row.get(2)?);
         piece.scans.push(ScanEntry { scan, started_ms, finished_ms, roots: row.get(3)?, summary: row.get(4)? });
@@ -191,6 +198,9 @@ pub(super) fn put(tables: &mut Tables<'_>, piece: &Contents) -> Result<()> {
     put_marks(tables, piece)?;
     for path in &piece.mount_points {
         tables.files.mount_point(path, Mounted::Yes)?;
+    }
+    for path in &piece.exchanged_disks {
+        tables.files.mount_point(path, Mounted::Exchanged)?;
     }
     for ScanEntry { scan, started_ms, finished_ms, roots, summary } in &piece.scans {
         tables

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, params, params_from_iter};
 
+use super::super::schema::EXCHANGED_DISKS;
 use super::super::sql_values::{path_from_sql, place_from_number};
 use super::asserted_values::record_of_text;
 use super::rows::{File, InstanceRow, NewInstance, Result};
@@ -184,14 +185,23 @@ impl Tables<'_> {
         for (table, columns) in NOTES_OF_FILES {
             self.take_rows(other, table, columns, |_, _, _| Ok(true))?;
         }
-        let mut mounts = other.connection().prepare("SELECT path FROM mount_point")?;
-        let mut rows = mounts.query([])?;
-        while let Some(row) = rows.next()? {
-            self.connection
-                .prepare_cached("INSERT OR IGNORE INTO mount_point (path) VALUES (?1)")?
-                .execute([row.get::<_, Value>(0)?])?;
+        self.take_paths(other, "mount_point")?;
+        if EXCHANGED_DISKS.are_in(other.connection())? {
+            EXCHANGED_DISKS.make(self.connection)?;
+            self.take_paths(other, "exchanged_disk")?;
         }
         self.take_removals(other)
+    }
+
+    /// Takes in a table of paths.
+    fn take_paths(&mut self, other: &OtherIndex<'_>, table: &str) -> Result<()> {
+        let mut paths = other.connection().prepare(&format!("SELECT path FROM {table}"))?;
+        let mut rows = paths.query([])?;
+        let insert = format!("INSERT OR IGNORE INTO {table} (path) VALUES (?1)");
+        while let Some(row) = rows.next()? {
+            self.connection.prepare_cached(&insert)?.execute([row.get::<_, Value>(0)?])?;
+        }
+        Ok(())
     }
 
     /// Takes in rows that begin with a directory, if there are none for their files yet. `change`
