@@ -93,7 +93,7 @@ fn storage_that_is_gone_ends_the_scan_with_what_was_done() {
     for number in 100..200 {
         archive.write(format!("99/{number}"), number);
     }
-    archive.options.read_timeout = Duration::from_millis(20);
+    archive.options.read_timeout = Duration::from_millis(250);
     let paths: Vec<String> = (100..200).map(|number| format!("99/{number}")).collect();
     let _hanging = Hanging::new(&archive, &paths.iter().map(String::as_str).collect::<Vec<_>>());
     let writer = Writer::open(archive.index(), WriterOptions::default()).unwrap();
