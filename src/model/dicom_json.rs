@@ -34,24 +34,12 @@ pub(crate) fn push_element(
     let mut values = Values { out, empty: true };
     let mut faithful = true;
     match vr {
-        VR::US => {
-            for_each_number(bytes, big_endian, u16::from_le_bytes, |n| values.push(|out| out.push_str(&n.to_string())))
-        }
-        VR::SS => {
-            for_each_number(bytes, big_endian, i16::from_le_bytes, |n| values.push(|out| out.push_str(&n.to_string())))
-        }
-        VR::UL => {
-            for_each_number(bytes, big_endian, u32::from_le_bytes, |n| values.push(|out| out.push_str(&n.to_string())))
-        }
-        VR::SL => {
-            for_each_number(bytes, big_endian, i32::from_le_bytes, |n| values.push(|out| out.push_str(&n.to_string())))
-        }
-        VR::UV => {
-            for_each_number(bytes, big_endian, u64::from_le_bytes, |n| values.push(|out| out.push_str(&n.to_string())))
-        }
-        VR::SV => {
-            for_each_number(bytes, big_endian, i64::from_le_bytes, |n| values.push(|out| out.push_str(&n.to_string())))
-        }
+        VR::US => values.push_integers(bytes, big_endian, u16::from_le_bytes),
+        VR::SS => values.push_integers(bytes, big_endian, i16::from_le_bytes),
+        VR::UL => values.push_integers(bytes, big_endian, u32::from_le_bytes),
+        VR::SL => values.push_integers(bytes, big_endian, i32::from_le_bytes),
+        VR::UV => values.push_integers(bytes, big_endian, u64::from_le_bytes),
+        VR::SV => values.push_integers(bytes, big_endian, i64::from_le_bytes),
         VR::FL => for_each_number(bytes, big_endian, f32::from_le_bytes, |n| {
             values.push(|out| push_float(out, &n.to_string(), |read| read as f32 == n));
         }),
@@ -106,6 +94,15 @@ struct Values<'o> {
 }
 
 impl Values<'_> {
+    fn push_integers<const N: usize, T: ToString>(
+        &mut self,
+        bytes: &[u8],
+        big_endian: bool,
+        from_le: fn([u8; N]) -> T,
+    ) {
+        for_each_number(bytes, big_endian, from_le, |number| self.push(|out| out.push_str(&number.to_string())));
+    }
+
     fn push(&mut self, write: impl FnOnce(&mut String)) {
         self.out.push_str(if self.empty { ",\"Value\":[" } else { "," });
         self.empty = false;
