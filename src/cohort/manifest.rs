@@ -7,6 +7,7 @@ use std::io::{self, BufWriter, Read as _, Seek as _, SeekFrom};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+use data_encoding::HEXLOWER;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Error;
@@ -44,18 +45,25 @@ pub struct ManifestRow<'a> {
 }
 
 impl ManifestRow<'_> {
-    /// The values under [`HEADER`]. A carriage return of a source path becomes `?`: it would look
-    /// like the end of a row after a kill.
+    /// The values under [`HEADER`], in UTF-8 whatever a path has. A carriage return of a source path
+    /// becomes `?`: it would look like the end of a row after a kill.
     fn fields(&self) -> [Cow<'_, [u8]>; 8] {
-        let source = self.source.as_os_str().as_bytes();
-        let source = source.iter().map(|byte| if *byte == b'\r' { b'?' } else { *byte }).collect::<Vec<u8>>();
+        let source = self.source.to_string_lossy().replace('\r', "?").into_bytes();
+        let note = match self.source.to_str() {
+            Some(_) => Cow::Borrowed(self.note),
+            None => {
+                let hex = HEXLOWER.encode(self.source.as_os_str().as_bytes());
+                let separator = if self.note.is_empty() { "" } else { "; " };
+                Cow::Owned(format!("{}{separator}path_hex {hex}", self.note))
+            }
+        };
         let [study, series, instance] = self.uids.map(|uid| Cow::Borrowed(uid.as_bytes()));
         [
-            self.file.as_os_str().as_bytes().into(),
+            self.file.to_string_lossy().into_owned().into_bytes().into(),
             source.into(),
             self.size.to_string().into_bytes().into(),
             self.how.as_bytes().into(),
-            self.note.as_bytes().into(),
+            note.into_owned().into_bytes().into(),
             study,
             series,
             instance,

@@ -1,7 +1,6 @@
 //! Columns of the output of `dcmdex find`, and what an answer has in each.
 
 use std::borrow::Cow;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 use dicom_core::{Tag, VR};
@@ -123,12 +122,13 @@ impl CellValue<'_> {
         }
     }
 
-    /// The bytes of the value. A path may be other than UTF-8.
+    /// The value in UTF-8. What a path has beside it is U+FFFD: no reader takes a table in two
+    /// encodings.
     pub(in crate::cli) fn bytes(&self) -> Cow<'_, [u8]> {
         match self {
             Self::Text(text) => text.as_bytes().into(),
             Self::Number(number) => number.to_string().into_bytes().into(),
-            Self::Path(path) => path.as_os_str().as_bytes().into(),
+            Self::Path(path) => path.to_string_lossy().into_owned().into_bytes().into(),
         }
     }
 }

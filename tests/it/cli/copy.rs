@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 
 use rustix::process::Signal;
@@ -234,6 +235,22 @@ fn the_next_copy_is_taken_where_the_first_file_is_not_there() {
     fs::write(place.path("mirror/1.dcm"), "other").unwrap();
     let run = copy(&place, ["--to", "other", "PatientID=*"]).expect(1);
     assert!(run.stderr.contains("archive/1.dcm: it is gone"), "{run:?}");
+}
+
+#[test]
+fn tables_are_utf_8_whatever_bytes_a_path_has() {
+    let place = Place::new();
+    fs::create_dir(place.path("archive")).unwrap();
+    let name = std::ffi::OsStr::from_bytes(b"caf\xe9.dcm");
+    fs::write(place.path("archive").join(name), objects::file_with(1, &[])).unwrap();
+    place.run(["scan", "--index", "x.db", "archive"]).expect(0);
+    copy(&place, ["--to", "out"]).expect(0);
+    let manifest = fs::read_to_string(place.path("out/manifest.csv")).unwrap();
+    assert!(manifest.contains("/caf\u{fffd}.dcm"), "{manifest}");
+    assert!(manifest.contains(",path_hex 2f") && manifest.contains("2f636166e92e64636d,"), "{manifest}");
+    let find = ["find", "--index", "x.db", "--level", "IMAGE", "--format", "csv", "path"];
+    let found = place.command().args(find).output().unwrap().stdout;
+    assert!(String::from_utf8(found).unwrap().contains("/caf\u{fffd}.dcm"));
 }
 
 #[test]
