@@ -26,8 +26,8 @@ use super::known_members::KnownMembers;
 use super::settings::ReadSettings;
 use super::watchdog::{ReaderSlot, ReaderState, UpTo};
 use super::work::{
-    DICOMDIR, EntryReport, KnownAs, MAY_PASS, Marks, MemberCount, RESULT_TEXT_BYTES, UnitResult, WorkDirectory, failed,
-    note, to_outcome,
+    DICOMDIR, EntryReport, KnownAs, MAY_PASS, Marks, MemberCount, RESULT_TEXT_BYTES, SPECIAL_FILE, UnitResult,
+    WorkDirectory, failed, note, to_outcome,
 };
 use super::{UNIT_FILES, skip};
 use crate::archive::{self, ArchiveKind, ArchiveProblem, Member, MemberAction, MemberBytes, MemberKind, MemberSink};
@@ -499,7 +499,7 @@ impl MemberSink<Outcome> for MemberCollector<'_> {
         }
         let reason = match member.kind {
             MemberKind::Link => Some("archive-link"),
-            MemberKind::Special => Some("special-file"),
+            MemberKind::Special => Some(SPECIAL_FILE),
             MemberKind::File | MemberKind::SingleFile => skip_reason(member.plain_path()),
         };
         if let Some(reason) = reason {

@@ -19,8 +19,8 @@ use super::offline::TapeFiles;
 use super::settings::ReadSettings;
 use super::watchdog::{First, ReaderPool, ReaderSlot, ReaderState, UpTo};
 use super::work::{
-    DICOMDIR, EntryReport, MAY_PASS, Marks, OFFLINE, RESULT_TEXT_BYTES, TIMED_OUT, UNIT_FILES, UnitResult,
-    WorkDirectory, WorkEntry, WorkUnit, failed, note, to_outcome,
+    DICOMDIR, EntryReport, KnownAs, MAY_PASS, Marks, OFFLINE, RESULT_TEXT_BYTES, SPECIAL_FILE, TIMED_OUT, UNIT_FILES,
+    UnitResult, WorkDirectory, WorkEntry, WorkUnit, failed, note, to_outcome,
 };
 use crate::db::{Backlog, FileOutcome, KnownFile, NotIndexed, Note};
 use crate::ingest::{self, Wanted};
@@ -133,7 +133,7 @@ impl Pool {
                     true => FileRead::File(0),
                     false => self.read(result, name.clone(), &stat, file),
                 },
-                _ => skipped(result, name.clone(), "special-file"),
+                _ => skipped(result, name.clone(), SPECIAL_FILE),
             };
         }
         // Stat comes before reading. If the file changes while it is read, the next scan sees the
@@ -144,8 +144,12 @@ impl Pool {
         };
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => {}
-            FileType::Directory => return skipped(result, name.clone(), "directory-link"),
-            _ => return skipped(result, name.clone(), "special-file"),
+            kind => {
+                // What is no file any more is as gone as one that is not listed.
+                result.vanished.extend(known.map(|known| (name.clone(), KnownAs::of(known))));
+                let is_directory = kind == FileType::Directory;
+                return skipped(result, name.clone(), if is_directory { "directory-link" } else { SPECIAL_FILE });
+            }
         }
         let marks = Marks::of(&stat);
         if let Some(known) = known

@@ -19,7 +19,7 @@ use super::prune::{Guard, ListedDirectory, Suspect};
 use super::scan_roots::ScanRoots;
 use super::upcoming::{AskedDirectory, Listing, SortedDirectory, Upcoming, UpcomingDirectory, UpcomingState};
 use super::watchdog::TimedFs;
-use super::work::{EntryReport, KnownAs, WorkDirectory, WorkEntry, WorkUnit};
+use super::work::{EntryReport, KnownAs, SPECIAL_FILE, WorkDirectory, WorkEntry, WorkUnit};
 use super::{BeforeListing, Error, Options, Stop, UNIT_FILES, WalkOrder, skip};
 use crate::db::{self, KnownFile, Mounted, NotIndexed, ScanLedger, is_reserved};
 use crate::model::location::Place;
@@ -436,7 +436,7 @@ impl ScanWalk<'_> {
             | FileType::Socket
             | FileType::CharacterDevice
             | FileType::BlockDevice
-            | FileType::Unknown => Some("special-file"),
+            | FileType::Unknown => Some(SPECIAL_FILE),
         };
         let is_excluded = || match kind {
             _ if self.options.filter.is_open() => false,
@@ -611,8 +611,11 @@ fn is_gone(place: Place, path: &Path) -> bool {
 /// The entries that the index has and a complete listing does not have, sorted.
 fn vanished(known: &HashMap<OsString, KnownFile>, listing: &Listing) -> Vec<(OsString, KnownAs)> {
     let is_there = |name: &OsString| {
+        let report = listing.reports.binary_search_by(|report| report.name.cmp(name)).ok();
+        let report = report.and_then(|at| listing.reports.get(at));
+        // What is no file any more is as gone as one that is not listed.
         listing.files.binary_search_by(|entry| entry.name.cmp(name)).is_ok()
-            || listing.reports.binary_search_by(|report| report.name.cmp(name)).is_ok()
+            || report.is_some_and(|report| report.reason != SPECIAL_FILE)
     };
     let mut vanished: Vec<_> = known
         .iter()

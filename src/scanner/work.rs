@@ -37,6 +37,9 @@ pub(super) const MAY_PASS: [&str; 6] =
 /// of a link may lie on a disk that is not mounted.
 const SAYS_NOTHING: [&str; 5] = ["unreadable", "broken-link", "internal-error", TIMED_OUT, OFFLINE];
 
+/// The reason for what is no file: a FIFO, a socket or a device.
+pub(super) const SPECIAL_FILE: &str = "special-file";
+
 /// The reason for files and directories that do not answer in time.
 pub(super) const TIMED_OUT: &str = "timed-out";
 
@@ -212,7 +215,7 @@ impl UnitResult {
 
     /// Takes from the unit what comes after its entries.
     pub(super) fn end(&mut self, unit: &mut WorkUnit) {
-        self.vanished = std::mem::take(&mut unit.vanished);
+        self.vanished.append(&mut unit.vanished);
         self.mounts = std::mem::take(&mut unit.mounts);
         self.ends_directory = unit.ends_directory;
     }

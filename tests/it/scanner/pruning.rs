@@ -34,6 +34,27 @@ fn not_pruned(told: &Told) -> Vec<&str> {
     told.events.iter().filter(|event| event.starts_with("not-pruned")).map(String::as_str).collect()
 }
 
+#[test]
+fn what_is_no_file_any_more_is_gone() {
+    let mut archive = Archive::new();
+    archive.options.vanished = Vanished::Prune;
+    for number in 1..=5 {
+        archive.write(number.to_string(), number);
+    }
+    archive.scan();
+    for number in 1..=4 {
+        fs::remove_file(archive.path(number.to_string())).unwrap();
+    }
+    fs::create_dir(archive.path("directory")).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(archive.path("1")).unwrap();
+    std::os::unix::fs::symlink("directory", archive.path("2")).unwrap();
+    std::os::unix::fs::symlink("/dev/null", archive.path("3")).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, archive.path("4"), rustix::fs::Mode::RWXU).unwrap();
+    archive.scan();
+    assert_eq!(archive.instances().len(), 1);
+    assert_eq!(archive.scan().summary.missing, 0);
+}
+
 /// Trees of git-annex consist of links to files that may lie on a disk of their own.
 #[test]
 fn links_to_a_disk_that_is_away_keep_their_entries() {
