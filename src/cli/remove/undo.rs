@@ -14,7 +14,7 @@ use crate::cli::context::Context;
 use crate::cli::output::{Grouped, Shown};
 use crate::cli::reindex::{ReadObject, read, store};
 use crate::cli::storage_match::refuse_another_directory;
-use crate::cli::unindexed::series_directories;
+use crate::cli::unindexed::{series_directories, unknown_files};
 use crate::config::Config;
 use crate::db::open::{Reader, Writer, WriterHandle, is_on_server};
 use crate::db::{
@@ -34,6 +34,8 @@ struct UndoCounts {
     objects: u64,
     in_place: u64,
     failed: u64,
+    /// Instances whose files nobody knows: the index was built anew since.
+    unknown: u64,
     /// Archive files whose members the next scan indexes again.
     archives: BTreeSet<PathBuf>,
 }
@@ -98,6 +100,13 @@ pub(super) fn run(config: &Config, removal: i64, yes: bool, context: &mut Contex
         Grouped(counts.in_place),
         Grouped(counts.failed)
     ))?;
+    if counts.unknown > 0 {
+        context.output.line(format_args!(
+            "{} instances are no longer removed, but the index, which was built anew, does not know where they were; \
+             hint: `dcmdex scan` of their directories indexes them again",
+            Grouped(counts.unknown)
+        ))?;
+    }
     for archive in &counts.archives {
         context.output.line(format_args!("hint: `dcmdex scan {}` indexes its members again", Shown(archive)))?;
     }
@@ -282,15 +291,19 @@ impl Undo {
 
     /// Brings back instances of which only metadata were kept.
     fn instances_without_files(&mut self, counts: &mut UndoCounts) -> anyhow::Result<()> {
-        let mut after = String::new();
+        let (mut after, mut lost) = (String::new(), BTreeSet::new());
         loop {
             let page = self.reader.instances_of_removal(self.removal, &after, PAGE)?;
-            let Some((last, _)) = page.last() else { return Ok(()) };
+            let Some((last, _)) = page.last() else { break };
             after.clone_from(last);
             let mut found = Vec::new();
             let mut uids = Vec::new();
             for (uid, record) in page {
                 if self.left_to_others.contains(&uid) {
+                    continue;
+                }
+                if record.is_none() && self.reader.known_locations(&uid)?.is_empty() {
+                    lost.insert(uid);
                     continue;
                 }
                 uids.push(uid);
@@ -309,5 +322,30 @@ impl Undo {
             store(&self.writer, found)?;
             self.writer.lift_removed(uids)?;
         }
+        self.search(lost, counts)
+    }
+
+    /// Looks in the storage directory for instances whose places the index does not know: it was
+    /// built anew since they were removed.
+    fn search(&mut self, mut lost: BTreeSet<String>, counts: &mut UndoCounts) -> anyhow::Result<()> {
+        if lost.is_empty() {
+            return Ok(());
+        }
+        if let Some((_, storage)) = self.trash.clone() {
+            let series = series_directories(&storage).with_context(|| format!("cannot list {}", storage.display()))?;
+            for series in series {
+                let names = unknown_files(&mut self.reader, &series)?;
+                let objects = names.iter().filter_map(|name| read(Place::Managed, &series, name, self.wanted).ok());
+                let found: Vec<_> = objects.filter(|object| lost.remove(object.sop_instance_uid())).collect();
+                if !found.is_empty() {
+                    let uids = found.iter().map(|object| object.sop_instance_uid().to_owned()).collect();
+                    self.store(found, counts)?;
+                    self.writer.lift_removed(uids)?;
+                }
+            }
+        }
+        counts.unknown = lost.len() as u64;
+        // A scan that finds their files indexes them from now on.
+        Ok(self.writer.lift_removed(lost.into_iter().collect())?)
     }
 }
