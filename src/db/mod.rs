@@ -344,8 +344,8 @@ pub trait ScanLedger: Sized {
     /// Fails with an error of the engine.
     fn archive_members(&mut self, archive: &Path, on_member: &mut dyn FnMut(OsString, KnownFile)) -> Result<(), Error>;
 
-    /// Returns what the index knows of an archive file, without looking at each member. This is the
-    /// number of members that are indexed and not missing, and the members that are not indexed.
+    /// Returns what the index knows of an archive file, mostly without looking at each member. This
+    /// is the number of members that are indexed and not missing, and all other members.
     ///
     /// # Errors
     /// Fails with an error of the engine.

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::dicomdir::{self, DicomdirFinding};
-use super::known_members::KnownMembers;
+use super::known_members::{KnownMembers, MemberSummary};
 use super::settings::ReadSettings;
 use super::watchdog::{ReaderSlot, ReaderState, UpTo};
 use super::work::{
@@ -46,8 +46,8 @@ const REPLACED: &str = "archive-duplicate-name";
 pub(super) enum ArchiveFile {
     /// An archive file to read.
     File { name: OsString, marks: Marks, file: File, kind: ArchiveKind, otherwise: FileOutcome },
-    /// An archive that has not changed.
-    Unchanged { name: OsString },
+    /// An archive that has not changed, with what the index knows of its members.
+    Unchanged { name: OsString, members: Result<MemberSummary, db::Error> },
     /// A DICOMDIR. Every scan compares it with its folder, since the folder may have changed.
     Dicomdir { name: OsString },
     /// A file that was an archive in an earlier scan and is none now.
@@ -104,7 +104,7 @@ pub(super) fn read(
 ) -> Result<(), Unwanted> {
     let known = settings.members.as_ref();
     match found {
-        ArchiveFile::Unchanged { name } => out.hand_over(unchanged(directory, &name, known)),
+        ArchiveFile::Unchanged { name, members } => out.hand_over(unchanged(directory, &name, members)),
         ArchiveFile::Dicomdir { name } => out.hand_over(dicomdir(directory, &name, known)),
         ArchiveFile::Former { name } => {
             let path = directory.path.join(name);
@@ -154,20 +154,24 @@ fn archive_directory(path: &Path, known: HashMap<OsString, KnownFile>) -> Arc<Wo
     Arc::new(WorkDirectory { place: Place::Archive, path: path.to_owned(), handle: None, known })
 }
 
-fn unchanged(directory: &Arc<WorkDirectory>, name: &OsStr, known: &KnownMembers) -> UnitResult {
+fn unchanged(directory: &Arc<WorkDirectory>, name: &OsStr, members: Result<MemberSummary, db::Error>) -> UnitResult {
     let path = directory.path.join(name);
-    match known.ask(|reader| reader.archive_summary(&path)) {
-        Ok((unchanged, notes)) => {
-            let reports = notes.into_iter().filter_map(|(name, file)| {
-                let note = file.note?;
+    let MemberSummary { unchanged, others } = match members {
+        Ok(members) => members,
+        Err(error) => return index_failed(directory, &path, &error),
+    };
+    let (mut reports, mut missing) = (Vec::new(), HashMap::new());
+    for (name, file) in others {
+        match &file.note {
+            Some(note) => {
                 let (reason, detail) = (note.reason.clone().into(), note.detail.clone().into());
-                Some(EntryReport { name, kind: note.kind, reason, detail })
-            });
-            let reports = reports.collect();
-            UnitResult { unchanged, reports, archives: 1, ..UnitResult::of(&archive_directory(&path, HashMap::new())) }
+                reports.push(EntryReport { name, kind: note.kind, reason, detail });
+            }
+            None => drop(missing.insert(name, file)),
         }
-        Err(error) => index_failed(directory, &path, &error),
     }
+    let vanished = names_of(&missing);
+    UnitResult { unchanged, reports, vanished, archives: 1, ..UnitResult::of(&archive_directory(&path, missing)) }
 }
 
 /// Compares a DICOMDIR with its folder, then the findings with the notes in the index.
@@ -314,7 +318,6 @@ impl MemberCollector<'_> {
         }
         let mut outcome =
             FileOutcome::NotIndexed { kind: NotIndexed::Container, reason: kind.name(), detail: String::new() };
-        let mut is_whole = true;
         match walked {
             Ok(()) if self.single_failed => outcome = otherwise,
             Ok(()) => self.result.archives = 1,
@@ -330,11 +333,11 @@ impl MemberCollector<'_> {
             Err(problem) => {
                 self.may_pass |= matches!(problem, ArchiveProblem::Io(_));
                 self.result.archives = 1;
-                is_whole = false;
                 outcome = failed(problem.code(), problem.to_string());
             }
         }
-        if is_whole {
+        // What lies behind a cut or damage is gone. A disk that cannot be read now says nothing.
+        if !self.may_pass {
             let gone = self.vanished(index);
             self.result.vanished = gone.iter().map(|(name, file)| (name.clone(), KnownAs::of(file))).collect();
             self.result_known.extend(gone);
@@ -440,7 +443,11 @@ impl MemberCollector<'_> {
         if let FileOutcome::NotIndexed { reason, .. } = &outcome {
             self.failures.insert(hash, Some(reason));
         }
-        let known = self.known.get_mut(&hash);
+        let mut known = self.known.get_mut(&hash);
+        if let Some(known) = &mut known {
+            // Not before: the archive may end in the middle of the member.
+            known.seen = true;
+        }
         let file_name = OsString::from_vec(path);
         if let Some(known) = &known
             && known.indexed
@@ -454,6 +461,9 @@ impl MemberCollector<'_> {
         let is_known = known.is_some();
         let reread = known.is_some_and(|known| {
             known.reread = known.indexed && (known.size, known.mtime_ms) == (size, mtime_ms);
+            if known.reread && known.missing {
+                self.result.returned.push(file_name.clone());
+            }
             known.reread
         });
         self.result.files.push(ScannedFile { file_name, size, mtime_ms, known: is_known, reread, outcome });
@@ -506,7 +516,6 @@ impl MemberSink<Outcome> for MemberCollector<'_> {
             return self.skip(&member.path, reason);
         }
         if let Some(known) = self.known.get_mut(&self.hasher.hash_one(member.path.as_slice())) {
-            known.seen = true;
             // If several members have the same name, the row may belong to another of them. So only
             // the first can count as unchanged.
             if known.indexed
@@ -517,7 +526,7 @@ impl MemberSink<Outcome> for MemberCollector<'_> {
                 && member.size.is_none_or(|size| size == known.size)
             {
                 self.result.unchanged += 1;
-                known.passed = true;
+                (known.seen, known.passed) = (true, true);
                 if known.missing {
                     self.result.returned.push(OsString::from_vec(member.path.clone()));
                 }
@@ -573,9 +582,6 @@ impl MemberSink<Outcome> for MemberCollector<'_> {
     }
 
     fn refused(&mut self, path: Vec<u8>, problem: ArchiveProblem) -> ControlFlow<()> {
-        if let Some(known) = self.known.get_mut(&self.hasher.hash_one(path.as_slice())) {
-            known.seen = true;
-        }
         let (path, reason) = (tellable(path, &problem), problem.code());
         self.push(path, 0, failed(reason, problem.to_string()))
     }

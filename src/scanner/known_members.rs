@@ -1,10 +1,27 @@
 //! Reads from the index what it has of the members of archive files.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use crate::db::{self, NotIndexed, Note, ScanLedger};
+use crate::db::{self, KnownFile, NotIndexed, Note, ScanLedger};
+
+/// What the index knows of the members of an archive file.
+#[derive(Debug, Default)]
+pub(super) struct MemberSummary {
+    /// Members that are indexed and not missing.
+    pub(super) unchanged: u64,
+    /// Members that are not indexed or missing.
+    pub(super) others: Vec<(OsString, KnownFile)>,
+}
+
+impl MemberSummary {
+    /// Whether members that an earlier scan missed may be back, because an archive of this time is
+    /// back. Members that an archive lost when it was changed have an older time.
+    pub(super) fn may_be_back(&self, mtime_ms: i64) -> bool {
+        self.others.iter().any(|(_, file)| file.missing && file.mtime_ms == mtime_ms)
+    }
+}
 
 /// Reads the members that the index already has. All readers share it: each archive needs one or
 /// two queries.
@@ -25,6 +42,12 @@ impl KnownMembers {
             Some(reader) => ask(&mut reader.lock().unwrap_or_else(PoisonError::into_inner)),
             None => Ok(T::default()),
         }
+    }
+
+    /// What the index knows of the members of an archive file.
+    pub(super) fn summary(&self, archive: &Path) -> Result<MemberSummary, db::Error> {
+        let (unchanged, others) = self.ask(|reader| reader.archive_summary(archive))?;
+        Ok(MemberSummary { unchanged, others })
     }
 
     /// Whether the file is an archive with a member that was read before an attribute was declared.

@@ -162,11 +162,13 @@ impl Pool {
             && (known.size, known.mtime_ms) == (marks.size, marks.mtime_ms)
             && !self.must_read_again(known, &directory, name)
         {
-            match &known.note {
-                None => result.unchanged += 1,
-                Some(note) => return known_note(result, name.clone(), note),
+            let Some(note) = &known.note else {
+                result.unchanged += 1;
+                return FileRead::File(0);
+            };
+            if let Some(read) = self.known_note(result, name, known, note) {
+                return read;
             }
-            return FileRead::File(0);
         }
         if self.waits(result, name, &stat, handle) {
             return FileRead::File(0);
@@ -179,6 +181,28 @@ impl Pool {
                 FileRead::File(0)
             }
         }
+    }
+
+    /// Takes a file with a note in the index that has not changed since. `None` if it is an archive
+    /// that must be read, because its missing members may be back.
+    fn known_note(&self, result: &mut UnitResult, name: &OsStr, known: &KnownFile, note: &Note) -> Option<FileRead> {
+        let name = name.to_owned();
+        let below = match note.reason == DICOMDIR {
+            true => Some(archives::ArchiveFile::Dicomdir { name: name.clone() }),
+            false if archives::is_archive(note) => {
+                let members = self.settings.members.summary(&result.directory.path.join(&name));
+                if members.as_ref().is_ok_and(|members| members.may_be_back(known.mtime_ms)) {
+                    return None;
+                }
+                Some(archives::ArchiveFile::Unchanged { name: name.clone(), members })
+            }
+            false => None,
+        };
+        if note.kind != NotIndexed::Container {
+            let (reason, detail) = (note.reason.clone().into(), note.detail.clone().into());
+            result.reports.push(EntryReport { name, kind: note.kind, reason, detail });
+        }
+        Some(below.map_or(FileRead::File(0), |found| FileRead::Archive(Box::new(found))))
     }
 
     /// Whether a file must be read although its size and time are those of the index.
@@ -272,20 +296,6 @@ enum FileRead {
     File(usize),
     /// An archive file, or a file that was an archive in the last scan. Its members come next.
     Archive(Box<archives::ArchiveFile>),
-}
-
-/// A file with a note in the index that has not changed since.
-fn known_note(result: &mut UnitResult, name: OsString, known: &Note) -> FileRead {
-    let below = match known.reason == DICOMDIR {
-        true => Some(archives::ArchiveFile::Dicomdir { name: name.clone() }),
-        false if archives::is_archive(known) => Some(archives::ArchiveFile::Unchanged { name: name.clone() }),
-        false => None,
-    };
-    if known.kind != NotIndexed::Container {
-        let (reason, detail) = (known.reason.clone().into(), known.detail.clone().into());
-        result.reports.push(EntryReport { name, kind: known.kind, reason, detail });
-    }
-    below.map_or(FileRead::File(0), |found| FileRead::Archive(Box::new(found)))
 }
 
 fn outcome_of(file: &File, size: u64, wanted: &Wanted) -> FileOutcome {

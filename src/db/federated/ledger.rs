@@ -35,13 +35,13 @@ impl<R: FederatedPart> ScanLedger for Federation<R> {
     }
 
     fn archive_summary(&mut self, archive: &Path) -> Result<(u64, Vec<(OsString, KnownFile)>), Error> {
-        let (mut indexed, mut notes) = (0, Vec::new());
+        let (mut indexed, mut others) = (0, Vec::new());
         for part in &mut self.parts {
-            let (of_part, notes_of_part) = part.archive_summary(archive)?;
+            let (of_part, others_of_part) = part.archive_summary(archive)?;
             indexed += of_part;
-            notes.extend(notes_of_part);
+            others.extend(others_of_part);
         }
-        Ok((indexed, notes))
+        Ok((indexed, others))
     }
 
     fn archive_is_without_declared(&mut self, archive: &Path) -> Result<bool, Error> {

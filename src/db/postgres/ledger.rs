@@ -139,8 +139,9 @@ impl ScanLedger for PostgresReader {
 
     fn archive_summary(&mut self, archive: &Path) -> Result<(u64, Vec<(OsString, KnownFile)>), Error> {
         let files = self.files_in(true, archive)?;
-        let indexed = files.iter().filter(|(_, file)| file.is_indexed() && !file.missing).count();
-        Ok((indexed as u64, files.into_iter().filter(|(_, file)| !file.is_indexed()).collect()))
+        let (indexed, others): (Vec<_>, _) =
+            files.into_iter().partition(|(_, file)| file.is_indexed() && !file.missing);
+        Ok((indexed.len() as u64, others))
     }
 
     fn archive_is_without_declared(&mut self, archive: &Path) -> Result<bool, Error> {

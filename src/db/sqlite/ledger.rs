@@ -159,18 +159,26 @@ impl SqliteReader {
     }
 
     fn archive_summary_inner(&mut self, archive: &Path) -> rusqlite::Result<(u64, Vec<(OsString, KnownFile)>)> {
-        let mut notes = Vec::new();
-        let Some(id) = self.directory_id(archive, true)? else { return Ok((0, notes)) };
-        let indexed: i64 = self
+        let mut others = Vec::new();
+        let Some(id) = self.directory_id(archive, true)? else { return Ok((0, others)) };
+        let (all, missing): (i64, i64) = self
             .connection
             .prepare_cached(
                 "SELECT (SELECT ifnull(sum(instance_count), 0) FROM instance_group WHERE directory = ?1) \
-                 + (SELECT count(*) FROM copy WHERE directory = ?1) \
-                 - (SELECT count(*) FROM missing_file WHERE directory = ?1)",
+                 + (SELECT count(*) FROM copy WHERE directory = ?1), \
+                 (SELECT count(*) FROM missing_file WHERE directory = ?1)",
             )?
-            .query_row([id], |row| row.get(0))?;
-        self.each_note(id, &mut |name, file| notes.push((name, file)))?;
-        Ok((to_u64(indexed), notes))
+            .query_row([id], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        if missing > 0 {
+            self.each_file(id, &mut |name, file| {
+                if file.missing || !file.is_indexed() {
+                    others.push((name, file));
+                }
+            })?;
+        } else {
+            self.each_note(id, &mut |name, file| others.push((name, file)))?;
+        }
+        Ok((to_u64(all - missing), others))
     }
 
     fn directory_id(&self, path: &Path, is_archive: bool) -> rusqlite::Result<Option<i64>> {

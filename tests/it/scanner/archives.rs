@@ -11,6 +11,7 @@ use dcmdex::model::location::Place;
 use dcmdex::store;
 use proptest::prelude::*;
 
+use super::pruning::availability;
 use super::*;
 use crate::util::archives::{End, Keep, Zip, gzip, put_checksum, tar, tar_member};
 use crate::util::peers;
@@ -526,6 +527,85 @@ fn a_member_that_is_longer_than_its_archive_says_is_an_error_when_the_object_is_
     let mut object = store::open(location).unwrap().unwrap();
     let error = object.read_to_end(&mut Vec::new()).unwrap_err();
     assert!(error.to_string().contains("longer"), "{error}");
+}
+
+/// An archive in which the members 1 to `last` are whole and the rest is cut off, in each kind that
+/// can be read up to a cut. The members are those of an archive of four.
+fn cut_behind(last: usize) -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
+    let objects: Vec<_> = (1..=4).map(|number| object(number, 200_000)).collect();
+    let names = ["1.dcm", "2.dcm", "3.dcm", "4.dcm"];
+    let members: Vec<_> = names.iter().zip(&objects).map(|(name, bytes)| (*name, bytes.as_slice())).collect();
+    let mut zip = Zip::default();
+    members.iter().for_each(|(name, bytes)| zip.add(name.as_bytes(), bytes, Keep::Stored));
+    let in_zip = usize::try_from(zip.central[last].local).unwrap();
+    let whole = tar(&members);
+    let in_tar = last * tar_member("1.dcm", b'0', &objects[0]).len();
+    let mut gz = gzip(&whole[..in_tar + 100_000]);
+    gz.truncate(gz.len() - 20_000);
+    vec![
+        ("x.zip", zip.finish(), zip.bytes[..in_zip + 1000].to_vec()),
+        ("x.tar", whole.clone(), whole[..in_tar + 1000].to_vec()),
+        ("x.tgz", gzip(&whole), gz),
+    ]
+}
+
+#[test]
+fn members_behind_a_cut_are_missing_until_they_are_dropped_or_back() {
+    for (name, whole, cut) in cut_behind(2) {
+        for (cut_at, vanished) in [(2, Vanished::Prune), (2, Vanished::Keep)] {
+            let case = format!("{name}, cut at {cut_at} s, {vanished:?}");
+            let mut archive = Archive::new();
+            archive.put(name, &whole);
+            set_time(&archive.path(name), 1);
+            archive.scan();
+            archive.put(name, &cut);
+            set_time(&archive.path(name), cut_at);
+            let told = archive.scan();
+            assert_eq!((told.numbers().5, told.summary.missing), (1, 2), "{case} {told:?}");
+            let states = availability(&archive);
+            assert_eq!(states, ["ONLINE", "ONLINE", "UNAVAILABLE", "UNAVAILABLE"], "{case}");
+            let told = archive.scan();
+            assert_eq!((told.numbers(), told.summary.missing), ((3, 0, 0, 2, 0, 1), 2), "{case}");
+
+            archive.options.vanished = vanished;
+            archive.options.full = vanished == Vanished::Keep;
+            let told = archive.scan();
+            assert_eq!(told.numbers(), (3, 0, 0, 2, 0, 1), "{case}");
+            if vanished == Vanished::Prune {
+                assert_eq!((told.summary.missing, told.summary.removed), (0, 2), "{case}");
+                assert_eq!(archive.paths(), [format!("{name}!/1.dcm"), format!("{name}!/2.dcm")], "{case}");
+                archive.assert_failures(&[&format!("{name} archive-truncated")]);
+            }
+            archive.put(name, &whole);
+            set_time(&archive.path(name), 1);
+            assert_eq!(archive.scan().summary.missing, 0, "{case}");
+            assert_eq!(availability(&archive), ["ONLINE"; 4], "{case}");
+            archive.assert_failures(&[]);
+        }
+    }
+}
+
+#[test]
+fn archives_of_a_disk_that_is_back_have_their_members_again() {
+    for (name, bytes) in cut_behind(3).into_iter().flat_map(|(name, whole, cut)| [(name, whole), (name, cut)]) {
+        let mut archive = Archive::new();
+        archive.options.vanished = Vanished::Prune;
+        let away = archive.directory.path().join("away");
+        archive.put(name, &bytes);
+        let count = archive.scan().summary.indexed;
+        assert!(count >= 3);
+        for full in [false, true] {
+            archive.options.full = full;
+            fs::rename(archive.root(), &away).unwrap();
+            fs::create_dir(archive.root()).unwrap();
+            assert_eq!(archive.scan().summary.not_pruned, count, "{name}");
+            fs::remove_dir(archive.root()).unwrap();
+            fs::rename(&away, archive.root()).unwrap();
+            let told = archive.scan();
+            assert_eq!((told.numbers().3, told.summary.missing), (count, 0), "{name} {full} {told:?}");
+            assert_eq!(availability(&archive), vec!["ONLINE"; usize::try_from(count).unwrap()], "{name} {full}");
+        }
+    }
 }
 
 /// Builds archives with these members, one of each kind that stores members differently.

@@ -23,7 +23,7 @@ fn empty(directory: &Path) {
 }
 
 /// The availability of all instances, as queries answer it, sorted.
-fn availability(archive: &Archive) -> Vec<String> {
+pub(super) fn availability(archive: &Archive) -> Vec<String> {
     let request = crate::db::request(QueryRetrieveLevel::Image, &[AttributeId::InstanceAvailability]);
     let mut found: Vec<String> = crate::db::find(archive.index(), &request).into_iter().flatten().collect();
     found.sort();
