@@ -265,14 +265,6 @@ struct Rebuild<'a> {
 }
 
 impl Rebuild<'_> {
-    /// Whether an operator removed an object. One that came after the removal was acknowledged: it
-    /// is no longer removed.
-    fn is_removed(&self, object: &ReadObject, removed: &HashMap<String, i64>) -> bool {
-        let Some(&begun_ms) = removed.get(object.sop_instance_uid()) else { return false };
-        let again_ms = self.received_again.get(object.sop_instance_uid());
-        object.location.mtime_ms < begun_ms && again_ms.is_none_or(|again_ms| *again_ms < begun_ms)
-    }
-
     /// Hands over the objects of a batch to be entered.
     fn take(&mut self, files: &FileBatch, read: ReadBatch) -> anyhow::Result<()> {
         let uids = read.iter().flatten().map(|object| object.sop_instance_uid().to_owned());
@@ -280,7 +272,7 @@ impl Rebuild<'_> {
         let mut found = Vec::new();
         for ((series, name), read) in files.iter().zip(read) {
             match read {
-                Ok(object) if self.is_removed(&object, &removed) => self.counts.removed += 1,
+                Ok(object) if object.removed_at(&removed, &self.received_again).is_some() => self.counts.removed += 1,
                 Ok(object) => found.push(object),
                 Err(reason) => {
                     self.counts.failed += 1;

@@ -1,7 +1,7 @@
 //! Objects of the storage directory get their rows again: after an index was lost, or a removal was
 //! undone.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -34,6 +34,22 @@ pub(super) struct ReadObject {
 impl ReadObject {
     pub(super) fn sop_instance_uid(&self) -> &str {
         self.record.value(AttributeId::SOPInstanceUID)
+    }
+
+    /// When the removal began that took this object away, if an operator removed it. One that came
+    /// after the removal was acknowledged: it is no longer removed.
+    ///
+    /// `removed` has when each instance was removed. `received_again` has when objects were last
+    /// received whose files lay in their places.
+    pub(super) fn removed_at(
+        &self,
+        removed: &HashMap<String, i64>,
+        received_again: &HashMap<String, i64>,
+    ) -> Option<i64> {
+        let begun_ms = *removed.get(self.sop_instance_uid())?;
+        let again_ms = received_again.get(self.sop_instance_uid());
+        let is_removed = self.location.mtime_ms < begun_ms && again_ms.is_none_or(|again_ms| *again_ms < begun_ms);
+        is_removed.then_some(begun_ms)
     }
 }
 

@@ -63,21 +63,17 @@ pub(super) fn run(arguments: &RestoreArgs, context: &mut Context) -> anyhow::Res
     CommandAudit::open(&config, "restore")?.maintained(&[format!("backup={}", backup.display())])?;
     make_directory_of(&index)?;
     let new = copy_beside(&index, backup, &manifest)?;
+    let mut refused = 0;
     if arguments.objects {
         let Some(storage) = &storage else {
             bail!("with `metadata_only` no objects are kept; hint: leave out --objects");
         };
-        let BroughtBack { objects, in_trash, left_out } = backup::bring_back(backup, storage)?;
-        context.output.line(format_args!("{} objects were brought back", Grouped(objects)))?;
-        if in_trash > 0 {
-            context.output.line(format_args!("{} removed objects are in the trash again", Grouped(in_trash)))?;
-        }
-        if left_out > 0 {
-            context.output.line(format_args!(
-                "{} objects were left out: they were deleted for good, or others took their places",
-                Grouped(left_out)
-            ))?;
-        }
+        let brought = backup::bring_back(backup, storage, |path, reason| {
+            context.output.line(format_args!("refused: {}: {reason}", Shown(path)))?;
+            Ok(())
+        })?;
+        refused = brought.refused;
+        say_what_was_brought_back(context, brought)?;
     }
     let corrections = prepare(&new, &config, given)?;
     if corrections > 0 {
@@ -94,7 +90,22 @@ pub(super) fn run(arguments: &RestoreArgs, context: &mut Context) -> anyhow::Res
     if let Some(aside) = aside {
         context.output.line(format_args!("the former index is {}", Shown(&aside)))?;
     }
-    Ok(Exit::Done)
+    Ok(if refused == 0 { Exit::Done } else { Exit::Partly })
+}
+
+fn say_what_was_brought_back(context: &mut Context, brought: BroughtBack) -> anyhow::Result<()> {
+    let BroughtBack { objects, in_trash, left_out, refused } = brought;
+    context.output.line(format_args!("{} objects were brought back", Grouped(objects)))?;
+    for (count, became) in [
+        (in_trash, "removed objects are in the trash again"),
+        (left_out, "objects were left out: they were removed, or others took their places"),
+        (refused, "objects were refused: they are not what the index says"),
+    ] {
+        if count > 0 {
+            context.output.line(format_args!("{} {became}", Grouped(count)))?;
+        }
+    }
+    Ok(())
 }
 
 /// Returns the numbers that must not be given again.
@@ -147,8 +158,8 @@ fn say_what_was_corrected(context: &mut Context, backup: &Path, storage: &Path) 
     Ok(())
 }
 
-/// Makes the corrections in the new index that it lacks, and raises its numbers. So it never answers
-/// without them. Returns how many corrections there were.
+/// Makes the corrections in the new index that it lacks, and raises its numbers. So it never
+/// answers without them. Returns how many corrections there were.
 fn prepare(new: &NewIndex, config: &Config, given: GivenNumbers) -> anyhow::Result<u64> {
     let writer = Writer::open(&new.0, config.node_writer_options())?;
     writer.handle().raise_numbers("restore", given, Clock::System.now_ms())?;

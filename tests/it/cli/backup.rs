@@ -306,6 +306,58 @@ fn removed_objects_of_a_backup_come_back_into_the_trash() {
 }
 
 #[test]
+fn what_was_removed_after_the_backup_stays_removed() {
+    let place = Place::new();
+    fs::create_dir(place.path("backup")).unwrap();
+    let node = Node::start(&place, &[]);
+    store_all(&node, 0..4);
+    assert_eq!(node.stop(Signal::TERM).0, Some(0));
+    place.run(["backup", "backup", "--objects", "copy"]).expect(0);
+    let key = |number: usize| format!("SOPInstanceUID={}", uid(number));
+    place.run(["remove", &key(0), "--objects", "--no-undo", "--yes"]).expect(0);
+    place.run(["remove", &key(1), "--objects", "--yes"]).expect(0);
+    let object = |number| place.path(format!("dcmdex-data/objects/1.2.3/1.2.3.4/{}.dcm", uid(number)));
+    fs::remove_file(object(2)).unwrap();
+    let backup = backups(&place, "backup").remove(0);
+    let restored = place.run(["restore", &backup, "--objects", "--yes"]).expect(0).stdout;
+    assert!(restored.contains("1 objects were brought back"), "{restored}");
+    assert!(restored.contains("2 objects were left out"), "{restored}");
+    assert_eq!([0, 1, 2, 3].map(|number| object(number).exists()), [false, false, true, true]);
+    place.run(["rebuild", "--prune"]).expect(0);
+    assert_eq!(indexed(&place), uids(2..4));
+    place.run(["remove", "--undo", "2", "--yes"]).expect(0);
+    assert_eq!(indexed(&place), uids(1..4));
+}
+
+#[test]
+fn an_object_of_a_backup_that_is_not_what_the_index_says_is_refused() {
+    let place = Place::new();
+    fs::create_dir(place.path("backup")).unwrap();
+    let node = Node::start(&place, &[]);
+    store_all(&node, 0..4);
+    assert_eq!(node.stop(Signal::TERM).0, Some(0));
+    place.run(["backup", "backup", "--objects", "copy"]).expect(0);
+    fs::remove_dir_all(place.path("dcmdex-data")).unwrap();
+    let object = |number| place.path(format!("backup/objects/1.2.3/1.2.3.4/{}.dcm", uid(number)));
+    let mut bytes = fs::read(object(0)).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(object(0), &bytes).unwrap();
+    fs::write(object(1), "junk").unwrap();
+    fs::write(object(2), &bytes[..bytes.len() - 2]).unwrap();
+    let backup = backups(&place, "backup").remove(0);
+    let restored = place.run(["restore", &backup, "--objects", "--yes"]).expect(1).stdout;
+    assert!(
+        restored.contains("1 objects were brought back") && restored.contains("3 objects were refused"),
+        "{restored}"
+    );
+    for (number, reason) in [(0, "its checksum is not"), (1, ""), (2, "bytes, and the index says")] {
+        let line = restored.lines().find(|line| line.starts_with("refused: ") && line.contains(&uid(number)));
+        assert!(line.is_some_and(|line| line.contains(reason)), "{number}: {restored}");
+        assert!(!place.path(format!("dcmdex-data/objects/1.2.3/1.2.3.4/{}.dcm", uid(number))).exists());
+    }
+}
+
+#[test]
 fn objects_that_no_backup_names_go_with_the_last_one_that_did() {
     let place = Place::new();
     fs::create_dir(place.path("backup")).unwrap();
