@@ -108,8 +108,8 @@ pub(super) fn most_complete_first(vr: VR, value: &str) -> String {
 pub(super) const UNDER_THIS_PATIENT: &str =
     "(a.patient = p.id OR a.id IN (SELECT study FROM study_patient WHERE patient = p.id))";
 
-/// One value of the values `v` of a study's series, as [`joined`](crate::db::rules::joined) has it. `values` selects
-/// them in order, each once.
+/// One value of the values `v` of a study's series, as [`joined`](crate::db::rules::joined) has it.
+/// `values` selects them in order, each once.
 pub(super) fn joined(vr: VR, values: &str) -> String {
     let all = format!("(SELECT group_concat(v, '\\') FROM ({values}))");
     match vr {
