@@ -470,12 +470,19 @@ impl Collector<'_> {
     /// files are in the index. Returns the directories below which missing files stay.
     fn find_moved(&mut self, mut walked: Walked, roots: &Roots) -> Result<Vec<PathBuf>, Error> {
         let suspects = walked.look_again(&roots.paths())?.to_vec();
+        let new_doubts = walked.new_doubts().to_vec();
         let Some(mut known) = walked.known else { return Ok(Vec::new()) };
-        if suspects.is_empty() {
+        if suspects.is_empty() && new_doubts.is_empty() {
             return Ok(Vec::new());
         }
         if let Some(writer) = self.writer {
             self.summary.add_tally(writer.flush()?);
+            for path in new_doubts {
+                // Nothing of another disk is in the index, so the next scan sees the same sign.
+                if !prune::has_file_there(&mut known, &path)? {
+                    writer.mount_point(path, db::Mounted::NotExchanged)?;
+                }
+            }
         }
         let seen = self.seen.take().unwrap_or_default();
         let was_seen = |uid: &str| seen.contains(&xxh3_64(uid.as_bytes()));

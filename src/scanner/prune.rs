@@ -93,6 +93,8 @@ pub(super) struct Guard {
     mount_points: BTreeSet<PathBuf>,
     /// The directories at which a scan found another disk than that of the files of the index.
     exchanged: BTreeSet<PathBuf>,
+    /// Those of which this scan is the first.
+    new_doubts: Vec<PathBuf>,
     /// The directories that count as roots of the scan, because they may be disks.
     named_roots: BTreeSet<PathBuf>,
     /// The file systems of the roots and mount points that this scan has seen.
@@ -129,8 +131,8 @@ impl Guard {
             Some(known) => (known.mount_points()?, known.exchanged_disks()?, known.named_roots()),
             None => Default::default(),
         };
-        let (seen, root, suspects) = Default::default();
-        Ok(Self { vanished, mount_points, exchanged, named_roots, seen, root, suspects })
+        let (new_doubts, seen, root, suspects) = Default::default();
+        Ok(Self { vanished, mount_points, exchanged, new_doubts, named_roots, seen, root, suspects })
     }
 
     /// Turns to a root.
@@ -183,6 +185,7 @@ impl Guard {
         }
         let why = self.why(listed, known)?;
         if why == Some(Why::NothingKnown) && self.exchanged.insert(listed.path.to_owned()) {
+            self.new_doubts.push(listed.path.to_owned());
             news.push((listed.path.to_owned(), Mounted::Exchanged));
         }
         // If nothing is deleted, still nothing on a disk that is not mounted is missing.
@@ -240,6 +243,11 @@ impl Guard {
 
     pub(super) fn suspects(&self) -> &[Suspect] {
         &self.suspects
+    }
+
+    /// The directories of which this scan says first that their disk was exchanged.
+    pub(super) fn new_doubts(&self) -> &[PathBuf] {
+        &self.new_doubts
     }
 
     fn mounted(&mut self, path: &Path, is_mounted: bool) -> Option<(PathBuf, Mounted)> {
@@ -318,6 +326,23 @@ fn has_files(known: &mut Reader, root: &Path, enough: usize) -> Result<bool, db:
         Ok(count < enough)
     })?;
     Ok(count >= enough)
+}
+
+/// Whether any file with an instance that the index has in or below a directory is there.
+pub(super) fn has_file_there(known: &mut Reader, root: &Path) -> Result<bool, db::Error> {
+    let mut is_there = false;
+    each_directory(known, root, &mut |known, place, directory| {
+        is_there = match place {
+            Place::Archive => directory.is_file(),
+            Place::InPlace | Place::Managed | Place::MetadataOnly => {
+                let files = known.directory_files(directory)?;
+                let mut indexed = files.into_iter().filter(|(_, file)| file.is_indexed());
+                indexed.any(|(name, _)| directory.join(name).symlink_metadata().is_ok())
+            }
+        };
+        Ok(!is_there)
+    })?;
+    Ok(is_there)
 }
 
 /// Calls `work` for a directory, and for each directory and archive file of the index below it.

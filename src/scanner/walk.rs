@@ -49,6 +49,11 @@ impl Walked {
         }
         Ok(self.guard.suspects())
     }
+
+    /// The directories of which this scan says first that their disk was exchanged.
+    pub(super) fn new_doubts(&self) -> &[PathBuf] {
+        self.guard.new_doubts()
+    }
 }
 
 /// Looks at file systems again, at each once. Whoever found files gone takes one afterwards.
