@@ -119,7 +119,7 @@ fn the_archive_gives_the_figures_of_its_description() {
     for line in [
         "failed: {}/odd/cut-before-the-uids.dcm: truncated (",
         "failed: {}/odd/empty.dcm: empty\n",
-        "failed: {}/odd/no-sop-instance-uid.dcm: missing-uid (no SOPInstanceUID)\n",
+        "failed: {}/odd/no-sop-instance-uid.dcm: missing-uid (no SOPInstanceUID before (7FE0,0010), where reading ends)\n",
         "failed: {}/odd/notes.txt: not-dicom (",
         "found 39 files in 16 directories, ",
         "\n  indexed              34  copies 1, conflicts 0; with faults 1: truncated 1\n",
