@@ -45,8 +45,8 @@ pub struct ManifestRow<'a> {
 }
 
 impl ManifestRow<'_> {
-    /// The values under [`HEADER`], in UTF-8 whatever a path has. A carriage return of a source path
-    /// becomes `?`: it would look like the end of a row after a kill.
+    /// The values under [`HEADER`], in UTF-8 whatever a path has. A carriage return of a source
+    /// path becomes `?`: it would look like the end of a row after a kill.
     fn fields(&self) -> [Cow<'_, [u8]>; 8] {
         let source = self.source.to_string_lossy().replace('\r', "?").into_bytes();
         let note = match self.source.to_str() {

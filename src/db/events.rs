@@ -101,8 +101,8 @@ pub struct IndexEvent {
     pub content: String,
 }
 
-/// Numbers of changes per millisecond that no index reaches for long (docs/adr/0070). Smaller: a busy
-/// index could get ahead of the clock. Larger: numbers of events of a database would overflow.
+/// Numbers of changes per millisecond that no index reaches for long (docs/adr/0070). Smaller: a
+/// busy index could get ahead of the clock. Larger: numbers of events of a database would overflow.
 const NUMBERS_PER_MS: i64 = 16;
 
 /// Numbers that may be given between a look at an index and the moment in which it is replaced.

@@ -7,8 +7,8 @@
 //! another place, the scan deletes its old entry.
 //!
 //! If another disk is mounted, the files of that disk are soon in the index too. So the index keeps
-//! that the disk was exchanged ([`Mounted::Exchanged`]), until no file is missing there any more, or
-//! the user asks for the deletion.
+//! that the disk was exchanged ([`Mounted::Exchanged`]), until no file is missing there any more,
+//! or the user asks for the deletion.
 //!
 //! A disk may also go away while the scan runs. So the scan looks at the disk again after it has
 //! found files gone, and before it notes them ([`Guard::looks_due`]).

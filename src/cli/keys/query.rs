@@ -184,8 +184,8 @@ pub(in crate::cli) fn locate(
     Ok(locator.locations(uid)?.into_iter().next())
 }
 
-/// The first place of an object whose file is still the one that was indexed. If there is none, it is
-/// the first place of all: whoever opens it says what is wrong.
+/// The first place of an object whose file is still the one that was indexed. If there is none, it
+/// is the first place of all: whoever opens it says what is wrong.
 pub(in crate::cli) fn at_hand(
     reader: &mut Reader,
     sop_instance_uid: &str,

@@ -126,7 +126,7 @@ pub(super) fn compare_corrections(objects: &Objects, config: &Config) {
             tracing::warn!(
                 corrections = lacking,
                 "the index lacks corrections that lie beside the received objects, so it may answer with the wrong \
-                 patient; end the node and run `dcmdex rebuild`, which brings them back"
+                 patient. End the node and run `dcmdex rebuild`, which brings them back"
             );
         }
         if kept::write_missing(config, objects.root())? {

@@ -265,8 +265,8 @@ impl PostgresWriterHandle {
 }
 
 impl PostgresWriterHandle {
-    /// Gives no number again that may have been given before the index was built anew. The numbers of
-    /// events follow from those of changes.
+    /// Gives no number again that may have been given before the index was built anew. The numbers
+    /// of events follow from those of changes.
     ///
     /// # Errors
     /// [`Error::WriterStopped`], or that of the transaction.

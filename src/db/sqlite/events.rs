@@ -382,8 +382,8 @@ fn put_progress(connection: &Connection, progress: &EventProgress) -> rusqlite::
 /// Drops some events that may go. Returns how many, and how many of them were not settled.
 fn drop_some(connection: &Connection, limits: EventLimits) -> rusqlite::Result<(i64, i64)> {
     let max = i64::try_from(limits.max_events).unwrap_or(i64::MAX);
-    // Only the oldest are looked at: a look at all of them would read the whole table. Numbers may be
-    // left out, so the events are counted where the numbers say that there may be too many.
+    // Only the oldest are looked at: a look at all of them would read the whole table. Numbers may
+    // be left out, so the events are counted where the numbers say that there may be too many.
     let list: Vec<(i64, bool)> = connection
         .prepare_cached(
             "SELECT v.id, v.id > ifnull((SELECT min(position) FROM event_receiver), v.id) \

@@ -369,8 +369,8 @@ fn after_a_failed_flush_of_the_journal_nothing_old_takes_the_place_of_what_came_
     assert_eq!(files(&place.path("dcmdex-data/objects")), 2);
 }
 
-// Somebody takes the hidden file for rubbish, or a backup program puts a copy in its place. No start
-// would read what is written to it after that.
+// Somebody takes the hidden file for rubbish, or a backup program puts a copy in its place. No
+// start would read what is written to it after that.
 #[test]
 fn a_journal_without_its_name_takes_nothing_and_objects_become_durable_by_themselves() {
     for copied in [false, true] {

@@ -529,8 +529,8 @@ fn a_member_that_is_longer_than_its_archive_says_is_an_error_when_the_object_is_
     assert!(error.to_string().contains("longer"), "{error}");
 }
 
-/// An archive in which the members 1 to `last` are whole and the rest is cut off, in each kind that
-/// can be read up to a cut. The members are those of an archive of four.
+/// An archive of four members that is cut behind member `last`, in each kind that can be read up to
+/// a cut.
 fn cut_behind(last: usize) -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
     let objects: Vec<_> = (1..=4).map(|number| object(number, 200_000)).collect();
     let names = ["1.dcm", "2.dcm", "3.dcm", "4.dcm"];
