@@ -140,6 +140,8 @@ fn effect_of(
             studies.entry(group.study).or_default().0.push(group);
         }
         for (groups, touched) in studies.values_mut() {
+            // A study of several patients is told with that of the last group.
+            groups.sort_by_key(|group| group.id);
             for group in groups.iter() {
                 let said = description_of(&group.record);
                 let study = group.record.value(StudyInstanceUID);
