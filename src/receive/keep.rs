@@ -28,9 +28,8 @@ pub(super) struct KeptInstance {
 }
 
 impl KeptInstance {
-    fn of(stored: Stored) -> Self {
-        let is_other = stored.outcome == StoreOutcome::KeptCopy { differs: true };
-        Self { committed: stored.committed, is_other }
+    fn of(outcome: &StoreOutcome, committed: Committed) -> Self {
+        Self { committed, is_other: *outcome == StoreOutcome::KeptCopy { differs: true } }
     }
 }
 
@@ -49,22 +48,22 @@ pub(super) async fn keep(
         let location = metadata_only(length, storage.clock);
         let uid = record.value(AttributeId::SOPInstanceUID).to_owned();
         let known = ReceivedObject { record, sender: Arc::clone(&sender), checksum: None };
-        let stored = storage.commit(known, location, Compared::Nothing).await?;
-        return match stored.outcome {
+        let Stored { outcome, committed, .. } = storage.commit(known, location, Compared::Nothing).await?;
+        let kept = KeptInstance::of(&outcome, committed);
+        return match outcome {
             StoreOutcome::KeptFirst => {
                 storage.log_conflict(&sender, &uid, KEPT_FIRST);
                 Err(ReceiveError::Duplicate)
             }
             StoreOutcome::Replaced { previous } => {
                 // The row dates from a time when objects were kept.
-                let kept = KeptInstance { committed: stored.committed, is_other: false };
                 remove(&storage.under_way, peer, move || remove_all(&previous)).await;
                 Ok(kept)
             }
             StoreOutcome::New
             | StoreOutcome::Completed
             | StoreOutcome::Identical { .. }
-            | StoreOutcome::KeptCopy { .. } => Ok(KeptInstance::of(stored)),
+            | StoreOutcome::KeptCopy { .. } => Ok(kept),
         };
     };
     let room = storage.under_way.room_for(peer)?;
@@ -160,7 +159,7 @@ async fn apply(
     if stored.outcome == StoreOutcome::New && placed.contents == NameOutcome::Same {
         note_received_again(storage, peer, sop_instance_uid).await?;
     }
-    let is_other = stored.outcome == StoreOutcome::KeptCopy { differs: true };
+    let kept = KeptInstance::of(&stored.outcome, stored.committed);
     match stored.outcome {
         // Nobody waits for this, because it only removes a name.
         StoreOutcome::New | StoreOutcome::Completed | StoreOutcome::KeptCopy { differs: false } => {
@@ -188,7 +187,7 @@ async fn apply(
             .await;
         }
     }
-    Ok(KeptInstance { committed: stored.committed, is_other })
+    Ok(kept)
 }
 
 /// Notes that an object came again whose file was there while the index did not have it.
