@@ -75,34 +75,21 @@ pub(super) struct DiskSpace {
     pub(super) free: u64,
     /// Bytes that stay free.
     pub(super) min_free: u64,
-    /// Why it takes no files although there is room.
-    refusal: Option<Refusal>,
+    has_inode: bool,
 }
 
 impl DiskSpace {
     /// The space on the disk of a directory, or of the nearest one above that exists.
     pub(super) fn of(directory: &Path, config: &Config) -> Option<Self> {
-        let there = directory.ancestors().find(|path| path.exists())?;
-        let space = FileSystemSpace::at(there).ok()?;
+        let space = FileSystemSpace::at(nearest(directory)?).ok()?;
         let min_free = space.min_free(config.min_free_bytes, PART_FREE);
-        let refusal = if space.has_inode { refusal(there).map(Refusal::Error) } else { Some(Refusal::NoInode) };
-        Some(Self { free: space.free, min_free, refusal })
-    }
-
-    /// Why it takes nothing although there is room, in words.
-    pub(super) fn refusal(&self) -> Option<String> {
-        self.refusal.map(|refusal| match refusal {
-            Refusal::NoInode => "no inode is free".to_owned(),
-            Refusal::Error(error) => error.to_string(),
-        })
+        Some(Self { free: space.free, min_free, has_inode: space.has_inode })
     }
 }
 
-/// Why a disk takes no files.
-#[derive(Clone, Copy, Debug)]
-enum Refusal {
-    NoInode,
-    Error(Errno),
+/// The directory, or the nearest one above that exists.
+fn nearest(directory: &Path) -> Option<&Path> {
+    directory.ancestors().find(|path| path.exists())
 }
 
 /// Why the file system of a directory takes no files. One that has met an error is read-only from
@@ -121,23 +108,34 @@ pub(super) struct NodeDisk {
     pub(super) of: &'static str,
     /// `None` if it does not say what is free.
     pub(super) space: Option<DiskSpace>,
+    directory: PathBuf,
+}
+
+impl NodeDisk {
+    fn of(of: &'static str, directory: PathBuf, config: &Config) -> Self {
+        Self { of, space: DiskSpace::of(&directory, config), directory }
+    }
+
+    /// Why it takes nothing although there is room, in words.
+    pub(super) fn refusal(&self) -> Option<String> {
+        match self.space {
+            Some(space) if !space.has_inode => Some("no inode is free".to_owned()),
+            Some(_) => refusal(nearest(&self.directory)?).map(|error| error.to_string()),
+            None => None,
+        }
+    }
 }
 
 /// The disks that a node writes to: that of received objects, and that of the index if it is
 /// another one.
 pub(super) fn disks(config: &Config) -> Vec<NodeDisk> {
-    let objects = directory_of_objects(config);
-    let mut disks = vec![NodeDisk { of: "received objects", space: DiskSpace::of(&objects, config) }];
-    let device = |directory: &Path| {
-        let there = directory.ancestors().find(|path| path.exists())?;
-        there.metadata().ok().map(|metadata| metadata.dev())
-    };
-    let index = directory_beside(&config.index);
-    if !is_on_server(&config.index)
-        && device(&index) != device(&objects)
-        && let Some(space) = DiskSpace::of(&index, config)
-    {
-        disks.push(NodeDisk { of: "the index", space: Some(space) });
+    let objects = NodeDisk::of("received objects", directory_of_objects(config), config);
+    let index = NodeDisk::of("the index", directory_beside(&config.index), config);
+    let device = |disk: &NodeDisk| nearest(&disk.directory)?.metadata().ok().map(|metadata| metadata.dev());
+    let is_another = !is_on_server(&config.index) && index.space.is_some() && device(&index) != device(&objects);
+    let mut disks = vec![objects];
+    if is_another {
+        disks.push(index);
     }
     disks
 }
@@ -204,8 +202,9 @@ impl Health {
     }
 
     fn disks(&mut self, config: &Config) {
-        for NodeDisk { of, space } in disks(config) {
-            let Some(space) = space else {
+        for disk in disks(config) {
+            let of = disk.of;
+            let Some(space) = disk.space else {
                 self.problems.push((Grade::Unknown, format!("the disk of {of} does not say what is free")));
                 continue;
             };
@@ -213,7 +212,7 @@ impl Health {
                 self.figures.push(("free", space.free));
             }
             let free = format!("{} MiB are free for {of}", Grouped(space.free >> 20));
-            if let Some(why) = space.refusal() {
+            if let Some(why) = disk.refusal() {
                 self.problems.push((Grade::Critical, format!("the disk of {of} takes no files: {why}")));
             } else if space.free <= space.min_free {
                 self.problems.push((Grade::Critical, format!("{free}, so objects are refused")));

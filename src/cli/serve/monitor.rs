@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::cli::health::{DiskSpace, Health, NodeDisk, directory_of_objects, disks};
+use crate::cli::health::{DiskSpace, Health, directory_of_objects, disks};
 use crate::cli::status::counts_as_json;
 use crate::cli::watch_report::WatchReport;
 use crate::config::Config;
@@ -65,9 +65,9 @@ impl NodeReport {
         if self.objects.as_ref().is_some_and(|objects| !objects.is_in_place()) {
             problems.push(store::Error::NotInPlace.to_string());
         }
-        for NodeDisk { of, space } in disks(&self.config) {
-            if let Some(why) = space.and_then(|space| space.refusal()) {
-                problems.push(format!("the disk of {of} takes no files: {why}"));
+        for disk in disks(&self.config) {
+            if let Some(why) = disk.refusal() {
+                problems.push(format!("the disk of {} takes no files: {why}", disk.of));
             }
         }
         problems
