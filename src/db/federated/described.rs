@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::lookups::{EntityLookups, answers, keys_of_patient, request_for, rows};
+use super::lookups::{EntityLookups, answers, describes, keys_of_patient, request_for, rows};
 use super::part::FederatedPart;
 use super::question::FederatedQuestion;
 use crate::db::Error;
@@ -23,7 +23,7 @@ impl<R: FederatedPart> EntityLookups<'_, R> {
     }
 
     /// What one file says of the patients of a study.
-    fn patients_in(&mut self, part: usize, study: &str) -> Result<Vec<Description>, Error> {
+    pub(super) fn patients_in(&mut self, part: usize, study: &str) -> Result<Vec<Description>, Error> {
         let patient: Vec<AttributeId> = rules::patient_attributes().collect();
         rows(self.parts, part, Patient, &[(StudyInstanceUID, study)], &patient)
     }
@@ -37,13 +37,8 @@ impl<R: FederatedPart> EntityLookups<'_, R> {
         person: &PersonKey,
         known: &[String],
     ) -> Result<Option<Description>, Error> {
-        let (patient_id, identity, issuer) = person;
-        let first = self.first_issuer(patient_id, identity)?;
-        let is_meant = |description: &[String]| {
-            let (own_id, own_identity, own) = rules::key_of(description);
-            (&own_id, &own_identity) == (patient_id, identity)
-                && (own == *issuer || (own.is_empty() && (*issuer == first || issuer.is_empty())))
-        };
+        let first = self.first_issuer(&person.0, &person.1)?;
+        let is_meant = describes(person, &first);
         let (mut found, mut shared) = (Vec::new(), BTreeSet::new());
         let asked = study_request(question, known);
         for part in 0..self.parts.len() {

@@ -73,16 +73,9 @@ impl<R: FederatedPart> EntityLookups<'_, R> {
         known: &[String],
         ids: &[AttributeId],
     ) -> Result<Vec<String>, Error> {
-        let (patient_id, identity, issuer) = person;
-        let found = self.descriptions((patient_id, identity), known, ids)?;
-        let first = self.first_issuer(patient_id, identity)?;
-        let issuer = if issuer.is_empty() { &first } else { issuer };
-        // Without a Patient ID, name and birth date tell patients apart.
-        let is_meant = |description: &[String]| {
-            let (own_id, own_identity, own) = rules::key_of(description);
-            (&own_id, &own_identity) == (patient_id, identity)
-                && (own == *issuer || (own.is_empty() && *issuer == first))
-        };
+        let found = self.descriptions((&person.0, &person.1), known, ids)?;
+        let first = self.first_issuer(&person.0, &person.1)?;
+        let is_meant = describes(person, &first);
         let mut total = vec![String::new(); ids.len()];
         for (_, values) in found.iter().filter(|(description, _)| is_meant(description)) {
             for ((total, value), id) in total.iter_mut().zip(values).zip(ids) {
@@ -114,12 +107,14 @@ impl<R: FederatedPart> EntityLookups<'_, R> {
         for part in 0..self.parts.len() {
             for mut values in rows(self.parts, part, Study, &keys_of_patient(known), &returned)? {
                 let more = values.split_off(patient.len());
-                match <[String; 2]>::try_from(more) {
-                    Ok([uid, _]) if is_meant(&values) && self.shared.files_of(&uid).is_some() => {
-                        shared.insert(uid);
-                    }
-                    Ok([_, availability]) if is_meant(&values) => make_least(&mut least, &availability),
-                    Ok(_) | Err(_) => {}
+                let Ok([uid, availability]) = <[String; 2]>::try_from(more) else { continue };
+                if !self.study_names(part, &uid, &values, is_meant)? {
+                    continue;
+                }
+                if self.shared.files_of(&uid).is_some() {
+                    shared.insert(uid);
+                } else {
+                    make_least(&mut least, &availability);
                 }
             }
         }
@@ -127,6 +122,18 @@ impl<R: FederatedPart> EntityLookups<'_, R> {
             make_least(&mut least, &self.least_available(&[(StudyInstanceUID, &study)])?);
         }
         Ok(least)
+    }
+
+    /// Whether objects of a study in this file name a patient. The answer of the study describes
+    /// the first of its patients only.
+    fn study_names(
+        &mut self,
+        part: usize,
+        study: &str,
+        description: &[String],
+        is_meant: &dyn Fn(&[String]) -> bool,
+    ) -> Result<bool, Error> {
+        Ok(is_meant(description) || self.patients_in(part, study)?.iter().any(|named| is_meant(named)))
     }
 
     /// Availability of the least available instance with these keys. Of several places of an
@@ -161,7 +168,7 @@ impl<R: FederatedPart> EntityLookups<'_, R> {
                 let more = values.split_off(patient.len());
                 if let [uid, series, instances] = more.as_slice()
                     && self.shared.files_of(uid).is_some()
-                    && is_meant(&values)
+                    && self.study_names(part, uid, &values, is_meant)?
                 {
                     add(sums.entry(uid.clone()).or_default(), [1, count_of(series), count_of(instances)]);
                 }
@@ -233,6 +240,17 @@ impl<R: FederatedPart> EntityLookups<'_, R> {
             answer.values.set(*at, &total);
         }
         Ok(())
+    }
+}
+
+/// Tells descriptions of a patient. `first` is the issuer that those without one mean.
+pub(super) fn describes<'a>(person: &'a PersonKey, first: &'a str) -> impl Fn(&[String]) -> bool + 'a {
+    let (patient_id, identity, issuer) = person;
+    // Without a Patient ID, name and birth date tell patients apart.
+    let issuer = if issuer.is_empty() { first } else { issuer };
+    move |description| {
+        let (own_id, own_identity, own) = rules::key_of(description);
+        (&own_id, &own_identity) == (patient_id, identity) && (own == issuer || (own.is_empty() && issuer == first))
     }
 }
 
