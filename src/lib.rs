@@ -68,7 +68,7 @@
 //!    messages.
 //! 8. [`receive`] takes an object that arrives: file, place, row. [`deliver`] reads the objects
 //!    that are sent.
-//! 9. [`dimse`] holds DIMSE messages: command sets, status codes, fragments. It has no sockets.
+//! 9. [`dimse`] holds DIMSE messages: command sets, requests, fragments. It has no sockets.
 //!    [`ul`] holds PDUs, TLS and requested associations, [`access`] the table of peers. `shares`
 //!    counts memory, threads and places for each peer. `listening` is what all listeners do.
 //! 10. [`scp`] is the network node: listener, associations, the DIMSE services.
@@ -86,7 +86,7 @@
 //! - Files and peers are not trusted. Every length from outside meets a limit before memory is
 //!   taken.
 //! - tokio is in [`ul`], [`scp`], [`web`], [`mllp`], [`receive`], [`deliver`], `shares`,
-//!   `listening`, `events::webhook`, `db::postgres` and the `serve` command. All other modules are
+//!   [`listening`], `events::webhook`, `db::postgres` and the `serve` command. All other modules are
 //!   plain synchronous code.
 //! - Only [`db`] writes the index. Several processes may use one index at the same time.
 //! - Errors, logs and metrics hold no patient data.
@@ -108,7 +108,7 @@ pub mod events;
 pub mod export;
 pub mod files;
 pub mod ingest;
-mod listening;
+pub mod listening;
 pub mod mllp;
 pub mod model;
 pub mod pixels;

@@ -1,16 +1,22 @@
 //! What every listener does: a pause after an accept that failed, and the end of its tasks.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
+use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 /// Pause after an accept that failed. Smaller: a process without free file descriptors spins and
 /// fills the log. Larger: peers wait longer than the fault lasts.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// Returns the current TLS settings at each handshake. So certificates are read again without a
+/// restart.
+pub type TlsSource = Arc<dyn Fn() -> Arc<ServerConfig> + Send + Sync>;
 
 /// The connections of one kind, as the log calls them.
 #[derive(Clone, Copy, Debug)]

@@ -11,12 +11,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info};
 
 use super::frame::{FrameLimits, MllpFrame, framed, next};
-use crate::listening::Listened;
+use crate::listening::{Listened, TlsSource};
 use crate::model::peer::{AddressRange, CountedAs};
 use crate::shares::Shares;
 use crate::telemetry::metrics;
@@ -29,9 +28,6 @@ const BUFFER: usize = 8 * 1024;
 
 /// Connections that each sender may have as long as there are any.
 const LEAST_CONNECTIONS: usize = 1;
-
-/// Gives the TLS configuration of the moment.
-pub type TlsConfigSource = Arc<dyn Fn() -> Arc<ServerConfig> + Send + Sync>;
 
 /// Settings of the listener.
 #[derive(Clone, Debug)]
@@ -90,7 +86,7 @@ pub struct MllpListener {
     address: SocketAddr,
     options: Arc<Options>,
     intake: Arc<Hl7Intake>,
-    tls: Option<TlsConfigSource>,
+    tls: Option<TlsSource>,
     connections: Arc<Shares>,
 }
 
@@ -105,7 +101,7 @@ impl MllpListener {
     ///
     /// # Errors
     /// Fails if the port cannot be had.
-    pub async fn bind(options: Options, intake: Arc<Hl7Intake>, tls: Option<TlsConfigSource>) -> Result<Self, Error> {
+    pub async fn bind(options: Options, intake: Arc<Hl7Intake>, tls: Option<TlsSource>) -> Result<Self, Error> {
         let failed = |source| Error { address: options.bind, source };
         let listener = TcpListener::bind(options.bind).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;

@@ -7,4 +7,4 @@
 mod frame;
 mod listener;
 
-pub use listener::{Error, MllpListener, Options, SharedSenders, TlsConfigSource};
+pub use listener::{Error, MllpListener, Options, SharedSenders};

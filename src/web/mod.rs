@@ -72,8 +72,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio_rustls::rustls::ServerConfig;
-
 pub use access::SharedUsers;
 pub use base_url::{BaseUrl, BaseUrlError};
 pub use error::Error;
@@ -85,12 +83,9 @@ pub use resource::{METHODS_OF_RESOURCES, ResourceMethods};
 use crate::access::users::Rights;
 use crate::audit::Auditor;
 use crate::deliver::delivery::Delivery;
+use crate::listening::TlsSource;
 use crate::qr;
 use crate::receive::storage::Storage;
-
-/// Returns the current TLS settings at each handshake. So certificates are read again without a
-/// restart.
-pub type TlsSource = Arc<dyn Fn() -> Arc<ServerConfig> + Send + Sync>;
 
 /// Settings of the HTTP side, each with the cost of a value that is too low or too high.
 #[derive(Clone, Debug)]

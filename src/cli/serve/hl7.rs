@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::Config;
+use crate::listening::TlsSource;
 use crate::mllp::{self, MllpListener, SharedSenders};
 use crate::model::clock::Clock;
 use crate::ul::tls::SharedTls;
@@ -12,7 +13,7 @@ use crate::worklist::{Hl7Intake, Intake};
 pub(super) struct Hl7Start {
     options: mllp::Options,
     intake: Arc<Hl7Intake>,
-    tls: Option<mllp::TlsConfigSource>,
+    tls: Option<TlsSource>,
 }
 
 impl Hl7Start {
@@ -21,7 +22,7 @@ impl Hl7Start {
         let options = config.mllp_options()?;
         let tls = tls.filter(|_| config.worklist.hl7_tls).map(|tls| {
             let tls = tls.clone();
-            let source: mllp::TlsConfigSource = Arc::new(move || tls.current().server());
+            let source: TlsSource = Arc::new(move || tls.current().server());
             source
         });
         let intake = Arc::new(Hl7Intake::new(intake, config.worklist.hl7_map.clone(), Clock::System));

@@ -10,6 +10,7 @@ use crate::audit::Auditor;
 use crate::cli::http::Callers;
 use crate::config::Config;
 use crate::deliver::delivery::Delivery;
+use crate::listening::TlsSource;
 use crate::receive::storage::Storage;
 use crate::ul::tls::SharedTls;
 use crate::web::{self, SharedUsers};
@@ -42,7 +43,7 @@ impl HttpStart {
         let tls = match tls {
             Some(tls) if config.http.tls => {
                 let tls = tls.clone();
-                let source: web::TlsSource = Arc::new(move || tls.current().http());
+                let source: TlsSource = Arc::new(move || tls.current().http());
                 Some(source)
             }
             Some(_) | None => None,

@@ -4,8 +4,8 @@
 use std::process::Command;
 use std::sync::Arc;
 
+use dcmdex::listening::TlsSource;
 use dcmdex::ul::tls::{SharedTls, Tls};
-use dcmdex::web::TlsSource;
 
 use crate::util::certificates::Authority;
 use crate::util::peers;

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use dcmdex::db::open::{Reader, Writer, WriterOptions};
 use dcmdex::db::{WorklistColumn, WorklistRow, WorklistSearch, WorklistState};
-use dcmdex::mllp::{MllpListener, Options, SharedSenders, TlsConfigSource};
+use dcmdex::listening::TlsSource;
+use dcmdex::mllp::{MllpListener, Options, SharedSenders};
 use dcmdex::model::clock::Clock;
 use dcmdex::ul::tls::Tls;
 use dcmdex::worklist::{AckCode, Hl7Intake, Hl7Map, Intake, IntakeOptions};
@@ -381,12 +382,7 @@ fn listening(ris: &Ris, change: impl FnOnce(&mut Options), test: impl FnOnce(Soc
     listening_with(ris, None, change, test);
 }
 
-fn listening_with(
-    ris: &Ris,
-    tls: Option<TlsConfigSource>,
-    change: impl FnOnce(&mut Options),
-    test: impl FnOnce(SocketAddr),
-) {
+fn listening_with(ris: &Ris, tls: Option<TlsSource>, change: impl FnOnce(&mut Options), test: impl FnOnce(SocketAddr)) {
     let long = Duration::from_secs(300);
     let mut options = Options {
         bind: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -539,7 +535,7 @@ fn the_mapping_is_documented() {
 fn over_tls_a_sender_shows_the_certificate_that_the_settings_demand() {
     let (ours, other) = (Authority::new("ours"), Authority::new("other"));
     let tls = Arc::new(Tls::load(&ours.options(&ours.identity("NODE"))).unwrap());
-    let source: TlsConfigSource = Arc::new(move || tls.server());
+    let source: TlsSource = Arc::new(move || tls.server());
     let ris = Ris::new(&[]);
     listening_with(
         &ris,
