@@ -19,7 +19,7 @@ use crate::ul::tls::client_config;
 const PRIORITY: u8 = 10 * 8 + 5;
 
 /// Time for the collector to accept a connection, or the next bytes.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIME_LIMIT: Duration = Duration::from_secs(10);
 
 /// Time after which the kernel gives up bytes that the collector does not acknowledge.
 pub(super) const UNACKNOWLEDGED: Duration = Duration::from_secs(20);
@@ -121,7 +121,7 @@ impl CollectorCaller {
         let AuditCollector { host, port, .. } = &self.options.collector;
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the collector has no address");
         for address in (host.as_str(), *port).to_socket_addrs()? {
-            match TcpStream::connect_timeout(&address, PATIENCE) {
+            match TcpStream::connect_timeout(&address, TIME_LIMIT) {
                 Ok(stream) => return self.secured(stream),
                 Err(error) => last = error,
             }
@@ -130,8 +130,8 @@ impl CollectorCaller {
     }
 
     fn secured(&self, stream: TcpStream) -> io::Result<CollectorLink> {
-        stream.set_write_timeout(Some(PATIENCE))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(TIME_LIMIT))?;
+        stream.set_read_timeout(Some(TIME_LIMIT))?;
         stream.set_nodelay(true)?;
         rustix::net::sockopt::set_socket_keepalive(&stream, true)?;
         #[cfg(target_os = "linux")]

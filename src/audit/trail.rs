@@ -63,9 +63,9 @@ pub enum AuditError {
 
 /// Takes events. Clones belong to the same trail. Without a trail it takes nothing.
 #[derive(Clone, Default)]
-pub struct Auditor(Option<Arc<AuditDesk>>);
+pub struct Auditor(Option<Arc<AuditQueue>>);
 
-struct AuditDesk {
+struct AuditQueue {
     node: String,
     clock: Clock,
     queue: Sender<AuditRecord>,
@@ -87,11 +87,11 @@ impl Auditor {
     /// Takes an event, and returns at once. One about several patients becomes one for each, where
     /// the Standard wants it so.
     pub fn note(&self, mut record: AuditRecord) {
-        let Some(desk) = &self.0 else { return };
-        record.time_ms = desk.clock.now_ms();
-        record.node.clone_from(&desk.node);
+        let Some(entry) = &self.0 else { return };
+        record.time_ms = entry.clock.now_ms();
+        record.node.clone_from(&entry.node);
         for record in record.of_one_patient_each() {
-            match desk.queue.try_send(record) {
+            match entry.queue.try_send(record) {
                 Ok(()) => {}
                 Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => metrics::AUDIT_DROPPED.increment(),
             }
@@ -127,7 +127,7 @@ impl AuditTrail {
         let writer = thread("audit writer").spawn(move || lines.run(&events, &ended)).map_err(AuditError::Thread)?;
         let sending = AuditSender { spool, caller, limits };
         let sender = thread("audit sender").spawn(move || sending.run(&sender_ended)).map_err(AuditError::Thread)?;
-        let auditor = Auditor(Some(Arc::new(AuditDesk { node: options.node, clock, queue })));
+        let auditor = Auditor(Some(Arc::new(AuditQueue { node: options.node, clock, queue })));
         Ok(Self { auditor, end, writer, sender, end_sender })
     }
 

@@ -18,15 +18,12 @@ use crate::cli::{Exit, unindexed};
 use crate::config::Config;
 use crate::db::ScanLedger;
 use crate::db::open::Reader;
-use crate::db::{self, Admin};
+use crate::db::{self, Admin, PAGE_DIRECTORIES};
 use crate::db::{ConflictEntry, Finding, LocatedInstance, WorklistSearch, WorklistState};
 use crate::deliver::object::{Identity, ObjectError, StoredObject};
 use crate::model::clock::unix_ms;
 use crate::model::location::{Location, Place};
 use crate::store::{Verified, change_of};
-
-/// Directories of the index that one query returns.
-const PAGE_DIRECTORIES: usize = 1000;
 
 /// Objects to open between two queries to the index.
 const BATCH: usize = 4096;

@@ -15,7 +15,7 @@ use crate::store::{Spool, SpoolDirectory};
 const IN_MEMORY: usize = 256 * 1024;
 
 /// Total time that a query waits for its reader. After it, output goes to a file.
-const PATIENCE: Duration = Duration::from_secs(1);
+const READER_WAIT: Duration = Duration::from_secs(1);
 
 /// The buffer between a query and the reader of its output.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ struct BufferState {
     bytes: usize,
     /// The output after the pieces in memory.
     spool: Option<Spool>,
-    patience: Duration,
+    time_limit: Duration,
     /// The query has ended.
     ended: bool,
     /// The reader has gone.
@@ -45,7 +45,7 @@ impl OutputBuffer {
             pieces: VecDeque::new(),
             bytes: 0,
             spool: None,
-            patience: PATIENCE,
+            time_limit: READER_WAIT,
             ended: false,
             gone: false,
         };
@@ -120,10 +120,10 @@ impl OutputBuffer {
                     self.changed.notify_all();
                     return Ok(());
                 }
-                if !waiting.patience.is_zero() {
-                    let (begun, patience) = (Instant::now(), waiting.patience);
-                    waiting = self.changed.wait_timeout(waiting, patience).unwrap_or_else(PoisonError::into_inner).0;
-                    waiting.patience = patience.saturating_sub(begun.elapsed());
+                if !waiting.time_limit.is_zero() {
+                    let (begun, time_limit) = (Instant::now(), waiting.time_limit);
+                    waiting = self.changed.wait_timeout(waiting, time_limit).unwrap_or_else(PoisonError::into_inner).0;
+                    waiting.time_limit = time_limit.saturating_sub(begun.elapsed());
                     continue;
                 }
                 waiting.spool = self.spools.spool().ok();
@@ -133,7 +133,7 @@ impl OutputBuffer {
                 return Ok(());
             }
             // The disk is too full, so the query waits.
-            waiting = self.changed.wait_timeout(waiting, PATIENCE).unwrap_or_else(PoisonError::into_inner).0;
+            waiting = self.changed.wait_timeout(waiting, READER_WAIT).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 

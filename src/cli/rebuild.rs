@@ -19,8 +19,8 @@ use crate::cli::{Exit, arrival_journal, correct, directory_checks, storage_match
 use crate::config::Config;
 use crate::db::open::{Reader, Writer, WriterHandle, WriterOptions};
 use crate::db::{
-    Admin, Arrivals, Durability, GivenNumbers, KnownLocation, RemovalChanges as _, RemovalSearch as _, ScanLedger,
-    Search as _,
+    Admin, Arrivals, Durability, GivenNumbers, KnownLocation, PAGE_DIRECTORIES, RemovalChanges as _,
+    RemovalSearch as _, ScanLedger, Search as _,
 };
 use crate::files::is_missing;
 use crate::ingest::Wanted;
@@ -32,9 +32,6 @@ use crate::store::{Objects, Trash};
 /// Objects that a thread reads before it hands them over. Larger: more memory, some 3 KB for each
 /// object and thread. Smaller: more hand-over between threads.
 const BATCH: usize = 128;
-
-/// Directories of the index that one query returns.
-const PAGE_DIRECTORIES: usize = 1000;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -7,6 +7,13 @@ use std::time::Duration;
 use super::error::Error;
 use crate::model::clock::Clock;
 
+/// The columns of a row `v` of `event`, as the engines read them.
+pub(super) const EVENT_COLUMNS: &str = "v.id, v.at_ms, v.kind, v.study_instance_uid, v.change, v.content";
+
+/// Events that one transaction drops. Larger: arrivals wait longer for it. Smaller: more
+/// transactions.
+pub(super) const DROPPED_AT_ONCE: i64 = 2000;
+
 /// Kind of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum EventKind {

@@ -320,6 +320,10 @@ pub trait Arrivals: Send + Sync {
     fn index_is_in_place(&self) -> bool;
 }
 
+/// Directories that one page of [`ScanLedger::directories_below`] usually has. Larger: more memory.
+/// Smaller: more queries.
+pub(crate) const PAGE_DIRECTORIES: usize = 1000;
+
 /// What scans have seen: the files of directories, the members of archive files, and mount points.
 pub trait ScanLedger: Sized {
     /// Reads the files of a directory as the index knows them at this moment, whatever is written

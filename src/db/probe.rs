@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// Longest wait for a path. A server that is gone does not answer at all.
-const PATIENCE: Duration = Duration::from_millis(500);
+const TIME_LIMIT: Duration = Duration::from_millis(500);
 
 /// Looks at paths. To follow a link may wait for a server forever, and the waiting thread cannot be
 /// ended. So there is at most one such thread.
@@ -38,7 +38,7 @@ impl PathProbe {
             let _ = sender.send(found);
         });
         started.ok()?;
-        let found = looked.recv_timeout(PATIENCE).ok();
+        let found = looked.recv_timeout(TIME_LIMIT).ok();
         if found.is_none() {
             *unanswered = Some(looked);
         }

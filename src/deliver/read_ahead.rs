@@ -36,7 +36,7 @@ pub(crate) struct ReadAhead {
     pieces: mpsc::UnboundedReceiver<Piece>,
     state: ReadAheadState,
     spares: Spares,
-    patience: Duration,
+    time_limit: Duration,
     threads: Arc<Turns>,
     memory: PeerMemory,
     /// The memory that is counted for large pieces.
@@ -88,7 +88,7 @@ pub(crate) struct PieceSender {
 impl ReadAhead {
     /// Starts reading.
     pub(crate) fn start(sending: Sending) -> Self {
-        let patience = sending.delivery.source_timeout();
+        let time_limit = sending.delivery.source_timeout();
         let threads = Arc::clone(&sending.delivery.threads);
         let memory = sending.memory.clone();
         let (sender, pieces) = mpsc::unbounded_channel();
@@ -111,7 +111,7 @@ impl ReadAhead {
         };
         let state = ReadAheadState::Waiting(Box::new(reading));
         let spares = Spares::default();
-        let mut this = Self { pieces, state, spares, patience, threads, memory, share: None, progress };
+        let mut this = Self { pieces, state, spares, time_limit, threads, memory, share: None, progress };
         this.read_on();
         this
     }
@@ -148,7 +148,7 @@ impl ReadAhead {
                         }
                     };
                     let frames = self.progress.frames();
-                    let Ok(next) = timeout(self.patience, next).await else {
+                    let Ok(next) = timeout(self.time_limit, next).await else {
                         // Frames of a long object are being decompressed, and it goes on.
                         if self.progress.frames() > frames {
                             continue;

@@ -21,16 +21,13 @@ use std::path::{Path, PathBuf};
 use super::file_system::FileSystemMark;
 use super::{Stop, Vanished};
 use crate::db::open::Reader;
-use crate::db::{self, LocatedInstance, Mounted, ScanLedger, Search};
+use crate::db::{self, LocatedInstance, Mounted, PAGE_DIRECTORIES, ScanLedger, Search};
 use crate::model::location::{Location, Place};
 
 /// If the index has at least this many files in and below an empty directory, its disk may be
 /// unmounted. The scan reads fewer files again in no time. A user who did delete so many files can
 /// use `--prune-emptied`.
 const EMPTIED_FILES: usize = 10;
-
-/// Directories of the index that one query returns.
-const PAGE_DIRECTORIES: usize = 1000;
 
 /// Why the scan did not delete the entries of missing files below a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

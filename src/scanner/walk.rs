@@ -21,11 +21,8 @@ use super::upcoming::{AskedDirectory, Listing, SortedDirectory, Upcoming, Upcomi
 use super::watchdog::TimedFs;
 use super::work::{EntryReport, KnownAs, SPECIAL_FILE, WorkDirectory, WorkEntry, WorkUnit};
 use super::{BeforeListing, Error, Options, Stop, UNIT_FILES, WalkOrder, skip};
-use crate::db::{self, KnownFile, Mounted, NotIndexed, ScanLedger, is_reserved};
+use crate::db::{self, KnownFile, Mounted, NotIndexed, PAGE_DIRECTORIES, ScanLedger, is_reserved};
 use crate::model::location::Place;
-
-/// Directories of the index that one page compares with the disk.
-const PAGE_DIRECTORIES: usize = 1000;
 
 /// The reason for entries that a filter excludes.
 const EXCLUDED: &str = "excluded";

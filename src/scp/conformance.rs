@@ -13,8 +13,8 @@ use super::storage_classes::STORAGE_CLASSES;
 use crate::encoding::syntax;
 use crate::model::implementation::{IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME};
 use crate::ul::associate::APPLICATION_CONTEXT_NAME;
+use crate::ul::associate::MAX_CONTEXTS;
 use crate::ul::pdu_io::OFFERED_MAX_LENGTH;
-use crate::ul::requestor::MAX_CONTEXTS;
 
 /// Returns each generated section: its name in the document, and its text in Markdown.
 #[must_use]

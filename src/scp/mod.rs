@@ -10,7 +10,7 @@
 //! - `services` has C-ECHO, C-STORE, C-FIND, C-GET, C-MOVE, Storage Commitment, the worklist and
 //!   MPPS.
 //!
-//! A new service is one file in `services/` and one line in `services::list`. Its [`ServiceClass`]
+//! docs/architecture.md has the steps to a new service. Its [`ServiceClass`]
 //! brings its SOP Classes, its answers in negotiation, the name that grants it, and its rows in the
 //! conformance statement. The service itself is a `DimseService`.
 

@@ -12,6 +12,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::Error;
+use super::compare::COMPARED_AT_A_TIME;
 use crate::files::{
     FILE_MODE, UnfinishedFile, make_directory, remove_if_there, rename_without_replacing, sync_directory,
 };
@@ -37,9 +38,6 @@ const OBJECTS: &str = "objects";
 
 /// Longest line of a list. A UID has 64 characters.
 const LONGEST_LINE: usize = 4096;
-
-/// Bytes to compare at a time.
-const COMPARED_AT_A_TIME: usize = 64 * 1024;
 
 /// The trash of a storage directory.
 #[derive(Clone, Debug)]

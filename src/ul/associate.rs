@@ -26,6 +26,9 @@ pub(crate) const CALLED_AE_TITLE: Range<usize> = 4..20;
 
 pub(crate) const CALLING_AE_TITLE: Range<usize> = 20..36;
 
+/// Maximum presentation contexts of one association: odd IDs from 1 to 255 (PS3.8 9.3.2.2).
+pub const MAX_CONTEXTS: usize = 128;
+
 /// A request, as access control sees it.
 #[derive(Clone, Debug)]
 pub struct AssociationRequest<'a> {
@@ -42,8 +45,6 @@ pub struct AssociationRequest<'a> {
 /// Reads the request without items of unknown type. PS3.8 9.3.1 wants these ignored, but dicom-ul
 /// refuses them.
 pub(crate) fn parse(body: &[u8]) -> Result<AssociationRQ, &'static str> {
-    /// The number of odd IDs from 1 to 255.
-    const MAX_CONTEXTS: usize = 128;
     let (fixed, rest) = body.split_at_checked(FIXED_PART_LENGTH).ok_or("A-ASSOCIATE-RQ is too short")?;
     let mut pdu = Vec::with_capacity(PDU_HEADER_LENGTH + body.len());
     pdu.extend_from_slice(&[1, 0, 0, 0, 0, 0]);

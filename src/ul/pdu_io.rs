@@ -40,8 +40,9 @@ const SHORT_BODY_LENGTH: u32 = 4;
 /// connections cost no more than this. A declared length alone takes no memory.
 const FIRST_BUFFER_LENGTH: usize = 8 * 1024;
 
-/// Buffer of a connection that is not counted. A larger one is counted for its peer.
-const UNASKED_LENGTH: usize = 16 * 1024;
+/// Bytes of a buffer that are not counted. A larger one is counted for its peer. Commands and queries
+/// have some hundreds.
+pub(crate) const UNASKED_LENGTH: usize = 16 * 1024;
 
 /// Maximum buffer for P-DATA-TF. Its content is handed on as it comes, so it only holds what comes
 /// meanwhile. Larger: fewer system calls. Smaller: less memory for each sender.
@@ -228,12 +229,12 @@ pub(crate) struct PduReader {
 #[derive(Debug)]
 pub(crate) struct PduWriter {
     socket: PduWriteHalf,
-    patience: Duration,
+    time_limit: Duration,
     bytes_sent: u64,
 }
 
 /// Splits a connection into a reader and a writer of PDUs.
-pub(crate) fn split(stream: Stream, write_patience: Duration) -> (PduReader, PduWriter) {
+pub(crate) fn split(stream: Stream, write_time_limit: Duration) -> (PduReader, PduWriter) {
     let socket = match &stream {
         Stream::Plain(socket) => socket,
         Stream::Tls(stream) => &stream.get_ref().0.0,
@@ -267,7 +268,7 @@ pub(crate) fn split(stream: Stream, write_patience: Duration) -> (PduReader, Pdu
         share: None,
         bytes_received: 0,
     };
-    (reader, PduWriter { socket: writer, patience: write_patience, bytes_sent: 0 })
+    (reader, PduWriter { socket: writer, time_limit: write_time_limit, bytes_sent: 0 })
 }
 
 impl PduReader {
@@ -287,7 +288,7 @@ impl PduReader {
     ///
     /// Nothing is lost if the future is dropped before it is ready: received bytes stay in the
     /// buffer.
-    pub(crate) async fn next(&mut self, patience: Timeouts) -> Result<IncomingPdu<'_>, ReadError> {
+    pub(crate) async fn next(&mut self, timeouts: Timeouts) -> Result<IncomingPdu<'_>, ReadError> {
         if let (Some(since), Some(deadline)) = (self.handed_over.take(), &mut self.deadline) {
             *deadline += since.elapsed();
         }
@@ -295,7 +296,7 @@ impl PduReader {
             if self.pdata_left > 0 {
                 return self.next_part().await;
             }
-            let (kind, length) = self.header(patience).await?;
+            let (kind, length) = self.header(timeouts).await?;
             self.start += PDU_HEADER_LENGTH;
             if kind == P_DATA_TF {
                 // An empty P-DATA-TF carries nothing, so the next PDU follows.
@@ -354,15 +355,15 @@ impl PduReader {
 
     /// Waits until the buffer has a complete PDU, or the header of a P-DATA-TF. Returns its type
     /// and the length of its body.
-    async fn header(&mut self, patience: Timeouts) -> Result<(u8, usize), ReadError> {
+    async fn header(&mut self, timeouts: Timeouts) -> Result<(u8, usize), ReadError> {
         let mut wanted = PDU_HEADER_LENGTH;
-        let mut deadline = patience.first_byte.map(|patience| Instant::now() + patience);
+        let mut deadline = timeouts.first_byte.map(|time_limit| Instant::now() + time_limit);
         let mut begun = false;
         loop {
             let received = &self.buffer[self.start..self.end];
             if !begun && !received.is_empty() {
                 begun = true;
-                deadline = Some(Instant::now() + patience.rest);
+                deadline = Some(Instant::now() + timeouts.rest);
                 self.deadline = deadline;
             }
             if let Some(header) = received.first_chunk::<PDU_HEADER_LENGTH>() {
@@ -488,7 +489,7 @@ impl PduReader {
     /// After the last PDU of this node, reads and drops what the peer still sends. Ends when the
     /// peer closes the connection or the time is over (PS3.8 9.2.3, Sta13). If unread bytes were
     /// left at closing, TCP would discard the PDU just sent.
-    pub(crate) async fn drain(&mut self, patience: Duration) {
+    pub(crate) async fn drain(&mut self, time_limit: Duration) {
         self.buffer.resize(FIRST_BUFFER_LENGTH, 0);
         let mut drained = 0;
         let drain = async {
@@ -500,7 +501,7 @@ impl PduReader {
             }
         };
         // Whether or not the peer closed in time, the connection is closed next.
-        let _ = timeout(patience, drain).await;
+        let _ = timeout(time_limit, drain).await;
     }
 }
 
@@ -513,7 +514,7 @@ impl PduWriter {
     /// Sends bytes as one write.
     pub(crate) async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.bytes_sent += bytes.len() as u64;
-        match timeout(self.patience, self.socket.write_all(bytes)).await {
+        match timeout(self.time_limit, self.socket.write_all(bytes)).await {
             Ok(result) => result,
             Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes nothing")),
         }
@@ -521,7 +522,7 @@ impl PduWriter {
 
     /// From now on, drops what the kernel does not take at once.
     pub(crate) fn wait_no_more(&mut self) {
-        self.patience = Duration::ZERO;
+        self.time_limit = Duration::ZERO;
     }
 
     /// Sends a PDU of dicom-ul.
@@ -535,7 +536,7 @@ impl PduWriter {
     pub(crate) async fn close(&mut self) {
         // The peer may have closed already, or may not take the TLS closing message in time. Both
         // do no harm.
-        let _ = timeout(self.patience, self.socket.shutdown()).await;
+        let _ = timeout(self.time_limit, self.socket.shutdown()).await;
     }
 }
 
@@ -572,11 +573,11 @@ mod tests {
     use tokio::net::TcpStream;
 
     /// A peer, and our side of its connection.
-    async fn connected(patience: Duration) -> (TcpStream, PduReader, PduWriter) {
+    async fn connected(time_limit: Duration) -> (TcpStream, PduReader, PduWriter) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (accepted, _) = listener.accept().await.unwrap();
-        let (reader, writer) = split(Stream::Plain(accepted), patience);
+        let (reader, writer) = split(Stream::Plain(accepted), time_limit);
         (peer, reader, writer)
     }
 
@@ -594,16 +595,16 @@ mod tests {
     #[tokio::test]
     async fn what_we_do_with_a_part_is_not_counted_as_time_of_the_peer() {
         let (mut peer, mut reader, _writer) = connected(Duration::from_secs(60)).await;
-        let patience = Timeouts { first_byte: Some(Duration::from_secs(60)), rest: Duration::from_secs(60) };
+        let timeouts = Timeouts { first_byte: Some(Duration::from_secs(60)), rest: Duration::from_secs(60) };
         let pdu = data_pdu(&[7; 100]);
         let (first, second) = pdu.split_at(50);
         peer.write_all(first).await.unwrap();
-        assert!(matches!(reader.next(patience).await, Ok(IncomingPdu::Pdv(_))));
+        assert!(matches!(reader.next(timeouts).await, Ok(IncomingPdu::Pdv(_))));
         // A disk that answers after two minutes. The peer can send the rest once there is room for
         // it.
         reader.handed_over = reader.handed_over.and_then(|since| since.checked_sub(Duration::from_secs(120)));
         reader.deadline = reader.deadline.and_then(|deadline| deadline.checked_sub(Duration::from_secs(120)));
-        let mut rest = Box::pin(reader.next(patience));
+        let mut rest = Box::pin(reader.next(timeouts));
         tokio::select! {
             biased;
             early = &mut rest => panic!("{early:?}"),
@@ -621,21 +622,21 @@ mod tests {
         let memory = Shares::new(1 << 20, 0, &crate::telemetry::metrics::MEMORY_REFUSED);
         let of = |number| PeerMemory::new(&memory, &Arc::new(CountedAs::address([127, 0, 0, number].into())));
         reader.count_for(of(1));
-        let patience = Timeouts { first_byte: Some(Duration::from_secs(60)), rest: Duration::from_secs(60) };
+        let timeouts = Timeouts { first_byte: Some(Duration::from_secs(60)), rest: Duration::from_secs(60) };
         let length = MAX_ASSOCIATE_RQ_LENGTH;
         let request = [&[A_ASSOCIATE_RQ, 0], &length.to_be_bytes()[..], &vec![0; length as usize]].concat();
         let sending = tokio::spawn(async move {
             peer.write_all(&request).await.unwrap();
             peer
         });
-        assert!(matches!(reader.next(patience).await, Ok(IncomingPdu::AssociateRequest(_))));
+        assert!(matches!(reader.next(timeouts).await, Ok(IncomingPdu::AssociateRequest(_))));
         let mut peer = sending.await.unwrap();
         assert!(reader.buffer.len() >= length as usize);
         reader.count_for(of(2));
         // A peer that goes on sending, a little each time.
         for _ in 0..3 {
             peer.write_all(&data_pdu(b"ab")).await.unwrap();
-            assert!(matches!(reader.next(patience).await, Ok(IncomingPdu::Pdv(_))));
+            assert!(matches!(reader.next(timeouts).await, Ok(IncomingPdu::Pdv(_))));
             assert!(reader.buffer.capacity() <= UNASKED_LENGTH, "{}", reader.buffer.capacity());
         }
     }
@@ -647,18 +648,18 @@ mod tests {
             let (mut peer, mut reader, _writer) = connected(Duration::from_secs(60)).await;
             let memory = Shares::new(1 << 20, 0, &crate::telemetry::metrics::MEMORY_REFUSED);
             reader.count_for(PeerMemory::new(&memory, &Arc::new(CountedAs::address([127, 0, 0, 1].into()))));
-            let patience = |first_byte| Timeouts { first_byte: Some(first_byte), rest: Duration::from_secs(60) };
+            let timeouts = |first_byte| Timeouts { first_byte: Some(first_byte), rest: Duration::from_secs(60) };
             let fragment = vec![7; 100_000];
             let pdu = data_pdu(&fragment);
             for _ in 0..2 {
                 let send = async { peer.write_all(&pdu).await.unwrap() };
                 let receive =
-                    async { assert!(whole(&mut reader, patience(Duration::from_secs(60))).await == fragment) };
+                    async { assert!(whole(&mut reader, timeouts(Duration::from_secs(60))).await == fragment) };
                 tokio::join!(send, receive);
                 assert!(reader.buffer.len() > FIRST_BUFFER_LENGTH);
                 // The wait for the next message goes on with a small one, and has the end that it
                 // should.
-                assert!(matches!(reader.next(patience(KEEP_BUFFER * 3 / 2)).await, Err(ReadError::Silence)));
+                assert!(matches!(reader.next(timeouts(KEEP_BUFFER * 3 / 2)).await, Err(ReadError::Silence)));
                 assert!(reader.buffer.len() <= FIRST_BUFFER_LENGTH && reader.share.is_none());
             }
         });
@@ -689,7 +690,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let (mut peer, mut reader, _writer) = connected(Duration::from_secs(60)).await;
-            let patience = Timeouts { first_byte: Some(Duration::from_secs(60)), rest: Duration::from_secs(60) };
+            let timeouts = Timeouts { first_byte: Some(Duration::from_secs(60)), rest: Duration::from_secs(60) };
             let content: Vec<u8> = (0..OFFERED_MAX_LENGTH - 6).map(|at| at as u8).collect();
             let pdu = data_pdu(&content);
             assert_eq!(pdu.len(), 6 + OFFERED_MAX_LENGTH as usize);
@@ -700,7 +701,7 @@ mod tests {
                 peer.write_all(part).await.unwrap();
                 sent += part.len();
                 while received.len() + PDU_HEADER_LENGTH + PDV_HEADER_LENGTH < sent {
-                    match reader.next(patience).await {
+                    match reader.next(timeouts).await {
                         Ok(IncomingPdu::Pdv(pdv)) => received.extend_from_slice(pdv.fragment),
                         other => panic!("{other:?}"),
                     }
@@ -719,7 +720,7 @@ mod tests {
     fn what_the_peer_may_not_have_is_received_with_a_small_buffer() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let patience = Timeouts { first_byte: Some(Duration::from_secs(60)), rest: Duration::from_secs(60) };
+            let timeouts = Timeouts { first_byte: Some(Duration::from_secs(60)), rest: Duration::from_secs(60) };
             for (memory, most) in [(0, UNASKED_LENGTH), (1 << 20, MAX_BUFFER_LENGTH)] {
                 let (mut peer, mut reader, _writer) = connected(Duration::from_secs(60)).await;
                 let memory = Shares::new(memory, 0, &crate::telemetry::metrics::MEMORY_REFUSED);
@@ -736,10 +737,10 @@ mod tests {
                 };
                 let receive = async {
                     for _ in 0..20 {
-                        assert!(whole(&mut reader, patience).await == fragment);
+                        assert!(whole(&mut reader, timeouts).await == fragment);
                         assert!(reader.buffer.capacity() <= most, "{}", reader.buffer.capacity());
                     }
-                    match reader.next(patience).await {
+                    match reader.next(timeouts).await {
                         Ok(IncomingPdu::AssociateRequest(body)) => {
                             assert!(most > UNASKED_LENGTH && body.len() == 1 << 16)
                         }
@@ -758,10 +759,10 @@ mod tests {
     }
 
     /// The fragment that the next parts make up.
-    async fn whole(reader: &mut PduReader, patience: Timeouts) -> Vec<u8> {
+    async fn whole(reader: &mut PduReader, timeouts: Timeouts) -> Vec<u8> {
         let mut fragment = Vec::new();
         loop {
-            match reader.next(patience).await {
+            match reader.next(timeouts).await {
                 Ok(IncomingPdu::Pdv(pdv)) => {
                     fragment.extend_from_slice(pdv.fragment);
                     if pdv.is_last {

@@ -32,14 +32,11 @@ use crate::ul::pdu_io::{MAX_ASSOCIATE_RQ_LENGTH, OFFERED_MAX_LENGTH};
 use crate::ul::stream::Stream;
 use crate::ul::tls::PeerRoute;
 
-/// Maximum presentation contexts of one association: odd IDs from 1 to 255 (PS3.8 9.3.2.2).
-pub const MAX_CONTEXTS: usize = 128;
-
 /// Maximum length of the data set of a response that is kept, which is an Identifier.
 const MAX_RESPONSE_DATA_SET: usize = 1 << 20;
 
 /// Time for a peer to confirm a release. After that the connection is closed without it.
-const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
+const RELEASE_WAIT: Duration = Duration::from_secs(5);
 
 /// Time limits for a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,8 +172,8 @@ impl ScuAssociation {
             let stream = connect(route).await?;
             let (mut reader, mut writer) = pdu_io::split(stream, waits.write);
             writer.send(&request_pdu(own_ae_title, called_ae_title, proposals)?).await.map_err(ScuError::Write)?;
-            let patience = Timeouts { first_byte: Some(waits.associate), rest: waits.associate };
-            let accepted = match reader.next(patience).await? {
+            let timeouts = Timeouts { first_byte: Some(waits.associate), rest: waits.associate };
+            let accepted = match reader.next(timeouts).await? {
                 IncomingPdu::AssociateAccept(body) => accepted(body, proposals),
                 IncomingPdu::AssociateReject(body) => Err(ScuError::Rejected(rejection(body))),
                 IncomingPdu::Abort { .. } => Err(ScuError::Aborted),
@@ -280,25 +277,24 @@ impl ScuAssociation {
     pub(crate) async fn release(mut self) {
         let release = async {
             self.writer.send_pdu(&Pdu::ReleaseRQ).await.ok()?;
-            let patience = Timeouts { first_byte: Some(RELEASE_PATIENCE), rest: RELEASE_PATIENCE };
+            let timeouts = Timeouts { first_byte: Some(RELEASE_WAIT), rest: RELEASE_WAIT };
             // Whatever arrives, the association is over.
-            let _ = self.reader.next(patience).await;
+            let _ = self.reader.next(timeouts).await;
             Some(())
         };
-        let _ = timeout(RELEASE_PATIENCE, release).await;
+        let _ = timeout(RELEASE_WAIT, release).await;
         self.writer.close().await;
     }
 
     /// Aborts the association.
     pub(crate) async fn abort(mut self) {
         // A peer that has gone need not be told.
-        let _ =
-            timeout(RELEASE_PATIENCE, self.writer.send_pdu(&Pdu::AbortRQ { source: AbortRQSource::ServiceUser })).await;
+        let _ = timeout(RELEASE_WAIT, self.writer.send_pdu(&Pdu::AbortRQ { source: AbortRQSource::ServiceUser })).await;
         self.writer.close().await;
     }
 }
 
-/// Waits for the next fragment of a message. `rest` is the patience for the rest of its PDU.
+/// Waits for the next fragment of a message. `rest` is the time limit for the rest of its PDU.
 async fn fragment_until(deadline: Instant, rest: Duration, reader: &mut PduReader) -> Result<Pdv<'_>, ScuError> {
     let first_byte = Some(deadline.saturating_duration_since(Instant::now()));
     match reader.next(Timeouts { first_byte, rest }).await? {

@@ -188,8 +188,8 @@ impl WatchState {
     #[must_use]
     pub fn is_overdue(&self, now_ms: i64) -> bool {
         // A look that is due waits for one that runs, and that may be a long one.
-        const PATIENCE_MS: i64 = 15 * 60 * 1000;
-        self.next_due_ms.is_some_and(|due| now_ms.saturating_sub(due) > PATIENCE_MS)
+        const GRACE_MS: i64 = 15 * 60 * 1000;
+        self.next_due_ms.is_some_and(|due| now_ms.saturating_sub(due) > GRACE_MS)
     }
 }
 

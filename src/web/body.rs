@@ -29,7 +29,7 @@ const WAITING_PIECES: usize = 2;
 /// Time that the maker of a body waits for its client, in total, before pieces go to a file.
 /// Smaller: clients that are about as fast as the index get files. Larger: the write-ahead log
 /// grows while the index is held.
-const PATIENCE: Duration = Duration::from_secs(1);
+const READER_WAIT: Duration = Duration::from_secs(1);
 
 /// The body of a response.
 pub(super) struct Body {
@@ -63,9 +63,9 @@ impl Body {
     }
 
     /// Returns a body whose pieces come through the outlet.
-    pub(super) fn pieces(patience: Duration) -> (Outlet, Self) {
+    pub(super) fn pieces(time_limit: Duration) -> (Outlet, Self) {
         let (sender, receiver) = mpsc::channel(WAITING_PIECES);
-        let outlet = Outlet { sender, runtime: Handle::current(), limit: patience, backlog: None, _turn: None };
+        let outlet = Outlet { sender, runtime: Handle::current(), limit: time_limit, backlog: None, _turn: None };
         (outlet, Self { content: Content::Pieces(receiver), in_flight: None, _memory: None })
     }
 
@@ -154,7 +154,7 @@ pub(super) struct Outlet {
 /// Pieces that wait on disk for a slow client.
 struct ResponseBacklog {
     spools: SpoolDirectory,
-    patience: Duration,
+    time_limit: Duration,
     spool: Option<Spool>,
     is_full: bool,
 }
@@ -164,7 +164,7 @@ impl Outlet {
     /// not wait.
     pub(super) fn with_backlog(mut self, spools: &SpoolDirectory) -> Self {
         let spools = spools.clone();
-        self.backlog = Some(ResponseBacklog { spools, patience: PATIENCE, spool: None, is_full: false });
+        self.backlog = Some(ResponseBacklog { spools, time_limit: READER_WAIT, spool: None, is_full: false });
         self
     }
 
@@ -188,11 +188,11 @@ impl Outlet {
         let Some(backlog) = &mut self.backlog else { return self.wait(bytes, self.limit).map_break(|_| ()) };
         if backlog.spool.is_none() {
             let begun = Instant::now();
-            let patience = backlog.patience;
-            match self.wait(bytes, patience) {
+            let time_limit = backlog.time_limit;
+            match self.wait(bytes, time_limit) {
                 ControlFlow::Continue(()) => {
                     if let Some(backlog) = &mut self.backlog {
-                        backlog.patience = backlog.patience.saturating_sub(begun.elapsed());
+                        backlog.time_limit = backlog.time_limit.saturating_sub(begun.elapsed());
                     }
                     return ControlFlow::Continue(());
                 }

@@ -35,7 +35,7 @@ pub(super) enum Wrapping {
 
 /// The requested transfer syntax.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Wish {
+pub(super) enum WantedSyntax {
     /// None is named.
     Unnamed,
     /// `*`.
@@ -44,7 +44,7 @@ pub(super) enum Wish {
     Only(String),
 }
 
-impl Wish {
+impl WantedSyntax {
     fn of(range: &MediaRange) -> Self {
         match range.parameter("transfer-syntax").map(str::trim) {
             None | Some("") => Self::Unnamed,
@@ -53,8 +53,7 @@ impl Wish {
         }
     }
 
-    /// Returns the form for an object with this stored transfer syntax. `None` if the wish cannot
-    /// be met.
+    /// Returns the form for an object with this stored transfer syntax. `None` if there is none.
     pub(super) fn object(&self, stored: &str) -> Option<SentForm> {
         use NativeSyntax::{Deflated, ExplicitBig, ExplicitLittle, ImplicitLittle};
         let native = NativeSyntax::of_uid(stored);
@@ -80,8 +79,7 @@ impl Wish {
         }
     }
 
-    /// Returns the form for frames with this stored transfer syntax. `None` if the wish cannot be
-    /// met.
+    /// Returns the form for frames with this stored transfer syntax. `None` if there is none.
     ///
     /// `is_octets` is true if the range names octets. Then the default of the Standard is Explicit
     /// VR Little Endian (PS3.18 8.7.3.3.2).
@@ -139,20 +137,20 @@ fn in_order(accept: &Accept) -> Vec<&MediaRange> {
     all
 }
 
-/// Returns how to send objects with these transfer syntaxes: in parts or not, and the wish that all
-/// of them meet. `None` if no wish can be met.
-pub(super) fn objects(accept: &Accept, stored: &[&str], count: usize) -> Option<(Wrapping, Wish)> {
+/// Returns how to send objects with these transfer syntaxes: in parts or not, and the transfer
+/// syntax that suits all of them. `None` if none does.
+pub(super) fn objects(accept: &Accept, stored: &[&str], count: usize) -> Option<(Wrapping, WantedSyntax)> {
     let ranges = in_order(accept);
     if takes_any(accept) {
-        return Some((Wrapping::Multipart, Wish::Unnamed));
+        return Some((Wrapping::Multipart, WantedSyntax::Unnamed));
     }
     ranges.into_iter().find_map(|range| {
         let (wrapping, kind) = wrapped(range)?;
         let is_dicom =
             kind.is_none_or(|(kind, subkind)| kind == "application" && matches!(subkind.as_str(), "dicom" | "*"));
         let fits = wrapping == Wrapping::Multipart || count == 1;
-        let wish = Wish::of(range);
-        (is_dicom && fits && stored.iter().all(|stored| wish.object(stored).is_some())).then_some((wrapping, wish))
+        let wanted = WantedSyntax::of(range);
+        (is_dicom && fits && stored.iter().all(|stored| wanted.object(stored).is_some())).then_some((wrapping, wanted))
     })
 }
 
@@ -160,8 +158,8 @@ pub(super) fn objects(accept: &Accept, stored: &[&str], count: usize) -> Option<
 pub(super) fn object_offers(stored: &[&str], count: usize) -> Vec<String> {
     let multipart = format!("multipart/related; type=\"{DICOM}\"");
     let of_all = |uid: &&str| {
-        let wish = Wish::Only((*uid).to_owned());
-        stored.iter().all(|stored| wish.object(stored).is_some())
+        let wanted = WantedSyntax::Only((*uid).to_owned());
+        stored.iter().all(|stored| wanted.object(stored).is_some())
     };
     let syntaxes: BTreeSet<&str> = stored.iter().copied().chain([EXPLICIT_VR_LITTLE_ENDIAN]).filter(of_all).collect();
     let mut offers = vec![format!("{multipart}; transfer-syntax=*")];
@@ -193,17 +191,17 @@ pub(super) fn frames(accept: &Accept, stored: &str, count: usize) -> Option<(Wra
         if wrapping == Wrapping::Single && count != 1 {
             return None;
         }
-        let wish = Wish::of(range);
+        let wanted = WantedSyntax::of(range);
         if is_played && range.essence.0 == "*" {
-            return Some((whole.0, whole.1, wish.frames(stored, false)?));
+            return Some((whole.0, whole.1, wanted.frames(stored, false)?));
         }
         let Some((kind, subkind)) = kind else {
-            return Some((wrapping, OCTETS, wish.frames(stored, wish != Wish::Unnamed)?));
+            return Some((wrapping, OCTETS, wanted.frames(stored, wanted != WantedSyntax::Unnamed)?));
         };
         [OCTETS, own].into_iter().find_map(|own| {
             let (own_kind, own_subkind) = own.split_once('/').unwrap_or_default();
             let is_type = kind == own_kind && (subkind == own_subkind || subkind == "*");
-            Some((wrapping, own, wish.frames(stored, own == OCTETS).filter(|_| is_type)?))
+            Some((wrapping, own, wanted.frames(stored, own == OCTETS).filter(|_| is_type)?))
         })
     })
 }
@@ -215,7 +213,7 @@ pub(super) fn takes_all_as_stored(accept: &Accept) -> bool {
         let Some((Wrapping::Multipart, kind)) = wrapped(range) else { return false };
         let is_octets = kind
             .is_none_or(|(kind, subkind)| kind == "application" && matches!(subkind.as_str(), "octet-stream" | "*"));
-        is_octets && matches!(Wish::of(range), Wish::Unnamed | Wish::Any)
+        is_octets && matches!(WantedSyntax::of(range), WantedSyntax::Unnamed | WantedSyntax::Any)
     };
     takes_any(accept) || ranges.iter().any(is_taken)
 }
@@ -263,8 +261,8 @@ mod tests {
 
     #[track_caller]
     fn sent(header: &str, stored: &str) -> Option<(Wrapping, String)> {
-        let (wrapping, wish) = objects(&accept(header), &[stored], 1)?;
-        Some((wrapping, wish.object(stored).unwrap().transfer_syntax(stored).to_owned()))
+        let (wrapping, wanted) = objects(&accept(header), &[stored], 1)?;
+        Some((wrapping, wanted.object(stored).unwrap().transfer_syntax(stored).to_owned()))
     }
 
     // PS3.18 8.7.3.5.2.
@@ -316,7 +314,7 @@ mod tests {
         assert_eq!(sent("multipart/related; type=\"application/octet-stream\"", EXPLICIT_LITTLE), None);
         let mixed =
             objects(&accept("multipart/related; type=\"application/dicom\"; transfer-syntax=*"), &[JPEG, IMPLICIT], 2);
-        assert_eq!(mixed, Some((Wrapping::Multipart, Wish::Any)));
+        assert_eq!(mixed, Some((Wrapping::Multipart, WantedSyntax::Any)));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use hyper::header::ACCEPT;
 use tokio::task::spawn_blocking;
 
 use super::body::{Body, Outlet};
-use super::forms::{self, DICOM, Wish, Wrapping};
+use super::forms::{self, DICOM, WantedSyntax, Wrapping};
 use super::multipart::Parts;
 use super::negotiate::{Accept, not_acceptable};
 use super::object_reader::lost;
@@ -42,12 +42,12 @@ pub(super) async fn answer(server: &Arc<HttpState>, call: &Call<'_>) -> Result<R
         ));
     }
     let kinds: Vec<_> = kinds.into_iter().collect();
-    let Some((wrapping, wish)) = forms::objects(&accept, &kinds, listed.instances.len()) else {
+    let Some((wrapping, wanted)) = forms::objects(&accept, &kinds, listed.instances.len()) else {
         return Err(not_as_wanted(&kinds, listed.instances.len()));
     };
     match wrapping {
-        Wrapping::Single => by_itself(server, call, listed, wish).await,
-        Wrapping::Multipart => read_ahead(server, call, listed, (wish, Some(Parts::new()))).await,
+        Wrapping::Single => by_itself(server, call, listed, wanted).await,
+        Wrapping::Multipart => read_ahead(server, call, listed, (wanted, Some(Parts::new()))).await,
     }
 }
 
@@ -60,12 +60,12 @@ pub(super) fn not_as_wanted(kinds: &[&str], count: usize) -> Problem {
 /// Writes objects as the parts of a response, or one that is the response.
 struct AsFiles {
     parts: Option<Parts>,
-    wish: Wish,
+    wanted: WantedSyntax,
 }
 
 impl Framing for AsFiles {
     fn choose(&self, kind: &ObjectKind) -> Result<ObjectForm, DeliverError> {
-        let sent = self.wish.object(&kind.transfer_syntax).ok_or(DeliverError::NotAccepted)?;
+        let sent = self.wanted.object(&kind.transfer_syntax).ok_or(DeliverError::NotAccepted)?;
         Ok(ObjectForm { channel: 0, sent })
     }
 
@@ -98,14 +98,14 @@ async fn read_ahead(
     server: &Arc<HttpState>,
     call: &Call<'_>,
     listed: Listed,
-    (wish, parts): (Wish, Option<Parts>),
+    (wanted, parts): (WantedSyntax, Option<Parts>),
 ) -> Result<Response<Body>, Problem> {
     let Listed { instances, unavailable, share } = listed;
     let content_type = match &parts {
         Some(parts) => parts.content_type(DICOM),
         None => {
             let stored = instances.get(0).map(|instance| instance.kind.transfer_syntax.as_str()).unwrap_or_default();
-            content_type(wish.object(stored).unwrap_or_default().transfer_syntax(stored))
+            content_type(wanted.object(stored).unwrap_or_default().transfer_syntax(stored))
         }
     };
     let over = instances.iter_from(0).map(|instance| unavailable.contains(instance.sop_instance_uid)).collect();
@@ -114,7 +114,7 @@ async fn read_ahead(
         instances,
         over,
         only: None,
-        framing: Arc::new(AsFiles { parts: parts.clone(), wish }),
+        framing: Arc::new(AsFiles { parts: parts.clone(), wanted }),
         memory: PeerMemory::new(&server.memory, &call.peer),
     };
     let mut ahead = ReadAhead::start(sending);
@@ -223,15 +223,15 @@ pub(super) async fn by_itself(
     server: &Arc<HttpState>,
     call: &Call<'_>,
     listed: Listed,
-    wish: Wish,
+    wanted: WantedSyntax,
 ) -> Result<Response<Body>, Problem> {
     let instance = listed.instances.get(0).ok_or_else(Problem::ours)?;
     let stored = &instance.kind.transfer_syntax;
-    let form = wish.object(stored).ok_or_else(|| not_as_wanted(&[stored], 1))?;
+    let form = wanted.object(stored).ok_or_else(|| not_as_wanted(&[stored], 1))?;
     let rewriting = match form {
         SentForm::AsStored => None,
         SentForm::Rewritten(to) => Some(to),
-        SentForm::Decompressed(_) => return read_ahead(server, call, listed, (wish, None)).await,
+        SentForm::Decompressed(_) => return read_ahead(server, call, listed, (wanted, None)).await,
     };
     let transfer_syntax = form.transfer_syntax(stored);
     let (mut outlet, body) = server.written_body(&call.peer).await?;

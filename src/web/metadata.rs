@@ -86,30 +86,30 @@ pub(super) async fn answer(server: &Arc<HttpState>, call: &Call<'_>) -> Result<R
     let request = MetadataRequest { target: Target::of(call)?, service, is_xml: media_type == XML };
     let form = MetadataForm { media_type, is_compressed: takes_gzip(call.headers) };
     let (state, recalled) = recalled(server, call, &request).await?;
-    if let Some(said) = recalled {
+    if let Some(known) = recalled {
         if let Some(shown) = call.shown {
-            let _ = shown.set(said.studies.to_vec());
+            let _ = shown.set(known.studies.to_vec());
         }
-        if is_known(call.headers, &form.tag(said.hash)?) {
-            return response(None, &form, &request, &said);
+        if is_known(call.headers, &form.tag(known.hash)?) {
+            return response(None, &form, &request, &known);
         }
-        if let Some(body) = kept(server, call, (&said, form.is_compressed)).await? {
-            return response(Some((body, UnreadCount::default())), &form, &request, &said);
+        if let Some(body) = kept(server, call, (&known, form.is_compressed)).await? {
+            return response(Some((body, UnreadCount::default())), &form, &request, &known);
         }
     }
     let listed = request.target.instances(server, call).await?;
-    let said = ask(server, call, &listed, (request.clone(), state)).await?;
-    if is_known(call.headers, &form.tag(said.hash)?) {
-        return response(None, &form, &request, &said);
+    let known = ask(server, call, &listed, (request.clone(), state)).await?;
+    if is_known(call.headers, &form.tag(known.hash)?) {
+        return response(None, &form, &request, &known);
     }
-    if let Some(body) = kept(server, call, (&said, form.is_compressed)).await? {
-        return response(Some((body, UnreadCount::default())), &form, &request, &said);
+    if let Some(body) = kept(server, call, (&known, form.is_compressed)).await? {
+        return response(Some((body, UnreadCount::default())), &form, &request, &known);
     }
     let MetadataRequest { target, service, is_xml } = request.clone();
-    let parts = is_xml.then(|| Parts::of_hash(said.hash));
+    let parts = is_xml.then(|| Parts::of_hash(known.hash));
     let job = Job { server: Arc::clone(server), target, service, listed, unread: Unread::default(), parts };
-    let (body, unread) = Making::begin(job, &call.peer, form.is_compressed).body(said.hash).await?;
-    response(Some((body, unread)), &form, &request, &said)
+    let (body, unread) = Making::begin(job, &call.peer, form.is_compressed).body(known.hash).await?;
+    response(Some((body, unread)), &form, &request, &known)
 }
 
 /// A request for metadata, as far as its answer depends on it.
@@ -149,14 +149,14 @@ fn response(
     body: Option<(Body, UnreadCount)>,
     form: &MetadataForm,
     request: &MetadataRequest,
-    said: &FromIndex,
+    known: &FromIndex,
 ) -> Result<Response<Body>, Problem> {
     let (body, unread) = body.map_or_else(|| (Body::empty(), None), |(body, unread)| (body, Some(unread)));
     let mut response = Response::new(body);
     let mut may_be_kept = true;
     if let Some(UnreadCount { gone, cut }) = unread {
         let content_type = match request.is_xml {
-            true => Parts::of_hash(said.hash).content_type(native_model::MEDIA_TYPE),
+            true => Parts::of_hash(known.hash).content_type(native_model::MEDIA_TYPE),
             false => form.media_type.to_owned(),
         };
         let headers = response.headers_mut();
@@ -164,7 +164,7 @@ fn response(
         if form.is_compressed {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
-        let gone = gone.max(said.unavailable);
+        let gone = gone.max(known.unavailable);
         may_be_kept = gone == 0;
         if gone > 0 {
             let text =
@@ -182,7 +182,7 @@ fn response(
     // An object that is not at hand may be back at once, and the index does not notice. So a client
     // must not keep the answer (RFC 9110 8.8.1).
     if may_be_kept {
-        headers.insert(ETAG, form.tag(said.hash)?);
+        headers.insert(ETAG, form.tag(known.hash)?);
     }
     let keeping = if may_be_kept { "private, max-age=0, must-revalidate" } else { "no-store" };
     headers.insert(CACHE_CONTROL, HeaderValue::from_static(keeping));
@@ -258,7 +258,7 @@ async fn ask(
     let server = Arc::clone(server);
     let (instances, unavailable) = (Arc::clone(&listed.instances), listed.unavailable.len());
     let studies = call.shown.and_then(|shown| shown.get()).cloned().unwrap_or_default().into();
-    let said = spawn_blocking(move || {
+    let known = spawn_blocking(move || {
         let _until_its_end = turn;
         let mut hash = Xxh3::new();
         hash.update(&FORMAT.to_le_bytes());
@@ -287,20 +287,20 @@ async fn ask(
             locations.extend(known.into_iter().find(|known| !known.differs).map(|known| known.location));
         }
         readers.give_back(reader);
-        let said = FromIndex { hash: hash.digest128(), unavailable, locations: locations.into(), studies };
-        server.recalled.put(request.key(), state, said.clone(), Instant::now());
-        Ok::<_, FindError>(said)
+        let known = FromIndex { hash: hash.digest128(), unavailable, locations: locations.into(), studies };
+        server.recalled.put(request.key(), state, known.clone(), Instant::now());
+        Ok::<_, FindError>(known)
     });
-    Ok(said.await.map_err(|_| Problem::ours())??)
+    Ok(known.await.map_err(|_| Problem::ours())??)
 }
 
 /// Returns a body that is kept in memory, if no file has changed since.
 async fn kept(
     server: &Arc<HttpState>,
     call: &Call<'_>,
-    (said, is_compressed): (&FromIndex, bool),
+    (known, is_compressed): (&FromIndex, bool),
 ) -> Result<Option<Body>, Problem> {
-    let hash = said.hash;
+    let hash = known.hash;
     let of = |is_compressed| BodyKey { hash, is_compressed };
     let Some((body, is_inflated)) = [is_compressed, true]
         .into_iter()
@@ -308,7 +308,7 @@ async fn kept(
     else {
         return Ok(None);
     };
-    let locations = Arc::clone(&said.locations);
+    let locations = Arc::clone(&known.locations);
     let unchanged = spawn_blocking(move || locations.iter().all(is_unchanged));
     if !unchanged.await.map_err(|_| Problem::ours())? {
         [true, false].into_iter().for_each(|form| server.metadata.remove(of(form)));

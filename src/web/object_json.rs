@@ -36,7 +36,7 @@ const PIXEL_DATA_GROUP: u32 = 0x7FE0;
 /// Writes one object.
 pub(super) struct ObjectJson<'o> {
     out: &'o mut String,
-    levels: Vec<Level>,
+    levels: Vec<NestingLevel>,
     /// Start of the URIs of values. A path of tags and item numbers follows.
     bulk: &'o str,
     transfer_syntax: &'o str,
@@ -56,7 +56,7 @@ pub(super) struct BulkValue {
     pub(super) range: Option<(u64, u64)>,
 }
 
-struct Level {
+struct NestingLevel {
     kind: NestedKind,
     is_empty: bool,
     /// Tags of an item, or of the root. Objects that break the order have some tags twice, and JSON
@@ -128,7 +128,7 @@ impl<'o> ObjectJson<'o> {
     ) -> (Vec<BulkValue>, Result<(), WalkError>) {
         out.push('{');
         walk.open_unknown_sequences();
-        let root = Level::new(NestedKind::Item, CharacterSets::default(), String::new());
+        let root = NestingLevel::new(NestedKind::Item, CharacterSets::default(), String::new());
         let mut this = Self { out, levels: vec![root], bulk, transfer_syntax, skipped: 0, values: Vec::new() };
         let walked = this.walk(walk);
         this.add_own(u32::MAX);
@@ -166,7 +166,7 @@ impl<'o> ObjectJson<'o> {
                     if self.begin(tag) {
                         push_key(self.out, tag, VR::SQ);
                         let sets = self.sets();
-                        self.levels.push(Level::new(NestedKind::Sequence, sets, format!("{tag:08X}")));
+                        self.levels.push(NestingLevel::new(NestedKind::Sequence, sets, format!("{tag:08X}")));
                     } else {
                         self.skipped = 1;
                     }
@@ -192,10 +192,10 @@ impl<'o> ObjectJson<'o> {
         let part = sequence.items.to_string();
         self.out.push_str(if sequence.is_empty { ",\"Value\":[{" } else { ",{" });
         sequence.is_empty = false;
-        self.levels.push(Level::new(NestedKind::Item, sets, part));
+        self.levels.push(NestingLevel::new(NestedKind::Item, sets, part));
     }
 
-    fn close(&mut self, level: Level) {
+    fn close(&mut self, level: NestingLevel) {
         self.out.push_str(match level.kind {
             NestedKind::Item => "}",
             NestedKind::Sequence if level.is_empty => "}",
@@ -303,7 +303,7 @@ fn known_vr(tag: u32, vr: VR) -> VR {
     }
 }
 
-impl Level {
+impl NestingLevel {
     fn new(kind: NestedKind, sets: CharacterSets, part: String) -> Self {
         Self { kind, is_empty: true, seen: SeenTags::default(), sets, part, items: 0 }
     }

@@ -46,7 +46,7 @@ pub(super) struct RecalledAnswers(WeightedCache<String, RecalledAnswer>);
 struct RecalledAnswer {
     state: IndexVersion,
     since: Instant,
-    said: FromIndex,
+    known: FromIndex,
 }
 
 impl Default for RecalledAnswers {
@@ -63,13 +63,13 @@ impl RecalledAnswers {
             self.0.remove(request);
             return None;
         }
-        Some(answer.said)
+        Some(answer.known)
     }
 
     /// Keeps what the index said since it had this state.
-    pub(super) fn put(&self, request: String, state: IndexVersion, said: FromIndex, now: Instant) {
-        let cost = said.locations.len() + ANSWER_COST;
-        self.0.put(request, RecalledAnswer { state, since: now, said }, cost, PART);
+    pub(super) fn put(&self, request: String, state: IndexVersion, known: FromIndex, now: Instant) {
+        let cost = known.locations.len() + ANSWER_COST;
+        self.0.put(request, RecalledAnswer { state, since: now, known }, cost, PART);
     }
 }
 
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
     use crate::model::location::Place;
 
-    fn said(count: usize) -> FromIndex {
+    fn known(count: usize) -> FromIndex {
         let location = Location {
             place: Place::Managed,
             directory: "/objects".into(),
@@ -93,12 +93,12 @@ mod tests {
     fn an_answer_is_recalled_while_the_index_is_unchanged() {
         let (answers, now) = (RecalledAnswers::default(), Instant::now());
         let (state, other) = (IndexVersion::new(1, 5), IndexVersion::new(1, 6));
-        answers.put("1".to_owned(), state, said(2), now);
-        assert_eq!(answers.get("1", state, now).map(|said| said.hash), Some(7));
+        answers.put("1".to_owned(), state, known(2), now);
+        assert_eq!(answers.get("1", state, now).map(|known| known.hash), Some(7));
         assert!(answers.get("2", state, now).is_none());
         assert!(answers.get("1", other, now).is_none(), "the index changed");
         assert!(answers.get("1", state, now).is_none(), "what changed is gone");
-        answers.put("1".to_owned(), state, said(2), now);
+        answers.put("1".to_owned(), state, known(2), now);
         assert!(answers.get("1", state, now + RECALLED_FOR).is_none(), "it is too old");
     }
 
@@ -106,8 +106,8 @@ mod tests {
     fn an_answer_that_is_too_long_is_not_recalled() {
         let (answers, state, now) = (RecalledAnswers::default(), IndexVersion::new(1, 5), Instant::now());
         let most = MAX_LOCATIONS / PART - ANSWER_COST;
-        answers.put("0".to_owned(), state, said(most + 1), now);
-        answers.put("1".to_owned(), state, said(most), now);
+        answers.put("0".to_owned(), state, known(most + 1), now);
+        answers.put("1".to_owned(), state, known(most), now);
         assert!(answers.get("0", state, now).is_none() && answers.get("1", state, now).is_some());
     }
 }

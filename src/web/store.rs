@@ -221,7 +221,7 @@ impl Storing {
         mut self,
         form: RequestForm,
         mut body: Incoming,
-        patience: std::time::Duration,
+        time_limit: std::time::Duration,
     ) -> Result<Vec<PartOutcome>, Problem> {
         let mut part = None;
         let reader = match form {
@@ -231,7 +231,7 @@ impl Storing {
                 None
             }
         };
-        let damage = self.read_parts(reader, &mut part, &mut body, patience).await.err();
+        let damage = self.read_parts(reader, &mut part, &mut body, time_limit).await.err();
         match damage {
             None => self.end(&mut part).await,
             // A part without its end is not a whole object. Where the body ends between two parts,
@@ -261,12 +261,12 @@ impl Storing {
         mut reader: Option<Box<MultipartReader>>,
         part: &mut Option<StorePart>,
         body: &mut Incoming,
-        patience: std::time::Duration,
+        time_limit: std::time::Duration,
     ) -> Result<(), Problem> {
         let damaged = |error: MultipartError| Problem::bad_request(error.to_string());
         let mut events = Vec::new();
         loop {
-            let frame = match timeout(patience, body.frame()).await {
+            let frame = match timeout(time_limit, body.frame()).await {
                 Ok(Some(Ok(frame))) => frame,
                 Ok(None) => break,
                 // The client has gone, so nobody reads an answer.

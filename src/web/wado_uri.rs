@@ -8,7 +8,7 @@ use hyper::Response;
 use hyper::header::ACCEPT;
 
 use super::body::Body;
-use super::forms::{DICOM, Wish};
+use super::forms::{DICOM, WantedSyntax};
 use super::frame_source::{frame_source, no_pixels};
 use super::http_state::{Call, HttpState};
 use super::instances::{by_itself, not_as_wanted};
@@ -54,16 +54,16 @@ pub(super) async fn answer(server: &Arc<HttpState>, call: &Call<'_>) -> Result<R
     if !is_object {
         return picture(server, call, &target, &given).await;
     }
-    let wish = match parameter("transferSyntax") {
-        "" => Wish::Unnamed,
-        uid => Wish::Only(uid.to_owned()),
+    let wanted = match parameter("transferSyntax") {
+        "" => WantedSyntax::Unnamed,
+        uid => WantedSyntax::Only(uid.to_owned()),
     };
     let listed = target.instances(server, call).await?;
     let stored = listed.instances.get(0).map(|instance| instance.kind.transfer_syntax.clone()).unwrap_or_default();
-    if wish.object(&stored).is_none() {
+    if wanted.object(&stored).is_none() {
         return Err(not_as_wanted(&[&stored], 1));
     }
-    by_itself(server, call, listed, wish).await
+    by_itself(server, call, listed, wanted).await
 }
 
 /// Whether the answer is the object where no contentType is named. The Accept header decides

@@ -21,7 +21,7 @@ const SCHEMES: [&str; 2] = ["postgresql://", "postgres://"];
 
 /// Longest wait for a server that does not answer (`connect_timeout`). A node has to try the next
 /// host soon.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIME_LIMIT: Duration = Duration::from_secs(5);
 
 /// Longest time that sent bytes may stay without an acknowledgement, before the server counts as
 /// gone. Without it, a node would wait for a primary that lost its network for a quarter of an
@@ -85,7 +85,7 @@ impl PostgresAddress {
         }
         let names_session = text.contains("target_session_attrs=");
         if config.get_connect_timeout().is_none() {
-            config.connect_timeout(PATIENCE);
+            config.connect_timeout(TIME_LIMIT);
         }
         if config.get_tcp_user_timeout().is_none() {
             config.tcp_user_timeout(TCP_USER_TIMEOUT);
@@ -127,8 +127,8 @@ impl PostgresAddress {
     }
 
     /// How long the server may be silent.
-    pub(super) fn patience(&self) -> Duration {
-        self.config.get_connect_timeout().copied().unwrap_or(PATIENCE)
+    pub(super) fn time_limit(&self) -> Duration {
+        self.config.get_connect_timeout().copied().unwrap_or(TIME_LIMIT)
     }
 
     /// Where this node has the roots of the index.

@@ -169,22 +169,22 @@ pub(super) struct ServerConnection {
 struct ConnectedServer {
     config: Config,
     tls: ServerTls,
-    patience: Duration,
+    time_limit: Duration,
 }
 
 impl ConnectedServer {
     /// Connects. A server that is stopped still accepts connections, and then says nothing.
     async fn connect(&self) -> Result<(Client, Connection<Socket, ServerStream<Socket>>), ServerFailure> {
-        match timeout(self.patience, self.config.connect(self.tls.clone())).await {
+        match timeout(self.time_limit, self.config.connect(self.tls.clone())).await {
             Ok(Err(error)) if is_read_only(&error) => Err(Error::ReadOnlyServer { detail: chain(&error) }.into()),
             Ok(connected) => connected.map_err(|error| of_connecting(&error)),
-            Err(_elapsed) => Err(ServerFailure::Gone(silent(self.patience))),
+            Err(_elapsed) => Err(ServerFailure::Gone(silent(self.time_limit))),
         }
     }
 
     /// Whether it still takes connections. One that refuses them with a reason is there too.
     async fn is_there(&self) -> bool {
-        match timeout(self.patience, self.config.connect(self.tls.clone())).await {
+        match timeout(self.time_limit, self.config.connect(self.tls.clone())).await {
             Ok(Ok(_)) => true,
             Ok(Err(error)) => error.code().is_some(),
             Err(_elapsed) => false,
@@ -199,8 +199,8 @@ fn is_read_only(error: &tokio_postgres::Error) -> bool {
     source.is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied && error.raw_os_error().is_none())
 }
 
-fn silent(patience: Duration) -> String {
-    format!("it has not answered for {} s", patience.as_secs())
+fn silent(time_limit: Duration) -> String {
+    format!("it has not answered for {} s", time_limit.as_secs())
 }
 
 impl ServerConnection {
@@ -209,7 +209,7 @@ impl ServerConnection {
         let runtime = SocketRuntime::of(session)?;
         let mut failure = ServerFailure::Gone("it has no host".to_owned());
         for config in address.configs(session != ServerSession::Reads) {
-            let server = ConnectedServer { config, tls: address.tls().clone(), patience: address.patience() };
+            let server = ConnectedServer { config, tls: address.tls().clone(), time_limit: address.time_limit() };
             match runtime.get().block_on(server.connect()) {
                 Ok((client, connection)) => {
                     let task = runtime.get().spawn(async move {
@@ -279,14 +279,14 @@ impl ServerConnection {
     /// Waits for an answer. A question may take long, so silence alone does not say that the server
     /// is gone. It is asked over another connection then.
     fn wait<T>(&self, answer: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, ServerFailure> {
-        let patience = self.server.patience;
+        let time_limit = self.server.time_limit;
         let waited = self.socket.runtime.get().block_on(async {
             let mut answer = pin!(answer);
             loop {
-                match timeout(patience, &mut answer).await {
+                match timeout(time_limit, &mut answer).await {
                     Ok(answered) => return Ok(answered?),
                     Err(_elapsed) if self.server.is_there().await => {}
-                    Err(_elapsed) => return Err(ServerFailure::Gone(silent(patience))),
+                    Err(_elapsed) => return Err(ServerFailure::Gone(silent(time_limit))),
                 }
             }
         });

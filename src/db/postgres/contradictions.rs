@@ -139,13 +139,13 @@ fn studies_of_two_patients(connection: &mut ServerConnection) -> Result<Vec<Cont
 type DescriptionKey = (String, [String; 3], String);
 
 /// The first study that says so, and one of its instance groups.
-type FirstToSay = (String, GroupRow);
+type FirstGroup = (String, GroupRow);
 
 /// What studies say of the patients of one ID.
-type SaidOfPatients = BTreeMap<DescriptionKey, FirstToSay>;
+type DescriptionsOfPatients = BTreeMap<DescriptionKey, FirstGroup>;
 
 fn ids_of_two_people(connection: &mut ServerConnection) -> Result<Vec<ContradictingGroup>, ServerFailure> {
-    let mut said: BTreeMap<String, SaidOfPatients> = BTreeMap::new();
+    let mut said: BTreeMap<String, DescriptionsOfPatients> = BTreeMap::new();
     each_study(connection, OF_SEVERAL_NAMES, &mut |study, patients| {
         for ContradictingPatient { values, group } in patients {
             let (id, _, issuer) = key_of(&values);
@@ -165,7 +165,7 @@ fn ids_of_two_people(connection: &mut ServerConnection) -> Result<Vec<Contradict
     Ok(by_issuer.filter_map(of_two_people).collect())
 }
 
-fn of_two_people(mut said: Vec<(&DescriptionKey, &FirstToSay)>) -> Option<ContradictingGroup> {
+fn of_two_people(mut said: Vec<(&DescriptionKey, &FirstGroup)>) -> Option<ContradictingGroup> {
     // Those without an issuer are among the others, and of two that say the same the first study is
     // told.
     said.sort_by(|((one_birth, one_names, _), (one_study, _)), ((other_birth, other_names, _), (other_study, _))| {

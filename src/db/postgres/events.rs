@@ -17,6 +17,7 @@ use super::nodes::ahead_ms;
 use super::reader::PostgresReader;
 use super::writer::PostgresWriterHandle;
 use crate::db::event_notes::{CompleteStudy, NewEvent, damaged, index_restored};
+use crate::db::events::{DROPPED_AT_ONCE, EVENT_COLUMNS};
 use crate::db::{
     ChangedStudy, DeliveryChanges, DeliveryCounts, Error, EventChanges, EventLimits, EventProgress, EventSearch,
     GivenNumbers, IndexEvent, StudyIdentifiers, WaitingEvent,
@@ -24,15 +25,9 @@ use crate::db::{
 use crate::model::attribute::AttributeId::{Modality, SeriesInstanceUID, StudyInstanceUID};
 use crate::model::clock::Clock;
 
-/// The columns that [`event_of`] reads.
-const EVENT: &str = "v.id, v.at_ms, v.kind, v.study_instance_uid, v.change, v.content";
-
 /// The last event that no earlier one can follow. Transactions that still run have higher numbers.
 const SETTLED: &str = "(SELECT (change_base + pg_snapshot_xmin(pg_current_snapshot())::text::bigint) * 16384 - 1 \
      FROM dcmdex_index)";
-
-/// Events that one transaction drops.
-const DROPPED_AT_ONCE: i64 = 2000;
 
 /// Studies that one transaction tells. Their instance groups are read for it.
 const TOLD_AT_ONCE: usize = 200;
@@ -50,7 +45,8 @@ impl PostgresReader {
     }
 
     fn events_up_to(&mut self, last: &str, after: i64, limit: usize) -> Result<Vec<IndexEvent>, Error> {
-        let sql = format!("SELECT {EVENT} FROM event v WHERE v.id > $1 AND v.id <= {last} ORDER BY v.id LIMIT $2");
+        let sql =
+            format!("SELECT {EVENT_COLUMNS} FROM event v WHERE v.id > $1 AND v.id <= {last} ORDER BY v.id LIMIT $2");
         self.ask_of_events(|connection| {
             connection.query(&sql, &[&after, &limit_of(limit)])?.iter().map(event_of).collect()
         })
@@ -63,7 +59,7 @@ impl PostgresReader {
 
     fn waiting(&mut self, condition: &str, parameters: &[SqlParameter<'_>]) -> Result<Vec<WaitingEvent>, Error> {
         let sql = format!(
-            "SELECT {EVENT}, w.receiver, w.attempts, w.next_ms, w.until_ms, w.failure, w.is_dead FROM event_waiting w \
+            "SELECT {EVENT_COLUMNS}, w.receiver, w.attempts, w.next_ms, w.until_ms, w.failure, w.is_dead FROM event_waiting w \
              JOIN event v ON v.id = w.event WHERE {condition}"
         );
         let waiting_of = |row: &Row| {

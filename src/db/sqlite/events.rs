@@ -14,18 +14,12 @@ use super::sql_values::to_u64;
 use super::write::{Batch, insert_events, last_change};
 use super::writer::SqliteWriterHandle;
 use crate::db::event_notes::{CompleteStudy, NewEvent, damaged, index_restored};
+use crate::db::events::{DROPPED_AT_ONCE, EVENT_COLUMNS};
 use crate::db::{
     ChangedStudy, DeliveryChanges, DeliveryCounts, Error, EventChanges, EventLimits, EventProgress, EventSearch,
     GivenNumbers, IndexEvent, StudyIdentifiers, WaitingEvent,
 };
 use crate::model::clock::Clock;
-
-/// The columns of [`event`].
-const EVENT: &str = "v.id, v.at_ms, v.kind, v.study_instance_uid, v.change, v.content";
-
-/// Events that one transaction drops. Larger: arrivals wait longer for it. Smaller: more
-/// transactions.
-const DROPPED_AT_ONCE: i64 = 2000;
 
 impl SqliteReader {
     /// Whether the index has the tables of events. One for which none were recorded has none.
@@ -35,7 +29,7 @@ impl SqliteReader {
 
     fn waiting(&self, condition: &str, parameters: impl rusqlite::Params) -> Result<Vec<WaitingEvent>, Error> {
         let sql = format!(
-            "SELECT {EVENT}, w.receiver, w.attempts, w.next_ms, w.until_ms, w.failure, w.is_dead FROM event_waiting w \
+            "SELECT {EVENT_COLUMNS}, w.receiver, w.attempts, w.next_ms, w.until_ms, w.failure, w.is_dead FROM event_waiting w \
              JOIN event v ON v.id = w.event WHERE {condition}"
         );
         let mut statement = self.connection.prepare_cached(&sql)?;
@@ -59,7 +53,7 @@ impl EventSearch for SqliteReader {
         if !self.knows_events()? {
             return Ok(Vec::new());
         }
-        let sql = format!("SELECT {EVENT} FROM event v WHERE v.id > ?1 ORDER BY v.id LIMIT ?2");
+        let sql = format!("SELECT {EVENT_COLUMNS} FROM event v WHERE v.id > ?1 ORDER BY v.id LIMIT ?2");
         let mut statement = self.connection.prepare_cached(&sql)?;
         let rows = statement.query_map([after, i64::try_from(limit).unwrap_or(i64::MAX)], event)?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)

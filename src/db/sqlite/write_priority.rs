@@ -36,7 +36,7 @@ const LONGEST_WAIT_OF_A_PEER: Duration = Duration::from_secs(10);
 
 impl Priority {
     /// How long such a transaction waits for another process.
-    pub(super) const fn patience(self) -> Duration {
+    pub(super) const fn time_limit(self) -> Duration {
         match self {
             Self::Waiting => LONGEST_WAIT_OF_A_PEER,
             Self::None => super::limits::BUSY_TIMEOUT,

@@ -51,7 +51,7 @@ impl Conversation {
         loop {
             let in_message = self.session.assembler().in_message();
             let first_byte = Some(if in_message { options.read_timeout } else { options.idle_timeout });
-            let patience = Timeouts { first_byte, rest: options.read_timeout };
+            let timeouts = Timeouts { first_byte, rest: options.read_timeout };
             let incoming = tokio::select! {
                 biased;
                 () = &mut stopping, if !in_message => return End::Stopping,
@@ -61,7 +61,7 @@ impl Conversation {
                         Err(end) => return end,
                     }
                 }
-                incoming = reader.next(patience) => incoming,
+                incoming = reader.next(timeouts) => incoming,
             };
             let done = match incoming {
                 Ok(IncomingPdu::Pdv(pdv)) => match self.on_pdv(&pdv).await {

@@ -18,8 +18,7 @@ use crate::telemetry::metrics;
 /// answers.
 const SPOOLED_BYTES: usize = 1 << 30;
 
-/// Default for the bytes that stay free on the disk of the index. It is twice what received objects
-/// leave free.
+/// Default for the bytes that received objects leave free on their disk (`store.min_free_mib`).
 const MIN_FREE_BYTES: u64 = 256 << 20;
 
 /// Maximum threads that read answers back from files. Each reads one piece.

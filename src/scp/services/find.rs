@@ -1,14 +1,14 @@
 //! Query/Retrieve, C-FIND (PS3.4 annex C). An Identifier becomes a question to the index, and
-//! [`super::answering`] sends the answers.
+//! [`super::find_answers`] sends the answers.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use dicom_dictionary_std::uids;
 
-use super::answering::{ArrivingFind, AskedFind, Outgoing, Question, response};
 use super::audited;
 use super::backlog::AnswerSpools;
+use super::find_answers::{ArrivingFind, AskedFind, Outgoing, Question, response};
 use super::incoming_identifier::ArrivingIdentifier;
 use super::service::{ArrivedCommand, Begin, DimseService, Session, sop_class_not_supported};
 use crate::audit::Auditor;

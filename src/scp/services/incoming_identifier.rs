@@ -4,9 +4,7 @@ use crate::encoding::syntax::Encoding;
 use crate::qr::{FindError, IdentifierError, MAX_IDENTIFIER_LENGTH};
 use crate::scp::negotiation::PresentationContext;
 use crate::shares::{PeerMemory, Share};
-
-/// Bytes of an Identifier that are not counted for its peer. Queries have some hundreds.
-const UNASKED_LENGTH: usize = 16 * 1024;
+use crate::ul::pdu_io::UNASKED_LENGTH;
 
 /// An Identifier that is arriving.
 pub(super) struct ArrivingIdentifier {

@@ -1,13 +1,13 @@
-//! The DIMSE services. A new service is a file here, a line in [`list`], and a field of
-//! [`NodeServices`]; docs/architecture.md has the steps.
+//! The DIMSE services. A new service is a file here and a line in [`list`]. docs/architecture.md has
+//! all steps.
 
-mod answering;
 pub(in crate::scp) mod audited;
 mod backlog;
 pub(super) mod commit;
 mod echo;
 pub(super) mod event_reports;
 pub(super) mod find;
+mod find_answers;
 mod incoming_identifier;
 mod mpps;
 pub(super) mod outbox;

@@ -1,5 +1,5 @@
 //! Modality Worklist (PS3.4 annex K), C-FIND. An Identifier becomes a question to the worklist, and
-//! [`super::answering`] sends the answers.
+//! [`super::find_answers`] sends the answers.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -12,9 +12,9 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tracing::{error, warn};
 
-use super::answering::{ArrivingFind, AskedFind, Outgoing, Question, response};
 use super::audited;
 use super::backlog::AnswerSpools;
+use super::find_answers::{ArrivingFind, AskedFind, Outgoing, Question, response};
 use super::incoming_identifier::ArrivingIdentifier;
 use super::service::{ArrivedCommand, Begin, Boxed, DimseService, Session, sop_class_not_supported};
 use crate::audit::Auditor;

@@ -131,7 +131,7 @@ impl<'c> Batch<'c> {
         if priority == Priority::None {
             self.lock.give_way();
         }
-        let deadline = Instant::now() + priority.patience();
+        let deadline = Instant::now() + priority.time_limit();
         // SQLite itself would pause for up to 100 ms between attempts.
         self.connection.busy_timeout(Duration::ZERO)?;
         let mut asked = None;

@@ -89,11 +89,11 @@ async fn next_piece(
     session: &mut Session,
     reader: &mut PduReader,
 ) -> Result<Result<Option<Piece>, SlowSource>, End> {
-    let patience = Timeouts { first_byte: None, rest: session.node.options.read_timeout };
+    let timeouts = Timeouts { first_byte: None, rest: session.node.options.read_timeout };
     loop {
         tokio::select! {
             biased;
-            incoming = reader.next(patience), if retrieval.queued.is_none() => {
+            incoming = reader.next(timeouts), if retrieval.queued.is_none() => {
                 retrieval.interleaved(incoming, session)?;
                 if retrieval.cancelled {
                     return Ok(Ok(None));
@@ -160,8 +160,8 @@ async fn answer_to(
     let deadline = Instant::now() + retrieval.service.options().response_timeout;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let patience = Timeouts { first_byte: Some(left), rest: session.node.options.read_timeout };
-        let incoming = match reader.next(patience).await {
+        let timeouts = Timeouts { first_byte: Some(left), rest: session.node.options.read_timeout };
+        let incoming = match reader.next(timeouts).await {
             Err(ReadError::Silence) => return Err(End::NoAnswer),
             incoming => incoming,
         };

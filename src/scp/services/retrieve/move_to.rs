@@ -35,7 +35,7 @@ pub(super) async fn run(
         waits: Waits { response: service.options().response_timeout, ..options.waits() },
         memory: session.memory.clone(),
     };
-    let patience = Timeouts { first_byte: None, rest: options.read_timeout };
+    let timeouts = Timeouts { first_byte: None, rest: options.read_timeout };
     // Dropped with this function, also when the association with the peer is lost. Then the
     // connection to the destination is closed.
     let cancel = CancellationToken::new();
@@ -45,7 +45,7 @@ pub(super) async fn run(
     loop {
         tokio::select! {
             biased;
-            incoming = reader.next(patience), if retrieval.queued.is_none() => {
+            incoming = reader.next(timeouts), if retrieval.queued.is_none() => {
                 retrieval.interleaved(incoming, session)?;
                 if retrieval.cancelled {
                     // The object that is being sent is finished first.

@@ -29,7 +29,8 @@ use crate::model::ae_title::AeTitle;
 use crate::qr::{Instances, ObjectKind};
 use crate::shares::PeerMemory;
 use crate::telemetry::metrics;
-use crate::ul::requestor::{MAX_CONTEXTS, Proposal, ScuAssociation, ScuError, Waits};
+use crate::ul::associate::MAX_CONTEXTS;
+use crate::ul::requestor::{Proposal, ScuAssociation, ScuError, Waits};
 use crate::ul::tls::PeerRoute;
 
 /// A C-MOVE: its objects and its destination.

@@ -20,7 +20,7 @@ const HELD_HOLDS: Duration = Duration::from_secs(60);
 
 /// Time that a node waits for that list before it listens. The list comes at once, except in huge
 /// archives. There the first associations do without it.
-const HELD_PATIENCE: Duration = Duration::from_secs(2);
+const HELD_WAIT: Duration = Duration::from_secs(2);
 
 /// Which compressed objects are decompressed for peers that do not take them as they are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -115,7 +115,7 @@ impl Retrieve {
     /// association has it.
     pub(in crate::scp) async fn held_before_first_association(self: &Arc<Self>) -> HeldSyntaxes {
         if let Some(asking) = self.refresh_held()
-            && tokio::time::timeout(HELD_PATIENCE, asking).await.is_err()
+            && tokio::time::timeout(HELD_WAIT, asking).await.is_err()
         {
             debug!("the list of held transfer syntaxes is not there yet");
         }

@@ -59,7 +59,7 @@ const MANY_ANSWERS: u64 = 8;
 /// Total time that a query waits for its peer before its answers go to a file. Larger: the
 /// write-ahead log grows while others write. Smaller: answers go to files for peers that are about
 /// as fast as the index.
-const PATIENCE_WITH_PEER: Duration = Duration::from_secs(1);
+const WAIT_FOR_PEER: Duration = Duration::from_secs(1);
 
 /// Interval at which a query that waits for its turn checks whether it is still wanted.
 const CHECK_ORDERS: Duration = Duration::from_millis(20);
@@ -69,7 +69,7 @@ const CHECK_ORDERS: Duration = Duration::from_millis(20);
 const STOP_AGAIN_AFTER: Duration = Duration::from_millis(20);
 
 /// Time that a query waits for its peer to take the next answers if there is no room on disk.
-const PATIENCE_WITHOUT_ROOM: Duration = Duration::from_secs(1);
+const WAIT_FOR_ROOM: Duration = Duration::from_secs(1);
 
 /// A question of a peer that can be answered on a thread that may block.
 pub(super) trait Question: Send + 'static {
@@ -151,7 +151,7 @@ impl AskedFind {
             memory: memory.clone(),
             share: None,
             turns: Arc::clone(&turns),
-            patience: PATIENCE_WITH_PEER,
+            peer_wait: WAIT_FOR_PEER,
             backlog: AnswerBacklog::new(&spools, memory.peer()),
             failure: None,
             answered: 0,
@@ -211,7 +211,7 @@ async fn answer(
     reader: &mut PduReader,
 ) -> Result<Option<QueuedCommand>, End> {
     let options = Arc::clone(&session.node.options);
-    let patience = Timeouts { first_byte: None, rest: options.read_timeout };
+    let timeouts = Timeouts { first_byte: None, rest: options.read_timeout };
     let mut queued = None;
     // The time while the peer takes answers is not counted, because the limit is for the index.
     let mut time_is_up = tokio::time::Instant::now() + options.query_time_limit;
@@ -220,7 +220,7 @@ async fn answer(
     loop {
         tokio::select! {
             biased;
-            incoming = reader.next(patience), if queued.is_none() => {
+            incoming = reader.next(timeouts), if queued.is_none() => {
                 match session.interleaved(incoming, running.request.message_id)? {
                     Interleaved::Nothing => {}
                     Interleaved::Response(response) => return Err(End::UnexpectedResponse(response.field)),
@@ -297,7 +297,7 @@ pub(super) struct Outgoing {
     /// Others wait here for the turn of this query.
     turns: Arc<Turns>,
     /// Time that the query still waits for its peer.
-    patience: Duration,
+    peer_wait: Duration,
     /// Answers that must go out before the gathered ones.
     backlog: AnswerBacklog,
     /// The reason why there are no more answers, if it lies outside the query.
@@ -383,10 +383,10 @@ impl Outgoing {
     /// Lets the gathered answers wait for the peer. They wait in memory while there is time left
     /// and nobody waits for the turn. After that they wait on disk.
     fn keep_or_wait(&mut self) -> ControlFlow<()> {
-        if self.backlog.is_empty() && !self.patience.is_zero() {
+        if self.backlog.is_empty() && !self.peer_wait.is_zero() {
             let begun = Instant::now();
-            let sent = self.wait_for_peer(self.patience)?;
-            self.patience = self.patience.saturating_sub(begun.elapsed());
+            let sent = self.wait_for_peer(self.peer_wait)?;
+            self.peer_wait = self.peer_wait.saturating_sub(begun.elapsed());
             if sent {
                 return ControlFlow::Continue(());
             }
@@ -404,7 +404,7 @@ impl Outgoing {
     /// takes too long, or others wait for the turn, the query ends with an error.
     fn wait_without_room(&mut self) -> ControlFlow<()> {
         while !self.backlog.is_empty() || self.gathered.count > 0 {
-            if !self.wait_for_peer(PATIENCE_WITHOUT_ROOM)? {
+            if !self.wait_for_peer(WAIT_FOR_ROOM)? {
                 self.failure = Some(FindError::NoRoom);
                 return ControlFlow::Break(());
             }
@@ -414,8 +414,8 @@ impl Outgoing {
 
     /// Hands over the oldest answers once the peer has taken those before. Gives up after this
     /// time, or when somebody waits for the turn. Returns whether it handed them over.
-    fn wait_for_peer(&mut self, patience: Duration) -> ControlFlow<(), bool> {
-        let has_room = Handle::current().block_on(timeout(patience, async {
+    fn wait_for_peer(&mut self, peer_wait: Duration) -> ControlFlow<(), bool> {
+        let has_room = Handle::current().block_on(timeout(peer_wait, async {
             tokio::select! {
                 biased;
                 // Nobody else sends, so the room stays. `None`: others wait for the turn.
