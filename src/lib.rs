@@ -86,8 +86,8 @@
 //! - Files and peers are not trusted. Every length from outside meets a limit before memory is
 //!   taken.
 //! - tokio is in [`ul`], [`scp`], [`web`], [`mllp`], [`receive`], [`deliver`], `shares`,
-//!   [`listening`], `events::webhook`, `db::postgres` and the `serve` command. All other modules are
-//!   plain synchronous code.
+//!   [`listening`], `events::webhook`, `db::postgres` and the `serve` command. All other modules
+//!   are plain synchronous code.
 //! - Only [`db`] writes the index. Several processes may use one index at the same time.
 //! - Errors, logs and metrics hold no patient data.
 //!

@@ -40,8 +40,8 @@ const SHORT_BODY_LENGTH: u32 = 4;
 /// connections cost no more than this. A declared length alone takes no memory.
 const FIRST_BUFFER_LENGTH: usize = 8 * 1024;
 
-/// Bytes of a buffer that are not counted. A larger one is counted for its peer. Commands and queries
-/// have some hundreds.
+/// Bytes of a buffer that are not counted. A larger one is counted for its peer. Commands and
+/// queries have some hundreds.
 pub(crate) const UNASKED_LENGTH: usize = 16 * 1024;
 
 /// Maximum buffer for P-DATA-TF. Its content is handed on as it comes, so it only holds what comes

@@ -1,5 +1,5 @@
-//! The DIMSE services. A new service is a file here and a line in [`list`]. docs/architecture.md has
-//! all steps.
+//! The DIMSE services. A new service is a file here and a line in [`list`]. docs/architecture.md
+//! has all steps.
 
 pub(in crate::scp) mod audited;
 mod backlog;
