@@ -64,7 +64,7 @@ impl Member {
 pub enum MemberKind {
     /// A file.
     File,
-    /// The content of a gzip file that is no archive.
+    /// The content of the archive file itself, a gzip file around one file.
     SingleFile,
     /// A hard or symbolic link.
     Link,
@@ -652,8 +652,9 @@ impl<T: Send> ArchiveWalk<'_, T> {
         if tar::is_header(ahead.head()) {
             return self.tar(&mut ahead, path, depth);
         }
+        let kind = if path.is_empty() { MemberKind::SingleFile } else { MemberKind::File };
         let met = self.meet(path, &name_in_gzip(own_name))?;
-        let mut member = match met.member(None, size, MemberKind::SingleFile) {
+        let mut member = match met.member(None, size, kind) {
             Ok(member) => member,
             Err((path, problem)) => return self.refused(path, problem),
         };

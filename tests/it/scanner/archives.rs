@@ -475,7 +475,7 @@ fn bombs_cost_a_failure_and_nothing_else() {
         "endless name.tar archive-damaged",
         "endless.tar archive-truncated",
         "overlapping.zip archive-overlapping",
-        "zeros.tar.gz.gz not-dicom",
+        "zeros.tar.gz.gz!/zeros.tar.gz!/zeros.tar not-dicom",
     ]);
 }
 
@@ -626,6 +626,31 @@ fn in_every_kind(members: &[(&str, &[u8])]) -> Vec<(&'static str, Vec<u8>)> {
         ("nested.tar", tar(&[("in.tgz", &gzip(&tar(members)))])),
         ("nested.zip", Zip::default().with("in.zip", &zip(Keep::Streamed).finish(), Keep::Deflated).finish()),
     ]
+}
+
+#[test]
+fn a_gzip_file_in_an_archive_that_holds_no_object_is_one_failed_member() {
+    let (log, twice) = (gzip(b"no object"), gzip(&gzip(b"no object")));
+    let [first, last] = [object(1, 0), object(2, 0)];
+    let members: [(&str, &[u8]); 4] = [("1.dcm", &first), ("log.gz", &log), ("twice.gz.gz", &twice), ("2.dcm", &last)];
+    let is_fit = |name: &str| !name.starts_with("cut") && !name.starts_with("nested");
+    for (name, bytes) in in_every_kind(&members).into_iter().filter(|(name, _)| is_fit(name)) {
+        let mut archive = Archive::new();
+        archive.put(name, &bytes);
+        let told = archive.scan();
+        assert_eq!(told.numbers(), (4, 2, 0, 0, 0, 2), "{name} {told:?}");
+        assert_eq!(told.summary.archives, 1, "{name}");
+        let failed = told.events.iter().map(|event| event.rsplit_once('/').unwrap().1).collect::<Vec<_>>();
+        assert_eq!(failed, ["log not-dicom", "twice not-dicom"], "{name}");
+        assert_eq!(archive.scan().numbers(), told_again(&told), "{name}");
+        archive.options.vanished = Vanished::Prune;
+        for full in [true, true, false] {
+            archive.options.full = full;
+            let told = archive.scan();
+            assert_eq!((told.numbers(), told.summary.removed), ((4, 0, 0, 2, 0, 2), 0), "{name} {full} {told:?}");
+            assert_eq!(archive.paths().len(), 2, "{name} {full}");
+        }
+    }
 }
 
 #[test]
