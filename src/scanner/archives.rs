@@ -128,6 +128,7 @@ pub(super) fn read(
                 name: &name,
                 kind,
                 marks,
+                unfinished: unfinished_marks(directory.known.get(&name), marks),
                 settings,
                 out,
                 bytes_read: Arc::new(AtomicU64::new(0)),
@@ -254,6 +255,8 @@ struct MemberCollector<'a> {
     kind: ArchiveKind,
     /// Size and time of the archive file.
     marks: Marks,
+    /// Size and time in its row until it has been read to its end.
+    unfinished: Marks,
     settings: &'a ReadSettings,
     out: &'a Out<'a>,
     /// Bytes read since the last call of the throttle.
@@ -343,7 +346,7 @@ impl MemberCollector<'_> {
             self.result_known.extend(gone);
         }
         self.result.ends_directory = true;
-        let marks = if self.may_pass { Marks::NONE } else { self.marks };
+        let marks = if self.may_pass { self.unfinished } else { self.marks };
         let (out, parent, name) = (self.out, self.parent, self.name);
         let is_empty = self.result.files.is_empty()
             && self.result.reports.is_empty()
@@ -403,7 +406,7 @@ impl MemberCollector<'_> {
                 detail: String::new(),
             };
             let mut begin = UnitResult::of(self.parent);
-            begin.files.push(container(self.parent, self.name, Marks::NONE, outcome));
+            begin.files.push(container(self.parent, self.name, self.unfinished, outcome));
             self.out.hand_over(begin)?;
         }
         self.text_bytes = 0;
@@ -518,7 +521,8 @@ impl MemberSink<Outcome> for MemberCollector<'_> {
         if let Some(known) = self.known.get_mut(&self.hasher.hash_one(member.path.as_slice())) {
             // If several members have the same name, the row may belong to another of them. So only
             // the first can count as unchanged.
-            if known.indexed
+            if self.unfinished == Marks::NONE
+                && known.indexed
                 && member.occurrence == 1
                 && !self.settings.reads_all_in(self.path)
                 && !known.lacks_declared
@@ -584,6 +588,16 @@ impl MemberSink<Outcome> for MemberCollector<'_> {
     fn refused(&mut self, path: Vec<u8>, problem: ArchiveProblem) -> ControlFlow<()> {
         let (path, reason) = (tellable(path, &problem), problem.code());
         self.push(path, 0, failed(reason, problem.to_string()))
+    }
+}
+
+/// Size and time for the row of an archive until it has been read to its end. They differ from
+/// those of the file. If the index has another size, all members must be read, also after an
+/// interruption. So the row keeps the former size until then.
+fn unfinished_marks(known: Option<&KnownFile>, marks: Marks) -> Marks {
+    match known.map_or(0, |known| known.size) {
+        size if size == marks.size => Marks::NONE,
+        size => Marks { size, ..Marks::NONE },
     }
 }
 

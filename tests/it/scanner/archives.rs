@@ -291,6 +291,55 @@ fn a_changed_archive_is_read_again_and_what_it_lost_is_noticed() {
     archive.assert_failures(&[]);
 }
 
+/// Builds a zip archive of the objects `from` to `from + count`, named by their place, with files
+/// that are no objects in the middle.
+fn numbered(from: u32, count: u32, texts: u32) -> Vec<u8> {
+    let mut zip = Zip::default();
+    for at in 0..count {
+        if at == count / 2 {
+            (0..texts).for_each(|text| zip.add(format!("{text}.txt").as_bytes(), b"no object", Keep::Stored));
+        }
+        zip.add(format!("{at}.dcm").as_bytes(), &object(from + at, 0), Keep::Stored);
+    }
+    zip.finish()
+}
+
+#[test]
+fn an_archive_of_another_size_and_the_same_time_is_read_again() {
+    let archive = Archive::new();
+    archive.put("x.zip", &numbered(10, 2, 0));
+    set_time(&archive.path("x.zip"), 1);
+    assert_eq!(archive.scan().numbers(), (2, 2, 0, 0, 0, 0));
+    archive.put("x.zip", &numbered(20, 3, 0));
+    set_time(&archive.path("x.zip"), 1);
+    let told = archive.scan();
+    assert_eq!(told.numbers(), (3, 1, 2, 0, 0, 0), "{told:?}");
+    let uids: Vec<_> = archive.instances().into_keys().collect();
+    assert_eq!(uids, ["1.2.1.1.20", "1.2.1.1.21", "1.2.1.1.22"]);
+    assert_eq!(archive.scan().numbers(), (3, 0, 0, 3, 0, 0));
+}
+
+#[test]
+fn a_scan_that_is_stopped_in_an_archive_of_another_size_reads_the_rest_of_it_later() {
+    let archive = Archive::new();
+    archive.put("x.zip", &numbered(10_000, 9000, 0));
+    set_time(&archive.path("x.zip"), 1);
+    assert_eq!(archive.scan().numbers(), (9000, 9000, 0, 0, 0, 0));
+    archive.put("x.zip", &numbered(20_000, 9000, 4));
+    set_time(&archive.path("x.zip"), 1);
+    let stop = Stop::default();
+    let told = archive.scan_until(&[archive.root()], &stop, |event| {
+        if let ScanEvent::Failed { .. } = event {
+            stop.ask();
+        }
+    });
+    assert!(told.summary.interrupted);
+    archive.scan();
+    let uids: Vec<_> = archive.instances().into_keys().collect();
+    assert_eq!(uids, (20_000..29_000).map(|number| format!("1.2.1.1.{number}")).collect::<Vec<_>>());
+    assert_eq!(archive.scan().numbers(), (9004, 0, 0, 9000, 0, 4));
+}
+
 #[test]
 fn a_loose_file_and_a_member_can_be_copies_and_the_one_takes_the_place_of_the_other() {
     let mut archive = Archive::new();
