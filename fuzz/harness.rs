@@ -362,6 +362,10 @@ impl MemberSink<String> for Members {
         true
     }
 
+    fn needs_size(&self, _value: &String) -> bool {
+        true
+    }
+
     fn replaced(&mut self, path: Vec<u8>) -> ControlFlow<()> {
         // Only what was met before, and is a file.
         assert!(self.found.iter().any(|found| found.path == path), "{path:?} was replaced before it was met");

@@ -43,7 +43,7 @@ pub struct Member {
     /// unpacking would leave.
     pub occurrence: u32,
     /// Its size as the archive states it. In [`MemberSink::action_for`] it is `None` if the size
-    /// follows the data. In [`MemberSink::read`] it is 0 if it is still unknown.
+    /// follows the data. In [`MemberSink::read`] it is `None` only if it is unknown and not needed.
     pub size: Option<u64>,
     /// Its type.
     pub kind: MemberKind,
@@ -90,6 +90,10 @@ pub trait MemberSink<T> {
 
     /// Whether a member with this value replaces earlier members of the same name.
     fn replaces(&self, value: &T) -> bool;
+
+    /// Whether the size of a member with this value is needed. The walk may have to inflate all of
+    /// the member for it.
+    fn needs_size(&self, value: &T) -> bool;
 
     /// Receives a file that a later member of the same name replaces. Nested archives and their
     /// members stay. [`ControlFlow::Break`] ends the walk.
@@ -648,7 +652,9 @@ impl<T: Send> ArchiveWalk<'_, T> {
         depth: usize,
     ) -> Result<(), Halt> {
         let metered = Metered { inner: GzipContent::new(source), budget: self.budget.clone() };
-        let mut ahead = Peeked::fill(Streamed(BufReader::with_capacity(STREAM_BUFFER, metered)), KIND_BYTES)?;
+        let mut content = Streamed(BufReader::with_capacity(STREAM_BUFFER, metered));
+        let mut counted = CountingReader { source: &mut content, bytes: 0 };
+        let mut ahead = Peeked::fill(&mut counted, KIND_BYTES)?;
         if tar::is_header(ahead.head()) {
             return self.tar(&mut ahead, path, depth);
         }
@@ -663,11 +669,10 @@ impl<T: Send> ArchiveWalk<'_, T> {
         }
         match ArchiveKind::of(ahead.head()) {
             Ok(None) => {
-                let value = (self.read)(&mut ahead, member.size);
-                // A gzip file states its size at its end. If somebody needs the size of this
-                // stream, it must be inflated.
-                if size.is_none() {
-                    member.size = None;
+                let value = (self.read)(&mut ahead, size);
+                if size.is_none() && self.sink.needs_size(&value) {
+                    SkipRead::skip(&mut ahead, u64::MAX)?;
+                    member.size = Some(counted.bytes);
                 }
                 self.done(member, value)
             }
@@ -774,10 +779,14 @@ impl SkipRead for CountingReader<'_> {
     }
 }
 
-/// The size at the end of a gzip file: that of its last part, modulo 2³².
+/// The size of the content of a gzip file, from the end of the file. That is the size of the last
+/// part, modulo 2³² (RFC 1952 2.3.1). `None` if it is too small for the whole content: the file may
+/// have several parts or zeros at its end.
 fn gzip_size(range: &FileRange) -> Option<u64> {
     let at = range.length().checked_sub(4)?;
-    range.exact::<4>(at).ok().map(|bytes| u64::from(u32::from_le_bytes(bytes)))
+    let size = range.exact::<4>(at).ok().map(|bytes| u64::from(u32::from_le_bytes(bytes)))?;
+    // Bytes that cannot be compressed grow by less than this, with header and trailer.
+    (size + size / 32 + 256 >= range.length()).then_some(size)
 }
 
 /// The name of the file in a gzip file.

@@ -546,6 +546,10 @@ impl MemberSink<Outcome> for MemberCollector<'_> {
         !matches!(value, Outcome::Unreadable { .. })
     }
 
+    fn needs_size(&self, value: &Outcome) -> bool {
+        matches!(value, Outcome::Instance(_))
+    }
+
     fn replaced(&mut self, path: Vec<u8>) -> ControlFlow<()> {
         let hash = self.hasher.hash_one(path.as_slice());
         let file_name = OsString::from_vec(path);

@@ -51,6 +51,33 @@ fn a_gzip_file_of_several_members_or_with_zeros_at_its_end_has_a_whole_object() 
     }
 }
 
+// RFC 1952 2.3.1: the size at the end is that of the last member.
+#[test]
+fn an_object_in_a_gzip_file_that_does_not_state_its_size_is_the_same_as_in_a_plain_file() {
+    let object = object(1, 20_000);
+    let (first, second) = object.split_at(18_000);
+    let whole = gzip(&object);
+    let cases = [
+        ("several.dcm.gz", [gzip(first), gzip(second)].concat()),
+        ("blocks.dcm.gz", [whole.clone(), gzip(b"")].concat()),
+        ("zeros.dcm.gz", [whole.clone(), vec![0; 512]].concat()),
+        ("x.tgz", gzip(&tar(&[("1.dcm.gz", &whole)]))),
+        ("x.tar", tar(&[("1.dcm.gz", &[gzip(first), gzip(second)].concat())])),
+        ("x.zip", Zip::default().with("1.dcm.gz", &whole, Keep::Deflated).finish()),
+    ];
+    for (name, bytes) in cases {
+        let archive = Archive::new();
+        archive.put("1.dcm", &object);
+        archive.put(name, &bytes);
+        let told = archive.scan();
+        assert_eq!(told.numbers(), (2, 2, 0, 0, 0, 0), "{name} {told:?}");
+        assert_eq!((told.summary.copies, told.summary.conflicts), (1, 0), "{name}");
+        let locations = Reader::open(archive.index()).unwrap().locations("1.2.1.1.1").unwrap();
+        let sizes: Vec<_> = locations.iter().map(|location| location.size).collect();
+        assert_eq!(sizes, [object.len() as u64; 2], "{name}");
+    }
+}
+
 /// Sets the time of a file to `seconds` after 2001.
 fn set_time(path: &Path, seconds: u64) {
     let time = SystemTime::UNIX_EPOCH + Duration::from_secs(978_307_200 + seconds);
