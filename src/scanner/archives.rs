@@ -355,8 +355,10 @@ impl MemberCollector<'_> {
         if !is_empty {
             self.send_members()?;
         }
+        let is_begun = self.is_begun;
         let mut last = UnitResult::of(parent);
-        if let FileOutcome::NotIndexed { kind: NotIndexed::Container, .. } = outcome {
+        // The first row replaced any earlier note. So even the same note is written again.
+        if is_begun || matches!(outcome, FileOutcome::NotIndexed { kind: NotIndexed::Container, .. }) {
             last.files.push(container(parent, name, marks, outcome));
         } else {
             note(&mut last, name.to_owned(), marks, outcome);

@@ -662,6 +662,20 @@ fn members_behind_a_cut_are_missing_until_they_are_dropped_or_back() {
 }
 
 #[test]
+fn a_damaged_archive_that_is_read_again_stays_a_failure() {
+    for (name, _, cut) in cut_behind(2) {
+        let mut archive = Archive::new();
+        archive.put(name, &cut);
+        let told = archive.scan();
+        for full in [true, true, false, true] {
+            archive.options.full = full;
+            assert_eq!(archive.scan().numbers(), told_again(&told), "{name} {full}");
+            archive.assert_failures(&[&format!("{name} archive-truncated")]);
+        }
+    }
+}
+
+#[test]
 fn archives_of_a_disk_that_is_back_have_their_members_again() {
     for (name, bytes) in cut_behind(3).into_iter().flat_map(|(name, whole, cut)| [(name, whole), (name, cut)]) {
         let mut archive = Archive::new();
