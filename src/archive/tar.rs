@@ -90,6 +90,8 @@ pub(crate) fn next(source: &mut (dyn SkipRead + '_)) -> Result<Option<TarEntry>,
                     EntryKind::File if pax.sparse => entry.kind = EntryKind::Sparse,
                     // v7 marks a directory only by the slash.
                     EntryKind::File if entry.name.ends_with(b"/") => entry.kind = EntryKind::Directory,
+                    // A directory of a GNU incremental backup has the list of its entries as data.
+                    EntryKind::Directory if kind == b'D' => {}
                     // These have no data, whatever size the header states.
                     EntryKind::Directory | EntryKind::Link | EntryKind::Special => entry.size = 0,
                     EntryKind::File | EntryKind::Sparse | EntryKind::Continued => {}

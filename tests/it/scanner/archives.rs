@@ -212,6 +212,21 @@ fn tar_and_compressed_tar_and_compressed_files() {
     assert_eq!(archive.scan().numbers(), (4, 0, 0, 3, 0, 1));
 }
 
+// GNU tar: the data of a directory in an incremental backup are the names in it.
+#[test]
+fn members_of_a_tar_archive_of_an_incremental_backup_are_instances() {
+    let folder = tar_member("folder/", b'D', b"Y1.dcm\0Y2.dcm\0\0");
+    let bytes = [folder, tar(&[("folder/1.dcm", &object(1, 3000)), ("folder/2.dcm", &object(2, 0))])].concat();
+    for (name, bytes) in [("x.tar", bytes.clone()), ("x.tgz", gzip(&bytes))] {
+        let archive = Archive::new();
+        archive.put(name, &bytes);
+        let told = archive.scan();
+        assert_eq!(told.numbers(), (2, 2, 0, 0, 0, 0), "{name} {told:?}");
+        assert!(archive.bytes_of(1) == object(1, 3000) && archive.bytes_of(2) == object(2, 0), "{name}");
+        archive.assert_failures(&[]);
+    }
+}
+
 #[test]
 fn archives_in_archives_to_a_depth() {
     let archive = Archive::new();
