@@ -87,7 +87,9 @@ impl ZipEntry {
 
     /// Whether only the data descriptor has the sizes and the checksum. Only for local headers.
     pub(crate) fn is_described_after(&self) -> bool {
-        self.flags & DESCRIBED_AFTER != 0 && self.compressed == 0 && self.size == 0
+        // A directory has no data, unless a deflate stream marks the end of nothing.
+        let has_data = self.method == DEFLATED || !self.is_directory();
+        self.flags & DESCRIBED_AFTER != 0 && self.compressed == 0 && self.size == 0 && has_data
     }
 }
 

@@ -228,6 +228,28 @@ fn members_of_a_tar_archive_of_an_incremental_backup_are_instances() {
 }
 
 #[test]
+fn a_folder_whose_sizes_follow_it_in_a_zip_that_is_read_forward_hides_no_member() {
+    let mut inner = Zip::default().with("folder/", b"", Keep::Stored);
+    // The flag that sizes follow the data, which are none.
+    (inner.bytes[6], inner.central[0].flags) = (8, 8);
+    inner.bytes.extend_from_slice(b"PK\x07\x08\0\0\0\0\0\0\0\0\0\0\0\0");
+    let inner = inner.with("folder/1.dcm", &object(1, 3000), Keep::Streamed).with("2.dcm", &object(2, 0), Keep::Stored);
+    let inner = inner.finish();
+    let cases = [
+        ("x.zip", Zip::default().with("in.zip", &inner, Keep::Deflated).finish()),
+        ("x.tgz", gzip(&tar(&[("in.zip", &inner)]))),
+    ];
+    for (name, bytes) in cases {
+        let archive = Archive::new();
+        archive.put(name, &bytes);
+        let told = archive.scan();
+        assert_eq!(told.numbers(), (2, 2, 0, 0, 0, 0), "{name} {told:?}");
+        assert!(archive.bytes_of(1) == object(1, 3000) && archive.bytes_of(2) == object(2, 0), "{name}");
+        archive.assert_failures(&[]);
+    }
+}
+
+#[test]
 fn archives_in_archives_to_a_depth() {
     let archive = Archive::new();
     for outer in KEEPS {
