@@ -12,7 +12,7 @@ use super::Error;
 use super::manifest::uid_key;
 use super::names::path_key;
 use crate::archive::Archives;
-use crate::files::{FILE_MODE, UnfinishedFile, make_one_directory, with_suffix};
+use crate::files::{FILE_MODE, UnfinishedFile, make_one_directory};
 use crate::model::checksum::{Checksum, ChecksumBuilder};
 use crate::model::location::{Location, Place};
 use crate::store::{Source, change_of};
@@ -22,6 +22,10 @@ const REMEMBERED_DIRECTORIES: usize = 10_000;
 
 /// Numbers that are tried for one name.
 const MAX_NUMBER: u32 = 100_000;
+
+/// Name of a copy while it is made. No template makes it, since no part of a path begins with a
+/// dot. The lock of the manifest keeps other copies out of the folder.
+const TEMPORARY: &str = ".dcmdex-copy.partial";
 
 /// Bytes that are copied at once.
 const COPIED_AT_ONCE: usize = 256 * 1024;
@@ -257,7 +261,7 @@ impl CohortFolder {
             return Ok(self.has_the_bytes(file, object)?.then_some(placing));
         }
         let (mut source, _) = object.open(&self.archives)?;
-        let mut into = UnfinishedFile::under(with_suffix(file, ".partial"), file, FILE_MODE).map_err(failed)?;
+        let mut into = UnfinishedFile::under(file.with_file_name(TEMPORARY), file, FILE_MODE).map_err(failed)?;
         let mut placed = Placing::Copy;
         if placing == Placing::Reflink && location.place != Place::Archive {
             let from = File::open(location.directory.join(&location.file_name)).map_err(gone)?;

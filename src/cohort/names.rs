@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use unicode_normalization::UnicodeNormalization as _;
 use xxhash_rust::xxh3::xxh3_128;
 
-/// Bytes of a part of a path. A number and `.partial` still fit into the 255 bytes of a file
-/// system.
+/// Bytes of a part of a path. A number still fits into the 255 bytes of a file system.
 const MAX_COMPONENT: usize = 235;
 
 /// Names that Windows keeps for devices, whatever follows after a dot.

@@ -148,9 +148,12 @@ fn a_run_that_was_killed_goes_on_whatever_it_left() {
             fs::write(place.path(by).join("manifest.csv.partial"), &text[..end]).unwrap();
             let file = place.path(by).join("P1/20240131_Kopf_Hals/00001.dcm");
             let _ = fs::remove_file(&file);
-            fs::write(file.with_extension("dcm.partial"), "half").unwrap();
+            let temporary = file.with_file_name(".dcmdex-copy.partial");
+            fs::write(&temporary, "half").unwrap();
             copy(&place, ["--to", by, "--by", by, "--as", TEMPLATE]).expect(0);
-            let _ = fs::remove_file(file.with_extension("dcm.partial"));
+            // Links need no temporary name.
+            assert!(by != "copy" || !temporary.exists());
+            let _ = fs::remove_file(temporary);
             assert_eq!(files(&place, by), whole, "{by}: {end}");
             let rows = manifest(&fs::read_to_string(&manifest_path).unwrap());
             assert_eq!(rows.len(), 4, "{by}: {end}");
@@ -181,6 +184,39 @@ fn no_file_is_overwritten_and_no_link_is_followed() {
     fs::create_dir_all(place.path("other")).unwrap();
     fs::write(place.path("other/manifest.csv"), "a,b\r\n1,2\r\n").unwrap();
     assert!(copy(&place, ["--to", "other"]).expect(2).stderr.contains("no manifest of dcmdex"));
+}
+
+/// An index over objects whose studies have these descriptions.
+fn place_of(descriptions: &[&str]) -> Place {
+    let place = Place::new();
+    fs::create_dir(place.path("archive")).unwrap();
+    for (number, description) in (1..).zip(descriptions) {
+        let object = objects::file_with(number, &[(0x0008, 0x1030, b"LO", description)]);
+        fs::write(place.path(format!("archive/{number}.dcm")), object).unwrap();
+    }
+    place.run(["scan", "--index", "x.db", "archive"]).expect(0);
+    place
+}
+
+/// Every file that the manifest of a folder names has the bytes of its object.
+fn check_copies(place: &Place, directory: &str) {
+    for (uid, (file, ..)) in manifest(&fs::read_to_string(place.path(directory).join("manifest.csv")).unwrap()) {
+        let number = uid.split('.').nth(2).unwrap();
+        let original = fs::read(place.path(format!("archive/{number}.dcm"))).unwrap();
+        assert_eq!(fs::read(place.path(directory).join(&file)).unwrap(), original, "{file}");
+    }
+}
+
+#[test]
+fn a_temporary_file_takes_the_place_of_no_other_file() {
+    let place = place_of(&["a.partial", "b", "a", "b.partial", "c"]);
+    fs::create_dir(place.path("out")).unwrap();
+    fs::write(place.path("out/c.partial"), "mine").unwrap();
+    copy(&place, ["--to", "out", "--as", "{StudyDescription}"]).expect(0);
+    let expected = ["a", "a.partial", "b", "b.partial", "c", "c.partial", "manifest.csv"];
+    assert_eq!(files(&place, "out"), expected.map(str::to_owned).into());
+    assert_eq!(fs::read_to_string(place.path("out/c.partial")).unwrap(), "mine");
+    check_copies(&place, "out");
 }
 
 #[test]
