@@ -71,7 +71,8 @@ const AFTER_HELP: &str = "\
 Templates:
   {KEY} is the value of a key of DICOM, and / begins a new part of the path. {SeriesNumber:04} pads a
   number with zeros. A / in a value becomes _, as do characters that some file system forbids. Two
-  instances of one name get numbers (name~2.dcm), and the manifest says so.
+  instances of one name get numbers (name~2.dcm), and the manifest says so. A first part
+  that is manifest.csv or DICOMDIR gets _ in front, since the copy writes these itself.
 
 Examples:
   dcmdex copy Modality=MR StudyDate=2024 --to out --by hard-link \\

@@ -110,7 +110,7 @@ impl CohortPackage {
         Ok(Self {
             path: path.to_owned(),
             writer,
-            taken: HashSet::from([path_key(Path::new(MANIFEST))]),
+            taken: HashSet::new(),
             archives: Archives::default(),
             manifest: PackedManifest::default(),
             is_given_up,

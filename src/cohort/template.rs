@@ -4,6 +4,8 @@
 use std::path::PathBuf;
 
 use super::Error;
+use super::dicomdir::DICOMDIR;
+use super::manifest::MANIFEST;
 use super::names::component;
 
 /// Digits that a number may be filled up to.
@@ -128,10 +130,23 @@ impl NameTemplate {
                     }
                 }
             }
-            path.push(component(&name));
+            let mut name = component(&name);
+            if path.as_os_str().is_empty() && is_of_the_copy(&name) {
+                name.insert(0, '_');
+            }
+            path.push(name);
         }
         path
     }
+}
+
+/// Whether the copy itself writes a file of this name at the top of its folder.
+fn is_of_the_copy(name: &str) -> bool {
+    [MANIFEST, DICOMDIR].into_iter().any(|own| {
+        // Half written, it has another name.
+        let (begin, end) = name.split_at_checked(own.len()).unwrap_or((name, ""));
+        begin.eq_ignore_ascii_case(own) && (end.is_empty() || end.eq_ignore_ascii_case(".partial"))
+    })
 }
 
 fn push_text(parts: &mut [Vec<TemplatePiece>], text: &mut String) {
@@ -170,6 +185,18 @@ mod tests {
                 assert_eq!(parts.len(), template.split('/').count(), "{made:?}");
                 assert!(parts.iter().all(|part| matches!(part, std::path::Component::Normal(_))), "{made:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_value_is_no_name_of_the_copy_itself() {
+        for (value, name) in [
+            ("manifest.csv", "_manifest.csv/manifest.csv"),
+            ("Manifest.CSV.Partial", "_Manifest.CSV.Partial/Manifest.CSV.Partial"),
+            ("dicomdir", "_dicomdir/dicomdir"),
+            ("manifest.csv2", "manifest.csv2/manifest.csv2"),
+        ] {
+            assert_eq!(path("{A}/{A}", &[value]), name);
         }
     }
 

@@ -220,6 +220,30 @@ fn a_temporary_file_takes_the_place_of_no_other_file() {
 }
 
 #[test]
+fn no_object_gets_a_name_that_the_copy_needs_for_itself() {
+    let place = place_of(&["manifest.csv", "MANIFEST.CSV.partial", "DicomDir", "DICOMDIR.partial"]);
+    let expected = ["_DICOMDIR.partial", "_DicomDir", "_MANIFEST.CSV.partial", "_manifest.csv", "manifest.csv"];
+    copy(&place, ["--to", "out", "--as", "{StudyDescription}"]).expect(0);
+    assert_eq!(files(&place, "out"), expected.map(str::to_owned).into());
+    check_copies(&place, "out");
+    // No folder gets one either.
+    copy(&place, ["--to", "folders", "--as", "{StudyDescription}/{StudyDescription}"]).expect(0);
+    let expected = expected.map(|name| match name.strip_prefix('_') {
+        Some(inner) => format!("{name}/{inner}"),
+        None => name.to_owned(),
+    });
+    assert_eq!(files(&place, "folders"), expected.into());
+    check_copies(&place, "folders");
+    for name in ["out.zip", "out.tar"] {
+        copy(&place, ["--to", name, "--as", "{StudyDescription}/x"]).expect(0);
+        // The manifest in it is no DICOM.
+        place.run(["scan", "--index", &format!("{name}.db"), name]).expect(1);
+        let found = place.run(["find", "--index", &format!("{name}.db"), "--level", "IMAGE", "path"]).expect(0).stdout;
+        assert!(found.contains("_manifest.csv/x") && found.contains("_MANIFEST.CSV.partial/x"), "{found}");
+    }
+}
+
+#[test]
 fn a_file_that_changed_or_is_gone_is_left_out_and_named() {
     let place = place();
     fs::remove_file(place.path("archive/1.dcm")).unwrap();
