@@ -43,7 +43,7 @@ impl<S: Search> IndexSide<S> {
 impl<S: Search> ArchiveSide for IndexSide<S> {
     fn studies(&mut self, question: &StudyQuestion) -> Result<BTreeMap<String, ComparedStudy>, Error> {
         let key = match question {
-            StudyQuestion::Days(range) => format!("StudyDate={}-{}", range.first, range.last),
+            StudyQuestion::Days(range) => format!("StudyDate={range}"),
             // PS3.4 C.2.2.2.7 has no empty value matching for dates, so all studies are looked at.
             StudyQuestion::WithoutDate => "StudyDate".to_owned(),
             StudyQuestion::Uid(uid) => format!("StudyInstanceUID={uid}"),
@@ -59,8 +59,13 @@ impl<S: Search> ArchiveSide for IndexSide<S> {
             let mut count = || row.next().and_then(|count| count.parse().ok());
             let counts = [count(), count()];
             let has_day = values.get("StudyDate").is_some_and(|date| datetime::one_day(date).is_some());
-            let is_wanted = *question != StudyQuestion::WithoutDate || !has_day;
-            if is_wanted {
+            let is_asked = match question {
+                // A study with several dates would be found in the range of each.
+                StudyQuestion::Days(_) => has_day,
+                StudyQuestion::WithoutDate => !has_day,
+                StudyQuestion::Uid(_) => true,
+            };
+            if is_asked {
                 found.insert(uid, ComparedStudy { values, counts });
             }
         })?;

@@ -11,8 +11,9 @@ pub mod pacs_side;
 pub mod walk;
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use crate::model::datetime::Day;
+use crate::model::datetime::{Day, day_text};
 use crate::model::status::Status;
 
 /// Why a side does not answer.
@@ -44,12 +45,21 @@ pub struct DayRange {
     pub last: Day,
 }
 
+/// The range as a key of a query (PS3.4 C.2.2.2.5): one day or `FIRST-LAST`.
+impl fmt::Display for DayRange {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&day_text(self.first))?;
+        if self.first == self.last { Ok(()) } else { write!(formatter, "-{}", day_text(self.last)) }
+    }
+}
+
 /// What is asked of a study.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StudyQuestion {
-    /// The studies of these days.
+    /// The studies of these days. An index leaves out those with several dates.
     Days(DayRange),
-    /// The studies without a date. Only an index can be asked for them.
+    /// The studies without a date, and those with several dates. Only an index can be asked for
+    /// them.
     WithoutDate,
     /// One study.
     Uid(String),

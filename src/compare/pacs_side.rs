@@ -97,8 +97,7 @@ impl PacsSide {
 impl ArchiveSide for PacsSide {
     fn studies(&mut self, question: &StudyQuestion) -> Result<BTreeMap<String, ComparedStudy>, Error> {
         let (date, uid) = match question {
-            StudyQuestion::Days(range) if range.first == range.last => (range.first.to_string(), String::new()),
-            StudyQuestion::Days(range) => (format!("{}-{}", range.first, range.last), String::new()),
+            StudyQuestion::Days(range) => (range.to_string(), String::new()),
             StudyQuestion::WithoutDate => return Ok(BTreeMap::new()),
             StudyQuestion::Uid(uid) => (String::new(), uid.clone()),
         };

@@ -37,7 +37,7 @@ use crate::ul::query_scu::QueryScu;
 /// Days that are asked for at once, before the number of answers is known.
 const DAYS_AT_ONCE: i64 = 31;
 
-/// The day that a comparison begins with, unless there are older studies here.
+/// The day that a comparison begins with, unless an index has older studies.
 const FIRST_DAY: Day = 19_900_101;
 
 #[derive(Debug, Args)]
@@ -46,10 +46,10 @@ pub(super) struct CompareArgs {
     /// AE title of a configured peer, AET=HOST:PORT, the file of another index, or @LIST.csv
     #[arg(long, value_name = "PEER|INDEX|@LIST")]
     with: String,
-    /// First study date [default: 1990-01-01, or that of the oldest study here]
+    /// First study date [default: 1990-01-01, or that of the oldest study in an index]
     #[arg(long, value_name = "DATE")]
     from: Option<String>,
-    /// Last study date [default: today, or that of the newest study here]
+    /// Last study date [default: today, or that of the newest study in an index]
     #[arg(long, value_name = "DATE")]
     to: Option<String>,
     /// File for the differences [default: standard output]. After an interruption, the same command
@@ -95,17 +95,17 @@ pub(super) fn run(arguments: &CompareArgs, context: &mut Context) -> anyhow::Res
     if let Some(list) = arguments.with.strip_prefix('@') {
         return with_list(list, arguments, reader, &config, context);
     }
-    let days = days(arguments, &mut reader)?;
-    let mut here = IndexSide(reader);
     let found = if let Some(index) = other_index(&arguments.with)? {
-        let mut there = IndexSide(Reader::open(index)?);
-        compare(&mut here, &mut there, days, arguments, context)?
+        let mut other = Reader::open(index)?;
+        let days = days(arguments, &mut [&mut reader, &mut other])?;
+        compare(&mut IndexSide(reader), &mut IndexSide(other), days, arguments, context)?
     } else {
+        let days = days(arguments, &mut [&mut reader])?;
         let (ae_title, route) = configured_peer(&arguments.with, &config)?;
         let (waits, address) = (config.node.waits(), route.destination.address.clone());
         let scu = QueryScu::new(&config.node.ae_title, &ae_title, route, waits)?;
         let mut there = PacsSide::new(scu, Duration::from_millis(arguments.pause));
-        let compared = compare(&mut here, &mut there, days, arguments, context);
+        let compared = compare(&mut IndexSide(reader), &mut there, days, arguments, context);
         compared.with_context(|| format!("{ae_title} at {address}, called by {}", config.node.ae_title))?
     };
     Ok(tell_end(&found, context))
@@ -142,14 +142,12 @@ fn compare(
     let mut journal = DifferenceJournal::open(arguments.out.as_deref(), &question, Some(days))?;
     let days = journal.days().unwrap_or(days);
     let done = journal.done_through();
-    let mut waiting: VecDeque<DayRange> = ranges(days, DAYS_AT_ONCE).into();
+    let mut waiting: VecDeque<DayRange> = first_questions(days);
     if let Some(done) = done {
-        context.tell(&format!("goes on after {done}"));
-        waiting = waiting
-            .into_iter()
-            .filter(|range| range.last > done)
-            .flat_map(|range| if range.first > done { vec![range] } else { after(range, done) })
-            .collect();
+        context.tell(&format!("goes on after {}", datetime::day_text(done)));
+        let next = datetime::day_of(datetime::days_since_1970(done) + 1);
+        waiting.retain(|range| range.last > done);
+        waiting.iter_mut().for_each(|range| range.first = range.first.max(next));
     }
     let mut found = Vec::new();
     while let Some(range) = waiting.pop_front() {
@@ -189,9 +187,13 @@ fn with_resume_hint(error: Error, arguments: &CompareArgs) -> anyhow::Error {
     anyhow!("{reason}; the comparison is not complete; hint: {hint}")
 }
 
-fn after(range: DayRange, done: Day) -> Vec<DayRange> {
-    // Day by day, since the part that was done may end anywhere in the range.
-    ranges(range, 1).into_iter().filter(|day| day.first > done).collect()
+/// The ranges that are asked for first. Days before [`FIRST_DAY`] are one range: they have few
+/// studies, and wrong dates such as 0001-01-01 make many days.
+fn first_questions(days: DayRange) -> VecDeque<DayRange> {
+    let first = FIRST_DAY.clamp(days.first, days.last);
+    let before = DayRange { last: datetime::day_of(datetime::days_since_1970(first) - 1), ..days };
+    let before = (days.first < first).then_some(before);
+    before.into_iter().chain(ranges(DayRange { first, ..days }, DAYS_AT_ONCE)).collect()
 }
 
 fn unanswered(range: DayRange, status: &str) -> ArchiveDifference {
@@ -199,13 +201,13 @@ fn unanswered(range: DayRange, status: &str) -> ArchiveDifference {
         kind: DifferenceKind::Unanswered,
         uids: Vec::new(),
         attribute: "StudyDate",
-        here: format!("{}-{}", range.first, range.last),
+        here: range.to_string(),
         there: format!("status {status}"),
     }
 }
 
-/// The days to compare.
-fn days(arguments: &CompareArgs, reader: &mut Reader) -> anyhow::Result<DayRange> {
+/// The days to compare. The indexes say how old and new their studies are.
+fn days(arguments: &CompareArgs, indexes: &mut [&mut Reader]) -> anyhow::Result<DayRange> {
     let today = Clock::System.now_ms().div_euclid(DAY_MS);
     let given = |text: &Option<String>, option: &str| -> anyhow::Result<Option<Day>> {
         let Some(text) = text else { return Ok(None) };
@@ -213,28 +215,36 @@ fn days(arguments: &CompareArgs, reader: &mut Reader) -> anyhow::Result<DayRange
         Ok(Some(day.with_context(|| format!("{option} {text}: write a date as 2024-01-31"))?))
     };
     let (from, to) = (given(&arguments.from, "--from")?, given(&arguments.to, "--to")?);
-    let (mut oldest, mut newest) = (FIRST_DAY, datetime::day_of(today));
+    let mut usual = DayRange { first: FIRST_DAY, last: datetime::day_of(today) };
     if from.is_none() || to.is_none() {
-        let identifier = crate::qr::keys::identifier(QueryRetrieveLevel::Study, ["StudyDate"])?;
-        let asked = crate::qr::parse(
-            crate::model::level::InformationModel::StudyRoot,
-            &identifier,
-            crate::qr::NegotiatedOptions::default(),
-            &crate::qr::Options::default(),
-        )?;
-        let at = asked.request.return_keys.iter().position(|key| key.attribute.attribute().keyword == "StudyDate");
-        reader.find(&asked.request, |answer| {
-            let date = at.map(|at| answer.values.text(at)).unwrap_or_default();
-            if let Some(day) = datetime::one_day(date) {
-                (oldest, newest) = (oldest.min(day), newest.max(day));
-            }
-            ControlFlow::Continue(())
-        })?;
+        for index in indexes {
+            usual = with_all_studies(usual, index)?;
+        }
     }
-    let days = DayRange { first: from.unwrap_or(oldest), last: to.unwrap_or(newest) };
+    let days = DayRange { first: from.unwrap_or(usual.first), last: to.unwrap_or(usual.last) };
     if days.first > days.last {
         bail!("the first study date comes after the last one");
     }
+    Ok(days)
+}
+
+/// The range, made larger until it has all studies of an index.
+fn with_all_studies(mut days: DayRange, index: &mut Reader) -> anyhow::Result<DayRange> {
+    let identifier = crate::qr::keys::identifier(QueryRetrieveLevel::Study, ["StudyDate"])?;
+    let asked = crate::qr::parse(
+        crate::model::level::InformationModel::StudyRoot,
+        &identifier,
+        crate::qr::NegotiatedOptions::default(),
+        &crate::qr::Options::default(),
+    )?;
+    let at = asked.request.return_keys.iter().position(|key| key.attribute.attribute().keyword == "StudyDate");
+    index.find(&asked.request, |answer| {
+        let date = at.map(|at| answer.values.text(at)).unwrap_or_default();
+        if let Some(day) = datetime::one_day(date) {
+            days = DayRange { first: days.first.min(day), last: days.last.max(day) };
+        }
+        ControlFlow::Continue(())
+    })?;
     Ok(days)
 }
 
@@ -303,4 +313,21 @@ fn tell_end(found: &DifferenceCounts, context: &Context) -> Exit {
         found.iter().map(|(kind, count)| format!("{} {}", Grouped(*count), kind.as_str())).collect();
     context.tell(&kinds.join(", "));
     if found.contains_key(&DifferenceKind::Unanswered) { Exit::Failed } else { Exit::Partly }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_questions_have_each_day_once_and_are_few() {
+        for (first, last) in [(10_101, 20_240_301), (18_990_101, 19_001_231), (20_240_101, 20_240_101)] {
+            let asked = first_questions(DayRange { first, last });
+            assert!(asked.len() < 500, "{}", asked.len());
+            assert_eq!((asked[0].first, asked[asked.len() - 1].last), (first, last));
+            for (one, other) in asked.iter().zip(asked.iter().skip(1)) {
+                assert_eq!(datetime::days_since_1970(one.last) + 1, datetime::days_since_1970(other.first));
+            }
+        }
+    }
 }

@@ -107,6 +107,60 @@ fn another_index_is_compared() {
     assert_eq!(same.stdout.lines().count(), 1, "{same:?}");
 }
 
+/// Makes the indexes of `here` and `there`. A directory that is missing gives an empty one.
+fn scan_both(place: &Place) {
+    for directory in ["here", "there"] {
+        fs::create_dir_all(place.path(directory)).unwrap();
+        place.run(["scan", "--index", &format!("{directory}.db"), directory]).expect(0);
+    }
+}
+
+#[test]
+fn studies_of_any_year_are_compared() {
+    let place = Place::new();
+    write(&place, "here", (1, 1, 1), "00010101", "P1");
+    write(&place, "here", (2, 1, 1), "09991231", "P2");
+    write(&place, "there", (2, 1, 1), "09991231", "P2");
+    // Only the other index has studies that are so new.
+    write(&place, "there", (3, 1, 1), "99991231", "P3");
+    scan_both(&place);
+    let expected = [["only-here", "STUDY", "1.2.1", ""], ["only-there", "STUDY", "1.2.3", ""]];
+    let expected: BTreeSet<_> = expected.map(|row| row.map(str::to_owned)).into();
+    let run = compare(&place, &["--with", "there.db"]).expect(1);
+    assert_eq!(rows(&run.stdout), expected, "{run:?}");
+    // The oldest study may be in the other index.
+    let expected = [["only-there", "STUDY", "1.2.1", ""], ["only-here", "STUDY", "1.2.3", ""]];
+    let expected: BTreeSet<_> = expected.map(|row| row.map(str::to_owned)).into();
+    let run = place.run(["compare", "--index", "there.db", "--with", "here.db"]).expect(1);
+    assert_eq!(rows(&run.stdout), expected, "{run:?}");
+}
+
+#[test]
+fn a_node_is_asked_about_studies_of_any_year() {
+    let place = Place::new();
+    write(&place, "here", (1, 1, 1), "00010101", "P1");
+    write(&place, "there", (2, 1, 1), "09991231", "P2");
+    scan_both(&place);
+    let node = TestNode::start();
+    if send("DCMDEX", node.address().port(), &place.path("there")).is_none() {
+        return;
+    }
+    let run = compare(&place, &["--with", &format!("DCMDEX=127.0.0.1:{}", node.address().port())]).expect(1);
+    let expected = [["only-here", "STUDY", "1.2.1", ""], ["only-there", "STUDY", "1.2.2", ""]];
+    assert_eq!(rows(&run.stdout), expected.map(|row| row.map(str::to_owned)).into(), "{run:?}");
+}
+
+#[test]
+fn a_study_with_two_dates_is_told_once() {
+    let place = Place::new();
+    write(&place, "here", (1, 1, 1), "20240101\\20240202", "P1");
+    write(&place, "there", (2, 1, 1), "20240101\\20240202", "P2");
+    scan_both(&place);
+    let run = compare(&place, &["--with", "there.db"]).expect(1);
+    assert_eq!(run.stdout.lines().count(), 3, "{run:?}");
+    assert!(run.stderr.contains("1 only-here, 1 only-there"), "{run:?}");
+}
+
 #[test]
 fn a_node_is_compared() {
     let place = archives();
