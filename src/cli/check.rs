@@ -130,9 +130,10 @@ fn list_orphans(config: &Config, reader: &mut Reader, printer: &mut Printer<'_>)
     };
     let Some(root) = unindexed::storage_to_read(reader, &options.directory)? else { return Ok(0) };
     let listed = unindexed::series_directories(&root).with_context(|| format!("cannot list {}", root.display()))?;
+    let removed = unindexed::RemovedInPlace::below(&root, reader)?;
     let mut orphans = 0;
     for series in listed {
-        let mut unknown = unindexed::unknown_for_good(reader, &series)?;
+        let mut unknown = unindexed::unknown_for_good(reader, &series, &removed)?;
         unknown.sort();
         for name in unknown {
             orphans += 1;

@@ -2,7 +2,7 @@
 //! of the index these are all objects. After a backup was restored, they are those that arrived
 //! since.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +15,8 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::output::{Grouped, Shown};
 use crate::cli::context::{Context, IndexArgs, make_directory_of};
 use crate::cli::reindex::{QUEUE_LENGTH, ReadObject, drop_gone, read, store_batches};
-use crate::cli::{Exit, arrival_journal, correct, directory_checks, storage_match, unindexed};
+use crate::cli::unindexed::RemovedInPlace;
+use crate::cli::{Exit, arrival_journal, correct, directory_checks, remove, storage_match, unindexed};
 use crate::config::Config;
 use crate::db::open::{Reader, Writer, WriterHandle, WriterOptions};
 use crate::db::{
@@ -66,6 +67,7 @@ pub(super) fn run(arguments: &RebuildArgs, context: &mut Context) -> anyhow::Res
     join(&config, &objects, &writer.handle())?;
     directory_checks::follow_storage(&config.index, objects.root(), &writer.handle())?;
     note_removed(&config, objects.root(), &writer.handle())?;
+    let undone = remove::undo_again(&config, objects.root(), &writer.handle(), context)?;
     let corrections = correct::kept::bring_back(&config.index, objects.root(), &writer.handle())?;
     arrival_journal::empty(&config, &objects, &writer.handle(), UnnamedFiles::Keep)?;
     writer.close()?;
@@ -92,7 +94,7 @@ pub(super) fn run(arguments: &RebuildArgs, context: &mut Context) -> anyhow::Res
     if arguments.prune {
         context.output.line(format_args!("{} entries whose objects are gone were deleted", Grouped(pruned)))?;
     }
-    Ok(if counts.failed == 0 { Exit::Done } else { Exit::Partly })
+    Ok(if counts.failed == 0 { undone } else { Exit::Partly })
 }
 
 /// Refuses the objects of another index, and a storage directory that may not be mounted. An index
@@ -193,7 +195,7 @@ fn index_strays(
     let (mut known, reader) = (Reader::open(&config.index)?, Reader::open(&config.index)?);
     let wanted = Wanted::with_declared(&config.declared);
     let root = objects.root();
-    let received_again = Trash::below(root).received_again().context("cannot read the lists in the trash")?;
+    let removed = RemovedInPlace::below(root, &mut known)?;
     let series = unindexed::series_directories(root).with_context(|| format!("cannot list {}", root.display()))?;
     thread::scope(|scope| {
         let (work, to_read) = bounded::<(Arc<FileBatch>, Sender<ReadBatch>)>(jobs);
@@ -219,7 +221,7 @@ fn index_strays(
         drop(to_read);
         let storing = scope.spawn(move || store_batches(writer, batches));
         let counts = RebuildCounts::default();
-        let mut rebuild = Rebuild { reader, received_again, found, context, counts };
+        let mut rebuild = Rebuild { reader, removed, found, context, counts };
         let read = in_order.into_iter().try_for_each(|(files, read)| rebuild.take(&files, read.recv()?));
         let counts = rebuild.counts;
         drop(rebuild.found);
@@ -253,8 +255,7 @@ fn list(
 /// What becomes of objects that were read.
 struct Rebuild<'a> {
     reader: Reader,
-    /// When objects were last received whose files lay in their places.
-    received_again: HashMap<String, i64>,
+    removed: RemovedInPlace,
     /// Objects on their way to the index.
     found: Sender<Vec<ReadObject>>,
     context: &'a mut Context,
@@ -269,7 +270,7 @@ impl Rebuild<'_> {
         let mut found = Vec::new();
         for ((series, name), read) in files.iter().zip(read) {
             match read {
-                Ok(object) if object.removed_at(&removed, &self.received_again).is_some() => self.counts.removed += 1,
+                Ok(object) if self.removed.has(&object, &removed) => self.counts.removed += 1,
                 Ok(object) => found.push(object),
                 Err(reason) => {
                     self.counts.failed += 1;

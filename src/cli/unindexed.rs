@@ -1,6 +1,7 @@
 //! Objects in the storage directory that the index lacks. An index that was restored from an older
 //! backup lacks what came after it.
 
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs::{self, DirEntry};
 use std::io;
@@ -9,10 +10,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, bail};
 
+use crate::cli::reindex::{ReadObject, read};
 use crate::db::open::Reader;
-use crate::db::{self, ScanLedger};
+use crate::db::{self, RemovalSearch as _, ScanLedger};
+use crate::ingest::Wanted;
 use crate::model::clock::{Clock, unix_ms};
 use crate::model::location::Place;
+use crate::store::Trash;
 
 /// Time that a start spends on the look. Larger: more of a large storage directory is seen, and the
 /// start takes longer.
@@ -81,11 +85,63 @@ pub(super) fn unknown_files(reader: &mut Reader, series: &Path) -> Result<Vec<Os
     Ok(files.map(|entry| entry.file_name()).filter(|name| !known.contains_key(name)).collect())
 }
 
-/// Like [`unknown_files`], without objects that are arriving.
+/// What index and trash say about removed objects that lie in their places.
+pub(super) struct RemovedInPlace {
+    /// Whether there was any removal. Without one, no object is read.
+    any: bool,
+    received_again: HashMap<String, i64>,
+    undone: HashSet<i64>,
+}
+
+impl RemovedInPlace {
+    /// Reads the lists of the trash of a storage directory.
+    ///
+    /// # Errors
+    /// If one cannot be read, or the index cannot be asked.
+    pub(super) fn below(storage: &Path, reader: &mut Reader) -> anyhow::Result<Self> {
+        // Removals are made in single files of a folder.
+        let any = reader.files().len() <= 1 && !reader.removals()?.is_empty();
+        let trash = Trash::below(storage);
+        let read = || io::Result::Ok(Self { any, received_again: trash.received_again()?, undone: trash.undone()? });
+        read().context("cannot read the lists in the trash")
+    }
+
+    /// Whether an operator removed an object. `removed` has when instances were removed.
+    pub(super) fn has(&self, object: &ReadObject, removed: &HashMap<String, i64>) -> bool {
+        object.removed_at(removed, &self.received_again).is_some_and(|begun_ms| !self.undone.contains(&begun_ms))
+    }
+
+    /// Drops the files whose objects are removed. An index that was built anew knows removed
+    /// instances, and not their files.
+    fn drop_from(&self, names: &mut Vec<OsString>, reader: &mut Reader, series: &Path) -> Result<(), db::Error> {
+        if !self.any || names.is_empty() {
+            return Ok(());
+        }
+        let objects = names.iter().map(|name| read(Place::Managed, series, name, Wanted::index()).ok());
+        let objects: Vec<Option<ReadObject>> = objects.collect();
+        let uids = objects.iter().flatten().map(|object| object.sop_instance_uid().to_owned()).collect();
+        let removed = reader.removed_among(uids)?;
+        let mut objects = objects.into_iter();
+        names.retain(|_| !objects.next().flatten().is_some_and(|object| self.has(&object, &removed)));
+        Ok(())
+    }
+}
+
+/// Like [`unknown_files`], without objects that are arriving, and without removed ones.
 ///
 /// # Errors
 /// If the index cannot be asked.
-pub(super) fn unknown_for_good(reader: &mut Reader, series: &Path) -> Result<Vec<OsString>, db::Error> {
+pub(super) fn unknown_for_good(
+    reader: &mut Reader,
+    series: &Path,
+    removed: &RemovedInPlace,
+) -> Result<Vec<OsString>, db::Error> {
+    let mut unknown = unknown_after_arrivals(reader, series)?;
+    removed.drop_from(&mut unknown, reader, series)?;
+    Ok(unknown)
+}
+
+fn unknown_after_arrivals(reader: &mut Reader, series: &Path) -> Result<Vec<OsString>, db::Error> {
     let unknown = unknown_files(reader, series)?;
     // A node that runs gives an object its place before its row.
     let is_new = |name: &OsString| {
@@ -146,8 +202,9 @@ pub(super) fn count_some(reader: &mut Reader, root: &Path) -> anyhow::Result<Str
             return Ok(found);
         }
     }
+    let removed = RemovedInPlace::below(root, reader)?;
     for series in series_directories(root)? {
-        found.objects += unknown_for_good(reader, &series)?.len() as u64;
+        found.objects += unknown_for_good(reader, &series, &removed)?.len() as u64;
         if begun.elapsed() > SEARCH_TIME {
             break;
         }

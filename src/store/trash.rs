@@ -4,7 +4,7 @@
 //! The objects of a removal lie in a directory of their own, named by its time, with the paths that
 //! they had. A file beside them lists what was removed, for an index that is built anew.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write as _};
@@ -32,6 +32,12 @@ const AGAIN: &str = "received-again";
 
 /// That list: a time and a UID for each line.
 const AGAIN_LIST: &str = "received.txt";
+
+/// Directory with the list of removals that were undone.
+const UNDONE: &str = "undone";
+
+/// That list: the time of a removal for each line.
+const UNDONE_LIST: &str = "undone.txt";
 
 /// Directory with the objects of a removal.
 const OBJECTS: &str = "objects";
@@ -185,17 +191,19 @@ impl Trash {
     /// # Errors
     /// If the note cannot be written.
     pub fn note_received_again(&self, now_ms: i64, sop_instance_uid: &str) -> Result<(), Error> {
-        self.write_received_again(now_ms, sop_instance_uid).map_err(Error::object("noted as received again"))
+        let noted = self.append(AGAIN, AGAIN_LIST, &format!("{now_ms} {sop_instance_uid}\n"));
+        noted.map_err(Error::object("noted as received again"))
     }
 
-    fn write_received_again(&self, now_ms: i64, sop_instance_uid: &str) -> io::Result<()> {
+    /// Adds a line to a list of the trash, durably. Without a trash nothing happens.
+    fn append(&self, directory: &str, list: &str, line: &str) -> io::Result<()> {
         if !self.root.join(TRASH).try_exists()? {
             return Ok(());
         }
-        let directory = self.root.join(TRASH).join(AGAIN);
+        let directory = self.root.join(TRASH).join(directory);
         make_directory(&directory)?;
-        let mut list = OpenOptions::new().create(true).append(true).mode(FILE_MODE).open(directory.join(AGAIN_LIST))?;
-        list.write_all(format!("{now_ms} {sop_instance_uid}\n").as_bytes())?;
+        let mut list = OpenOptions::new().create(true).append(true).mode(FILE_MODE).open(directory.join(list))?;
+        list.write_all(line.as_bytes())?;
         list.sync_all()?;
         sync_directory(&directory)?;
         sync_directory(&self.root.join(TRASH))
@@ -206,20 +214,32 @@ impl Trash {
     /// # Errors
     /// If the list cannot be read.
     pub fn received_again(&self) -> io::Result<HashMap<String, i64>> {
-        let file = match File::open(self.root.join(TRASH).join(AGAIN).join(AGAIN_LIST)) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(HashMap::new()),
-            Err(error) => return Err(error),
-        };
         let mut again = HashMap::new();
-        for line in BufReader::new(file).lines() {
-            if let Some((at_ms, uid)) = line?.split_once(' ')
+        for line in self.lines(AGAIN, AGAIN_LIST)? {
+            if let Some((at_ms, uid)) = line.split_once(' ')
                 && let Ok(at_ms) = at_ms.parse::<i64>()
             {
                 again.insert(uid.to_owned(), at_ms);
             }
         }
         Ok(again)
+    }
+
+    /// Reads when the removals began that were undone. An index of before does not know it.
+    ///
+    /// # Errors
+    /// If the list cannot be read.
+    pub fn undone(&self) -> io::Result<HashSet<i64>> {
+        Ok(self.lines(UNDONE, UNDONE_LIST)?.iter().filter_map(|line| line.parse().ok()).collect())
+    }
+
+    /// The lines of a list of the trash.
+    fn lines(&self, directory: &str, list: &str) -> io::Result<Vec<String>> {
+        match File::open(self.root.join(TRASH).join(directory).join(list)) {
+            Ok(file) => BufReader::new(file).lines().collect(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Notes durably that the objects of a removal are to be deleted, and not kept.
@@ -281,11 +301,13 @@ impl Trash {
         }
     }
 
-    /// Deletes what is left of a removal that was undone.
+    /// Deletes what is left of a removal that was undone, and notes that for an index of before.
     ///
     /// # Errors
-    /// If its list cannot be deleted. Objects that could not be brought back stay.
+    /// If it cannot be noted, or its list cannot be deleted. Objects that could not be brought back
+    /// stay.
     pub fn forget(&self, begun_ms: i64) -> io::Result<()> {
+        self.append(UNDONE, UNDONE_LIST, &format!("{begun_ms}\n"))?;
         let directory = self.directory(begun_ms);
         remove_if_there(&directory.join(LIST))?;
         remove_if_there(&directory.join(FOR_GOOD))?;
@@ -401,7 +423,9 @@ mod tests {
         assert!(read().is_empty());
         trash.write_list::<io::Error>(42, |each| ["1.2", "1.3"].iter().try_for_each(|uid| each(uid))).unwrap();
         assert_eq!(read(), [(42, "1.2".to_owned()), (42, "1.3".to_owned())]);
+        assert!(trash.undone().unwrap().is_empty());
         trash.forget(42).unwrap();
         assert!(read().is_empty());
+        assert_eq!(trash.undone().unwrap(), [42].into());
     }
 }

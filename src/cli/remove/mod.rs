@@ -291,12 +291,33 @@ fn tell_swept(SweptObjects { kept, deleted, elsewhere }: SweptObjects, context: 
 /// Writes the lists of removals that a storage directory lacks, because it was lost.
 pub(super) fn write_missing_lists(config: &Config, storage: &std::path::Path) -> anyhow::Result<()> {
     let trash = Trash::below(storage);
+    let undone = trash.undone().context("cannot read which removals were undone")?;
     for removal in Reader::open(&config.index)?.removals()? {
-        if removal.still_removed > 0 && !trash.has_list(removal.begun_ms) {
+        if removal.still_removed > 0 && !trash.has_list(removal.begun_ms) && !undone.contains(&removal.begun_ms) {
             write_list(storage, config, removal.id, removal.begun_ms)?;
         }
     }
     Ok(())
+}
+
+/// Undoes the removals of an index that were undone after it was saved. Returns whether all objects
+/// came back.
+pub(super) fn undo_again(
+    config: &Config,
+    storage: &std::path::Path,
+    writer: &WriterHandle,
+    context: &mut Context,
+) -> anyhow::Result<Exit> {
+    let undone = Trash::below(storage).undone().context("cannot read which removals were undone")?;
+    let mut done = Exit::Done;
+    for removal in Reader::open(&config.index)?.removals()? {
+        if undone.contains(&removal.begun_ms)
+            && undo::repeat(config, &removal, (storage, writer), context)? != Exit::Done
+        {
+            done = Exit::Partly;
+        }
+    }
+    Ok(done)
 }
 
 /// Writes what was removed beside the trash, for an index that is built anew.

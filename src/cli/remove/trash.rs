@@ -54,7 +54,8 @@ pub(super) fn list(config: &Config, as_json: bool, context: &mut Context) -> any
             }))?;
             continue;
         }
-        let (all, still) = (Grouped(*instances), Grouped(*still_removed));
+        // An index that was built anew knows only those that are still removed.
+        let (all, still) = (Grouped(*instances.max(still_removed)), Grouped(*still_removed));
         let mut text = format!("{id}: {}, {all} instances, {still} of them still removed", moment_text(*begun_ms));
         if *in_trash > 0 {
             text.push_str(&format!("; {} objects in the trash", Grouped(*in_trash)));

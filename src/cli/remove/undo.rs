@@ -18,8 +18,8 @@ use crate::cli::unindexed::{series_directories, unknown_files};
 use crate::config::Config;
 use crate::db::open::{Reader, Writer, WriterHandle, is_on_server};
 use crate::db::{
-    Arrivals as _, FileOutcome, RemovalChanges as _, RemovalSearch as _, RemovedFile, ScannedDirectory, ScannedFile,
-    Search as _,
+    Arrivals as _, FileOutcome, Removal, RemovalChanges as _, RemovalSearch as _, RemovedFile, ScannedDirectory,
+    ScannedFile, Search as _,
 };
 use crate::ingest::Wanted;
 use crate::model::location::{Location, Place};
@@ -70,9 +70,32 @@ pub(super) fn run(config: &Config, removal: i64, yes: bool, context: &mut Contex
     if let Some(storage) = &storage {
         refuse_another_directory(storage, &writer.handle())?;
     }
+    let done = bring_back(config, &known, (storage, &writer.handle()), context)?;
+    writer.close()?;
+    Ok(done)
+}
+
+/// Undoes a removal again in an index that was saved before its undo. The trash has noted that.
+pub(super) fn repeat(
+    config: &Config,
+    known: &Removal,
+    (storage, writer): (&Path, &WriterHandle),
+    context: &mut Context,
+) -> anyhow::Result<Exit> {
+    context.output.line(format_args!("removal {} was undone after this index was saved", known.id))?;
+    bring_back(config, known, (Some(storage.to_owned()), writer), context)
+}
+
+fn bring_back(
+    config: &Config,
+    known: &Removal,
+    (storage, writer): (Option<PathBuf>, &WriterHandle),
+    context: &mut Context,
+) -> anyhow::Result<Exit> {
+    let removal = known.id;
     let mut undo = Undo {
         reader: Reader::open(&config.index)?,
-        writer: writer.handle(),
+        writer: writer.clone(),
         trash: storage.map(|storage| (Trash::below(&storage), storage)),
         is_shared: is_on_server(&config.index),
         left_to_others: BTreeSet::new(),
@@ -91,8 +114,6 @@ pub(super) fn run(config: &Config, removal: i64, yes: bool, context: &mut Contex
             trash.forget(known.begun_ms).context("cannot delete the list of the removal")?;
         }
     }
-    drop(undo);
-    writer.close()?;
     tracing::info!(removal, objects = counts.objects, in_place = counts.in_place, "a removal was undone");
     context.output.line(format_args!(
         "{} received objects and {} files in place are in the index again; {} could not be brought back",
@@ -203,6 +224,7 @@ impl Undo {
             let mut page = self.reader.files_of_removal(self.removal, &after, PAGE)?;
             let Some(last) = page.last() else { return Ok(()) };
             after.clone_from(&last.sop_instance_uid);
+            self.leave_to_later_removals(&mut page)?;
             self.leave_to_others(&mut page, counts, context)?;
             let mut uids: Vec<String> = page.iter().map(|file| file.sop_instance_uid.clone()).collect();
             uids.dedup();
@@ -223,6 +245,15 @@ impl Undo {
             self.writer.forget_removed(managed)?;
             self.in_place(others, counts, context)?;
         }
+    }
+
+    /// Leaves out instances that came back once, and were removed again.
+    fn leave_to_later_removals(&mut self, page: &mut Vec<RemovedFile>) -> anyhow::Result<()> {
+        let uids = page.iter().map(|file| file.sop_instance_uid.clone()).collect();
+        let removed = self.reader.removed_among(uids)?;
+        let is_ours = |file: &RemovedFile| removed.get(&file.sop_instance_uid).is_none_or(|at| *at == self.begun_ms);
+        page.retain(is_ours);
+        Ok(())
     }
 
     /// Leaves out instances with objects in the storage directory of another node.

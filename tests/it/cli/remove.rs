@@ -160,6 +160,10 @@ fn a_lost_index_that_is_built_again_knows_what_was_removed() {
     let rebuilt = place.run(["rebuild"]).expect(0).stdout;
     assert!(rebuilt.contains("1 removed objects were left out"), "{rebuilt}");
     assert_eq!(indexed(&place), uids(2..3));
+    // The object in its place is removed. It is not one that the index lacks.
+    let check = place.run(["check", "--orphans"]).expect(0).stdout;
+    assert!(check.contains("objects that the index lacks: 0"), "{check}");
+    assert!(place.run(["config", "check"]).expect(0).stdout.lines().all(|line| !line.contains("lacks")));
     let removals = place.run(["remove", "--list", "--json"]).expect(0).json();
     assert_eq!(removals.len(), 2);
     for removal in &removals {
@@ -169,6 +173,35 @@ fn a_lost_index_that_is_built_again_knows_what_was_removed() {
     // The one that never left its place has no row of a file, so it was looked for.
     assert_eq!(indexed(&place), uids(0..3));
     place.run(["check", "--orphans"]).expect(0);
+}
+
+#[test]
+fn an_undo_after_the_backup_is_repeated_by_the_rebuild_of_the_restored_index() {
+    for more in [&["--yes"][..], &["--objects", "--yes"]] {
+        let place = Place::new();
+        scanned(&place, 4);
+        received(&place, 0..3);
+        let removed = format!("SOPInstanceUID={}\\{}\\1.2.0.0.0", uid(0), uid(1));
+        place.run(["remove", &removed].iter().chain(more).copied()).expect(0);
+        fs::create_dir(place.path("backup")).unwrap();
+        place.run(["backup", "backup"]).expect(0);
+        place.run(["remove", "--undo", "1", "--yes"]).expect(0);
+        assert_eq!(instances(&place), 7);
+        // One of them is removed once more, and stays so.
+        place.run(["remove", &format!("SOPInstanceUID={}", uid(1)), "--yes"]).expect(0);
+        let names = fs::read_dir(place.path("backup")).unwrap().map(|entry| entry.unwrap().path());
+        let backup = names.into_iter().find(|path| path.extension().is_some_and(|extension| extension == "db"));
+        place.run(["restore", backup.unwrap().to_str().unwrap(), "--yes"]).expect(0);
+        assert_eq!(instances(&place), 4);
+        if more.contains(&"--objects") {
+            let orphans = place.run(["check", "--orphans"]).expect(1).stdout;
+            assert!(orphans.contains(&format!("{}.dcm", uid(0))), "{orphans}");
+        }
+        let rebuilt = place.run(["rebuild"]).expect(0).stdout;
+        assert!(rebuilt.contains("removal 1 was undone after this index was saved"), "{rebuilt}");
+        assert_eq!((indexed(&place), instances(&place)), (vec![uid(0), uid(2)], 6), "{rebuilt}");
+        place.run(["check", "--orphans"]).expect(0);
+    }
 }
 
 #[test]
