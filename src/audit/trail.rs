@@ -42,6 +42,17 @@ pub struct AuditOptions {
     pub node: String,
 }
 
+impl AuditOptions {
+    /// Reads the certificates for the collector, as a start does.
+    ///
+    /// # Errors
+    /// [`AuditError::Collector`].
+    pub fn check_collector(&self) -> Result<(), AuditError> {
+        let caller = self.collector.clone().map(CollectorCaller::new).transpose();
+        caller.map(drop).map_err(AuditError::Collector)
+    }
+}
+
 /// Why there is no trail.
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {

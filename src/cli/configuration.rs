@@ -9,11 +9,12 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 
 use crate::cli::context::{Context, in_one_line};
-use crate::cli::http::Callers;
-use crate::cli::{Exit, directory_checks, import, storage_match, unindexed};
+use crate::cli::http::{Callers, open_ohif};
+use crate::cli::{Exit, directory_checks, import, other_programs, storage_match, unindexed};
 use crate::config::{Admitted, Config, DEFAULT_FILE, example};
 use crate::db;
 use crate::db::open::{Reader, may_exist};
+use crate::events::EventOptions;
 use crate::files::FILE_MODE;
 use crate::model::clock::Clock;
 use crate::qr;
@@ -117,7 +118,8 @@ fn check(context: &mut Context) -> anyhow::Result<Exit> {
     if of_certificates.iter().any(|problem| problem.severity == Severity::Broken) {
         bail!("the settings can be read, but no peer would accept the certificate of this node");
     }
-    let problems = of_places(&config);
+    let (in_files, of_files) = of_files(&config);
+    let problems: Vec<String> = of_places(&config).into_iter().chain(in_files).collect();
     for problem in &problems {
         context.output.line(problem)?;
     }
@@ -135,7 +137,7 @@ fn check(context: &mut Context) -> anyhow::Result<Exit> {
     if let Some(callers) = &callers {
         context.output.line(format_args!("who may send requests over HTTP: {}", callers.in_words(&config)))?;
     }
-    for warning in callers.iter().flat_map(|callers| callers.warnings(&config)).chain(strays) {
+    for warning in callers.iter().flat_map(|callers| callers.warnings(&config)).chain(of_files).chain(strays) {
         context.output.line(format_args!("warning: {warning}"))?;
     }
     for variable in &config.strange_variables {
@@ -159,6 +161,25 @@ fn of_places(config: &Config) -> Vec<String> {
         },
     };
     misfit.unwrap_or_else(|error| Some(in_one_line(&error))).into_iter().collect()
+}
+
+/// What keeps a node from using other files that its settings name, and warnings about them.
+fn of_files(config: &Config) -> (Vec<String>, Vec<String>) {
+    let mut problems = Vec::new();
+    if let Some(Err(error)) = config.audit_options().map(|options| options.check_collector()) {
+        problems.push(in_one_line(&error.into()));
+    }
+    let events = config.event_options();
+    let of_events = events.iter().flat_map(EventOptions::problems);
+    problems.extend(of_events.map(|error| in_one_line(&error.into())));
+    let mut warnings = other_programs::of_receivers(&config.events.receivers);
+    warnings.extend(other_programs::of_worklist(config));
+    match config.http.ohif.as_deref().filter(|_| config.http.enabled).map(open_ohif) {
+        Some(Ok((_, warning))) => warnings.extend(warning),
+        Some(Err(error)) => problems.push(in_one_line(&error)),
+        None => {}
+    }
+    (problems, warnings)
 }
 
 /// What a short look at the storage directory finds: files that the index does not know.

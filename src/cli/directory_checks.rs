@@ -1,5 +1,5 @@
-//! Checks of the index and the storage directory before a node starts. This user must be able to
-//! write them. They must belong together. The paths in the index must be those of the objects.
+//! Checks of the index, the storage directory and that of the audit trail before a node starts.
+//! This user must be able to write them. The paths in the index must be those of the objects.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -19,16 +19,15 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
     let mut problems = Vec::new();
     if let Some(options) = config.store_options() {
         let storage = &options.directory;
-        if storage.exists() && !storage.is_dir() {
-            problems.push(format!("the storage directory {} is a file, not a directory", storage.display()));
-        } else {
-            problems.extend(not_writable("the storage directory", storage));
-            problems.extend(not_to_be_made(config, storage));
-            let incoming = storage.join(".incoming");
-            if incoming.exists() {
-                problems.extend(not_writable("the directory for arriving objects", &incoming));
-            }
+        problems.extend(no_writable_directory("the storage directory", storage));
+        problems.extend(not_to_be_made(config, storage));
+        let incoming = storage.join(".incoming");
+        if incoming.exists() {
+            problems.extend(not_writable("the directory for arriving objects", &incoming));
         }
+    }
+    if let Some(audit) = &config.audit {
+        problems.extend(no_writable_directory("the directory of the audit trail", &audit.directory));
     }
     let index = &config.index;
     let files = match files_of(index) {
@@ -57,6 +56,14 @@ fn not_to_be_made(config: &Config, storage: &Path) -> Option<String> {
          make the directory, because a node makes none below a root",
         storage.display()
     ))
+}
+
+/// Says that a path cannot be a directory with new files.
+fn no_writable_directory(what: &str, path: &Path) -> Option<String> {
+    if path.exists() && !path.is_dir() {
+        return Some(format!("{what} {} is a file, not a directory", path.display()));
+    }
+    not_writable(what, path)
 }
 
 /// Says that a file or directory cannot be written, or cannot be made where it does not exist.

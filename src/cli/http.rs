@@ -1,4 +1,5 @@
-//! Who may send requests over HTTP, for `serve` and for `config check`.
+//! Who may send requests over HTTP, and the viewer that is served, for `serve` and for
+//! `config check`.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -8,6 +9,7 @@ use anyhow::{Context as _, bail};
 use crate::access::jwt::TokenCheck;
 use crate::access::users::{Rights, Users};
 use crate::config::Config;
+use crate::web::Ohif;
 
 /// Maximum bytes of the users file.
 const MAX_USERS_BYTES: u64 = 4 << 20;
@@ -75,6 +77,16 @@ impl Callers {
 /// Whether others than its owner can read or write a file.
 fn is_open_to_others(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0)
+}
+
+/// Opens the folder of the OHIF viewer. Also returns what an operator should know of it.
+pub(super) fn open_ohif(directory: &Path) -> anyhow::Result<(Ohif, Option<String>)> {
+    let (ohif, is_rebased) = Ohif::open(directory).context("OHIF cannot be served")?;
+    let warning = format!(
+        "the base of the build of OHIF in {} was not found, so the viewer may not find its files below /ohif/",
+        directory.display()
+    );
+    Ok((ohif, (!is_rebased).then_some(warning)))
 }
 
 /// Reads the file of users.

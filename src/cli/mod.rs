@@ -38,6 +38,7 @@ mod import;
 mod index;
 mod keys;
 mod man;
+mod other_programs;
 mod output;
 mod output_buffer;
 mod peer;

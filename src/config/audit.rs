@@ -31,6 +31,8 @@ impl Check<'_> {
             true => self.parsed::<AuditCollector>(settings::AUDIT_COLLECTOR),
             false => None,
         };
+        let max_bytes = self.integer(settings::AUDIT_MAX_MIB) << 20;
+        let keep = Duration::from_secs(self.integer(settings::AUDIT_KEEP_DAYS) * DAY_SECONDS);
         let authorities = is_given(self, settings::AUDIT_AUTHORITIES).then(|| self.path(settings::AUDIT_AUTHORITIES));
         if !is_given(self, settings::AUDIT_DIRECTORY) {
             if collector.is_some() {
@@ -43,13 +45,7 @@ impl Check<'_> {
             let message = "it is needed for a collector with TLS";
             self.refuse(settings::AUDIT_AUTHORITIES.path(), message.to_owned());
         }
-        Some(AuditSettings {
-            directory: self.path(settings::AUDIT_DIRECTORY),
-            max_bytes: self.integer(settings::AUDIT_MAX_MIB) << 20,
-            keep: Duration::from_secs(self.integer(settings::AUDIT_KEEP_DAYS) * DAY_SECONDS),
-            collector,
-            authorities,
-        })
+        Some(AuditSettings { directory: self.path(settings::AUDIT_DIRECTORY), max_bytes, keep, collector, authorities })
     }
 }
 

@@ -71,8 +71,12 @@ impl Check<'_> {
                     "" => None,
                     _ => self.parsed(settings::HTTP_PUBLIC_URL),
                 },
-                hosts: self.texts(settings::HTTP_HOSTS),
-                cors_origins: self.texts(settings::HTTP_CORS_ORIGINS),
+                hosts: self.texts_of(settings::HTTP_HOSTS, web::is_authority, "host name"),
+                cors_origins: self.texts_of(
+                    settings::HTTP_CORS_ORIGINS,
+                    web::is_origin,
+                    "origin as in `https://viewer.example.org`",
+                ),
                 trusted_proxies: self.addresses(settings::HTTP_TRUSTED_PROXIES),
                 user_header: self.optional_text(settings::HTTP_USER_HEADER),
                 anyone: Rights::NONE,
@@ -173,6 +177,15 @@ impl Check<'_> {
                 Some(text) if !text.trim().is_empty() => texts.push(text.trim().to_owned()),
                 _ => self.refuse(key.path(), format!("{value} is not a text")),
             }
+        }
+        texts
+    }
+
+    /// Reads texts that must be one of `what`.
+    fn texts_of(&mut self, key: KeyOf<Texts>, is_one: fn(&str) -> bool, what: &str) -> Vec<String> {
+        let texts = self.texts(key);
+        for text in texts.iter().filter(|text| !is_one(text)) {
+            self.refuse(key.path(), format!("`{text}` is no {what}"));
         }
         texts
     }
@@ -287,6 +300,11 @@ mod tests {
             (vec![("http.user_header", Value::from("remote-user"))], "`http.trusted_proxies` is empty"),
             (vec![("http.trusted_proxies", Value::from(vec!["proxy"]))], "is not an IP address"),
             (vec![("http.public_url", Value::from("pacs"))], "is no URL"),
+            (vec![("http.hosts", Value::from(vec!["a b"]))], "`http.hosts`: `a b` is no host name"),
+            (vec![("http.cors_origins", Value::from(vec!["a"]))], "`a` is no origin as in"),
+            (vec![("http.cors_origins", Value::from(vec!["https://a/"]))], "`https://a/` is no origin as in"),
+            (vec![("audit.max_mib", Value::from(-1))], "`audit.max_mib`: -1 is not from"),
+            (vec![("audit.keep_days", Value::from(-1))], "`audit.keep_days`: -1 is not from"),
             (vec![("http.enabled", true.into()), ("http.tls", true.into())], "TLS needs `tls.certificate`"),
             (vec![("http.oidc_keys", Value::from("keys.json"))], "`http.oidc_issuer` is empty"),
             (vec![("http.oidc_algorithms", Value::from(vec!["HS256"]))], "`HS256` is not an algorithm"),

@@ -73,9 +73,21 @@ pub(super) struct Courier {
 }
 
 /// What calls a receiver.
-enum EventCaller {
+pub(super) enum EventCaller {
     Webhook(Box<WebhookCaller>),
     Command(CommandCaller),
+}
+
+impl EventCaller {
+    /// Reads what the receiver is called with.
+    pub(super) fn new(receiver: &EventReceiver) -> Result<Self, Error> {
+        Ok(match &receiver.target {
+            EventTarget::Webhook(target) => Self::Webhook(Box::new(WebhookCaller::new(receiver, target)?)),
+            EventTarget::Command(command) => {
+                Self::Command(CommandCaller { command: command.clone(), timeout: receiver.timeout })
+            }
+        })
+    }
 }
 
 /// Result of a round of deliveries.
@@ -98,12 +110,7 @@ impl Courier {
         source: EventSource,
         clock: Clock,
     ) -> Result<Self, Error> {
-        let caller = match &receiver.target {
-            EventTarget::Webhook(target) => EventCaller::Webhook(Box::new(WebhookCaller::new(&receiver, target)?)),
-            EventTarget::Command(command) => {
-                EventCaller::Command(CommandCaller { command: command.clone(), timeout: receiver.timeout })
-            }
-        };
+        let caller = EventCaller::new(&receiver)?;
         Ok(Self {
             receiver,
             caller,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use super::courier::Courier;
+use super::courier::{Courier, EventCaller};
 use super::error::Error;
 use super::lease::ReceiverLease;
 use super::message::EventSource;
@@ -32,6 +32,14 @@ pub struct EventOptions {
     pub recorder: RecorderOptions,
     /// Who gets it.
     pub receivers: Vec<EventReceiver>,
+}
+
+impl EventOptions {
+    /// Reads the keys and certificates of all receivers, as a start does. Returns what is wrong.
+    #[must_use]
+    pub fn problems(&self) -> Vec<Error> {
+        self.receivers.iter().filter_map(|receiver| EventCaller::new(receiver).err()).collect()
+    }
 }
 
 /// The threads: one that records, and one for each receiver.

@@ -60,7 +60,8 @@ pub(super) fn known_scheme(text: &str) -> Option<&'static str> {
 
 /// Whether this is a host name or an IP address, perhaps with a port. It has no character that
 /// could end a header or a URL.
-pub(super) fn is_authority(text: &str) -> bool {
+#[must_use]
+pub fn is_authority(text: &str) -> bool {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => match rest.split_once(']') {
             Some((address, port)) if address.parse::<Ipv6Addr>().is_ok() => ("v6", port),
@@ -78,6 +79,17 @@ pub(super) fn is_authority(text: &str) -> bool {
     is_host && is_port
 }
 
+/// Whether this is an origin as a browser sends it (RFC 6454 6.1), or `*` for every origin.
+#[must_use]
+pub fn is_origin(text: &str) -> bool {
+    let is_scheme = |scheme: &str| {
+        !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+    };
+    // A page without an origin of its own sends `null`.
+    matches!(text, "*" | "null")
+        || text.split_once("://").is_some_and(|(scheme, authority)| is_scheme(scheme) && is_authority(authority))
+}
+
 /// Returns the host of an authority, without port, brackets and a full stop at its end.
 pub(super) fn host_of(authority: &str) -> &str {
     match authority.strip_prefix('[') {
@@ -89,6 +101,16 @@ pub(super) fn host_of(authority: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_origin_has_a_scheme_and_a_host_and_no_path() {
+        for good in ["*", "null", "https://viewer.example.org", "http://a:8080", "http://[::1]:80", "app+x://a"] {
+            assert!(is_origin(good), "{good}");
+        }
+        for bad in ["", "a", "https://a/", "https://a/b", "https://a b", "://a", "https://", "https://*.a"] {
+            assert!(!is_origin(bad), "{bad}");
+        }
+    }
 
     #[test]
     fn a_url_of_ours_is_one() {

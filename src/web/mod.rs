@@ -73,7 +73,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use access::SharedUsers;
-pub use base_url::{BaseUrl, BaseUrlError};
+pub use base_url::{BaseUrl, BaseUrlError, is_authority, is_origin};
 pub use error::Error;
 pub use listener::Web;
 pub use monitor::{Monitor, MonitorSources};

@@ -1,13 +1,10 @@
 //! What the HTTP server needs to start.
 
-use std::path::Path;
 use std::sync::Arc;
-
-use anyhow::Context as _;
 
 use crate::access::jwt::TokenCheck;
 use crate::audit::Auditor;
-use crate::cli::http::Callers;
+use crate::cli::http::{Callers, open_ohif};
 use crate::config::Config;
 use crate::deliver::delivery::Delivery;
 use crate::listening::TlsSource;
@@ -48,20 +45,18 @@ impl HttpStart {
             }
             Some(_) | None => None,
         };
-        let ohif = config.http.ohif.as_deref().map(open_ohif).transpose()?;
+        let ohif = match &config.http.ohif {
+            Some(directory) => {
+                let (ohif, warning) = open_ohif(directory)?;
+                if let Some(warning) = warning {
+                    tracing::warn!("{warning}");
+                }
+                Some(Arc::new(ohif))
+            }
+            None => None,
+        };
         let (index, delivery, storage) = (config.index.clone(), Arc::clone(delivery), Some(Arc::clone(storage)));
         let services = web::Services { index, delivery, storage, users, ohif, tls, audit: audit.clone() };
         Ok(Some(Self { options: config.web_options()?, services, tokens }))
     }
-}
-
-fn open_ohif(directory: &Path) -> anyhow::Result<Arc<web::Ohif>> {
-    let (ohif, is_rebased) = web::Ohif::open(directory).context("OHIF cannot be served")?;
-    if !is_rebased {
-        tracing::warn!(
-            path = %directory.display(),
-            "the base of this build of OHIF was not found, so the viewer may not find its files below /ohif/"
-        );
-    }
-    Ok(Arc::new(ohif))
 }

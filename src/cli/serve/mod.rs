@@ -42,10 +42,10 @@ use crate::access::peers::SharedPeers;
 use crate::audit::{AuditEvent, AuditRecord, AuditTrail, Auditor};
 use crate::cli::context::{Chattiness, Context, Flags, IndexArgs, in_one_line};
 use crate::cli::setting_args::{HasSettings, SettingArgs};
-use crate::cli::{Exit, arrival_journal, backup};
+use crate::cli::{Exit, arrival_journal, backup, other_programs};
 use crate::config::{self, AccessHistory, Config, Keep};
 use crate::db::open::WriterHandle;
-use crate::events::{EventTarget, Telling};
+use crate::events::Telling;
 use crate::model::clock::Clock;
 use crate::model::peer::Peer;
 use crate::receive::journal::Journal;
@@ -212,22 +212,12 @@ fn worklist_of(config: &Config, intake: &Arc<Intake>) -> Option<Arc<Worklist>> {
 /// Begins to tell other programs what happens, if somebody wants to know.
 fn tell_events(config: &Config, writer: WriterHandle, verified: &Verified) -> anyhow::Result<Option<Telling>> {
     let Some(options) = config.event_options() else { return Ok(None) };
-    for receiver in &options.receivers {
-        if let EventTarget::Webhook(target) = &receiver.target
-            && !target.url.has_tls()
-            && !is_this_machine(target.url.host())
-        {
-            let (receiver, url) = (&receiver.name, &target.url);
-            tracing::warn!(receiver, %url, "others can read the events of this receiver on their way; https hides them");
-        }
+    for warning in other_programs::of_receivers(&options.receivers) {
+        tracing::warn!("{warning}");
     }
     let (found, damaged) = crossbeam_channel::bounded(MAX_DAMAGED);
     verified.tell_damaged(found);
     Ok(Some(Telling::start(&options, &writer, damaged)?))
-}
-
-fn is_this_machine(host: &str) -> bool {
-    host == "localhost" || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
 }
 
 fn flags(arguments: &ServeArgs) -> anyhow::Result<Vec<crate::config::Flag>> {

@@ -64,6 +64,38 @@ fn all_that_is_wrong_is_told_with_its_place_and_what_was_probably_meant() {
 }
 
 #[test]
+fn the_check_finds_what_keeps_a_node_from_starting() {
+    let place = Place::new();
+    fs::write(place.path("a-file"), "x").unwrap();
+    for (settings, problem) in [
+        ("[audit]\ndirectory = \"a-file\"\n", "a-file is a file, not a directory"),
+        (
+            "[audit]\ndirectory = \"aud\"\ncollector = \"tls://x:6514\"\nauthorities = \"nofile\"\n",
+            "nofile has no readable certificate",
+        ),
+        ("[http]\nenabled = true\nport = 0\nohif = \"a-file\"\n", "OHIF cannot be served"),
+        ("[[events]]\nname = \"r\"\npost = \"https://x\"\nsecret = \"nofile\"\n", "receiver `r` has no key"),
+    ] {
+        fs::write(place.path("dcmdex.toml"), settings).unwrap();
+        let check = place.run(["config", "check"]).expect(2);
+        assert!(check.stdout.contains(problem), "{check:?}");
+        let serve = place.run(["serve", "--port", "0"]).expect(2);
+        assert!(serve.stderr.contains(problem), "{serve:?}");
+    }
+}
+
+#[test]
+fn the_check_warns_of_a_program_and_a_folder_that_are_not_there() {
+    let place = Place::new();
+    let settings =
+        "[worklist]\nenabled = true\nfolder = \"nofolder\"\n[[events]]\nname = \"r\"\nrun = [\"/nonexist\"]\n";
+    fs::write(place.path("dcmdex.toml"), settings).unwrap();
+    let check = place.run(["config", "check"]).expect(0).stdout;
+    assert!(check.contains("warning: the program /nonexist of the receiver `r` of events cannot be run"), "{check}");
+    assert!(check.contains("warning: the folder of the worklist, ") && check.contains("nofolder, cannot"), "{check}");
+}
+
+#[test]
 fn every_command_refuses_a_wrong_file() {
     let place = Place::new();
     fs::write(place.path("dcmdex.toml"), "colour = 1\n").unwrap();
