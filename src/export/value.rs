@@ -207,9 +207,11 @@ const DAY_US: i64 = 86_400 * SECOND_US;
 /// Microseconds since midnight of a TM value. A leap second has no place in the type.
 fn time(text: &str) -> Option<(i64, ValueFit)> {
     let span = datetime::times(text)?;
-    let digits = text.bytes().take_while(|byte| *byte != b'.').filter(u8::is_ascii_digit).count();
+    let (clock, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let digits = clock.bytes().filter(u8::is_ascii_digit).count();
     let start = i64::try_from(datetime::clock_microseconds(*span.start())?).ok()?;
-    Some((start, if digits >= 6 { ValueFit::Whole } else { ValueFit::Part }))
+    let is_whole = digits >= 6 && fraction.trim_end().len() <= 6;
+    Some((start, if is_whole { ValueFit::Whole } else { ValueFit::Part }))
 }
 
 /// Microseconds of a DT value that names at least a day, as the clock showed them.
@@ -342,11 +344,14 @@ mod tests {
             (Date, "00010101", TableValue::Date(FIRST_DAY), ValueFit::Whole),
             (Date, "00000101", TableValue::Null, ValueFit::Not),
             (Time, "000001.5", TableValue::Time(1_500_000), ValueFit::Whole),
+            (Time, "000001.123456 ", TableValue::Time(1_123_456), ValueFit::Whole),
+            (Time, "000001.1234567", TableValue::Time(1_123_456), ValueFit::Part),
             (Time, "1030", TableValue::Time(37_800_000_000), ValueFit::Part),
             (Time, "235960", TableValue::Null, ValueFit::Not),
             (Time, "105960", TableValue::Null, ValueFit::Not),
             (LocalDateTime, "19700102000001", TableValue::LocalDateTime(86_401_000_000), ValueFit::Whole),
             (LocalDateTime, "19700102000001+0100", TableValue::LocalDateTime(86_401_000_000), ValueFit::Part),
+            (LocalDateTime, "19700102000001.1234567", TableValue::LocalDateTime(86_401_123_456), ValueFit::Part),
             (LocalDateTime, "19700102", TableValue::LocalDateTime(86_400_000_000), ValueFit::Part),
             (LocalDateTime, "1970", TableValue::Null, ValueFit::Not),
         ] {
