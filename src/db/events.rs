@@ -324,11 +324,11 @@ pub trait EventChanges: Send + Sync {
     fn tell_damaged(&self, sop_instance_uids: Vec<String>, clock: Clock) -> Result<Vec<String>, Error>;
 
     /// Keeps these receivers and forgets all others. A new one gets the events that come after
-    /// this.
+    /// this. Returns how many were forgotten.
     ///
     /// # Errors
     /// [`Error::WriterStopped`], or that of the transaction.
-    fn keep_receivers(&self, names: Vec<String>) -> Result<(), Error>;
+    fn keep_receivers(&self, names: Vec<String>) -> Result<u64, Error>;
 
     /// Has `holder` serve a receiver for so long, unless somebody else holds it. Returns whether
     /// it does. No time at all ends it.

@@ -582,7 +582,7 @@ impl EventChanges for WriterHandle {
         self.events()?.tell_damaged(sop_instance_uids, clock)
     }
 
-    fn keep_receivers(&self, names: Vec<String>) -> Result<(), Error> {
+    fn keep_receivers(&self, names: Vec<String>) -> Result<u64, Error> {
         self.events()?.keep_receivers(names)
     }
 

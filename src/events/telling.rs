@@ -88,7 +88,14 @@ impl Telling {
                 Courier::new(receiver, lease, (index.clone(), writer.clone()), source.clone(), clock)
             })
             .collect::<Result<_, Error>>()?;
-        writer.keep_receivers(options.receivers.iter().map(|receiver| receiver.name.clone()).collect())?;
+        let names = options.receivers.iter().map(|receiver| receiver.name.clone()).collect();
+        let forgotten = writer.keep_receivers(names)?;
+        if forgotten > 0 {
+            tracing::warn!(
+                receivers = forgotten,
+                "receivers of events that the settings do not name were forgotten, with the events that waited for them"
+            );
+        }
         self.spawn(runs, "events", |ended| recorder.run(ended))?;
         for courier in couriers {
             self.spawn(runs, "event receiver", |ended| courier.run(ended))?;

@@ -307,21 +307,22 @@ impl EventChanges for PostgresWriterHandle {
     }
 
     /// Those that only other nodes have stay for a week after they were served last.
-    fn keep_receivers(&self, names: Vec<String>) -> Result<(), Error> {
+    fn keep_receivers(&self, names: Vec<String>) -> Result<u64, Error> {
         let add = format!(
             "INSERT INTO event_receiver (name, position) SELECT name, {SETTLED} FROM unnest($1::text[]) AS n(name) \
              ON CONFLICT DO NOTHING"
         );
         self.tell(move |connection| {
+            let forget = "DELETE FROM event_receiver WHERE name <> ALL($1) AND held_until < now() - interval '7 days'";
+            let forgotten = connection.execute(forget, &[&names])?;
             for sql in [
-                "DELETE FROM event_receiver WHERE name <> ALL($1) AND held_until < now() - interval '7 days'",
                 "DELETE FROM event_waiting WHERE receiver <> ALL($1) \
                  AND receiver NOT IN (SELECT name FROM event_receiver)",
                 &add,
             ] {
                 connection.execute(sql, &[&names])?;
             }
-            Ok(())
+            Ok(forgotten)
         })
     }
 

@@ -234,19 +234,20 @@ impl EventChanges for SqliteWriterHandle {
         })
     }
 
-    fn keep_receivers(&self, names: Vec<String>) -> Result<(), Error> {
+    fn keep_receivers(&self, names: Vec<String>) -> Result<u64, Error> {
         self.change_events(move |batch| {
             let connection = batch.connection();
             let list = Array::new(names.into_iter().map(Into::into).collect());
+            let forget = "DELETE FROM event_receiver WHERE name NOT IN rarray(?1)";
+            let forgotten = connection.prepare_cached(forget)?.execute([&list])?;
             for sql in [
-                "DELETE FROM event_receiver WHERE name NOT IN rarray(?1)",
                 "DELETE FROM event_waiting WHERE receiver NOT IN rarray(?1)",
                 "INSERT OR IGNORE INTO event_receiver (name, position) \
                  SELECT value, ifnull((SELECT max(id) FROM event), 0) FROM rarray(?1)",
             ] {
                 connection.prepare_cached(sql)?.execute([&list])?;
             }
-            Ok(())
+            Ok(u64::try_from(forgotten).unwrap_or(u64::MAX))
         })
     }
 
