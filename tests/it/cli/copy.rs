@@ -18,7 +18,7 @@ use crate::util::objects;
 fn place() -> Place {
     let place = Place::new();
     fs::create_dir(place.path("archive")).unwrap();
-    for (number, description) in [(1, "Kopf/Hals"), (2, "kopf/hals"), (3, "../../../../tmp/x")] {
+    for (number, description) in [(1, "Kopf/Hals"), (2, "kopf/hals"), (3, "../../../../tmp/dcmdex-stray")] {
         let elements: &[(u16, u16, &[u8; 2], &str)] =
             &[(0x0008, 0x0020, b"DA", "20240131"), (0x0008, 0x1030, b"LO", description)];
         fs::write(place.path(format!("archive/{number}.dcm")), objects::file_with(number, elements)).unwrap();
@@ -95,7 +95,7 @@ fn names_come_from_values_and_never_leave_the_folder() {
             "P1/20240131_Kopf_Hals/00001.dcm",
             // A file system that ignores case would take it for the first one.
             "P1/20240131_kopf_hals/00001~2.dcm",
-            "P1/20240131_.._.._.._.._tmp_x/00001.dcm",
+            "P1/20240131_.._.._.._.._tmp_dcmdex-stray/00001.dcm",
             "P1/_packed/00001.dcm",
             "manifest.csv",
         ];
@@ -116,7 +116,7 @@ fn names_come_from_values_and_never_leave_the_folder() {
         }
         assert_eq!(rows.values().filter(|(_, _, note)| note.contains("another file has the name")).count(), 1);
     }
-    assert!(!Path::new("/tmp/x").exists());
+    assert!(!Path::new("/tmp/dcmdex-stray").exists());
 }
 
 #[test]
