@@ -2,7 +2,6 @@
 //! of the index these are all objects. After a backup was restored, they are those that arrived
 //! since.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,20 +14,21 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::output::{Grouped, Shown};
 use crate::cli::context::{Context, IndexArgs, make_directory_of};
 use crate::cli::reindex::{QUEUE_LENGTH, ReadObject, drop_gone, read, store_batches};
+use crate::cli::remove::listed::{REMOVED_SINCE, remove_listed};
 use crate::cli::unindexed::RemovedInPlace;
 use crate::cli::{Exit, arrival_journal, correct, directory_checks, remove, storage_match, unindexed};
 use crate::config::Config;
 use crate::db::open::{Reader, Writer, WriterHandle, WriterOptions};
 use crate::db::{
-    Admin, Arrivals, Durability, GivenNumbers, KnownLocation, PAGE_DIRECTORIES, RemovalChanges as _,
-    RemovalSearch as _, ScanLedger, Search as _,
+    Admin, Arrivals, Durability, GivenNumbers, KnownLocation, PAGE_DIRECTORIES, RemovalSearch as _, ScanLedger,
+    Search as _,
 };
 use crate::files::is_missing;
 use crate::ingest::Wanted;
 use crate::model::clock::Clock;
 use crate::model::location::Place;
 use crate::receive::replay::UnnamedFiles;
-use crate::store::{Objects, Trash};
+use crate::store::Objects;
 
 /// Objects that a thread reads before it hands them over. Larger: more memory, some 3 KB for each
 /// object and thread. Smaller: more hand-over between threads.
@@ -66,7 +66,7 @@ pub(super) fn run(arguments: &RebuildArgs, context: &mut Context) -> anyhow::Res
     let writer = Writer::open(&config.index, config.node_writer_options())?;
     join(&config, &objects, &writer.handle())?;
     directory_checks::follow_storage(&config.index, objects.root(), &writer.handle())?;
-    note_removed(&config, objects.root(), &writer.handle())?;
+    let removed = remove_listed(&config.index, objects.root(), &writer.handle())?;
     let undone = remove::undo_again(&config, objects.root(), &writer.handle(), context)?;
     let corrections = correct::kept::bring_back(&config.index, objects.root(), &writer.handle())?;
     arrival_journal::empty(&config, &objects, &writer.handle(), UnnamedFiles::Keep)?;
@@ -87,6 +87,9 @@ pub(super) fn run(arguments: &RebuildArgs, context: &mut Context) -> anyhow::Res
     ))?;
     if corrections > 0 {
         context.output.line(format_args!("{} corrections were brought back", Grouped(corrections)))?;
+    }
+    if removed > 0 {
+        context.output.line(format_args!("{} {REMOVED_SINCE}", Grouped(removed)))?;
     }
     if counts.removed > 0 {
         context.output.line(format_args!("{} removed objects were left out", Grouped(counts.removed)))?;
@@ -146,26 +149,6 @@ fn prune(config: &Config, root: &Path, writer: &WriterHandle) -> anyhow::Result<
         }
     }
     Ok(writer.flush()?.removed)
-}
-
-/// Notes what the trash says was removed, if the index does not know it: it was lost.
-fn note_removed(config: &Config, storage: &Path, writer: &WriterHandle) -> anyhow::Result<()> {
-    let known = Reader::open(&config.index)?.removals()?;
-    let mut removed: BTreeMap<i64, Vec<String>> = BTreeMap::new();
-    Trash::below(storage)
-        .read_lists(|begun_ms, uid| {
-            if known.iter().all(|known| known.begun_ms != begun_ms) {
-                removed.entry(begun_ms).or_default().push(uid);
-            }
-        })
-        .context("cannot read the lists in the trash")?;
-    for (begun_ms, uids) in removed {
-        let removal = writer.removal_of(begun_ms)?;
-        for uids in uids.chunks(BATCH) {
-            writer.note_removed(removal, uids.to_vec())?;
-        }
-    }
-    Ok(())
 }
 
 #[derive(Default)]

@@ -16,6 +16,7 @@ use crate::cli::backup::{self, BroughtBack};
 use crate::cli::context::{Context, IndexArgs, make_directory_of};
 use crate::cli::correct::kept;
 use crate::cli::remove;
+use crate::cli::remove::listed::{REMOVED_SINCE, remove_listed};
 use crate::config::Config;
 use crate::db::open::{IndexHold, Reader, Writer, only_file_of};
 use crate::db::{Admin as _, EventSearch as _, GivenNumbers, IndexStatus};
@@ -75,7 +76,10 @@ pub(super) fn run(arguments: &RestoreArgs, context: &mut Context) -> anyhow::Res
         refused = brought.refused;
         say_what_was_brought_back(context, brought)?;
     }
-    let corrections = prepare(&new, &config, given)?;
+    let (corrections, removed) = prepare(&new, &config, given)?;
+    if removed > 0 {
+        context.output.line(format_args!("{} {REMOVED_SINCE}", Grouped(removed)))?;
+    }
     if corrections > 0 {
         context.output.line(format_args!("{} corrections were brought back", Grouped(corrections)))?;
     }
@@ -160,17 +164,18 @@ fn say_what_was_corrected(context: &mut Context, backup: &Path, storage: &Path) 
 
 /// Makes the corrections in the new index that it lacks, and raises its numbers. So it never
 /// answers without them. Returns how many corrections there were.
-fn prepare(new: &NewIndex, config: &Config, given: GivenNumbers) -> anyhow::Result<u64> {
+fn prepare(new: &NewIndex, config: &Config, given: GivenNumbers) -> anyhow::Result<(u64, u64)> {
     let writer = Writer::open(&new.0, config.node_writer_options())?;
     writer.handle().raise_numbers("restore", given, Clock::System.now_ms())?;
-    let made = match config.store_options() {
-        Some(options) => kept::bring_back(&new.0, &options.directory, &writer.handle())?,
-        None => 0,
-    };
+    let (mut made, mut removed) = (0, 0);
+    if let Some(options) = config.store_options() {
+        made = kept::bring_back(&new.0, &options.directory, &writer.handle())?;
+        removed = remove_listed(&new.0, &options.directory, &writer.handle())?;
+    }
     writer.close()?;
     // What its log holds has to be in the file, which alone gets another name.
     drop(IndexHold::take(&new.0)?);
-    Ok(made)
+    Ok((made, removed))
 }
 
 /// A file that is removed, unless it has been renamed, with those that a writer makes beside it.

@@ -2,6 +2,7 @@
 //! first what it would do, and what was removed can come back.
 
 mod chosen;
+pub(in crate::cli) mod listed;
 mod trash;
 mod undo;
 

@@ -310,23 +310,33 @@ fn what_was_removed_after_the_backup_stays_removed() {
     let place = Place::new();
     fs::create_dir(place.path("backup")).unwrap();
     let node = Node::start(&place, &[]);
-    store_all(&node, 0..4);
+    store_all(&node, 0..6);
     assert_eq!(node.stop(Signal::TERM).0, Some(0));
     place.run(["backup", "backup", "--objects", "copy"]).expect(0);
     let key = |number: usize| format!("SOPInstanceUID={}", uid(number));
     place.run(["remove", &key(0), "--objects", "--no-undo", "--yes"]).expect(0);
     place.run(["remove", &key(1), "--objects", "--yes"]).expect(0);
+    // These objects stay in their places, and one of them is received again.
+    place.run(["remove", &format!("{}\\{}", key(4), uid(5)), "--yes"]).expect(0);
+    let node = Node::start(&place, &[]);
+    store_all(&node, 5..6);
+    assert_eq!(node.stop(Signal::TERM).0, Some(0));
     let object = |number| place.path(format!("dcmdex-data/objects/1.2.3/1.2.3.4/{}.dcm", uid(number)));
     fs::remove_file(object(2)).unwrap();
     let backup = backups(&place, "backup").remove(0);
     let restored = place.run(["restore", &backup, "--objects", "--yes"]).expect(0).stdout;
     assert!(restored.contains("1 objects were brought back"), "{restored}");
     assert!(restored.contains("2 objects were left out"), "{restored}");
-    assert_eq!([0, 1, 2, 3].map(|number| object(number).exists()), [false, false, true, true]);
-    place.run(["rebuild", "--prune"]).expect(0);
-    assert_eq!(indexed(&place), uids(2..4));
+    assert!(restored.contains("3 instances were removed after this index was saved"), "{restored}");
+    assert_eq!([0, 1, 2, 3, 4].map(|number| object(number).exists()), [false, false, true, true, true]);
+    let left = [uid(2), uid(3), uid(5)];
+    assert_eq!(indexed(&place), left);
+    place.run(["rebuild"]).expect(0);
+    place.run(["check", "--orphans"]).expect(0);
+    assert_eq!(indexed(&place), left);
     place.run(["remove", "--undo", "2", "--yes"]).expect(0);
-    assert_eq!(indexed(&place), uids(1..4));
+    place.run(["remove", "--undo", "3", "--yes"]).expect(0);
+    assert_eq!(indexed(&place), uids(1..6));
 }
 
 #[test]
