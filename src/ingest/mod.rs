@@ -22,7 +22,7 @@ mod wanted;
 
 pub use dicomdir::{MAX_REFERENCES, References, read_references};
 pub use fault::{Fault, Faults};
-pub use outcome::Outcome;
+pub use outcome::{EMPTY, Outcome};
 pub use parsed::{Parsed, Verdict};
 pub(crate) use read::parse_stream;
 pub use read::{read_file, read_file_of_length, read_stream, read_stream_with, take_bytes_read};

@@ -11,6 +11,9 @@ use crate::model::attribute::{ATTRIBUTES, AttributeId};
 use crate::model::record::InstanceRecord;
 use crate::model::uid::is_acceptable_uid;
 
+/// The reason of [`Outcome::NotDicom`] for an object without bytes.
+pub const EMPTY: &str = "empty";
+
 /// The result of reading an object.
 #[derive(Debug)]
 pub enum Outcome {

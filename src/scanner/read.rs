@@ -249,7 +249,7 @@ impl Pool {
     fn read(&self, result: &mut UnitResult, name: OsString, stat: &Stat, file: File) -> FileRead {
         let marks = Marks::of(stat);
         let mut outcome = if marks.size == 0 {
-            failed("empty", String::new())
+            failed(ingest::EMPTY, String::new())
         } else {
             outcome_of(&file, marks.size, self.settings.wanted)
         };

@@ -13,7 +13,7 @@ use std::time::Duration;
 use rustix::fs::Stat;
 
 use crate::db::{FileOutcome, KnownFile, Mounted, NotIndexed, ScannedFile};
-use crate::ingest::Outcome;
+use crate::ingest::{EMPTY, Outcome};
 use crate::model::location::Place;
 
 /// Maximum files in one unit of work.
@@ -306,6 +306,7 @@ pub(super) fn to_outcome(outcome: Outcome) -> FileOutcome {
         Outcome::Dicomdir => {
             FileOutcome::NotIndexed { kind: NotIndexed::Skipped, reason: DICOMDIR, detail: String::new() }
         }
+        Outcome::NotDicom { reason: EMPTY } => failed(EMPTY, String::new()),
         Outcome::NotDicom { reason } => failed("not-dicom", reason.to_owned()),
         Outcome::Damaged { fault } => failed(fault.code(), fault.to_string()),
         Outcome::Unreadable { error } => failed("unreadable", error.to_string()),

@@ -6,11 +6,12 @@ use crate::encoding::header::{ElementHeader, LONGEST_HEADER, read_plain_in, tag_
 use crate::encoding::tag::{DELIMITER_GROUP, ITEM, SEQUENCE_DELIMITER, UNDEFINED};
 use crate::encoding::vr::{self, Form};
 use crate::ingest::limits::MAX_LOOK_AHEAD;
+use crate::ingest::outcome::EMPTY;
 
 /// Returns where reading starts in an object without prefix, or why it is not an object.
 pub(super) fn start(bytes: &[u8]) -> Result<State, &'static str> {
     let reason = match bytes {
-        [] => "empty",
+        [] => EMPTY,
         [0x1F, 0x8B, ..] => "gzip-compressed data",
         [b'P', b'K', 3 | 5, 4 | 6, ..] => "zip archive",
         [0xFF, 0xD8, 0xFF, ..] => "JPEG image",
