@@ -4,6 +4,11 @@ use std::io::{BufRead, Read, Result};
 
 use flate2::bufread::GzDecoder;
 
+use super::problem::ArchiveProblem;
+
+/// The first bytes of each member.
+const MAGIC: &[u8] = &[0x1F, 0x8B];
+
 /// Inflates the members of a gzip file one after the other. Zeros after the last one are padding of
 /// tapes and block devices, which gzip ignores too.
 pub(super) struct GzipContent<R> {
@@ -24,8 +29,11 @@ impl<R: BufRead> Read for GzipContent<R> {
             if count > 0 || buffer.is_empty() {
                 return Ok(count);
             }
-            if is_at_end(member.get_mut())? {
+            let rest = after_zeros(member.get_mut())?;
+            if rest.is_empty() {
                 self.member = None;
+            } else if !MAGIC.starts_with(rest.get(..MAGIC.len()).unwrap_or(rest)) {
+                return Err(ArchiveProblem::Damaged("something else follows its content").into_io());
             } else {
                 self.member = self.member.take().map(|member| GzDecoder::new(member.into_inner()));
             }
@@ -34,17 +42,14 @@ impl<R: BufRead> Read for GzipContent<R> {
     }
 }
 
-/// Skips zeros. Returns whether nothing follows.
-fn is_at_end(source: &mut impl BufRead) -> Result<bool> {
+/// Skips zeros. Returns bytes that follow them, or none at the end.
+fn after_zeros(source: &mut impl BufRead) -> Result<&[u8]> {
     loop {
         let bytes = source.fill_buf()?;
-        if bytes.is_empty() {
-            return Ok(true);
-        }
         let (zeros, count) = (bytes.iter().take_while(|byte| **byte == 0).count(), bytes.len());
         source.consume(zeros);
-        if zeros < count {
-            return Ok(false);
+        if zeros < count || count == 0 {
+            return source.fill_buf();
         }
     }
 }

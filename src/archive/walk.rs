@@ -33,6 +33,9 @@ const INFLATE_STEP: usize = 4 << 10;
 /// Bytes to inflate at a time when all of a member is needed.
 const STREAM_BUFFER: usize = 64 << 10;
 
+/// The maximum ratio of inflated to deflated bytes.
+const MAX_DEFLATION: u64 = 1_032;
+
 /// A member of an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
@@ -780,13 +783,14 @@ impl SkipRead for CountingReader<'_> {
 }
 
 /// The size of the content of a gzip file, from the end of the file. That is the size of the last
-/// part, modulo 2³² (RFC 1952 2.3.1). `None` if it is too small for the whole content: the file may
-/// have several parts or zeros at its end.
+/// part, modulo 2³² (RFC 1952 2.3.1). `None` if it cannot be that of the whole content: the file
+/// may have several parts, be cut, or have other bytes at its end.
 fn gzip_size(range: &FileRange) -> Option<u64> {
     let at = range.length().checked_sub(4)?;
     let size = range.exact::<4>(at).ok().map(|bytes| u64::from(u32::from_le_bytes(bytes)))?;
     // Bytes that cannot be compressed grow by less than this, with header and trailer.
-    (size + size / 32 + 256 >= range.length()).then_some(size)
+    let most_compressed = size + size / 32 + 256;
+    (most_compressed >= range.length() && size / MAX_DEFLATION <= range.length()).then_some(size)
 }
 
 /// The name of the file in a gzip file.

@@ -78,6 +78,26 @@ fn an_object_in_a_gzip_file_that_does_not_state_its_size_is_the_same_as_in_a_pla
     }
 }
 
+// RFC 1952 2.2: nothing may follow the members.
+#[test]
+fn a_gzip_file_that_is_cut_or_followed_by_something_else_is_a_failure_that_says_so() {
+    let archive = Archive::new();
+    let whole = gzip(&object(1, 20_000));
+    archive.put("cut.dcm.gz", &whole[..whole.len() - 6]);
+    archive.put("more.dcm.gz", &[whole, b"no gzip".to_vec()].concat());
+    assert_eq!(archive.scan().numbers(), (2, 0, 0, 0, 0, 2));
+    archive.assert_failures(&["cut.dcm.gz archive-truncated", "more.dcm.gz archive-damaged"]);
+    let mut details = Vec::new();
+    let mut reader = Reader::open(archive.index()).unwrap();
+    reader
+        .failures(|failure| {
+            details.push(failure.detail.clone());
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert!(details[1].contains("something else follows"), "{details:?}");
+}
+
 /// Sets the time of a file to `seconds` after 2001.
 fn set_time(path: &Path, seconds: u64) {
     let time = SystemTime::UNIX_EPOCH + Duration::from_secs(978_307_200 + seconds);
