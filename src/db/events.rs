@@ -323,8 +323,8 @@ pub trait EventChanges: Send + Sync {
     /// [`Error::WriterStopped`], or that of the transaction.
     fn tell_damaged(&self, sop_instance_uids: Vec<String>, clock: Clock) -> Result<Vec<String>, Error>;
 
-    /// Keeps these receivers and forgets all others. A new one gets the events that come after
-    /// this. Returns how many were forgotten.
+    /// Keeps these receivers. Others are forgotten if nobody has served them for a week. A new one
+    /// gets the events that come after this. Returns how many were forgotten.
     ///
     /// # Errors
     /// [`Error::WriterStopped`], or that of the transaction.

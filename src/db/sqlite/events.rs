@@ -21,6 +21,11 @@ use crate::db::{
 };
 use crate::model::clock::Clock;
 
+/// Forgets receivers that are not named and that nobody has served for a week: an event of that age
+/// is still before them.
+const FORGET_RECEIVERS: &str = "DELETE FROM event_receiver WHERE name NOT IN rarray(?1) AND EXISTS \
+     (SELECT 1 FROM event v WHERE v.id > event_receiver.position AND v.at_ms < (unixepoch() - 7 * 86400) * 1000)";
+
 impl SqliteReader {
     /// Whether the index has the tables of events. One for which none were recorded has none.
     fn knows_events(&self) -> Result<bool, Error> {
@@ -234,14 +239,15 @@ impl EventChanges for SqliteWriterHandle {
         })
     }
 
+    /// Another node on the index may have receivers of its own.
     fn keep_receivers(&self, names: Vec<String>) -> Result<u64, Error> {
         self.change_events(move |batch| {
             let connection = batch.connection();
             let list = Array::new(names.into_iter().map(Into::into).collect());
-            let forget = "DELETE FROM event_receiver WHERE name NOT IN rarray(?1)";
-            let forgotten = connection.prepare_cached(forget)?.execute([&list])?;
+            let forgotten = connection.prepare_cached(FORGET_RECEIVERS)?.execute([&list])?;
             for sql in [
-                "DELETE FROM event_waiting WHERE receiver NOT IN rarray(?1)",
+                "DELETE FROM event_waiting WHERE receiver NOT IN rarray(?1) \
+                 AND receiver NOT IN (SELECT name FROM event_receiver)",
                 "INSERT OR IGNORE INTO event_receiver (name, position) \
                  SELECT value, ifnull((SELECT max(id) FROM event), 0) FROM rarray(?1)",
             ] {

@@ -176,11 +176,11 @@ pub enum StoreOutcome {
 }
 
 impl StoreOutcome {
-    /// Whether the index has an object, or the description of one, that it had not before.
+    /// Whether the index has an object that was received, or the description of one, that it had
+    /// not before.
     pub(in crate::db) const fn brings_object(&self) -> bool {
         match self {
-            Self::New | Self::Replaced { .. } | Self::Completed => true,
-            Self::KeptCopy { differs } => *differs,
+            Self::New | Self::Replaced { .. } | Self::Completed | Self::KeptCopy { .. } => true,
             Self::Identical { .. } | Self::KeptFirst => false,
         }
     }

@@ -469,19 +469,6 @@ fn an_index_without_events_says_how_to_have_some(place: Place) {
 }
 
 #[test]
-fn a_start_warns_of_receivers_that_it_forgets() {
-    let place = Place::new();
-    let log_of = |names: &[&str]| {
-        configure(&place, &names.iter().map(|name| post(name, 1, "")).collect::<String>());
-        let node = Node::start(&place, &[]);
-        let log = node.at_start.clone();
-        assert_eq!(node.stop(Signal::TERM).0, Some(0));
-        log.iter().filter(|line| line.contains("receivers of events that the settings do not name")).count()
-    };
-    assert_eq!([log_of(&["ris", "emr"]), log_of(&["ris"]), log_of(&["ris"])], [0, 1, 0]);
-}
-
-#[test]
 fn a_receiver_without_its_key_keeps_the_node_from_starting() {
     let place = Place::new();
     configure(&place, &post("ris", 1, "secret = \"missing\""));

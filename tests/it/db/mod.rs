@@ -12,6 +12,7 @@ mod migrating;
 mod model_based;
 mod names;
 mod plans;
+mod receivers;
 mod records;
 mod remembered;
 mod server;
