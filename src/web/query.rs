@@ -255,9 +255,8 @@ impl<'d> Reading<'d> {
             return Err(QueryError::Twice(name.to_owned()));
         }
         let vr = self.vr(name);
-        // Forms and Python's requests write a space as a plus sign. In a DT the plus sign belongs
-        // to a time zone.
-        let raw = if vr == Some(VR::DT) { Cow::Borrowed(raw) } else { Cow::Owned(raw.replace('+', "%20")) };
+        // Forms and Python's requests write a space as a plus sign.
+        let raw = if vr == Some(VR::DT) { with_zones(raw) } else { raw.replace('+', "%20") };
         let value = decode(&raw).ok_or(QueryError::Encoding)?;
         let value = if vr.is_some_and(has_no_comma) { value.replace(',', "\\") } else { value.into_owned() };
         self.keys.push((name.to_owned(), value));
@@ -366,6 +365,21 @@ fn is_below(name: &str, level: QueryRetrieveLevel) -> bool {
 /// it has one.
 fn has_value(elements: &[KeyElement], tag: Tag) -> bool {
     elements.iter().find(|element| element.tag == tag).is_none_or(|element| element.value.has_text())
+}
+
+/// A key of VR DT, with %20 for each plus sign that is not the sign of a time zone: of four digits
+/// behind a digit.
+fn with_zones(raw: &str) -> String {
+    let mut text = String::with_capacity(raw.len());
+    let mut rest = raw;
+    while let Some((before, after)) = rest.split_once('+') {
+        text.push_str(before);
+        let digits = after.bytes().take_while(u8::is_ascii_digit).count();
+        let is_zone = digits == 4 && before.ends_with(|last: char| last.is_ascii_digit());
+        text.push_str(if is_zone { "+" } else { "%20" });
+        rest = after;
+    }
+    text + rest
 }
 
 /// Whether a value of this VR cannot have a comma, so that a comma separates values. PS3.18 8.3.4.1

@@ -101,6 +101,20 @@ fn all_six_searches_answer_with_their_ancestors() {
     web.get("/studies/1.2.3/series").expect(204);
 }
 
+#[test]
+fn a_plus_sign_is_a_space_unless_it_begins_a_time_zone() {
+    let web = TestWeb::start();
+    for query in [
+        "AcquisitionDateTime=19000101+-+20240201",
+        "AcquisitionDateTime=1900+-+2024",
+        "AcquisitionDateTime=19000101+0100-20240201+0100",
+        "StudyDate=19000101+-+20240201",
+    ] {
+        let status = web.get(&format!("/instances?{query}")).status;
+        assert!([200, 204].contains(&status), "{query}: {status}");
+    }
+}
+
 // PS3.18 8.3.4.4.
 #[test]
 fn pages_put_together_are_the_whole_in_its_order() {
