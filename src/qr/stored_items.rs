@@ -1,5 +1,7 @@
 //! Sequences as the index keeps them: items of the DICOM JSON Model.
 
+use std::collections::HashSet;
+
 use dicom_core::Tag;
 use serde_json::Value;
 
@@ -30,9 +32,9 @@ pub fn values_in_items(text: &str, path: &[Tag]) -> String {
 /// Parses the items of a stored sequence.
 ///
 /// The text is an array. If a study answers for its series, it is several arrays separated by
-/// backslashes.
+/// backslashes. Each item of those stands once.
 pub(super) fn stored_items(text: &str) -> Vec<Value> {
-    let mut items = Vec::new();
+    let (mut items, mut arrays_read) = (Vec::new(), 0);
     let mut rest = text;
     while !rest.is_empty() {
         let mut deserializer = serde_json::Deserializer::from_str(rest);
@@ -43,7 +45,12 @@ pub(super) fn stored_items(text: &str) -> Vec<Value> {
         // Text that is not an array has no items.
         let Some(Ok(array)) = arrays.next() else { break };
         items.extend(array);
+        arrays_read += 1;
         rest = rest.get(arrays.byte_offset()..).unwrap_or_default().trim_start_matches('\\');
+    }
+    if arrays_read > 1 {
+        let mut seen = HashSet::new();
+        items.retain(|item: &Value| seen.insert(item.to_string()));
     }
     items
 }
