@@ -131,6 +131,8 @@ pub(in crate::db) struct Contents {
     pub(in crate::db) removed_files: BTreeMap<FileKey, FileOfRemoved>,
     /// Removals by number, without their counts.
     pub(in crate::db) removals: BTreeMap<i64, Removal>,
+    /// The highest number of a removal that was undone.
+    pub(in crate::db) undone_removal: i64,
     /// How many instances each removal took out.
     pub(in crate::db) removed_counts: BTreeMap<i64, u64>,
     pub(in crate::db) mount_points: BTreeSet<PathBuf>,

@@ -89,9 +89,10 @@ impl RemovalSearch for MemoryIndex {
 
 impl RemovalChanges for MemoryIndex {
     fn begin_removal(&self, begun_ms: i64, takes_objects: bool) -> Result<i64, Error> {
-        let removals = &mut self.to_change().removals;
-        let id = removals.last_key_value().map_or(1, |(last, _)| last.saturating_add(1));
-        removals.insert(id, Removal::begun(id, begun_ms, takes_objects));
+        let mut contents = self.to_change();
+        let last = contents.removals.last_key_value().map_or(0, |(last, _)| *last);
+        let id = last.max(contents.undone_removal).saturating_add(1);
+        contents.removals.insert(id, Removal::begun(id, begun_ms, takes_objects));
         Ok(id)
     }
 
@@ -136,6 +137,7 @@ impl RemovalChanges for MemoryIndex {
     fn end_removal(&self, removal: i64) -> Result<(), Error> {
         let mut contents = self.to_change();
         contents.removals.remove(&removal);
+        contents.undone_removal = contents.undone_removal.max(removal);
         contents.removed_counts.remove(&removal);
         contents.removed.retain(|_, removed| removed.removal != removal);
         contents.removed_files.retain(|_, file| file.removal != removal);

@@ -264,6 +264,7 @@ fn moved_piece(
         last_change,
         tally: _,
         events: _,
+        undone_removal: _,
         version: _,
     } = piece;
     let disks = |paths: &BTreeSet<PathBuf>| paths.iter().filter_map(|path| to_mount_point(path)).collect();

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::types::Value;
 use rusqlite::vtab::array::Array;
-use rusqlite::{OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::reader::SqliteReader;
-use super::schema::has_all;
+use super::schema::{UNDONE_REMOVALS, has_all};
 use super::sql_values::{PathValue, path_from_sql, place_from_number, to_u64};
 use super::write::record_of_text;
 use super::writer::SqliteWriterHandle;
@@ -135,13 +135,7 @@ impl RemovalSearch for SqliteReader {
 
 impl RemovalChanges for SqliteWriterHandle {
     fn begin_removal(&self, begun_ms: i64, takes_objects: bool) -> Result<i64, Error> {
-        self.maintain(move |batch| {
-            batch
-                .connection()
-                .prepare_cached("INSERT INTO removal (begun_ms, takes_objects) VALUES (?1, ?2)")?
-                .execute(params![begun_ms, takes_objects])?;
-            Ok(batch.connection().last_insert_rowid())
-        })
+        self.maintain(move |batch| new_removal(batch.connection(), begun_ms, takes_objects))
     }
 
     fn remove(&self, removal: i64, takes_objects: bool, uids: Vec<String>) -> Result<RemovedCounts, Error> {
@@ -193,6 +187,14 @@ impl RemovalChanges for SqliteWriterHandle {
             ] {
                 batch.connection().prepare_cached(sql)?.execute([removal])?;
             }
+            UNDONE_REMOVALS.make(batch.connection())?;
+            batch
+                .connection()
+                .prepare_cached(
+                    "INSERT INTO undone_removal (only_row, last) VALUES (0, ?1) \
+                     ON CONFLICT (only_row) DO UPDATE SET last = max(last, excluded.last)",
+                )?
+                .execute([removal])?;
             batch.forget_directories();
             Ok(())
         })
@@ -221,10 +223,22 @@ impl RemovalChanges for SqliteWriterHandle {
             if let Some(known) = known {
                 return Ok(known);
             }
-            connection
-                .prepare_cached("INSERT INTO removal (begun_ms, takes_objects) VALUES (?1, 1)")?
-                .execute([begun_ms])?;
-            Ok(connection.last_insert_rowid())
+            new_removal(connection, begun_ms, true)
         })
     }
+}
+
+/// Inserts a removal and returns its number, which no removal had before.
+fn new_removal(connection: &Connection, begun_ms: i64, takes_objects: bool) -> rusqlite::Result<i64> {
+    let undone = match UNDONE_REMOVALS.are_in(connection)? {
+        true => connection.query_row("SELECT coalesce(max(last), 0) FROM undone_removal", [], |row| row.get(0))?,
+        false => 0_i64,
+    };
+    connection
+        .prepare_cached(
+            "INSERT INTO removal (id, begun_ms, takes_objects) \
+             SELECT max(?3, coalesce(max(id), 0)) + 1, ?1, ?2 FROM removal",
+        )?
+        .execute(params![begun_ms, takes_objects, undone])?;
+    Ok(connection.last_insert_rowid())
 }

@@ -57,6 +57,10 @@ pub(super) const LOSSES: FeatureTables =
 pub(super) const EXCHANGED_DISKS: FeatureTables =
     FeatureTables { names: &["exchanged_disk"], statements: include_str!("schema/exchanged.sql") };
 
+/// The last removal that was undone. The table is made with its row.
+pub(super) const UNDONE_REMOVALS: FeatureTables =
+    FeatureTables { names: &["undone_removal"], statements: include_str!("schema/undone.sql") };
+
 /// The tables of a feature, and the statements that make them (`CREATE … IF NOT EXISTS`).
 ///
 /// Each table and each index on it takes a page, also without rows. [`WORKLIST`] and [`EVENTS`]
@@ -306,13 +310,13 @@ mod tests {
     fn tables_of_features_are_made_when_they_are_needed() {
         let index = fresh();
         let before = statements(&index).len();
-        for tables in [WORKLIST, EVENTS, LOSSES, EXCHANGED_DISKS] {
+        for tables in [WORKLIST, EVENTS, LOSSES, EXCHANGED_DISKS, UNDONE_REMOVALS] {
             assert!(!tables.are_in(&index).unwrap());
             tables.make_alone(&index).unwrap();
             assert!(tables.are_in(&index).unwrap());
         }
         let whole = statements(&index);
-        assert_eq!(whole.len(), before + 8 + 10 + 2 + 1, "tables and indexes");
+        assert_eq!(whole.len(), before + 8 + 10 + 2 + 1 + 1, "tables and indexes");
         // An index of an older program has an older set of them.
         index.execute_batch("DROP TABLE worklist_asked").unwrap();
         assert!(!WORKLIST.are_in(&index).unwrap());
