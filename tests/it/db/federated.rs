@@ -223,7 +223,10 @@ proptest! {
         for (at, (to, study, series, said)) in objects.iter().enumerate() {
             let of_patient = [PatientID, IssuerOfPatientID, PatientName, PatientBirthDate, PatientSex, PatientComments];
             let date = format!("2024010{}", 1 + study);
-            let more = [(StudyDate, &*date), (SeriesNumber, ["1", "2"][usize::from(*series)])];
+            // Instances of one number have no order among themselves.
+            let number = at.to_string();
+            let more =
+                [(StudyDate, &*date), (SeriesNumber, ["1", "2"][usize::from(*series)]), (InstanceNumber, &*number)];
             let more: Vec<_> = of_patient.into_iter().zip(said.iter().copied()).chain(more).collect();
             let (study, series) = (format!("1.2.{study}"), format!("1.2.{study}.{series}"));
             divided.add(*to, &study, &series, &format!("{series}.{at}"), &more);
