@@ -12,6 +12,6 @@ pub(super) fn give_way() {
     if cfg!(target_os = "linux")
         && let Err(error) = rustix::process::nice(NICE)
     {
-        tracing::debug!(%error, "a thread cannot have a lower priority");
+        tracing::warn!(%error, "a thread in the background cannot have a lower priority");
     }
 }
