@@ -39,10 +39,12 @@ impl CommandAudit {
         Ok(Self { trail: Some((spool, options.node)), command })
     }
 
-    /// Notes that these studies are deleted, or parts of them.
-    pub(super) fn deleted(&self, studies: &[AuditedStudy]) -> anyhow::Result<()> {
+    /// Notes that these studies are deleted, or the parts of them that match the keys.
+    pub(super) fn deleted(&self, keys: Vec<String>, studies: &[AuditedStudy]) -> anyhow::Result<()> {
+        let query = Some(AuditedQuery { keys, ..AuditedQuery::default() });
         for some in studies.chunks(STUDIES) {
-            self.note(AuditRecord { studies: some.to_vec(), ..AuditRecord::new(AuditEvent::Deleted, self.command) })?;
+            let (query, studies) = (query.clone(), some.to_vec());
+            self.note(AuditRecord { query, studies, ..AuditRecord::new(AuditEvent::Deleted, self.command) })?;
         }
         Ok(())
     }

@@ -80,11 +80,11 @@ Examples:
   dcmdex copy AccessionNumber=@list.csv --to cohort.zip
   dcmdex copy PatientID=4711 --to cd --dicomdir
 
-Objects whose patient was corrected (`dcmdex correct`) are always copied, with the corrected values. So
-are files without File Meta Information for a DICOMDIR, which get one.
-A DICOMDIR needs values that some objects lack (PS3.3 F.5). They are made, or the file is left out of it.
-The summary counts both, and manifest.csv names them.
-No file is overwritten. manifest.csv says what came from where. After an interruption, the same command
+Objects whose patient was corrected (`dcmdex correct`) are always copied, with the corrected values. So \
+are files without File Meta Information for a DICOMDIR, which get one. \
+A DICOMDIR needs values that some objects lack (PS3.3 F.5). They are made, or the file is left out of it. \
+The summary counts both, and manifest.csv names them. \
+No file is overwritten. manifest.csv says what came from where. After an interruption, the same command \
 goes on; a zip or tar begins again.
 Exit codes: 0 done; 1 nothing matched, or some objects could not be read; 2 failed.";
 
@@ -299,12 +299,18 @@ impl CohortTarget {
     }
 }
 
+/// Endings of packages that are not made. A folder of such a name would surprise.
+const OTHER_PACKAGES: &[&str] = &["gz", "tgz", "bz2", "xz", "zst", "7z", "rar"];
+
 /// Opens the destination.
 fn target(arguments: &CopyArgs) -> anyhow::Result<CohortTarget> {
     let extension = arguments.to.extension().and_then(|extension| extension.to_str());
     let kind = match extension {
         Some("zip") => Some(PackageKind::Zip),
         Some("tar") => Some(PackageKind::Tar),
+        Some(other) if OTHER_PACKAGES.contains(&other) && !arguments.to.is_dir() => {
+            bail!("a file that ends with .{other} is not made; hint: .zip or .tar, or --to FOLDER");
+        }
         _ => None,
     };
     if let Some(kind) = kind.filter(|_| !arguments.to.is_dir()) {

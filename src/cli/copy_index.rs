@@ -16,7 +16,7 @@ use crate::db::open::{is_on_server, shown_path};
 use crate::db::transfer::{CopiedIndex, copy_to_engine};
 
 const EXAMPLES: &str = "\
-The copy is read again and compared before it counts. Until then every command refuses it. If the command
+The copy is read again and compared before it counts. Until then every command refuses it. If the command \
 was killed, run it again. It does not copy objects: they stay where they are.
 
 Examples:

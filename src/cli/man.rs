@@ -38,7 +38,7 @@ pub(super) fn run(arguments: &ManArgs, definition: Command, context: &mut Contex
 
 /// Returns the page of a command: what its definition has, and what all commands have in common.
 fn page(command: &Command) -> anyhow::Result<Vec<u8>> {
-    let man = Man::new(command.clone());
+    let man = Man::new(command.clone()).source(concat!("dcmdex ", env!("CARGO_PKG_VERSION")));
     let mut page = Vec::new();
     man.render_title(&mut page)?;
     man.render_name_section(&mut page)?;
@@ -52,6 +52,9 @@ fn page(command: &Command) -> anyhow::Result<Vec<u8>> {
         man.render_extra_section(&mut page)?;
     }
     page.extend_from_slice(common(command.get_name()).as_bytes());
+    if !tells_exit_codes(command) {
+        page.extend_from_slice(exit_status().as_bytes());
+    }
     man.render_version_section(&mut page)?;
     Ok(page)
 }
@@ -76,7 +79,7 @@ const FILES: [(&str, &str); 4] = [
     ),
 ];
 
-/// The exit codes of all commands.
+/// The exit codes of commands that have no others.
 const EXIT_CODES: [(&str, &str); 4] = [
     ("0", "Done."),
     ("1", "Done, but some files failed, or nothing matched."),
@@ -103,6 +106,17 @@ fn common(command: &str) -> String {
         entry(&mut text, &key.variable(), &format!("As {} and the setting {}.", flag.option, key.path));
     }
     entry(&mut text, "NO_COLOR", "If it is set and not empty, nothing is written in colours.");
+    text
+}
+
+/// Whether the text of a command has its exit codes, which are others than those of most commands.
+fn tells_exit_codes(command: &Command) -> bool {
+    let texts = [command.get_after_long_help(), command.get_after_help()];
+    texts.into_iter().flatten().any(|text| text.to_string().contains("Exit codes: "))
+}
+
+fn exit_status() -> String {
+    let mut text = String::new();
     section(&mut text, "EXIT STATUS");
     for (code, what) in EXIT_CODES {
         entry(&mut text, code, what);

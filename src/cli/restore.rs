@@ -61,7 +61,8 @@ pub(super) fn run(arguments: &RestoreArgs, context: &mut Context) -> anyhow::Res
         context.output.line("nothing was changed; --yes does it")?;
         return Ok(Exit::Done);
     }
-    CommandAudit::open(&config, "restore")?.maintained(&[format!("backup={}", backup.display())])?;
+    CommandAudit::open(&config, "restore")?
+        .maintained(&[format!("backup={}", std::path::absolute(backup)?.display())])?;
     make_directory_of(&index)?;
     let new = copy_beside(&index, backup, &manifest)?;
     let mut refused = 0;
@@ -138,6 +139,10 @@ fn say_what_it_does(
             let counts = counts_in_words(patients, studies, series, instances);
             output.line(format_args!("present: {}: {counts}; it is kept under another name", Shown(index)))?;
             let lost = last_change.saturating_sub(manifest.last_change);
+            if lost == 0 {
+                output.line("lost:    nothing")?;
+                return Ok(given);
+            }
             output.line(format_args!(
                 "lost:    what has changed since {} (change {} to {last_change}: {} numbers). `dcmdex rebuild` indexes \
                  received objects that came since, and `dcmdex scan` what lies in place",

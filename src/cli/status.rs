@@ -20,7 +20,9 @@ use crate::scp::pending_reports;
 const EXAMPLES: &str = "\
 Examples:
   dcmdex status
-  dcmdex status --index archive.db --json";
+  dcmdex status --index archive.db --json
+
+Exit codes: 0 done; 2 failed. With --check: 0 OK; 1 WARNING; 2 CRITICAL; 3 UNKNOWN.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]

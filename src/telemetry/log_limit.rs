@@ -48,7 +48,8 @@ struct HeldBack {
 }
 
 impl LogLimit {
-    /// Whether a line about this peer is written. If not, it is counted for [`Self::tell`].
+    /// Whether a line about this peer is written. A period of a peer ends when [`Self::tell`] finds
+    /// it over. If not, it is counted for [`Self::tell`].
     pub(crate) fn allows(&self, address: IpAddr, reason: &str) -> bool {
         self.allows_at(address, reason, Instant::now())
     }

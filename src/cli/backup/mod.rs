@@ -55,10 +55,10 @@ pub(super) struct BackupArgs {
 }
 
 const BACKUP_HELP: &str = "\
-The node goes on while the index is copied. Beside the copy FILE.db stands its manifest FILE.json, with
+The node goes on while the index is copied. Beside the copy FILE.db stands its manifest FILE.json, with \
 counts, size, checksum and settings. A backup counts once FILE.db has its name.
 
-Received objects never change, so each is linked or copied once, into the directory objects beside the
+Received objects never change, so each is linked or copied once, into the directory objects beside the \
 backups. Files that were scanned in place are not copied: the manifest lists their roots.
 
 Examples:

@@ -74,8 +74,8 @@ Differences (CSV):
   other-value   another Patient ID, name, birth date, sex, study date or accession number
   unanswered    a day that the peer did not answer completely
 
-A peer is asked for studies by date, in ranges that get smaller where there are many. It is asked for
-series where the numbers of a study differ, and for instances where those of a series do. Studies without
+A peer is asked for studies by date, in ranges that get smaller where there are many. It is asked for \
+series where the numbers of a study differ, and for instances where those of a series do. Studies without \
 a date that only the peer has are not found: C-FIND cannot ask for them.
 
 Examples:
@@ -114,7 +114,7 @@ pub(super) fn run(arguments: &CompareArgs, context: &mut Context) -> anyhow::Res
 /// The other index that a name means. `None` if it is the name of a peer.
 fn other_index(name: &str) -> anyhow::Result<Option<&Path>> {
     let path = Path::new(name);
-    if path.is_file() || is_on_server(path) {
+    if path.exists() && !name.contains('=') || is_on_server(path) {
         return Ok(Some(path));
     }
     let is_path = name.contains('/') || path.extension().is_some_and(|extension| extension == "db");

@@ -48,8 +48,8 @@ pub(super) struct CorrectArgs {
 }
 
 const CORRECT_HELP: &str = "\
-A correction is a rule in the index. Answers have the corrected values, and so have objects that are
-sent or copied. Objects that come later, or are scanned again, are corrected as well. No file is changed.
+A correction is a rule in the index. Answers have the corrected values, and so have objects that are \
+sent or copied. Objects that come later, or are scanned again, are corrected as well. No file is changed. \
 Keys are compared with what objects say, after the corrections that were made before. All keys must match.
 
 Examples:

@@ -54,7 +54,11 @@ pub(super) fn read(text: &str) -> anyhow::Result<ImportedSettings> {
     if let Some(open) = table {
         bail!("{open} has no end");
     }
-    settings.text("bind", "0.0.0.0");
+    if titles == 0 {
+        settings.remark("it has no AE title with peers: write a [[peer]] for each system that may call");
+    } else {
+        settings.text("bind", "0.0.0.0");
+    }
     if titles > 1 {
         settings.remark("it has several AE titles; dcmdex has one, and the first one is taken over");
     }

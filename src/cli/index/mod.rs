@@ -17,13 +17,13 @@ use super::backup::manifest::counts_in_words;
 use super::output::{Grouped, Shown};
 use crate::cli::Exit;
 use crate::cli::context::{Chattiness, Context, IndexArgs};
-use crate::db::open::{Reader, Writer, checksum_of, files_of, freeze, frozen, thaw};
+use crate::db::open::{Reader, Writer, checksum_of, files_of, freeze, frozen, is_on_server, thaw};
 use crate::db::{Admin as _, IndexStatus};
 use crate::model::calendar::moment_text;
 use crate::model::clock::Clock;
 
 const EXAMPLES: &str = "\
-A frozen index is one compact file without a log. Nobody writes it, so it may lie on network storage and
+A frozen index is one compact file without a log. Nobody writes it, so it may lie on network storage and \
 on a disk that is mounted read-only. FILE-frozen beside it says that it is frozen, with size and checksum.
 
 Examples:
@@ -85,6 +85,7 @@ pub(super) fn run(arguments: &IndexFilesArgs, context: &mut Context) -> anyhow::
         IndexFilesAction::New(names) => {
             let config = context.configure(Vec::new(), Chattiness::Tool)?;
             for index in &names.files {
+                must_be_file(index)?;
                 if index.exists() {
                     bail!("{} exists", Shown(index));
                 }
@@ -112,6 +113,14 @@ pub(super) fn run(arguments: &IndexFilesArgs, context: &mut Context) -> anyhow::
     }
 }
 
+/// Refuses an index in PostgreSQL, which has no files.
+fn must_be_file(index: &Path) -> anyhow::Result<()> {
+    if is_on_server(index) {
+        bail!("`dcmdex index` is about index files, and {} is in PostgreSQL", Shown(index));
+    }
+    Ok(())
+}
+
 /// Does this with each file. The exit code is that of the worst.
 fn each(
     names: &IndexFileNames,
@@ -121,6 +130,7 @@ fn each(
     context.configure(Vec::new(), Chattiness::Tool)?;
     let mut exit = Exit::Done;
     for index in &names.files {
+        must_be_file(index)?;
         if !index.is_file() {
             bail!("there is no index file {}", Shown(index));
         }
@@ -142,6 +152,7 @@ fn verify(index: &Path, context: &mut Context) -> anyhow::Result<Exit> {
 
 fn list(arguments: &ListedIndex, context: &mut Context) -> anyhow::Result<Exit> {
     let config = arguments.index.configure(context)?;
+    must_be_file(&config.index)?;
     for file in files_of(&config.index)? {
         let IndexStatus { patients, studies, series, instances, size_bytes, .. } = Reader::open(&file)?.status()?;
         let frozen = frozen(&file)?;

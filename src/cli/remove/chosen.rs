@@ -49,6 +49,8 @@ pub(super) struct RemovalChoice {
     /// Studies that were left out, because each of their objects has another name. So deleting them
     /// would free nothing.
     pub(super) held: usize,
+    /// Whether the rule of free space is met, so that nothing was looked for.
+    pub(super) is_enough_free: bool,
 }
 
 /// Finds what matches the keys. With `until_free`, only as many studies as it takes, the oldest
@@ -62,8 +64,7 @@ pub(super) fn choose(keys: &[String], until_free: Option<u64>, config: &Config) 
     let missing = match until_free {
         None => None,
         Some(wanted) => match wanted.saturating_sub(free_bytes(config)?) {
-            // Enough is free.
-            0 => return Ok(RemovalChoice::default()),
+            0 => return Ok(RemovalChoice { is_enough_free: true, ..RemovalChoice::default() }),
             missing => {
                 storage = own_storage(config)?;
                 Some(missing)

@@ -67,8 +67,8 @@ pub(super) struct RemovalArgs {
 const REMOVE_HELP: &str = "\
 Keys and values are those of `dcmdex find`. All instances that match are removed, each study in one piece.
 
-Files that were scanned in place are never touched. The index forgets them, and no scan and no
-`dcmdex rebuild` brings them back. Received objects stay where they are, or go to the trash with --objects.
+Files that were scanned in place are never touched. The index forgets them, and no scan and no \
+`dcmdex rebuild` brings them back. Received objects stay where they are, or go to the trash with --objects. \
 An instance that is received again is stored as a new one.
 
 Examples:
@@ -103,12 +103,22 @@ pub(super) fn run(arguments: &RemovalArgs, context: &mut Context) -> anyhow::Res
     }
 }
 
+/// What was asked for, as the audit trail has it.
+fn keys_of(arguments: &RemovalArgs) -> Vec<String> {
+    let options = [("--objects", arguments.objects), ("--no-undo", arguments.no_undo)];
+    let options = options.into_iter().filter(|(_, is_given)| *is_given).map(|(name, _)| name.to_owned());
+    let until_free = arguments.until_free.map(|bytes| format!("--until-free {bytes}"));
+    arguments.keys.iter().cloned().chain(options).chain(until_free).collect()
+}
+
 /// Says what would be removed.
 fn tell(arguments: &RemovalArgs, chosen: &RemovalChoice, context: &mut Context) -> anyhow::Result<Exit> {
     let mut counts = RemovedCounts::default();
     chosen.studies.iter().for_each(|study| counts.add(study.counts));
     if arguments.json {
         context.output.line(in_json(None, chosen, counts))?;
+    } else if chosen.is_enough_free {
+        context.output.line("enough is free: nothing has to go")?;
     } else if counts.instances == 0 {
         context.output.line("nothing matches")?;
         tell_held(chosen, context)?;
@@ -130,7 +140,7 @@ fn tell(arguments: &RemovalArgs, chosen: &RemovalChoice, context: &mut Context) 
         tell_held(chosen, context)?;
         context.output.line("nothing was changed; --yes does it")?;
     }
-    Ok(if counts.instances == 0 { Exit::Partly } else { Exit::Done })
+    Ok(if counts.instances > 0 || chosen.is_enough_free { Exit::Done } else { Exit::Partly })
 }
 
 /// Says which studies a rule of free space leaves out.
@@ -159,7 +169,7 @@ fn remove(
         ..AuditedStudy::default()
     });
     // Before it is done. A removal that then fails is noted all the same.
-    CommandAudit::open(config, "remove")?.deleted(&audited.collect::<Vec<_>>())?;
+    CommandAudit::open(config, "remove")?.deleted(keys_of(arguments), &audited.collect::<Vec<_>>())?;
     let writer = Writer::open(&config.index, config.node_writer_options())?;
     if arguments.no_undo
         && let Some(storage) = storage_of(config)?

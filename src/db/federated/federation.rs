@@ -99,6 +99,10 @@ impl<R: FederatedPart> Federation<R> {
 
     /// The files for a question, and what is known of them now.
     fn asked(&mut self, request: &FindRequest) -> Result<(FederatedFiles<'_, R>, FederatedQuestion), Error> {
+        if request.arrival.since.is_some() {
+            // Each file numbers its changes on its own.
+            self.only("`since`")?;
+        }
         self.shared.update(&mut self.parts)?;
         let question = FederatedQuestion::of(request, &self.shared)?;
         if question.looks_up {

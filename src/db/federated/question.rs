@@ -56,9 +56,6 @@ impl FederatedQuestion {
         if request.record.is_some() {
             return Err(Error::Unsupported("records of several files have no common order".into()));
         }
-        if request.arrival.since.is_some() {
-            return Err(Error::Unsupported("each of several files numbers its changes on its own".into()));
-        }
         let keys: Vec<AttributeId> = request.return_keys.iter().map(|key| key.attribute).collect();
         if let Some(id) = keys.iter().find(|id| !can_answer(id.attribute(), level)) {
             return Err(Error::Unsupported(format!("{id} is not answered at the {level} level")));
