@@ -367,8 +367,8 @@ fn has_value(elements: &[KeyElement], tag: Tag) -> bool {
     elements.iter().find(|element| element.tag == tag).is_none_or(|element| element.value.has_text())
 }
 
-/// A key of VR DT, with %20 for each plus sign that is not the sign of a time zone: of four digits
-/// behind a digit.
+/// A key of VR DT, with %20 for each plus sign that stands for a space. One between a digit and
+/// four digits is the sign of a time zone.
 fn with_zones(raw: &str) -> String {
     let mut text = String::with_capacity(raw.len());
     let mut rest = raw;
