@@ -62,13 +62,18 @@ impl<W: Write> Output<W> {
 /// # Errors
 /// If the path leads to the index.
 pub(super) fn check_is_not_index(path: &Path, index: &Path) -> anyhow::Result<()> {
-    let is_index = match (path.canonicalize(), index.canonicalize()) {
-        (Ok(path), Ok(index)) => path == index,
-        // A file that is not there yet is no index.
+    check_is_not(path, index, "the index")
+}
+
+/// Refuses to write over `other`, which is `what`.
+pub(super) fn check_is_not(path: &Path, other: &Path, what: &str) -> anyhow::Result<()> {
+    let is_other = match (path.canonicalize(), other.canonicalize()) {
+        (Ok(path), Ok(other)) => path == other,
+        // A file that is not there yet is no other one.
         _ => false,
     };
-    if is_index {
-        anyhow::bail!("{} is the index; hint: name another file", path.display());
+    if is_other {
+        anyhow::bail!("{} is {what}; hint: name another file", path.display());
     }
     Ok(())
 }

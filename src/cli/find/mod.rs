@@ -16,7 +16,7 @@ use super::keys::columns;
 use super::keys::columns::{Column, FoundRow, of_table};
 use super::keys::lists::ListTracker;
 use super::keys::query::{LevelParser, at_hand, locate, nothing_matched, query, refuse_what_was_not_read};
-use super::output::{Audience, Output, check_is_not_index, terminal_width};
+use super::output::{Audience, Output, check_is_not, check_is_not_index, terminal_width};
 use super::output_buffer::OutputBuffer;
 use crate::cli::Exit;
 use crate::cli::context::{Context, IndexArgs};
@@ -123,6 +123,7 @@ pub(super) fn run(arguments: &FindArgs, context: &mut Context) -> anyhow::Result
     let mut plan = plan(arguments, &asked, &reading, &config)?;
     if let Some(missing) = &arguments.missing {
         check_is_not_index(missing, &config.index)?;
+        asked.lists.iter().try_for_each(|list| check_is_not(missing, &list.path, "the list"))?;
     }
     let reader = Reader::open(&config.index)?;
     let sorted = arguments.sort_columns(&reading)?;

@@ -130,7 +130,8 @@ impl KeyReader<'_> {
                 let values = lists::read(file, &[name, &shown, &snake_case(&shown)])?;
                 let values: Vec<String> = values.iter().map(|value| in_dicom_form(value)).collect();
                 let joined = values.join("\\");
-                asked.lists.push(KeyList { name: shown, vr, letter_case, values });
+                let path = lists::path_and_column(file).0.to_owned();
+                asked.lists.push(KeyList { path, name: shown, vr, letter_case, values });
                 joined
             }
             None => in_dicom_form(value),

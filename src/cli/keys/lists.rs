@@ -19,6 +19,8 @@ const MAX_LIST_BYTES: u64 = 64 * 1024 * 1024;
 /// A list of values for one key.
 #[derive(Clone, Debug)]
 pub(in crate::cli) struct KeyList {
+    /// The file.
+    pub(in crate::cli) path: PathBuf,
     /// The name of its key.
     pub(in crate::cli) name: String,
     pub(in crate::cli) vr: VR,
@@ -33,13 +35,10 @@ pub(in crate::cli) struct KeyList {
 /// # Errors
 /// If the file cannot be read, has no such column, or has no value.
 pub(in crate::cli) fn read(file: &str, names: &[&str]) -> anyhow::Result<Vec<String>> {
-    let (path, column) = match file.rsplit_once(':') {
-        Some((path, column)) if !Path::new(file).exists() => (PathBuf::from(path), Some(column)),
-        _ => (PathBuf::from(file), None),
-    };
+    let (path, column) = path_and_column(file);
     let shown = path.display();
     let mut bytes = Vec::new();
-    let opened = File::open(&path).with_context(|| format!("cannot read the list {shown}"))?;
+    let opened = File::open(path).with_context(|| format!("cannot read the list {shown}"))?;
     let read = opened.take(MAX_LIST_BYTES + 1).read_to_end(&mut bytes);
     read.with_context(|| format!("cannot read the list {shown}"))?;
     if bytes.len() as u64 > MAX_LIST_BYTES {
@@ -52,6 +51,14 @@ pub(in crate::cli) fn read(file: &str, names: &[&str]) -> anyhow::Result<Vec<Str
         bail!("the list {shown} has no values");
     }
     Ok(values)
+}
+
+/// The path of a list file, and the column if it is named.
+pub(in crate::cli) fn path_and_column(file: &str) -> (&Path, Option<&str>) {
+    match file.rsplit_once(':') {
+        Some((path, column)) if !Path::new(file).exists() => (Path::new(path), Some(column)),
+        _ => (Path::new(file), None),
+    }
 }
 
 fn values_of(text: &str, column: Option<&str>, names: &[&str]) -> anyhow::Result<Vec<String>> {

@@ -59,6 +59,7 @@ fn a_list_that_cannot_be_used_is_an_error_and_two_signs_are_a_value() {
         (vec!["StudyComments=@list"], "cannot be matched with a list"),
         (vec!["StudyDate", "--missing", "m.csv"], "needs a list"),
         (vec!["SOPInstanceUID=@list", "--missing", "m.csv"], "--level IMAGE"),
+        (vec!["AccessionNumber=@list", "--missing", "./list"], "is the list; hint: name another file"),
     ] {
         fs::write(place.path("empty"), "\n\n").unwrap();
         fs::write(place.path("list"), "A1\n").unwrap();
