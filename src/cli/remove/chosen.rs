@@ -59,6 +59,12 @@ pub(super) fn choose(keys: &[String], until_free: Option<u64>, config: &Config) 
     if let Some(key) = keys.iter().find(|key| !key.contains('=')) {
         bail!("`{key}` has no value: write KEY=VALUE");
     }
+    // In a query it matches everything. In a removal it is a variable that a script did not set.
+    let is_empty = |value: &str| value.split('\\').all(|part| part.trim().is_empty());
+    let empty = keys.iter().filter_map(|key| key.split_once('=')).find(|(_, value)| is_empty(value));
+    if let Some((name, _)) = empty {
+        bail!("{name} has an empty value, which all instances match; hint: `{name}=*` means all of them");
+    }
     let mut reader = Reader::open(&config.index)?;
     let mut storage = None;
     let missing = match until_free {

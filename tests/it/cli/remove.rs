@@ -78,6 +78,12 @@ fn what_is_removed_is_said_first_and_comes_back_by_undo(place: Place) {
     assert!(place.run(["remove", &key, "--yes"]).expect(0).stdout.contains("removal 2"));
     assert!(place.run(["remove", "StudyInstanceUID=9.9"]).expect(1).stdout.contains("nothing matches"));
     assert!(place.run(["remove", "PatientName"]).expect(2).stderr.contains("has no value"));
+    // As from a script whose variable is not set.
+    for key in ["PatientID=", "StudyInstanceUID= \\"] {
+        let refused = place.run(["remove", key, "--yes"]).expect(2).stderr;
+        assert!(refused.contains("has an empty value"), "{refused}");
+    }
+    assert_eq!(indexed(&place), uids(0..4));
     assert!(place.run(["remove"]).code == 2);
 }
 
