@@ -22,6 +22,7 @@ use crate::db::{
     ScannedFile, Search as _,
 };
 use crate::ingest::Wanted;
+use crate::model::calendar::moment_text;
 use crate::model::location::{Location, Place};
 use crate::store::Trash;
 
@@ -121,7 +122,13 @@ fn bring_back(
         Grouped(counts.in_place),
         Grouped(counts.failed)
     ))?;
-    if counts.unknown > 0 {
+    if let Some(emptied_ms) = known.emptied_ms.filter(|_| counts.unknown > 0) {
+        context.output.line(format_args!(
+            "{} instances are no longer removed, but their objects were deleted for good {}",
+            Grouped(counts.unknown),
+            moment_text(emptied_ms)
+        ))?;
+    } else if counts.unknown > 0 {
         context.output.line(format_args!(
             "{} instances are no longer removed, but the index, which was built anew, does not know where they were; \
              hint: `dcmdex scan` of their directories indexes them again",

@@ -256,6 +256,10 @@ fn the_trash_is_emptied_by_age_and_then_nothing_comes_back(place: Place) {
     assert_eq!(in_trash(&place), 0);
     let undone = place.run(["remove", "--undo", "1", "--yes"]).expect(0).stdout;
     assert!(undone.starts_with("0 received objects"), "{undone}");
+    assert!(
+        undone.contains("2 instances are no longer removed, but their objects were deleted for good 20"),
+        "{undone}"
+    );
     assert!(indexed(&place).is_empty());
     // At once, without a trash.
     received(&place, 0..2);
