@@ -21,6 +21,7 @@ use crate::db::{
     Arrivals as _, FileOutcome, Removal, RemovalChanges as _, RemovalSearch as _, RemovedFile, ScannedDirectory,
     ScannedFile, Search as _,
 };
+use crate::files::is_missing;
 use crate::ingest::Wanted;
 use crate::model::calendar::moment_text;
 use crate::model::location::{Location, Place};
@@ -49,8 +50,10 @@ struct Undo {
     trash: Option<(Trash, PathBuf)>,
     /// Whether other nodes have storage directories of their own.
     is_shared: bool,
-    /// Instances that another node has to bring back.
-    left_to_others: BTreeSet<String>,
+    /// Instances that stay removed: another node has to bring them back, or their objects are lost.
+    still_removed: BTreeSet<String>,
+    /// Whether the objects were deleted for good.
+    is_emptied: bool,
     begun_ms: i64,
     removal: i64,
     wanted: &'static Wanted,
@@ -99,7 +102,8 @@ fn bring_back(
         writer: writer.clone(),
         trash: storage.map(|storage| (Trash::below(&storage), storage)),
         is_shared: is_on_server(&config.index),
-        left_to_others: BTreeSet::new(),
+        still_removed: BTreeSet::new(),
+        is_emptied: known.emptied_ms.is_some(),
         begun_ms: known.begun_ms,
         removal,
         wanted: Wanted::with_declared(&config.declared),
@@ -233,6 +237,7 @@ impl Undo {
             after.clone_from(&last.sop_instance_uid);
             self.leave_to_later_removals(&mut page)?;
             self.leave_to_others(&mut page, counts, context)?;
+            self.leave_lost(&mut page, counts, context)?;
             let mut uids: Vec<String> = page.iter().map(|file| file.sop_instance_uid.clone()).collect();
             uids.dedup();
             let (managed, others): (Vec<_>, Vec<_>) =
@@ -281,8 +286,32 @@ impl Undo {
                 Grouped(uids.len() as u64)
             ))?;
             page.retain(|file| !uids.contains(&file.sop_instance_uid));
-            self.left_to_others.extend(uids);
+            self.still_removed.extend(uids);
         }
+        Ok(())
+    }
+
+    /// Leaves out instances whose only object is neither in the trash nor in its place.
+    fn leave_lost(
+        &mut self,
+        page: &mut Vec<RemovedFile>,
+        counts: &mut UndoCounts,
+        context: &mut Context,
+    ) -> anyhow::Result<()> {
+        let mut lost = BTreeSet::new();
+        for of_instance in page.chunk_by(|one, other| one.sop_instance_uid == other.sop_instance_uid) {
+            let [file] = of_instance else { continue };
+            let is_gone = file.is_in_trash && file.location.path().is_some_and(|path| is_missing(&path));
+            if self.is_emptied || !is_gone || !self.reader.known_locations(&file.sop_instance_uid)?.is_empty() {
+                continue;
+            }
+            let path = file.location.path().unwrap_or_default();
+            context.output.line(format_args!("failed: {}: it is not in the trash", Shown(&path)))?;
+            lost.insert(file.sop_instance_uid.clone());
+        }
+        counts.failed += lost.len() as u64;
+        page.retain(|file| !lost.contains(&file.sop_instance_uid));
+        self.still_removed.extend(lost);
         Ok(())
     }
 
@@ -337,7 +366,7 @@ impl Undo {
             let mut found = Vec::new();
             let mut uids = Vec::new();
             for (uid, record) in page {
-                if self.left_to_others.contains(&uid) {
+                if self.still_removed.contains(&uid) {
                     continue;
                 }
                 if record.is_none() && self.reader.known_locations(&uid)?.is_empty() {

@@ -245,6 +245,25 @@ fn an_undo_that_was_killed_between_object_and_row_is_finished_by_the_next(place:
     place.run(["check", "--files", "--orphans"]).expect(0);
 }
 
+/// As after a restore of a backup that has no objects of the trash.
+fn an_object_that_the_trash_has_lost_keeps_its_removal(place: Place) {
+    received(&place, 0..2);
+    place.run(["remove", "StudyInstanceUID=1.2.3", "--objects", "--yes"]).expect(0);
+    let mut trashed = fs::read_dir(place.path("dcmdex-data/objects/.trash")).unwrap();
+    let series = trashed
+        .find_map(|entry| Some(entry.unwrap().path().join("objects/1.2.3/1.2.3.4")).filter(|path| path.exists()));
+    let lost = series.unwrap().join(format!("{}.dcm", uid(1)));
+    fs::rename(&lost, place.path("away")).unwrap();
+    let undone = place.run(["remove", "--undo", "1", "--yes"]).expect(1).stdout;
+    assert!(undone.contains("it is not in the trash") && undone.contains("1 could not be brought back"), "{undone}");
+    assert_eq!(indexed(&place), uids(0..1));
+    // It can come back when its object is there again.
+    fs::create_dir_all(lost.parent().unwrap()).unwrap();
+    fs::rename(place.path("away"), &lost).unwrap();
+    place.run(["remove", "--undo", "1", "--yes"]).expect(0);
+    assert_eq!(indexed(&place), uids(0..2));
+}
+
 fn the_trash_is_emptied_by_age_and_then_nothing_comes_back(place: Place) {
     received(&place, 0..2);
     place.run(["remove", "StudyInstanceUID=1.2.3", "--objects", "--yes"]).expect(0);
@@ -421,6 +440,7 @@ on_each_engine!(
     a_node_goes_on_while_instances_are_removed_and_takes_them_again,
     an_instance_that_is_received_again_is_no_longer_removed,
     an_undo_that_was_killed_between_object_and_row_is_finished_by_the_next,
+    an_object_that_the_trash_has_lost_keeps_its_removal,
     the_trash_is_emptied_by_age_and_then_nothing_comes_back,
     metadata_without_objects_come_back_too,
     two_removals_at_once_take_each_instance_once,
