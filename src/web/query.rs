@@ -209,8 +209,10 @@ impl<'d> Reading<'d> {
     }
 
     fn is_key(&self, name: &str) -> bool {
+        let first = name.split('.').next().unwrap_or_default();
         name.starts_with(|c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '(')
             || self.declared.by_name(name).is_some()
+            || ATTRIBUTES.iter().any(|attribute| attribute.keyword.eq_ignore_ascii_case(first))
     }
 
     fn once(&mut self, name: &'static str) -> Result<(), QueryError> {

@@ -102,6 +102,15 @@ fn all_six_searches_answer_with_their_ancestors() {
 }
 
 #[test]
+fn a_keyword_in_other_case_is_refused_and_not_ignored() {
+    let web = TestWeb::start();
+    for name in ["patientname", "patientID", "requestattributessequence.00400009"] {
+        web.get(&format!("/studies?{name}=ZZZ")).expect(400);
+    }
+    web.get("/studies?token=ZZZ").expect(200);
+}
+
+#[test]
 fn a_plus_sign_is_a_space_unless_it_begins_a_time_zone() {
     let web = TestWeb::start();
     for query in [
