@@ -9,6 +9,7 @@ use std::io::{self, ErrorKind, Read};
 use super::decoders::DecodingFor;
 use super::nested::{self, NestedFailure, PHOTOMETRIC, pixel_header, short_text};
 use crate::encoding::structure::StructureError;
+use crate::encoding::syntax::Encoding;
 use crate::encoding::tag::PIXEL_DATA;
 use crate::encoding::walk::{Event, Walk, WalkError};
 use crate::ingest::limits::MAX_DEPTH;
@@ -25,9 +26,6 @@ const MAX_VALUE: u64 = 0xFFFF_FFFE;
 /// Native frames of one object that are kept, in bytes. Larger: more memory for each retrieval.
 /// Smaller: more frames are decompressed twice.
 const KEPT_BYTES: u64 = 32 << 20;
-
-/// Length of the header of Pixel Data in Explicit VR.
-const PIXEL_HEADER: u64 = 12;
 
 /// Length of a delimiter.
 const DELIMITER: u64 = 8;
@@ -93,7 +91,7 @@ enum ObjectPart {
     Nested(u64),
 }
 
-/// A data set in Explicit VR Little Endian, made of a compressed object.
+/// A data set without compression, made of a compressed object in the same encoding of elements.
 ///
 /// It differs from the stored one in Pixel Data, and lacks offset tables, which only compressed
 /// frames have. Photometric Interpretation differs too if a transform of the compression was
@@ -115,24 +113,24 @@ impl DecompressedObject {
     /// See [`DecompressError`].
     pub(super) fn open(
         mut source: Source,
-        offset: u64,
+        (offset, encoding): (u64, Encoding),
         transfer_syntax: &str,
         decoding: DecodingFor,
     ) -> Result<Self, DecompressError> {
         let codec = Codec::of(transfer_syntax).ok_or(CodecError::NoDecoder)?;
         source.go_to(offset)?;
-        let mut walk = Walk::new(source, offset, true, MAX_DEPTH);
+        let mut walk = Walk::new(source, offset, encoding.is_explicit(), MAX_DEPTH);
         let pixels = match Pixels::find(&mut walk, transfer_syntax) {
             Ok(pixels) if pixels.is_encapsulated() => Some(pixels),
-            // Objects without compressed frames are in Explicit VR Little Endian (PS3.5 A.4).
+            // Objects without compressed frames go out as they lie.
             Ok(_) | Err(PixelError::None) => None,
             Err(error) => return Err(error.into()),
         };
         let mut source = walk.into_input();
         source.go_to(offset)?;
         let frames = Frames::new(codec, pixels.as_ref(), decoding)?;
-        let mut walk = Walk::new(source, offset, true, MAX_DEPTH);
-        let parts = parts(&mut walk, offset, pixels.as_ref().map(|pixels| (codec, pixels)), &frames);
+        let mut walk = Walk::new(source, offset, encoding.is_explicit(), MAX_DEPTH);
+        let parts = parts(&mut walk, (offset, encoding), pixels.as_ref().map(|pixels| (codec, pixels)), &frames);
         let mut source = walk.into_input();
         let mut parts = match parts {
             Err(error) if pixels.is_some() => return Err(PixelError::Walk(error).into()),
@@ -143,7 +141,7 @@ impl DecompressedObject {
         for part in &mut parts {
             if let ObjectPart::Nested(start) = part {
                 let bytes;
-                (source, bytes) = nested::decompressed(source, *start, codec, &frames.decoding)?;
+                (source, bytes) = nested::decompressed(source, (*start, encoding), codec, &frames.decoding)?;
                 *part = ObjectPart::Bytes(bytes);
             }
         }
@@ -356,6 +354,7 @@ impl Frames {
 
 /// Parts of an object so far.
 struct PartList {
+    encoding: Encoding,
     parts: Vec<ObjectPart>,
     /// Everything before this offset is in a part.
     done: u64,
@@ -385,11 +384,11 @@ impl PartList {
             LOSSY_IMAGE_COMPRESSION => {
                 let stated = first_text(&walk.beginning(64)?);
                 if std::mem::take(&mut self.states_no_loss) && !codec.loss.is_stated_by(&stated) {
-                    self.replace(whole, short_text(tag, "01"));
+                    self.replace(whole, short_text(self.encoding, tag, "01"));
                 }
             }
             PHOTOMETRIC if codec.photometric(photometric) != photometric => {
-                self.replace(whole, short_text(tag, codec.photometric(photometric)));
+                self.replace(whole, short_text(self.encoding, tag, codec.photometric(photometric)));
             }
             // Group lengths of groups that change, and offset tables.
             0x0028_0000 | 0x7FE0_0000..=0x7FE0_0003 => self.replace(whole, Vec::new()),
@@ -403,12 +402,12 @@ impl PartList {
 /// nothing for an object whose own pixels are not compressed.
 fn parts(
     walk: &mut Walk<Source>,
-    offset: u64,
+    (offset, encoding): (u64, Encoding),
     compressed: Option<(&Codec, &Pixels)>,
     frames: &Frames,
 ) -> Result<Vec<ObjectPart>, WalkError> {
     let states_no_loss = compressed.is_some_and(|(codec, _)| codec.loss != Loss::None);
-    let mut list = PartList { parts: Vec::new(), done: offset, states_no_loss };
+    let mut list = PartList { encoding, parts: Vec::new(), done: offset, states_no_loss };
     let mut nested = NestedPixels::default();
     loop {
         let event = walk.next()?;
@@ -431,7 +430,7 @@ fn parts(
         };
         nested.end(start, &mut list);
         if tag > LOSSY_IMAGE_COMPRESSION && std::mem::take(&mut list.states_no_loss) {
-            list.replace((start, start), short_text(LOSSY_IMAGE_COMPRESSION, "01"));
+            list.replace((start, start), short_text(encoding, LOSSY_IMAGE_COMPRESSION, "01"));
         }
         match event {
             Event::Sequence { .. } => nested.start = Some(start),
@@ -446,8 +445,8 @@ fn parts(
                     end = fragment + u64::from(length);
                 }
                 let length = frames.length();
-                let header = pixel_header(frames.shape.bits_allocated, length + length % 2);
-                list.replace((offset - PIXEL_HEADER, end + DELIMITER), header);
+                let header = pixel_header(encoding, frames.shape.bits_allocated, length + length % 2);
+                list.replace((start, end + DELIMITER), header);
                 list.parts.push(ObjectPart::Frames);
                 list.parts.push(ObjectPart::Bytes(vec![0; (length % 2) as usize]));
                 list.parts.push(ObjectPart::Rest(list.done));

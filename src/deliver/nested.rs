@@ -17,8 +17,6 @@ use crate::pixels::frames::Shape;
 use crate::pixels::transforms::first_text;
 use crate::store::Source;
 
-const ENCODING: Encoding = Encoding::ExplicitLittle;
-
 pub(super) const PHOTOMETRIC: u32 = 0x0028_0004;
 
 /// Icon Image Sequence. It is of type 3, so it may be left out.
@@ -49,18 +47,18 @@ impl From<io::Error> for NestedFailure {
 /// See [`NestedFailure`].
 pub(super) fn decompressed(
     mut source: Source,
-    start: u64,
+    (start, encoding): (u64, Encoding),
     codec: &'static Codec,
     decoding: &DecodingFor,
 ) -> Result<(Source, Vec<u8>), NestedFailure> {
     source.go_to(start)?;
-    let mut walk = Walk::new(source, start, true, MAX_DEPTH);
+    let mut walk = Walk::new(source, start, encoding.is_explicit(), MAX_DEPTH);
     let begin = walk.next()?;
     let Event::Sequence { tag } = begin else {
         return Err(WalkError::from(StructureError::Misplaced(PIXEL_DATA)).into());
     };
-    let mut sequence = NestedSequence { codec, decoding, out: Vec::new(), items: Vec::new() };
-    begin.push_structure(ENCODING, &mut sequence.out);
+    let mut sequence = NestedSequence { encoding, codec, decoding, out: Vec::new(), items: Vec::new() };
+    begin.push_structure(encoding, &mut sequence.out);
     let bytes = match sequence.read(&mut walk) {
         Ok(()) => sequence.out,
         Err(NestedFailure::Frame(_)) if tag == ICON => Vec::new(),
@@ -71,6 +69,7 @@ pub(super) fn decompressed(
 
 /// A sequence that is written anew.
 struct NestedSequence<'d> {
+    encoding: Encoding,
     codec: &'static Codec,
     decoding: &'d DecodingFor,
     out: Vec<u8>,
@@ -104,7 +103,7 @@ impl NestedSequence<'_> {
                 return Err(CodecError::TooLarge.into());
             }
             let event = walk.next()?;
-            event.push_structure(ENCODING, &mut self.out);
+            event.push_structure(self.encoding, &mut self.out);
             match event {
                 Event::Item => self.items.push(NestedImage::default()),
                 Event::ItemEnd => drop(self.items.pop()),
@@ -114,7 +113,7 @@ impl NestedSequence<'_> {
                 Event::Value { tag, vr, .. } => {
                     let value = walk.value(tag, MAX_SEQUENCE as u64)?;
                     let start = self.out.len();
-                    push_element(ENCODING, &mut self.out, tag_of(tag), vr, &value);
+                    push_element(self.encoding, &mut self.out, tag_of(tag), vr, &value);
                     let place = start..self.out.len();
                     if let Some(image) = self.items.last_mut() {
                         image.take(tag, &value, place);
@@ -153,10 +152,10 @@ impl NestedSequence<'_> {
         };
         let photometric = self.codec.photometric(&image.photometric);
         if let Some(place) = image.photometric_at.clone().filter(|_| photometric != image.photometric) {
-            self.out.splice(place, short_text(PHOTOMETRIC, photometric));
+            self.out.splice(place, short_text(self.encoding, PHOTOMETRIC, photometric));
         }
         let padding = native.len() % 2;
-        self.out.extend(pixel_header(shape.bits_allocated, (native.len() + padding) as u64));
+        self.out.extend(pixel_header(self.encoding, shape.bits_allocated, (native.len() + padding) as u64));
         self.out.extend(native);
         self.out.extend(std::iter::repeat_n(0, padding));
         self.items.push(image);
@@ -165,21 +164,21 @@ impl NestedSequence<'_> {
 }
 
 /// Returns an element of VR CS with a text of our own.
-pub(super) fn short_text(tag: u32, text: &str) -> Vec<u8> {
+pub(super) fn short_text(encoding: Encoding, tag: u32, text: &str) -> Vec<u8> {
     let padding = text.len() % 2;
     let mut element = Vec::new();
     let length = u32::try_from(text.len() + padding).unwrap_or(0);
-    Encoding::ExplicitLittle.push_header(&mut element, tag, VR::CS.to_bytes(), length);
+    encoding.push_header(&mut element, tag, VR::CS.to_bytes(), length);
     element.extend_from_slice(text.as_bytes());
     element.extend(std::iter::repeat_n(b' ', padding));
     element
 }
 
 /// Returns the header of Pixel Data (PS3.5 A.2).
-pub(super) fn pixel_header(bits_allocated: u16, length: u64) -> Vec<u8> {
+pub(super) fn pixel_header(encoding: Encoding, bits_allocated: u16, length: u64) -> Vec<u8> {
     let letters = if bits_allocated > 8 { *b"OW" } else { *b"OB" };
     let mut header = Vec::new();
     // The length is at most `MAX_VALUE`.
-    Encoding::ExplicitLittle.push_header(&mut header, PIXEL_DATA, letters, u32::try_from(length).unwrap_or(0));
+    encoding.push_header(&mut header, PIXEL_DATA, letters, u32::try_from(length).unwrap_or(0));
     header
 }

@@ -477,8 +477,13 @@ impl StoredObject {
     pub(crate) fn decompressed(mut self, to: NativeSyntax, decoding: DecodingFor) -> Result<DataSet, ObjectError> {
         self.check_now()?;
         self.source.keep();
-        let mut object = DecompressedObject::open(self.source, self.data_set_offset, &self.transfer_syntax, decoding)?;
-        let from = NativeSyntax::ExplicitLittle;
+        let mut object = DecompressedObject::open(
+            self.source,
+            (self.data_set_offset, self.encoding),
+            &self.transfer_syntax,
+            decoding,
+        )?;
+        let from = NativeSyntax::from(self.encoding);
         let rewriter = || Rewriter::new(from, to).correcting(self.corrected.clone());
         check(&mut object, |object, count| Ok(object.skip(count)), &mut rewriter())?;
         object.rewind();

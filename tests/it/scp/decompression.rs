@@ -108,6 +108,30 @@ fn a_peer_that_takes_only_uncompressed_objects_gets_the_samples_that_were_compre
     }
 }
 
+/// PS3.5 A.4 demands explicit VR. Real writers have forgotten it.
+#[test]
+fn a_compressed_object_in_implicit_vr_is_decompressed() {
+    for (program, options, source) in COMPRESSED {
+        let Some(folder) = compressed(program, options, &real(source)) else { continue };
+        let path = folder.path().join("1.dcm");
+        let stored = open_file(&path).unwrap();
+        let mut bytes = [vec![0; 128], b"DICM".to_vec()].concat();
+        stored.meta().write(&mut bytes).unwrap();
+        stored.write_dataset_with_ts(&mut bytes, &IMPLICIT.erased()).unwrap();
+        fs::write(&path, bytes).unwrap();
+        for accepted in [IMPLICIT_UID, "1.2.840.10008.1.2.1"] {
+            let arrived = read(&got(folder.path(), accepted), accepted);
+            let case = format!("{source} by {program} {options} as {accepted}");
+            assert!(pixels(&arrived) == pixels(&open_file(real(source)).unwrap()), "{case}");
+            assert!(
+                arrived.element(tags::SOP_INSTANCE_UID).unwrap().value()
+                    == stored.element(tags::SOP_INSTANCE_UID).unwrap().value(),
+                "{case}"
+            );
+        }
+    }
+}
+
 /// DCMTK compresses the pixels of icons as well (PS3.5 A.4).
 #[test]
 fn an_icon_is_decompressed_with_its_object() {

@@ -477,6 +477,11 @@ fn a_compressed_object_in_implicit_vr_is_read_as_it_is_and_sent_as_it_should_be(
     assert_eq!(tags_of(&web.get(&format!("{instance}/metadata")).expect(200).text()), explicit);
     let shown = web.get_with(&format!("{instance}/rendered"), &[("Accept", "image/png")]).expect(200);
     assert!(shown.body == picture);
+    let original = open_file(real("modalities/CT_small.dcm")).unwrap();
+    let accept = format!("application/dicom; transfer-syntax={}", uids::EXPLICIT_VR_LITTLE_ENDIAN);
+    let native = web.get_with(&instance, &[("Accept", &accept)]).expect(200);
+    let native: DefaultDicomObject = from_reader(&native.body[128..]).unwrap();
+    assert!(native.element(tags::PIXEL_DATA).unwrap().value() == original.element(tags::PIXEL_DATA).unwrap().value());
     let whole = web.get_with(&instance, &[("Accept", "application/dicom; transfer-syntax=*")]).expect(200);
     let sent: DefaultDicomObject = from_reader(&whole.body[128..]).unwrap();
     assert_eq!(sent.meta().transfer_syntax(), uids::RLE_LOSSLESS);
