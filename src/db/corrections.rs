@@ -80,11 +80,14 @@ impl Correction {
         values: Vec<(AttributeId, String)>,
         (made_ms, system): (i64, String),
     ) -> Result<Self, CorrectionError> {
+        // Without a value, a Patient ID narrows what another key leads to.
+        let has_other = keys.iter().any(|(id, value)| LEADING.contains(id) && !value.is_empty());
         for (id, value) in &keys {
+            let may_be_empty = !LEADING.contains(id) || *id == AttributeId::PatientID && has_other;
             if !LEADING.contains(id) && !CORRECTABLE.contains(id) {
                 return Err(CorrectionError::NotAKey(*id));
             }
-            if value.contains(['*', '?', '\\']) || (LEADING.contains(id) && value.is_empty()) {
+            if value.contains(['*', '?', '\\']) || (value.is_empty() && !may_be_empty) {
                 return Err(CorrectionError::NotOneValue(*id));
             }
         }
@@ -296,8 +299,10 @@ mod tests {
     fn a_rule_says_whose_objects_are_wrong_and_has_values_that_an_object_may_have() {
         let new = [(PatientID, "NEW")];
         assert!(rule(&[(PatientID, "OLD"), (IssuerOfPatientID, "")], &new).is_ok());
+        assert!(rule(&[(StudyInstanceUID, "1.2"), (PatientID, "")], &new).is_ok());
         for (keys, values, error) in [
-            (&[(PatientName, "A")][..], &new[..], CorrectionError::NoLeadingKey),
+            (&[(PatientID, "O"), (StudyInstanceUID, "")][..], &new[..], CorrectionError::NotOneValue(StudyInstanceUID)),
+            (&[(PatientName, "A")], &new, CorrectionError::NoLeadingKey),
             (&[(PatientID, "")], &new, CorrectionError::NotOneValue(PatientID)),
             (&[(PatientID, "O*")], &new, CorrectionError::NotOneValue(PatientID)),
             (&[(PatientID, "O"), (Modality, "CT")], &new, CorrectionError::NotAKey(Modality)),

@@ -84,6 +84,20 @@ fn what_is_corrected_is_said_first_and_is_as_before_after_an_undo(place: Place) 
     }
 }
 
+fn objects_of_a_study_without_a_patient_id_get_one(place: Place) {
+    for (name, patient_id, instance) in [("tree/0", "OLD", 0), ("tree/1", "", 1)] {
+        write(&place, name, patient_id, 0, instance);
+    }
+    place.run(["scan", "tree"]).expect(0);
+    let rule = ["correct", "StudyInstanceUID=1.2.0", "PatientID=\"\"", "--set", "PatientID=P9"];
+    let done = correct(&place, &rule);
+    assert!(done.starts_with("correction 1: 1 instances of 1 studies\n"), "{done}");
+    assert_eq!(patients(&place, "IMAGE"), ["OLD,Test^Person", "P9,Test^Person"]);
+    // By itself it would mean all objects without one.
+    let refused = place.run(["correct", "PatientID=\"\"", "--set", "PatientID=P9"]).expect(2).stderr;
+    assert!(refused.contains("PatientID needs one whole value"), "{refused}");
+}
+
 #[test]
 fn keys_and_values_that_make_no_rule_are_refused() {
     let place = scanned(Place::new());
@@ -309,4 +323,5 @@ on_each_engine!(
     a_node_answers_with_corrected_values_at_all_levels_and_matches_them,
     what_comes_later_is_corrected_and_keeps_what_it_says,
     the_audit_trail_has_the_rule_and_the_studies,
+    objects_of_a_study_without_a_patient_id_get_one,
 );
