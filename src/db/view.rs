@@ -259,7 +259,7 @@ impl<'c> ArchiveView<'c> {
             let matches = fulfils_declared
                 && entities.iter().any(has_arrived)
                 && self.matches_own(entity, keys, Patient)?
-                && (!keys.asks_below() || any(&entities, |entity| self.some_below(*entity, keys))?);
+                && (!keys.asks_below() || any(&entities, |entity| self.some_below(*entity, keys, Patient))?);
             if !matches {
                 continue;
             }
@@ -296,7 +296,7 @@ impl<'c> ArchiveView<'c> {
             Ok((!may_be_under_others || level == Study || entity.names_its_patient())
                 && keys.declared_above.iter().all(|key| fits_declared(entity, key))
                 && self.matches_own(entity, keys, level)?
-                && (!keys.asks_below() || self.some_below(entity, keys)?))
+                && (!keys.asks_below() || self.some_below(entity, keys, level)?))
         };
         let mut found = Vec::new();
         for study in &self.studies {
@@ -330,13 +330,20 @@ impl<'c> ArchiveView<'c> {
             && all(&keys.moments_above, |key| self.fits_moment(entity, key, level))?)
     }
 
-    /// Whether one descendant fulfils all keys below the level (C.4.1.3.1.2).
-    fn some_below(&self, entity: EntityView<'_, 'c>, keys: &PartedKeys<'_>) -> Result<bool, Error> {
+    /// Whether one descendant fulfils all keys below the level (C.4.1.3.1.2). What names another
+    /// patient is no descendant of a patient.
+    fn some_below(
+        &self,
+        entity: EntityView<'_, 'c>,
+        keys: &PartedKeys<'_>,
+        level: QueryRetrieveLevel,
+    ) -> Result<bool, Error> {
         let declared = keys.declared_below.iter().filter(|key| key.matching.is_some()).map(|key| key.unit.level);
         let asked = keys.below.iter().map(|key| key.attribute).chain(keys.moments_below.iter().map(|key| key.date));
         let deepest = asked.map(|id| id.attribute().level).chain(declared).max().unwrap_or(Image);
         any(entity.down_to(deepest), |below| {
-            Ok(keys.declared_below.iter().all(|key| fits_declared(below, key))
+            Ok((level != Patient || below.names_its_patient())
+                && keys.declared_below.iter().all(|key| fits_declared(below, key))
                 && all(&keys.below, |key| self.fits(below, key, deepest))?
                 && all(&keys.moments_below, |key| self.fits_moment(below, key, deepest))?)
         })

@@ -230,6 +230,18 @@ fn under_each_patient_are_the_series_and_instances_whose_objects_name_that_patie
         assert_eq!(under("B", Series, SeriesInstanceUID), ["1.8.2 SMITH^B", "1.8.3 SMITH^B"]);
         assert_eq!(under("A", Image, SOPInstanceUID), ["1.2.1 ZZZ", "1.2.3 ZZZ"]);
         assert_eq!(under("B", Image, SOPInstanceUID), ["1.2.2 SMITH^B", "1.2.4 SMITH^B"]);
+        // Nor is one found by what names the other.
+        for (key, uid, patients) in [
+            (SeriesInstanceUID, "1.8.1", &["A"][..]),
+            (SeriesInstanceUID, "1.8.2", &["B"]),
+            (SeriesInstanceUID, "1.8.3", &["A", "B"]),
+            (SOPInstanceUID, "1.2.3", &["A"]),
+            (SOPInstanceUID, "1.2.4", &["B"]),
+            (StudyInstanceUID, "1.9.1", &["A", "B"]),
+        ] {
+            let found = answers(&index, Patient, &[(key, uid)], &[PatientID]);
+            assert_eq!(found.concat(), patients, "{uid}");
+        }
         // Without a patient, each once.
         assert_eq!(answers(&index, Series, &[], &[SeriesInstanceUID, PatientID]).len(), 3);
         assert_eq!(answers(&index, Image, &[], &[SOPInstanceUID]).len(), 4);

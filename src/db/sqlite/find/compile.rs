@@ -409,8 +409,11 @@ impl Compiler<'_> {
         };
         let conditions = conditions.join(" AND ");
         if level == Patient && self.shared_studies {
+            // What names another patient is no descendant of this one.
+            let [first, further] = [PatientLink::FirstPatient, PatientLink::FurtherPatient]
+                .map(|under| names_this_patient(deepest, under).unwrap_or("1"));
             return Ok(format!(
-                "EXISTS (SELECT 1 FROM {from} WHERE (s.patient = p.id OR s.id IN \
+                "EXISTS (SELECT 1 FROM {from} WHERE (s.patient = p.id AND {first} OR {further} AND s.id IN \
                  (SELECT study FROM study_patient WHERE patient = p.id)) AND {conditions})"
             ));
         }
