@@ -45,7 +45,7 @@ pub(super) fn empty(
     Ok(())
 }
 
-/// Where arriving objects go by the settings, without a journal.
+/// Storage for arriving objects by the settings, without a journal.
 pub(super) fn storage(config: &Config, objects: Option<Arc<Objects>>, writer: WriterHandle) -> Storage {
     let wanted = Wanted::with_declared(&config.declared);
     Storage { policy: config.receive, wanted, ..Storage::new(objects, writer) }
@@ -85,7 +85,7 @@ pub(super) fn start(
     }
 }
 
-/// Why a journal cannot be here, whatever the settings want.
+/// Reason why a journal cannot be here, whatever the settings want.
 fn hindrance(objects: &Objects, writer: &WriterHandle) -> Option<&'static str> {
     if !writer.takes_journal() {
         Some("the index is no single SQLite file")

@@ -1,5 +1,5 @@
-//! What commands leave in the audit trail: what was deleted and what left the system (PS3.15
-//! A.5.3.4, A.5.3.8).
+//! Audit events of commands: data that was deleted and data that left the system (PS3.15 A.5.3.4,
+//! A.5.3.8).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -145,10 +145,10 @@ fn medium(to: &Path) -> anyhow::Result<String> {
     Ok(std::path::absolute(to).context("the working directory cannot be told")?.to_string_lossy().into_owned())
 }
 
-/// Who runs the command: the user that logged in, where the system knows it. That is not root, with
-/// sudo.
+/// User that runs the command: the one that logged in, where the system knows it. With sudo, that
+/// is not root.
 fn user() -> Participant {
-    /// What the kernel has for a process that no login began (loginuid(5) of audit).
+    /// Login UID that the kernel has for a process that no login began (loginuid(5) of audit).
     const NOBODY: u32 = u32::MAX;
     let login = fs::read_to_string("/proc/self/loginuid").ok().and_then(|text| text.trim().parse().ok());
     let number = login.filter(|login| *login != NOBODY).unwrap_or(rustix::process::getuid().as_raw());

@@ -146,7 +146,7 @@ fn check(context: &mut Context) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// What keeps a node from working with its index and its storage directory.
+/// Problems that keep a node from working with its index and its storage directory.
 fn of_places(config: &Config) -> Vec<String> {
     let problems = directory_checks::problems(config);
     if !problems.is_empty() {
@@ -163,7 +163,8 @@ fn of_places(config: &Config) -> Vec<String> {
     misfit.unwrap_or_else(|error| Some(in_one_line(&error))).into_iter().collect()
 }
 
-/// What keeps a node from using other files that its settings name, and warnings about them.
+/// Problems that keep a node from using other files that its settings name, and warnings about
+/// them.
 fn of_files(config: &Config) -> (Vec<String>, Vec<String>) {
     let mut problems = Vec::new();
     if let Some(Err(error)) = config.audit_options().map(|options| options.check_collector()) {
@@ -182,7 +183,7 @@ fn of_files(config: &Config) -> (Vec<String>, Vec<String>) {
     (problems, warnings)
 }
 
-/// What a short look at the storage directory finds: files that the index does not know.
+/// Result of a short look at the storage directory: files that the index does not know.
 fn strays(config: &Config) -> anyhow::Result<Option<String>> {
     let Some(options) = config.store_options().filter(|options| options.directory.exists()) else { return Ok(None) };
     let storage = options.directory.canonicalize()?;
@@ -195,7 +196,7 @@ fn strays(config: &Config) -> anyhow::Result<Option<String>> {
     Ok((found.objects + found.elsewhere > 0).then(|| found.in_words(&storage)))
 }
 
-/// Who may associate, in words.
+/// Peers that may associate, in words.
 fn who(config: &Config, admitted: Admitted) -> String {
     match (admitted, config.is_reachable_from_outside()) {
         (Admitted::Table, _) => {

@@ -13,7 +13,7 @@ use crate::db::open::is_on_server;
 use crate::files::make_directory;
 use crate::telemetry;
 
-/// How a command ended.
+/// Outcome of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// Everything was done. Exit code 0.
@@ -57,7 +57,7 @@ pub(super) struct Global {
     pub(super) quiet: bool,
 }
 
-/// How much a command logs by default.
+/// Default amount of log output of a command.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Chattiness {
     /// A service logs one line for each association.

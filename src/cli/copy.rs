@@ -88,7 +88,7 @@ No file is overwritten. manifest.csv says what came from where. After an interru
 goes on; a zip or tar begins again.
 Exit codes: 0 done; 1 nothing matched, or some objects could not be read; 2 failed.";
 
-/// Where files go.
+/// Destination of the files.
 enum CohortTarget {
     Folder { folder: CohortFolder, manifest: Box<CohortManifest>, media: Option<MediaDirectory> },
     Package(CohortPackage),
@@ -102,7 +102,7 @@ struct CopyLookup {
     archives: Archives,
 }
 
-/// What an index says about an object that is placed.
+/// Facts that an index has about an object that is placed.
 #[derive(Default)]
 struct KnownObject {
     /// Its checksum, if it was received.
@@ -124,7 +124,7 @@ impl CopyLookup {
         Ok(Self { reader, corrects, archives: Archives::default() })
     }
 
-    /// Where an object lies. An archive of which there are copies may not be mounted.
+    /// Location of an object. An archive of which there are copies may not be mounted.
     fn location(&mut self, sop_instance_uid: &str, first: Option<Location>) -> Result<Location, Error> {
         let found = at_hand(&mut self.reader, sop_instance_uid, first);
         let found = found.map_err(|error| not_asked(&error))?;
@@ -168,7 +168,7 @@ fn not_asked(error: &db::Error) -> Error {
     Error::Object(format!("the index cannot be asked for it: {error}"))
 }
 
-/// What became of the instances.
+/// Counts of the instances, by outcome.
 #[derive(Default)]
 struct CopyTally {
     made: u64,
@@ -181,10 +181,10 @@ struct CopyTally {
     unlisted: u64,
 }
 
-/// What became of one instance.
+/// Outcome of one instance.
 struct CopyOutcome {
     file: PathBuf,
-    /// How it came there. `None` if it was there.
+    /// Method by which it came there. `None` if it was there.
     how: Option<Placing>,
     number: u32,
     listing: Option<MediaListing>,
@@ -275,7 +275,7 @@ pub(super) fn run(arguments: &CopyArgs, context: &mut Context) -> anyhow::Result
 }
 
 impl CohortTarget {
-    /// What the same command does after an error.
+    /// Hint about what the same command does after an error.
     fn resume_hint(&self) -> &'static str {
         match self {
             Self::Folder { .. } => "the same command goes on",

@@ -1,4 +1,4 @@
-//! How `dcmdex copy` opens an object: for what a DICOMDIR says of it, and for a file that is not
+//! Opens an object for `dcmdex copy`: for what a DICOMDIR says of it, and for a file that is not
 //! the one that lies there.
 
 use std::io::{Cursor, Read};
@@ -20,7 +20,7 @@ pub(super) struct CopySource<'a> {
     pub(super) corrected: Option<&'a Arc<CorrectedValues>>,
 }
 
-/// What a DICOMDIR needs to know of an object.
+/// Facts about an object that a DICOMDIR needs.
 #[derive(Default)]
 pub(super) struct MediaFacts {
     pub(super) keys: ObjectKeys,

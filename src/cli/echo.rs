@@ -70,7 +70,7 @@ pub(super) fn run(arguments: &EchoArgs, context: &mut Context) -> anyhow::Result
     }
 }
 
-/// What to do about a peer that does not answer.
+/// Hint on what to do about a peer that does not answer.
 fn hint(error: &ScuError, is_tls: bool) -> Option<&'static str> {
     match error {
         ScuError::SpeaksTls => {

@@ -29,7 +29,7 @@ const BACKUP_IS_OLD_MS: i64 = 36 * HOUR_MS;
 /// Free bytes that are a warning, in multiples of those that stay free.
 const FEW_FREE: u64 = 5;
 
-/// How bad something is, in the order of the exit codes of supervisors.
+/// Severity of a state, in the order of the exit codes of supervisors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Grade {
     /// All is well.
@@ -92,8 +92,9 @@ fn nearest(directory: &Path) -> Option<&Path> {
     directory.ancestors().find(|path| path.exists())
 }
 
-/// Why the file system of a directory takes no files. One that has met an error is read-only from
-/// then on, and its mount options need not say so. The probe has no name and leaves nothing.
+/// Reason why the file system of a directory takes no files. A file system that has met an error is
+/// read-only from then on, and its mount options need not say so. The probe has no name and leaves
+/// nothing.
 fn refusal(directory: &Path) -> Option<Errno> {
     let probe =
         rustix::fs::open(directory, OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR);
@@ -104,7 +105,7 @@ fn refusal(directory: &Path) -> Option<Errno> {
 
 /// A disk that a node writes to.
 pub(super) struct NodeDisk {
-    /// What lies there, as in "the disk of …".
+    /// Contents of the disk, as in "the disk of …".
     pub(super) of: &'static str,
     /// `None` if it does not say what is free.
     pub(super) space: Option<DiskSpace>,
@@ -116,7 +117,7 @@ impl NodeDisk {
         Self { of, space: DiskSpace::of(&directory, config), directory }
     }
 
-    /// Why it takes nothing although there is room, in words.
+    /// Reason why it takes nothing although there is room, in words.
     pub(super) fn refusal(&self) -> Option<String> {
         match self.space {
             Some(space) if !space.has_inode => Some("no inode is free".to_owned()),

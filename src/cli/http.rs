@@ -1,4 +1,4 @@
-//! Who may send requests over HTTP, and the viewer that is served, for `serve` and for
+//! Clients that may send requests over HTTP, and the viewer that is served, for `serve` and for
 //! `config check`.
 
 use std::os::unix::fs::PermissionsExt as _;
@@ -14,14 +14,14 @@ use crate::web::Ohif;
 /// Maximum bytes of the users file.
 const MAX_USERS_BYTES: u64 = 4 << 20;
 
-/// Those who may send requests over HTTP.
+/// Clients that may send requests over HTTP.
 #[derive(Debug)]
 pub(super) struct Callers {
     /// The users of the file. `None` if there is none.
     pub(super) users: Option<Users>,
     /// The tokens of an identity provider.
     pub(super) tokens: Option<TokenCheck>,
-    /// What others may do. `None` if every caller must be a user.
+    /// Rights of all others. `None` if every caller must be a user.
     pub(super) anyone: Option<Rights>,
 }
 
@@ -35,7 +35,7 @@ impl Callers {
         Ok(Self { users, tokens, anyone })
     }
 
-    /// Who that is, in words.
+    /// Description of these clients, in words.
     pub(super) fn in_words(&self, config: &Config) -> String {
         let address = config.http.server.bind;
         match self.anyone {
@@ -49,7 +49,7 @@ impl Callers {
         }
     }
 
-    /// What an operator should know of a port that is more open than it may seem.
+    /// Warnings for an operator about a port that is more open than it may seem.
     pub(super) fn warnings(&self, config: &Config) -> Vec<String> {
         let http = &config.http;
         let address = http.server.bind;

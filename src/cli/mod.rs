@@ -220,7 +220,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     })
 }
 
-/// What to do about an error that any command may meet.
+/// Hint on what to do about an error that any command may meet.
 fn hint(error: &anyhow::Error) -> String {
     for cause in error.chain().filter_map(|cause| cause.downcast_ref::<db::Error>()) {
         match cause {

@@ -164,7 +164,7 @@ struct RebuildCounts {
 /// The files of a batch: directories with names.
 type FileBatch = Vec<(PathBuf, OsString)>;
 
-/// What was read of the files of a batch.
+/// Results of reading the files of a batch.
 type ReadBatch = Vec<Result<ReadObject, String>>;
 
 /// Lists, reads and stores at the same time. What was read is stored in the order of the list.
@@ -235,7 +235,7 @@ fn list(
     Ok(())
 }
 
-/// What becomes of objects that were read.
+/// Decides what becomes of objects that were read.
 struct Rebuild<'a> {
     reader: Reader,
     removed: RemovedInPlace,

@@ -14,7 +14,7 @@ use crate::db::{self, Admin, Arrivals, ScanLedger, host_name};
 use crate::model::location::Place;
 use crate::store::{Objects, has_objects_in, index_id_in, storage_id_in};
 
-/// What [`verdict`] needs to know of a storage directory and an index.
+/// Facts about a storage directory and an index that [`verdict`] needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Facts<'a> {
     /// The id of the index that the storage directory holds.

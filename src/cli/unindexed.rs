@@ -85,7 +85,7 @@ pub(super) fn unknown_files(reader: &mut Reader, series: &Path) -> Result<Vec<Os
     Ok(files.map(|entry| entry.file_name()).filter(|name| !known.contains_key(name)).collect())
 }
 
-/// What index and trash say about removed objects that lie in their places.
+/// Facts from index and trash about removed objects that lie in their places.
 pub(super) struct RemovedInPlace {
     /// Whether there was any removal. Without one, no object is read.
     any: bool,
@@ -155,7 +155,7 @@ fn unknown_after_arrivals(reader: &mut Reader, series: &Path) -> Result<Vec<OsSt
     unknown_files(reader, series)
 }
 
-/// What a look at a storage directory found.
+/// Findings of a look at a storage directory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Strays {
     /// Files where objects lie, which the index does not know.

@@ -17,20 +17,20 @@ use crate::ingest::Wanted;
 use crate::model::location::Place;
 use crate::store::{Trash, checksum};
 
-/// What became of the objects beside a backup.
+/// Counts of the objects beside a backup, by outcome.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::cli) struct BroughtBack {
-    /// Those that are in the storage directory now.
+    /// Objects that are in the storage directory now.
     pub(in crate::cli) objects: u64,
     /// Removed ones, which wait in its trash again.
     pub(in crate::cli) in_trash: u64,
-    /// Those that nobody can bring back any more, and those in whose place others were received.
+    /// Objects that nobody can bring back any more, and those in whose place others were received.
     pub(in crate::cli) left_out: u64,
-    /// Those that are not what the index of the backup says.
+    /// Objects that are not what the index of the backup says.
     pub(in crate::cli) refused: u64,
 }
 
-/// Where an object belongs.
+/// Place where an object belongs.
 enum ObjectGoal {
     Storage,
     /// The trash, with the objects of the removal that began then.
@@ -47,7 +47,7 @@ struct BackedUpObject<'a> {
     /// The directory where it lay.
     place: &'a Path,
     name: &'a OsStr,
-    /// What the index of the backup says of it.
+    /// Entry of the object in the index of the backup.
     known: Option<&'a KnownFile>,
 }
 
@@ -76,8 +76,8 @@ impl ObjectSorter {
         Ok(Self { reader, removals, listed, received_again })
     }
 
-    /// Where an object belongs. What the index does not know, and cannot be read or came later,
-    /// goes to the storage directory: `rebuild` looks at it.
+    /// Place where an object belongs. An object that the index does not know goes to the storage
+    /// directory if it cannot be read or came later. There `rebuild` looks at it.
     fn goal(&mut self, object: &BackedUpObject<'_>) -> anyhow::Result<ObjectGoal> {
         let found = match read(Place::Managed, object.series, object.name, Wanted::index()) {
             Ok(found) => found,
@@ -109,7 +109,7 @@ impl ObjectSorter {
         Ok(if is_replaced { ObjectGoal::Nowhere } else { ObjectGoal::Storage })
     }
 
-    /// How an object differs from what the index of the backup says.
+    /// Difference between an object and what the index of the backup says.
     fn difference(
         &mut self,
         object: &BackedUpObject<'_>,

@@ -22,7 +22,7 @@ const LONGEST: u64 = 4 * 1024 * 1024;
 /// The form of the manifest.
 const FORMAT: u32 = 1;
 
-/// What a manifest says of a copy.
+/// Contents of the manifest of a copy.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::cli) struct Manifest {
     format: u32,

@@ -21,7 +21,7 @@ use crate::files::{FILE_MODE, make_directory, remove_if_there};
 /// Beginning of the name of a file that is being copied.
 const PART: &str = ".part-";
 
-/// How received objects are backed up.
+/// Method by which received objects are backed up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum ObjectsInBackup {
     /// Only the index is copied

@@ -1,4 +1,4 @@
-//! Where a backup goes: a dated file in a directory, or one file.
+//! Destination of a backup: a dated file in a directory, or one file.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};

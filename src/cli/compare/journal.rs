@@ -154,7 +154,7 @@ impl DifferenceJournal {
     }
 }
 
-/// What an interrupted comparison has noted. `None` if there was none with this question.
+/// State that an interrupted comparison has noted. `None` if there was none with this question.
 fn known_state(state: &Path, question: &str) -> anyhow::Result<Option<Value>> {
     let hint = format!("remove {} to begin anew", state.display());
     let text = match fs::read(state) {

@@ -100,8 +100,8 @@ fn read(path: &Path) -> anyhow::Result<Vec<Correction>> {
     text.lines().enumerate().map(checked).collect()
 }
 
-/// What an index lacks of the corrections that lie beside the received objects: it was lost, or an
-/// older one was restored.
+/// Changes that an index lacks, by the corrections that lie beside the received objects. The index
+/// was lost, or an older one was restored.
 pub(in crate::cli) fn lacking(reader: &mut Reader, storage: &Path) -> anyhow::Result<Vec<CorrectionChange>> {
     let kept = read(&storage.join(CORRECTIONS))?;
     if kept.is_empty() {

@@ -272,7 +272,7 @@ fn usual_columns(level: QueryRetrieveLevel, pseudonymous: bool) -> Vec<&'static 
     columns
 }
 
-/// How much was written.
+/// Numbers of rows and files that were written.
 struct Written {
     rows: u64,
     files: u64,

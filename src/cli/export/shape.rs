@@ -28,7 +28,7 @@ struct ExportColumn {
     treatment: Treatment,
 }
 
-/// Where the partition of a row comes from.
+/// Source of the partition of a row.
 enum PartitionSource {
     None,
     /// Year of Study Date, or year and month.
@@ -51,7 +51,7 @@ pub(super) struct RowMaker {
     partition: PartitionSource,
 }
 
-/// What the columns of an export are made of.
+/// Inputs from which the columns of an export are made.
 pub(super) struct WantedColumns<'a> {
     pub(super) level: QueryRetrieveLevel,
     pub(super) shown: &'a [AskedColumn],
@@ -219,7 +219,7 @@ impl RowMaker {
         }
     }
 
-    /// What sets the patient of a row apart: the ID, or name and birth date without one.
+    /// Identity of the patient of a row: the ID, or name and birth date without one.
     fn patient_of(&self, row: &FoundRow) -> String {
         let Some(PatientColumns { id, others }) = &self.patient else { return String::new() };
         let text = |column: &Column| column.cell(row).into_text();
@@ -231,7 +231,7 @@ impl RowMaker {
 /// Columns that tell patients apart.
 pub(super) struct PatientColumns<C> {
     id: C,
-    /// Those that count for a patient without an ID.
+    /// Columns that count for a patient without an ID.
     others: Vec<C>,
 }
 
@@ -267,7 +267,7 @@ fn export_column(column: Column, treatment: Treatment, wanted: &WantedColumns<'_
     ExportColumn { column, is_in_utc: false, kind, is_list, treatment }
 }
 
-/// What becomes of a column among pseudonyms.
+/// Treatment of a column among pseudonyms.
 fn pseudonym_of(column: &Column, wanted: &WantedColumns<'_>) -> anyhow::Result<Treatment> {
     if wanted.plain.contains(&column.name) {
         return Ok(Treatment::Keep);

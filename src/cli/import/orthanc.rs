@@ -107,7 +107,8 @@ fn http(given: &mut Map<String, Value>, settings: &mut ImportedSettings) {
     switch(given, "AuthenticationEnabled");
 }
 
-/// What an entry of `DicomModalities` may ask, by the names of Orthanc. All are allowed by default.
+/// Services that an entry of `DicomModalities` may ask for, by the names of Orthanc. All are
+/// allowed by default.
 const PERMISSIONS: &[(&str, &[&str])] = &[
     ("AllowEcho", &["echo"]),
     ("AllowStore", &["store"]),

@@ -11,7 +11,7 @@ pub(super) struct ImportedSettings {
     /// Dotted names and values, as written in TOML.
     pub(super) values: Vec<(&'static str, String)>,
     pub(super) peers: Vec<ImportedPeer>,
-    /// What a person has to decide, in sentences.
+    /// Decisions that are left to a person, in sentences.
     pub(super) remarks: Vec<String>,
 }
 

@@ -80,7 +80,7 @@ pub(super) fn run(arguments: &SplitArgs, context: &mut Context) -> anyhow::Resul
     Ok(Exit::Done)
 }
 
-/// Which index answers with all studies afterwards.
+/// Message about the index that answers with all studies afterwards.
 fn answers_after(file: &Path) -> String {
     format!("the folder {} answers with both files, and {} with the rest only", Shown(parent_of(file)), Shown(file))
 }

@@ -1,4 +1,4 @@
-//! What a split and a merge of index files have in common.
+//! Parts that a split and a merge of index files have in common.
 
 use std::path::{Path, PathBuf};
 

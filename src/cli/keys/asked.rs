@@ -1,5 +1,5 @@
-//! What the keys of a command line ask for. A key that the index cannot answer is an error that
-//! names the way out, because all rows or none would mislead.
+//! Meaning of the keys of a command line. A key that the index cannot answer is an error that names
+//! the way out, because all rows or none would mislead.
 
 use std::path::Path;
 
@@ -43,7 +43,7 @@ pub(in crate::cli) struct AskedColumn {
     yields: bool,
 }
 
-/// What the name of a key stands for.
+/// Meaning of the name of a key.
 #[derive(Clone)]
 enum KeyMeaning {
     /// An attribute of the table. The path leads into the items of a sequence.
@@ -52,7 +52,7 @@ enum KeyMeaning {
     Own(OwnColumn),
 }
 
-/// What is known before the keys are read.
+/// Facts that are known before the keys are read.
 pub(in crate::cli) struct KeyReader<'a> {
     pub(in crate::cli) level: QueryRetrieveLevel,
     pub(in crate::cli) declared: &'a DeclaredSet,

@@ -41,7 +41,7 @@ impl OwnColumn {
     }
 }
 
-/// Where a column has its value from.
+/// Source of the value of a column.
 #[derive(Clone, Debug)]
 pub(in crate::cli) enum ColumnSource {
     /// A value of the answer. The path leads through the items of a sequence. Empty shows the

@@ -115,7 +115,7 @@ pub(in crate::cli) fn query_of_keys(
     Ok(query)
 }
 
-/// What to write instead of a value that cannot be matched.
+/// Hint on what to write instead of a value that cannot be matched.
 fn in_words(error: MatchingError) -> String {
     use dicom_core::VR;
     match error {
@@ -154,7 +154,7 @@ pub(in crate::cli) fn refuse_what_was_not_read(
     )))
 }
 
-/// What to say if nothing matched.
+/// Message for the case that nothing matched.
 pub(in crate::cli) fn nothing_matched(asked: &FindKeys, mut reader: Reader) -> anyhow::Result<String> {
     let any = query_for_anything();
     if reader.find(&any, |_| ControlFlow::Break(()))? == 0 {

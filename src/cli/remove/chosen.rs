@@ -1,4 +1,4 @@
-//! What keys choose to remove: studies, each with its instances that match.
+//! Studies that keys choose to remove, each with its instances that match.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ pub(super) struct ChosenStudy {
     pub(super) patient_id: String,
     /// SOP Instance UIDs of those that match.
     pub(super) instances: Vec<String>,
-    /// What removing them takes away.
+    /// Counts of what their removal takes away.
     pub(super) counts: RemovedCounts,
 }
 
@@ -42,7 +42,7 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
     number.checked_shl(factor).filter(|size| size >> factor == number).ok_or_else(|| "that is too much".to_owned())
 }
 
-/// What keys choose.
+/// Choice that keys make.
 #[derive(Default)]
 pub(super) struct RemovalChoice {
     pub(super) studies: Vec<ChosenStudy>,
@@ -135,7 +135,8 @@ fn bytes_held(known: &[KnownLocation]) -> u64 {
     objects.map(|known| &known.location).filter(has_other_name).map(|location| location.size).sum()
 }
 
-/// What removing an instance takes away. With a storage directory, only objects in that one count.
+/// Counts of what the removal of an instance takes away. With a storage directory, only objects in
+/// that one count.
 fn counts_of(known: &[KnownLocation], storage: Option<&Path>) -> RemovedCounts {
     let mut counts = RemovedCounts { instances: 1, ..RemovedCounts::default() };
     for KnownLocation { location, .. } in known {

@@ -12,13 +12,13 @@ use crate::model::clock::unix_ms;
 use crate::model::location::Place;
 use crate::store::Trash;
 
-/// What an operator is told after the number of instances that were removed again.
+/// Text for an operator, after the number of instances that were removed again.
 pub(in crate::cli) const REMOVED_SINCE: &str = "instances were removed after this index was saved, and are again";
 
 /// Instances in one transaction.
 const BATCH: usize = 128;
 
-/// What the index says of an instance that a list names.
+/// State of the index for an instance that a list names.
 enum ListedInstance {
     /// It has none, or one that was received after the removal.
     Left,

@@ -103,7 +103,7 @@ pub(super) fn run(arguments: &RemovalArgs, context: &mut Context) -> anyhow::Res
     }
 }
 
-/// What was asked for, as the audit trail has it.
+/// Keys and options of the command, as the audit trail has them.
 fn keys_of(arguments: &RemovalArgs) -> Vec<String> {
     let options = [("--objects", arguments.objects), ("--no-undo", arguments.no_undo)];
     let options = options.into_iter().filter(|(_, is_given)| *is_given).map(|(name, _)| name.to_owned());

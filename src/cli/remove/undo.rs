@@ -30,7 +30,7 @@ use crate::store::Trash;
 /// Instances that one query returns.
 const PAGE: usize = 500;
 
-/// What was brought back.
+/// Counts of what was brought back.
 #[derive(Default)]
 struct UndoCounts {
     objects: u64,

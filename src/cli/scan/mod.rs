@@ -131,7 +131,7 @@ pub(super) fn run(arguments: &ScanArgs, context: &mut Context) -> anyhow::Result
     })
 }
 
-/// What to say of a path that does not exist. A disk that is not mounted is only a guess where the
+/// Message about a path that does not exist. A disk that is not mounted is only a guess where the
 /// index knows files below the path.
 fn missing(path: &Path, config: &Config) -> String {
     let what = format!("cannot scan {}: it does not exist", path.display());

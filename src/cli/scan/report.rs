@@ -27,7 +27,7 @@ pub(super) enum ReportFormat {
     Json,
 }
 
-/// Which files have a line in a report for people.
+/// Files that have a line in a report for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FilesTold {
     None,

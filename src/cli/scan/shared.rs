@@ -123,8 +123,8 @@ fn seen(unit: &Path, roots: &[PathBuf], options: &Options) -> Result<Option<Root
     }
 }
 
-/// Where another machine may see nothing of what this one has. These are mounted file systems and
-/// named roots, also roots whose disk may be missing here.
+/// Places where another machine may see nothing of what this one has. These are mounted file
+/// systems and named roots, also roots whose disk may be missing here.
 fn mounted(roots: &Roots, options: &Options, config: &Config) -> Result<Vec<PathBuf>, scanner::Error> {
     let paths = roots.paths();
     let mut places = Vec::new();
@@ -192,8 +192,8 @@ impl ScanWorker<'_> {
         Ok(true)
     }
 
-    /// What to scan for a unit, or for the last one. `None` if this machine does not see all of it,
-    /// so that another one has to do it.
+    /// Roots to scan for a unit, or for the last one. `None` if this machine does not see all of
+    /// it, so that another one has to do it.
     fn seen(&self, unit: Option<&Path>) -> anyhow::Result<Option<Roots>> {
         let roots = self.roots.paths();
         let Some(unit) = unit else {

@@ -9,7 +9,7 @@ use crate::model::clock::Clock;
 use crate::ul::tls::SharedTls;
 use crate::worklist::{Hl7Intake, Intake};
 
-/// What the listener for HL7 messages needs to start.
+/// Parts that the listener for HL7 messages needs to start.
 pub(super) struct Hl7Start {
     options: mllp::Options,
     intake: Arc<Hl7Intake>,

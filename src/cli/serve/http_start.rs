@@ -1,4 +1,4 @@
-//! What the HTTP server needs to start.
+//! Parts that the HTTP server needs to start.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::receive::storage::Storage;
 use crate::ul::tls::SharedTls;
 use crate::web::{self, SharedUsers};
 
-/// What the HTTP server needs to start.
+/// Parts that the HTTP server needs to start.
 pub(super) struct HttpStart {
     pub(super) options: web::Options,
     pub(super) services: web::Services,

@@ -145,7 +145,7 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
 struct Threads {
     watch: Watching,
     events: Option<Telling>,
-    /// Those of the worklist, the scrub and the trash.
+    /// Threads of the worklist, the scrub and the trash.
     repeating: RepeatingThreads,
 }
 
@@ -200,7 +200,7 @@ fn offers(
     Ok((services, http, hl7))
 }
 
-/// What the node offers: DIMSE, HTTP, and a port for HL7 messages.
+/// Services that the node offers: DIMSE, HTTP, and a port for HL7 messages.
 type Offers = (NodeServices, Option<HttpStart>, Option<Hl7Start>);
 
 /// The worklist, if peers can ask for it.

@@ -1,4 +1,4 @@
-//! What the port for supervisors tells of a node.
+//! Answers of the port for supervisors about a node.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -53,7 +53,7 @@ pub(super) fn sources(config: &Config, objects: Option<&Arc<Objects>>, writer: W
 }
 
 impl NodeReport {
-    /// Why the node does not serve.
+    /// Reasons why the node does not serve.
     fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         if !self.writer.index_is_in_place() {

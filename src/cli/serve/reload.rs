@@ -74,7 +74,7 @@ async fn of<T>(task: &mut Option<JoinHandle<T>>) -> Option<Result<T, JoinError>>
     }
 }
 
-/// What a running node uses.
+/// Settings and shared state that a running node uses.
 pub(super) struct InForce {
     pub(super) config: Config,
     pub(super) history: AccessHistory,

@@ -1,4 +1,4 @@
-//! What an operator is warned about at a start, and after new settings.
+//! Warnings for an operator at a start, and after new settings.
 
 use std::collections::HashMap;
 use std::path::Path;
