@@ -231,7 +231,7 @@ fn index_failed(directory: &Arc<WorkDirectory>, path: &Path, error: &db::Error) 
     result
 }
 
-/// What the index has for a member.
+/// Entry of a member in the index.
 struct KnownMember {
     size: u64,
     mtime_ms: i64,
@@ -268,7 +268,7 @@ struct MemberCollector<'a> {
     /// member.
     failures: HashMap<u64, Option<&'static str>>,
     result: UnitResult,
-    /// What the index has for the files in `result`.
+    /// Entries of the index for the files in `result`.
     result_known: HashMap<OsString, KnownFile>,
     text_bytes: usize,
     /// Whether a result has been sent.
@@ -423,7 +423,8 @@ impl MemberCollector<'_> {
         FileOutcome::NotIndexed { kind: NotIndexed::Skipped, reason: REPLACED, detail }
     }
 
-    /// How a member was counted whose result was sent already. `None` if a rule skipped it.
+    /// Category under which a member was counted whose result was sent already. `None` if a rule
+    /// skipped it.
     fn counted(&self, hash: u64) -> Option<MemberCount> {
         if let Some(failure) = self.failures.get(&hash) {
             return failure.map(MemberCount::Failed);

@@ -1,4 +1,4 @@
-//! How many files a scan reads at the same time.
+//! Number of files that a scan reads at the same time.
 //!
 //! A file server needs many questions at a time, and a busy node needs few. So a scan begins with
 //! few readers. It takes twice as many while files wait, the scan itself needs little time of the
@@ -52,7 +52,7 @@ impl Jobs {
     }
 }
 
-/// What the readers have done.
+/// Sample of the work of the readers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DepthSample {
     pub(super) at: Instant,
@@ -73,7 +73,7 @@ pub(super) enum DepthChange {
     Fewer(usize),
 }
 
-/// What as many readers as now have done.
+/// Work done with the current number of readers.
 #[derive(Debug, Default)]
 struct DepthTrial {
     files: f64,

@@ -129,9 +129,9 @@ const MAX_BESIDE: usize = 8;
 /// CD. What one lists is listed, and what several say is said once, by the first by name.
 #[derive(Default)]
 struct OtherDicomdirs {
-    /// What they list, in the folder.
+    /// References that they list, in the folder.
     references: Vec<String>,
-    /// What those before this one list.
+    /// References that those before this one list.
     earlier: HashSet<String>,
     /// Whether there are some before this one.
     is_later: bool,
@@ -336,7 +336,7 @@ fn is_instance(path: &Path) -> bool {
     matches!(outcome(path), Some(Outcome::Instance(_)))
 }
 
-/// What a file is. `None` if it cannot be read.
+/// Outcome of reading a file. `None` if it cannot be read.
 fn outcome(path: &Path) -> Option<Outcome> {
     let file = File::options().read(true).custom_flags(O_NONBLOCK).open(path).ok()?;
     let read = || ingest::read_file(&file, ingest::Wanted::index());

@@ -1,10 +1,10 @@
-//! Why a scan failed.
+//! Reasons why a scan failed.
 
 use std::path::PathBuf;
 
 use crate::db;
 
-/// Why a scan failed.
+/// Reason why a scan failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A path to scan cannot be found or opened.
@@ -12,7 +12,7 @@ pub enum Error {
     Path {
         /// The path as given.
         path: PathBuf,
-        /// Why.
+        /// Reason why it cannot be found or opened.
         source: std::io::Error,
     },
     /// A path to scan does not exist.

@@ -25,11 +25,11 @@ pub struct Filter {
 pub struct GlobError {
     /// The glob as given.
     pub glob: String,
-    /// What is wrong with it.
+    /// Reason why it is not valid.
     pub reason: String,
 }
 
-/// How the filter applies to the files of a directory.
+/// State of the filter for the files of a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FilterState {
     /// A file must match an include glob itself.
@@ -60,7 +60,7 @@ impl Filter {
         self.include.is_none() && self.exclude.is_none()
     }
 
-    /// How the filter applies to a directory. `inside` is its path below the root.
+    /// State of the filter for a directory. `inside` is its path below the root.
     pub(super) fn directory(&self, inside: &Path) -> FilterState {
         let mut standing = if self.include.is_none() { FilterState::Included } else { FilterState::Open };
         let above: Vec<_> = inside.ancestors().filter(|path| !path.as_os_str().is_empty()).collect();

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::db::{self, KnownFile, NotIndexed, Note, ScanLedger};
 
-/// What the index knows of the members of an archive file.
+/// Summary of what the index knows of the members of an archive file.
 #[derive(Debug, Default)]
 pub(super) struct MemberSummary {
     /// Members that are indexed and not missing.
@@ -44,7 +44,7 @@ impl KnownMembers {
         }
     }
 
-    /// What the index knows of the members of an archive file.
+    /// Summary of what the index knows of the members of an archive file.
     pub(super) fn summary(&self, archive: &Path) -> Result<MemberSummary, db::Error> {
         let (unchanged, others) = self.ask(|reader| reader.archive_summary(archive))?;
         Ok(MemberSummary { unchanged, others })

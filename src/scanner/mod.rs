@@ -98,7 +98,7 @@ const MAX_UNITS: usize = 256;
 /// ends at the next check, not after it has read the whole archive.
 const CHECK_WRITER: Duration = Duration::from_secs(10);
 
-/// Where the scan writes its results.
+/// Destination of the results of the scan.
 #[derive(Debug)]
 pub enum ScanTarget<'a> {
     /// Into this index, through its writer. `known` reads the same index.

@@ -10,7 +10,7 @@ use super::work::Marks;
 use crate::model::clock::Clock;
 use crate::model::file_system::{BlockCount, block_count};
 
-/// What a scan does with files whose content lies on tape.
+/// Action of a scan for files whose content lies on tape.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TapeFiles {
     /// It does not read them, and reports them as `offline`.
@@ -58,7 +58,7 @@ impl TapeCheck {
     }
 }
 
-/// What the block counts of a file system say.
+/// Meaning of the block counts of a file system.
 #[cfg(target_os = "linux")]
 fn kind_of(file: impl AsFd) -> BlockCount {
     #[allow(clippy::unnecessary_cast, clippy::cast_lossless, reason = "the field's type differs between targets")]

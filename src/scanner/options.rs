@@ -12,7 +12,7 @@ use super::settling::Settling;
 use super::throttle::Rate;
 use crate::model::declared::DeclaredSet;
 
-/// What the scan does with files that the index knows and that are gone.
+/// Action of the scan for files that the index knows and that are gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Vanished {
     /// It counts them and keeps them in the index.
@@ -51,7 +51,7 @@ pub struct Options {
     /// Directories in which `full` does not hold, because another part of the same scan has read
     /// them.
     pub read_before: Arc<HashSet<PathBuf>>,
-    /// Which files the scan looks at.
+    /// Filter for the files that the scan looks at.
     pub filter: Filter,
     /// The order in which the walk enters directories.
     pub order: WalkOrder,
@@ -62,11 +62,11 @@ pub struct Options {
     pub read_timeout: Duration,
     /// Makes files wait that may still be written. `None` reads each file at once.
     pub settling: Option<Settling>,
-    /// What the scan does with files on tape.
+    /// Action of the scan for files on tape.
     pub tape_files: TapeFiles,
     /// Called with each directory before it is listed.
     pub before_listing: BeforeListing,
-    /// What the scan does with files that are gone.
+    /// Action of the scan for files that are gone.
     pub vanished: Vanished,
     /// The index file. The scan skips it, its write-ahead log and its shared memory.
     pub index: PathBuf,

@@ -29,7 +29,7 @@ use crate::model::location::{Location, Place};
 /// use `--prune-emptied`.
 const EMPTIED_FILES: usize = 10;
 
-/// Why the scan did not delete the entries of missing files below a directory.
+/// Reason why the scan did not delete the entries of missing files below a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
     /// The directory is empty, and the index has files in or below it.
@@ -75,7 +75,7 @@ pub(super) struct Suspect {
 pub struct NotPruned {
     /// The directory.
     pub path: PathBuf,
-    /// Why not.
+    /// Reason why the scan deleted none.
     pub why: Why,
     /// Files of the index that are missing there and exist nowhere else.
     pub files: u64,
@@ -90,7 +90,7 @@ pub(super) struct Guard {
     mount_points: BTreeSet<PathBuf>,
     /// The directories at which a scan found another disk than that of the files of the index.
     exchanged: BTreeSet<PathBuf>,
-    /// Those of which this scan is the first.
+    /// Directories at which this scan is the first to find another disk.
     new_doubts: Vec<PathBuf>,
     /// The directories that count as roots of the scan, because they may be disks.
     named_roots: BTreeSet<PathBuf>,
@@ -101,7 +101,7 @@ pub(super) struct Guard {
     suspects: Vec<Suspect>,
 }
 
-/// What the walk found in a directory.
+/// Findings of the walk in a directory.
 pub(super) struct ListedDirectory<'a> {
     pub(super) path: &'a Path,
     /// Whether it is a root of the scan.
@@ -228,7 +228,7 @@ impl Guard {
         self.mounted(at, false)
     }
 
-    /// What lies in a file system of the current root.
+    /// Part of the current root that lies in a file system.
     fn part_of_root<'a>(&'a self, file_system: &'a Path) -> &'a Path {
         if self.root.starts_with(file_system) { &self.root } else { file_system }
     }
@@ -380,9 +380,9 @@ fn lies_there(location: &Location) -> bool {
 /// Files of a directory or archive file that are not there, below a suspect.
 #[derive(Default)]
 pub(super) struct GoneFiles {
-    /// Those that now exist elsewhere.
+    /// Files that now exist elsewhere.
     pub(super) moved: Vec<OsString>,
-    /// Those that the index takes for accessible, and that are not on a disk that is not mounted.
+    /// Files that the index takes for accessible, and that are not on a disk that is not mounted.
     pub(super) missing: Vec<OsString>,
 }
 

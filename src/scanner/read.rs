@@ -290,7 +290,7 @@ impl Pool {
     }
 }
 
-/// What a reader found.
+/// Kind of file that a reader found.
 enum FileRead {
     /// One file. Its outcome is in the result and holds this many bytes of text.
     File(usize),

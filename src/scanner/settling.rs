@@ -47,7 +47,7 @@ impl Settling {
         Self { after, clock, seen: Arc::default() }
     }
 
-    /// How long a file must not have changed.
+    /// Time for which a file must not have changed.
     #[must_use]
     pub const fn after(&self) -> Duration {
         self.after

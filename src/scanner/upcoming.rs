@@ -75,7 +75,7 @@ enum UpcomingItem {
     Unasked(UnaskedNames),
 }
 
-/// How far a directory of [`Upcoming`] is.
+/// State of a directory of [`Upcoming`].
 pub(super) enum UpcomingState<'u> {
     /// Nobody has asked for it yet. Whoever does inserts it.
     Unasked(PathBuf),
@@ -104,19 +104,19 @@ impl Upcoming {
         Self { items: [UpcomingItem::Unasked(unasked)].into(), most, listed: 0, largest: 0 }
     }
 
-    /// How many directories may be asked for or listed now. It grows from one, so that an archive
-    /// of huge directories does not begin with many of them.
+    /// Number of directories that may be asked for or listed now. It grows from one, so that an
+    /// archive of huge directories does not begin with many of them.
     pub(super) fn depth(&self) -> usize {
         self.most.min(self.listed + 1).min(FILES_AHEAD / self.largest.max(1)).max(1)
     }
 
-    /// How many entries of a directory may be listed before its turn. All such directories together
-    /// then have a limited number.
+    /// Number of entries of a directory that may be listed before its turn. All such directories
+    /// together then have a limited number.
     pub(super) fn entries_ahead(&self) -> usize {
         2 * FILES_AHEAD / self.depth()
     }
 
-    /// How far the directory with this number is. `None` if there are not so many.
+    /// State of the directory with this number. `None` if there are not so many.
     pub(super) fn state_of(&mut self, at: usize) -> Option<UpcomingState<'_>> {
         while let Some(UpcomingItem::Unasked(unasked)) = self.items.get(at)
             && unasked.next == unasked.names.len()

@@ -27,7 +27,7 @@ use crate::model::location::Place;
 /// The reason for entries that a filter excludes.
 const EXCLUDED: &str = "excluded";
 
-/// What the walk leaves when it is over.
+/// State that the walk leaves when it is over.
 pub(super) struct Walked {
     pub(super) known: Option<db::open::Reader>,
     guard: Guard,
@@ -365,7 +365,7 @@ impl ScanWalk<'_> {
         }
     }
 
-    /// How the filter applies to a directory.
+    /// State of the filter for a directory.
     fn standing(&self, path: &Path) -> FilterState {
         match path.strip_prefix(&self.root) {
             Ok(inside) if !self.options.filter.is_open() => self.options.filter.directory(inside),

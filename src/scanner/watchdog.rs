@@ -25,8 +25,8 @@ use super::{Error, Stop};
 /// pages).
 pub const MAX_GIVEN_UP: usize = 64;
 
-/// How often all readers may hang at the same time. A file server that takes over from another
-/// stops them all, and each of them costs one file only.
+/// Number of times that all readers may hang at the same time. A file server that takes over from
+/// another stops them all, and each of them costs one file only.
 const MAX_STALLS: usize = 4;
 
 /// Maximum time for a read after a stop request.
@@ -40,7 +40,7 @@ const NAP: Duration = Duration::from_millis(100);
 pub struct Hang {
     /// The file or directory.
     pub path: PathBuf,
-    /// How long the scan waited for it.
+    /// Time that the scan waited for it.
     pub waited: Duration,
 }
 
@@ -64,7 +64,7 @@ struct InHand {
     results: Sender<UnitResult>,
 }
 
-/// How far the results of a unit reach.
+/// Extent of the results of a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum UpTo {
     /// To just before this entry.
@@ -197,7 +197,8 @@ pub(super) struct HangingThreads {
     now: AtomicIsize,
     /// Readers that work at the same time.
     readers: AtomicUsize,
-    /// How many there were when they were too many. The storage is gone then, not only one file.
+    /// Number of hanging threads when they were too many. The storage is gone then, not only one
+    /// file.
     too_many: AtomicUsize,
 }
 

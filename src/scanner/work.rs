@@ -72,7 +72,7 @@ impl WorkDirectory {
     }
 }
 
-/// What the index had for a file that is gone.
+/// Kind of entry that the index had for a file that is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum KnownAs {
     /// A location of an instance.
@@ -93,7 +93,7 @@ pub(super) struct WorkEntry {
     pub(super) name: OsString,
     /// Whether the directory lists it as a regular file. False for a symbolic link.
     pub(super) is_file: bool,
-    /// How long a reader waited for it. `None` if it did not hang.
+    /// Time that a reader waited for it. `None` if it did not hang.
     pub(super) waited_for: Option<Duration>,
 }
 
@@ -114,7 +114,7 @@ pub(super) struct WorkUnit {
     pub(super) entries: Vec<WorkEntry>,
     /// Entries that the walk itself skipped.
     pub(super) reports: Vec<EntryReport>,
-    /// Why the directory could not be listed, or not to its end.
+    /// Reason why the directory could not be listed, or not to its end.
     pub(super) unlisted: Option<io::Error>,
     /// Entries that the index has and the directory no longer has.
     pub(super) vanished: Vec<(OsString, KnownAs)>,
@@ -139,7 +139,8 @@ impl WorkUnit {
     }
 }
 
-/// How a member of an archive was counted before a later member of the same name replaced it.
+/// Category under which a member of an archive was counted before a later member of the same name
+/// replaced it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MemberCount {
     /// As newly indexed.
