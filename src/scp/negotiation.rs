@@ -119,9 +119,9 @@ pub struct Agreement {
     pub peer_max_length: u32,
     /// The Implementation Version Name of the peer, for the log.
     pub peer_implementation: String,
-    /// What the peer may do.
+    /// Rights of the peer.
     pub admission: Admission,
-    /// What the peer proposed and did not get, for the log.
+    /// Presentation contexts that the peer proposed and did not get, for the log.
     pub refused: RefusedContexts,
 }
 

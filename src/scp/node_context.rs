@@ -10,7 +10,7 @@ use crate::audit::Auditor;
 use crate::scp::options::Options;
 use crate::telemetry::log_limit::LogLimit;
 
-/// What a service sees of the node that it belongs to.
+/// View that a service has of its node.
 #[derive(Clone, Debug)]
 pub(in crate::scp) struct NodeContext {
     pub(in crate::scp) options: Arc<Options>,

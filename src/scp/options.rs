@@ -29,7 +29,7 @@ pub struct Options {
     pub plain: Plain,
     /// The AE title of this node.
     pub ae_title: AeTitle,
-    /// Which called AE titles are accepted.
+    /// Called AE titles that are accepted.
     pub called_ae_title: CalledAeTitle,
     /// Maximum associations at one time. One more is rejected as transient. A silent association
     /// takes some 20 KB. A sending one takes up to 100 KB and its share of 64 MiB. A limit on open

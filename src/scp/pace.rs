@@ -49,7 +49,8 @@ impl Pace {
 mod tests {
     use super::*;
 
-    /// How many requests are answered in a second when each follows the last response at once.
+    /// Number of requests that are answered in a second when each follows the last response at
+    /// once.
     fn answered_in_a_second(associations: usize) -> usize {
         let begun = Instant::now();
         let (mut pace, mut now) = (Pace::new(begun), begun);

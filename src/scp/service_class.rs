@@ -1,5 +1,5 @@
-//! What a DIMSE service says of itself before any message: its SOP Classes, the name that grants
-//! it, and its answers in negotiation.
+//! Description of a DIMSE service before any message: its SOP Classes, the name that grants it, and
+//! its answers in negotiation.
 //!
 //! Negotiation and the conformance statement read only this. The service itself stands behind
 //! [`DimseService`](super::services::service::DimseService).

@@ -1,4 +1,4 @@
-//! What all associations of a node have in common.
+//! State that all associations of a node have in common.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::scp::services::service::DimseService;
 use crate::shares::{Share, Shares};
 use crate::telemetry::log_limit::LogLimit;
 
-/// What all associations of a node have in common.
+/// State that all associations of a node have in common.
 #[derive(Debug)]
 pub(super) struct NodeShared {
     pub(super) options: Arc<Options>,

@@ -28,7 +28,7 @@ pub(super) struct Conversation {
     associations: Arc<Shares>,
 }
 
-/// What the data set that arrives is for.
+/// Purpose of the data set that arrives.
 enum ExpectedDataSet {
     /// None is expected.
     None,

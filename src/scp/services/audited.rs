@@ -1,4 +1,4 @@
-//! What the audit trail learns of an association.
+//! Records of the audit trail about an association.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

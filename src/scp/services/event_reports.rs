@@ -52,7 +52,7 @@ struct SentReport {
     deadline: Instant,
 }
 
-/// What is to be done about a report.
+/// Action that is due for a report.
 pub(in crate::scp) enum Due {
     /// It is ready to be sent.
     Send(Box<dyn EventReport>),

@@ -105,7 +105,7 @@ struct IndexQuestion {
     model: InformationModel,
     is_repository_query: bool,
     negotiated: NegotiatedOptions,
-    /// Where the audit trail learns of it, and who asks.
+    /// Auditor that learns of it, and the peer that asks.
     audit: (Auditor, Arc<ReceivedFrom>),
 }
 

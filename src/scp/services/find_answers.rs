@@ -116,14 +116,14 @@ impl<Q: Question> Operation for ArrivingFind<Q> {
 pub(super) struct AskedFind {
     context_id: u8,
     request: CFindRequest,
-    /// Those who may ask the index at the same time.
+    /// Turns for the queries that may ask the index at the same time.
     turns: Arc<Turns>,
-    /// Where answers wait for slow peers.
+    /// Spools where answers wait for slow peers.
     spools: Arc<AnswerSpools>,
 }
 
 impl AskedFind {
-    /// What goes with the question of this command.
+    /// Resources that go with the question of this command.
     pub(super) fn new(context_id: u8, request: &CFindRequest, readers: &Readers, spools: &Arc<AnswerSpools>) -> Self {
         Self { context_id, request: request.clone(), turns: readers.turns(), spools: Arc::clone(spools) }
     }

@@ -45,8 +45,8 @@ pub struct NodeServices {
     pub worklist: Option<Arc<Worklist>>,
     /// Storage Commitment. Without it, N-ACTION is refused.
     pub commitment: Option<Arc<Commitment>>,
-    /// Who may associate and for what, and where C-MOVE may send to. They can be replaced while the
-    /// node runs.
+    /// Peers that may associate, what each may do, and the destinations of C-MOVE. They can be
+    /// replaced while the node runs.
     pub peers: SharedPeers,
     /// The audit trail.
     pub audit: Auditor,

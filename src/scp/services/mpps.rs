@@ -37,7 +37,7 @@ static MPPS: ServiceClass = ServiceClass {
 #[derive(Debug)]
 pub(super) struct MppsService(pub(super) Option<Arc<Worklist>>);
 
-/// What a request does to the step.
+/// Change that a request makes to the step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum StepChange {
     Create,

@@ -109,7 +109,7 @@ pub(in crate::scp) struct QueuedCommand {
     pub(in crate::scp) has_data_set: bool,
 }
 
-/// What came from the peer while a request was being answered.
+/// Input from the peer that came while a request was being answered.
 pub(in crate::scp) enum Interleaved {
     /// Nothing to act on yet.
     Nothing,
@@ -132,7 +132,7 @@ pub(in crate::scp) struct Session {
     pub(in crate::scp) writer: PduWriter,
     pub(in crate::scp) answered: ResponseCounts,
     pub(in crate::scp) reports: EventReports,
-    /// What the association has brought, for the audit trail.
+    /// Studies that the association has brought, for the audit trail.
     pub(in crate::scp) received: ReceivedStudies,
     assembler: MessageAssembler,
     /// The log already has a failure of this node on this association.
@@ -334,7 +334,7 @@ impl fmt::Display for ResponseCounts {
     }
 }
 
-/// How an association ended.
+/// Reason why an association ended.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::scp) enum End {
     #[error("released by the peer")]

@@ -168,7 +168,7 @@ impl StoreError {
     }
 }
 
-/// What a C-STORE-RSP repeats of its request (PS3.7 table 9.3-2).
+/// Fields of the request that a C-STORE-RSP repeats (PS3.7 table 9.3-2).
 #[derive(Clone, Copy)]
 struct Answered<'a> {
     message_id: u16,

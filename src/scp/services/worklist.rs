@@ -86,7 +86,7 @@ impl Worklist {
     }
 }
 
-/// Who asked last for which item, until it is written.
+/// Peer that asked last for each item, until it is written.
 #[derive(Debug, Default)]
 struct AskedItems(Mutex<HashMap<i64, (Arc<str>, i64)>>);
 
@@ -182,7 +182,7 @@ struct WorklistQuestion {
     names: NameMatching,
     view: WorklistView,
     calling_ae_title: String,
-    /// Where the audit trail learns of it, and who asks.
+    /// Auditor that learns of it, and the peer that asks.
     audit: (Auditor, Arc<ReceivedFrom>),
 }
 

@@ -1,5 +1,5 @@
-//! What verifies objects, for all associations together, and delivers reports when their
-//! association has ended.
+//! Verifies objects, for all associations together, and delivers reports when their association has
+//! ended.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,7 +40,8 @@ const MAX_VERIFYING: usize = 8;
 /// in all), or 300 with the longest UIDs. A request for more is answered with a status.
 const MAX_REFERENCES: usize = 1 << 18;
 
-/// What a transaction counts in addition to its instances. So there are at most 1,024 transactions.
+/// Number of references that a transaction counts as, in addition to its instances. So there are at
+/// most 1,024 transactions.
 const COUNTS_AS_REFERENCES: usize = 256;
 
 /// Maximum reports of all peers that wait for delivery on associations of their own. One more is

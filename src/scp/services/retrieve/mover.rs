@@ -48,7 +48,7 @@ pub(super) struct Mover {
     pub(super) memory: PeerMemory,
 }
 
-/// How sending on one association ended.
+/// Outcome of sending on one association.
 enum Sent {
     /// All objects of the group were sent.
     All,

@@ -22,13 +22,13 @@ const HELD_HOLDS: Duration = Duration::from_secs(60);
 /// archives. There the first associations do without it.
 const HELD_WAIT: Duration = Duration::from_secs(2);
 
-/// Which compressed objects are decompressed for peers that do not take them as they are stored.
+/// Compressed objects that are decompressed for peers that do not take them as they are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Decompression {
     /// All whose transfer syntax has a codec. Lossy ones state their loss (PS3.3 C.7.6.1.1.5).
     #[default]
     All,
-    /// Those whose transfer syntax is lossless.
+    /// Objects whose transfer syntax is lossless.
     Lossless,
     /// None.
     Never,
@@ -48,14 +48,14 @@ impl Decompression {
 /// The settings of retrievals.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// What to do with retrievals that break PS3.4 C.4.2.2.1. See [`Hierarchy`].
+    /// Action for retrievals that break PS3.4 C.4.2.2.1. See [`Hierarchy`].
     pub hierarchy: Hierarchy,
     /// The Specific Character Set of requests that name none.
     pub assumed_character_set: String,
     /// Maximum instances of one retrieval. More are refused with A701. Each takes some 70 bytes
     /// while the retrieval lasts.
     pub max_instances: usize,
-    /// What is decompressed for peers that do not take it as it is stored.
+    /// Objects that are decompressed for peers that do not take them as they are stored.
     pub decompression: Decompression,
     /// Time for a peer to answer a C-STORE-RQ of this node, once it has all of it.
     pub response_timeout: Duration,

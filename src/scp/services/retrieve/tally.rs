@@ -8,7 +8,7 @@ use crate::dimse::message::SubOperations;
 use crate::model::status::{Status, StatusClass};
 use crate::telemetry::metrics;
 
-/// How a retrieval ended.
+/// Outcome of a retrieval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
     /// Each sub-operation was tried.
