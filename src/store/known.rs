@@ -5,7 +5,7 @@ use std::fs::Metadata;
 use crate::model::clock::unix_ms;
 use crate::model::location::{Location, Place};
 
-/// How a file with these metadata differs from what the index knows of this location.
+/// Difference between a file with these metadata and what the index knows of this location.
 ///
 /// - A received object must have its length. Only the node writes there, and an object that was
 ///   restored from a backup may have another time.

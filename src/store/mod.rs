@@ -60,7 +60,7 @@ pub enum Error {
     Unusable {
         /// The storage directory, or a path in it.
         path: PathBuf,
-        /// Why.
+        /// Reason why it cannot be used.
         source: io::Error,
     },
     /// Less space is left than [`Options::min_free_bytes`], or none.
@@ -78,7 +78,7 @@ pub enum Error {
     Object {
         /// The operation that failed, such as "written" in "an object could not be written".
         step: &'static str,
-        /// Why.
+        /// Reason why the operation failed.
         source: io::Error,
     },
 }

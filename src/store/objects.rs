@@ -41,7 +41,7 @@ const REMEMBERED_DIRECTORIES: usize = 4096;
 /// Without this, opening a FIFO would block until a writer comes. It does not affect regular files.
 const O_NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
 
-/// What must be durable before an object counts as stored.
+/// Parts of an object that must be durable before it counts as stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sync {
     /// The data and the name. They survive a power cut.
@@ -55,7 +55,7 @@ pub enum Sync {
 pub struct Options {
     /// The storage directory. It is created if it does not exist.
     pub directory: PathBuf,
-    /// What must be durable before an object counts as stored.
+    /// Parts of an object that must be durable before it counts as stored.
     pub sync: Sync,
     /// Bytes to keep free, at most a twentieth of the file system. With less free space the node
     /// refuses objects. Otherwise the disk would be full for all programs, and for the index too.
@@ -93,7 +93,7 @@ pub struct Objects {
     tainted: Mutex<HashSet<PathBuf>>,
     /// Flushes the file system of the storage directory.
     whole: WholeFlush,
-    /// That file system.
+    /// Device number of that file system.
     device: u64,
     /// Holds the lock until it is dropped.
     _lock: File,
@@ -109,13 +109,13 @@ pub struct Incoming {
     objects: Arc<Objects>,
     /// Makes its name in `.incoming/` unique.
     number: u64,
-    /// What must be durable before it counts as stored.
+    /// Parts that must be durable before it counts as stored.
     sync: Sync,
     temporary: Temporary,
     file: File,
 }
 
-/// How an object relates to the object that already has its name.
+/// Relation of an object to the object that already has its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameOutcome {
     /// No object has the name.
@@ -145,9 +145,9 @@ pub struct Recovered {
 pub struct Placed {
     /// Its location.
     pub location: Location,
-    /// How it relates to the object that had its name before.
+    /// Relation to the object that had its name before.
     pub contents: NameOutcome,
-    /// Which of the names of its instance it has.
+    /// Number of its name among the names of its instance.
     pub name_number: u32,
     path: PathBuf,
     temporary: Option<Temporary>,

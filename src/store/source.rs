@@ -26,7 +26,7 @@ pub struct Source {
     location: Location,
     bytes: SourceBytes,
     position: u64,
-    /// How the file differs from what the index knows.
+    /// Difference between the file and what the index knows.
     change: Option<&'static str>,
 }
 
@@ -78,7 +78,8 @@ impl Source {
         Ok(Some(Self { location: location.clone(), bytes, position: 0, change }))
     }
 
-    /// How the file differed from what the index knows when it was opened: see [`change_of`].
+    /// Difference between the file, when it was opened, and what the index knows: see
+    /// [`change_of`].
     #[must_use]
     pub const fn is_not_as_known(&self) -> Option<&'static str> {
         self.change

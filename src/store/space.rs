@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::files::FileSystemSpace;
 
-/// How long a result of `statvfs` is used. The bytes that arrive meanwhile are few against those
-/// that stay free.
+/// Time for which a result of `statvfs` is used. The bytes that arrive meanwhile are few against
+/// those that stay free.
 const HOLDS: Duration = Duration::from_millis(500);
 
 /// The space on a disk that may still be used.

@@ -30,13 +30,13 @@ const FOR_GOOD: &str = "for-good.txt";
 /// Directory with the list of what was received again while its file lay in its place.
 const AGAIN: &str = "received-again";
 
-/// That list: a time and a UID for each line.
+/// Name of that list, with a time and a UID in each line.
 const AGAIN_LIST: &str = "received.txt";
 
 /// Directory with the list of removals that were undone.
 const UNDONE: &str = "undone";
 
-/// That list: the time of a removal for each line.
+/// Name of that list, with the time of a removal in each line.
 const UNDONE_LIST: &str = "undone.txt";
 
 /// Directory with the objects of a removal.

@@ -46,7 +46,7 @@ struct VerifiedFile {
 pub struct Verified {
     holds: Duration,
     generations: Mutex<[HashMap<(u64, u64), VerifiedFile>; 2]>,
-    /// Who is told the SOP Instance UIDs of damaged objects.
+    /// Channel that takes the SOP Instance UIDs of damaged objects.
     told: OnceLock<Sender<String>>,
 }
 

@@ -16,7 +16,7 @@ const MAX_GROUP_BYTES: u64 = 64 << 20;
 /// Bytes that are written or searched at a time.
 const PIECE: usize = 1 << 20;
 
-/// Where a group lies in the ring.
+/// Position of a group in the ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GroupPosition {
     /// Its number.
@@ -234,7 +234,7 @@ impl ArrivalJournal {
         Ok(())
     }
 
-    /// Where in the ring a group of this length can lie.
+    /// Offset in the ring where a group of this length can lie.
     fn room_for(&self, length: u64) -> Option<u64> {
         let (next, end) = (self.next.1, self.head.ring_bytes);
         let fits = |from: u64, to: u64| (from.checked_add(length)? <= to).then_some(from);

@@ -21,7 +21,7 @@ pub(super) const GROUP_HEAD_BYTES: usize = 64;
 /// Longest name of an index in the head.
 const MAX_INDEX_ID: usize = 128;
 
-/// What a journal begins with.
+/// Mark at the beginning of a journal.
 const MAGIC: &[u8; 8] = b"dcmdexaj";
 
 /// The version of the format.
@@ -60,7 +60,7 @@ pub(super) struct JournalHead {
     pub(super) ring_bytes: u64,
     /// Number of the first group that is still needed.
     pub(super) first_needed: u64,
-    /// Where that group lies in the ring, or will lie.
+    /// Offset at which that group lies in the ring, or will lie.
     pub(super) offset: u64,
     /// The index that knows the objects.
     pub(super) index_id: String,
@@ -111,7 +111,7 @@ impl JournalHead {
     }
 }
 
-/// What stands before the entries of a group.
+/// Head of a group, before its entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct GroupHead {
     pub(super) id: JournalId,
@@ -153,7 +153,7 @@ fn checksum_of(group: &[u8]) -> u128 {
 /// A small object in the journal, with what its row needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JournalEntry<'a> {
-    /// Which of the names of its instance the file of the object has.
+    /// Number of the name of the object's file, among the names of its instance.
     pub name_number: u32,
     /// The calling AE title of the sender.
     pub calling_ae_title: &'a str,

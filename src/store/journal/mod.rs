@@ -25,7 +25,7 @@ pub enum JournalError {
     Unusable {
         /// The journal.
         path: PathBuf,
-        /// Why.
+        /// Reason why it cannot be read or written.
         source: io::Error,
     },
     /// Another version of this program has written the file.
@@ -61,7 +61,7 @@ pub enum JournalError {
     Damaged {
         /// The journal.
         path: PathBuf,
-        /// What is wrong, without values of objects.
+        /// Description of the damage, without values of objects.
         detail: String,
     },
 }
