@@ -29,7 +29,7 @@ const MAX_KEYS_BYTES: u64 = 1 << 20;
 /// Keys of a file. A token without a key ID is tried with all of them.
 const MAX_KEYS: usize = 32;
 
-/// How often the file of keys is checked.
+/// Time between two checks of the file of keys.
 const CHECK_AGAIN: Duration = Duration::from_secs(5);
 
 /// A signature algorithm that a token may have. `none` is missing, and so are algorithms with a
@@ -51,7 +51,7 @@ pub const ALGORITHMS: [(&str, Algorithm); 9] = [
 pub struct Issuer {
     /// The `iss` of the tokens, exactly.
     pub issuer: String,
-    /// What `aud` must have: any of these.
+    /// Values of `aud`, one of which a token must have.
     pub audiences: Vec<String>,
     /// The file of the issuer's keys.
     pub keys: PathBuf,
@@ -68,7 +68,7 @@ pub struct Issuer {
     pub leeway: Duration,
 }
 
-/// Why a file of keys cannot be used. The texts repeat nothing of the file.
+/// Reason why a file of keys cannot be used. The texts repeat nothing of the file.
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
     /// It cannot be read.
@@ -76,7 +76,7 @@ pub enum KeysError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
     /// It is too long.
@@ -118,7 +118,7 @@ impl std::fmt::Debug for KnownKeys {
 /// A public key, and what it is for.
 struct VerifyingKey {
     id: Option<String>,
-    /// Those of the allowed algorithms that the key is for.
+    /// Allowed algorithms that the key is for.
     algorithms: Vec<Algorithm>,
     key: DecodingKey,
 }
@@ -161,7 +161,7 @@ impl TokenCheck {
         Ok(())
     }
 
-    /// What the owner of a token may do; `None` where the token is not valid.
+    /// Returns the rights of the owner of a token; `None` where the token is not valid.
     #[must_use]
     pub fn rights(&self, token: &str) -> Option<Rights> {
         if token.len() > MAX_TOKEN_BYTES {

@@ -48,13 +48,13 @@ pub struct Grant {
     pub services: ServiceSet,
     /// Maximum of its associations at one time. `None` means the limit that everybody has.
     pub max_associations: Option<usize>,
-    /// How it must call.
+    /// Security that it must use when it calls.
     pub security: Security,
-    /// What it sees of the worklist.
+    /// Its view of the worklist.
     pub worklist: WorklistGrant,
 }
 
-/// What a peer sees of the worklist.
+/// View that a peer has of the worklist.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WorklistGrant {
     /// Only items of the station with its AE title.
@@ -93,9 +93,9 @@ impl Security {
 /// The peers of the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Peers {
-    /// Who may associate. `None` if there is no such table. Then everybody may.
+    /// Peers that may associate. `None` if there is no such table. Then everybody may.
     pub table: Option<BTreeMap<AeTitle, Grant>>,
-    /// Where C-MOVE may send to.
+    /// Destinations of C-MOVE.
     pub destinations: BTreeMap<AeTitle, Destination>,
 }
 

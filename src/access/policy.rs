@@ -37,7 +37,7 @@ impl Denied {
     }
 }
 
-/// Which called AE titles are accepted.
+/// Called AE titles that are accepted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CalledAeTitle {
     /// Only that of this node.

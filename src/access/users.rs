@@ -92,13 +92,13 @@ impl fmt::Debug for Users {
     }
 }
 
-/// What is wrong with a file of users. The texts repeat nothing of the file.
+/// Fault in a file of users. The texts repeat nothing of the file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {what}")]
 pub struct UsersError {
     /// The line, from 1.
     pub line: usize,
-    /// What is wrong with it.
+    /// Fault of the line.
     pub what: &'static str,
 }
 
@@ -128,7 +128,7 @@ impl Users {
         Ok(Self(users))
     }
 
-    /// How many there are.
+    /// Number of users.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
@@ -244,7 +244,7 @@ static NOBODY: LazyLock<Option<PasswordHash>> = LazyLock::new(|| Argon2::default
 
 const TOKEN_PREFIX: &str = "sha256:";
 
-/// Why no line of a file of users can be made.
+/// Reason why no line of a file of users can be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NewUserError {
     /// The name has white space or a colon, or is empty.

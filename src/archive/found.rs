@@ -73,7 +73,7 @@ pub(super) struct Passed {
     pub(super) ended: bool,
 }
 
-/// Where a member is, as far as the passed ones tell.
+/// Place of a member, as far as the passed ones tell.
 pub(super) enum PassedPlace {
     /// At this position, unless another name has the same hash.
     At(u64),

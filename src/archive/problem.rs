@@ -1,4 +1,4 @@
-//! Why an archive or a member cannot be read.
+//! Reasons why an archive or a member cannot be read.
 
 use std::io;
 

@@ -75,7 +75,7 @@ pub enum MemberKind {
     Special,
 }
 
-/// What the walk does with a member.
+/// Action of the walk for a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemberAction {
     /// Reads it.
@@ -150,7 +150,7 @@ pub fn walk<T: Send>(
     }
 }
 
-/// Why the walk left an archive before its end.
+/// Reason why the walk left an archive before its end.
 enum Halt {
     /// The sink ended the walk.
     Stopped,
@@ -181,7 +181,7 @@ enum ArchiveBytes<'a> {
     Stream(&'a mut (dyn SkipRead + 'a)),
 }
 
-/// What a member contains.
+/// Contents of a member.
 enum Leaf<T> {
     Read(T),
     Archive(ArchiveKind),

@@ -1,10 +1,10 @@
-//! What the trail keeps of an event. Its JSON form is one line of the files.
+//! Record that the trail keeps of an event. Its JSON form is one line of the files.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// What happened. The names are those of the JSON lines.
+/// Kind of an event. The names are those of the JSON lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AuditEvent {
@@ -30,7 +30,7 @@ pub enum AuditEvent {
     Exported,
 }
 
-/// How it ended (EventOutcomeIndicator).
+/// Outcome of an event (EventOutcomeIndicator).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AuditOutcome {
@@ -136,24 +136,24 @@ impl AuditedStudies {
 pub struct AuditRecord {
     /// When it ended, in milliseconds since 1970 UTC.
     pub time_ms: i64,
-    /// What happened.
+    /// Kind of the event.
     pub event: AuditEvent,
-    /// How it ended.
+    /// Outcome of the event.
     #[serde(default)]
     pub outcome: AuditOutcome,
-    /// Why, if it did not end as asked for. Without values of a patient.
+    /// Reason, if it did not end as asked for. It has no values of a patient.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
     /// AE title of this node.
     #[serde(default)]
     pub node: String,
-    /// How it was asked for, as in `C-FIND` or `QIDO-RS`.
+    /// Service by which it was asked for, as in `C-FIND` or `QIDO-RS`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub service: String,
-    /// Who asked for it. `None` for what the node did by itself.
+    /// Participant who asked for it. `None` for what the node did by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<Participant>,
-    /// Who received the data, if that is another than who asked.
+    /// Receiver of the data, if it is not who asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<Participant>,
     /// The search.

@@ -36,7 +36,7 @@ pub(super) struct AuditSender {
     pub(super) limits: SpoolLimits,
 }
 
-/// What was sent and may not have been received.
+/// Events that were sent and may not have been received.
 #[derive(Default)]
 struct SentEvents(VecDeque<(Instant, TrailPosition)>);
 

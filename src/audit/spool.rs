@@ -196,7 +196,7 @@ impl AuditSpool {
     }
 }
 
-/// How much of a trail is kept.
+/// Limits for the part of a trail that is kept.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SpoolLimits {
     /// Bytes of all segments.

@@ -24,7 +24,7 @@ const TIME_LIMIT: Duration = Duration::from_secs(10);
 /// Time after which the kernel gives up bytes that the collector does not acknowledge.
 pub(super) const UNACKNOWLEDGED: Duration = Duration::from_secs(20);
 
-/// Where the collector is.
+/// Address of the collector.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditCollector {
     host: String,
@@ -83,10 +83,10 @@ impl fmt::Display for AuditCollector {
     }
 }
 
-/// How the collector is reached.
+/// Settings for the connection to the collector.
 #[derive(Clone, Debug)]
 pub struct CollectorOptions {
-    /// Where it is.
+    /// Its address.
     pub collector: AuditCollector,
     /// The authorities of its certificate, PEM. Needed for TLS.
     pub authorities: Option<PathBuf>,

@@ -36,7 +36,7 @@ pub struct AuditOptions {
     pub max_bytes: u64,
     /// Time for which events are kept. Events that are not sent yet stay for longer.
     pub keep: Duration,
-    /// Where they are sent. `None`: nowhere.
+    /// Collector to which they are sent. `None`: they are not sent.
     pub collector: Option<CollectorOptions>,
     /// AE title of the node.
     pub node: String,
@@ -53,7 +53,7 @@ impl AuditOptions {
     }
 }
 
-/// Why there is no trail.
+/// Reason why there is no trail.
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
     /// The directory cannot be written.

@@ -101,7 +101,7 @@ pub(super) fn message(record: &AuditRecord) -> String {
     xml
 }
 
-/// Who took part, and in which role.
+/// Writes the participants, each in its role.
 fn participants(xml: &mut String, record: &AuditRecord) {
     let node = Participant { name: record.node.clone(), address: String::new() };
     let is_sent_by_node = match record.event {

@@ -33,7 +33,7 @@ pub struct MediaInstance {
     pub values: Vec<String>,
     /// Path in the folder.
     pub file: PathBuf,
-    /// What its own record needs.
+    /// Values for its own record.
     pub keys: ObjectKeys,
 }
 
@@ -77,7 +77,7 @@ const OTHER_DATES: std::ops::Range<usize> = 16..19;
 /// The date of a study that has none in any of its objects.
 const NO_DATE: &str = "19000101";
 
-/// What a directory says of an instance.
+/// Listing of an instance in a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MediaListing {
     /// It has a record.

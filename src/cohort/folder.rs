@@ -30,7 +30,8 @@ const TEMPORARY: &str = ".dcmdex-copy.partial";
 /// Bytes that are copied at once.
 const COPIED_AT_ONCE: usize = 256 * 1024;
 
-/// How a file of the destination comes from its source. `dcmdex copy` shows these texts as help.
+/// Way in which a file of the destination comes from its source. `dcmdex copy` shows these texts as
+/// help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Placing {
     /// A second name of the same file, on the same file system.
@@ -59,12 +60,12 @@ impl Placing {
 /// Opens the bytes that are placed in place of those of a file. The error is in words.
 pub type OpenReplacement<'a> = &'a dyn Fn(&Archives) -> Result<Box<dyn Read>, String>;
 
-/// What became of an instance.
+/// Result of placing an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlacedFile {
     /// The path in the destination.
     pub file: PathBuf,
-    /// How the file came there. `None` if it was there from an earlier run.
+    /// Way in which the file came there. `None` if it was there from an earlier run.
     pub how: Option<Placing>,
     /// The number in its name. 1 if it has none.
     pub number: u32,
@@ -73,7 +74,7 @@ pub struct PlacedFile {
 /// The object of an instance, as the index knows it.
 #[derive(Clone, Copy)]
 pub struct CopiedObject<'a> {
-    /// Where it is.
+    /// Its location.
     pub location: &'a Location,
     /// The checksum of its data set, if it was received.
     pub checksum: Option<Checksum>,
@@ -350,7 +351,7 @@ fn is_link_to(file: &Path, source: &Path, placing: Placing) -> bool {
     }
 }
 
-/// Which side of a copy failed.
+/// Side of a copy that failed.
 pub(super) enum CopyError {
     Read(io::Error),
     Write(io::Error),

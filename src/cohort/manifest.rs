@@ -38,7 +38,7 @@ pub struct ManifestRow<'a> {
     pub size: u64,
     /// `hard-link`, `symbolic-link`, `reflink`, `copy`, or `failed`.
     pub how: &'a str,
-    /// Why the name has a number, or why there is no file.
+    /// Reason why the name has a number, or why there is no file.
     pub note: &'a str,
     /// Study, Series and SOP Instance UID.
     pub uids: [&'a str; 3],
@@ -82,7 +82,7 @@ pub struct CohortManifest {
     directory: PathBuf,
     writer: csv::Writer<BufWriter<File>>,
     rows: usize,
-    /// What earlier runs made: the number of a path, and that of its instance.
+    /// Results of earlier runs: the number of a path, and that of its instance.
     earlier: HashMap<u128, u64>,
 }
 
@@ -117,7 +117,7 @@ impl CohortManifest {
         Ok(manifest)
     }
 
-    /// What earlier runs made.
+    /// Takes the results of earlier runs.
     pub fn take_earlier(&mut self) -> HashMap<u128, u64> {
         std::mem::take(&mut self.earlier)
     }

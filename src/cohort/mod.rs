@@ -15,7 +15,7 @@ pub mod template;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why a cohort cannot be written.
+/// Reason why a cohort cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The template is not valid.
@@ -23,7 +23,7 @@ pub enum Error {
     Template {
         /// The template.
         template: String,
-        /// What is wrong with it.
+        /// Reason why it is not valid.
         problem: String,
     },
     /// A file of the destination could not be made or written.
@@ -39,7 +39,7 @@ pub enum Error {
     Manifest {
         /// The manifest.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Reason why it cannot be read.
         problem: String,
     },
     /// The file system cannot make this kind of link between source and destination.
@@ -47,7 +47,7 @@ pub enum Error {
     Link {
         /// The file of the destination.
         path: PathBuf,
-        /// What to do.
+        /// Advice on what to do.
         hint: &'static str,
         /// The cause.
         source: io::Error,

@@ -22,7 +22,7 @@ const MODIFIER: &[u8] = b"HAS CONCEPT MOD";
 const VERIFYING_OBSERVERS: u32 = tag_number(tags::VERIFYING_OBSERVER_SEQUENCE);
 const VERIFIED: u32 = tag_number(tags::VERIFICATION_DATE_TIME);
 
-/// What becomes of a key without a value in the object.
+/// Treatment of a key without a value in the object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Without {
     /// It is Type 1 and gets a number that is free in the series.
@@ -331,7 +331,7 @@ struct KeyItems {
     out: Vec<u8>,
     /// Whether items other than those that modify a concept name are kept.
     keeps_all: bool,
-    /// Where the outermost item that is open begins.
+    /// Start of the outermost item that is open.
     start: usize,
     is_modifier: bool,
     is_too_long: bool,
