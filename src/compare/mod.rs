@@ -16,7 +16,7 @@ use std::fmt;
 use crate::model::datetime::{Day, day_text};
 use crate::model::status::Status;
 
-/// Why a side does not answer.
+/// Reason why a side does not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The peer cannot be asked.
@@ -53,7 +53,7 @@ impl fmt::Display for DayRange {
     }
 }
 
-/// What is asked of a study.
+/// Studies that a side is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StudyQuestion {
     /// The studies of these days. An index leaves out those with several dates.

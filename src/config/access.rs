@@ -15,7 +15,7 @@ use crate::config::keys::settings;
 use crate::config::setting::Origin;
 use crate::model::ae_title::AeTitle;
 
-/// Who may associate, as given by the setting `access`.
+/// Peers that may associate, as given by the setting `access`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccessMode {
     /// The peers of the table. Without a table it is anyone, if only this machine reaches the port.
@@ -26,7 +26,7 @@ pub enum AccessMode {
     Anyone,
 }
 
-/// Who may really associate, as decided from all settings.
+/// Peers that may really associate, as decided from all settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admitted {
     /// The peers of the table.

@@ -18,7 +18,7 @@ pub struct AuditSettings {
     pub max_bytes: u64,
     /// Time for which events are kept.
     pub keep: Duration,
-    /// Where they are sent.
+    /// Collector to which they are sent.
     pub collector: Option<AuditCollector>,
     /// The authorities of the collector.
     pub authorities: Option<PathBuf>,

@@ -26,7 +26,7 @@ const GIVE_UP: Duration = Duration::from_secs(3 * DAY_SECONDS);
 /// Settings of the log of events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventSettings {
-    /// What is recorded.
+    /// Events that are recorded.
     pub recording: EventRecording,
     /// Time without a change after which a study is complete.
     pub quiet: Duration,
@@ -34,7 +34,7 @@ pub struct EventSettings {
     pub keep: Duration,
     /// Maximum number of events.
     pub max_events: u64,
-    /// Who gets them.
+    /// Receivers of the events.
     pub receivers: Vec<EventReceiver>,
 }
 

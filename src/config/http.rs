@@ -12,7 +12,7 @@ use crate::access::jwt::{ALGORITHMS, Issuer};
 use crate::access::users::Rights;
 use crate::{qr, scp, web};
 
-/// Who may send requests over HTTP, as given by the setting `http.access`.
+/// Callers that may send requests over HTTP, as given by the setting `http.access`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HttpAccess {
     /// The users of the file. Without a file it is anyone, if only this machine reaches the port.
@@ -34,7 +34,7 @@ pub struct Http {
     pub tls: bool,
     /// File of users.
     pub users: Option<PathBuf>,
-    /// Who may send requests.
+    /// Callers that may send requests.
     pub access: HttpAccess,
     /// Issuer of access tokens.
     pub oidc: Option<Issuer>,

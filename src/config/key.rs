@@ -1,4 +1,4 @@
-//! What a row of the table of settings says, and the types of its value.
+//! Rows of the table of settings, and the types of their values.
 
 use std::marker::PhantomData;
 

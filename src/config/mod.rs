@@ -90,11 +90,11 @@ pub struct Config {
     pub require_end: bool,
     /// Absolute path of the index file, or the address of a database with the roots of this node.
     pub index: PathBuf,
-    /// Where this node has the roots of the index, by name.
+    /// Paths of the roots of the index on this node, by name.
     pub roots: Vec<(String, PathBuf)>,
     /// Absolute path of the directory of managed objects.
     pub storage: PathBuf,
-    /// Who may associate, as given by the setting. See [`Config::admitted`].
+    /// Peers that may associate, as given by the setting. See [`Config::admitted`].
     pub access: AccessMode,
     /// Whether received objects are kept.
     pub keep: Keep,
@@ -114,15 +114,15 @@ pub struct Config {
     pub durability: Durability,
     /// The arrival journal of the storage directory.
     pub journal: JournalSettings,
-    /// What happens to objects of known instances.
+    /// Policy for objects of known instances.
     pub receive: ReceivePolicy,
-    /// How queries are answered.
+    /// Settings of queries.
     pub find: qr::Options,
     /// Attributes that the index keeps in addition to its table.
     pub declared: Arc<DeclaredSet>,
-    /// How objects are sent.
+    /// Settings for the sending of objects.
     pub retrieve: RetrieveOptions,
-    /// How objects are verified.
+    /// Settings for the verification of objects.
     pub integrity: Integrity,
     /// Whether storage commitment counts files of an archive that is indexed in place.
     pub files_in_place: FilesInPlace,
@@ -132,7 +132,7 @@ pub struct Config {
     pub cache_bytes: u64,
     /// Whether the node checks a sample of the index before it opens its port.
     pub start_check: bool,
-    /// How a scan works.
+    /// Settings of a scan.
     pub scan: scanner::Options,
     /// Time for which a worker has a part of a shared scan.
     pub scan_lease: Duration,
@@ -140,7 +140,7 @@ pub struct Config {
     pub watches: Vec<WatchSettings>,
     /// Settings of the worklist.
     pub worklist: WorklistSettings,
-    /// Who may associate, and the destinations of C-MOVE.
+    /// Peers that may associate, and the destinations of C-MOVE.
     pub peers: Peers,
     /// Format of log lines.
     pub log_format: LogFormat,

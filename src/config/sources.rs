@@ -1,4 +1,4 @@
-//! Where settings come from, and the errors of what cannot be read.
+//! Sources of settings, and the errors of those that cannot be read.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -18,19 +18,19 @@ use crate::worklist::{Hl7Map, IntakeOptions, LifeOptions, WorklistOptions};
 pub struct WorklistSettings {
     /// Whether peers can ask for it.
     pub enabled: bool,
-    /// How orders become items.
+    /// Settings by which orders become items.
     pub intake: IntakeOptions,
-    /// What becomes of items.
+    /// Settings of the life of items.
     pub life: LifeOptions,
     /// Folder of items.
     pub folder: Option<PathBuf>,
     /// Address and port for HL7 messages.
     pub hl7: Option<SocketAddr>,
-    /// Who may send them.
+    /// Addresses that may send them.
     pub hl7_senders: Vec<AddressRange>,
     /// Whether they come over TLS only.
     pub hl7_tls: bool,
-    /// Which of their fields become which attributes.
+    /// Map of their fields to attributes.
     pub hl7_map: Hl7Map,
 }
 

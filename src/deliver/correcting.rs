@@ -36,7 +36,7 @@ pub enum CorrectingError {
     NotEncodable(u32),
 }
 
-/// What becomes of an element of the data set.
+/// Treatment of an element of the data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
     /// It stays.

@@ -54,7 +54,7 @@ pub(crate) struct DecodingFor {
     pub(crate) progress: Arc<DecodingProgress>,
 }
 
-/// What the reader of an object and its receiver tell each other, before the first byte goes out.
+/// State that the reader of an object and its receiver share, before the first byte goes out.
 #[derive(Debug, Default)]
 pub(crate) struct DecodingProgress {
     frames: AtomicU64,

@@ -41,7 +41,7 @@ pub enum DecompressError {
     /// A frame is not decompressed.
     #[error(transparent)]
     Frame(#[from] CodecError),
-    /// What the object says of its pixels makes no sense.
+    /// Values of the object about its pixels make no sense.
     #[error("{0}")]
     Pixels(String),
     /// Pixel Data cannot be so long without compression.

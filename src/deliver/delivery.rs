@@ -1,4 +1,5 @@
-//! What all retrievals share: readers of the index, threads, and the memory for lists of instances.
+//! Parts that all retrievals share: readers of the index, threads, and the memory for lists of
+//! instances.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,7 +38,8 @@ pub struct DeliveryOptions {
     pub verification_holds: Duration,
 }
 
-/// What sending objects needs. There is one for each index, shared by C-GET, C-MOVE and WADO-RS.
+/// Parts that sending objects needs. There is one set for each index, shared by C-GET, C-MOVE and
+/// WADO-RS.
 #[derive(Debug)]
 pub struct Delivery {
     pub(crate) readers: Readers,

@@ -13,11 +13,11 @@ use crate::qr::{ObjectKind, RetrievedInstance};
 pub(crate) struct ObjectForm {
     /// Number that the [`Framing`] chose for itself. It gets it back with each object.
     pub(crate) channel: u8,
-    /// What becomes of its bytes.
+    /// Form in which its bytes are sent.
     pub(crate) sent: SentForm,
 }
 
-/// What becomes of the bytes of an object that is sent.
+/// Form in which the bytes of an object are sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum SentForm {
     /// They are sent unchanged.
@@ -39,7 +39,8 @@ impl SentForm {
     }
 }
 
-/// How a protocol writes objects: as C-STORE-RQs in PDUs, or as the parts of an HTTP response.
+/// Format in which a protocol writes objects: as C-STORE-RQs in PDUs, or as the parts of an HTTP
+/// response.
 ///
 /// [`ReadAhead`](super::read_ahead::ReadAhead) calls it on threads that may block, for one object
 /// after the other. It calls `choose`, then `begin`, then `fill` until the data set has ended. If

@@ -73,16 +73,16 @@ struct NestedSequence<'d> {
     codec: &'static Codec,
     decoding: &'d DecodingFor,
     out: Vec<u8>,
-    /// What the items that are open say of their pixels.
+    /// Pixel attributes of the items that are open.
     items: Vec<NestedImage>,
 }
 
-/// What an item says of its pixels.
+/// Pixel attributes of an item.
 #[derive(Default)]
 struct NestedImage {
     shape: Shape,
     photometric: String,
-    /// Where Photometric Interpretation was written.
+    /// Place where Photometric Interpretation was written.
     photometric_at: Option<std::ops::Range<usize>>,
 }
 

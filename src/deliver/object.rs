@@ -36,7 +36,7 @@ const MAX_EMPTIED: usize = 8;
 /// Bytes of a data set that are rewritten at a time.
 const REWRITE_READ: usize = 64 << 10;
 
-/// What the UIDs of the transfer syntaxes of the Standard begin with.
+/// Prefix of the UIDs of the transfer syntaxes of the Standard.
 const OF_STANDARD: &str = "1.2.840.10008.1.2.";
 
 /// The expected identity of an object.
@@ -121,7 +121,7 @@ pub struct StoredObject {
     has_own_meta: bool,
     sop_instance_uid: String,
     transfer_syntax: String,
-    /// How the data set is encoded, whatever its transfer syntax says.
+    /// Encoding of the data set, whatever its transfer syntax says.
     encoding: Encoding,
     check: ChecksumState,
     corrected: Option<Arc<CorrectedValues>>,

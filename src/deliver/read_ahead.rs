@@ -41,7 +41,7 @@ pub(crate) struct ReadAhead {
     memory: PeerMemory,
     /// The memory that is counted for large pieces.
     share: Option<Share>,
-    /// How far an object is that is decompressed before it goes out.
+    /// Progress of an object that is decompressed before it goes out.
     progress: Arc<DecodingProgress>,
 }
 

@@ -56,7 +56,7 @@ struct OpenElement {
     to: Encoding,
 }
 
-/// What happens to the bytes of the current value.
+/// Treatment of the bytes of the current value.
 #[derive(Debug, Clone, Copy)]
 enum ValueAction {
     None,

@@ -27,8 +27,8 @@ pub(crate) type Only = Arc<dyn Fn(&ObjectKind) -> bool + Send + Sync>;
 pub(crate) struct Sending {
     pub(crate) delivery: Arc<Delivery>,
     pub(crate) instances: Arc<Instances>,
-    /// Which of them are already over, by their positions in the list. Positions past its end are
-    /// not.
+    /// Flags of the instances that are already over, by their positions in the list. Positions past
+    /// its end are not over.
     pub(crate) over: Vec<bool>,
     /// The kinds to send. `None` means all.
     pub(crate) only: Option<Only>,

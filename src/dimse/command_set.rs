@@ -121,7 +121,7 @@ pub enum CommandSetError {
     /// The bytes end inside an element.
     #[error("command set ends inside an element, at byte {offset}")]
     Truncated {
-        /// Where the element starts.
+        /// Start of the element.
         offset: usize,
     },
     /// An element belongs to another group than 0000.

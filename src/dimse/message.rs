@@ -77,7 +77,7 @@ pub struct CFindRequest {
 /// C-GET-RQ (PS3.7 table 9.3-6) or C-MOVE-RQ (PS3.7 table 9.3-9).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetrieveRequest {
-    /// Which of the two.
+    /// Command Field: C-GET-RQ or C-MOVE-RQ.
     pub field: CommandField,
     /// Message ID (0000,0110).
     pub message_id: u16,

@@ -56,7 +56,7 @@ pub struct Pdv<'a> {
     pub fragment: &'a [u8],
 }
 
-/// How a P-DATA-TF body, or the sequence of its fragments, breaks PS3.8 annex E.
+/// Reason why a P-DATA-TF body, or the sequence of its fragments, breaks PS3.8 annex E.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PDataError {
     /// The length of a presentation data value is shorter than its header or passes the end of the
