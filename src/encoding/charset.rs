@@ -68,7 +68,7 @@ pub struct Decoded<'a> {
     pub faithful: bool,
 }
 
-/// How bytes are read. The first value of the attribute decides.
+/// Method to read bytes. The first value of the attribute decides.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Base {
     /// UTF-8, GB18030 or GBK: one table, without code extensions (PS3.3 C.12.1.1.2, table C.12-5).

@@ -57,7 +57,7 @@ pub const JPEG_2000_LOSSLESS: &str = "1.2.840.10008.1.2.4.90";
 /// JPEG 2000 (PS3.5 A.4.4).
 pub const JPEG_2000: &str = "1.2.840.10008.1.2.4.91";
 
-/// What is known of a transfer syntax.
+/// Known properties of a transfer syntax.
 #[derive(Clone, Copy, Debug)]
 pub struct KnownSyntax {
     /// UID.
@@ -120,7 +120,8 @@ pub const KNOWN: [KnownSyntax; 43] = [
     known("1.2.840.10008.1.2.4.108", "HEVC/H.265 Main 10 Profile", "video/mp4"),
 ];
 
-/// What is known of the transfer syntax with this UID. `None` for a private or retired one.
+/// Returns the known properties of the transfer syntax with this UID. `None` for a private or
+/// retired one.
 #[must_use]
 pub fn known_of(uid: &str) -> Option<&'static KnownSyntax> {
     KNOWN.iter().find(|known| known.uid == uid)

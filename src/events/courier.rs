@@ -72,7 +72,7 @@ pub(super) struct Courier {
     asked: Option<Instant>,
 }
 
-/// What calls a receiver.
+/// Caller of a receiver.
 pub(super) enum EventCaller {
     Webhook(Box<WebhookCaller>),
     Command(CommandCaller),
@@ -341,7 +341,7 @@ impl Courier {
         WaitingEvent { receiver, event, attempts: 0, next_ms: now_ms, until_ms, failure: String::new(), is_dead: false }
     }
 
-    /// What becomes of an event after a failed attempt.
+    /// Returns the event as it waits after a failed attempt.
     fn failed(&self, waiting: WaitingEvent, failure: &DeliveryFailure) -> WaitingEvent {
         let (now_ms, attempts, failure) =
             (self.clock.now_ms(), waiting.attempts.saturating_add(1), failure.to_string());

@@ -1,6 +1,6 @@
-//! Why an event was not delivered.
+//! Reasons why an event was not delivered.
 
-/// Why a receiver did not take an event.
+/// Reason why a receiver did not take an event.
 ///
 /// The texts hold nothing that the receiver said, because it may have said something of a patient.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,4 +1,4 @@
-//! Why events cannot be told.
+//! Reasons why events cannot be told.
 
 use std::io;
 

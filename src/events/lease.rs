@@ -1,4 +1,4 @@
-//! Which node serves a receiver, where several nodes tell the events of one index.
+//! Choice of the node that serves a receiver, where several nodes tell the events of one index.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Mutex, PoisonError};
@@ -11,7 +11,7 @@ use crate::db::{Error, EventChanges as _};
 /// longer for another one. Smaller: a pause of the server gives the receiver to another node.
 const LEASE: Duration = Duration::from_secs(6);
 
-/// How long before the end of the time the node takes it for over. No delivery begins then.
+/// Time before its end at which the node takes a lease for over. No delivery begins then.
 const MARGIN: Duration = Duration::from_secs(2);
 
 /// A receiver, and until when this node serves it.

@@ -15,7 +15,7 @@ pub(super) struct OutgoingEvent {
     pub(super) body: Vec<u8>,
 }
 
-/// Where events come from.
+/// Source of events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventSource {
     /// Name of the index, which sets its events apart from those of others.

@@ -1,4 +1,4 @@
-//! What other programs are told of the index: a log of events, and receivers that get them.
+//! Reports of the index to other programs: a log of events, and receivers that get them.
 //!
 //! The index records what happens ([`crate::db::IndexEvent`]). A thread adds the studies that are
 //! quiet and the objects that are damaged. Each receiver has a thread of its own: it posts events

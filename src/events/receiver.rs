@@ -14,7 +14,7 @@ use crate::db::EventKind;
 pub struct EventReceiver {
     /// Its name. The index remembers under it what was delivered.
     pub name: String,
-    /// Where events go.
+    /// Target of its events.
     pub target: EventTarget,
     /// The kinds that it gets.
     pub kinds: Vec<EventKind>,
@@ -26,7 +26,7 @@ pub struct EventReceiver {
     pub identifiers: bool,
 }
 
-/// Where events go.
+/// Target of events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EventTarget {
     /// To a web server.
@@ -38,7 +38,7 @@ pub enum EventTarget {
 /// A web server that takes events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WebhookTarget {
-    /// Where it is.
+    /// Its address.
     pub url: WebhookUrl,
     /// File of the key that signs events.
     pub secret: Option<PathBuf>,

@@ -24,7 +24,7 @@ const TIDY: Duration = Duration::from_secs(60);
 /// Damaged objects that are recorded at once.
 const DAMAGED_AT_ONCE: usize = 256;
 
-/// What is recorded, and for how long.
+/// Settings for the events that are recorded, and for the time that they stay.
 #[derive(Clone, Debug)]
 pub struct RecorderOptions {
     /// Time without a change after which a study is complete.
@@ -45,7 +45,7 @@ pub(super) struct EventRecorder {
     /// Takes those that this file does not know. `None` for the last file.
     pub(super) next: Option<Sender<String>>,
     pub(super) clock: Clock,
-    /// Those of the receivers, which a delivery may outlast.
+    /// Leases of the receivers, which a delivery may outlast.
     pub(super) leases: Vec<Arc<ReceiverLease>>,
 }
 

@@ -16,7 +16,7 @@ const KEY_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 /// A key that signs events.
 pub(super) struct SigningKey(hmac::Key);
 
-/// Why a file gives no key.
+/// Reason why a file gives no key.
 #[derive(Debug, thiserror::Error)]
 pub enum SigningKeyError {
     /// It cannot be read.

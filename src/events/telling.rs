@@ -28,9 +28,9 @@ const WAITING_DAMAGED: usize = 1024;
 pub struct EventOptions {
     /// AE title of the node.
     pub node: String,
-    /// What is recorded.
+    /// Settings for the events that are recorded.
     pub recorder: RecorderOptions,
-    /// Who gets it.
+    /// Receivers of these events.
     pub receivers: Vec<EventReceiver>,
 }
 

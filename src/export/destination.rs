@@ -1,4 +1,4 @@
-//! Where a table goes: a file that gets its name when it is whole, or standard output.
+//! Destination of a table: a file that gets its name when it is whole, or standard output.
 
 use std::io::{self, BufWriter, Write};
 use std::path::Path;

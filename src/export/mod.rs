@@ -17,7 +17,7 @@ pub mod value;
 use std::io;
 use std::path::PathBuf;
 
-/// Why a table cannot be written.
+/// Reason why a table cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file could not be made, written or renamed.
@@ -54,7 +54,7 @@ pub enum Error {
     KeyFile {
         /// The key file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Reason why it cannot be used.
         problem: String,
     },
     /// The Parquet encoder refused something.

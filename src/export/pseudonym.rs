@@ -26,7 +26,7 @@ const KEY_BYTES: usize = 32;
 /// Dates move into the past by 1 to this many days.
 const LONGEST_SHIFT: u64 = 3650;
 
-/// What becomes of the values of an attribute.
+/// Treatment of the values of an attribute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Treatment {
     /// They stay.

@@ -1,4 +1,4 @@
-//! What a table looks like, and who writes one.
+//! Columns of a table, and the trait of those that write one.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;

@@ -88,7 +88,7 @@ impl TableValue<'_> {
     }
 }
 
-/// How much of a text its typed value says.
+/// Part of a text that its typed value has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ValueFit {
     /// All of it.

@@ -77,7 +77,7 @@ pub fn read_references(file: impl BufRead) -> io::Result<References> {
 /// The place of a record among the others.
 #[derive(Debug, Default)]
 struct DirectoryRecord {
-    /// Where it begins in the file.
+    /// Offset of its start in the file.
     at: u64,
     /// Offset of the next record of its level. 0 is none.
     next: u32,

@@ -77,8 +77,8 @@ pub(super) fn push_value(
     }
 }
 
-/// What is known of the end of an object, from the elements behind the last wanted one. Offsets
-/// count from the start of the object.
+/// Facts about the end of an object, from the elements behind the last wanted one. Offsets count
+/// from the start of the object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct LeastEnd {
     /// The object has at least this many bytes if it is whole.

@@ -152,7 +152,7 @@ pub(super) fn goes_on(rest: &[u8], header: &ElementHeader, syntax: Syntax, is_la
     Some(next_tag >> 16 == DELIMITER_GROUP || (next_tag > header.tag && (is_explicit_element(next) || sane_implicit)))
 }
 
-/// What follows the first element of an item, read in one way.
+/// Contents after the first element of an item, read in one way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Going {
     /// An element, a delimiter or the end of the item.

@@ -52,7 +52,7 @@ pub(super) enum FollowingBytes<'r> {
     End,
 }
 
-/// What to do with an element that does not simply follow.
+/// Action for an element that does not simply follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unusual {
     Read,
@@ -60,7 +60,7 @@ pub(super) enum Unusual {
     Stop,
 }
 
-/// How much is read behind the last wanted element.
+/// Bytes that are read behind the last wanted element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BehindWanted {
     /// Nothing.
