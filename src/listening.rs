@@ -1,4 +1,4 @@
-//! What every listener does: a pause after an accept that failed, and the end of its tasks.
+//! Behaviour of every listener: a pause after an accept that failed, and the end of its tasks.
 
 use std::io;
 use std::sync::Arc;

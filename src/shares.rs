@@ -125,7 +125,7 @@ impl Shares {
         self.take(peer, count)
     }
 
-    /// How many all peers together have.
+    /// Number of units that all peers together have.
     pub(crate) fn taken(&self) -> usize {
         let held = self.lock();
         held.total.saturating_sub(held.free)
@@ -145,7 +145,7 @@ pub(crate) struct Share {
 }
 
 impl Share {
-    /// How many these are.
+    /// Number of these units.
     pub(crate) fn count(&self) -> usize {
         self.count
     }

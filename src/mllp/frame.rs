@@ -15,14 +15,14 @@ const AFTER_END: u8 = 0x0D;
 /// Bytes between two messages that are passed over. Some senders write line ends there.
 const MOST_BETWEEN: usize = 1024;
 
-/// How waiting for a message ended.
+/// Result of waiting for a message.
 #[derive(Debug)]
 pub(super) enum MllpFrame {
     /// A whole message.
     Message(Vec<u8>),
     /// The sender closed the connection between two messages, or was silent.
     Over,
-    /// What came is no message. The reason is for the list of problems.
+    /// Bytes came that are no message. The reason is for the list of problems.
     Bad(&'static str),
 }
 

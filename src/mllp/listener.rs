@@ -34,7 +34,7 @@ const LEAST_CONNECTIONS: usize = 1;
 pub struct Options {
     /// Address and port. Port 0 takes a free one.
     pub bind: SocketAddr,
-    /// Who may send.
+    /// Addresses that may send.
     pub senders: SharedSenders,
     /// Maximum number of connections.
     pub max_connections: usize,

@@ -9,7 +9,7 @@ use std::ops::{Index, Range};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AnswerValues {
     text: String,
-    /// Where each value ends in the text.
+    /// Ends of the values in the text.
     ends: Vec<usize>,
 }
 

@@ -11,7 +11,7 @@ use dicom_core::{Tag, VR};
 
 use super::level::QueryRetrieveLevel;
 
-/// How an attribute may be used as a key (PS3.4 C.2.2.1).
+/// Allowed use of an attribute as a key (PS3.4 C.2.2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyType {
     /// Identifies the entity of its level (PS3.4 C.2.2.1.1).
@@ -49,8 +49,8 @@ pub enum LetterCase {
 }
 
 impl LetterCase {
-    /// How values of an attribute that is not in the table are compared. As in the table, text is
-    /// folded, and codes are not.
+    /// Returns how values of an attribute that is not in the table are compared. As in the table,
+    /// text is folded, and codes are not.
     #[must_use]
     pub fn of_vr(vr: VR) -> Self {
         match vr {
@@ -87,11 +87,11 @@ pub struct Attribute {
     pub multiplicity: Multiplicity,
     /// Level of the entity that has the attribute.
     pub level: QueryRetrieveLevel,
-    /// How the attribute may be used as a key.
+    /// Allowed use of the attribute as a key.
     pub key: KeyType,
     /// Source of the value.
     pub source: ValueSource,
-    /// How text of the attribute is compared.
+    /// Comparison of text of the attribute.
     pub letter_case: LetterCase,
 }
 

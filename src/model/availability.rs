@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-/// How objects can be had, the best first. NEARLINE is never used: the node knows no such storage.
+/// Availability of objects, the best first. NEARLINE is never used: the node knows no such storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ObjectAvailability {
     /// Available at once.

@@ -98,11 +98,11 @@ pub struct Declared {
     pub level: QueryRetrieveLevel,
     /// Value representation.
     pub vr: VR,
-    /// Where the value is kept.
+    /// Place where the value is kept.
     pub kept: DeclaredColumn,
 }
 
-/// Where the value of a declared attribute is kept.
+/// Place where the value of a declared attribute is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeclaredColumn {
     /// In the unit with this number.

@@ -47,7 +47,7 @@ const NEVER_ON_TAPE: &[i64] = &[
 /// F2FS, and tmpfs, where nothing is durable.
 const FLUSHED_WHOLE: &[i64] = &[0xEF53, 0x5846_5342, 0x9123_683E, 0xF2F5_2010, 0x0102_1994];
 
-/// What it means that a large file has no blocks.
+/// Meaning of a large file without blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlockCount {
     /// Its content is not on the disk.

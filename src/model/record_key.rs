@@ -24,7 +24,7 @@ pub struct RecordKey {
     pub level: QueryRetrieveLevel,
     /// Number of a row.
     pub row: i64,
-    /// What tells instances of one row apart.
+    /// Part that tells instances of one row apart.
     pub suffix: Option<RecordSuffix>,
 }
 

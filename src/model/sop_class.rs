@@ -1,4 +1,4 @@
-//! Which SOP Classes are of the Storage Service Class (PS3.4 annex B).
+//! SOP Classes of the Storage Service Class (PS3.4 annex B).
 
 use dicom_core::dictionary::{UidDictionary, UidDictionaryEntry};
 use dicom_dictionary_std::StandardSopClassDictionary;

@@ -13,7 +13,7 @@ pub(super) struct AnsweredElement {
     pub(super) content: AnsweredContent,
 }
 
-/// Where the value of an element comes from.
+/// Source of the value of an element.
 pub(super) enum AnsweredContent {
     /// A private creator, the same in each answer.
     Creator(String),

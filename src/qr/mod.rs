@@ -53,13 +53,13 @@ use crate::model::matching::{NameMatching, UnknownRequired};
 /// Settings of queries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// How hierarchical queries that break PS3.4 C.4.1.2.1 are treated.
+    /// Treatment of hierarchical queries that break PS3.4 C.4.1.2.1.
     pub hierarchy: Hierarchy,
     /// Whether an entity without a value for a required key matches.
     pub unknown_required: UnknownRequired,
-    /// How names are compared if fuzzy matching was not negotiated.
+    /// Comparison of names if fuzzy matching was not negotiated.
     pub names: NameMatching,
-    /// How Pending responses report a key that is not supported.
+    /// Status of Pending responses for a key that is not supported.
     pub pending: PendingStatus,
     /// Maximum number of answers to one query. One more ends the query with A700 and a comment.
     /// `None` means no limit.
@@ -68,7 +68,7 @@ pub struct Options {
     pub assumed_character_set: String,
     /// Retrieve AE Title (0008,0054) of answers. It is empty if objects cannot be retrieved.
     pub retrieve_ae_title: String,
-    /// Which answers have Retrieve AE Title.
+    /// Answers that have Retrieve AE Title.
     pub retrievable: Retrievable,
     /// Attributes that the index keeps in addition to its table.
     pub declared: Arc<DeclaredSet>,
@@ -90,7 +90,7 @@ impl Default for Options {
     }
 }
 
-/// How queries are treated that are neither negotiated as relational nor hierarchical (PS3.4
+/// Treatment of queries that are neither negotiated as relational nor hierarchical (PS3.4
 /// C.4.1.2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hierarchy {
@@ -100,8 +100,8 @@ pub enum Hierarchy {
     Strict,
 }
 
-/// Which entities can be retrieved from the AE that answers name (PS3.4 C.4.1.1.3.2: "from which
-/// the entity may be retrieved").
+/// Entities that can be retrieved from the AE that answers name (PS3.4 C.4.1.1.3.2: "from which the
+/// entity may be retrieved").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retrievable {
     /// All of them. The title is that of another node, and the operator who set it knows that the
@@ -112,7 +112,7 @@ pub enum Retrievable {
     KeptHere,
 }
 
-/// How Pending responses report that an optional key is not supported.
+/// Status of Pending responses for an optional key that is not supported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PendingStatus {
     /// FF01 if a key is not supported (PS3.4 table C.4-1).

@@ -71,7 +71,7 @@ pub(super) fn push_file_access(out: &mut Vec<u8>, encoding: Encoding, answer: &F
     out.extend(writer.finish());
 }
 
-/// Where a file is, for programs that do not speak DICOM (PS3.3 C.38.1).
+/// Place of a file, for programs that do not speak DICOM (PS3.3 C.38.1).
 struct FileAccess {
     uri: String,
     /// Kind of an archive file, and the member in it.

@@ -70,7 +70,7 @@ enum ResponseContent {
     RetrieveAeTitle { availability_at: usize, online: Vec<u8>, other: Vec<u8> },
     /// Record Key of the answer.
     RecordKey,
-    /// Where the file of the answer is.
+    /// Place of the file of the answer.
     FileAccess,
     /// The value of the return key with this number.
     Value { at: usize, vr: VR },

@@ -77,7 +77,7 @@ pub struct QueryControl {
     order: OnceLock<StopOrder>,
 }
 
-/// Why a query has to stop.
+/// Reason why a query has to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopOrder {
     /// The query ends with [`FindError::Cancelled`].

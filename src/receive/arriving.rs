@@ -37,8 +37,8 @@ const MAX_HEAD: usize = MAX_VALUES + MAX_VALUE;
 /// deflate's best ratio of 1,032 they become some 4 MB.
 const INFLATED_AT_A_TIME: usize = 4 * 1024;
 
-/// What is announced about an object before its data set is read. It comes from a C-STORE-RQ and
-/// its presentation context, or from the File Meta Information of a file.
+/// Facts that are announced about an object before its data set is read. They come from a
+/// C-STORE-RQ and its presentation context, or from the File Meta Information of a file.
 #[derive(Clone, Debug)]
 pub struct Announced {
     /// SOP Class UID.

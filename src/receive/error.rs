@@ -46,7 +46,7 @@ pub enum ReceiveError {
     TooMuchAtOnce,
 }
 
-/// Whose fault a refusal is. It decides the status of the answer.
+/// Party at fault for a refusal. It decides the status of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReceiveErrorKind {
     /// This node. The sender may try again.

@@ -6,7 +6,7 @@ use crate::deliver::object::{Identity, StoredObject};
 use crate::model::location::Place;
 use crate::store;
 
-/// How thoroughly the object at the first location is checked.
+/// Extent of the check of the object at the first location.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FirstCheck {
     /// It has the same content. The whole object is compared, because the new one will be removed.

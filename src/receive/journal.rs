@@ -39,7 +39,7 @@ const WAITS_AFTER: Duration = Duration::from_millis(2);
 /// twice.
 const SLOW_FLUSH: Duration = Duration::from_millis(2);
 
-/// How many times larger the largest object is where flushes are slow.
+/// Factor by which the largest object is larger where flushes are slow.
 const LARGER_WHERE_SLOW: usize = 4;
 
 /// Longest time until objects leave the journal. Larger: a start after a crash writes more objects
@@ -99,7 +99,7 @@ struct SharedJournal {
     changed: Condvar,
 }
 
-/// How large objects in the journal may be, in bytes.
+/// Maximum sizes of objects in the journal, in bytes.
 #[derive(Clone, Copy, Debug)]
 struct ObjectSizes {
     where_fast: usize,

@@ -11,7 +11,7 @@ use crate::model::uid::is_uid_shaped;
 use crate::telemetry::log_limit::LogLimit;
 
 impl Storage {
-    /// What the log has of objects that were refused.
+    /// Returns the counts of lines in the log about objects that were refused.
     pub(crate) fn log_limit(&self) -> &LogLimit {
         self.under_way.log_limit()
     }

@@ -33,7 +33,7 @@ use crate::shares::{PeerMemory, Shares};
 use crate::store::{self, ArrivalJournal, JournalEntry, JournalError, Objects, data_set_of, entries_of};
 use crate::telemetry::metrics;
 
-/// Why a journal could not be emptied. The next start tries again.
+/// Reason why a journal could not be emptied. The next start tries again.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
     /// The journal cannot be read.
@@ -50,7 +50,7 @@ pub enum ReplayError {
     Refused(#[source] ReceiveError),
 }
 
-/// What becomes of files of an instance that the index does not name.
+/// Treatment of files of an instance that the index does not name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnnamedFiles {
     /// They stay, but for those that a power cut has torn. The index may know nothing of them yet.

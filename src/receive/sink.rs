@@ -40,7 +40,7 @@ pub(super) struct FileSink {
     entry: Option<JournalEntryId>,
 }
 
-/// How an object becomes durable.
+/// Way in which an object becomes durable.
 enum DurableBy {
     /// Its file, its directory and the log of the index are flushed.
     Itself,
@@ -59,7 +59,7 @@ impl DurableBy {
     }
 }
 
-/// What became of an object. The group of its entry stays in the journal until this is dropped.
+/// Result for an object. The group of its entry stays in the journal until this is dropped.
 pub(super) type KeptObject = (Placed, Result<Stored, ReceiveError>, Option<JournalHold>);
 
 enum WriteState {

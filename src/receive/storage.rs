@@ -1,4 +1,4 @@
-//! What receiving needs, and what is known of an object that has arrived.
+//! Parts that receiving needs, and the facts about an object that has arrived.
 
 use std::sync::Arc;
 
@@ -16,14 +16,14 @@ use crate::model::location::Location;
 use crate::model::record::InstanceRecord;
 use crate::store::Objects;
 
-/// What receiving instances needs.
+/// Parts that receiving instances needs.
 #[derive(Debug)]
 pub struct Storage {
     /// The store of objects. `None` means metadata-only mode.
     pub objects: Option<Arc<Objects>>,
     /// The queue to the writer of the index.
     pub writer: WriterHandle,
-    /// What to do with instances that are already known.
+    /// Policy for instances that are already known.
     pub policy: ReceivePolicy,
     /// The clock for the time of arrival.
     pub clock: Clock,

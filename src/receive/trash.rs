@@ -11,7 +11,7 @@ use crate::store::{self, Objects, Trash};
 /// Files between two transactions.
 const PAGE: usize = 256;
 
-/// Why removed objects are not in the trash.
+/// Reason why removed objects are not in the trash.
 #[derive(Debug, thiserror::Error)]
 pub enum TrashError {
     /// The index cannot be asked or written.
@@ -25,7 +25,7 @@ pub enum TrashError {
     Flush(#[from] store::Error),
 }
 
-/// What became of removed objects.
+/// Numbers of removed objects, by their outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SweptObjects {
     /// Objects that were moved to the trash, and wait there.

@@ -35,7 +35,7 @@ pub struct MatchPolicy {
     pub several_values: SeveralValues,
     /// Meaning of a key that is two quotation marks.
     pub quotation_marks: QuotationMarks,
-    /// How names without wild cards are compared.
+    /// Comparison of names without wild cards.
     pub names: NameMatching,
     /// Whether an entity without a value for a required key matches.
     pub unknown_required: UnknownRequired,
@@ -185,7 +185,7 @@ pub(super) fn has_multiple_value_matching(vr: VR) -> bool {
     matches!(vr, VR::AE | VR::AS | VR::AT | VR::CS | VR::LO | VR::PN | VR::SH | VR::UC)
 }
 
-/// How many values an attribute may have (PS3.6). `tag` is that of a standard attribute.
+/// Returns how many values an attribute may have (PS3.6). `tag` is that of a standard attribute.
 pub(in crate::model) fn multiplicity_of(tag: Option<Tag>, vr: VR) -> Multiplicity {
     let is_one = !separates_values(vr) || (has_multiple_value_matching(vr) && tag.is_some_and(has_one_value));
     if is_one { Multiplicity::One } else { Multiplicity::Many }

@@ -1,6 +1,6 @@
-//! How names are compared, and what an index can use to find values.
+//! Comparison of names, and conditions that an index can use to find values.
 
-/// How person names are compared (PS3.4 C.2.2.2.1 leaves it to the SCP).
+/// Comparison of person names (PS3.4 C.2.2.2.1 leaves it to the SCP).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum NameMatching {
     /// A name without wild cards also matches names with more components: `SMITH` finds

@@ -16,7 +16,7 @@ pub(super) enum RangeEnd {
     Invalid,
 }
 
-/// Which end of a range.
+/// Lower or upper end of a range.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Side {
     Low,

@@ -1,4 +1,4 @@
-//! What a codec must know of a frame, its time, and the reasons why it refuses one.
+//! Properties of a frame that a codec must know, its time, and the reasons why it is refused.
 
 use std::time::{Duration, Instant};
 

@@ -113,7 +113,7 @@ impl Size {
     }
 }
 
-/// What a COD or COC marker segment says of the number of parts.
+/// Values of a COD or COC marker segment about the number of parts.
 struct CodingStyle {
     resolutions: u8,
     /// Samples of a code-block, as a power of two.
