@@ -173,7 +173,7 @@ pub struct Metric {
     pub name: &'static str,
     /// The name and the value of its label, if it has one.
     pub label: Option<(&'static str, &'static str)>,
-    /// What it counts, in one sentence.
+    /// Description of its count, in one sentence.
     pub help: &'static str,
     /// Its value.
     pub cell: Cell,

@@ -62,15 +62,15 @@ pub struct UnknownLogFormat;
 pub struct Options {
     /// The format of the lines.
     pub format: LogFormat,
-    /// Which lines to write: directives such as `info,dcmdex::scp=debug`.
+    /// Directives for the lines to write, such as `info,dcmdex::scp=debug`.
     pub filter: String,
     /// Whether to use colours, because a terminal shows the lines.
     pub colour: bool,
-    /// What to do if the reader of the lines is too slow.
+    /// Action if the reader of the lines is too slow.
     pub when_unread: WhenUnread,
 }
 
-/// What to do if the reader of the log lines is too slow.
+/// Action if the reader of the log lines is too slow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WhenUnread {
     /// The program waits. A command line tool must not lose a line.

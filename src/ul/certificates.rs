@@ -1,4 +1,4 @@
-//! Which certificates of peers are accepted, in both directions, and the messages about others.
+//! Certificates of peers that are accepted, in both directions, and the messages about others.
 //!
 //! A certificate is accepted if one of the authorities signed it (PS3.15 B.12), or if the
 //! certificate itself is trusted. It is trusted if it is in the file of authorities, or if the
@@ -30,7 +30,7 @@ use tokio_rustls::rustls::{
 use crate::model::checksum::sha256;
 use crate::ul::x509::{Certificate, Purpose, Unfit};
 
-/// How the table of peers names a certificate.
+/// Name of a certificate in the table of peers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CertificateId {
     /// The SHA-256 of the whole certificate.

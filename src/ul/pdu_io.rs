@@ -66,7 +66,7 @@ fn keep_until() -> Instant {
 /// Maximum bytes that are read and dropped before closing (see [`PduReader::drain`]).
 const MAX_DRAINED: usize = 1024 * 1024;
 
-/// What arrived from the peer.
+/// PDU, or part of one, that arrived from the peer.
 #[derive(Debug)]
 pub(crate) enum IncomingPdu<'a> {
     /// The body of an A-ASSOCIATE-RQ.
@@ -614,8 +614,8 @@ mod tests {
         assert!(matches!(rest.await, Ok(IncomingPdu::Pdv(Pdv { is_last: true, .. }))));
     }
 
-    /// What a peer declares for its A-ASSOCIATE-RQ is counted for its address, and afterwards for
-    /// nobody.
+    /// Bytes that a peer declares for its A-ASSOCIATE-RQ are counted for its address, and
+    /// afterwards for nobody.
     #[tokio::test]
     async fn what_a_long_request_took_is_given_back_with_the_association() {
         let (mut peer, mut reader, _writer) = connected(Duration::from_secs(60)).await;

@@ -121,7 +121,7 @@ impl From<ReadError> for ScuError {
     }
 }
 
-/// What an A-ASSOCIATE-RJ says (PS3.8 table 9-21).
+/// Contents of an A-ASSOCIATE-RJ (PS3.8 table 9-21).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
     /// The reason, as far as something can be done about it here.

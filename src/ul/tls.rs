@@ -55,9 +55,9 @@ pub enum Error {
     File {
         /// The file.
         path: PathBuf,
-        /// What it should have.
+        /// Content that it should have.
         what: &'static str,
-        /// What to do, if the file shows it.
+        /// Advice on what to do, if the file shows it.
         hint: &'static str,
         /// The cause.
         source: pem::Error,
@@ -86,7 +86,7 @@ pub enum Error {
     Certificate {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Fault of the certificate.
         what: String,
     },
     /// The key is of a kind that TLS does not use any more.
@@ -295,7 +295,7 @@ pub enum Transport {
 /// A destination, and the certificates for it.
 #[derive(Clone, Debug)]
 pub struct PeerRoute {
-    /// Where to.
+    /// The destination.
     pub destination: Destination,
     /// The certificates of this node, if it has some.
     pub tls: Option<Arc<Tls>>,

@@ -10,7 +10,7 @@ use crate::ul::x509::{Certificate, Purpose, Unfit};
 /// Days before its end at which a certificate is reported.
 const WARN_DAYS: i64 = 30;
 
-/// How serious a problem is.
+/// Severity of a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
     /// No peer will accept the certificate.
@@ -22,15 +22,15 @@ pub enum Severity {
 /// A problem with a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateProblem {
-    /// How serious it is.
+    /// Its severity.
     pub severity: Severity,
     /// The file of the certificate.
     pub file: PathBuf,
     /// Number of the certificate in the file, from 1.
     pub number: usize,
-    /// What is wrong.
+    /// Description of the problem.
     pub what: String,
-    /// What to do.
+    /// Advice on what to do.
     pub way_out: &'static str,
 }
 

@@ -40,7 +40,7 @@ pub(super) struct PathChanges {
     paths: BTreeSet<PathBuf>,
     /// The first and the last change.
     times: Option<(Instant, Instant)>,
-    /// Why everything has to be looked at.
+    /// Reason why everything has to be looked at.
     pub(super) all: Option<WhyAll>,
 }
 

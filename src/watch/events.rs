@@ -32,7 +32,7 @@ const BUFFER_BYTES: usize = 16 * 1024;
 /// The limit of the system, which all processes of a user share. We take half of it at most.
 const LIMIT_FILE: &str = "/proc/sys/fs/inotify/max_user_watches";
 
-/// Why the kernel does not tell about changes of a directory. `None` if it does.
+/// Returns why the kernel does not tell about changes of a directory. `None` if it does.
 pub(super) fn why_silent(path: &Path) -> Option<&'static str> {
     #[allow(clippy::unnecessary_cast, clippy::cast_lossless, reason = "the field's type differs between targets")]
     statfs(path).map_or(Some("unknown file system"), |found| silent_name(found.f_type as i64))
@@ -66,7 +66,7 @@ impl FileEvents {
         lock(&self.watched).admit(directory);
     }
 
-    /// How many directories are watched, and whether that is fewer than there are.
+    /// Number of directories that are watched, and whether that is fewer than there are.
     pub(super) fn coverage(&self) -> (usize, bool) {
         let watched = lock(&self.watched);
         (watched.by_path.len(), watched.is_full)

@@ -34,7 +34,7 @@ const SHORTEST_REST: Duration = Duration::from_secs(5);
 /// was set back.
 const LONGEST_AHEAD_MS: i64 = 2 * DAY_MS;
 
-/// What a look needs.
+/// Parts that a look needs.
 #[derive(Clone, Debug)]
 pub struct WatchContext {
     /// The command that watches: `serve` or `scan`.
@@ -286,7 +286,7 @@ impl Follower {
         }
     }
 
-    /// How many directories the kernel tells about, and whether there are more.
+    /// Number of directories that the kernel tells about, and whether there are more.
     pub(super) fn coverage(&self) -> Option<(usize, bool)> {
         self.events.as_ref().map(|events| events.coverage())
     }

@@ -43,7 +43,7 @@ pub struct WatchedRoots {
     pub plan: WatchPlan,
     /// Whether to take hints of the kernel, where there are any.
     pub events: bool,
-    /// How they are scanned.
+    /// Settings of their scans.
     pub options: scanner::Options,
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use super::changes::PathChanges;
 
-/// Why the kernel does not tell about changes of a directory.
+/// Returns why the kernel does not tell about changes of a directory.
 pub(super) fn why_silent(_path: &Path) -> Option<&'static str> {
     Some("this system")
 }

@@ -16,7 +16,7 @@ use crate::telemetry::metrics;
 /// may jump.
 const NAP: Duration = Duration::from_millis(250);
 
-/// What happened to a watch.
+/// Event of a watch.
 #[derive(Debug)]
 pub enum WatchEvent<'a> {
     /// An event of a look.
@@ -34,9 +34,9 @@ pub enum WatchEvent<'a> {
     Looked {
         /// The watched paths.
         watch: &'a WatchedRoots,
-        /// What it covered.
+        /// Paths that it covered.
         kind: LookKind,
-        /// What it found.
+        /// Result of the look.
         summary: &'a Summary,
         /// The usual duration of a look, if this one was far slower.
         slower_than: Option<Duration>,
@@ -45,7 +45,7 @@ pub enum WatchEvent<'a> {
     Failed {
         /// The watched paths.
         watch: &'a WatchedRoots,
-        /// Why.
+        /// Reason why it failed.
         error: &'a scanner::Error,
         /// Whether the look before failed in the same way.
         again: bool,

@@ -1,4 +1,4 @@
-//! What is known of a watched directory: the last look, the ones before, and the next.
+//! State of a watched directory: the last look, the ones before, and the next.
 //!
 //! The index keeps it as a JSON object, so that `dcmdex status` shows it and a restart goes on
 //! with it.
@@ -51,7 +51,7 @@ pub struct WatchState {
     pub history: Vec<LookCost>,
 }
 
-/// What a full look found.
+/// Results of a full look.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LookFigures {
@@ -79,7 +79,7 @@ pub struct LookFigures {
     pub offline: u64,
     /// Whether it was stopped.
     pub interrupted: bool,
-    /// Why it failed.
+    /// Reason why it failed.
     pub error: Option<String>,
 }
 
@@ -111,14 +111,14 @@ impl LookFigures {
         !self.interrupted && self.error.is_none()
     }
 
-    /// What it cost. An interrupted look has a cost as well.
+    /// Cost of the look. An interrupted look has a cost as well.
     #[must_use]
     pub const fn cost(&self) -> LookCost {
         LookCost { seconds: self.elapsed_seconds, found: self.found, read: self.indexed + self.updated }
     }
 }
 
-/// What a look cost, in time of the wall clock and in files.
+/// Cost of a look, in time of the wall clock and in files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LookCost {
