@@ -66,7 +66,7 @@ pub(super) struct Unknown {
     pub(super) bearer: bool,
 }
 
-/// Where a request comes from, as far as access needs it.
+/// Origin of a request, as far as access needs it.
 pub(super) struct Claims<'a> {
     pub(super) headers: &'a HeaderMap,
     pub(super) address: IpAddr,

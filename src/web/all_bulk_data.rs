@@ -27,7 +27,7 @@ use crate::encoding::syntax::EXPLICIT_VR_LITTLE_ENDIAN;
 use crate::pixels::frames::{PixelError, Pixels};
 use crate::qr::{Instances, RetrievedInstance};
 
-/// Which values are sent.
+/// Values that are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Which {
     /// All values that metadata give by URI.

@@ -1,4 +1,4 @@
-//! What the audit trail learns of a request over HTTP.
+//! Facts that the audit trail learns of a request over HTTP.
 
 use std::net::IpAddr;
 use std::sync::OnceLock;
@@ -75,12 +75,12 @@ impl SeenRequest {
     }
 }
 
-/// Who asks over HTTP.
+/// Returns the participant who asks over HTTP.
 pub(super) fn participant(name: String, address: IpAddr) -> Participant {
     Participant { name, address: address.to_string() }
 }
 
-/// What a resource means for the trail. `None` for what shows nothing of a patient.
+/// Returns the event of the trail for a resource. `None` for one that shows nothing of a patient.
 fn event(kind: Kind) -> Option<(AuditEvent, &'static str)> {
     match kind {
         Kind::Search(_) => Some((AuditEvent::Query, "QIDO-RS")),

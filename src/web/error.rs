@@ -19,7 +19,7 @@ pub enum Error {
     Monitor {
         /// Address and port asked for.
         address: SocketAddr,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// The configured user header is not a valid name of a header.

@@ -86,7 +86,7 @@ pub(super) struct Runs {
     bytes: Bytes,
     /// Position in the bytes. `None` if it is not known.
     position: Option<u64>,
-    /// What is read goes through it.
+    /// Buffer for the bytes that are read.
     buffer: PieceBuffer,
 }
 

@@ -23,7 +23,7 @@ use super::problem::Problem;
 /// Header of the Fetch standard 3.7. hyper has no constant for it.
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
-/// How a request arrived.
+/// Connection over which a request arrived.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Arrival {
     /// Address of the other end of the connection.

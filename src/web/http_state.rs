@@ -71,9 +71,10 @@ pub(super) struct HttpState {
     writers: Arc<Turns>,
     /// Buffers of pieces that go out.
     pub(super) pieces: Arc<PieceBuffers>,
-    /// What sending objects needs: codecs, turns to decompress, and objects that were verified.
+    /// Parts that sending objects needs: codecs, turns to decompress, and objects that were
+    /// verified.
     pub(super) delivery: Arc<Delivery>,
-    /// Where STOW-RS stores objects. `None` if it does not.
+    /// Place where STOW-RS stores objects. `None` if it does not.
     pub(super) storage: Option<Arc<Storage>>,
     /// The files of the viewer, if there is one.
     pub(super) ohif: Option<Arc<Ohif>>,
@@ -158,6 +159,6 @@ pub(super) struct Call<'r> {
     pub(super) user: &'r str,
     /// The peer for which the request counts.
     pub(super) peer: CountedPeer,
-    /// Where the audit trail learns whose objects are shown. `None` if there is no trail.
+    /// Studies whose objects are shown, for the audit trail. `None` if there is no trail.
     pub(super) shown: Option<&'r ShownStudies>,
 }

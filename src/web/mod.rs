@@ -136,7 +136,7 @@ pub struct Options {
     /// Number of bytes that stay free on the disk of the index. Results that wait for slow clients
     /// leave them free.
     pub min_free_bytes: u64,
-    /// How queries are answered.
+    /// Settings of queries.
     pub query: qr::Options,
 }
 

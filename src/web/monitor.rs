@@ -41,12 +41,12 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(600);
 
 const LISTENED: Listened = Listened { one: "a connection of a supervisor", many: "connections of supervisors" };
 
-/// Where the answers come from. The functions may block, and run on threads of their own.
+/// Sources of the answers. The functions may block, and run on threads of their own.
 #[derive(Clone)]
 pub struct MonitorSources {
     /// Computes the gauges that are not counted as things happen.
     pub refresh: Arc<dyn Fn() + Send + Sync>,
-    /// Why the node does not serve. Empty if it does.
+    /// Returns why the node does not serve. Empty if it does.
     pub problems: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
     /// The state of the node, or why there is none.
     pub status: Arc<dyn Fn() -> Result<Value, String> + Send + Sync>,

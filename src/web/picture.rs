@@ -19,7 +19,7 @@ pub(super) const MAX_SIDE: u32 = 4096;
 /// pixel.
 const MAX_PIXELS_OF_GIF: u64 = 25_000_000;
 
-/// How fast colours of a GIF are chosen, from 1 to 30. Larger: the colours fit less.
+/// Speed at which colours of a GIF are chosen, from 1 to 30. Larger: the colours fit less.
 const GIF_SPEED: i32 = 10;
 
 /// The quality of a JPEG if the request names none.

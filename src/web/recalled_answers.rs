@@ -1,5 +1,5 @@
-//! What the last requests for metadata found in the index. As long as the index is unchanged, the
-//! same request asks it nothing.
+//! Results from the index for the last requests for metadata. As long as the index is unchanged,
+//! the same request asks it nothing.
 //!
 //! An index that is being written changes with each transaction. Then every request asks it.
 

@@ -94,7 +94,7 @@ pub(super) async fn answer(
     Ok(response(&outcomes, media_type, storage.objects.is_some().then_some(service.as_str())))
 }
 
-/// How the body of a request is written.
+/// Form of the body of a request.
 enum RequestForm {
     Multipart(Box<MultipartReader>),
     Single,

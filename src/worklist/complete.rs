@@ -35,7 +35,7 @@ const NO_STATION_WARNING: &str = "no station: the order names none, and `worklis
 pub struct IntakeOptions {
     /// Pairs of a modality and the AE title of its station, for orders that name no station.
     pub stations: Vec<(String, String)>,
-    /// How long after its start an item is still found.
+    /// Time after its start for which an item is still found.
     pub keep: Duration,
 }
 
@@ -45,7 +45,7 @@ impl Default for IntakeOptions {
     }
 }
 
-/// What is known of an order beside its item.
+/// Facts about an order beside its item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OrderFacts {
     /// By which way it came.

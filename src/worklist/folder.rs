@@ -45,7 +45,7 @@ enum FileError {
 /// Size and time of a file.
 type Version = (u64, Option<SystemTime>);
 
-/// What is known of a file.
+/// Known state of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct SeenItemFile {
     version: Version,

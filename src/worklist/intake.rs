@@ -16,7 +16,7 @@ use crate::db::{
 };
 use crate::qr::keys;
 
-/// What became of a draft.
+/// Outcome for a draft.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PutOutcome {
     /// There is a new item.
@@ -31,12 +31,12 @@ pub enum PutOutcome {
     Outdated,
 }
 
-/// Which steps of an order a cancellation ends (IHE RAD TF-2, 4.13).
+/// Steps of an order that a cancellation ends (IHE RAD TF-2, 4.13).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CancelScope {
-    /// Those that are not done. The order is cancelled.
+    /// Steps that are not done. The order is cancelled.
     NotDone,
-    /// Those that have not started. The order is discontinued: "all remaining SPS".
+    /// Steps that have not started. The order is discontinued: "all remaining SPS".
     NotStarted,
 }
 

@@ -26,9 +26,9 @@ use crate::qr::{FindError, Identifier, ItemWriter, PendingStatus};
 /// Settings of questions to the worklist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorklistOptions {
-    /// How names are compared if fuzzy matching was not negotiated.
+    /// Comparison of names if fuzzy matching was not negotiated.
     pub names: NameMatching,
-    /// How Pending responses report a key that cannot be matched.
+    /// Status of Pending responses for a key that cannot be matched.
     pub pending: PendingStatus,
     /// Maximum number of answers. One more ends the question with A700. `None` means no limit.
     pub limit: Option<u64>,
@@ -47,7 +47,7 @@ impl Default for WorklistOptions {
     }
 }
 
-/// What one peer sees of the worklist.
+/// View that one peer has of the worklist.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WorklistView {
     /// Only items of this station.
@@ -59,7 +59,7 @@ pub struct WorklistView {
 /// A checked question.
 #[derive(Debug)]
 pub struct WorklistQuery {
-    /// Which rows to read.
+    /// Rows to read.
     pub request: WorklistRequest,
     /// Keys with a value that cannot be matched.
     pub unsupported: Vec<Tag>,
@@ -298,7 +298,7 @@ fn column_of(columns: &[(Tag, WorklistColumn)], tag: Tag) -> Option<WorklistColu
     columns.iter().find(|(known, _)| *known == tag).map(|(_, column)| *column)
 }
 
-/// How a key is compared, as in the items of a sequence.
+/// Returns how a key is compared, as in the items of a sequence.
 fn comparison(key: &KeyElement) -> Comparison {
     let letter_case = Attribute::by_tag(key.tag).map_or(LetterCase::Sensitive, |attribute| attribute.letter_case);
     let vr = crate::qr::keys::vr(key.tag);

@@ -23,7 +23,7 @@ pub(super) struct Asking<'a> {
     gone: CancellationToken,
 }
 
-/// Which results of a search a page shows.
+/// Part of the results of a search that a page shows.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Part {
     pub(super) offset: usize,

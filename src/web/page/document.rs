@@ -1,4 +1,4 @@
-//! What all pages share: the response, its policy, style, script and icon.
+//! Parts that all pages share: the response, its policy, style, script and icon.
 
 use askama::Template;
 use hyper::Response;

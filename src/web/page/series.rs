@@ -32,7 +32,7 @@ const OF_SERIES: [AttributeId; 6] = [
 const OF_INSTANCE: [AttributeId; 3] =
     [AttributeId::SOPInstanceUID, AttributeId::InstanceAvailability, AttributeId::NumberOfFrames];
 
-/// Which image is shown, and how.
+/// Image that is shown, with its frame and window.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct View {
     /// The place of the instance in the series, from 1.
@@ -88,7 +88,7 @@ struct SeriesPage {
     series: String,
     patient: String,
     title: String,
-    /// Why there is no image; empty where there may be one.
+    /// Reason why there is no image; empty where there may be one.
     why_not: &'static str,
     view: View,
     count: u64,
@@ -152,13 +152,13 @@ impl SeriesPage {
     }
 }
 
-/// Where one is in the stack. The script says the same.
+/// Describes the position in the stack. The script says the same.
 fn position(at: u64, count: u64, frame: u64, frames: u64) -> String {
     let image = format!("Image {at} of {count}");
     if frames > 1 { format!("{image}, frame {frame} of {frames}") } else { image }
 }
 
-/// Why a series has no image to show; empty where it may have one.
+/// Returns why a series has no image to show; empty where it may have one.
 fn why_not(content: StudyContent, series_is_at_hand: bool, instance_is_at_hand: bool) -> &'static str {
     match content {
         StudyContent::Document => "Objects of this modality are documents. They have no images to show here.",

@@ -26,7 +26,7 @@ const PER_PAGE: usize = 100;
 /// The last page of a list. The entries of the pages before are read and passed over.
 const LAST_PAGE: usize = 10_000;
 
-/// What a scan found, as its page shows it.
+/// Results of a scan, as its page shows them.
 struct ScanRow {
     started: String,
     state: String,
@@ -206,7 +206,7 @@ impl ConflictRow {
     }
 }
 
-/// What a kind of conflict means.
+/// Returns the meaning of a kind of conflict.
 fn meaning(kind: &str) -> &'static str {
     match kind {
         "study-under-two-patients" => "One study is of two patients",

@@ -25,7 +25,7 @@ const PER_PAGE: usize = 100;
 /// costs a hundred times the first.
 const LAST_PAGE: usize = 100;
 
-/// What a row of the page shows.
+/// Attributes that a row of the page shows.
 const SHOWN: [AttributeId; 11] = [
     AttributeId::StudyDate,
     AttributeId::StudyTime,

@@ -104,7 +104,7 @@ impl SeriesCard {
     }
 }
 
-/// What a series is called: number, modality and description.
+/// Returns the title of a series: number, modality and description.
 pub(super) fn title(series: &Entity) -> String {
     let parts = [AttributeId::SeriesNumber, AttributeId::Modality, AttributeId::SeriesDescription];
     let parts = parts.map(|attribute| series.shown(attribute));

@@ -3,7 +3,7 @@
 use super::message::Message;
 use crate::model::local_time::local_date_and_time;
 
-/// What an acknowledgment says.
+/// Code of an acknowledgment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AckCode {
     /// The message was taken (AA).
@@ -29,9 +29,9 @@ impl AckCode {
 /// An acknowledgment of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Acknowledgment {
-    /// What it says.
+    /// Its code.
     pub code: AckCode,
-    /// Why, in ASCII and without values of the patient. Empty if everything is fine.
+    /// Reason, in ASCII and without values of the patient. Empty if everything is fine.
     pub text: String,
     /// The acknowledgment as a message.
     pub bytes: Vec<u8>,

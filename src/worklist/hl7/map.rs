@@ -1,5 +1,5 @@
-//! Which field of a message becomes which attribute. The defaults are those of IHE RAD TF vol. 2
-//! (RAD-4 and RAD-5), and the settings replace any line.
+//! Map of the fields of a message to attributes. The defaults are those of IHE RAD TF vol. 2 (RAD-4
+//! and RAD-5), and the settings replace any line.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -25,7 +25,7 @@ const MAX_TEXTS: usize = 100;
 /// Text in place of those that are too many.
 const MORE_TEXTS: &str = "(more than can be shown)";
 
-/// What a line makes of its value.
+/// Form that a line gives to its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LineKind {
     /// A text.
@@ -60,7 +60,7 @@ enum LineKind {
     Observed(Observation),
 }
 
-/// Where the value goes.
+/// Target of the value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LineTarget {
     /// An attribute at the root.

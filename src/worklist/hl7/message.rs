@@ -51,7 +51,7 @@ impl std::fmt::Debug for Hl7Segment {
     }
 }
 
-/// Where a value stands: `OBR-4.5` is the fifth component of the fourth field of OBR.
+/// Place of a value: `OBR-4.5` is the fifth component of the fourth field of OBR.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldPath {
     pub(super) segment: String,

@@ -3,7 +3,7 @@
 
 use super::message::{Delimiters, Hl7Segment, unescaped};
 
-/// What was observed.
+/// Quantity that was observed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Observation {
     /// Patient's Weight (0010,1030), in kilograms.

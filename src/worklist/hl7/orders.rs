@@ -8,7 +8,7 @@ use super::message::{Hl7Segment, Message};
 use crate::worklist::intake::CancelScope;
 use crate::worklist::item::WorklistItem;
 
-/// What a message wants.
+/// Change that a message wants.
 #[derive(Debug)]
 pub(super) enum WantedChange {
     /// Orders.
@@ -24,7 +24,7 @@ pub(super) enum WantedChange {
 pub(super) struct PatientCorrection {
     /// The new values.
     pub(super) item: WorklistItem,
-    /// Whose items are corrected.
+    /// Patient whose items are corrected.
     pub(super) of: PatientIdentifier,
 }
 
@@ -63,7 +63,7 @@ pub(super) struct Hl7Order {
     pub(super) replaces_steps: bool,
 }
 
-/// What becomes of an order.
+/// Action for an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum OrderAction {
     Put,
