@@ -16,7 +16,7 @@ use crate::db::Error;
 /// The parameter of an address that says where this node has a root.
 const ROOT: &str = "dcmdex_root";
 
-/// How an address begins.
+/// Beginnings of an address.
 const SCHEMES: [&str; 2] = ["postgresql://", "postgres://"];
 
 /// Longest wait for a server that does not answer (`connect_timeout`). A node has to try the next
@@ -37,7 +37,7 @@ const KEEPALIVES_INTERVAL: Duration = Duration::from_secs(5);
 /// The port of a server if none is named.
 const DEFAULT_PORT: u16 = 5432;
 
-/// Where an index in PostgreSQL is.
+/// Address of an index in PostgreSQL.
 #[derive(Clone)]
 pub struct PostgresAddress {
     config: Config,
@@ -110,8 +110,8 @@ impl PostgresAddress {
         Ok(Self { config, shown, tls, names_session, roots: Arc::new(NamedRoots::new(own.roots)) })
     }
 
-    /// What a connection is made with, for each host in the order in which they are tried. One that
-    /// writes goes to a server that can be written, unless the address says otherwise.
+    /// Settings for a connection to each host, in the order in which they are tried. A connection
+    /// that writes goes to a server that can be written, unless the address says otherwise.
     pub(super) fn configs(&self, writes: bool) -> Vec<Config> {
         let mut config = self.config.clone();
         if writes && !self.names_session {
@@ -126,12 +126,12 @@ impl PostgresAddress {
         configs
     }
 
-    /// How long the server may be silent.
+    /// Time for which the server may be silent.
     pub(super) fn time_limit(&self) -> Duration {
         self.config.get_connect_timeout().copied().unwrap_or(TIME_LIMIT)
     }
 
-    /// Where this node has the roots of the index.
+    /// Places of the roots of the index on this node.
     pub(super) fn roots(&self) -> &Arc<NamedRoots> {
         &self.roots
     }
@@ -185,7 +185,7 @@ pub(in crate::db) fn is_address(index: &str) -> bool {
     SCHEMES.iter().any(|scheme| index.starts_with(scheme))
 }
 
-/// What is wrong with an address, without its text.
+/// Reason why an address cannot be used, without its text.
 fn reason(error: &tokio_postgres::Error) -> String {
     use std::error::Error as _;
     error.source().map_or_else(|| "it cannot be read".to_owned(), ToString::to_string)
@@ -231,8 +231,8 @@ fn root_of(text: &str) -> Option<(String, PathBuf)> {
     Some((name.to_owned(), super::keys::path_from(&path)))
 }
 
-/// What one of several hosts is asked with. The driver has one time limit for all hosts. So one
-/// that accepts connections and says nothing would keep it from the next one.
+/// Settings for one of several hosts. The driver has one time limit for all hosts. So one that
+/// accepts connections and says nothing would keep it from the next one.
 fn of_host(all: &Config, at: usize) -> Config {
     let mut config = Config::new();
     match all.get_hosts().get(at) {

@@ -1,4 +1,4 @@
-//! What an operator asks of an index.
+//! Questions of an operator to an index.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -151,7 +151,7 @@ impl PostgresReader {
     }
 }
 
-/// What disagrees in all tables.
+/// Findings in all tables.
 pub(super) fn all_findings(connection: &mut ServerConnection) -> Result<Vec<Finding>, ServerFailure> {
     findings(connection, &CHECKS)
 }

@@ -1,4 +1,4 @@
-//! Which instances this node can read. Others may lie on roots that it does not have, or on disks
+//! Instances that this node can read. Others may lie on roots that it does not have, or on disks
 //! that are not mounted.
 
 use std::collections::HashMap;
@@ -35,7 +35,7 @@ pub(super) fn noted_disks(
     kept.filter_map(|kept| kept.map(|kept| roots.local_mount_point(&kept)).transpose()).collect()
 }
 
-/// Where this node has files.
+/// Places where this node has files.
 #[derive(Clone, Copy)]
 pub(super) struct NodePlaces<'n> {
     pub(super) roots: &'n NamedRoots,
@@ -43,7 +43,7 @@ pub(super) struct NodePlaces<'n> {
 }
 
 impl NodePlaces<'_> {
-    /// How files of a directory can be had, by the path that the index keeps.
+    /// Availability of the files of a directory, by the path that the index keeps.
     fn access(self, kept: &Path) -> ObjectAvailability {
         if !self.roots.is_there(kept) {
             ObjectAvailability::Unavailable
@@ -60,15 +60,16 @@ impl NodePlaces<'_> {
     }
 }
 
-/// What this node cannot read of some instance groups.
+/// Instances that this node cannot read, of some instance groups.
 #[derive(Default)]
 pub(super) struct AwayInstances {
-    /// How the files of a directory can be had, by its instance groups. Those that can be read are
+    /// Availability of the files of a directory, by its instance groups. Those that can be read are
     /// not here.
     directories: HashMap<i64, ObjectAvailability>,
-    /// How instances can be had that have copies, if their first file cannot be read.
+    /// Availability of instances that have copies, if their first file cannot be read.
     instances: HashMap<RowKey, ObjectAvailability>,
-    /// That of the least available instance of an instance group, of those that have copies.
+    /// Availability of the least available instance of an instance group, of those that have
+    /// copies.
     with_copies: HashMap<i64, (i64, ObjectAvailability)>,
 }
 
@@ -119,7 +120,7 @@ impl AwayInstances {
         Ok(())
     }
 
-    /// How the least available instance of an instance group can be had.
+    /// Availability of the least available instance of an instance group.
     pub(super) fn of_group(&self, group: &GroupRow) -> ObjectAvailability {
         let of_row = ObjectAvailability::of(group.offline == 0);
         let (count, least) = self.with_copies.get(&group.id).copied().unwrap_or((0, ObjectAvailability::Online));
@@ -127,7 +128,7 @@ impl AwayInstances {
         directory.copied().unwrap_or(ObjectAvailability::Online).max(least).max(of_row)
     }
 
-    /// How an instance of an instance group can be had, by the flags of its row.
+    /// Availability of an instance of an instance group, by the flags of its row.
     pub(super) fn of_instance(&self, group: &GroupRow, row_flags: i16, file: &StoredFile) -> ObjectAvailability {
         if row_flags & flags::OFFLINE != 0 {
             return ObjectAvailability::Unavailable;

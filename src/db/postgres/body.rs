@@ -25,7 +25,7 @@ pub(super) const OWN: [AttributeId; 9] = [
     ContentTime,
 ];
 
-/// What a row has of an instance.
+/// Contents of a row for an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct InstanceBody {
     pub(super) uid: String,
@@ -37,7 +37,7 @@ pub(super) struct InstanceBody {
     pub(super) own: Vec<(u8, String)>,
 }
 
-/// What the instance group of a row says for all of its rows.
+/// Values that the instance group of a row has for all of its rows.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BodyBase<'s> {
     pub(super) uid_prefix: &'s str,

@@ -24,7 +24,8 @@ use crate::db::{Durability, Error};
 use crate::model::declared::DeclaredSet;
 use crate::model::location::Place;
 
-/// How often a transaction is tried again because of others. Each of them has then made progress.
+/// Maximum number of attempts of a transaction that others make fail. Each of the others has then
+/// made progress.
 const MOST_ATTEMPTS: usize = 20;
 
 /// Writers that count in one row. Two that share a row wait for each other.
@@ -118,7 +119,7 @@ impl IndexChanger {
         &self.address
     }
 
-    /// Where this node has the roots of the index.
+    /// Places of the roots of the index on this node.
     pub(super) fn roots(&self) -> &Arc<NamedRoots> {
         self.address.roots()
     }
@@ -266,7 +267,7 @@ impl IndexChanger {
 /// The arrivals of a transaction.
 struct NewArrivals<'o> {
     open: &'o mut OpenArrivals,
-    /// Those that have begun with it.
+    /// Arrivals that have begun with it.
     begun: Vec<(SourceOfInstances, i64)>,
 }
 

@@ -49,7 +49,7 @@ const ENDS_IF_LOST: &str = "SET tcp_keepalives_idle = 10; SET tcp_keepalives_int
      SET tcp_keepalives_count = 3; SET tcp_user_timeout = '15s'; SET idle_in_transaction_session_timeout = '15s'; \
      SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off;";
 
-/// How long changes and scans wait for a server that is gone. A standby takes over in this time,
+/// Time that changes and scans wait for a server that is gone. A standby takes over in this time,
 /// and a peer that sends does not give up.
 const WAIT_FOR_SERVER: Duration = Duration::from_secs(8);
 
@@ -77,7 +77,7 @@ fn runtime() -> Result<&'static Runtime, Error> {
     RUNTIME.get_or_init(make).as_ref().ok_or_else(none)
 }
 
-/// What reads and writes the socket of a connection.
+/// Runtime that reads and writes the socket of a connection.
 enum SocketRuntime {
     /// A thread of the process. Other threads can cancel what it waits for.
     Shared(&'static Runtime),
@@ -136,7 +136,7 @@ impl Drop for ServerSocket {
     }
 }
 
-/// What a connection is for.
+/// Purpose of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ServerSession {
     /// It asks.

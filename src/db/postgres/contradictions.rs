@@ -141,7 +141,7 @@ type DescriptionKey = (String, [String; 3], String);
 /// The first study that says so, and one of its instance groups.
 type FirstGroup = (String, GroupRow);
 
-/// What studies say of the patients of one ID.
+/// Descriptions that studies have of the patients of one ID.
 type DescriptionsOfPatients = BTreeMap<DescriptionKey, FirstGroup>;
 
 fn ids_of_two_people(connection: &mut ServerConnection) -> Result<Vec<ContradictingGroup>, ServerFailure> {

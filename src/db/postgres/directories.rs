@@ -21,7 +21,8 @@ const DIRECTORIES: &str = "SELECT id, place, path FROM directory WHERE (path_key
      (SELECT * FROM unnest($1::uuid[], $2::smallint[]))";
 
 impl UnknownDirectories {
-    /// Those of these directories that have no number yet. The next statement makes their rows.
+    /// Finds those of these directories that have no number yet. The next statement makes their
+    /// rows.
     pub(super) fn make(
         connection: &mut ServerConnection,
         known: &DirectoryIds,

@@ -6,9 +6,9 @@ use super::keys::{RowKey, to_column, to_i64};
 use crate::db::event_notes::NewEvent;
 use crate::db::{EventProgress, IndexEvent, WaitingEvent};
 
-/// Which change events tell of.
+/// Change that events tell of.
 pub(super) enum ToldChange {
-    /// That of their transaction.
+    /// Change of their transaction.
     Own,
     /// None.
     None,

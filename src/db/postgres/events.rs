@@ -306,7 +306,7 @@ impl EventChanges for PostgresWriterHandle {
         })
     }
 
-    /// Those that only other nodes have stay for a week after they were served last.
+    /// Keeps receivers that only other nodes have for a week after they were served last.
     fn keep_receivers(&self, names: Vec<String>) -> Result<u64, Error> {
         let add = format!(
             "INSERT INTO event_receiver (name, position) SELECT name, {SETTLED} FROM unnest($1::text[]) AS n(name) \

@@ -79,7 +79,7 @@ enum RowNumbers {
     Cursor(&'static str),
 }
 
-/// What a chunk is made of.
+/// Row of a chunk.
 #[derive(Clone, Copy)]
 enum ChunkRow {
     Study(i64),
@@ -242,10 +242,10 @@ fn asks_availability(request: &FindRequest) -> bool {
     keys.chain(request.return_keys.iter().map(|key| key.attribute)).any(|id| id == InstanceAvailability)
 }
 
-/// How a query looks at instances.
+/// Way in which a query looks at instances.
 enum InstanceNeed {
     None,
-    /// What it asks of them is the same for all of an instance group.
+    /// Values that are the same for all instances of an instance group.
     ByGroup,
     Each,
 }

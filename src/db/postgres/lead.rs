@@ -1,4 +1,4 @@
-//! What leads to the studies of a query.
+//! Ways to the studies of a query.
 //!
 //! A key of the query may lead to a few studies by an index. They are looked up in statements of
 //! their own. A key that leads to many becomes a condition of the cursor that goes through all
@@ -48,7 +48,7 @@ impl LeadParameter {
     }
 }
 
-/// What leads to the studies of a query.
+/// Way to the studies of a query.
 pub(super) enum Lead {
     /// These studies, which are few.
     Few(Vec<i64>),
@@ -100,7 +100,7 @@ macro_rules! by_change {
 /// For a database in which no writer has made the table of losses.
 const BY_CHANGE: &str = by_change!();
 
-/// Those, and studies that lost something, and those of patients that did.
+/// Studies of [`BY_CHANGE`], studies that lost something, and studies of patients that did.
 const BY_CHANGE_OR_LOSS: &str = concat!(
     by_change!(),
     " UNION ALL SELECT study FROM loss WHERE level <> 'PATIENT' AND change > ($1::text[])[1]::bigint \

@@ -95,7 +95,7 @@ impl PostgresWriterHandle {
     }
 }
 
-/// What a process can see of the units of a scan.
+/// Units of a scan that a process can see.
 struct Sight {
     roots: Arc<NamedRoots>,
     /// Kept paths of units that it has looked for and not found.

@@ -1,4 +1,4 @@
-//! What scans have seen.
+//! Ledger of scans.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
@@ -20,7 +20,7 @@ use crate::model::attribute::AttributeId;
 use crate::model::declared::DeclaredSet;
 use crate::model::location::Place;
 
-/// What keeps other roots out of a part: see [`RootPart::outside`].
+/// Condition that keeps other roots out of a part: see [`RootPart::outside`].
 const OUTSIDE: &str = "(d.path < $5 OR d.path >= $6)";
 
 /// The files that an index knows in a directory or archive file.

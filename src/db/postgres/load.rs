@@ -30,7 +30,7 @@ pub(super) mod flags {
     pub(in crate::db::postgres) const UID_IS_SEPARATED: i16 = 4;
 }
 
-/// What a transaction looks at.
+/// Parts of the index that a transaction looks at.
 #[derive(Default)]
 pub(super) struct PartNeeds {
     /// SOP Instance UIDs.
@@ -43,10 +43,10 @@ pub(super) struct PartNeeds {
     pub(super) studies: BTreeSet<String>,
     /// Directories that have to be there.
     pub(super) directories: BTreeSet<(u8, std::path::PathBuf)>,
-    /// Who brings new objects, and when in milliseconds since 1970 UTC.
+    /// Sources of new objects, and the time in milliseconds since 1970 UTC.
     pub(super) sources: HashSet<SourceOfInstances>,
     pub(super) now_ms: i64,
-    /// Which events the transaction records.
+    /// Events that the transaction records.
     pub(super) recording: EventRecording,
 }
 
@@ -313,7 +313,7 @@ const LOCK_KNOWN_STUDIES: &str = "SELECT uid_key, id, revision FROM study WHERE 
 struct WantedStudies<'u> {
     keys: Vec<RowKey>,
     uids: Vec<&'u String>,
-    /// What is remembered of each: 0 if it is nothing.
+    /// Number that is remembered of each: 0 if there is none.
     ids: Vec<i64>,
     revisions: Vec<i64>,
 }
@@ -339,8 +339,7 @@ impl<'u> WantedStudies<'u> {
         Ok(LOCKED_STUDIES)
     }
 
-    /// Those of them whose instance groups are not remembered, or that another writer may have
-    /// changed.
+    /// Studies whose instance groups are not remembered, or that another writer may have changed.
     fn to_read(&self, remembered: &RememberedRows) -> GroupsToRead {
         let mut wanted = GroupsToRead::default();
         for (key, (id, revision)) in self.keys.iter().zip(self.ids.iter().zip(&self.revisions)) {

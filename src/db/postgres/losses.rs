@@ -1,4 +1,4 @@
-//! What entities lost that stay (docs/adr/0061).
+//! Losses of entities that stay (docs/adr/0061).
 //!
 //! An instance group that changes has the number of the change. One that goes takes its number with
 //! it, so what stays of its series, study and patient has a row of `loss`.
@@ -12,19 +12,19 @@ use super::shelves::GroupRow;
 use crate::model::attribute::AttributeId::SeriesInstanceUID;
 use crate::model::level::QueryRetrieveLevel::{self, Image, Patient, Series, Study};
 
-/// How a row of a loss follows another one. A writer that waited for another one may have the lower
-/// number.
+/// Clause for a row of a loss that follows another one. A writer that waited for another one may
+/// have the lower number.
 const REPLACES: &str = "ON CONFLICT (study, key, level) DO UPDATE SET change = greatest(loss.change, excluded.change), \
      changed_ms = greatest(loss.changed_ms, excluded.changed_ms)";
 
-/// What a transaction took from studies and series.
+/// Losses of studies and series in a transaction.
 pub(super) struct LostGroups {
     /// Study, key, and level.
     rows: BTreeSet<(i64, RowKey, &'static str)>,
 }
 
 impl LostGroups {
-    /// What instance groups were that are gone, given by their studies and series. `left` has those
+    /// Losses by instance groups that are gone, given by their studies and series. `left` has those
     /// that their studies still have, and `changed` those of them with the number of this change.
     pub(super) fn of(gone: &[(i64, RowKey)], left: &HashMap<i64, Vec<GroupRow>>, changed: &BTreeSet<i64>) -> Self {
         let shows = |group: &GroupRow| changed.contains(&group.id);

@@ -1,4 +1,4 @@
-//! What an index knows of files besides their instances, and the conflicts of objects.
+//! Marks of files besides their instances, and the conflicts of objects.
 
 use std::collections::{BTreeMap, BTreeSet};
 

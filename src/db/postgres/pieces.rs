@@ -34,7 +34,7 @@ const READ_AT_ONCE: i64 = 4096;
 const FETCHED: usize = 1000;
 
 impl PostgresReader {
-    /// What a copy in another engine lacks, in words.
+    /// Parts that a copy in another engine lacks, in words.
     ///
     /// # Errors
     /// [`Error::NotCopied`] if answers would not be the same without it. [`Error::UnknownRoots`] if
@@ -296,7 +296,7 @@ impl PostgresCopy {
         PostgresReader::open_copy(self.0.address())
     }
 
-    /// What the database has now, in numbers, and what disagrees there.
+    /// Contents of the database now in numbers, and the number of findings there.
     pub(in crate::db) fn status(&mut self) -> Result<(IndexStatus, usize), Error> {
         let asked = self.0.connection().and_then(|connection| {
             // A plan for empty tables would take minutes with full ones.

@@ -3,7 +3,7 @@
 use super::connection::ServerConnection;
 use super::error::ServerFailure;
 
-/// What keeps acknowledged objects from being durable, in words.
+/// Reasons why acknowledged objects are not durable, in words.
 pub(super) fn broken(connection: &mut ServerConnection) -> Result<Vec<String>, ServerFailure> {
     let row = connection.query_one(
         "SELECT current_setting('fsync') = 'off', current_setting('full_page_writes') = 'off', \

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::connection::Canceller;
 
-/// What another thread may know of a question.
+/// State of a question that another thread may know.
 #[derive(Default)]
 pub(super) struct QuestionState {
     is_asked: AtomicBool,

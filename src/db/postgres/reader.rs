@@ -71,7 +71,7 @@ impl PostgresReader {
         self.address.shown()
     }
 
-    /// Where this node has the roots of the index.
+    /// Places of the roots of the index on this node.
     pub(super) fn roots(&self) -> Arc<NamedRoots> {
         Arc::clone(self.address.roots())
     }
@@ -271,7 +271,7 @@ impl Search for PostgresReader {
     }
 }
 
-/// What the rules replace in an object with this record.
+/// Values that the rules replace in an object with this record.
 fn corrected_values(corrections: &Corrections, record: &InstanceRecord) -> Option<CorrectedValues> {
     let of = (record.value(AttributeId::StudyInstanceUID), record.value(AttributeId::SeriesInstanceUID));
     corrections.values_for(of, &description_of(record))

@@ -39,7 +39,7 @@ struct DirectoryRow {
     path: PathBuf,
 }
 
-/// What is to be done, and what of it an operator wants to know.
+/// Plan of a move, with the part of it that an operator wants to know.
 struct PlannedMove {
     summary: Relocation,
     moving: Vec<DirectoryRow>,

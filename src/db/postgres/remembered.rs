@@ -1,4 +1,4 @@
-//! What a connection remembers of the transaction before.
+//! Rows that a connection remembers of the transaction before.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ const MOST_DIRECTORIES: usize = 100_000;
 /// of studies that arrive slowly are read again.
 const MOST_GROUPS: usize = 4096;
 
-/// What is known of the rows of an index. It is forgotten with each transaction that fails.
+/// Known rows of an index. They are forgotten with each transaction that fails.
 #[derive(Default)]
 pub(super) struct RememberedRows {
     pub(super) directories: DirectoryIds,

@@ -1,4 +1,4 @@
-//! What operators removed: see [`RemovalSearch`] and [`RemovalChanges`].
+//! Removals by operators: see [`RemovalSearch`] and [`RemovalChanges`].
 
 use std::collections::HashMap;
 use std::path::Path;

@@ -37,7 +37,7 @@ impl RemovedRows {
         Self::of_rows(connection, &keys, &rows)
     }
 
-    /// What is removed of instances with these keys, by the rows of [`REMOVED_INSTANCES`].
+    /// Removed instances with these keys, and their files, by the rows of [`REMOVED_INSTANCES`].
     pub(super) fn of_rows(
         connection: &mut ServerConnection,
         keys: &[RowKey],

@@ -1,4 +1,4 @@
-//! What is wrong with each study: see [`Admin::studies_with_problems`](crate::db::Admin).
+//! Problems of each study: see [`Admin::studies_with_problems`](crate::db::Admin).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
@@ -110,7 +110,7 @@ pub(super) fn studies(
     Ok(())
 }
 
-/// What a study says of its patient, besides what a report has.
+/// Values that a study has of its patient, besides those of a report.
 struct SaidOfPerson {
     issuer: String,
     sex: String,
@@ -192,12 +192,12 @@ fn series_of(group: &GroupRow) -> (&str, &str) {
     (group.record.value(StudyInstanceUID), group.record.value(SeriesInstanceUID))
 }
 
-/// What is known of a series.
+/// Facts known of a series.
 #[derive(Default)]
 struct SeriesNumbers {
     has_modality: bool,
     numbers: BTreeSet<i64>,
-    /// How many instances have a number.
+    /// Number of instances that have a number.
     count: u64,
 }
 
@@ -220,7 +220,7 @@ impl SeriesNumbers {
     }
 }
 
-/// What is noted of the files of a directory or archive file.
+/// Notes on the files of a directory or archive file.
 type NotedNames = HashMap<OsString, Vec<StudyProblem>>;
 
 /// Finds the studies of files of which something is noted.
@@ -320,7 +320,7 @@ fn add_further_people(connection: &mut ServerConnection, people: &mut People) ->
 /// Patient ID, and what replaces a missing one.
 type IdOrIdentity = (String, String);
 
-/// What studies say of patients: issuer, names in normal form, birth date and sex.
+/// Descriptions of patients by studies: issuer, names in normal form, birth date and sex.
 #[derive(Default)]
 struct People(HashMap<IdOrIdentity, BTreeSet<SaidOfPatient>>);
 
@@ -379,7 +379,7 @@ impl People {
     }
 }
 
-/// What is wrong with patients.
+/// Problems of patients.
 #[derive(Default)]
 struct ToldPeople {
     /// Patient IDs of two people.

@@ -169,8 +169,8 @@ impl NamedRoots {
         self.roots.iter().any(|known| known.kept == root) && !self.look(|look| look.gone.contains(&root))
     }
 
-    /// How often a look found other roots than the one before. An answer depends on that as on the
-    /// index.
+    /// Number of looks that found other roots than the one before. An answer depends on that as on
+    /// the index.
     pub(super) fn changes(&self) -> i64 {
         self.look(|look| look.changes)
     }

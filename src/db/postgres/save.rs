@@ -26,7 +26,7 @@ use crate::model::declared::DeclaredSet;
 /// row.
 const COPIED_ROWS: usize = 256;
 
-/// Why a part could not be written.
+/// Reason why a part could not be written.
 pub(super) enum Unsaved {
     Failure(ServerFailure),
     /// These studies have to be locked first.

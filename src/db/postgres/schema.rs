@@ -17,7 +17,7 @@ const WITH_CORRECTIONS: i32 = POSTGRES_SCHEMA_VERSION + 1;
 /// Number of the lock under which tables are made and changed: "dcmdex" in ASCII.
 const SCHEMA_LOCK: i64 = 0x6463_6D64_6578;
 
-/// How long a migration waits for other programs to end, or to wait for it.
+/// Time that a migration waits for other programs to end, or to wait for it.
 const WAIT_FOR_OTHERS: Duration = Duration::from_secs(3);
 
 /// Pause between two looks at them.

@@ -148,7 +148,7 @@ impl GroupRow {
         }
     }
 
-    /// What the row of a file of this instance group has.
+    /// Contents of the row of a file of this instance group.
     pub(super) fn body(&self, file: &StoredFile) -> InstanceBody {
         let differing = (0..).zip(OWN).filter(|(_, id)| file.record.value(*id) != self.record.value(*id));
         let mut own: Vec<(u8, String)> =
@@ -255,7 +255,7 @@ fn texts_of(record: &InstanceRecord, with_uid: bool) -> Map<String, Value> {
         .collect()
 }
 
-/// What an instance group keeps of the record of its first file, as it is read again.
+/// Part of the record of its first file that an instance group keeps, as it is read again.
 fn common_record(of: &InstanceRecord, set: &DeclaredSet) -> InstanceRecord {
     let mut record = InstanceRecord::new();
     let kept =

@@ -1,4 +1,4 @@
-//! Which storage directory lies at which path of the index (docs/adr/0048).
+//! Paths of storage directories in the index (docs/adr/0048).
 //!
 //! Two machines may have storage directories at the same path, and a root may get another name. The
 //! index would then take objects of one directory for those of another. So each directory has an id
@@ -20,7 +20,7 @@ use crate::model::location::{Place, STORAGE_ID};
 /// A storage directory, as a node claims its path.
 #[derive(Debug)]
 struct ClaimedStorage {
-    /// What the directory has noted. Empty if it has noted nothing.
+    /// Id that the directory has noted. Empty if it has noted nothing.
     id: String,
     host: String,
     local: PathBuf,
