@@ -151,7 +151,7 @@ impl<R: FederatedPart> EntityLookups<'_, R> {
     }
 }
 
-/// What files say of the patients of answers, by the UIDs of these.
+/// Descriptions that files have of the patients of answers, by the UIDs of the answers.
 fn described(question: &FederatedQuestion, found: &[FindAnswer]) -> BTreeMap<Vec<String>, Vec<rules::Description>> {
     let mut described: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for answer in found {

@@ -1,4 +1,4 @@
-//! What several files together say of a patient.
+//! Description of a patient by several files together.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +22,7 @@ impl<R: FederatedPart> EntityLookups<'_, R> {
         Ok(rules::patients_of_study(&said))
     }
 
-    /// What one file says of the patients of a study.
+    /// Descriptions that one file has of the patients of a study.
     pub(super) fn patients_in(&mut self, part: usize, study: &str) -> Result<Vec<Description>, Error> {
         let patient: Vec<AttributeId> = rules::patient_attributes().collect();
         rows(self.parts, part, Patient, &[(StudyInstanceUID, study)], &patient)

@@ -1,4 +1,4 @@
-//! What scans have seen, as several files have it.
+//! Ledger of scans over several files.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;

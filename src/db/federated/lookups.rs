@@ -151,7 +151,7 @@ impl<R: FederatedPart> EntityLookups<'_, R> {
         Ok(least)
     }
 
-    /// How much of the sums of a patient is counted more than once, because several files hold a
+    /// Amount in the sums of a patient that is counted more than once, because several files hold a
     /// part of a study. It is negative if a file has a part of such a study under other patients
     /// only.
     fn counted_twice(
@@ -182,8 +182,8 @@ impl<R: FederatedPart> EntityLookups<'_, R> {
         ]))
     }
 
-    /// How many studies, series and instances are counted more than once if the numbers of all
-    /// files are added.
+    /// Numbers of studies, series and instances that are counted more than once if the numbers of
+    /// all files are added.
     pub(super) fn counted_twice_in_all(&mut self) -> Result<[u64; 3], Error> {
         let mut sums: BTreeMap<String, [u64; 3]> = BTreeMap::new();
         let counts = [NumberOfStudyRelatedSeries, NumberOfStudyRelatedInstances];
@@ -198,7 +198,7 @@ impl<R: FederatedPart> EntityLookups<'_, R> {
         Ok(self.surplus(sums)?.map(|count| u64::try_from(count).unwrap_or(0)))
     }
 
-    /// What is too much in sums of studies, series and instances, for each study over its files.
+    /// Surplus in sums of studies, series and instances, for each study over its files.
     fn surplus(&mut self, sums: BTreeMap<String, [u64; 3]>) -> Result<[i64; 3], Error> {
         let mut surplus = [0_i64; 3];
         for (uid, summed) in sums {

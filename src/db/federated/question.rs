@@ -1,4 +1,4 @@
-//! What each file of a federation is asked, so that its answers can be merged.
+//! Question to each file of a federation, so that the answers can be merged.
 
 use std::ops::Range;
 

@@ -44,14 +44,14 @@ pub struct Router<A> {
     routes: Arc<dyn Routes>,
     waiting: Sender<Routed>,
     scan: Arc<Mutex<Option<RoutedScan>>>,
-    /// What scans changed since the last flush, as far as it is known.
+    /// Changes by scans since the last flush, as far as they are known.
     tally: Arc<Mutex<Tally>>,
 }
 
 /// The thread of a router. It ends after [`Router::stop`].
 pub type RouterThread = JoinHandle<()>;
 
-/// What waits for the thread that looks up studies.
+/// Task that waits for the thread that looks up studies.
 enum Routed {
     Store(Received, OnStored),
     Barrier(Sender<()>),

@@ -22,7 +22,7 @@ const FEW_ANSWERS: usize = 256;
 /// interrupt only while a statement runs.
 const INTERRUPT_PAUSE: Duration = Duration::from_millis(1);
 
-/// What one file gives, in its order.
+/// Answers of one file, in its order.
 pub(super) struct FileStream<T> {
     ready: std::vec::IntoIter<T>,
     more: Option<Receiver<Result<Vec<T>, Error>>>,
@@ -45,7 +45,7 @@ impl<T> FileStream<T> {
     }
 }
 
-/// What is asked of each file: it calls its last argument with each answer.
+/// Question to each file. It calls its last argument with each answer.
 pub(super) trait Ask<R, T>:
     Fn(&mut R, &mut dyn FnMut(T) -> ControlFlow<()>) -> Result<(), Error> + Sync
 {
