@@ -18,7 +18,7 @@ pub(in crate::db) const LONGEST_ARRIVAL_MS: i64 = 60 * 60 * 1000;
 /// Sources whose arrivals are remembered. A source takes some 100 bytes.
 const REMEMBERED_SOURCES: usize = 4096;
 
-/// Who brings instances.
+/// Source of instances.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(in crate::db) enum SourceOfInstances {
     /// Nobody that is known.
@@ -39,7 +39,7 @@ pub(in crate::db) struct ArrivalSource {
 }
 
 impl SourceOfInstances {
-    /// What the row of an arrival says. `None` if there is no row.
+    /// Contents of the row of an arrival. `None` if there is no row.
     pub(in crate::db) fn told(&self) -> Option<ArrivalSource> {
         match self {
             Self::Unknown => None,

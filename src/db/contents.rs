@@ -46,7 +46,7 @@ pub(in crate::db) struct StoredFile {
     pub(in crate::db) checksum: Option<Checksum>,
     /// Whether it is known to differ from the first location.
     pub(in crate::db) differs: bool,
-    /// What was declared when it was read.
+    /// Attributes that were declared when it was read.
     pub(in crate::db) declared: String,
     /// Of a first location: the number of the arrival of its instance. 0 if it is not known.
     pub(in crate::db) arrival: i64,
@@ -133,7 +133,7 @@ pub(in crate::db) struct Contents {
     pub(in crate::db) removals: BTreeMap<i64, Removal>,
     /// The highest number of a removal that was undone.
     pub(in crate::db) undone_removal: i64,
-    /// How many instances each removal took out.
+    /// Number of instances that each removal took out.
     pub(in crate::db) removed_counts: BTreeMap<i64, u64>,
     pub(in crate::db) mount_points: BTreeSet<PathBuf>,
     pub(in crate::db) exchanged_disks: BTreeSet<PathBuf>,
@@ -149,7 +149,7 @@ pub(in crate::db) struct Contents {
     pub(in crate::db) arrival_entries: BTreeMap<i64, ArrivalEntry>,
     /// In a piece of an index: the number of its last change, or 0.
     pub(in crate::db) last_change: i64,
-    /// What programs that follow the index are told.
+    /// Events for programs that follow the index.
     pub(in crate::db) events: EventNotes,
     pub(in crate::db) tally: Tally,
     /// Number of changes.
@@ -166,7 +166,7 @@ pub(in crate::db) fn kind(place: Place) -> u8 {
     }
 }
 
-/// What a decision asks of the index.
+/// Questions of a decision to the index.
 struct FileQuestions<'c> {
     contents: &'c Contents,
     held: &'c [StoredFile],

@@ -62,9 +62,9 @@ pub struct Correction {
     pub made_ms: i64,
     /// AE title of the node where it was made.
     pub system: String,
-    /// What objects say that it corrects. An empty value stands for none.
+    /// Values of the objects that it corrects. An empty value stands for none.
     pub keys: Vec<(AttributeId, String)>,
-    /// What it replaces. An empty value takes the value away.
+    /// New values of these objects. An empty value takes the value away.
     pub values: Vec<(AttributeId, String)>,
     /// When it was undone. `None` while it holds.
     pub undone_ms: Option<i64>,
@@ -167,8 +167,8 @@ impl Corrections {
         self.rules.is_empty()
     }
 
-    /// What objects of this study and series say of their patient with the rules, and the last rule
-    /// that was applied. `None` if they say the same.
+    /// Description of the patient in objects of this study and series with the rules, and the last
+    /// rule that was applied. `None` if the description stays the same.
     ///
     /// Each rule sees what the rules before it have made.
     pub(super) fn corrected(&self, of: (&str, &str), said: &[String]) -> Option<(Description, &Correction)> {
@@ -202,7 +202,7 @@ impl Corrections {
         LEADING.into_iter().filter_map(first).min()
     }
 
-    /// What the rules replace in objects of this study and series. `None` if nothing.
+    /// Values that the rules replace in objects of this study and series. `None` if there are none.
     pub(super) fn values_for(&self, of: (&str, &str), said: &[String]) -> Option<CorrectedValues> {
         let (now, last) = self.corrected(of, said)?;
         let differs = |id: &AttributeId| rules::value_of(&now, *id) != rules::value_of(said, *id);
@@ -249,7 +249,7 @@ impl CorrectionChange {
     }
 }
 
-/// What a change of the rules does.
+/// Effect of a change of the rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CorrectionEffect {
     /// Instances whose objects are answered otherwise.

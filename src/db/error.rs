@@ -29,7 +29,7 @@ pub enum Error {
     /// Several files are one index, and something needs a single file.
     #[error("{what} needs one file, and the index has several; hint: name one, such as --index {}", file.display())]
     SeveralFiles {
-        /// What needs it.
+        /// Function that needs a single file.
         what: &'static str,
         /// One of the files.
         file: PathBuf,
@@ -47,7 +47,7 @@ pub enum Error {
     FrozenMain {
         /// The main file.
         path: PathBuf,
-        /// What can be done.
+        /// Possible remedy.
         hint: String,
     },
     /// A frozen index is not the file that was frozen.
@@ -67,7 +67,7 @@ pub enum Error {
     NotPermitted {
         /// The index, or its directory.
         path: PathBuf,
-        /// What this process wants to do.
+        /// Permission that this process wants.
         wanted: Permission,
         /// Number of the user.
         user: u32,
@@ -80,7 +80,7 @@ pub enum Error {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What the driver said.
+        /// Message of the driver.
         detail: String,
     },
     /// A newer program made the index.
@@ -132,7 +132,7 @@ pub enum Error {
     /// The index has something that a copy in another engine must not lack.
     #[error("the index has {what}, and its copy cannot keep them yet")]
     NotCopied {
-        /// What it has.
+        /// Part of the index that the copy cannot keep.
         what: &'static str,
     },
     /// The copy would have paths that are none, because this process does not know some roots.
@@ -145,7 +145,7 @@ pub enum Error {
     /// A scan would enter files a second time, under another name.
     #[error("{detail}")]
     SecondName {
-        /// Which files, and what to do.
+        /// Files with a second name, and the remedy.
         detail: String,
     },
     /// A copy does not say what the index says.
@@ -153,13 +153,13 @@ pub enum Error {
     OtherCopy {
         /// The copy.
         path: PathBuf,
-        /// What differs.
+        /// Difference from the index.
         detail: String,
     },
     /// An index file cannot be merged with another one.
     #[error("it has {what}, which a merge cannot take along")]
     NotMergeable {
-        /// What it has.
+        /// Part of the file that a merge cannot take along.
         what: &'static str,
     },
     /// The index could not be copied.
@@ -260,7 +260,7 @@ pub enum Error {
     /// The address of a server cannot be used.
     #[error("the address of the index cannot be used: {detail}")]
     Address {
-        /// What is wrong with it, without its secrets.
+        /// Reason why it cannot be used, without its secrets.
         detail: String,
     },
     /// The server of the index cannot be reached, or ended in the midst.
@@ -268,7 +268,7 @@ pub enum Error {
     ServerGone {
         /// Its address without a password.
         server: String,
-        /// What the driver said.
+        /// Message of the driver.
         detail: String,
     },
     /// The server of the index is there, and does not let this user into this database.
@@ -276,7 +276,7 @@ pub enum Error {
     ServerRefuses {
         /// Its address without a password.
         server: String,
-        /// What it said, and what can be done.
+        /// Answer of the server, and the remedy.
         detail: String,
     },
     /// The server of the index is too old.
@@ -294,7 +294,7 @@ pub enum Error {
         "the server of the index takes no changes ({detail}); hint: name the primary, or all hosts with target_session_attrs=read-write"
     )]
     ReadOnlyServer {
-        /// What the server said.
+        /// Message of the server.
         detail: String,
     },
     /// The connections to the server share its sessions.
@@ -306,7 +306,7 @@ pub enum Error {
     /// A function that only an index in SQLite has.
     #[error("{what} wants an SQLite index, and {server} is in PostgreSQL")]
     WantsSqlite {
-        /// What wants it.
+        /// Function that wants an SQLite index.
         what: &'static str,
         /// The address of the index without a password.
         server: String,
@@ -324,7 +324,7 @@ pub enum Error {
     /// Something needs an index in a database.
     #[error("{what} wants an index in PostgreSQL, and this one is in files")]
     WantsServer {
-        /// What needs it.
+        /// Function that needs an index in a database.
         what: &'static str,
     },
     /// Objects of a storage directory would be taken for those of another one.
@@ -332,14 +332,14 @@ pub enum Error {
     StorageRefused {
         /// The storage directory.
         path: PathBuf,
-        /// Why, and what to do.
+        /// Reason, and the remedy.
         detail: String,
     },
     /// Others scan the same paths together by other rules.
     #[error("other processes scan these paths by other rules: {}; hint: give each of them the same options, or wait until \
              that scan has ended", differing.join(", "))]
     OtherRules {
-        /// What differs, in words.
+        /// Rules that differ, in words.
         differing: Vec<String>,
     },
     /// Another process has the unit of a shared scan. Nothing of it was changed.
@@ -356,7 +356,7 @@ pub enum Error {
     Unsupported(String),
 }
 
-/// What a process wants to do with an index.
+/// Permission that a process wants for an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Permission {
     /// It wants to ask.

@@ -170,7 +170,7 @@ pub(in crate::db) struct NewEvent {
     pub(in crate::db) content: String,
 }
 
-/// What a study has when it is complete.
+/// Contents of a study when it is complete.
 pub(in crate::db) struct CompleteStudy {
     pub(in crate::db) study_instance_uid: String,
     pub(in crate::db) series: i64,

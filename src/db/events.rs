@@ -79,7 +79,7 @@ impl FromStr for EventKind {
     }
 }
 
-/// Which events a writer records in the transactions of their changes.
+/// Events that a writer records in the transactions of their changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EventRecording {
     /// None. Nobody follows the index.
@@ -87,7 +87,7 @@ pub enum EventRecording {
     Off,
     /// Ends of scans, and conflicts.
     Rare,
-    /// Those, and instances that were received.
+    /// Events of `Rare`, and instances that were received.
     All,
 }
 
@@ -125,14 +125,14 @@ pub struct GivenNumbers {
 }
 
 impl GivenNumbers {
-    /// Those of any index by this moment.
+    /// Last numbers of any index by this moment.
     #[must_use]
     pub fn by(now_ms: i64) -> Self {
         let event = now_ms.max(0).saturating_mul(NUMBERS_PER_MS);
         Self { change: event.unsigned_abs(), event }
     }
 
-    /// Those of an index that is about to be replaced.
+    /// Last numbers of an index that is about to be replaced.
     #[must_use]
     pub fn after(change: u64, event: i64) -> Self {
         Self { change: change.saturating_add(GIVEN_MEANWHILE), event: event.saturating_add_unsigned(GIVEN_MEANWHILE) }
@@ -168,19 +168,19 @@ pub struct WaitingEvent {
     pub receiver: String,
     /// The event.
     pub event: IndexEvent,
-    /// How often it was tried.
+    /// Number of attempts.
     pub attempts: u32,
     /// When it is tried again, in milliseconds since 1970 UTC.
     pub next_ms: i64,
     /// Until when it is tried, in milliseconds since 1970 UTC.
     pub until_ms: i64,
-    /// Why the last attempt failed. Empty if there was none.
+    /// Reason why the last attempt failed. Empty if there was none.
     pub failure: String,
     /// Whether nobody tries it any more.
     pub is_dead: bool,
 }
 
-/// What a round of deliveries to one receiver changed.
+/// Changes by a round of deliveries to one receiver.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeliveryChanges {
     /// Every event up to this number is settled. `None` if that is as before.
@@ -209,7 +209,7 @@ pub struct DeliveryCounts {
     pub dead: u64,
 }
 
-/// What receivers have got of the events of an index.
+/// Progress of receivers with the events of an index.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventProgress {
     /// The receivers by name, each with the event up to which everything is settled.
@@ -218,7 +218,7 @@ pub struct EventProgress {
     pub waiting: Vec<WaitingEvent>,
 }
 
-/// How many events stay.
+/// Limits for the events that stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventLimits {
     /// Settled events before this moment may go, in milliseconds since 1970 UTC.
@@ -266,7 +266,7 @@ pub trait EventSearch {
     /// Fails with an error of the engine.
     fn failed_events(&mut self) -> Result<Vec<WaitingEvent>, Error>;
 
-    /// What all receivers have got, ordered by receiver and event.
+    /// Progress of all receivers, ordered by receiver and event.
     ///
     /// # Errors
     /// Fails with an error of the engine.

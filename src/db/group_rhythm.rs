@@ -1,4 +1,4 @@
-//! How long a group of arrivals waits for more, before it becomes durable.
+//! Time that a group of arrivals waits for more, before it becomes durable.
 
 use std::time::{Duration, Instant};
 
@@ -38,7 +38,7 @@ impl GroupRhythm {
         self.until = ended + (taken / WAITS_FOR_PART).min(LONGEST_WAIT);
     }
 
-    /// How long a group of so many objects may wait for one more. `None` if it is complete.
+    /// Time until which a group of so many objects may wait for one more. `None` if it is complete.
     pub(crate) fn wait_until(&self, gathered: usize) -> Option<Instant> {
         (gathered < self.expected).then_some(self.until)
     }

@@ -324,7 +324,8 @@ pub trait Arrivals: Send + Sync {
 /// Smaller: more queries.
 pub(crate) const PAGE_DIRECTORIES: usize = 1000;
 
-/// What scans have seen: the files of directories, the members of archive files, and mount points.
+/// Ledger of all that scans have seen: the files of directories, the members of archive files, and
+/// mount points.
 pub trait ScanLedger: Sized {
     /// Reads the files of a directory as the index knows them at this moment, whatever is written
     /// until the snapshot is used.
@@ -368,7 +369,8 @@ pub trait ScanLedger: Sized {
     /// Fails with an error of the engine.
     fn without_declared_below(&mut self, place: Place, root: &Path) -> Result<u64, Error>;
 
-    /// How many instances were read without a declared attribute, and how many there are.
+    /// Number of instances that were read without a declared attribute, and number of all
+    /// instances.
     ///
     /// # Errors
     /// Fails with an error of the engine.
@@ -421,7 +423,7 @@ pub trait ScanLedger: Sized {
     }
 }
 
-/// What an operator asks of an index.
+/// Questions of an operator to an index.
 pub trait Admin: Sized {
     /// The contents of the index in numbers, all of one moment.
     ///

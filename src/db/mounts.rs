@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use super::error::Error;
 use super::probe::PathProbe;
 
-/// How long a look at the mounts is valid. Larger: an answer says ONLINE for a disk that was just
-/// removed. Smaller: more queries read the table of mounts, which takes some 50 µs.
+/// Time for which a look at the mounts is valid. Larger: an answer says ONLINE for a disk that was
+/// just removed. Smaller: more queries read the table of mounts, which takes some 50 µs.
 pub(in crate::db) const HOLDS: Duration = Duration::from_secs(2);
 
 /// Different sets of paths of the last scans whose roots are looked at.
@@ -44,7 +44,7 @@ pub(in crate::db) struct MountLook {
     unmounted: Vec<PathBuf>,
     mounted: Vec<PathBuf>,
     since: Option<Instant>,
-    /// How often a look found other mounts than the one before.
+    /// Number of looks that found other mounts than the one before.
     changes: i64,
 }
 
@@ -68,8 +68,8 @@ impl MountLook {
         Ok(())
     }
 
-    /// What scans have seen and is away: places where no file system is mounted now, and scanned
-    /// paths that are gone. The places where one is mounted come second.
+    /// Paths that scans have seen and that are away: places where no file system is mounted now,
+    /// and scanned paths that are gone. The places where one is mounted come second.
     pub(in crate::db) fn found(&self) -> (&[PathBuf], &[PathBuf]) {
         (&self.unmounted, &self.mounted)
     }
@@ -82,7 +82,7 @@ impl MountLook {
         })
     }
 
-    /// How often the mounts have changed since the first look. An answer depends on them as on the
+    /// Number of changes of the mounts since the first look. An answer depends on them as on the
     /// index.
     pub(in crate::db) fn changes(&self) -> i64 {
         self.changes

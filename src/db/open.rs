@@ -279,7 +279,7 @@ enum OpenedIndex {
     File(SqliteWriterHandle),
     Folder {
         main: SqliteWriterHandle,
-        /// Where arrivals go.
+        /// Router of arrivals.
         router: Router<SqliteWriterHandle>,
     },
     Server {
@@ -381,7 +381,7 @@ impl WriterHandle {
         }
     }
 
-    /// What removes from the only index.
+    /// Handle that removes from the only index.
     fn removals(&self) -> Result<&dyn RemovalChanges, Error> {
         match &self.0 {
             OpenedIndex::Server { handle, .. } => Ok(handle),
@@ -397,7 +397,7 @@ impl WriterHandle {
         }
     }
 
-    /// What records the events of the only index.
+    /// Handle that records the events of the only index.
     fn events(&self) -> Result<&dyn EventChanges, Error> {
         match &self.0 {
             OpenedIndex::Server { handle, .. } => Ok(handle),

@@ -19,7 +19,8 @@ const PIECE: usize = 4096;
 /// The kinds of conflicts that are noted, because the locations of instances do not show them.
 pub(in crate::db) const NOTED_CONFLICTS: [&str; 2] = ["instance-with-other-content", "invalid-uid"];
 
-/// What a copy lacks if studies have changed since the last one was told: `study-complete` of them.
+/// Part that a copy lacks if studies have changed since the last one was told: `study-complete` of
+/// them.
 pub(in crate::db) const UNTOLD_STUDIES: &str = "that studies have changed whose events are still to come";
 
 /// Takes the pieces of an index.
@@ -73,7 +74,7 @@ pub(in crate::db) fn conflicting(location: Location, [study, series, instance]: 
     StoredFile { location, record, checksum: None, differs: false, declared: String::new(), arrival: 0 }
 }
 
-/// What all pieces of an index add up to, in whatever order they come.
+/// Sum of all pieces of an index, in whatever order they come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::db) struct ContentsSum {
     instances: SetSum,

@@ -183,12 +183,13 @@ const SOME_OF: usize = 4;
 /// Most rows of a row set.
 const MOST: usize = 500_000;
 
-/// How many rows of a table of this size are few.
+/// Number of rows that are few in a table of this size.
 pub(in crate::db) fn few_of(rows: usize) -> usize {
     (rows / FEW_OF).max(FEW)
 }
 
-/// How many patients a look-up of names may gather among so many. `None` if a sample comes first.
+/// Maximum number of patients that a look-up of names may gather among so many. `None` if a sample
+/// comes first.
 pub(in crate::db) fn most_names(effort: PlanEffort, names: &NameLookUp, patients: usize) -> Option<usize> {
     let few = few_of(patients);
     match (effort, names) {

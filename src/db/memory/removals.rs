@@ -1,4 +1,4 @@
-//! What was removed from an index in memory.
+//! Removals from an index in memory.
 
 use std::collections::HashMap;
 use std::path::Path;

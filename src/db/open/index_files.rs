@@ -21,7 +21,7 @@ pub struct IndexFiles {
 struct IndexFile {
     path: PathBuf,
     files: DatabaseFiles,
-    /// What is beside it if it is frozen, and whether it was.
+    /// File that is beside it if it is frozen, and whether it was frozen.
     note: PathBuf,
     is_frozen: bool,
 }

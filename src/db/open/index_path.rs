@@ -1,4 +1,4 @@
-//! What the path of an index leads to: a file, a folder of files, or a database.
+//! Target of the path of an index: a file, a folder of files, or a database.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -44,8 +44,7 @@ pub fn files_of(index: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(files)
 }
 
-/// What the files of a folder are sorted by. The first one that has a study answers with its
-/// values.
+/// Sort key of the files of a folder. The first one that has a study answers with its values.
 #[must_use]
 pub fn place_in_folder(file: &Path) -> (bool, PathBuf) {
     (file.file_name() != Some(OsStr::new(MAIN_FILE)), file.to_owned())
