@@ -1,4 +1,4 @@
-//! What operators remove, behind traits (docs/adr/0032).
+//! Removals by operators, behind traits (docs/adr/0032).
 //!
 //! The life of a removal:
 //!
@@ -32,8 +32,8 @@ pub trait RemovalSearch {
     /// Fails with an error of the engine.
     fn removals(&mut self) -> Result<Vec<Removal>, Error>;
 
-    /// Those of these instances that are removed, with when the removal began (milliseconds since
-    /// 1970 UTC).
+    /// Removed instances among these, with the time when the removal began (milliseconds since 1970
+    /// UTC).
     ///
     /// # Errors
     /// Fails with an error of the engine.

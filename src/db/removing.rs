@@ -1,4 +1,4 @@
-//! How removals change the contents of an index: see `removals`.
+//! Changes of the contents of an index by removals: see `removals`.
 
 use std::path::Path;
 

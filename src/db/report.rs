@@ -1,17 +1,17 @@
-//! What is wrong with a study.
+//! Problems of a study.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::datetime;
 
-/// Why a file is not indexed that a DICOMDIR lists and that does not exist.
+/// Reason for not indexing a file that a DICOMDIR lists and that does not exist.
 pub const LISTED_AND_MISSING: &str = "dicomdir-file-missing";
 
 /// The words for such a file of a study that is known. Its UID follows.
 pub(super) const LISTED_AND_MISSING_OF: &str = "the DICOMDIR lists a file that does not exist, of study ";
 
-/// What is kept about a file that a DICOMDIR lists and that does not exist. The study is empty if
-/// the DICOMDIR does not say it.
+/// Text that is kept about a file that a DICOMDIR lists and that does not exist. The study is empty
+/// if the DICOMDIR does not say it.
 #[must_use]
 pub fn listed_and_missing(study_instance_uid: &str) -> String {
     match study_instance_uid {
@@ -141,7 +141,7 @@ pub struct StudyReport {
     pub series: u64,
     /// Number of instances.
     pub instances: u64,
-    /// What is wrong, with the number of objects, series, patients or instance numbers that it is
+    /// Problems, with the number of objects, series, patients or instance numbers that each is
     /// about.
     pub problems: BTreeMap<StudyProblem, u64>,
 }

@@ -111,7 +111,7 @@ pub(super) fn identity_of(patient_id: &str, name: &str, birth_date: &str) -> Str
     format!("{name}={ideographic}={phonetic}|{birth_date}")
 }
 
-/// What orders patients and tells them apart: Patient ID, identity and issuer.
+/// Key that orders patients and tells them apart: Patient ID, identity and issuer.
 pub(super) fn key_of(description: &[String]) -> (String, String, String) {
     let value = |id| value_of(description, id);
     let id = value(AttributeId::PatientID);
@@ -134,7 +134,7 @@ pub(super) fn merge(known: &mut [String], said: &[String]) -> bool {
 /// A patient that the objects of a study name.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct PatientOfStudy {
-    /// What these objects state together.
+    /// Values that these objects state together.
     pub(super) values: Description,
     /// The places of the descriptions that are of this patient.
     pub(super) members: Vec<usize>,
@@ -276,7 +276,7 @@ pub(super) fn sizes_comparable(one: Place, other: Place) -> bool {
     one == other || (is_file(one) && is_file(other))
 }
 
-/// What an object is compared by.
+/// Content by which an object is compared.
 #[derive(Clone, Copy)]
 pub(super) struct ObjectContent<'a> {
     pub(super) record: &'a InstanceRecord,
@@ -364,7 +364,7 @@ pub(super) struct FoundFile {
     pub(super) first_place: Place,
 }
 
-/// What becomes of a file that a scan found, whose instance is known.
+/// Decision about a file that a scan found, whose instance is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FoundDecision {
     /// The instance has its first location here, and the file has changed.
@@ -409,7 +409,7 @@ pub(super) struct ArrivingObject {
     pub(super) in_first_directory: bool,
 }
 
-/// What decisions ask of the first location of an instance, each question at most once.
+/// Questions of decisions about the first location of an instance, each asked at most once.
 pub(super) trait FirstLocation {
     type Error;
 
@@ -420,8 +420,8 @@ pub(super) trait FirstLocation {
     fn first_is_there(&mut self) -> Result<bool, Self::Error>;
 }
 
-/// What a decision asks of an instance besides, each question at most once. Most objects need few
-/// of the answers.
+/// Further questions of a decision about an instance, each asked at most once. Most objects need
+/// few of the answers.
 pub(super) trait KnownInstance: FirstLocation {
     /// Whether a further location is this very file.
     fn is_further(&mut self) -> Result<bool, Self::Error>;
@@ -442,7 +442,7 @@ pub(super) enum KeptMetadata {
     Other,
 }
 
-/// What becomes of an object whose instance is known.
+/// Decision about an object whose instance is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Decision {
     /// The index already names this very file.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use xxhash_rust::xxh3::Xxh3;
 
-/// How many entries a set has, and the sum of their hashes. The order of the entries is no part of
+/// Number of entries of a set, and the sum of their hashes. The order of the entries is no part of
 /// it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SetSum {
@@ -19,7 +19,7 @@ impl SetSum {
         self.hashes = self.hashes.wrapping_add(entry.0.digest128());
     }
 
-    /// How many entries were added.
+    /// Number of entries that were added.
     #[must_use]
     pub const fn entries(&self) -> u64 {
         self.entries

@@ -19,12 +19,12 @@ use super::{Admin as _, Error, EventProgress, EventRecording, EventSearch as _, 
 /// Events that are copied at once. One may tell of a thousand instances.
 const EVENTS_AT_ONCE: usize = 200;
 
-/// What was copied.
+/// Result of a copy.
 #[derive(Debug)]
 pub struct CopiedIndex {
     /// The copy in numbers.
     pub status: IndexStatus,
-    /// What it does not have, in words.
+    /// Content that the copy lacks, in words.
     pub left_behind: Vec<&'static str>,
 }
 
@@ -251,7 +251,7 @@ impl IndexTarget {
         }
     }
 
-    /// What the copy has in numbers, and how many of its rows disagree.
+    /// Numbers of the copy, and the number of its rows that disagree.
     fn status(&mut self) -> Result<(IndexStatus, usize), Error> {
         match self {
             Self::Sqlite(copy) => {

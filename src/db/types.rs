@@ -1,4 +1,4 @@
-//! What goes into an index and what comes out of it. It is the same for each engine.
+//! Types that go into an index and come out of it. They are the same for each engine.
 
 mod known;
 mod received;

@@ -25,9 +25,9 @@ use crate::model::record::InstanceRecord;
 /// Instances of one series that say the same, apart from values of single instances.
 pub(in crate::db) struct GroupView<'c> {
     pub(in crate::db) record: &'c InstanceRecord,
-    /// How many instances it stands for.
+    /// Number of instances that it stands for.
     pub(in crate::db) count: u64,
-    /// That of the least available one.
+    /// Availability of the least available one.
     pub(in crate::db) access: ObjectAvailability,
     /// Whether they came as the query says.
     pub(in crate::db) has_arrived: bool,
@@ -75,7 +75,7 @@ impl<'c> StudyView<'c> {
     }
 }
 
-/// What an object says of its patient.
+/// Description that an object gives of its patient.
 pub(in crate::db) fn description_of(record: &InstanceRecord) -> Description {
     rules::patient_attributes().map(|id| record.value(id).to_owned()).collect()
 }
@@ -91,10 +91,10 @@ struct EntityView<'v, 'c> {
     instance: Option<usize>,
 }
 
-/// What tells patients apart: Patient ID, what replaces a missing one, and issuer.
+/// Key that tells patients apart: Patient ID, replacement of a missing one, and issuer.
 pub(in crate::db) type PersonKey = (String, String, String);
 
-/// What a study adds to the numbers of its patient.
+/// Numbers that a study adds to those of its patient.
 #[derive(Clone, Copy)]
 pub(in crate::db) struct StudyTotals {
     pub(in crate::db) series: u64,

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use super::error::Error;
 use crate::model::matching::Narrowing;
 
-/// What became of a scheduled procedure step.
+/// State of a scheduled procedure step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum WorklistState {
     /// It is scheduled, and queries find it.
@@ -84,7 +84,7 @@ pub struct WorklistRow {
     pub item: String,
     /// Specific Character Set of what it came from.
     pub character_set: String,
-    /// What tells its order apart from all others. Empty if the order has no number.
+    /// Key that tells its order apart from all others. Empty if the order has no number.
     pub order_key: String,
     /// By which way it came.
     pub source: WorklistSource,
@@ -94,7 +94,7 @@ pub struct WorklistRow {
     pub generated: Vec<String>,
     /// Corrections that intake made, as texts.
     pub warnings: Vec<String>,
-    /// What became of it.
+    /// State of its step.
     pub state: WorklistState,
     /// When it came, in milliseconds since 1970 UTC.
     pub received_ms: i64,
@@ -173,7 +173,7 @@ pub struct WorklistCondition {
     pub passes_several: bool,
 }
 
-/// Which rows to read.
+/// Selection of the rows to read.
 #[derive(Clone, Debug, Default)]
 pub struct WorklistRequest {
     /// Only rows that queries find at this moment (milliseconds since 1970 UTC).
@@ -182,7 +182,7 @@ pub struct WorklistRequest {
     pub conditions: Vec<WorklistCondition>,
 }
 
-/// Who asked last for an item.
+/// Peer that asked last for an item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorklistAsked {
     /// The number of the item.
@@ -198,24 +198,24 @@ pub struct WorklistAsked {
 pub struct WorklistArrival {
     /// The number of the item.
     pub item: i64,
-    /// What became of it so far.
+    /// State of its step so far.
     pub state: WorklistState,
-    /// How many instances the instance groups have that changed since the item came.
+    /// Number of instances of the instance groups that changed since the item came.
     pub instances: u64,
-    /// How many it had when that was noted last. 0 if it never was.
+    /// Number of instances when that was noted last. 0 if it never was.
     pub noted_instances: u64,
     /// When that was, in milliseconds since 1970 UTC.
     pub noted_ms: i64,
 }
 
-/// What could not become an item.
+/// Input that could not become an item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorklistProblem {
     /// By which way it came.
     pub source: WorklistSource,
     /// The file, or who sent the message.
     pub origin: String,
-    /// What is wrong with it. Without values of the patient.
+    /// Problem of the input, without values of the patient.
     pub reason: String,
     /// When, in milliseconds since 1970 UTC.
     pub noted_ms: i64,
@@ -266,13 +266,13 @@ pub trait WorklistSearch {
     /// Fails with an error of the engine.
     fn worklist_row(&mut self, id: i64) -> Result<Option<WorklistRow>, Error>;
 
-    /// Who asked last, for each item that a peer has asked for, ordered by item.
+    /// Last peer that asked for each item that a peer has asked for, ordered by item.
     ///
     /// # Errors
     /// Fails with an error of the engine.
     fn worklist_asked(&mut self) -> Result<Vec<WorklistAsked>, Error>;
 
-    /// What could not become an item, newest first.
+    /// Input that could not become an item, newest first.
     ///
     /// # Errors
     /// Fails with an error of the engine.
@@ -301,7 +301,7 @@ pub trait WorklistSearch {
     fn worklist_counts(&mut self) -> Result<Vec<(WorklistState, u64)>, Error>;
 }
 
-/// How a change finds rows.
+/// Key by which a change finds rows.
 #[derive(Clone, Copy, Debug)]
 pub enum WorklistBy<'a> {
     /// Its number.

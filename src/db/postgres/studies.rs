@@ -14,7 +14,7 @@ use crate::db::view::{description_of, most_complete};
 use crate::model::attribute::AttributeId::{self, *};
 use crate::model::person_name;
 
-/// What the rows of a study say.
+/// Contents of the rows of a study.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct StudySummary {
     date: String,
@@ -100,7 +100,7 @@ impl PatientRow {
     }
 }
 
-/// What becomes of the row of a study.
+/// Change of the row of a study.
 pub(super) struct StudyChange {
     pub(super) id: i64,
     pub(super) instances: i64,

@@ -140,7 +140,7 @@ fn weight_of(directory: &ScannedDirectory) -> usize {
 }
 
 impl PostgresWriterHandle {
-    /// Where this node has the roots of the index.
+    /// Places of the roots of the index on this node.
     pub(super) fn roots(&self) -> &Arc<NamedRoots> {
         &self.roots
     }
@@ -279,7 +279,7 @@ impl Arrivals for PostgresWriterHandle {
     }
 }
 
-/// What became of an object, with the paths of this node.
+/// Outcome for an object, with the paths of this node.
 fn localized(roots: &NamedRoots, mut stored: Stored) -> Stored {
     stored.first.iter_mut().for_each(|first| roots.localize(&mut first.location));
     if let StoreOutcome::Identical { uncompared: Some(location) } = &mut stored.outcome {
@@ -291,7 +291,7 @@ fn localized(roots: &NamedRoots, mut stored: Stored) -> Stored {
     stored
 }
 
-/// What the thread of the writer works with.
+/// State that the thread of the writer works with.
 pub(super) struct ServerState {
     pub(super) changer: IndexChanger,
     /// The node that this writer is of, and when others heard of it.
@@ -519,7 +519,7 @@ impl ServerState {
     }
 }
 
-/// What the files of a directory need.
+/// Adds the needs of the files of a directory.
 fn add_needs(needs: &mut PartNeeds, unit: &ScannedDirectory) {
     let ScannedDirectory { place, directory, files, vanished, missing, returned, .. } = unit;
     needs.directories.insert((kind(*place), directory.clone()));

@@ -1,4 +1,4 @@
-//! Which attributes have which columns.
+//! Columns of the attributes.
 
 use std::sync::OnceLock;
 

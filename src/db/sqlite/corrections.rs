@@ -38,7 +38,7 @@ impl SqliteReader {
         }
     }
 
-    /// What corrections replace in the objects of an instance group.
+    /// Values that corrections replace in the objects of an instance group.
     pub(super) fn corrected_values(&mut self, group: i64) -> rusqlite::Result<Option<Arc<CorrectedValues>>> {
         let corrections = self.current_corrections()?;
         if corrections.is_empty() {

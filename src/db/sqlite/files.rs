@@ -144,7 +144,7 @@ pub struct DatabaseFiles {
     opened: [(PathBuf, Option<FileId>); 3],
 }
 
-/// How the files of an index differ from those that it was opened with.
+/// Difference between the files of an index and those that it was opened with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Difference {
     /// Only the log has lost its name. Its contents can still be copied into the database.
@@ -203,7 +203,7 @@ impl DatabaseFiles {
         &self.index
     }
 
-    /// How the files differ. `None` if they do not.
+    /// Difference of the files. `None` if there is none.
     pub(super) fn difference(&self) -> Option<Difference> {
         self.observe().err()
     }

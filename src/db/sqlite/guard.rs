@@ -163,7 +163,7 @@ impl IndexGuard {
     }
 }
 
-/// How much of the log a checkpoint has copied back.
+/// Part of the log that a checkpoint has copied back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Copied {
     All,

@@ -1,4 +1,4 @@
-//! What the index knows of the arrival journal of its node (docs/adr/0039).
+//! Knowledge of the index about the arrival journal of its node (docs/adr/0039).
 //!
 //! The row of an object is committed after the journal has the object, and without a flush of the
 //! write-ahead log. A power cut may take the last of these commits away again. The number of the

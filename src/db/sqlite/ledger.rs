@@ -1,4 +1,4 @@
-//! What scans have seen, as the index has it.
+//! Ledger of all that scans have seen, as the index has it.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;

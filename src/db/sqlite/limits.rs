@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// How long a connection waits for the transaction of another process before it gives up. Batches
+/// Time that a connection waits for the transaction of another process before it gives up. Batches
 /// hold the write lock for well under a second. A longer wait means that another program holds it.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
 

@@ -1,4 +1,4 @@
-//! What entities lost that stay, as questions see it (docs/adr/0061).
+//! Losses of entities that stay, as questions see them (docs/adr/0061).
 
 use rusqlite::Connection;
 

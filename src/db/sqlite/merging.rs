@@ -18,14 +18,14 @@ const STUDIES_IN_BATCH: usize = 200;
 /// Memory for pages of the file that is read, in bytes.
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 
-/// What neither file may have: it would be lost, or tell programs of studies that did not change.
-/// In words, its table, and which rows say that it is there.
+/// Content that neither file may have. It would be lost, or tell programs of studies that did not
+/// change. Each entry has its words, its tables, and the condition for its rows.
 const NOT_IN_EITHER: [SoughtRows; 2] = [
     ("studies whose events are still to come", "event_cursor", CHANGED_STUDIES),
     ("studies whose events are still to come", "event_cursor, loss", STUDIES_WITH_LOSSES),
 ];
 
-/// What the file that goes into the other one may not have.
+/// Content that the file that goes into the other one may not have.
 const NOT_IN_OTHER: [SoughtRows; 5] = [
     ("items of a worklist", "worklist_item", "true"),
     ("performed procedure steps that have not ended", "performed_step", "status = 'IN PROGRESS'"),
@@ -34,7 +34,8 @@ const NOT_IN_OTHER: [SoughtRows; 5] = [
     ("the mark of an arrival journal", "arrival_journal", "true"),
 ];
 
-/// What a merge leaves in the file that goes into the other one. No query is answered with it.
+/// Content that a merge leaves in the file that goes into the other one. No query is answered with
+/// it.
 const LEFT_BEHIND: [SoughtRows; 7] = [
     ("events that were told", "event", "true"),
     ("events that no receiver took", "event_waiting", "is_dead = 1"),

@@ -1,4 +1,4 @@
-//! What an index file knows of mounts.
+//! Knowledge of an index file about mounts.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

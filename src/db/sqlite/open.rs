@@ -153,7 +153,7 @@ fn open_in(path: &Path, access: Access, way: OpeningWay, is_last: bool) -> Resul
     if files.check_database().is_err() { replaced() } else { Ok(Some(connection)) }
 }
 
-/// How the files of an index are opened.
+/// Way to open the files of an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OpeningWay {
     /// A reader also opens read-write, because readers need writable shared memory for the
@@ -177,7 +177,7 @@ impl OpeningWay {
         access | OpenFlags::SQLITE_OPEN_NO_MUTEX
     }
 
-    /// What SQLite is to open: the path, or a URI with it.
+    /// Name that SQLite is to open: the path, or a URI with it.
     fn name(self, path: &Path) -> PathBuf {
         if self != Self::Immutable {
             return path.to_owned();
@@ -197,7 +197,7 @@ impl OpeningWay {
     }
 }
 
-/// How a reader opens an index that exists.
+/// Way in which a reader opens an index that exists.
 fn way_to_read(path: &Path) -> Result<OpeningWay, Error> {
     if !is_permitted(path, Permission::Read) {
         return Err(not_permitted(path, Permission::Read));

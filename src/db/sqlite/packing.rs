@@ -213,7 +213,7 @@ pub(super) fn time_sql(own: &str, base: &str) -> String {
     )
 }
 
-/// How the files of an instance group are named, so that rows need not repeat it.
+/// Pattern of the file names of an instance group, so that rows need not repeat it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Naming {
     pub(super) prefix: String,

@@ -13,7 +13,7 @@ use crate::db::pieces::{OnPiece, PieceOutlet, UNTOLD_STUDIES};
 use crate::db::{Arrivals, Error, EventProgress, IndexEvent, WorklistChanges, WorklistWork};
 use crate::files::{parent_of, remove_if_there, rename_without_replacing, sync_directory, with_suffix};
 
-/// What an index may have: in words, its tables, and which rows say that it is there.
+/// Content that an index may have: its words, its tables, and the condition for its rows.
 pub(super) type SoughtRows = (&'static str, &'static str, &'static str);
 
 /// Studies have changed that were not told.
@@ -22,7 +22,7 @@ pub(super) const CHANGED_STUDIES: &str = "EXISTS (SELECT 1 FROM instance_group h
 /// Studies have lost something that was not told.
 pub(super) const STUDIES_WITH_LOSSES: &str = "loss.level = 'STUDY' AND loss.change > event_cursor.change";
 
-/// What a copy in another engine lacks.
+/// Content that a copy in another engine lacks.
 const LEFT_BEHIND: [SoughtRows; 4] = [
     (UNTOLD_STUDIES, "event_cursor", CHANGED_STUDIES),
     (UNTOLD_STUDIES, "event_cursor, loss", STUDIES_WITH_LOSSES),
@@ -30,7 +30,7 @@ const LEFT_BEHIND: [SoughtRows; 4] = [
     ("corrections that were undone", "correction", "undone_ms IS NOT NULL"),
 ];
 
-/// What a copy must not lack: without it, queries or scans would say something else.
+/// Content that a copy must not lack. Without it, queries or scans would give other results.
 const REFUSED: [SoughtRows; 2] =
     [("corrections that hold", "correction", "undone_ms IS NULL"), ("removed instances", "removed_instance", "true")];
 
@@ -55,7 +55,7 @@ impl SqliteReader {
         Ok(left_behind)
     }
 
-    /// What a copy in another engine lacks, in words.
+    /// Content that a copy in another engine lacks, in words.
     ///
     /// # Errors
     /// [`Error::NotCopied`] if answers would not be the same without it.
@@ -66,7 +66,7 @@ impl SqliteReader {
         self.found(&LEFT_BEHIND)
     }
 
-    /// Which of these the index has. An older index lacks some tables.
+    /// Finds those of these that the index has. An older index lacks some tables.
     pub(super) fn found(&self, sought: &[SoughtRows]) -> Result<Vec<&'static str>, Error> {
         let mut found = Vec::new();
         for (what, tables, rows) in sought {

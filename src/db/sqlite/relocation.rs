@@ -14,8 +14,8 @@ use crate::db::relocation::{LISTED_PATHS, joined, moved_roots};
 use crate::db::{Error, Relocation};
 use crate::model::location::Place;
 
-/// What paths begin with between the two steps of a move below itself. No path of the index does,
-/// because they are all absolute.
+/// Prefix of paths between the two steps of a move below itself. No path of the index begins with
+/// it, because they are all absolute.
 const BETWEEN: &str = "relocating:";
 
 impl SqliteReader {
@@ -64,7 +64,7 @@ impl SqliteWriterHandle {
     }
 }
 
-/// What is to be done, and what of it an operator wants to know.
+/// Plan of a relocation, and the part of it that an operator wants to know.
 struct PlannedRelocation {
     summary: Relocation,
     /// Directories at new paths that hold nothing but copies of what comes there.

@@ -1,4 +1,4 @@
-//! What operators removed, as an SQLite file has it: see [`RemovalSearch`] and [`RemovalChanges`].
+//! Removals by operators, as an SQLite file has them: see [`RemovalSearch`] and [`RemovalChanges`].
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

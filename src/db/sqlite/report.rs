@@ -1,4 +1,4 @@
-//! What is wrong with each study, from the whole index at one moment.
+//! Problems of each study, from the whole index at one moment.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsString;

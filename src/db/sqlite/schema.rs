@@ -49,11 +49,11 @@ pub(super) const EVENTS: FeatureTables = FeatureTables {
     statements: include_str!("schema/events.sql"),
 };
 
-/// What entities lost that stay. The table is made with its first row.
+/// Losses of entities that stay. The table is made with its first row.
 pub(super) const LOSSES: FeatureTables =
     FeatureTables { names: &["loss"], statements: include_str!("schema/loss.sql") };
 
-/// Where scans found another disk. The table is made with its first row.
+/// Directories where scans found another disk. The table is made with its first row.
 pub(super) const EXCHANGED_DISKS: FeatureTables =
     FeatureTables { names: &["exchanged_disk"], statements: include_str!("schema/exchanged.sql") };
 

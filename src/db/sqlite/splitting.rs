@@ -34,7 +34,7 @@ const OF_NO_STUDY: &[&str] = &[
 const OF_DIRECTORIES: &[&str] =
     &["instance_group", "copy", "missing_file", "unindexed_file", "file_fault", "conflict", "removed_file"];
 
-/// What a copy of an index keeps of it.
+/// Part of an index that a copy of it keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeptStudies {
     /// These studies, and nothing that belongs to no study.

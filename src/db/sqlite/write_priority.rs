@@ -20,7 +20,7 @@ pub(super) const PAUSE: Duration = Duration::from_millis(1);
 /// Longest pause of a scan. The process that asked may have been stopped.
 const LONGEST_WAY: Duration = Duration::from_secs(1);
 
-/// How urgent a transaction is.
+/// Urgency of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Priority {
     /// Somebody waits for it.
@@ -29,13 +29,13 @@ pub(super) enum Priority {
     None,
 }
 
-/// How long an urgent transaction waits for another process before it is given up. Larger: a peer
+/// Time that an urgent transaction waits for another process before it is given up. Larger: a peer
 /// waits longer in vain if a writer was stopped in a transaction. Smaller: a node with a slow disk
 /// refuses what it could store.
 const LONGEST_WAIT_OF_A_PEER: Duration = Duration::from_secs(10);
 
 impl Priority {
-    /// How long such a transaction waits for another process.
+    /// Time that such a transaction waits for another process.
     pub(super) const fn time_limit(self) -> Duration {
         match self {
             Self::Waiting => LONGEST_WAIT_OF_A_PEER,

@@ -47,7 +47,7 @@ const PRUNED_FILES: usize = 1000;
 /// Pause between two checks of the files of an index while nothing is written.
 const LOOK_AT_FILES: Duration = Duration::from_secs(1);
 
-/// How a [`SqliteWriter`] works.
+/// Settings of a [`SqliteWriter`].
 #[derive(Clone, Debug)]
 pub struct WriterOptions {
     /// Guarantee of a commit.
@@ -297,7 +297,7 @@ struct WriterState {
     /// Received instances whose group failed. Each is tried alone, before anything else.
     retry_singly: VecDeque<QueuedArrival>,
     tally: Tally,
-    /// What it has met of the journal of the node.
+    /// Entries that it has met of the journal of the node.
     journal: JournalMark,
     /// The first error of a scan that nobody has asked for.
     failure: Option<Error>,
@@ -305,7 +305,7 @@ struct WriterState {
     scan: Option<i64>,
 }
 
-/// Why the writer stops using a connection.
+/// Reason why the writer stops using a connection.
 enum Done {
     /// Nobody has anything to write any more.
     Stop,

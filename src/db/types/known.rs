@@ -1,4 +1,4 @@
-//! What an index knows of files and of their instances.
+//! Knowledge of an index about files and their instances.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -9,14 +9,14 @@ use crate::db::error::Error;
 use crate::model::checksum::Checksum;
 use crate::model::location::Location;
 
-/// What the index knows of a file.
+/// Knowledge of the index about a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownFile {
     /// Size in bytes.
     pub size: u64,
     /// Modification time in milliseconds since 1970 UTC.
     pub mtime_ms: i64,
-    /// Why it is not indexed. `None` for a location of an instance.
+    /// Reason why it is not indexed. `None` for a location of an instance.
     pub note: Option<Arc<Note>>,
     /// Whether it is a location that was gone when a scan last looked.
     pub missing: bool,
@@ -75,7 +75,7 @@ pub struct LocatedInstance {
     pub checksum: Option<Checksum>,
 }
 
-/// How many instances were read with what is declared now.
+/// Number of instances that were read without a declared attribute, and number of all instances.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeclaredCoverage {
     /// Instances that were read without a declared attribute.
@@ -84,10 +84,10 @@ pub struct DeclaredCoverage {
     pub all: u64,
 }
 
-/// Why a known file is not indexed.
+/// Reason why a known file is not indexed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Note {
-    /// Why it is not indexed: failed, skipped, an archive file, or not in the DICOMDIR.
+    /// Kind of the reason: failed, skipped, an archive file, or not in the DICOMDIR.
     pub kind: NotIndexed,
     /// A stable word for counting.
     pub reason: String,

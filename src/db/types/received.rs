@@ -1,4 +1,4 @@
-//! What arrives at an index, and what becomes of it.
+//! Arrivals at an index, and their outcomes.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -27,7 +27,7 @@ pub enum Durability {
 #[derive(Debug)]
 pub struct Committed(pub(in crate::db) ());
 
-/// What is known of a received object beside its record.
+/// Knowledge about a received object beside its record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compared {
     /// There was no object under its name, or none is kept.
@@ -53,9 +53,9 @@ pub struct Received {
     pub location: Location,
     /// The checksum of its data set, if its object is kept.
     pub checksum: Option<Checksum>,
-    /// Who sent it.
+    /// Sender of the instance.
     pub sender: Arc<ReceivedFrom>,
-    /// What becomes of the object if its instance is known.
+    /// Policy for the object if its instance is known.
     pub policy: ReceivePolicy,
     /// The result of comparing its object.
     pub compared: Compared,
@@ -82,7 +82,7 @@ impl Received {
     }
 }
 
-/// Who sent an instance.
+/// Sender of an instance.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ReceivedFrom {
     /// The calling AE title.
@@ -114,11 +114,11 @@ pub struct KnownLocation {
     pub checksum: Option<Checksum>,
     /// Whether the object there is known to differ from the one at the first location.
     pub differs: bool,
-    /// What corrections replace in the object when it is sent.
+    /// Values that corrections replace in the object when it is sent.
     pub corrected: Option<Arc<CorrectedValues>>,
 }
 
-/// What corrections replace in an object when it is sent.
+/// Values that corrections replace in an object when it is sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CorrectedValues {
     /// The values that are replaced, in the order of their tags.
@@ -129,7 +129,7 @@ pub struct CorrectedValues {
     pub system: String,
 }
 
-/// What became of a record that was received.
+/// Outcome for a record that was received.
 #[derive(Debug)]
 pub struct Stored {
     /// The proof of commit.
@@ -144,7 +144,7 @@ pub struct Stored {
 /// Receives the outcome of [`Arrivals::store`](crate::db::Arrivals::store).
 pub type OnStored = Box<dyn FnOnce(Result<Stored, Error>) + Send>;
 
-/// What a received instance was to the index.
+/// Relation of a received instance to the index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreOutcome {
     /// It was not known.
@@ -186,7 +186,7 @@ impl StoreOutcome {
     }
 }
 
-/// What to do if an arriving instance is known with other content.
+/// Action if an arriving instance is known with other content.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DuplicatePolicy {
     /// Keep both objects, the new one as a copy that differs.
@@ -198,7 +198,7 @@ pub enum DuplicatePolicy {
     Replace,
 }
 
-/// What to do if an arriving instance is known with the same content from a scan.
+/// Action if an arriving instance is known with the same content from a scan.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KnownPolicy {
     /// Keep an object of our own. The sender may delete its object, and the scanned file is not
@@ -209,7 +209,7 @@ pub enum KnownPolicy {
     TrustArchive,
 }
 
-/// What to do with arriving instances that are known.
+/// Actions for arriving instances that are known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReceivePolicy {
     /// The policy for instances with other content.

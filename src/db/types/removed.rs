@@ -1,4 +1,4 @@
-//! What an operator takes out of an index, or moves.
+//! Removals and moves by an operator.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use crate::model::location::Location;
 /// The reason of files that are not indexed because an operator removed their instances.
 pub const REMOVED: &str = "removed";
 
-/// What a removal took out of the index.
+/// Numbers of all that a removal took out of the index.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RemovedCounts {
     /// Instances.
@@ -42,7 +42,7 @@ pub struct Removal {
     pub takes_objects: bool,
     /// Instances that it removed.
     pub instances: u64,
-    /// Those that were neither brought back nor received again.
+    /// Instances that were neither brought back nor received again.
     pub still_removed: u64,
     /// Objects that are to go to the trash.
     pub for_trash: u64,
@@ -74,7 +74,7 @@ impl Removal {
 pub struct RemovedFile {
     /// Number of the row of its directory.
     pub directory: i64,
-    /// Where it was when its instance was removed.
+    /// Location of the file when its instance was removed.
     pub location: Location,
     /// SOP Instance UID.
     pub sop_instance_uid: String,
@@ -90,7 +90,7 @@ pub struct RemovedFile {
     pub is_in_trash: bool,
 }
 
-/// What a change of paths does.
+/// Effect of a change of paths.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Relocation {
     /// Directories and archive files with a new path.

@@ -1,4 +1,4 @@
-//! What a scan tells an index of directories and files.
+//! Reports of a scan to an index about directories and files.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -68,7 +68,7 @@ pub enum FileOutcome {
     Instance(Box<InstanceRecord>),
     /// Nothing for the index.
     NotIndexed {
-        /// Why it is not indexed: failed, skipped, an archive file, or not in the DICOMDIR.
+        /// Kind of the reason: failed, skipped, an archive file, or not in the DICOMDIR.
         kind: NotIndexed,
         /// A stable word for counting, such as `not-dicom`.
         reason: &'static str,
@@ -77,7 +77,7 @@ pub enum FileOutcome {
     },
 }
 
-/// Why a file is not in the index.
+/// Reason why a file is not in the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NotIndexed {
     /// It should be there but could not be read.
@@ -109,7 +109,7 @@ impl NotIndexed {
     }
 }
 
-/// What a scan has seen of the disk at a directory.
+/// State of the disk at a directory, as a scan has seen it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mounted {
     /// A file system is mounted there.

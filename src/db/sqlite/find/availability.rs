@@ -16,7 +16,7 @@ use super::parameters::Parameters;
 use crate::db::paths::range_below;
 use crate::model::level::QueryRetrieveLevel::{self, Image, Patient, Series, Study};
 
-/// Why some objects may not be available.
+/// Reasons why some objects may not be available.
 #[derive(Debug, Default)]
 pub(super) struct Obstacles {
     /// The directory of metadata without objects, if some instance has its only location there.

@@ -55,10 +55,10 @@ struct Compiler<'a> {
     matchers: Vec<Matcher>,
     /// Whether some study lies under more than one patient.
     shared_studies: bool,
-    /// Why objects may not be available.
+    /// Reasons why objects may not be available.
     obstacles: Obstacles,
     effort: PlanEffort,
-    /// How keys are looked up, for those that leave a choice.
+    /// Way to look up each key that leaves a choice.
     access: HashMap<AttributeId, KeyLookup>,
     /// Whether the statement goes from study to study. The row number of the patient is then known
     /// before its row is read.

@@ -11,7 +11,7 @@ use crate::db::plan::{self, LookUp, NameLookUp, PlanEffort, after_prefix};
 use crate::model::attribute::AttributeId;
 use crate::model::matching::{Matching, NamePart};
 
-/// How the entities are found that a key may match.
+/// Way to find the entities that a key may match.
 pub(super) enum KeyLookup {
     /// Few rows match: these.
     Rows(Arc<[i64]>),

@@ -1,5 +1,4 @@
-//! What is received: new instances, instances that are known, and objects that contradict what is
-//! known.
+//! Arrivals: new instances, instances that are known, and objects that contradict what is known.
 //!
 //! An arriving object is entered in three steps: find the row of its instance, decide what becomes
 //! of the object ([`ArrivingObject::decide`]), and apply that.
@@ -26,7 +25,7 @@ struct ArrivedObject<'a> {
     first_place: Place,
 }
 
-/// What a decision asks of the index.
+/// Questions of a decision to the index.
 struct RowQuestions<'t, 'c, 'a> {
     tables: &'t mut Tables<'c>,
     arrived: &'t ArrivedObject<'a>,

@@ -35,9 +35,9 @@ pub(in super::super) struct Batch<'c> {
     data_version: Option<i64>,
     tables: Tables<'c>,
     scan: ScanState,
-    /// What a commit promises, as the writer was opened for.
+    /// Guarantee of a commit, as the writer was opened for.
     durability: Durability,
-    /// What the connection does.
+    /// Guarantee that the connection gives.
     connection_does: Durability,
     /// Whether the next transaction needs no flush.
     next_is_journaled: bool,

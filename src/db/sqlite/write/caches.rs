@@ -1,4 +1,4 @@
-//! What the writer remembers from one record to the next, and from one transaction to the next.
+//! Caches of the writer from one record to the next, and from one transaction to the next.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! What a transaction has changed and has yet to write.
+//! Changes of a transaction that it has yet to write.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use crate::db::Tally;
 use crate::db::event_notes::EventNotes;
 use crate::model::record::InstanceRecord;
 
-/// What a transaction has changed of the descriptions under one Patient ID and identity.
+/// Changes of a transaction to the descriptions under one Patient ID and identity.
 #[derive(Default)]
 pub(super) struct Touched {
     pub(super) added: HashSet<i64>,
@@ -29,12 +29,12 @@ pub(super) enum Recompute {
     Always,
 }
 
-/// What the transaction has changed of entities, and which of them it has to look at again before
-/// it ends.
+/// Changes of the transaction to entities, and the entities that it has to look at again before it
+/// ends.
 #[derive(Default)]
 pub(super) struct Changes {
     pub(super) tally: Tally,
-    /// What programs that follow the index are told.
+    /// Events for programs that follow the index.
     pub(super) events: EventNotes,
     pub(super) counts: Counts,
     /// Studies whose ModalitiesInStudy, SOPClassesInStudy and AnatomicRegionsInStudyCodeSequence
@@ -48,7 +48,7 @@ pub(super) struct Changes {
     pub(super) studies_to_recompute: HashMap<i64, Recompute>,
     /// Descriptions of patients to which perhaps no study leads any more.
     pub(super) patients_left: HashSet<i64>,
-    /// What entities have lost.
+    /// Losses of entities.
     pub(super) losses: Losses,
     /// Descriptions of patients that were added or dropped, by Patient ID and identity.
     pub(super) touched_patients: HashMap<(String, String), Touched>,

@@ -88,7 +88,7 @@ fn effect_of(
     Ok(effect)
 }
 
-/// What the rules replace in the objects of an instance group.
+/// Values that the rules replace in the objects of an instance group.
 pub(in super::super) fn values_of_group(
     connection: &Connection,
     rules: &Corrections,
@@ -99,7 +99,7 @@ pub(in super::super) fn values_of_group(
     Ok(rules.values_for(group.uids(), &description_of(connection, group.said)?))
 }
 
-/// What a change of the rules would do.
+/// Effect that a change of the rules would have.
 pub(in super::super) fn plan(connection: &Connection, change: &CorrectionChange) -> Result<CorrectionEffect> {
     let rules = load(connection)?;
     let after = Corrections::new(change.applied_to(rules.clone()));

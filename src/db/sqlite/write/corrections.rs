@@ -74,7 +74,7 @@ pub(super) fn write(connection: &Connection, change: &CorrectionChange) -> Resul
     }
 }
 
-/// What objects say of their patient: the row of the patient, or the asserted values.
+/// Description that objects give of their patient: the row of the patient, or the asserted values.
 pub(super) fn description_of(connection: &Connection, (row, values): (i64, Option<i64>)) -> Result<Description> {
     match values {
         Some(values) => AssertedValues::new(connection).in_order(Patient, values),

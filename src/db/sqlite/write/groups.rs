@@ -33,7 +33,7 @@ pub(super) struct Groups<'c> {
 
 /// The declared values of a record.
 struct DeclaredTexts {
-    /// What was declared when the record was read. Empty if it was made from the index.
+    /// Attributes that were declared when the record was read. Empty if it was made from the index.
     set: String,
     /// Values of patient, study and series. They are the same for all instances of a group.
     above: Option<String>,
@@ -251,12 +251,12 @@ impl<'c> Groups<'c> {
         Ok(known.has_declared() && self.declared.units().iter().any(|unit| differs(unit.number)))
     }
 
-    /// What is declared.
+    /// Attributes that are declared.
     pub(super) fn declared(&self) -> &DeclaredSet {
         &self.declared
     }
 
-    /// What is declared, for others that need it.
+    /// Attributes that are declared, for others that need them.
     pub(super) fn declared_set(&self) -> &Arc<DeclaredSet> {
         &self.declared
     }

@@ -27,7 +27,7 @@ pub(super) struct InstanceRows<'c> {
     /// long as running it.
     find: Statement<'c>,
     insert: Statement<'c>,
-    /// How the last record differs from its instance group in the values that it shares with
+    /// Differences of the last record from its instance group in the values that it shares with
     /// others.
     differences: Option<Differences>,
 }

@@ -11,7 +11,7 @@ pub(in super::super) struct JournalMark {
     journal: [u8; 16],
     /// The last entry that it met, also if it failed: none before it may be entered later.
     met: i64,
-    /// What the index has of that.
+    /// Last of these entries that the index has.
     written: i64,
 }
 

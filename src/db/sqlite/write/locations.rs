@@ -45,12 +45,12 @@ impl DirectoryRows {
     }
 }
 
-/// What an object in a file is compared by.
+/// Content by which an object in a file is compared.
 fn content_of<'a>(record: &'a InstanceRecord, file: &File<'_>) -> ObjectContent<'a> {
     ObjectContent { record, place: file.place, size: file.size, checksum: file.checksum }
 }
 
-/// What the index keeps of the record of a further location: nothing if the first one has the same.
+/// Record that the index keeps for a further location. `None` if the first one has the same.
 pub(super) fn record_beside(record: &InstanceRecord, first: &InstanceRecord) -> Option<String> {
     (!is_same_object(record, first)).then(|| record_text(record))
 }

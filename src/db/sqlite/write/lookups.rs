@@ -224,7 +224,7 @@ impl<'c> Lookups<'c> {
 /// Larger: more pages stay free, one for each 600. A scan of 100,000 files left up to 155.
 const MOVED_AT_ONCE: i64 = 4096;
 
-/// Where a range of hashes ends.
+/// End of a range of hashes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum HashRangeEnd {
     Within,
@@ -232,7 +232,7 @@ enum HashRangeEnd {
     Last,
 }
 
-/// How the look-ups are spread over their two tables.
+/// Distribution of the look-ups over their two tables.
 ///
 /// Hashes come in random order. In a table of the size of the archive, each new one would dirty a
 /// page of its own. At 1.6 million instances, a transaction of 4,096 rows dirtied some 2,700 pages.
@@ -242,7 +242,7 @@ struct TableSizes {
     all: i64,
     /// Rows of the small table.
     recent: i64,
-    /// Where the next range to move begins.
+    /// Start of the next range to move.
     next_hash: i64,
 }
 

@@ -1,4 +1,4 @@
-//! What entities lose that stay (docs/adr/0061).
+//! Losses of entities that stay (docs/adr/0061).
 //!
 //! An instance group that changes has the number of the change. One that goes takes its number with
 //! it, so what stays of its series, study and patient has a row of `loss`.
@@ -12,7 +12,7 @@ use super::origins::Origins;
 use super::rows::Result;
 use crate::model::level::QueryRetrieveLevel::{self, Image, Patient, Series, Study};
 
-/// What a transaction took from entities.
+/// Losses of entities by a transaction.
 #[derive(Default)]
 pub(super) struct Losses {
     /// Rows that lost something, or are gone themselves.

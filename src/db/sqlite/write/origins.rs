@@ -1,4 +1,4 @@
-//! Where instances come from, when they came, and the number of the change (docs/adr/0015).
+//! Source of instances, time of their arrival, and number of the change (docs/adr/0015).
 //!
 //! An instance group has all of it, so that an instance costs nothing.
 

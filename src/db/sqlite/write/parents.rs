@@ -288,7 +288,7 @@ impl<'c> Parents<'c> {
     }
 }
 
-/// What a merge has done.
+/// Result of a merge.
 #[derive(Default)]
 struct MergedValues {
     /// Attributes whose value in the row has changed.

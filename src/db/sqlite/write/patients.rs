@@ -48,7 +48,7 @@ pub(in super::super) fn values_hash<'v>(values: impl Iterator<Item = &'v str>) -
     i64::from_ne_bytes(hash.digest().to_ne_bytes())
 }
 
-/// What a record states of its patient.
+/// Description that a record gives of its patient.
 fn said_by(record: &InstanceRecord) -> rules::Description {
     stored_at(Patient).iter().map(|&id| record.value(id).to_owned()).collect()
 }
@@ -59,7 +59,7 @@ fn person_number(patient_id: &str, identity: &str, issuer: &str) -> i64 {
     -1 - (values_hash([patient_id, identity, issuer].into_iter()) & (i64::MAX >> 1))
 }
 
-/// What the objects of an instance group state of their patient.
+/// Statement of the objects of an instance group about their patient.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct PatientStatement {
     /// The row of the patient that they name.
@@ -73,9 +73,9 @@ struct PatientStatement {
 /// The statements of a study.
 struct StudyStatements {
     said: Vec<PatientStatement>,
-    /// What each says by itself.
+    /// Description that each gives by itself.
     own: Vec<rules::Description>,
-    /// What each says with the rules.
+    /// Description that each gives with the rules.
     corrected: Vec<rules::Description>,
 }
 
@@ -105,7 +105,7 @@ impl<'c> Patients<'c> {
         Ok(self.corrections.get_or_init(|| rules))
     }
 
-    /// What a record states of its patient with the rules. `None` if no rule changes it.
+    /// Description that a record gives of its patient with the rules. `None` if no rule changes it.
     fn corrected(&self, record: &InstanceRecord) -> Result<Option<rules::Description>> {
         let rules = self.corrections()?;
         if rules.is_empty() {
@@ -382,7 +382,7 @@ impl<'c> Patients<'c> {
         self.lead_study_to(study, (first, &current), &groups, &statements, changes)
     }
 
-    /// What the objects of a study say, by themselves and with the rules.
+    /// Statements of the objects of a study, by themselves and with the rules.
     fn statements(&self, study: i64, said: BTreeSet<PatientStatement>) -> Result<StudyStatements> {
         let rules = self.corrections()?;
         let mut statements = StudyStatements { said: Vec::new(), own: Vec::new(), corrected: Vec::new() };

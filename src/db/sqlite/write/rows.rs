@@ -54,7 +54,7 @@ pub(super) fn fault_text(record: &InstanceRecord) -> String {
     record.faults().join("; ").chars().take(MAX_FAULT_TEXT).collect()
 }
 
-/// What tells instance groups apart.
+/// Key that tells instance groups apart.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct InstanceGroupKey {
     pub(super) series: i64,
@@ -81,7 +81,7 @@ pub(super) struct InstanceGroup {
     /// The values that its instances share, in the order of
     /// [`shared`](super::super::columns::shared).
     pub(super) shared: Vec<String>,
-    /// What was declared when its instances were read.
+    /// Attributes that were declared when its instances were read.
     pub(super) declared_set: String,
     /// The declared values of its instances, unless one of them has its own.
     pub(super) declared: JsonTexts,

@@ -1,4 +1,4 @@
-//! What scans find: files that are new, changed, moved or gone.
+//! Findings of scans: files that are new, changed, moved or gone.
 
 use rusqlite::{OptionalExtension as _, params};
 
