@@ -661,6 +661,10 @@ impl WorklistTables for WorklistInMemory {
         Ok(None)
     }
 
+    fn steps_in_progress(&mut self) -> Result<Vec<PerformedStep>, dcmdex::db::Error> {
+        Ok(Vec::new())
+    }
+
     fn put_performed_step(&mut self, _: &PerformedStep) -> Result<(), dcmdex::db::Error> {
         Ok(())
     }

@@ -364,6 +364,12 @@ pub trait WorklistTables {
     /// Fails with an error of the engine.
     fn performed_step(&mut self, sop_instance_uid: &str) -> Result<Option<PerformedStep>, Error>;
 
+    /// Returns the performed steps with the status IN PROGRESS.
+    ///
+    /// # Errors
+    /// Fails with an error of the engine.
+    fn steps_in_progress(&mut self) -> Result<Vec<PerformedStep>, Error>;
+
     /// Writes a performed step.
     ///
     /// # Errors

@@ -113,8 +113,12 @@ pub fn set_step(
         "DISCONTINUED" => WorklistState::Discontinued,
         _ => return Ok(Ok(())),
     };
+    // Several steps may perform one item (PS3.3 7.3.1.9). It ends with the last of them.
+    let others = tables.steps_in_progress()?;
     for row in performed(tables, &attributes)? {
-        tables.set_state(row.id, state, now_ms)?;
+        if !others.iter().any(|other| performs(other, &row)) {
+            tables.set_state(row.id, state, now_ms)?;
+        }
     }
     Ok(Ok(()))
 }

@@ -380,6 +380,11 @@ impl WorklistTables for PostgresWorklist<'_> {
         Ok(self.query(&sql, &[&RowKey::of_uid(sop_instance_uid)], step_of)?.pop())
     }
 
+    fn steps_in_progress(&mut self) -> Result<Vec<PerformedStep>, Error> {
+        let sql = format!("SELECT {STEP_COLUMNS} FROM performed_step WHERE status = 'IN PROGRESS'");
+        self.query(&sql, &[], step_of)
+    }
+
     fn put_performed_step(&mut self, step: &PerformedStep) -> Result<(), Error> {
         let PerformedStep { sop_instance_uid, status, station_ae_title, attributes, sender, created_ms, changed_ms } =
             step;

@@ -122,13 +122,29 @@ fn a_step_that_is_created_without_a_uid_gets_one() {
     };
     let (uid, other) = (create(), create());
     assert!(uid.starts_with("2.25.") && uid != other, "{uid} {other}");
-    assert_eq!(do_step(&mut peer, CommandField::N_SET_RQ, &uid, &status("COMPLETED")).status(), 0);
-    assert_eq!(state(&node), "done");
+    for (uid, expected) in [(&uid, "started"), (&other, "done")] {
+        assert_eq!(do_step(&mut peer, CommandField::N_SET_RQ, uid, &status("COMPLETED")).status(), 0);
+        assert_eq!(state(&node), expected);
+    }
+}
+
+/// Several performed steps may be of one scheduled step (PS3.3 7.3.1.9).
+fn an_item_ends_with_the_last_of_its_performed_steps() {
+    let node = node_with(&[one()], |_| {});
+    let mut peer = node.associate(BOTH);
+    for uid in ["1.9.1", "1.9.2"] {
+        assert_eq!(do_step(&mut peer, CommandField::N_CREATE_RQ, uid, &created("1.2.3", "S1")).status(), 0);
+    }
+    for (uid, ending, expected) in [("1.9.1", "DISCONTINUED", "started"), ("1.9.2", "COMPLETED", "done")] {
+        assert_eq!(do_step(&mut peer, CommandField::N_SET_RQ, uid, &status(ending)).status(), 0);
+        assert_eq!(state(&node), expected, "{uid}");
+    }
 }
 
 with_each_index! {
     a_step_that_is_created_without_a_uid_gets_one,
     a_performed_step_starts_and_ends_its_item,
+    an_item_ends_with_the_last_of_its_performed_steps,
     a_step_that_chose_the_wrong_item_gives_it_back,
     what_is_no_performed_step_is_refused_with_its_status,
 }

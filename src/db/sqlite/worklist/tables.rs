@@ -135,6 +135,13 @@ impl WorklistTables for WorklistTransaction<'_> {
         statement.query_row([sop_instance_uid], performed_step).optional().map_err(Error::from)
     }
 
+    fn steps_in_progress(&mut self) -> Result<Vec<PerformedStep>, Error> {
+        let sql = format!("SELECT {STEP_COLUMNS} FROM performed_step WHERE status = 'IN PROGRESS'");
+        let mut statement = self.0.prepare_cached(&sql)?;
+        let steps = statement.query_map([], performed_step)?.collect::<rusqlite::Result<_>>()?;
+        Ok(steps)
+    }
+
     fn put_performed_step(&mut self, step: &PerformedStep) -> Result<(), Error> {
         let sql = format!(
             "INSERT INTO performed_step ({STEP_COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) \
