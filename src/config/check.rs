@@ -47,7 +47,10 @@ impl<'a> Check<'a> {
         let commits_in_place = self.boolean(settings::COMMITMENT_IN_PLACE);
         let mut config = Config {
             require_end: self.boolean(settings::REQUIRE_END),
-            access: self.choice(settings::ACCESS, [AccessMode::Auto, AccessMode::Table, AccessMode::Anyone]),
+            access: self.choice(
+                settings::ACCESS,
+                [("auto", AccessMode::Auto), ("table", AccessMode::Table), ("anyone", AccessMode::Anyone)],
+            ),
             keep: if self.boolean(settings::METADATA_ONLY) { Keep::MetadataOnly } else { Keep::Objects },
             tls: self.tls(),
             http: self.http(&node, &find, min_free_bytes),
@@ -55,7 +58,7 @@ impl<'a> Check<'a> {
             monitoring: self.monitoring(),
             audit: None,
             events: Default::default(),
-            durability: self.choice(settings::STORE_DURABILITY, [Durability::Full, Durability::Os]),
+            durability: self.choice(settings::STORE_DURABILITY, [("full", Durability::Full), ("os", Durability::Os)]),
             journal: self.journal(),
             receive: self.receive(),
             retrieve: self.retrieve(&find),
@@ -180,9 +183,16 @@ impl<'a> Check<'a> {
         ReceivePolicy {
             duplicates: self.choice(
                 settings::STORE_DUPLICATES,
-                [DuplicatePolicy::KeepBoth, DuplicatePolicy::KeepFirst, DuplicatePolicy::Replace],
+                [
+                    ("keep-both", DuplicatePolicy::KeepBoth),
+                    ("keep-first", DuplicatePolicy::KeepFirst),
+                    ("replace", DuplicatePolicy::Replace),
+                ],
             ),
-            known: self.choice(settings::STORE_KEEP_KNOWN, [KnownPolicy::KeepOwn, KnownPolicy::TrustArchive]),
+            known: self.choice(
+                settings::STORE_KEEP_KNOWN,
+                [("always", KnownPolicy::KeepOwn), ("trust-archive", KnownPolicy::TrustArchive)],
+            ),
         }
     }
 
@@ -193,7 +203,7 @@ impl<'a> Check<'a> {
             max_instances: self.count(settings::RETRIEVE_MAX_INSTANCES),
             decompression: self.choice(
                 settings::RETRIEVE_DECOMPRESS,
-                [Decompression::All, Decompression::Lossless, Decompression::Never],
+                [("all", Decompression::All), ("lossless", Decompression::Lossless), ("never", Decompression::Never)],
             ),
             response_timeout: self.seconds(settings::RETRIEVE_RESPONSE_TIMEOUT_SECONDS),
             source_timeout: self.seconds(settings::RETRIEVE_SOURCE_TIMEOUT_SECONDS),
@@ -225,7 +235,8 @@ impl<'a> Check<'a> {
             full: self.boolean(settings::SCAN_FULL),
             read_before: Arc::default(),
             filter: self.filter(),
-            order: self.choice(settings::SCAN_ORDER, [WalkOrder::Name, WalkOrder::NewestFirst]),
+            order: self
+                .choice(settings::SCAN_ORDER, [("name", WalkOrder::Name), ("newest-first", WalkOrder::NewestFirst)]),
             throttle: self.parsed(settings::SCAN_THROTTLE).unwrap_or_default(),
             read_timeout: self.seconds(settings::SCAN_READ_TIMEOUT_SECONDS),
             settling: None,
@@ -244,8 +255,10 @@ impl<'a> Check<'a> {
 
     pub(super) fn tls(&mut self) -> Option<tls::Options> {
         const FILES: [KeyOf<Text>; 3] = [settings::TLS_CERTIFICATE, settings::TLS_KEY, settings::TLS_AUTHORITIES];
-        let client_certificates = self
-            .choice(settings::TLS_CLIENT_CERTIFICATES, [ClientCertificates::Required, ClientCertificates::Optional]);
+        let client_certificates = self.choice(
+            settings::TLS_CLIENT_CERTIFICATES,
+            [("required", ClientCertificates::Required), ("optional", ClientCertificates::Optional)],
+        );
         let (given, missing): (Vec<_>, Vec<_>) = FILES.into_iter().partition(|key| !self.text(*key).is_empty());
         match given[..] {
             [] => {
@@ -292,12 +305,20 @@ impl<'a> Check<'a> {
             Retrievable::All
         };
         qr::Options {
-            hierarchy: self.choice(settings::FIND_HIERARCHY, [Hierarchy::Lenient, Hierarchy::Strict]),
-            unknown_required: self
-                .choice(settings::FIND_UNKNOWN_REQUIRED, [UnknownRequired::NoMatch, UnknownRequired::Match]),
-            names: self.choice(settings::FIND_NAMES, [NameMatching::LeadingComponents, NameMatching::Exact]),
-            pending: self
-                .choice(settings::FIND_PENDING_STATUS, [PendingStatus::AsSupported, PendingStatus::AlwaysFf00]),
+            hierarchy: self
+                .choice(settings::FIND_HIERARCHY, [("lenient", Hierarchy::Lenient), ("strict", Hierarchy::Strict)]),
+            unknown_required: self.choice(
+                settings::FIND_UNKNOWN_REQUIRED,
+                [("no-match", UnknownRequired::NoMatch), ("match", UnknownRequired::Match)],
+            ),
+            names: self.choice(
+                settings::FIND_NAMES,
+                [("leading", NameMatching::LeadingComponents), ("exact", NameMatching::Exact)],
+            ),
+            pending: self.choice(
+                settings::FIND_PENDING_STATUS,
+                [("as-supported", PendingStatus::AsSupported), ("ff00", PendingStatus::AlwaysFf00)],
+            ),
             limit: (limit > 0).then_some(limit),
             assumed_character_set,
             retrieve_ae_title,
@@ -372,16 +393,18 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// Reads a choice. `values` are in the order of the names in the row.
-    pub(super) fn choice<T: Copy, const N: usize>(&mut self, key: KeyOf<Choice<N>>, values: [T; N]) -> T {
-        let ValueKind::Choice(names) = key.kind() else { return values[0] };
+    /// Reads a choice. `meanings` has the meaning of each name in the row of the setting.
+    pub(super) fn choice<T: Copy, const N: usize>(&mut self, key: KeyOf<Choice<N>>, meanings: [(&str, T); N]) -> T {
+        let first = meanings[0].1;
+        let ValueKind::Choice(names) = key.kind() else { return first };
+        debug_assert!(meanings.iter().all(|(name, _)| names.contains(name)), "{} has other names", key.path());
         let text = self.layers.value(key);
-        if let Some((_, value)) = names.iter().zip(values).find(|(name, _)| **name == text) {
-            return value;
+        if let Some((_, meaning)) = meanings.iter().find(|(name, _)| *name == text) {
+            return *meaning;
         }
         let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
         self.refuse(key.path(), format!("`{text}` is not one of {}", names.join(", ")));
-        values[0]
+        first
     }
 
     pub(super) fn uids(&mut self, key: KeyOf<Texts>) -> Vec<String> {

@@ -62,7 +62,10 @@ impl Check<'_> {
             enabled: self.boolean(settings::HTTP_ENABLED),
             tls: self.boolean(settings::HTTP_TLS),
             users: self.optional_path(settings::HTTP_USERS),
-            access: self.choice(settings::HTTP_ACCESS, [HttpAccess::Auto, HttpAccess::Users, HttpAccess::Anyone]),
+            access: self.choice(
+                settings::HTTP_ACCESS,
+                [("auto", HttpAccess::Auto), ("users", HttpAccess::Users), ("anyone", HttpAccess::Anyone)],
+            ),
             oidc: self.oidc(),
             ohif: self.optional_path(settings::HTTP_OHIF),
             server: web::Options {
