@@ -162,7 +162,7 @@ pub(super) fn in_one_line(error: &anyhow::Error) -> String {
 /// The option that nearly every command has.
 #[derive(Debug, Args)]
 pub(super) struct IndexArgs {
-    /// Index: a file, a folder of index files, or postgresql://… [default: dcmdex-data/index.db]
+    /// Index: file, folder or postgresql://HOST/DB [default: dcmdex-data/index.db]
     #[arg(long, value_name = "FILE")]
     pub(super) index: Option<PathBuf>,
 }

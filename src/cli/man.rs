@@ -52,9 +52,7 @@ fn page(command: &Command) -> anyhow::Result<Vec<u8>> {
         man.render_extra_section(&mut page)?;
     }
     page.extend_from_slice(common(command.get_name()).as_bytes());
-    if !tells_exit_codes(command) {
-        page.extend_from_slice(exit_status().as_bytes());
-    }
+    page.extend_from_slice(exit_status(command).as_bytes());
     man.render_version_section(&mut page)?;
     Ok(page)
 }
@@ -109,18 +107,16 @@ fn common(command: &str) -> String {
     text
 }
 
-/// Whether the text of a command has its exit codes, which are others than those of most commands.
-fn tells_exit_codes(command: &Command) -> bool {
-    let texts = [command.get_after_long_help(), command.get_after_help()];
-    texts.into_iter().flatten().any(|text| text.to_string().contains("Exit codes: "))
-}
-
-fn exit_status() -> String {
+/// The section on exit codes: those that the help of the command names, or those of most commands.
+fn exit_status(command: &Command) -> String {
     let mut text = String::new();
     section(&mut text, "EXIT STATUS");
-    for (code, what) in EXIT_CODES {
-        entry(&mut text, code, what);
+    let help = command.get_after_long_help().or_else(|| command.get_after_help()).map(ToString::to_string);
+    match help.as_deref().and_then(|help| help.split_once("Exit codes: ")) {
+        Some((_, codes)) => text.push_str(&escaped(codes)),
+        None => EXIT_CODES.iter().for_each(|(code, what)| entry(&mut text, code, what)),
     }
+    text.push('\n');
     text
 }
 
