@@ -6,12 +6,13 @@ use std::sync::Arc;
 use crate::db::CorrectedValues;
 use crate::encoding::charset::{CharacterSets, TextForm};
 use crate::encoding::syntax::Encoding;
-use crate::encoding::tag::{ITEM, ITEM_DELIMITER, SEQUENCE_DELIMITER, UNDEFINED, tag_number, tag_of};
+use crate::encoding::tag::{
+    ITEM, ITEM_DELIMITER, SEQUENCE_DELIMITER, SPECIFIC_CHARACTER_SET, UNDEFINED, tag_number, tag_of,
+};
 use crate::encoding::vr;
 use crate::model::attribute::AttributeId;
 use crate::model::calendar::moment_text;
 
-pub(super) const SPECIFIC_CHARACTER_SET: u32 = 0x0008_0005;
 pub(super) const ORIGINAL_ATTRIBUTES: u32 = 0x0400_0561;
 const MODIFIED_ATTRIBUTES: u32 = 0x0400_0550;
 const MODIFICATION_DATE_TIME: u32 = 0x0400_0562;

@@ -14,7 +14,7 @@ use super::decompress::{DecompressError, DecompressedObject};
 use crate::archive::Archives;
 use crate::db::CorrectedValues;
 use crate::deliver::rewrite::{RewriteError, Rewriter};
-use crate::encoding::syntax::{Encoding, NativeSyntax, is_deflated};
+use crate::encoding::syntax::{Encoding, NativeSyntax, is_deflated, is_of_standard};
 use crate::encoding::walk::{Input, Walk};
 use crate::files::FileMark;
 use crate::ingest::Wanted;
@@ -35,9 +35,6 @@ const MAX_EMPTIED: usize = 8;
 
 /// Bytes of a data set that are rewritten at a time.
 const REWRITE_READ: usize = 64 << 10;
-
-/// Prefix of the UIDs of the transfer syntaxes of the Standard.
-const OF_STANDARD: &str = "1.2.840.10008.1.2.";
 
 /// The expected identity of an object.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -295,7 +292,7 @@ impl StoredObject {
     /// Whether it is compressed and in implicit VR, which PS3.5 A.4 forbids. Receivers would read
     /// it as explicit VR. A private transfer syntax may allow it.
     fn is_misencoded(&self) -> bool {
-        let is_private = !self.transfer_syntax.starts_with(OF_STANDARD);
+        let is_private = !is_of_standard(&self.transfer_syntax);
         let is_native = NativeSyntax::of_uid(&self.transfer_syntax).is_some() || is_deflated(&self.transfer_syntax);
         self.encoding == Encoding::ImplicitLittle && !is_native && !is_private
     }

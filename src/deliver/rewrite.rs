@@ -11,16 +11,17 @@
 
 use std::sync::Arc;
 
-use super::correcting::{Correcting, CorrectingError, Fate, ORIGINAL_ATTRIBUTES, SPECIFIC_CHARACTER_SET};
+use super::correcting::{Correcting, CorrectingError, Fate, ORIGINAL_ATTRIBUTES};
 use crate::db::CorrectedValues;
 use crate::encoding::header::{ElementHeader, HeaderError};
 use crate::encoding::structure::StructureError;
 use crate::encoding::syntax::{Encoding, NativeSyntax};
-use crate::encoding::tag::{DELIMITER_GROUP, ITEM, ITEM_DELIMITER, PIXEL_DATA, SEQUENCE_DELIMITER, UNDEFINED, tag_of};
+use crate::encoding::tag::{
+    DELIMITER_GROUP, ITEM, ITEM_DELIMITER, PIXEL_DATA, PIXEL_REPRESENTATION, SEQUENCE_DELIMITER,
+    SPECIFIC_CHARACTER_SET, UNDEFINED, tag_of,
+};
 use crate::encoding::vr;
 use crate::ingest::limits::MAX_DEPTH;
-
-const PIXEL_REPRESENTATION: u32 = 0x0028_0103;
 
 /// The reason why a data set cannot be rewritten. The texts name tags, never values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -134,6 +134,13 @@ pub fn frame_type(uid: &str) -> Option<&'static str> {
     known_of(uid)?.frame_type
 }
 
+/// Whether a transfer syntax is one of the Standard and no private one. Implicit VR Little Endian,
+/// whose UID is shorter, is not looked for here.
+#[must_use]
+pub(crate) fn is_of_standard(uid: &str) -> bool {
+    uid.starts_with("1.2.840.10008.1.2.")
+}
+
 /// Whether data sets in the transfer syntax with this UID are deflated.
 #[must_use]
 pub fn is_deflated(uid: &str) -> bool {

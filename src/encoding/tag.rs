@@ -14,6 +14,12 @@ pub(crate) const SEQUENCE_DELIMITER: u32 = 0xFFFE_E0DD;
 /// The group of items and delimiters.
 pub(crate) const DELIMITER_GROUP: u32 = 0xFFFE;
 
+/// Specific Character Set (0008,0005).
+pub(crate) const SPECIFIC_CHARACTER_SET: u32 = 0x0008_0005;
+
+/// Pixel Representation (0028,0103).
+pub(crate) const PIXEL_REPRESENTATION: u32 = 0x0028_0103;
+
 /// Pixel Data (7FE0,0010).
 pub(crate) const PIXEL_DATA: u32 = 0x7FE0_0010;
 

@@ -11,10 +11,8 @@ use dicom_core::VR;
 use super::header::{ElementHeader, HeaderError, LONGEST_HEADER};
 use super::structure::StructureError;
 use super::syntax::Encoding;
-use super::tag::{DELIMITER_GROUP, ITEM, ITEM_DELIMITER, SEQUENCE_DELIMITER, UNDEFINED, tag_of};
+use super::tag::{DELIMITER_GROUP, ITEM, ITEM_DELIMITER, PIXEL_REPRESENTATION, SEQUENCE_DELIMITER, UNDEFINED, tag_of};
 use super::vr;
-
-const PIXEL_REPRESENTATION: u32 = 0x0028_0103;
 
 /// Bytes of one read.
 const READ: usize = 64 << 10;

@@ -10,7 +10,7 @@ use crate::encoding::charset::CharacterSets;
 use crate::model::declared::{KeptNode, SelectorStep, canonical_tag, creator_tag, is_private_creator};
 use crate::model::dicom_json::{push_element, push_key};
 
-use crate::encoding::tag::{tag_number, tag_of};
+use crate::encoding::tag::{SPECIFIC_CHARACTER_SET, tag_number, tag_of};
 use crate::encoding::vr;
 
 /// An item starts.
@@ -19,8 +19,6 @@ pub(super) const ITEM: u8 = 1;
 pub(super) const END: u8 = 2;
 const SEQUENCE: u8 = 3;
 const VALUE: u8 = 4;
-
-const SPECIFIC_CHARACTER_SET: u32 = 0x0008_0005;
 
 /// Records the start of a nested sequence.
 pub(super) fn push_sequence(raw: &mut Vec<u8>, tag: u32) {

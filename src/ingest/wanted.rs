@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use dicom_core::{Tag, VR};
 use dicom_dictionary_std::tags;
 
-use crate::encoding::tag::{tag_number, tag_of};
+use crate::encoding::tag::{SPECIFIC_CHARACTER_SET, tag_number, tag_of};
 use crate::model::attribute::{ATTRIBUTE_COUNT, ATTRIBUTES, ValueSource};
 use crate::model::declared::{DeclaredSet, KeptNode, SelectorStep};
 
@@ -41,7 +41,7 @@ impl ItemFilter {
     /// Returns `None` if whole items are wanted.
     fn of(nodes: &[KeptNode]) -> Option<Self> {
         // An item may have its own character set (PS3.3 C.12.1.1.2).
-        let mut filter = Self { tags: vec![CHARACTER_SET], private: Vec::new() };
+        let mut filter = Self { tags: vec![SPECIFIC_CHARACTER_SET], private: Vec::new() };
         filter.add(nodes).then_some(filter)
     }
 
@@ -92,10 +92,8 @@ pub(super) const CREATOR: Slot = Slot::MAX - 1;
 /// Slot of the first declared unit.
 pub(super) const FIRST_DECLARED: Slot = ATTRIBUTE_COUNT as Slot;
 
-const CHARACTER_SET: u32 = 0x0008_0005;
-
 const OWN_ELEMENTS: [(u32, VR, Role); 5] = [
-    (CHARACTER_SET, VR::CS, Role::CharacterSet),
+    (SPECIFIC_CHARACTER_SET, VR::CS, Role::CharacterSet),
     (0x0008_0016, VR::UI, Role::Identifying(1)),
     (0x0008_0018, VR::UI, Role::Identifying(2)),
     (0x0020_000D, VR::UI, Role::Identifying(4)),

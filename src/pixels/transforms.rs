@@ -2,6 +2,7 @@
 //! C.11.1, C.11.2 and the functional groups of C.7.6.16.
 
 use crate::encoding::padding::without_padding;
+use crate::encoding::tag::PIXEL_REPRESENTATION;
 use crate::encoding::walk::{Event, Input, Walk, WalkError};
 
 /// Maximum length of decimal values: some windows of 16 characters.
@@ -331,7 +332,7 @@ impl TransformReader {
             0x0028_0004 => transforms.photometric = first_text(&walk.value(tag, 64)?),
             0x0028_0101 => transforms.bits_stored = number(&walk.value(tag, 64)?).unwrap_or(0),
             0x0028_0102 => transforms.high_bit = number(&walk.value(tag, 64)?).unwrap_or(0),
-            0x0028_0103 => transforms.is_signed = number(&walk.value(tag, 64)?) == Some(1),
+            PIXEL_REPRESENTATION => transforms.is_signed = number(&walk.value(tag, 64)?) == Some(1),
             0x0028_0120 => transforms.padding = number(&walk.value(tag, 64)?),
             0x0028_1101..=0x0028_1103 => {
                 if let Some(parts) = self.palette.get_mut((tag - 0x0028_1101) as usize) {

@@ -14,7 +14,7 @@ use super::object_reader::Bytes;
 use crate::encoding::charset::CharacterSets;
 use crate::encoding::padding::without_trailing_padding;
 use crate::encoding::structure::StructureError;
-use crate::encoding::tag::tag_of;
+use crate::encoding::tag::{SPECIFIC_CHARACTER_SET, tag_of};
 use crate::encoding::vr::is_binary;
 use crate::encoding::walk::{Event, Walk, WalkError};
 use crate::model::dicom_json::{push_element, push_key, push_stored, push_string};
@@ -29,7 +29,6 @@ const MAX_INLINE_TEXT: u32 = 64 << 10;
 /// Maximum length of the text of one object. Enhanced objects of a thousand frames have 5 MB.
 const MAX_TEXT: usize = 64 << 20;
 
-const SPECIFIC_CHARACTER_SET: u32 = 0x0008_0005;
 const AVAILABLE_TRANSFER_SYNTAX: u32 = 0x0008_3002;
 const PIXEL_DATA_GROUP: u32 = 0x7FE0;
 

@@ -238,7 +238,7 @@ impl Core<'_> {
         match self.declared.as_str() {
             syntax::IMPLICIT_VR_LITTLE_ENDIAN => Some(IMPLICIT_LE),
             syntax::EXPLICIT_VR_BIG_ENDIAN => Some(Syntax { explicit: true, big_endian: true }),
-            declared if !declared.starts_with("1.2.840.10008.1.2.") => None,
+            declared if !syntax::is_of_standard(declared) => None,
             _ => Some(EXPLICIT_LE),
         }
     }
