@@ -59,6 +59,7 @@ pub(super) fn start(
 ) -> anyhow::Result<Option<Arc<Journal>>> {
     let path = objects.journal();
     let journal = config.journal;
+    remove(&ArrivalJournal::unfinished(&path))?;
     if journal.bytes == 0 || config.durability != Durability::Full {
         remove(&path)?;
         return Ok(None);

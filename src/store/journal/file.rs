@@ -43,6 +43,12 @@ pub struct ArrivalJournal {
 }
 
 impl ArrivalJournal {
+    /// Temporary name of a journal that is being made. A kill may leave it behind.
+    #[must_use]
+    pub fn unfinished(path: &Path) -> PathBuf {
+        with_suffix(path, ".new")
+    }
+
     /// Makes an empty journal, in place of another one at this path. All of its ring is written, so
     /// that a later flush changes nothing but data.
     ///
@@ -54,7 +60,7 @@ impl ArrivalJournal {
         let ring_bytes = ring_bytes / BLOCK * BLOCK;
         let head = JournalHead { id, ring_bytes, first_needed: 1, offset: 0, index_id: index_id.to_owned() };
         let write = || {
-            let made = UnfinishedFile::under(with_suffix(path, ".new"), path, PRIVATE_MODE)?;
+            let made = UnfinishedFile::under(Self::unfinished(path), path, PRIVATE_MODE)?;
             let mut file = made.file();
             file.write_all(&head.encode())?;
             let zeros = vec![0; PIECE];
