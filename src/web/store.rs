@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use dicom_dictionary_std::tags;
 use http_body_util::BodyExt as _;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
@@ -25,6 +26,8 @@ use super::problem::Problem;
 use super::query::decode;
 use super::resource::SERVICE;
 use crate::db::ReceivedFrom;
+use crate::encoding::syntax::Encoding;
+use crate::encoding::tag::tag_number;
 use crate::ingest::{HeaderParser, Verdict, Wanted};
 use crate::model::status::Status;
 use crate::model::uid::is_acceptable_uid;
@@ -404,7 +407,6 @@ async fn finish(at: usize, arriving: Arriving, announced: Arc<Announced>) -> Par
 /// Whether the first bytes of a file hold its File Meta Information (PS3.10 7.1) and some of its
 /// data set.
 fn is_enough(beginning: &[u8]) -> bool {
-    const GROUP_LENGTH: &[u8] = b"\x02\0\0\0UL\x04\0";
     let meta = match beginning.get(128..) {
         Some(behind) => behind.strip_prefix(b"DICM"),
         None => return false,
@@ -412,15 +414,21 @@ fn is_enough(beginning: &[u8]) -> bool {
     let needed = match meta {
         // Without a preamble, or with something else in its place, this many bytes suffice.
         None => HEAD_BYTES,
-        Some(meta) => match meta.strip_prefix(GROUP_LENGTH).and_then(|rest| rest.first_chunk::<4>()) {
-            Some(length) => {
-                let length = u32::from_le_bytes(*length) as usize;
-                128 + 4 + 12 + length.min(MAX_META) + HEAD_BYTES
-            }
+        Some(meta) => match meta_length(meta) {
+            Some(length) => 128 + 4 + length.min(MAX_META) + HEAD_BYTES,
             None => MAX_META + HEAD_BYTES,
         },
     };
     beginning.len() >= needed
+}
+
+/// Length of File Meta Information, as its group length (0002,0000) says it. `None` if it does not
+/// begin with that.
+fn meta_length(meta: &[u8]) -> Option<usize> {
+    let header = Encoding::ExplicitLittle.header(meta).ok()?;
+    let is_group_length = (header.tag, header.length) == (tag_number(tags::FILE_META_INFORMATION_GROUP_LENGTH), 4);
+    let value = meta.get(header.size..)?.first_chunk::<4>().filter(|_| is_group_length)?;
+    Some(header.size + value.len() + u32::from_le_bytes(*value) as usize)
 }
 
 /// Returns what the start of a file says of its data set, and the offset of the data set. `None` if
