@@ -98,11 +98,11 @@ impl Auditor {
     /// Takes an event, and returns at once. One about several patients becomes one for each, where
     /// the Standard wants it so.
     pub fn note(&self, mut record: AuditRecord) {
-        let Some(entry) = &self.0 else { return };
-        record.time_ms = entry.clock.now_ms();
-        record.node.clone_from(&entry.node);
+        let Some(trail) = &self.0 else { return };
+        record.time_ms = trail.clock.now_ms();
+        record.node.clone_from(&trail.node);
         for record in record.of_one_patient_each() {
-            match entry.queue.try_send(record) {
+            match trail.queue.try_send(record) {
                 Ok(()) => {}
                 Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => metrics::AUDIT_DROPPED.increment(),
             }
