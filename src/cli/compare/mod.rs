@@ -26,7 +26,7 @@ use crate::compare::walk::{compare_days, compare_undated, ranges};
 use crate::compare::{ArchiveSide, DayRange, Error};
 use crate::config::Config;
 use crate::db::Search as _;
-use crate::db::open::{Reader, is_on_server};
+use crate::db::open::{Reader, files_of, is_on_server};
 use crate::model::calendar::DAY_MS;
 use crate::model::clock::Clock;
 use crate::model::datetime::{self, Day};
@@ -114,7 +114,9 @@ pub(super) fn run(arguments: &CompareArgs, context: &mut Context) -> anyhow::Res
 /// The other index that a name means. `None` if it is the name of a peer.
 fn other_index(name: &str) -> anyhow::Result<Option<&Path>> {
     let path = Path::new(name);
-    if path.exists() && !name.contains('=') || is_on_server(path) {
+    // A folder without index files may have the name of a peer by chance.
+    let is_folder = path.is_dir() && files_of(path).is_ok();
+    if path.is_file() || is_folder || is_on_server(path) {
         return Ok(Some(path));
     }
     let is_path = name.contains('/') || path.extension().is_some_and(|extension| extension == "db");

@@ -233,7 +233,13 @@ fn a_peer_that_does_not_answer_is_an_error_and_nothing_is_under_the_final_name()
     assert!(run.stderr.contains("the same command goes on") && !place.path("out.csv").exists(), "{run:?}");
     let reason = format!("PEER at 127.0.0.1:{port}, called by DCMDEX: no connection: ");
     assert!(run.stderr.contains(&reason) && run.stderr.contains("; the comparison is not complete; hint:"), "{run:?}");
-    for (missing, told) in [("before.db", "there is no index at before.db"), ("NOBODY", "no configured address")] {
+    // A folder without index files is no index, whatever its name.
+    std::fs::create_dir(place.path("FOLDER")).unwrap();
+    for (missing, told) in [
+        ("before.db", "there is no index at before.db"),
+        ("NOBODY", "no configured address"),
+        ("FOLDER", "no configured address"),
+    ] {
         let refused = compare(&place, &["--with", missing]).expect(2);
         assert!(refused.stderr.contains(told), "{refused:?}");
     }
