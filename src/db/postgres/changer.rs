@@ -7,7 +7,7 @@ use super::address::PostgresAddress;
 use super::connection::{ServerConnection, ServerSession};
 use super::corrections::begin_change;
 use super::directories;
-use super::error::ServerFailure;
+use super::error::{MOST_ATTEMPTS, ServerFailure};
 use super::event_rows::{ToldChange, insert_events};
 use super::held_unit::HeldUnit;
 use super::keys::{DirectoryIds, place_number, to_column};
@@ -23,10 +23,6 @@ use crate::db::event_notes::EventNotes;
 use crate::db::{Durability, Error};
 use crate::model::declared::DeclaredSet;
 use crate::model::location::Place;
-
-/// Maximum number of attempts of a transaction that others make fail. Each of the others has then
-/// made progress.
-const MOST_ATTEMPTS: usize = 20;
 
 /// Writers that count in one row. Two that share a row wait for each other.
 const SLOTS: u128 = 256;

@@ -4,6 +4,10 @@ use tokio_postgres::error::SqlState;
 
 use crate::db::Error;
 
+/// Maximum number of attempts of a transaction that others make fail. Each of the others has then
+/// made progress.
+pub(super) const MOST_ATTEMPTS: usize = 20;
+
 /// An error of a statement or of a connection.
 #[derive(Debug)]
 pub(super) enum ServerFailure {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::address::PostgresAddress;
 use super::connection::ServerConnection;
-use super::error::ServerFailure;
+use super::error::{MOST_ATTEMPTS, ServerFailure};
 use crate::db::Error;
 
 /// Version of the tables that this program writes and reads.
@@ -45,6 +45,9 @@ const KEEP_NUMBERS_GROWING: &str = "UPDATE dcmdex_index SET history = n.history,
      FROM (SELECT system_identifier || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8) AS history \
      FROM pg_control_system()) n WHERE dcmdex_index.history IS DISTINCT FROM n.history";
 
+/// Tables that came after the first version. No program of that version is in their way.
+const MORE_TABLES: &str = include_str!("more.sql");
+
 /// Makes the tables if there are none, and migrates those of an older program. Of several processes
 /// that begin at once, one does it.
 pub(super) fn prepare(connection: &mut ServerConnection, address: &PostgresAddress) -> Result<(), Error> {
@@ -55,8 +58,7 @@ pub(super) fn prepare(connection: &mut ServerConnection, address: &PostgresAddre
             Some(_) => {}
         }
         check(connection, address)?;
-        // None of these are in the way of a program that does not know them.
-        connection.run(include_str!("more.sql"))?;
+        make_more(connection)?;
         note_corrections(connection)?;
         keep_numbers_growing(connection)
     })
@@ -99,23 +101,32 @@ pub(super) fn wait_until_alone(
     Ok(())
 }
 
-/// Changes tables in one transaction. Other processes that do so wait.
+/// Changes tables in one transaction. Other processes that do so wait. If those that change rows
+/// are in its way, it begins again.
 fn in_transaction(
     connection: &mut ServerConnection,
     address: &PostgresAddress,
-    work: impl FnOnce(&mut ServerConnection) -> Result<(), ServerFailure>,
+    mut work: impl FnMut(&mut ServerConnection) -> Result<(), ServerFailure>,
 ) -> Result<(), Error> {
-    let done = connection
-        .run("BEGIN")
-        .and_then(|()| connection.execute("SELECT pg_advisory_xact_lock($1)", &[&SCHEMA_LOCK]))
-        .and_then(|_| work(connection))
-        .and_then(|()| connection.run("COMMIT"))
-        .map_err(|failure| failure.of(address.shown()));
-    if done.is_err() {
-        // The connection may be gone, and the first error says so.
-        let _gone = connection.run("ROLLBACK");
+    let mut attempt = || {
+        let done = connection
+            .run("BEGIN")
+            .and_then(|()| connection.execute("SELECT pg_advisory_xact_lock($1)", &[&SCHEMA_LOCK]))
+            .and_then(|_| work(connection))
+            .and_then(|()| connection.run("COMMIT"));
+        if done.is_err() {
+            // The connection may be gone, and the first error says so.
+            let _gone = connection.run("ROLLBACK");
+        }
+        done
+    };
+    for _ in 1..MOST_ATTEMPTS {
+        match attempt() {
+            Err(ServerFailure::Again) => {}
+            done => return done.map_err(|failure| failure.of(address.shown())),
+        }
     }
-    done
+    attempt().map_err(|failure| failure.of(address.shown()))
 }
 
 fn make(connection: &mut ServerConnection, version: i32) -> Result<(), ServerFailure> {
@@ -123,36 +134,48 @@ fn make(connection: &mut ServerConnection, version: i32) -> Result<(), ServerFai
     connection.run("SET LOCAL synchronous_commit = on")?;
     connection.run(include_str!("schema.sql"))?;
     connection.run(include_str!("v1_to_v2.sql"))?;
-    connection.run(include_str!("more.sql"))?;
+    connection.run(MORE_TABLES)?;
     connection.run(&format!("INSERT INTO dcmdex_index (schema_version) VALUES ({version})"))?;
     index_names(connection)
+}
+
+/// Makes the tables and indexes of [`MORE_TABLES`] if some are missing. An index that is there
+/// locks its table all the same, so that no transaction of others could go on.
+fn make_more(connection: &mut ServerConnection) -> Result<(), ServerFailure> {
+    let created = |line: &'static str| {
+        let named = line.strip_prefix("CREATE TABLE IF NOT EXISTS ");
+        named.or_else(|| line.strip_prefix("CREATE INDEX IF NOT EXISTS "))?.split(' ').next()
+    };
+    let names: Vec<&str> = MORE_TABLES.lines().filter_map(created).collect();
+    let sql = "SELECT count(to_regclass(name)) = count(*) FROM unnest($1::text[]) AS u(name)";
+    let are_there: bool = connection.query_one(sql, &[&names])?.try_get(0)?;
+    if are_there { Ok(()) } else { connection.run(MORE_TABLES) }
 }
 
 /// Prepares an empty database for a copy of another index. What a copy that was broken off has left
 /// there goes.
 pub(super) fn begin_copy(connection: &mut ServerConnection, address: &PostgresAddress) -> Result<(), Error> {
-    let path = address.path();
     let row = connection.query_one("SELECT pg_try_advisory_lock($1)", &[&COPY_LOCK]);
     let is_ours = row.and_then(|row| Ok(row.try_get::<_, bool>(0)?)).map_err(|failure| failure.of(address.shown()))?;
     if !is_ours {
-        return Err(Error::InUse { path });
+        return Err(Error::InUse { path: address.path() });
     }
     in_transaction(connection, address, |connection| match version(connection)? {
         None => make(connection, UNFINISHED_COPY),
         Some(UNFINISHED_COPY) => {
-            connection.run(include_str!("more.sql"))?;
+            make_more(connection)?;
             connection.run(&format!("TRUNCATE {COPIED_TABLES}; UPDATE dcmdex_index SET index_id = NULL"))
         }
         // A node that connects later meets the version.
-        Some(POSTGRES_SCHEMA_VERSION) if is_used(connection)? => Err(Error::InUse { path }.into()),
+        Some(POSTGRES_SCHEMA_VERSION) if is_used(connection)? => Err(Error::InUse { path: address.path() }.into()),
         Some(POSTGRES_SCHEMA_VERSION) => {
-            connection.run(include_str!("more.sql"))?;
+            make_more(connection)?;
             if !is_empty(connection)? {
-                return Err(Error::HasContent { path }.into());
+                return Err(Error::HasContent { path: address.path() }.into());
             }
             connection.run(&format!("UPDATE dcmdex_index SET schema_version = {UNFINISHED_COPY}"))
         }
-        Some(_) => Err(Error::HasContent { path }.into()),
+        Some(_) => Err(Error::HasContent { path: address.path() }.into()),
     })
 }
 

@@ -155,6 +155,22 @@ fn processes_that_begin_at_once_make_the_tables_once() {
 }
 
 /// A writer whose commits survive a crash of the server.
+#[test]
+fn a_writer_that_begins_waits_for_no_transaction_of_another_one() {
+    let index = server().database();
+    drop(writer(&index));
+    let database = database_of(&index);
+    server().sql(&database, &format!("ALTER DATABASE {database} SET lock_timeout = '5s'"));
+    // These are the locks of a removal.
+    let removal = server().hold(&database, "LOCK TABLE removed_file, removed_instance IN ROW EXCLUSIVE MODE");
+    drop(writer(&index));
+    drop(removal);
+    // An index that a table is missing from gets it again.
+    server().sql(&database, "DROP TABLE exchanged_disk");
+    drop(writer(&index));
+    assert_eq!(server().sql(&database, "SELECT count(*) FROM exchanged_disk"), "0");
+}
+
 fn durable(index: &Path) -> Writer {
     let options = WriterOptions { durability: Durability::Full, clock: Clock::Fixed(1_000), ..Default::default() };
     Writer::open(index, options).unwrap()
