@@ -260,9 +260,9 @@ impl ServerConnection {
             ServerSession::Reads => "",
         };
         let ends_if_lost = if session == ServerSession::Reads { "" } else { ENDS_IF_LOST };
-        // Compiling a query takes longer than any of ours. Tables that are there already are no
-        // news.
-        self.run(&format!("SET jit = off; SET client_min_messages = warning; SET standard_conforming_strings = on; {ends_if_lost} {commits}"))
+        // Compiling a query takes longer than any of ours. Some of them take long, and must not be
+        // cancelled because of that. Tables that are there already are no news.
+        self.run(&format!("SET jit = off; SET statement_timeout = 0; SET client_min_messages = warning; SET standard_conforming_strings = on; {ends_if_lost} {commits}"))
     }
 
     /// Refuses a pooler that gives each transaction another session. The settings of a session,

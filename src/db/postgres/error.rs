@@ -63,7 +63,6 @@ impl From<tokio_postgres::Error> for ServerFailure {
             | SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT => Self::Gone(message),
             // Statements are prepared in a session, which only a pooler takes away.
             SqlState::INVALID_SQL_STATEMENT_NAME | SqlState::DUPLICATE_PSTATEMENT => Self::Other(Error::SharedSession),
-            SqlState::QUERY_CANCELED => Self::Other(Error::Interrupted),
             SqlState::DISK_FULL => Self::Other(Error::Full),
             SqlState::READ_ONLY_SQL_TRANSACTION => Self::Other(Error::ReadOnlyServer { detail: message }),
             SqlState::DATA_CORRUPTED | SqlState::INDEX_CORRUPTED => Self::Other(Error::Malformed(message)),

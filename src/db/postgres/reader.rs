@@ -173,7 +173,8 @@ impl PostgresReader {
             self.connection = None;
         }
         match asked {
-            Ok(_) if state.is_interrupted() => Err(Error::Interrupted),
+            // The server says of a statement that it was cancelled, and not by whom.
+            _ if state.is_interrupted() => Err(Error::Interrupted),
             asked => asked,
         }
     }

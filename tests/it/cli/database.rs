@@ -1,6 +1,9 @@
 //! A PostgreSQL database is the index of each command.
 
 use std::fs;
+use std::process::Stdio;
+use std::thread;
+use std::time::Duration;
 
 use rustix::process::Signal;
 
@@ -157,6 +160,40 @@ fn peers_are_told_that_the_server_is_gone_and_the_node_goes_on_when_it_is_back()
     peer.release();
     assert_eq!(node.stop(Signal::TERM).0, Some(0));
     assert_eq!(count(&place, &index, "IMAGE"), 2);
+}
+
+/// The end of a command that waits for a table of the server, until the statements of sessions with
+/// this condition are cancelled.
+fn ended_by(place: &Place, arguments: &[&str], database: &str, condition: &str) -> Run {
+    let server = postgres::server();
+    let _held = server.hold(database, "SET statement_timeout = 0; LOCK TABLE study IN ACCESS EXCLUSIVE MODE");
+    let waiting = place.command().args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let of_database = "FROM pg_stat_activity WHERE datname = current_database()";
+    while server.sql(database, &format!("SELECT count(*) {of_database} AND wait_event_type = 'Lock'")) == "0" {}
+    // Longer than the limit that a statement has.
+    thread::sleep(Duration::from_millis(400));
+    server.sql(database, &format!("SELECT pg_cancel_backend(pid) {of_database} AND {condition}"));
+    let output = waiting.wait_with_output().unwrap();
+    let [stdout, stderr] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+    Run { code: output.status.code().unwrap(), stdout, stderr }
+}
+
+#[test]
+fn a_query_that_the_server_cancels_is_an_error() {
+    let (place, index) = trees();
+    place.run(["scan", "--index", &index, "one"]).expect(0);
+    fs::write(place.path("x.csv"), "before").unwrap();
+    let database = postgres::database_of(index.as_ref());
+    let find = ["find", "--index", &index, "--format", "csv", "StudyInstanceUID"];
+    for arguments in [&find[..], &["export", "--index", &index, "--out", "x.csv"]] {
+        let cancelled = ended_by(&place, arguments, &database, "wait_event_type = 'Lock'").expect(2);
+        assert!(cancelled.stderr.contains("canceling statement due to user request"), "{cancelled:?}");
+    }
+    assert_eq!(fs::read_to_string(place.path("x.csv")).unwrap(), "before");
+    // A query may take long, whatever the server says of statements.
+    postgres::server().sql(&database, &format!("ALTER DATABASE {database} SET statement_timeout = '300ms'"));
+    let found = ended_by(&place, &find, &database, "wait_event = 'PgSleep'").expect(0);
+    assert_eq!(found.stdout.lines().count(), 3, "{found:?}");
 }
 
 /// The settings of a node with these roots, in a directory of its own.
