@@ -17,9 +17,9 @@ pub(super) fn read(text: &str) -> anyhow::Result<ImportedSettings> {
         settings.remark("Orthanc replaces ${...} by variables of the environment; such values are taken as they stand");
     }
     node(&mut given, &mut settings);
-    tls(&mut given, &mut settings);
     http(&mut given, &mut settings);
     peers(&mut given, &mut settings);
+    tls(&mut given, &mut settings);
     if let Some(directory) = given.remove("StorageDirectory").as_ref().and_then(Value::as_str) {
         settings.remark(format!(
             "the objects of Orthanc are in {directory}: `dcmdex scan` indexes them where they lie, unless StorageCompression \
@@ -68,14 +68,22 @@ fn node(given: &mut Map<String, Value>, settings: &mut ImportedSettings) {
 
 fn tls(given: &mut Map<String, Value>, settings: &mut ImportedSettings) {
     let is_on = switch(given, "DicomTlsEnabled") == Some(true);
+    let titles = settings.peers.iter().filter(|peer| peer.tls).map(|peer| peer.ae_title.clone());
+    let destinations = titles.collect::<Vec<_>>().join(", ");
     for (theirs, ours) in [
         ("DicomTlsCertificate", "tls.certificate"),
         ("DicomTlsPrivateKey", "tls.key"),
         ("DicomTlsTrustedCertificates", "tls.authorities"),
     ] {
-        if let Some(path) = text(given, theirs).filter(|_| is_on) {
+        if let Some(path) = text(given, theirs).filter(|_| is_on || !destinations.is_empty()) {
             settings.text(ours, &path);
         }
+    }
+    if !is_on && !destinations.is_empty() {
+        settings.remark(format!(
+            "Orthanc used TLS only to send to {destinations}: dcmdex listens for TLS too, on tls.port, and wants TLS of \
+             these peers when they call"
+        ));
     }
     if is_on {
         // Orthanc has one port, with TLS or without.
@@ -107,16 +115,20 @@ fn http(given: &mut Map<String, Value>, settings: &mut ImportedSettings) {
     switch(given, "AuthenticationEnabled");
 }
 
-/// Services that an entry of `DicomModalities` may ask for, by the names of Orthanc. All are
-/// allowed by default.
+/// Services that an entry of `DicomModalities` may ask for, and the permissions that Orthanc wants
+/// for them. All are given by default.
 const PERMISSIONS: &[(&str, &[&str])] = &[
-    ("AllowEcho", &["echo"]),
-    ("AllowStore", &["store"]),
-    ("AllowFind", &["find"]),
-    ("AllowGet", &["get"]),
-    ("AllowMove", &["move"]),
-    ("AllowStorageCommitment", &["commit"]),
+    ("echo", &["AllowEcho"]),
+    ("store", &["AllowStore"]),
+    ("find", &["AllowFind"]),
+    ("get", &["AllowGet"]),
+    ("move", &["AllowMove"]),
+    ("commit", &["AllowStorageCommitment", "AllowNAction"]),
+    ("worklist", &["AllowFindWorklist"]),
 ];
+
+/// Other fields of an entry. This node sends no N-ACTION-RQ, so no peer has an event to report.
+const OTHER_FIELDS: &[&str] = &["AET", "Host", "Port", "Manufacturer", "UseDicomTls", "AllowEventReport"];
 
 fn peers(given: &mut Map<String, Value>, settings: &mut ImportedSettings) {
     // Orthanc answers C-ECHO and C-STORE of anyone, unless it is told otherwise.
@@ -146,6 +158,11 @@ fn peers(given: &mut Map<String, Value>, settings: &mut ImportedSettings) {
         }
     };
     for (name, entry) in entries {
+        let others = other_fields(&entry);
+        if !others.is_empty() {
+            settings
+                .remark(format!("these settings of the modality {name:?} are not taken over: {}", others.join(", ")));
+        }
         match peer(&entry) {
             Some(peer) => settings.peer(ImportedPeer { only_from_host: checks_host, ..peer }),
             None => settings.remark(format!("the modality {name:?} is not written as Orthanc expects it")),
@@ -167,22 +184,28 @@ fn peer(entry: &Value) -> Option<ImportedPeer> {
             ..ImportedPeer::default()
         }),
         Value::Object(fields) => {
-            let refused = |name: &str| fields.get(name).is_some_and(|value| value == false);
-            let services = PERMISSIONS.iter().any(|(name, _)| refused(name)).then(|| {
-                let allowed = PERMISSIONS.iter().filter(|(name, _)| !refused(name));
-                allowed.flat_map(|(_, services)| *services).copied().collect()
-            });
+            let is_false = |name: &&str| fields.get(*name).is_some_and(|value| value == false);
+            let allowed = PERMISSIONS.iter().filter(|(_, names)| !names.iter().any(is_false));
+            let allowed: Vec<_> = allowed.map(|(service, _)| *service).collect();
             Some(ImportedPeer {
                 ae_title: fields.get("AET")?.as_str()?.to_owned(),
                 host: Some(fields.get("Host")?.as_str()?.to_owned()),
                 port: Some(port(fields.get("Port")?)?),
                 only_from_host: false,
-                services,
+                services: (allowed.len() < PERMISSIONS.len()).then_some(allowed),
                 tls: fields.get("UseDicomTls").is_some_and(|value| value == true),
             })
         }
         _ => None,
     }
+}
+
+/// Fields of an entry that this node has nothing for.
+fn other_fields(entry: &Value) -> Vec<&str> {
+    let fields = entry.as_object().into_iter().flatten().map(|(name, _)| name.as_str());
+    let is_known =
+        |name: &&str| OTHER_FIELDS.contains(name) || PERMISSIONS.iter().any(|(_, names)| names.contains(name));
+    fields.filter(|name| !is_known(name)).collect()
 }
 
 #[cfg(test)]
@@ -207,7 +230,10 @@ mod tests {
         assert!(settings.values.contains(&("port", "104".to_owned())));
         assert_eq!(settings.peers.len(), 2);
         assert_eq!(settings.peers[0].host.as_deref(), Some("10.1.2.3"));
-        assert_eq!(settings.peers[1].services.as_deref().unwrap(), ["echo", "find", "get", "move", "commit"]);
+        assert_eq!(
+            settings.peers[1].services.as_deref().unwrap(),
+            ["echo", "find", "get", "move", "commit", "worklist"]
+        );
         let told = settings.remarks.join("\n");
         assert!(told.contains("OverwriteInstances") && told.contains("\"odd\""), "{told}");
     }

@@ -54,11 +54,12 @@ impl ImportedSettings {
     }
 
     /// Adds a peer. One that is there already gets the services of both.
-    pub(super) fn peer(&mut self, peer: ImportedPeer) {
-        if peer.ae_title.trim().parse::<AeTitle>().is_err() {
+    pub(super) fn peer(&mut self, mut peer: ImportedPeer) {
+        let Ok(title) = peer.ae_title.trim().parse::<AeTitle>() else {
             self.remark(format!("the peer {:?} has no valid AE title and is not taken over", peer.ae_title));
             return;
-        }
+        };
+        peer.ae_title = title.to_string();
         let Some(known) = self.peers.iter_mut().find(|known| known.ae_title == peer.ae_title) else {
             self.peers.push(peer);
             return;
@@ -115,7 +116,7 @@ impl ImportedSettings {
 impl ImportedPeer {
     fn to_toml(&self) -> String {
         let text = |value: &str| toml::Value::from(value).to_string();
-        let mut out = format!("[[peer]]\nae_title = {}\n", text(self.ae_title.trim()));
+        let mut out = format!("[[peer]]\nae_title = {}\n", text(&self.ae_title));
         if let Some(services) = &self.services {
             let list: Vec<_> = services.iter().map(|service| text(service)).collect();
             let _ = writeln!(out, "services = [{}]", list.join(", "));

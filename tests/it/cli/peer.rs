@@ -85,3 +85,36 @@ fn settings_of_other_nodes_become_ours() {
     fs::write(place.path("odd.cfg"), "something\n").unwrap();
     assert!(place.run(["config", "import", "odd.cfg"]).expect(2).stderr.contains("is no dcmqrscp.cfg"));
 }
+
+#[test]
+fn permissions_and_encryption_of_orthanc_become_ours() {
+    let place = Place::new();
+    let orthanc = r#"{ "DicomAet" : "MAIN", "DicomPort" : 104, "DicomTlsEnabled" : false,
+        "DicomTlsCertificate" : "node.crt", "DicomTlsPrivateKey" : "node.key", "DicomTlsTrustedCertificates" : "ca.crt",
+        "DicomModalities" : {
+            "a" : { "AET" : "PACS", "Host" : "10.0.0.5", "Port" : 2762, "UseDicomTls" : true, "LocalAet" : "OTHER" },
+            "b" : [ "CT1 ", "10.0.0.6", 104 ],
+            "c" : [ "CT1", "10.0.0.7", 104, "GE" ],
+            "d" : { "AET" : "V", "Host" : "10.0.0.9", "Port" : 11, "AllowStore" : false },
+            "e" : { "AET" : "W", "Host" : "10.0.0.9", "Port" : 11, "AllowFindWorklist" : false, "AllowNAction" : false }
+        } }"#;
+    fs::write(place.path("orthanc.json"), orthanc).unwrap();
+    let told = place.run(["config", "import", "orthanc.json", "ours.toml"]).expect(1).stdout;
+    for note in
+        ["CT1 has more than one address", "TLS only to send to PACS", "modality \"a\" are not taken over: LocalAet"]
+    {
+        assert!(told.contains(note), "{told}");
+    }
+    let text = fs::read_to_string(place.path("ours.toml")).unwrap();
+    for line in ["certificate = \"node.crt\"", "key = \"node.key\"", "authorities = \"ca.crt\"", "tls = true"] {
+        assert!(text.contains(line), "{text}");
+    }
+    let listed = place.run(["--config", "ours.toml", "peer", "list"]).expect(0).stdout;
+    let of = |title: &str| listed.lines().filter(|line| line.contains(&format!("{title:?}"))).collect::<Vec<_>>();
+    assert_eq!(of("CT1").len(), 1, "{listed}");
+    assert!(of("V")[0].contains("worklist") && !of("V")[0].contains("store"), "{listed}");
+    assert!(
+        of("W")[0].contains("find") && !of("W")[0].contains("worklist") && !of("W")[0].contains("commit"),
+        "{listed}"
+    );
+}
