@@ -226,6 +226,24 @@ pub fn replace(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
     file.finish()
 }
 
+/// Writes a small file under a name that nothing has. A reader finds all of it or no file.
+///
+/// # Errors
+/// [`io::ErrorKind::AlreadyExists`] if the name is taken. Nothing stays of a file that cannot be
+/// written.
+pub fn write_new(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
+    if !is_missing(path) {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    // Another process may make the same file now.
+    let temporary = with_suffix(path, &format!(".{}.partial", std::process::id()));
+    let mut file = UnfinishedFile::under(temporary, path, mode)?;
+    file.write_all(bytes)?;
+    file.file().sync_all()?;
+    file.finish_without_replacing()?;
+    sync_directory(parent_of(path))
+}
+
 /// A file under a temporary name. It is removed on drop, unless it was finished.
 #[derive(Debug)]
 pub struct UnfinishedFile {

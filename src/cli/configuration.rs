@@ -1,9 +1,7 @@
 //! `dcmdex config` shows the settings, checks them, or writes a commented example.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
@@ -15,7 +13,7 @@ use crate::config::{Admitted, Config, DEFAULT_FILE, example};
 use crate::db;
 use crate::db::open::{Reader, may_exist};
 use crate::events::EventOptions;
-use crate::files::FILE_MODE;
+use crate::files::{FILE_MODE, write_new};
 use crate::model::clock::Clock;
 use crate::qr;
 use crate::ul::tls_check::{self, Severity};
@@ -207,23 +205,21 @@ fn who(config: &Config, admitted: Admitted) -> String {
     }
 }
 
-fn init(file: &PathBuf, context: &mut Context) -> anyhow::Result<Exit> {
+fn init(file: &Path, context: &mut Context) -> anyhow::Result<Exit> {
     if file.as_os_str() == "-" {
         context.output.bytes(example().as_bytes())?;
         return Ok(Exit::Done);
     }
     // Never overwrites a file, since it may hold settings.
-    let opened = std::fs::File::options().write(true).create_new(true).mode(FILE_MODE).open(file);
-    if opened.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::AlreadyExists) {
+    let written = write_new(file, FILE_MODE, example().as_bytes());
+    if written.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::AlreadyExists) {
         bail!(
             "{0} exists and is not overwritten; hint: `dcmdex config init -` prints the settings, and another name writes \
              another file",
             file.display()
         );
     }
-    opened
-        .and_then(|mut created| created.write_all(example().as_bytes()))
-        .with_context(|| format!("cannot write {}", file.display()))?;
+    written.with_context(|| format!("cannot write {}", file.display()))?;
     context.output.line(format_args!("wrote {}", file.display()))?;
     Ok(Exit::Done)
 }

@@ -4,9 +4,9 @@
 //! The same key file gives the same pseudonyms, so that exports can be joined. Who has the key file
 //! can find out which pseudonym is whose.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use data_encoding::{BASE32_NOPAD, HEXLOWER};
@@ -14,7 +14,7 @@ use ring::hmac;
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use super::Error;
-use crate::files::{PRIVATE_MODE, parent_of, sync_directory};
+use crate::files::{PRIVATE_MODE, write_new};
 use crate::model::attribute::AttributeId::{self, *};
 
 /// First word of a key file.
@@ -169,10 +169,7 @@ fn make_key(path: &Path) -> std::io::Result<String> {
     let mut key = [0; KEY_BYTES];
     SystemRandom::new().fill(&mut key).map_err(|_| std::io::Error::other("there is no source of random numbers"))?;
     let text = format!("{KEY_FILE_MARK} {}\n", HEXLOWER.encode(&key));
-    let mut file = OpenOptions::new().create_new(true).write(true).mode(PRIVATE_MODE).open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    sync_directory(parent_of(path))?;
+    write_new(path, PRIVATE_MODE, text.as_bytes())?;
     Ok(text)
 }
 

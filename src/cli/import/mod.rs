@@ -6,7 +6,7 @@ mod orthanc;
 mod settings;
 
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
@@ -15,6 +15,7 @@ use self::settings::ImportedSettings;
 use super::output::Shown;
 use crate::cli::Exit;
 use crate::cli::context::Context;
+use crate::files::{FILE_MODE, write_new};
 
 /// Largest file that is read, in bytes. Real ones have a few hundred kilobytes at most.
 const LARGEST: u64 = 16 * 1024 * 1024;
@@ -33,11 +34,10 @@ pub(super) fn run(from: &Path, to: Option<&Path>, context: &mut Context) -> anyh
             context.output.bytes(written.as_bytes())?;
         }
         Some(to) => {
-            let opened = File::options().write(true).create_new(true).open(to);
-            if opened.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::AlreadyExists) {
+            let written = write_new(to, FILE_MODE, written.as_bytes());
+            if written.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::AlreadyExists) {
                 bail!("{} exists and is not overwritten", to.display());
             }
-            let written = opened.and_then(|mut file| file.write_all(written.as_bytes()));
             written.with_context(|| format!("cannot write {}", to.display()))?;
             context.output.line(format_args!("wrote {}", Shown(to)))?;
             tell(&settings, to, context)?;

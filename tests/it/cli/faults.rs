@@ -306,6 +306,28 @@ fn an_index_on_a_full_disk_of_its_own_is_named_as_the_reason() {
 }
 
 #[test]
+fn a_full_disk_leaves_no_part_of_a_settings_file_or_of_a_key() {
+    let place = Place::new();
+    let Some(disk) = Mount::tmpfs(&place.path("disk"), "1m") else { return };
+    fs::write(place.path("orthanc.json"), "{}").unwrap();
+    let commands = [
+        &["config", "init", "disk/new"][..],
+        &["config", "import", "orthanc.json", "disk/new"],
+        &["export", "--index", "index.db", "--pseudonymise", "disk/new"],
+    ];
+    place.run(["scan", "--index", "index.db", &fixtures("archive")]);
+    for command in commands {
+        let _full = fs::write(disk.path().join("filler"), vec![0; 2 << 20]);
+        let full = place.run(command.iter().copied()).expect(2);
+        assert!(full.stderr.contains("No space left on device"), "{full:?}");
+        fs::remove_file(disk.path().join("filler")).unwrap();
+        assert_eq!(files(disk.path()), 0, "{command:?}");
+        assert!(place.run(command.iter().copied()).code < 2);
+        fs::remove_file(disk.path().join("new")).unwrap();
+    }
+}
+
+#[test]
 fn a_full_disk_of_the_database_server_refuses_objects_until_there_is_room_again() {
     let (place, server) = (Place::new(), postgres::PostgresServer::start(&["fsync=on"]));
     let disk = server.directory().join("disk");
