@@ -3,11 +3,11 @@
 //! Passwords are kept as argon2 hashes, tokens as SHA-256 of 256 random bits.
 
 use std::fmt;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex, PoisonError};
 
-use argon2::password_hash::phc::PasswordHash;
-use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
-use argon2::{Argon2, Params};
+use argon2::password_hash::PasswordHasher as _;
+use argon2::password_hash::phc::{Output, PasswordHash};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER, HEXLOWER_PERMISSIVE};
 use ring::rand::{SecureRandom as _, SystemRandom};
 
@@ -21,6 +21,10 @@ pub const MAX_SECRET_BYTES: usize = 1024;
 
 /// Memory that a hash in the file may ask for, in KiB. The default of argon2 is 19 MiB.
 const MAX_HASH_KIB: u32 = 256 << 10;
+
+/// Longest memory of a hash that is kept for the next one, in KiB. The system takes longer ones
+/// back.
+const MAX_KEPT_KIB: usize = 32 << 10;
 
 /// Passes that a hash in the file may ask for.
 const MAX_HASH_PASSES: u32 = 32;
@@ -169,18 +173,16 @@ impl Users {
     /// The rights of a name and a password with a colon between. It takes some milliseconds, and as
     /// long where there is no such user.
     #[must_use]
-    pub fn rights_of_password(&self, credentials: &str) -> Option<Rights> {
+    pub fn rights_of_password(&self, credentials: &str, memory: &HashMemory) -> Option<Rights> {
         let (name, password) = credentials.split_once(':')?;
         if password.len() > MAX_SECRET_BYTES {
             return None;
         }
         match self.by_password(name) {
-            Some((user, hash)) => {
-                Argon2::default().verify_password(password.as_bytes(), hash).is_ok().then_some(user.rights)
-            }
+            Some((user, hash)) => memory.is_password_of(hash, password).then_some(user.rights),
             None => {
                 if let Some(nobody) = &*NOBODY {
-                    let _ = Argon2::default().verify_password(password.as_bytes(), nobody);
+                    let _ = memory.is_password_of(nobody, password);
                 }
                 None
             }
@@ -198,6 +200,45 @@ impl Users {
     pub fn have_tokens(&self) -> bool {
         self.0.iter().any(|user| user.secret.is_token())
     }
+}
+
+/// Memory for hashes of passwords, used again by the next checks. The allocator would keep as much
+/// for each thread that ever made a check.
+#[derive(Default)]
+pub struct HashMemory(Mutex<Vec<Vec<Block>>>);
+
+impl fmt::Debug for HashMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HashMemory").finish_non_exhaustive()
+    }
+}
+
+impl HashMemory {
+    fn is_password_of(&self, hash: &PasswordHash, password: &str) -> bool {
+        let mut blocks = self.kept().pop().unwrap_or_default();
+        let computed = computed_again(hash, password, &mut blocks);
+        if blocks.len() <= MAX_KEPT_KIB {
+            self.kept().push(blocks);
+        }
+        // The comparison of two outputs takes the same time wherever they differ.
+        computed.is_some_and(|computed| Some(computed) == hash.hash)
+    }
+
+    fn kept(&self) -> std::sync::MutexGuard<'_, Vec<Vec<Block>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The hash of a password with salt and cost of another hash.
+fn computed_again(hash: &PasswordHash, password: &str, blocks: &mut Vec<Block>) -> Option<Output> {
+    let algorithm = Algorithm::try_from(hash.algorithm.as_str()).ok()?;
+    let version = hash.version.map_or(Ok(Version::default()), Version::try_from).ok()?;
+    let params = Params::try_from(hash).ok()?;
+    blocks.resize(params.block_count(), Block::new());
+    let mut output = vec![0; hash.hash.as_ref()?.len()];
+    let argon2 = Argon2::new(algorithm, version, params);
+    argon2.hash_password_into_with_memory(password.as_bytes(), hash.salt.as_ref()?, &mut output, blocks).ok()?;
+    Output::new(&output).ok()
 }
 
 impl Secret {
@@ -303,10 +344,11 @@ mod tests {
         let anna = line_with_password("anna", Rights::READ, "secret").unwrap();
         let (token, ct) = line_with_token("ct1", Rights::ALL).unwrap();
         let users = Users::parse(&format!("# users\n\n{anna}\n{ct}\nbob store proxy\n")).unwrap();
+        let memory = HashMemory::default();
         assert_eq!(users.len(), 3);
-        assert_eq!(users.rights_of_password("anna:secret"), Some(Rights::READ));
+        assert_eq!(users.rights_of_password("anna:secret", &memory), Some(Rights::READ));
         for wrong in ["anna:Secret", "anna:", "bob:secret", "nobody:secret", "anna"] {
-            assert_eq!(users.rights_of_password(wrong), None, "{wrong}");
+            assert_eq!(users.rights_of_password(wrong, &memory), None, "{wrong}");
         }
         assert_eq!(users.rights_of_token(token.as_bytes()), Some(Rights::ALL));
         assert!(users.rights_of_token(b"another").is_none());

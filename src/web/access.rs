@@ -11,18 +11,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwapOption;
 use data_encoding::BASE64;
-use hyper::HeaderMap;
-use hyper::header::{AUTHORIZATION, HeaderName};
+use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue, WWW_AUTHENTICATE};
+use hyper::{HeaderMap, StatusCode};
 use ring::hmac;
 use ring::rand::{SecureRandom as _, SystemRandom};
-use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
+use super::problem::{Problem, WAIT_FOR_TURN};
 use crate::access::jwt::{MAX_TOKEN_BYTES, TokenCheck};
-use crate::access::users::{MAX_SECRET_BYTES, Rights, Users};
+use crate::access::users::{HashMemory, MAX_SECRET_BYTES, Rights, Users};
+use crate::shares::{CountedPeer, Turns};
 
-/// Maximum number of passwords checked at a time. Each check takes the memory of its hash and a
-/// processor.
+/// Maximum number of passwords checked at a time, and of signatures of tokens. Each check takes a
+/// processor, and that of a password takes the memory of its hash. One peer has one at a time.
 const CHECKS_AT_ONE_TIME: usize = 2;
 
 /// Maximum number of right passwords that are remembered.
@@ -37,7 +39,12 @@ struct Shared {
     users: ArcSwapOption<Users>,
     /// The check of tokens of an identity provider.
     tokens: Option<TokenCheck>,
-    checks: Semaphore,
+    /// Turns to check passwords.
+    passwords: Arc<Turns>,
+    /// Memory for their hashes.
+    hashes: Arc<HashMemory>,
+    /// Turns to check signatures of tokens.
+    signatures: Arc<Turns>,
     /// Keyed digests of credentials that were right. The key is made at the start and never leaves
     /// the process.
     right: Mutex<HashMap<[u8; 32], Rights>>,
@@ -60,16 +67,32 @@ pub(super) enum Caller {
 }
 
 /// A caller without valid credentials, with the ways to authenticate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Unknown {
-    pub(super) basic: bool,
-    pub(super) bearer: bool,
+#[derive(Clone, Copy, Debug)]
+struct Unknown {
+    basic: bool,
+    bearer: bool,
+}
+
+impl From<Unknown> for Problem {
+    fn from(unknown: Unknown) -> Self {
+        let mut problem = Self::new(StatusCode::UNAUTHORIZED, "credentials are needed");
+        if unknown.bearer {
+            problem = problem.with(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"dcmdex\""));
+        }
+        if unknown.basic || !unknown.bearer {
+            let challenge = "Basic realm=\"dcmdex\", charset=\"UTF-8\"";
+            problem = problem.with(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
+        problem
+    }
 }
 
 /// Origin of a request, as far as access needs it.
 pub(super) struct Claims<'a> {
     pub(super) headers: &'a HeaderMap,
     pub(super) address: IpAddr,
+    /// The peer for which the check of its credentials counts.
+    pub(super) peer: &'a CountedPeer,
     pub(super) trusted_proxies: &'a [IpAddr],
     pub(super) user_header: Option<&'a HeaderName>,
 }
@@ -88,7 +111,9 @@ impl SharedUsers {
         Ok(Self(Arc::new(Shared {
             users: ArcSwapOption::new(users.map(Arc::new)),
             tokens,
-            checks: Semaphore::new(CHECKS_AT_ONE_TIME),
+            passwords: Turns::new(CHECKS_AT_ONE_TIME),
+            hashes: Arc::default(),
+            signatures: Turns::new(CHECKS_AT_ONE_TIME),
             right: Mutex::new(HashMap::new()),
             key: hmac::Key::new(hmac::HMAC_SHA256, &random),
         })))
@@ -108,8 +133,8 @@ impl SharedUsers {
         self.0.right.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the caller.
-    pub(super) async fn caller(&self, claims: &Claims<'_>) -> Result<Caller, Unknown> {
+    /// Returns the caller. The error is the answer to one without valid credentials.
+    pub(super) async fn caller(&self, claims: &Claims<'_>) -> Result<Caller, Problem> {
         let Some(users) = self.current() else { return Ok(Caller::Anyone) };
         let unknown = Unknown { basic: users.have_passwords(), bearer: users.have_tokens() || self.0.tokens.is_some() };
         if let Some(header) = claims.user_header
@@ -117,62 +142,90 @@ impl SharedUsers {
             && let Some(name) = single(claims.headers, header)
         {
             let name = name.trim();
-            return users.rights_by_proxy(name).map(|rights| Caller::Known(rights, name.to_owned())).ok_or(unknown);
+            let rights = users.rights_by_proxy(name).ok_or(unknown)?;
+            return Ok(Caller::Known(rights, name.to_owned()));
         }
         let credentials = single(claims.headers, &AUTHORIZATION).ok_or(unknown)?;
         let (scheme, rest) = credentials.split_once(' ').ok_or(unknown)?;
         let rest = rest.trim();
         if rest.len() > MAX_TOKEN_BYTES.max(2 * MAX_SECRET_BYTES) {
-            return Err(unknown);
+            return Err(unknown.into());
         }
         let mut name = String::new();
         let rights = match scheme.to_ascii_lowercase().as_str() {
             // Our own tokens have no full stop.
             "bearer" => match &self.0.tokens {
-                Some(tokens) if rest.contains('.') => rights_of_jwt(tokens, rest).await,
+                Some(tokens) if rest.contains('.') => self.rights_of_jwt(claims.peer, tokens, rest).await?,
                 _ => users.rights_of_token(rest.as_bytes()),
             },
             "basic" => {
                 name = name_in(rest);
-                self.rights_of_password(users, rest).await
+                self.rights_of_password(claims.peer, users, rest).await?
             }
             _ => None,
         };
-        rights.map(|rights| Caller::Known(rights, name)).ok_or(unknown)
+        Ok(Caller::Known(rights.ok_or(unknown)?, name))
     }
 
-    async fn rights_of_password(&self, users: Arc<Users>, basic: &str) -> Option<Rights> {
-        let decoded = String::from_utf8(BASE64.decode(basic.as_bytes()).ok()?).ok()?;
+    async fn rights_of_password(
+        &self,
+        peer: &CountedPeer,
+        users: Arc<Users>,
+        basic: &str,
+    ) -> Result<Option<Rights>, Problem> {
+        let decoded = BASE64.decode(basic.as_bytes()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+        let Some(decoded) = decoded else { return Ok(None) };
         let mut seen = [0; 32];
         seen.copy_from_slice(hmac::sign(&self.0.key, decoded.as_bytes()).as_ref());
         if let Some(rights) = self.remembered().get(&seen) {
-            return Some(*rights);
+            return Ok(Some(*rights));
         }
-        let _turn = self.0.checks.acquire().await.ok()?;
-        let checked = Arc::clone(&users);
-        let rights = spawn_blocking(move || checked.rights_of_password(&decoded)).await.ok().flatten()?;
+        let (checked, memory) = (Arc::clone(&users), Arc::clone(&self.0.hashes));
+        let rights = check(&self.0.passwords, peer, move || checked.rights_of_password(&decoded, &memory)).await?;
         // Users that were replaced meanwhile are not remembered.
-        if self.current().is_some_and(|now| Arc::ptr_eq(&now, &users)) {
+        if let Some(rights) = rights
+            && self.current().is_some_and(|now| Arc::ptr_eq(&now, &users))
+        {
             let mut remembered = self.remembered();
             if remembered.len() >= REMEMBERED {
                 remembered.clear();
             }
             remembered.insert(seen, rights);
         }
-        Some(rights)
+        Ok(rights)
     }
+
+    async fn rights_of_jwt(
+        &self,
+        peer: &CountedPeer,
+        tokens: &TokenCheck,
+        token: &str,
+    ) -> Result<Option<Rights>, Problem> {
+        let (tokens, token) = (tokens.clone(), token.to_owned());
+        check(&self.0.signatures, peer, move || tokens.rights(&token)).await
+    }
+}
+
+/// Checks credentials when the turn of this peer comes, on a thread that may block.
+async fn check(
+    turns: &Arc<Turns>,
+    peer: &CountedPeer,
+    rights: impl FnOnce() -> Option<Rights> + Send + 'static,
+) -> Result<Option<Rights>, Problem> {
+    let turn = timeout(WAIT_FOR_TURN, turns.take(peer)).await;
+    let turn = turn.map_err(|_| Problem::busy("many passwords or tokens are being checked; try again"))?;
+    let checked = spawn_blocking(move || {
+        // A client that goes away does not end the check.
+        let _until_its_end = turn;
+        rights()
+    });
+    checked.await.map_err(|_| Problem::ours())
 }
 
 /// The name in the credentials of a password.
 fn name_in(basic: &str) -> String {
     let decoded = BASE64.decode(basic.as_bytes()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     decoded.and_then(|text| Some(text.split_once(':')?.0.to_owned())).unwrap_or_default()
-}
-
-/// Checks a token of an identity provider on a thread that may read the file of keys.
-async fn rights_of_jwt(tokens: &TokenCheck, token: &str) -> Option<Rights> {
-    let (tokens, token) = (tokens.clone(), token.to_owned());
-    spawn_blocking(move || tokens.rights(&token)).await.ok().flatten()
 }
 
 /// Returns the value of a header that occurs once.

@@ -49,13 +49,14 @@ impl Decompressing {
         let (shared, frame) = (Arc::clone(server), frames.first().cloned());
         let first = spawn_blocking(move || {
             let _until_its_end = turn;
-            let Some(frame) = frame else { return Ok(None) };
+            let Some(frame) = frame else { return Ok((None, memory)) };
             let mut runs = Runs::of_frames(&shared, instances, &found).map_err(|error| lost(&error))?;
             let stream = runs.whole(&found.pixels, &frame).map_err(|()| Problem::ours())?;
             let native = codec.decompress(&stream, &found.pixels.shape.of_frame());
-            native.map(Some).map_err(|error| Problem::not_decompressed(&error))
+            // A client that goes away does not end this, so the memory is counted until its end.
+            native.map(|native| (Some(native), memory)).map_err(|error| Problem::not_decompressed(&error))
         });
-        let first = first.await.map_err(|_| Problem::ours())??;
+        let (first, memory) = first.await.map_err(|_| Problem::ours())??;
         Ok(Self { codec, server: Arc::clone(server), peer: Arc::clone(peer), first, _memory: memory })
     }
 

@@ -10,12 +10,12 @@ use std::time::Instant;
 use hyper::body::Incoming;
 use hyper::header::{
     ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue,
-    REFERRER_POLICY, TRANSFER_ENCODING, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    REFERRER_POLICY, TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Method, Request, Response, StatusCode, Version};
 use tracing::debug;
 
-use super::access::{Caller, Claims, Unknown};
+use super::access::{Caller, Claims};
 use super::all_bulk_data::Which;
 use super::audited::{SeenRequest, ShownStudies};
 use super::body::Body;
@@ -116,9 +116,11 @@ async fn to_target(
         _ => route.as_ref().map_or(Needs::Read, |route| route.resource.needs),
     };
     let template = route.as_ref().map_or("(none)", |route| route.resource.template);
+    let peer = Arc::new(CountedAs::address(target.client));
     let claims = Claims {
         headers: &head.headers,
         address: arrival.address,
+        peer: &peer,
         trusted_proxies: &server.options.trusted_proxies,
         user_header: server.user_header.as_ref(),
     };
@@ -133,7 +135,6 @@ async fn to_target(
             return Ok(response);
         }
         let query = head.uri.query().unwrap_or_default();
-        let peer = Arc::new(CountedAs::address(target.client));
         let (headers, base) = (&head.headers, &target.base);
         let (path, address, user) = (head.uri.path(), target.client, user.as_str());
         let shown = seen.as_ref().map(|_| &shown);
@@ -159,7 +160,7 @@ async fn caller(server: &HttpState, claims: &Claims<'_>, needs: Needs) -> (Strin
     match server.users.caller(claims).await {
         Ok(Caller::Known(rights, name)) => (name, check(needs, rights)),
         Ok(Caller::Anyone) => (String::new(), check(needs, server.options.anyone)),
-        Err(unknown) => (String::new(), Err(unauthorized(unknown))),
+        Err(problem) => (String::new(), Err(problem)),
     }
 }
 
@@ -192,18 +193,6 @@ fn check(needs: Needs, rights: Rights) -> Result<(), Problem> {
         Needs::Store => rights.store,
     };
     if may { Ok(()) } else { Err(Problem::new(StatusCode::FORBIDDEN, "these credentials do not give that right")) }
-}
-
-fn unauthorized(unknown: Unknown) -> Problem {
-    let mut problem = Problem::new(StatusCode::UNAUTHORIZED, "credentials are needed");
-    if unknown.bearer {
-        problem = problem.with(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"dcmdex\""));
-    }
-    if unknown.basic || !unknown.bearer {
-        let challenge = "Basic realm=\"dcmdex\", charset=\"UTF-8\"";
-        problem = problem.with(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
-    }
-    problem
 }
 
 async fn dispatch(server: &Arc<HttpState>, call: Call<'_>) -> Result<Response<Body>, Problem> {

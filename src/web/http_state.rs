@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use hyper::HeaderMap;
 use hyper::header::HeaderName;
@@ -19,7 +18,7 @@ use super::metadata_cache::MetadataCache;
 use super::ohif::Ohif;
 use super::piece_buffers::PieceBuffers;
 use super::pixel_cache::PixelCache;
-use super::problem::Problem;
+use super::problem::{Problem, WAIT_FOR_TURN};
 use super::recalled_answers::RecalledAnswers;
 use super::resource::Route;
 use super::{Options, Services};
@@ -36,9 +35,6 @@ use crate::telemetry::metrics;
 /// Maximum memory for metadata that are being made, in bytes. One client may have half of it. If it
 /// is used up, answers are not kept.
 const METADATA_BYTES: usize = 64 << 20;
-
-/// Time that a request waits for its turn to query the index. A browser gives up later.
-const WAIT_FOR_TURN: Duration = Duration::from_secs(10);
 
 /// Maximum number of threads that write answers and may wait for slow clients. One peer has half.
 ///

@@ -308,8 +308,12 @@ async fn kept(
     else {
         return Ok(None);
     };
+    let turn = server.turn(&call.peer).await?;
     let locations = Arc::clone(&known.locations);
-    let unchanged = spawn_blocking(move || locations.iter().all(is_unchanged));
+    let unchanged = spawn_blocking(move || {
+        let _until_its_end = turn;
+        locations.iter().all(is_unchanged)
+    });
     if !unchanged.await.map_err(|_| Problem::ours())? {
         [true, false].into_iter().for_each(|form| server.metadata.remove(of(form)));
         return Ok(None);

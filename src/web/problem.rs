@@ -3,6 +3,8 @@
 //! The texts name parameters and headers, never their values. An error page must not return text
 //! that somebody else put into a link.
 
+use std::time::Duration;
+
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 
@@ -16,6 +18,10 @@ pub(super) struct Problem {
     pub(super) why: String,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
+
+/// Time that a request waits for its turn, as to query the index. After it the answer is a 503. A
+/// browser gives up later.
+pub(super) const WAIT_FOR_TURN: Duration = Duration::from_secs(10);
 
 /// Seconds after which a client may try again if all places are taken.
 const TRY_AGAIN_AFTER: u64 = 2;

@@ -58,17 +58,18 @@ pub(super) async fn answer(server: &Arc<HttpState>, call: &Call<'_>) -> Result<R
 }
 
 async fn send(server: &Arc<HttpState>, call: &Call<'_>, path: PathBuf) -> Result<Response<Body>, Problem> {
+    let (outlet, body) = server.written_body(&call.peer).await?;
     let opened = spawn_blocking(move || {
         let file = File::open(path)?;
         let length = file.metadata()?.len();
-        Ok::<_, std::io::Error>((file, length))
+        // The outlet holds the turn of this thread, even if the client has gone.
+        Ok::<_, std::io::Error>((file, length, outlet))
     });
     let opened = opened.await.map_err(|_| Problem::ours())?;
-    let (mut file, length) = opened.map_err(|error| {
+    let (mut file, length, mut outlet) = opened.map_err(|error| {
         tracing::warn!(%error, "a file of OHIF cannot be read");
         Problem::not_found("OHIF does not have this file any more")
     })?;
-    let (mut outlet, body) = server.written_body(&call.peer).await?;
     let mut response = Response::new(body);
     response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
     spawn_blocking(move || {

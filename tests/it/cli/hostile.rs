@@ -2,16 +2,21 @@
 //! process and checks that the node still answers.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use data_encoding::BASE64;
+use dcmdex::access::users::{Rights, line_with_password};
 use dcmdex::ul::pdu_io::{MAX_ASSOCIATE_RQ_LENGTH, OFFERED_MAX_LENGTH};
 use dicom_ul::pdu::write_pdu;
 use flate2::Compression;
 use flate2::write::DeflateEncoder;
 
+use super::messages::permit;
 use super::serve::Node;
 use super::*;
+use crate::util::http;
+use crate::util::http2::{CANCEL, Connection, END_STREAM, PING, RST_STREAM, frame, head};
 use crate::util::scripted::{
     DataSet, IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION, connected, find_command, request, store_command,
 };
@@ -221,6 +226,33 @@ fn nothing_that_is_sent_over_http_takes_more_than_its_share_of_memory() {
     let long = [b"GET /dicom-web/studies?PatientID=".to_vec(), vec![b'*'; 8 << 20]].concat();
     let _ = http(&node, &[&long]);
     within("a target of 8 MB", &http(&node, &[query]), &["200"]);
+    assert_eq!(node.stop(rustix::process::Signal::TERM).0, Some(0));
+}
+
+#[test]
+fn passwords_of_clients_that_leave_at_once_are_not_all_checked_at_the_same_time() {
+    let place = Place::new();
+    std::fs::write(place.path("users"), line_with_password("anna", Rights::READ, "secret").unwrap()).unwrap();
+    permit(&place.path("users"), 0o600);
+    std::fs::write(place.path("dcmdex.toml"), "[http]\nusers = \"users\"\n").unwrap();
+    let node = Node::start(&place, &["--http-port", "0"]);
+    let base = base(&node);
+    let basic = |credentials: &str| format!("Basic {}", BASE64.encode(credentials.as_bytes()));
+    let address: SocketAddr = node.listening["http_address"].as_str().unwrap().parse().unwrap();
+    let mut connection = Connection::open(address, &[]);
+    for number in 0..100 {
+        let stream = 2 * number + 1;
+        let wrong = basic(&format!("anna:{number}"));
+        let request = head(stream, END_STREAM, "GET", "/dicom-web/studies", &[("authorization", &wrong)]);
+        connection.send(&request).unwrap();
+        // The node has read the request when it answers this.
+        connection.send(&frame(PING, 0, 0, &[0; 8])).unwrap();
+        connection.receive_kind(PING);
+        connection.send(&frame(RST_STREAM, 0, stream, &CANCEL.to_be_bytes())).unwrap();
+    }
+    let right = basic("anna:secret");
+    http::request(address, "GET", "/dicom-web/studies", &[("Authorization", &right)], b"").expect(200);
+    assert!(peak(&node) <= base + MEMORY, "{} above {base}", peak(&node) - base);
     assert_eq!(node.stop(rustix::process::Signal::TERM).0, Some(0));
 }
 

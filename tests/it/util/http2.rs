@@ -23,6 +23,7 @@ pub(crate) const MAX_HEADER_LIST_SIZE: u16 = 6;
 
 /// Error codes.
 pub(crate) const REFUSED_STREAM: u32 = 7;
+pub(crate) const CANCEL: u32 = 8;
 pub(crate) const ENHANCE_YOUR_CALM: u32 = 11;
 
 /// A frame that came.

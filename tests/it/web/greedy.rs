@@ -3,6 +3,9 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
+use data_encoding::BASE64;
+use dcmdex::access::users::line_with_password;
+
 use super::*;
 use crate::util::http2::{Connection, END_STREAM, INITIAL_WINDOW_SIZE, PING, frame, head};
 use crate::util::objects;
@@ -129,6 +132,24 @@ fn clients_that_read_no_results_keep_no_search_waiting() {
     let _held = (_held, stalled(&web, 2, ask));
     assert_eq!(web.get("/instances").expect(200).json().as_array().unwrap().len(), 1_000);
     assert_eq!(web.get("/studies/1.2.1/metadata").expect(200).json().as_array().unwrap().len(), 1_000);
+}
+
+/// A password takes the memory of its hash, so few are checked at a time.
+#[test]
+fn wrong_passwords_of_others_hold_up_a_login_by_one_check_of_each_address() {
+    let users = line_with_password("anna", Rights::READ, "secret").unwrap();
+    let web = TestWeb::with(&archive(), |options| options.max_connections = 1_000, Some(&users));
+    let basic = |credentials: &str| format!("Basic {}", BASE64.encode(credentials.as_bytes()));
+    let wrong = basic("anna:wrong");
+    let wrong = format!("GET /dicom-web/studies HTTP/1.1\r\nHost: localhost\r\nAuthorization: {wrong}\r\n\r\n");
+    let flood = stalled(&web, 1, wrong.as_bytes());
+    web.get_with("/studies", &[("Authorization", &basic("anna:secret"))]).expect(200);
+    let answered = flood.iter().filter(|stream| {
+        stream.set_nonblocking(true).unwrap();
+        stream.peek(&mut [0]).is_ok()
+    });
+    let answered = answered.count();
+    assert!(answered < OF_EACH_KIND / 2, "{answered} wrong passwords were checked before the right one");
 }
 
 /// The last bytes of a response are in the hands of the system, or of HTTP, when the node has made
