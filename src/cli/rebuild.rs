@@ -20,13 +20,13 @@ use crate::cli::{Exit, arrival_journal, correct, directory_checks, remove, stora
 use crate::config::Config;
 use crate::db::open::{Reader, Writer, WriterHandle, WriterOptions};
 use crate::db::{
-    Admin, Arrivals, Durability, GivenNumbers, KnownLocation, PAGE_DIRECTORIES, RemovalSearch as _, ScanLedger,
-    Search as _,
+    Admin, Arrivals, Durability, FileOutcome, GivenNumbers, KnownLocation, PAGE_DIRECTORIES, RemovalSearch as _,
+    ScanLedger, ScannedDirectory, ScannedFile, Search as _,
 };
 use crate::files::is_missing;
 use crate::ingest::Wanted;
 use crate::model::clock::Clock;
-use crate::model::location::Place;
+use crate::model::location::{Location, Place};
 use crate::receive::replay::UnnamedFiles;
 use crate::store::Objects;
 
@@ -204,8 +204,9 @@ fn index_strays(
         drop(to_read);
         let storing = scope.spawn(move || store_batches(writer, batches));
         let counts = RebuildCounts::default();
-        let mut rebuild = Rebuild { reader, removed, found, context, counts };
+        let mut rebuild = Rebuild { reader, writer, removed, found, context, counts, received_again: Vec::new() };
         let read = in_order.into_iter().try_for_each(|(files, read)| rebuild.take(&files, read.recv()?));
+        let read = read.and_then(|()| rebuild.enter_received_again());
         let counts = rebuild.counts;
         drop(rebuild.found);
         let listed = listing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -238,7 +239,10 @@ fn list(
 /// Decides what becomes of objects that were read.
 struct Rebuild<'a> {
     reader: Reader,
+    writer: &'a WriterHandle,
     removed: RemovedInPlace,
+    /// Objects that came after a removal of their instances.
+    received_again: Vec<ReadObject>,
     /// Objects on their way to the index.
     found: Sender<Vec<ReadObject>>,
     context: &'a mut Context,
@@ -253,7 +257,8 @@ impl Rebuild<'_> {
         let mut found = Vec::new();
         for ((series, name), read) in files.iter().zip(read) {
             match read {
-                Ok(object) if self.removed.has(&object, &removed) => self.counts.removed += 1,
+                Ok(object) if self.removed.has(&object, &removed) => self.leave_out(object)?,
+                Ok(object) if removed.contains_key(object.sop_instance_uid()) => self.received_again.push(object),
                 Ok(object) => found.push(object),
                 Err(reason) => {
                     self.counts.failed += 1;
@@ -262,7 +267,29 @@ impl Rebuild<'_> {
                 }
             }
         }
+        self.enter(found)
+    }
+
+    fn enter(&mut self, found: Vec<ReadObject>) -> anyhow::Result<()> {
         self.counts.indexed += found.len() as u64;
         self.found.send(found).map_err(|_| anyhow!("the objects cannot be entered"))
+    }
+
+    /// Notes the file of a removed object. It stays out when another object of the instance comes.
+    fn leave_out(&mut self, object: ReadObject) -> anyhow::Result<()> {
+        let Location { place, directory, file_name, size, mtime_ms } = object.location;
+        let outcome = FileOutcome::Instance(object.record);
+        let files = vec![ScannedFile { file_name, size, mtime_ms, known: false, reread: false, outcome }];
+        self.writer.scanned(ScannedDirectory { files, ..ScannedDirectory::new(place, directory) })?;
+        self.counts.removed += 1;
+        Ok(())
+    }
+
+    /// Enters the objects that came after a removal. Their instances are removed until then, so
+    /// that the files of the removed objects can be noted.
+    fn enter_received_again(&mut self) -> anyhow::Result<()> {
+        self.writer.flush()?;
+        let found = std::mem::take(&mut self.received_again);
+        self.enter(found)
     }
 }

@@ -111,8 +111,8 @@ impl RemovedInPlace {
         object.removed_at(removed, &self.received_again).is_some_and(|begun_ms| !self.undone.contains(&begun_ms))
     }
 
-    /// Drops the files whose objects are removed. An index that was built anew knows removed
-    /// instances, and not their files.
+    /// Drops the files whose objects are removed. An index that was restored knows removed
+    /// instances, and not the files of those that it never had.
     fn drop_from(&self, names: &mut Vec<OsString>, reader: &mut Reader, series: &Path) -> Result<(), db::Error> {
         if !self.any || names.is_empty() {
             return Ok(());

@@ -178,7 +178,7 @@ fn a_lost_index_that_is_built_again_knows_what_was_removed() {
         let number = removal["removal"].to_string();
         place.run(["remove", "--undo", &number, "--yes"]).expect(0);
     }
-    // The one that never left its place has no row of a file, so it was looked for.
+    // One never left its place, and one comes from the trash.
     assert_eq!(indexed(&place), uids(0..3));
     place.run(["check", "--orphans"]).expect(0);
 }
@@ -225,6 +225,36 @@ fn what_came_again_after_a_removal_survives_the_loss_of_the_index() {
         }
         let rebuilt = place.run(["rebuild"]).expect(0).stdout;
         assert_eq!(indexed(&place), uids(1..2), "{rebuilt}");
+    }
+}
+
+#[test]
+fn a_removed_object_stays_out_if_another_one_of_its_instance_came_and_the_index_was_lost() {
+    for is_lost_first in [true, false] {
+        let place = Place::new();
+        received(&place, 0..1);
+        place.run(["remove", &format!("SOPInstanceUID={}", uid(0)), "--yes"]).expect(0);
+        let lose = || {
+            for suffix in ["", "-turn"] {
+                fs::remove_file(place.path(format!("dcmdex-data/index.db{suffix}"))).unwrap();
+            }
+            assert!(place.run(["rebuild"]).expect(0).stdout.contains("1 removed objects were left out"));
+        };
+        if is_lost_first {
+            lose();
+        }
+        let node = Node::start(&place, &[]);
+        assert_eq!(store(&mut associated(&node), 0, 2000), SUCCESS);
+        assert_eq!(node.stop(Signal::TERM).0, Some(0));
+        if !is_lost_first {
+            lose();
+        }
+        place.run(["check", "--orphans"]).expect(0);
+        assert!(place.run(["rebuild"]).expect(0).stdout.starts_with("0 objects of "));
+        let copies = || place.run(["status", "--json"]).expect(0).json()[0]["copies"].as_u64();
+        assert_eq!((indexed(&place), copies()), (uids(0..1), Some(0)));
+        place.run(["remove", "--undo", "1", "--yes"]).expect(0);
+        assert_eq!((indexed(&place), copies()), (uids(0..1), Some(1)));
     }
 }
 
