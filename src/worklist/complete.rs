@@ -12,6 +12,7 @@ use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 
 use super::attributes::SINGLE_VALUES;
 use super::item::{WorklistItem, items_in, text_in};
+use super::message_times::MessageTimes;
 use crate::db::{WorklistColumn, WorklistRow, WorklistSource, WorklistState};
 use crate::encoding::vr::max_characters;
 use crate::model::datetime::{self, Day};
@@ -54,10 +55,32 @@ pub struct OrderFacts {
     pub origin: String,
     /// Its order numbers, the strongest first. Empty if it has none.
     pub order_keys: Vec<String>,
-    /// When the message was made: `YYYYMMDDHHMMSS`, or empty.
+    /// When the message was made: `YYYYMMDDHHMMSS`, or empty. [`WorklistRow::message_time`] says
+    /// what may follow.
     pub message_time: String,
     /// The present moment, in milliseconds since 1970 UTC.
     pub now_ms: i64,
+}
+
+impl OrderFacts {
+    pub(super) fn times(&self) -> MessageTimes<'_> {
+        MessageTimes::of(&self.message_time)
+    }
+
+    /// Whether a row is of another order: both have a number of the same kind, and they differ.
+    pub(super) fn is_another_order(&self, row: &WorklistRow) -> bool {
+        let Some((kind, number)) = kind_and_number(&row.order_key) else { return false };
+        let mut numbers = self.order_keys.iter().filter_map(|key| kind_and_number(key)).filter(|(of, _)| *of == kind);
+        let differs = |(_, other): (&str, &str)| other != number;
+        numbers.next().is_some_and(|first| differs(first) && numbers.all(differs))
+    }
+}
+
+/// Returns the kind of an order number, placer or filler, and the number alone. Messages may leave
+/// out the application that gave it.
+fn kind_and_number(order_key: &str) -> Option<(&str, &str)> {
+    let mut parts = order_key.split('|');
+    Some((parts.next()?, parts.next()?))
 }
 
 /// A value that [`complete`] makes of other values.
@@ -235,6 +258,25 @@ impl Draft {
             self.make(tags::STUDY_INSTANCE_UID, &uid);
         }
         Ok(())
+    }
+
+    /// Makes the identifiers that were made once more, of the number of the order and the patient.
+    /// Another order has those of before.
+    pub(super) fn tell_apart(&mut self) {
+        let key = self.facts.order_keys.first().cloned().unwrap_or_default();
+        if let Some((_, number)) = kind_and_number(&key) {
+            let id = last_characters(number);
+            if self.generated.contains(&tags::REQUESTED_PROCEDURE_ID) {
+                self.item.set(tags::REQUESTED_PROCEDURE_ID, &id);
+            }
+            if self.generated.contains(&tags::SCHEDULED_PROCEDURE_STEP_ID) {
+                self.item.set_step(tags::SCHEDULED_PROCEDURE_STEP_ID, &id);
+            }
+        }
+        if self.generated.contains(&tags::STUDY_INSTANCE_UID) {
+            let uid = study_uid(&[self.item.text(tags::STUDY_INSTANCE_UID), self.item.text(tags::PATIENT_ID), &key]);
+            self.item.set(tags::STUDY_INSTANCE_UID, &uid);
+        }
     }
 
     /// Takes a value out, as if the order had none.

@@ -10,6 +10,7 @@ use dicom_dictionary_std::tags;
 
 use super::complete::{Draft, IntakeOptions, MADE_OF, OrderFacts, study_uid};
 use super::item::WorklistItem;
+use super::message_times::{MessageTimes, is_older};
 use crate::db::{
     Error, WorklistBy, WorklistChanges, WorklistColumn, WorklistProblem, WorklistRow, WorklistSource, WorklistState,
     WorklistTables, WorklistWork,
@@ -134,14 +135,18 @@ pub fn put(
     mut draft: Draft,
     options: &IntakeOptions,
 ) -> Result<(PutOutcome, i64), Error> {
-    let Some(known) = find(tables, &draft)? else {
+    let Some(known) = find(tables, &mut draft)? else {
         return Ok((PutOutcome::New, tables.put(&draft.row(options))?));
     };
-    if known.state == WorklistState::Cancelled && is_older(&draft.facts.message_time, &known.message_time) {
+    let known_times = MessageTimes::of(&known.message_time);
+    if known.state == WorklistState::Cancelled && draft.facts.times().is_before(&known_times) {
         return Ok((PutOutcome::StaysCancelled, known.id));
     }
     if is_outdated_by(&draft.facts, &known) {
         return Ok((PutOutcome::Outdated, known.id));
+    }
+    if is_of_its_sender(&draft.facts, &known) && is_older(draft.facts.times().patient, known_times.patient) {
+        keep_patient(&mut draft, &known, known_times.patient);
     }
     keep_known_values(&mut draft, &known, options);
     let mut row = draft.row(options);
@@ -179,10 +184,11 @@ pub fn put(
 pub fn cancel(
     tables: &mut dyn WorklistTables,
     (facts, scope): (&OrderFacts, CancelScope),
-    accession_number: &str,
-    step_id: &str,
+    item: &WorklistItem,
     options: &IntakeOptions,
 ) -> Result<usize, Error> {
+    let (accession_number, patient_id) = (item.text(tags::ACCESSION_NUMBER), item.text(tags::PATIENT_ID));
+    let step_id = item.step_text(tags::SCHEDULED_PROCEDURE_STEP_ID);
     let mut rows = Vec::new();
     for key in &facts.order_keys {
         if rows.is_empty() {
@@ -191,6 +197,7 @@ pub fn cancel(
     }
     if rows.is_empty() && !accession_number.is_empty() {
         rows = tables.find(WorklistBy::Accession(accession_number))?;
+        rows.retain(|row| !facts.is_another_order(row) && !is_of_another_patient(patient_id, row));
     }
     if !step_id.is_empty() && rows.iter().any(|row| row.value(WorklistColumn::StepId) == step_id) {
         rows.retain(|row| row.value(WorklistColumn::StepId) == step_id);
@@ -264,8 +271,9 @@ pub fn remove_origin(
     Ok(count)
 }
 
-/// Finds the row of the same step: by its order, or else by study and step.
-fn find(tables: &mut dyn WorklistTables, draft: &Draft) -> Result<Option<WorklistRow>, Error> {
+/// Finds the row of the same step: by its order, or else by study and step. If these were made, and
+/// another order has them, the draft gets others.
+fn find(tables: &mut dyn WorklistTables, draft: &mut Draft) -> Result<Option<WorklistRow>, Error> {
     let (study, step) = draft.step();
     for key in &draft.facts.order_keys {
         let mut rows = tables.find(WorklistBy::Order(key))?;
@@ -280,14 +288,68 @@ fn find(tables: &mut dyn WorklistTables, draft: &Draft) -> Result<Option<Worklis
             return Ok(rows.pop());
         }
     }
+    let known = tables.find(WorklistBy::Step(study, step))?.pop();
+    if !known.as_ref().is_some_and(|row| has_made_identifiers_of(draft, row)) {
+        return Ok(known);
+    }
+    draft.tell_apart();
+    let (study, step) = draft.step();
     Ok(tables.find(WorklistBy::Step(study, step))?.pop())
+}
+
+/// Whether a draft has study and step of another order because its identifiers were made of the
+/// same accession number (docs/adr/0060).
+fn has_made_identifiers_of(draft: &Draft, row: &WorklistRow) -> bool {
+    let is_made = |tag: Tag| draft.generated.contains(&tag);
+    let has_made_study = is_made(tags::STUDY_INSTANCE_UID);
+    let has_other_number =
+        (has_made_study || is_made(tags::SCHEDULED_PROCEDURE_STEP_ID)) && draft.facts.is_another_order(row);
+    has_other_number || has_made_study && is_of_another_patient(draft.item.text(tags::PATIENT_ID), row)
+}
+
+/// Whether a row is of a patient with another number, as far as both are known.
+fn is_of_another_patient(patient_id: &str, row: &WorklistRow) -> bool {
+    let of_row = row.value(WorklistColumn::PatientId);
+    !patient_id.is_empty() && !of_row.is_empty() && patient_id != of_row
+}
+
+/// The attributes of a patient that a correction sets.
+pub(super) const OF_PATIENT: [Tag; 8] = [
+    tags::PATIENT_ID,
+    tags::ISSUER_OF_PATIENT_ID,
+    tags::PATIENT_NAME,
+    tags::PATIENT_BIRTH_DATE,
+    tags::PATIENT_SEX,
+    tags::PATIENT_SIZE,
+    tags::PATIENT_WEIGHT,
+    tags::ALLERGIES,
+];
+
+/// Returns the item of a row. A cancellation that came before its order has none.
+pub(super) fn item_of(row: &WorklistRow) -> Option<WorklistItem> {
+    let value: serde_json::Value = serde_json::from_str(&row.item).ok()?;
+    let mut item = WorklistItem::from_json(value.as_object()?).ok()?;
+    item.character_set.clone_from(&row.character_set);
+    Some(item)
+}
+
+/// Keeps the patient of an item where a newer message of the same sender corrected it, at `since`.
+fn keep_patient(draft: &mut Draft, known: &WorklistRow, since: &str) {
+    let Some(before) = item_of(known) else { return };
+    for tag in OF_PATIENT {
+        let value = before.text(tag);
+        if !value.is_empty() {
+            draft.item.set(tag, value);
+            draft.generated.retain(|made| *made != tag);
+        }
+    }
+    draft.facts.message_time = draft.facts.times().with_patient(since);
 }
 
 /// Values that were made for this message do not replace those that the item has. A value that is
 /// made of others is made anew where the message changes those (docs/adr/0060).
 fn keep_known_values(draft: &mut Draft, known: &WorklistRow, options: &IntakeOptions) {
-    let Ok(serde_json::Value::Object(object)) = serde_json::from_str(&known.item) else { return };
-    let Ok(before) = WorklistItem::from_json(&object) else { return };
+    let Some(before) = item_of(known) else { return };
     let has_moved = before.step_text(tags::SCHEDULED_PROCEDURE_STEP_START_DATE)
         != draft.item.step_text(tags::SCHEDULED_PROCEDURE_STEP_START_DATE)
         && !draft.generated.contains(&tags::SCHEDULED_PROCEDURE_STEP_START_DATE);
@@ -329,15 +391,15 @@ fn is_outdated(tag: Tag, was_made: bool, before: &WorklistItem, item: &WorklistI
     value.goes_with_them && given.any(|of| before.value(*of) != item.value(*of))
 }
 
-/// Whether a message is older than another, as far as both say when they were made.
-fn is_older(one: &str, other: &str) -> bool {
-    !one.is_empty() && !other.is_empty() && one < other
-}
-
-/// Whether a message is older than what its sender said of this item before. The clocks of two
+/// Whether a message is older than what its sender said of this order before. The clocks of two
 /// senders are not compared.
 fn is_outdated_by(facts: &OrderFacts, row: &WorklistRow) -> bool {
-    (facts.source, &facts.origin) == (row.source, &row.origin) && is_older(&facts.message_time, &row.message_time)
+    is_of_its_sender(facts, row) && facts.times().is_before(&MessageTimes::of(&row.message_time))
+}
+
+/// Whether a message has the sender of the last one of this item.
+pub(super) fn is_of_its_sender(facts: &OrderFacts, row: &WorklistRow) -> bool {
+    (facts.source, &facts.origin) == (row.source, &row.origin)
 }
 
 /// Whether nothing has changed but times.

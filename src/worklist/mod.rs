@@ -16,6 +16,7 @@ mod hl7;
 mod intake;
 mod item;
 mod life;
+mod message_times;
 mod mpps;
 mod query;
 mod read;

@@ -10,14 +10,13 @@ use super::error::MessageError;
 use super::map::Hl7Map;
 use super::message::Message;
 use super::orders::{Hl7Order, OrderAction, PatientCorrection, RefusedMessage, WantedChange, message_time, wanted};
-use crate::db::{
-    self, WorklistBy, WorklistColumn, WorklistProblem, WorklistRow, WorklistSource, WorklistState, WorklistTables,
-};
+use crate::db::{self, WorklistBy, WorklistProblem, WorklistSource, WorklistState, WorklistTables};
 use crate::model::clock::Clock;
 use crate::telemetry::metrics;
 use crate::worklist::complete::{IntakeError, IntakeOptions, OrderFacts, complete, has_unreadable_start};
-use crate::worklist::intake::{Intake, PutOutcome, cancel, cancel_dropped, put};
+use crate::worklist::intake::{Intake, OF_PATIENT, PutOutcome, cancel, cancel_dropped, is_of_its_sender, item_of, put};
 use crate::worklist::item::WorklistItem;
+use crate::worklist::message_times::{MessageTimes, is_older};
 
 /// Takes HL7 messages into the worklist.
 #[derive(Debug)]
@@ -180,11 +179,7 @@ fn step_work(
     let now_ms = facts.now_ms;
     let state = match action {
         OrderAction::Cancel(scope) => {
-            return Ok(Box::new(move |tables| {
-                let (accession, step) =
-                    (item.text(tags::ACCESSION_NUMBER), item.step_text(tags::SCHEDULED_PROCEDURE_STEP_ID));
-                cancel(tables, (&facts, scope), accession, step, &options).map(|_| None)
-            }));
+            return Ok(Box::new(move |tables| cancel(tables, (&facts, scope), &item, &options).map(|_| None)));
         }
         OrderAction::Put => None,
         OrderAction::Start => Some(WorklistState::Started),
@@ -205,18 +200,6 @@ fn step_work(
     }))
 }
 
-/// The attributes of a patient that a correction sets.
-const OF_PATIENT: [dicom_core::Tag; 8] = [
-    tags::PATIENT_ID,
-    tags::ISSUER_OF_PATIENT_ID,
-    tags::PATIENT_NAME,
-    tags::PATIENT_BIRTH_DATE,
-    tags::PATIENT_SEX,
-    tags::PATIENT_SIZE,
-    tags::PATIENT_WEIGHT,
-    tags::ALLERGIES,
-];
-
 /// Corrects the open items of a patient. After a merge they are of the patient that stays.
 fn correct(
     tables: &mut dyn WorklistTables,
@@ -227,6 +210,10 @@ fn correct(
     let PatientCorrection { item, of } = correction;
     for row in tables.find(WorklistBy::OpenOfPatient(&of.id))? {
         let Some(mut before) = item_of(&row) else { continue };
+        let (is_of_its_sender, known) = (is_of_its_sender(facts, &row), MessageTimes::of(&row.message_time));
+        if is_of_its_sender && is_older(&facts.message_time, known.patient) {
+            continue;
+        }
         if !of.may_be_issued_by(before.text(tags::ISSUER_OF_PATIENT_ID)) {
             // Another issuer gave this patient the same number.
             continue;
@@ -241,7 +228,11 @@ fn correct(
             source: row.source,
             origin: row.origin.clone(),
             order_keys,
-            message_time: row.message_time.clone(),
+            message_time: if is_of_its_sender && !facts.message_time.is_empty() {
+                known.with_patient(&facts.message_time)
+            } else {
+                row.message_time.clone()
+            },
             now_ms: facts.now_ms,
         };
         // The item is complete, so only the values of the patient change.
@@ -253,12 +244,4 @@ fn correct(
         }
     }
     Ok(())
-}
-
-fn item_of(row: &WorklistRow) -> Option<WorklistItem> {
-    let value: serde_json::Value = serde_json::from_str(&row.item).ok()?;
-    let mut item = WorklistItem::from_json(value.as_object()?).ok()?;
-    item.character_set.clone_from(&row.character_set);
-    debug_assert_eq!(item.text(tags::STUDY_INSTANCE_UID), row.value(WorklistColumn::StudyInstanceUid));
-    Some(item)
 }

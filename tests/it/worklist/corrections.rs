@@ -143,7 +143,94 @@ fn an_older_message_changes_nothing() {
     assert!(ris.open().is_empty());
 }
 
+// The same sender says it all, and its messages overtake each other.
+fn an_older_message_changes_nothing_of_the_patient() {
+    let ris = Ris::new(&[]);
+    let pid = |name: &str| format!("PID|||P1||{name}");
+    let corrected = |time: &str, name: &str| ris.accept(&message("ADT^A08", time, &[&pid(name)]));
+    let ordered = |time: &str, name: &str, modality: &str| {
+        ris.accept(&order_of(&pid(name), 1, "XO", time, &[(24, modality)]));
+    };
+    let said = || {
+        let row = only(ris.open());
+        [WorklistColumn::PatientName, WorklistColumn::Modality].map(|column| row.value(column).to_owned())
+    };
+    ordered("20261129100000", "First^N", "CT");
+    corrected("20261129101000", "Second^N");
+    corrected("20261129100500", "Older^N");
+    assert_eq!(said(), ["Second^N", "CT"]);
+    // It is newer than the order before, and says of the patient what is older.
+    ordered("20261129100700", "Older^N", "MR");
+    assert_eq!(said(), ["Second^N", "MR"]);
+    corrected("20261129100900", "Older^N");
+    assert_eq!(said(), ["Second^N", "MR"]);
+    ordered("20261129102000", "Third^N", "CR");
+    corrected("20261129101500", "Older^N");
+    ordered("20261129101800", "Older^N", "US");
+    assert_eq!(said(), ["Third^N", "CR"]);
+    corrected("20261129102100", "Fourth^N");
+    assert_eq!(said(), ["Fourth^N", "CR"]);
+    // The clock of another sender may be slow.
+    ris.accept(&message("ADT^A08", "20261129080000", &[&pid("Other^N")]).replace("|RIS|SITE|", "|HIS|SITE|"));
+    assert_eq!(said(), ["Other^N", "CR"]);
+}
+
+fn orders_of_one_accession_number_are_told_apart_by_their_numbers() {
+    let ris = Ris::new(&[]);
+    let order = |pid: &str, number: u32, control: &str, time: &str, code: &str| {
+        let obr = segment("OBR", &[(4, code), (18, "ACC"), (24, "CT")]);
+        ris.accept(&message("ORM^O01", time, &[pid, &format!("ORC|{control}|PL{number}"), &obr]));
+    };
+    let said = || {
+        let described = |row: &WorklistRow| {
+            let [id, name] = ["/00100020/Value/0", "/00321060/Value/0"].map(|path| value(row, path));
+            format!("{id} {name}")
+        };
+        let mut all: Vec<_> = ris.open().iter().map(described).collect();
+        all.sort();
+        all
+    };
+    let (one, other) = ("PID|||P1||Doe^Jane", "PID|||P2||Roe^Rita");
+    for time in ["20261129100000", "20261129100100"] {
+        order(one, 1, "NW", time, "C^Chest");
+        order(one, 2, "NW", time, "A^Abdomen");
+        order(other, 3, "NW", time, "H^Head");
+        assert_eq!(said(), ["P1 Abdomen", "P1 Chest", "P2 Head"]);
+    }
+    let steps: std::collections::BTreeSet<_> = ris
+        .open()
+        .iter()
+        .map(|row| {
+            [WorklistColumn::StudyInstanceUid, WorklistColumn::StepId].map(|column| row.value(column).to_owned())
+        })
+        .collect();
+    assert_eq!(steps.len(), 3);
+    order(one, 2, "XO", "20261129100200", "P^Pelvis");
+    assert_eq!(said(), ["P1 Chest", "P1 Pelvis", "P2 Head"]);
+    // An order that nobody knows is none of those.
+    order(one, 4, "CA", "20261129100300", "");
+    assert_eq!(said(), ["P1 Chest", "P1 Pelvis", "P2 Head"]);
+    order(one, 2, "CA", "20261129100300", "");
+    assert_eq!(said(), ["P1 Chest", "P2 Head"]);
+    // Without a number, the accession number tells the orders of this patient.
+    ris.accept(&message("ORM^O01", "20261129100400", &[one, "ORC|CA", &segment("OBR", &[(18, "ACC")])]));
+    assert_eq!(said(), ["P2 Head"]);
+}
+
+fn orders_of_one_message_and_study_are_told_apart_by_their_numbers() {
+    let ris = Ris::new(&[]);
+    let zds = "ZDS|1.2.840.99.1^RIS^Application^DICOM";
+    let obr = segment("OBR", &[(18, "ACC"), (24, "CT")]);
+    ris.accept(&message("ORM^O01", "20261129100000", &[PID, "ORC|NW|PL1", &obr, "ORC|NW|PL2", &obr, zds]));
+    let rows = ris.open();
+    assert_eq!(rows.len(), 2);
+    assert!(rows.iter().all(|row| row.value(WorklistColumn::StudyInstanceUid) == "1.2.840.99.1"));
+}
+
 with_each_index! {
+    an_older_message_changes_nothing_of_the_patient,
+    orders_of_one_accession_number_are_told_apart_by_their_numbers,
+    orders_of_one_message_and_study_are_told_apart_by_their_numbers,
     a_merge_of_another_authority_changes_no_patient_with_the_same_number,
     a_merge_of_several_patients_changes_each,
     a_value_that_was_made_follows_what_it_was_made_of,
