@@ -94,7 +94,7 @@ pub(super) struct MadeValue {
 
 /// All values that are made of others. Identifiers and the start are no part of them, because they
 /// stay as they are.
-pub(super) const MADE_OF: [MadeValue; 5] = [
+pub(super) const MADE_OF: [MadeValue; 8] = [
     MadeValue { tag: tags::PATIENT_NAME, of: &[tags::PATIENT_ID], goes_with_them: true },
     MadeValue { tag: tags::MODALITY, of: &[tags::SCHEDULED_STATION_AE_TITLE], goes_with_them: false },
     MadeValue { tag: tags::SCHEDULED_STATION_AE_TITLE, of: &[tags::MODALITY], goes_with_them: true },
@@ -115,6 +115,22 @@ pub(super) const MADE_OF: [MadeValue; 5] = [
             tags::SCHEDULED_PROTOCOL_CODE_SEQUENCE,
         ],
         goes_with_them: false,
+    },
+    // These are never made. What an order said of them goes.
+    MadeValue {
+        tag: tags::SCHEDULED_PROTOCOL_CODE_SEQUENCE,
+        of: &[tags::REQUESTED_PROCEDURE_CODE_SEQUENCE, tags::REQUESTED_PROCEDURE_DESCRIPTION],
+        goes_with_them: true,
+    },
+    MadeValue {
+        tag: tags::SCHEDULED_STATION_NAME,
+        of: &[tags::SCHEDULED_STATION_AE_TITLE, tags::MODALITY],
+        goes_with_them: true,
+    },
+    MadeValue {
+        tag: tags::SCHEDULED_PROCEDURE_STEP_LOCATION,
+        of: &[tags::SCHEDULED_STATION_AE_TITLE, tags::MODALITY],
+        goes_with_them: true,
     },
 ];
 
@@ -141,6 +157,8 @@ pub struct Draft {
     pub(super) item: WorklistItem,
     /// Tags of the values that were made here.
     pub(super) generated: Vec<Tag>,
+    /// Tags of elements that the order has without a value that can be used.
+    pub(super) emptied: Vec<Tag>,
     pub(super) warnings: Vec<String>,
     pub(super) facts: OrderFacts,
 }
@@ -168,8 +186,11 @@ pub fn complete(item: WorklistItem, facts: OrderFacts, options: &IntakeOptions) 
         return Err(IntakeError::NoStartDate);
     }
     let whole_accession = trim(VR::SH, item.text(tags::ACCESSION_NUMBER)).to_owned();
-    let mut draft = Draft { item, generated: Vec::new(), warnings: Vec::new(), facts };
+    let mut emptied: Vec<Tag> = item.tags().collect();
+    let mut draft = Draft { item, generated: Vec::new(), emptied: Vec::new(), warnings: Vec::new(), facts };
     draft.clean();
+    emptied.retain(|tag| draft.item.value(*tag).is_none());
+    draft.emptied = emptied;
     if draft.item.text(tags::PATIENT_ID).is_empty() {
         return Err(IntakeError::NoPatient);
     }

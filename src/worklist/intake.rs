@@ -374,10 +374,34 @@ fn keep_known_values(draft: &mut Draft, known: &WorklistRow, options: &IntakeOpt
             draft.generated.push(tag);
         }
     }
+    keep_omitted_values(draft, known, &before, &made);
     draft.describe(options);
     draft.warn_of_station();
     draft.generated.sort_by_key(|tag| made.iter().position(|known| known == tag));
     draft.item.sort();
+}
+
+/// Values that an HL7 message omits stay, unless they go with what it changes. `made` are the
+/// values that were made for the message. A file is a whole item, and so is an order that comes
+/// again after it was cancelled.
+fn keep_omitted_values(draft: &mut Draft, known: &WorklistRow, before: &WorklistItem, made: &[Tag]) {
+    let has_other = |tag: Tag| {
+        let (one, other) = (before.text(tag), draft.item.text(tag));
+        one != other && !one.is_empty() && !other.is_empty()
+    };
+    let is_of_another = has_other(tags::PATIENT_ID) || has_other(tags::ISSUER_OF_PATIENT_ID);
+    if draft.facts.source != WorklistSource::Hl7 || known.state == WorklistState::Cancelled || is_of_another {
+        return;
+    }
+    let goes = |tag: Tag| {
+        let is_said = made.contains(&tag) || draft.emptied.contains(&tag);
+        is_said || tag == tags::SPECIFIC_CHARACTER_SET || is_outdated(tag, false, before, &draft.item, made)
+    };
+    let gone: Vec<Tag> = before.tags().filter(|tag| goes(*tag)).collect();
+    draft.item.take_missing(before, |tag| !gone.contains(&tag));
+    if draft.item.character_set.is_empty() {
+        draft.item.character_set.clone_from(&before.character_set);
+    }
 }
 
 /// Whether a value that a message lacks is to be made anew. `made` are the values that the message

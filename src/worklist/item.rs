@@ -70,6 +70,32 @@ impl WorklistItem {
         set_in(self.step_mut(), tag, text);
     }
 
+    /// Notes that an element at the root has no value, which is more than that it is missing.
+    pub(super) fn empty(&mut self, tag: Tag) {
+        self.elements.push(empty_element(tag));
+    }
+
+    /// Notes that an element of the scheduled procedure step has no value.
+    pub(super) fn empty_of_step(&mut self, tag: Tag) {
+        self.step_mut().push(empty_element(tag));
+    }
+
+    /// Returns the tags of its elements, and of those of the scheduled procedure step.
+    pub(super) fn tags(&self) -> impl Iterator<Item = Tag> {
+        self.elements.iter().chain(self.step().unwrap_or_default()).map(|element| element.tag)
+    }
+
+    /// Takes elements of another item that this one lacks, at the root and in the scheduled
+    /// procedure step, where they are `wanted`.
+    pub(super) fn take_missing(&mut self, other: &Self, wanted: impl Fn(Tag) -> bool) {
+        let is_wanted =
+            |element: &&KeyElement| element.tag != tags::SCHEDULED_PROCEDURE_STEP_SEQUENCE && wanted(element.tag);
+        let of_step = other.step().unwrap_or_default().iter().filter(is_wanted).cloned();
+        take_missing(self.step_mut(), of_step);
+        take_missing(&mut self.elements, other.elements.iter().filter(is_wanted).cloned());
+        self.sort();
+    }
+
     /// Sets the items of a sequence at the root.
     pub(super) fn set_items(&mut self, tag: Tag, items: Vec<Vec<KeyElement>>) {
         set_value(&mut self.elements, tag, VR::SQ, KeyValue::Items(items));
@@ -254,6 +280,15 @@ pub(super) fn items_in(elements: &[KeyElement], tag: Tag) -> &[Vec<KeyElement>] 
 
 pub(super) fn set_in(elements: &mut Vec<KeyElement>, tag: Tag, text: &str) {
     set_value(elements, tag, keys::vr(tag), KeyValue::Text(text.to_owned()));
+}
+
+fn empty_element(tag: Tag) -> KeyElement {
+    KeyElement { tag, vr: keys::vr(tag), value: KeyValue::Text(String::new()) }
+}
+
+fn take_missing(elements: &mut Vec<KeyElement>, others: impl Iterator<Item = KeyElement>) {
+    let own: Vec<Tag> = elements.iter().map(|element| element.tag).collect();
+    elements.extend(others.filter(|other| !own.contains(&other.tag)));
 }
 
 fn set_value(elements: &mut Vec<KeyElement>, tag: Tag, vr: VR, value: KeyValue) {

@@ -78,6 +78,16 @@ struct MapLine {
     fields: &'static str,
 }
 
+impl MapLine {
+    /// Notes that the message says that there is no value.
+    fn empty(&self, item: &mut WorklistItem) {
+        match self.target {
+            LineTarget::Root(tag) => item.empty(tag),
+            LineTarget::Step(tag) => item.empty_of_step(tag),
+        }
+    }
+}
+
 const fn line(name: &'static str, kind: LineKind, target: LineTarget, fields: &'static str) -> MapLine {
     MapLine { name, kind, target, fields }
 }
@@ -262,9 +272,16 @@ impl Hl7Map {
         let mut item = WorklistItem::new(Vec::new(), message.character_set.clone());
         for (line, fields) in LINES.iter().zip(&self.fields) {
             if let LineKind::Texts(separator) = line.kind {
-                set_text(line, &texts(fields, order, message.delimiters).join(separator), &mut item);
+                let has_value = set_text(line, &texts(fields, order, message.delimiters).join(separator), &mut item);
+                let says = |field: &FieldPath| {
+                    order.segments(&field.segment).any(|segment| segment.says(field.field, None, message.delimiters))
+                };
+                if !has_value && fields.iter().any(says) {
+                    line.empty(&mut item);
+                }
                 continue;
             }
+            let (mut has_value, mut is_said) = (false, false);
             for field in fields {
                 let mut segments = order.segments(&field.segment);
                 let segment = match line.kind {
@@ -274,9 +291,14 @@ impl Hl7Map {
                     _ => segments.next(),
                 };
                 let Some(segment) = segment else { continue };
-                if apply(line, field, segment, message.delimiters, &mut item) {
+                has_value = apply(line, field, segment, message.delimiters, &mut item);
+                if has_value {
                     break;
                 }
+                is_said |= segment.says(field.field, field.component, message.delimiters);
+            }
+            if is_said && !has_value {
+                line.empty(&mut item);
             }
         }
         item

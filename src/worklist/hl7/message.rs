@@ -229,6 +229,17 @@ impl Hl7Segment {
         if text == "\"\"" { "" } else { text }
     }
 
+    /// Whether a field, or a component of it, has something. That there is no value (`""`) is
+    /// something, too.
+    pub(super) fn says(&self, field: usize, component: Option<usize>, delimiters: Delimiters) -> bool {
+        let text = field.checked_sub(1).and_then(|at| self.fields.get(at)).map_or("", String::as_str);
+        let Some(component) = component.filter(|_| text != "\"\"") else {
+            return text.chars().any(|c| c != delimiters.repetition && c != delimiters.component);
+        };
+        let repetition = text.split(delimiters.repetition).next().unwrap_or_default();
+        repetition.split(delimiters.component).nth(component - 1).is_some_and(|part| !part.is_empty())
+    }
+
     /// Moves the repetition of a field with the least rank to its front. Of equal ones it is the
     /// first.
     fn put_first<R: Ord>(&mut self, field: usize, delimiter: char, rank: impl Fn(&str) -> R) {

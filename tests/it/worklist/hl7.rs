@@ -263,6 +263,59 @@ fn what_an_order_lacks_stays_when_it_comes_again() {
     assert_eq!(first.generated, again.generated);
 }
 
+fn attributes_that_a_message_omits_stay_and_empty_ones_go() {
+    let ris = Ris::new(&[]);
+    let pid = "PID|||P1^^^ISS||Doe^Jane||19800101|F";
+    let obr = |fields: &[(usize, &str)]| {
+        let always = [(2, "PL1"), (18, "ACC1")];
+        segment("OBR", &[always.as_slice(), fields].concat())
+    };
+    let order = [
+        pid,
+        "PV1||I|W1|||||R1^Referrer|||||||B6",
+        "AL1|1||^Latex",
+        "ORC|NW|PL1",
+        &obr(&[(4, "X^Head^L^PR^Protocol^L"), (5, "S"), (13, "Alert"), (24, "CT"), (31, "C1^Why^L")]),
+        "OBX|1|NM|29463-7^Body weight^LN||70|kg",
+    ];
+    let kept = [
+        ("/00100030/Value/0", "19800101"),
+        ("/00100040/Value/0", "F"),
+        ("/00101030/Value/0", "70"),
+        ("/00102110/Value/0", "Latex"),
+        ("/00102000/Value/0", "Alert"),
+        ("/001021C0/Value/0", "3"),
+        ("/00401003/Value/0", "STAT"),
+        ("/00401002/Value/0", "Why"),
+        ("/0040100A/Value/0/00080100/Value/0", "C1"),
+        ("/00080090/Value/0/Alphabetic", "Referrer"),
+        ("/00400100/Value/0/00400008/Value/0/00080100/Value/0", "PR"),
+    ];
+    let values = || kept.map(|(pointer, _)| value(&only(ris.rows()), pointer).trim_matches('"').to_owned());
+    ris.accept(&message("ORM^O01", "20261129100000", &order));
+    assert_eq!(values(), kept.map(|(_, value)| value));
+    // A status names little more than the order.
+    let status = ["PID|||P1^^^ISS", "ORC|SC|PL1|||IP", &obr(&[(4, "X^Head^L"), (24, "CT")])];
+    ris.accept(&message("ORM^O01", "20261129100001", &status));
+    assert_eq!(values(), kept.map(|(_, value)| value));
+    // An empty field says that there is nothing.
+    let none = "\"\"";
+    let empty = [
+        &segment("PID", &[(3, "P1^^^ISS"), (7, none), (8, none)]),
+        &segment("PV1", &[(8, none), (15, none)]),
+        &segment("AL1", &[(3, none)]),
+        "ORC|XO|PL1",
+        &obr(&[(4, "Y^Knee^L"), (5, none), (13, none), (24, "CT"), (31, none)]),
+        "OBX|1|NM|29463-7^Body weight^LN||\"\"|kg",
+    ];
+    ris.accept(&message("ORM^O01", "20261129100002", &empty));
+    assert_eq!(values(), kept.map(|_| "null"));
+    // What was said of one patient is not said of another.
+    ris.accept(&message("ORM^O01", "20261129100003", &order));
+    ris.accept(&message("ORM^O01", "20261129100004", &["PID|||P2^^^ISS", "ORC|XO|PL1", &obr(&[(4, "X"), (24, "CT")])]));
+    assert_eq!(values(), kept.map(|_| "null"));
+}
+
 fn each_imaging_procedure_control_is_a_step() {
     let ris = Ris::new(&[]);
     let order = message(
@@ -582,6 +635,7 @@ with_each_index! {
     the_same_order_is_one_item_and_changes_and_is_cancelled,
     a_cancellation_that_overtakes_its_order_wins,
     what_an_order_lacks_stays_when_it_comes_again,
+    attributes_that_a_message_omits_stay_and_empty_ones_go,
     each_imaging_procedure_control_is_a_step,
     a_patient_is_corrected_and_merged,
     weight_and_height_come_from_the_observations_that_name_them,
