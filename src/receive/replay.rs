@@ -92,11 +92,13 @@ pub fn replay(
     unnamed: UnnamedFiles,
 ) -> Result<Replayed, ReplayError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|_| ReplayError::Refused(ReceiveError::ThreadEnded))?.block_on(async {
+    let runtime = runtime.map_err(|_| ReplayError::Refused(ReceiveError::ThreadEnded))?;
+    let replayed = async {
         let replayed = store_again(storage, objects, journal, unnamed).await;
         storage.under_way.ended().await;
         replayed
-    })
+    };
+    objects.with_all_space(|| runtime.block_on(replayed))
 }
 
 async fn store_again(

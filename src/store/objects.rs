@@ -6,7 +6,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::compare::{COMPARED_AT_A_TIME, DataSetReader, FromStart, same_data_set};
@@ -86,6 +86,8 @@ pub struct Objects {
     free_space: FreeSpace,
     /// The free space on the disk of the index.
     beside: Option<FreeSpace>,
+    /// Whether room that is to stay free may be used.
+    uses_all_space: AtomicBool,
     /// Directories of series that were made, and whether their names are durable.
     made: Mutex<HashMap<PathBuf, bool>>,
     /// Files that could neither be made durable nor removed. After a failed fsync the kernel
@@ -301,6 +303,7 @@ impl Objects {
             left_over: Mutex::new(left_over),
             free_space,
             beside: options.beside.as_deref().map(|beside| FreeSpace::new(beside, options.min_free_bytes, PART_FREE)),
+            uses_all_space: AtomicBool::new(false),
             made: Mutex::new(HashMap::new()),
             tainted: Mutex::new(HashSet::new()),
             whole: WholeFlush::of(lock.try_clone().map_err(unusable(&lock_path))?),
@@ -493,8 +496,20 @@ impl Objects {
         Ok(incoming)
     }
 
+    /// Runs work that may use the room that is to stay free, because all of its objects were
+    /// acknowledged.
+    pub fn with_all_space<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.uses_all_space.store(true, Ordering::Relaxed);
+        let done = work();
+        self.uses_all_space.store(false, Ordering::Relaxed);
+        done
+    }
+
     /// Refuses what arrives while no more space is free than must stay free.
     fn check_space(&self) -> Result<(), Error> {
+        if self.uses_all_space.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         let has_space = |space: &FreeSpace| space.take(0).map_err(Error::object("begun"));
         if !has_space(&self.free_space)? {
             return Err(Error::NoSpace);

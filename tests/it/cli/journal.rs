@@ -396,6 +396,31 @@ fn a_journal_without_its_name_takes_nothing_and_objects_become_durable_by_themse
 }
 
 #[test]
+fn what_was_acknowledged_may_use_the_room_that_is_to_stay_free() {
+    let mut node = Unsettled::start(DuplicatePolicy::KeepBoth);
+    for number in 1..=3 {
+        assert_eq!(node.store(number, 1000), SUCCESS);
+    }
+    let place = node.crash("", |left, empty| {
+        lose_rows(left, empty);
+        fs::remove_dir_all(left.join("objects").join(SERIES)).unwrap();
+        fs::rename(left.join("objects"), left.join("elsewhere")).unwrap();
+    });
+    let Some(disk) = crate::util::disks::Mount::tmpfs(&place.path("objects"), "8m") else { return };
+    copy(&place.path("elsewhere"), disk.path());
+    // A twentieth of the disk is to stay free, and less is.
+    let filler = disk.path().join("filler");
+    let _full = fs::write(&filler, vec![0; 8 << 20]);
+    let length = filler.metadata().unwrap().len();
+    fs::File::options().write(true).open(&filler).unwrap().set_len(length - 300 * 1024).unwrap();
+    let node = Node::start(&place, &[]);
+    assert_eq!(indexed(&place), [uid(1), uid(2), uid(3)]);
+    assert_eq!(kept(&place.path("objects")).len(), 3);
+    assert_eq!(store(&mut associated(&node), 4, 100), OUT_OF_RESOURCES);
+    node.stop(Signal::TERM);
+}
+
+#[test]
 fn without_room_for_a_journal_each_object_is_durable_by_itself() {
     let place = Place::new();
     let Some(_disk) = crate::util::disks::Mount::tmpfs(&place.path("objects"), "3m") else { return };
