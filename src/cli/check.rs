@@ -125,7 +125,7 @@ fn check(arguments: &CheckArgs, config: &Config, context: &mut Context) -> anyho
 
 /// Lists the objects of the storage directory that the index lacks. Returns how many there are.
 fn list_orphans(config: &Config, reader: &mut Reader, printer: &mut Printer<'_>) -> anyhow::Result<u64> {
-    let Some(options) = config.store_options() else {
+    let Some(options) = config.kept_store_options() else {
         bail!("with `metadata_only` no objects are kept; hint: leave out --orphans");
     };
     let Some(root) = unindexed::storage_to_read(reader, &options.directory)? else { return Ok(0) };

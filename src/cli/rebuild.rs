@@ -54,7 +54,7 @@ pub(super) struct RebuildArgs {
 
 pub(super) fn run(arguments: &RebuildArgs, context: &mut Context) -> anyhow::Result<Exit> {
     let config = arguments.index.configure_with(arguments.storage.as_ref(), context)?;
-    let Some(options) = config.store_options() else {
+    let Some(options) = config.kept_store_options() else {
         bail!("with `metadata_only` no objects are kept, so there is nothing to index");
     };
     if !options.directory.is_dir() {

@@ -17,6 +17,7 @@ use crate::cli::context::{Context, IndexArgs, make_directory_of};
 use crate::cli::correct::kept;
 use crate::cli::remove;
 use crate::cli::remove::listed::{REMOVED_SINCE, remove_listed};
+use crate::cli::storage_match::storage_of;
 use crate::config::Config;
 use crate::db::open::{IndexHold, Reader, Writer, only_file_of};
 use crate::db::{Admin as _, EventSearch as _, GivenNumbers, IndexStatus};
@@ -51,9 +52,9 @@ pub(super) fn run(arguments: &RestoreArgs, context: &mut Context) -> anyhow::Res
         BackupVerdict::Refused(reason) => bail!("the backup {} is refused: {reason}", backup.display()),
     };
     let given = say_what_it_does(context, &index, backup, &manifest)?;
-    let storage = config.store_options().map(|options| options.directory);
-    if let Some(storage) = &storage {
-        say_what_was_corrected(context, backup, storage)?;
+    let storage = config.kept_store_options().map(|options| options.directory);
+    if let Some(options) = storage_of(&config, backup)? {
+        say_what_was_corrected(context, backup, &options.directory)?;
     }
     if !arguments.yes {
         // It is refused now and not only with --yes.
@@ -173,7 +174,7 @@ fn prepare(new: &NewIndex, config: &Config, given: GivenNumbers) -> anyhow::Resu
     let writer = Writer::open(&new.0, config.node_writer_options())?;
     writer.handle().raise_numbers("restore", given, Clock::System.now_ms())?;
     let (mut made, mut removed) = (0, 0);
-    if let Some(options) = config.store_options() {
+    if let Some(options) = storage_of(config, &new.0)? {
         made = kept::bring_back(&new.0, &options.directory, &writer.handle())?;
         removed = remove_listed(&new.0, &options.directory, &writer.handle())?;
     }

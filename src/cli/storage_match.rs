@@ -8,11 +8,12 @@ use std::path::Path;
 
 use anyhow::bail;
 
+use crate::config::Config;
 use crate::db::open::{Reader, WriterHandle, is_on_server};
 use crate::db::postgres::PostgresAddress;
 use crate::db::{self, Admin, Arrivals, ScanLedger, host_name};
 use crate::model::location::Place;
-use crate::store::{Objects, has_objects_in, index_id_in, storage_id_in};
+use crate::store::{self, Objects, has_objects_in, index_id_in, storage_id_in};
 
 /// Facts about a storage directory and an index that [`verdict`] needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +80,23 @@ pub(super) fn misfit(index: &Path, storage: &Path) -> anyhow::Result<Option<Stri
         FitVerdict::OtherIndex => Some(other_index(index, &storage)),
         FitVerdict::Emptied => Some(emptied(index, &storage, id.as_deref())),
     })
+}
+
+/// Returns the options of the storage directory if it is there, and if it is not that of another
+/// index than this one. The index of a scan often lies beside the objects of a node.
+pub(super) fn storage_of(config: &Config, index: &Path) -> anyhow::Result<Option<store::Options>> {
+    let Some(options) = config.kept_store_options().filter(|options| options.directory.is_dir()) else {
+        return Ok(None);
+    };
+    let directory = options.directory.canonicalize()?;
+    let noted = index_id_in(&directory)?;
+    let mut reader = match Reader::open(index) {
+        Ok(reader) => reader,
+        Err(db::Error::Missing { .. }) => return Ok(Some(store::Options { directory, ..options })),
+        Err(error) => return Err(error.into()),
+    };
+    let is_of_another = noted.is_some() && noted != reader.index_id()? && !names_objects_in(&mut reader, &directory)?;
+    Ok((!is_of_another).then_some(store::Options { directory, ..options }))
 }
 
 /// Refuses to create a new index for existing objects. Call it before the index is opened for

@@ -1,7 +1,6 @@
 //! Builds the options of each module from the settings.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::keys::settings;
@@ -24,18 +23,25 @@ impl Config {
     /// Returns the options of the storage directory. `None` if no objects are kept.
     #[must_use]
     pub fn store_options(&self) -> Option<store::Options> {
-        let options = |directory: PathBuf| store::Options {
-            directory,
+        (self.keep == Keep::Objects).then(|| self.options_of_storage())
+    }
+
+    /// Returns the same for a command. In metadata-only mode too, there may be objects that were
+    /// kept before.
+    #[must_use]
+    pub fn kept_store_options(&self) -> Option<store::Options> {
+        (self.keep == Keep::Objects || self.storage.is_dir()).then(|| self.options_of_storage())
+    }
+
+    fn options_of_storage(&self) -> store::Options {
+        store::Options {
+            directory: self.storage.clone(),
             sync: match self.durability {
                 Durability::Full => store::Sync::Disk,
                 Durability::Os => store::Sync::None,
             },
             min_free_bytes: self.min_free_bytes,
             beside: Some(directory_beside(&self.index)),
-        };
-        match self.keep {
-            Keep::Objects => Some(options(self.storage.clone())),
-            Keep::MetadataOnly => None,
         }
     }
 

@@ -109,7 +109,7 @@ impl Manifest {
             index: config.index.to_string_lossy().into_owned(),
             index_id: reader.index_id()?,
             ae_title: config.node.ae_title.to_string(),
-            storage: config.store_options().map(|options| options.directory.to_string_lossy().into_owned()),
+            storage: config.kept_store_options().map(|options| options.directory.to_string_lossy().into_owned()),
             patients: status.patients,
             studies: status.studies,
             series: status.series,

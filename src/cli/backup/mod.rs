@@ -82,7 +82,7 @@ pub(super) fn run(arguments: &BackupArgs, context: &mut Context) -> anyhow::Resu
     if arguments.objects != ObjectsInBackup::None {
         // After the index: the objects that it names are there, unless they have been removed
         // since.
-        let Some(options) = config.store_options() else {
+        let Some(options) = config.kept_store_options() else {
             bail!("with `metadata_only` no objects are kept; hint: leave out --objects");
         };
         let storage = storage_to_read(&mut Reader::open(&config.index)?, &options.directory)?;

@@ -151,7 +151,7 @@ fn copy(from: &Path, object: &Metadata, to: &Path) -> io::Result<()> {
 
 /// Removes objects that neither the storage directory nor an index in a backup names any more.
 pub(super) fn remove_unused(config: &Config, target: &BackupTarget, removed: &[OldBackup]) -> anyhow::Result<()> {
-    let (Some(options), objects) = (config.store_options(), target.objects()) else { return Ok(()) };
+    let (Some(options), objects) = (config.kept_store_options(), target.objects()) else { return Ok(()) };
     if removed.is_empty() || !objects.is_dir() {
         return Ok(());
     }

@@ -8,6 +8,7 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::cli::storage_match::storage_of;
 use crate::config::Config;
 use crate::db::open::{Reader, WriterHandle};
 use crate::db::{Correction, CorrectionChange};
@@ -68,8 +69,8 @@ pub(super) fn in_json(correction: &Correction) -> serde_json::Value {
 /// Writes all corrections of the index beside the received objects, if there is a directory of
 /// them. Those that an older index was restored without stay there.
 pub(super) fn write(config: &Config) -> anyhow::Result<()> {
-    let Some(options) = config.store_options().filter(|options| options.directory.is_dir()) else { return Ok(()) };
-    let path = options.directory.canonicalize()?.join(CORRECTIONS);
+    let Some(options) = storage_of(config, &config.index)? else { return Ok(()) };
+    let path = options.directory.join(CORRECTIONS);
     let known = Reader::open(&config.index)?.corrections()?;
     let others = read(&path)?.into_iter().filter(|kept| !known.iter().any(|known| is_same(known, kept)));
     let mut all: Vec<Correction> = others.chain(known.iter().cloned()).collect();

@@ -155,14 +155,14 @@ fn counts_of(known: &[KnownLocation], storage: Option<&Path>) -> RemovedCounts {
 
 /// The storage directory of this node, if others may have objects in the same index.
 fn own_storage(config: &Config) -> anyhow::Result<Option<PathBuf>> {
-    let Some(options) = config.store_options().filter(|_| is_on_server(&config.index)) else { return Ok(None) };
+    let Some(options) = config.kept_store_options().filter(|_| is_on_server(&config.index)) else { return Ok(None) };
     let path = options.directory.canonicalize();
     Ok(Some(path.with_context(|| format!("cannot look at {}", options.directory.display()))?))
 }
 
 /// Free bytes on the disk of the received objects.
 fn free_bytes(config: &Config) -> anyhow::Result<u64> {
-    let Some(options) = config.store_options() else {
+    let Some(options) = config.kept_store_options() else {
         bail!("with `metadata_only` no objects are kept; hint: leave out --until-free");
     };
     let space = FileSystemSpace::at(&options.directory);

@@ -16,13 +16,14 @@ use crate::audit::AuditedStudy;
 use crate::cli::Exit;
 use crate::cli::audited::CommandAudit;
 use crate::cli::context::{Context, StorageArgs};
+use crate::cli::storage_match::storage_of;
 use crate::config::Config;
 use crate::db::open::{Reader, Writer, WriterHandle, is_on_server, only_file_of};
 use crate::db::{RemovalChanges as _, RemovalSearch as _, RemovedCounts};
 use crate::model::calendar::moment_text;
 use crate::model::clock::Clock;
 use crate::receive::trash::SweptObjects;
-use crate::store::{self, Trash};
+use crate::store::Trash;
 
 /// Instances in one transaction, at least. A study is never divided. Larger: a node waits longer
 /// for its turn. Smaller: more transactions.
@@ -172,7 +173,7 @@ fn remove(
     CommandAudit::open(config, "remove")?.deleted(keys_of(arguments), &audited.collect::<Vec<_>>())?;
     let writer = Writer::open(&config.index, config.node_writer_options())?;
     if arguments.no_undo
-        && let Some(storage) = storage_of(config)?
+        && let Some(storage) = storage_of(config, &config.index)?
     {
         // Whoever goes on after a kill so learns that nobody wants the objects back.
         Trash::below(&storage.directory).mark_for_good(begun_ms).context("cannot write to the trash")?;
@@ -225,12 +226,6 @@ fn remove_rows(
     Ok((removal, counts))
 }
 
-/// The storage directory, if there is one.
-fn storage_of(config: &Config) -> anyhow::Result<Option<store::Options>> {
-    let Some(options) = config.store_options().filter(|options| options.directory.is_dir()) else { return Ok(None) };
-    Ok(Some(store::Options { directory: options.directory.canonicalize()?, ..options }))
-}
-
 /// Moves objects to the trash if that is wanted, and deletes them if they cannot come back. `None`
 /// if the node does it.
 fn move_objects(
@@ -239,7 +234,7 @@ fn move_objects(
     (removal, begun_ms): (i64, i64),
     writer: &WriterHandle,
 ) -> anyhow::Result<Option<SweptObjects>> {
-    let Some(options) = storage_of(config)? else { return Ok(Some(SweptObjects::default())) };
+    let Some(options) = storage_of(config, &config.index)? else { return Ok(Some(SweptObjects::default())) };
     write_list(&options.directory, config, removal, begun_ms)?;
     if arguments.objects { trash::sweep(config, &options, writer) } else { Ok(Some(SweptObjects::default())) }
 }
@@ -247,7 +242,7 @@ fn move_objects(
 /// Ends the removals that were killed before all of their objects were in the trash, or deleted.
 /// Returns whether there were any.
 fn finish(arguments: &RemovalArgs, config: &Config, context: &mut Context) -> anyhow::Result<bool> {
-    let Some(options) = storage_of(config)? else { return Ok(false) };
+    let Some(options) = storage_of(config, &config.index)? else { return Ok(false) };
     let writer = Writer::open(&config.index, config.node_writer_options())?;
     let swept = trash::sweep(config, &options, &writer.handle())?;
     writer.close()?;

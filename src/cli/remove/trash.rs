@@ -93,7 +93,7 @@ pub(super) fn empty(config: &Config, days: u32, yes: bool, context: &mut Context
         ))?;
         return Ok(Exit::Done);
     }
-    let options = config.store_options().context("with `metadata_only` there is no trash")?;
+    let options = config.kept_store_options().context("with `metadata_only` there is no trash")?;
     let storage = options.directory.canonicalize()?;
     let writer = Writer::open(&config.index, config.node_writer_options())?;
     refuse_another_directory(&storage, &writer.handle())?;

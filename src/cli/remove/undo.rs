@@ -70,7 +70,7 @@ pub(super) fn run(config: &Config, removal: i64, yes: bool, context: &mut Contex
     }
     CommandAudit::open(config, "remove --undo")?.removal(AuditEvent::Stored, removal)?;
     let writer = Writer::open(&config.index, config.node_writer_options())?;
-    let storage = config.store_options().and_then(|options| options.directory.canonicalize().ok());
+    let storage = config.kept_store_options().and_then(|options| options.directory.canonicalize().ok());
     if let Some(storage) = &storage {
         refuse_another_directory(storage, &writer.handle())?;
     }

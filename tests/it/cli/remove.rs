@@ -343,6 +343,55 @@ fn a_removal_for_good_that_was_cut_off_is_finished_by_the_same_command() {
 }
 
 #[test]
+fn objects_that_were_kept_before_metadata_only_go_to_the_trash_too() {
+    let place = Place::new();
+    received(&place, 0..3);
+    fs::write(place.path("dcmdex.toml"), "metadata_only = true\n").unwrap();
+    let node = Node::start(&place, &[]);
+    for number in 0..2 {
+        let done = place.run(["remove", &format!("SOPInstanceUID={}", uid(number)), "--objects", "--yes"]).expect(0);
+        assert!(done.stdout.contains("1 received objects are in the trash"), "{done:?}");
+        assert!(!place.path(object(number)).exists());
+    }
+    place.run(["remove", "--undo", "1", "--yes"]).expect(0);
+    assert_eq!(indexed(&place), [uid(0), uid(2)]);
+    assert!(place.path(object(0)).exists());
+    let remove = ["remove", "StudyInstanceUID=1.2.3", "--objects", "--no-undo", "--yes"];
+    let done = place.run(remove).expect(0).stdout;
+    assert!(done.contains("2 received objects were deleted for good"), "{done}");
+    assert!(!place.path(object(0)).exists() && !place.path(object(2)).exists());
+    node.stop(Signal::TERM);
+    place.run(["check", "--orphans"]).expect(0);
+    place.run(["remove", "--undo", "2", "--yes"]).expect(0);
+    place.run(["backup", "saved", "--make-directory", "--objects", "copy"]).expect(0);
+    fs::remove_file(place.path("dcmdex-data/index.db")).unwrap();
+    place.run(["rebuild"]).expect(0);
+    assert_eq!(indexed(&place), [uid(1)]);
+}
+
+#[test]
+fn what_is_removed_and_corrected_in_another_index_stays_in_that_of_the_node() {
+    let place = Place::new();
+    received(&place, 0..2);
+    fs::create_dir(place.path("archive")).unwrap();
+    fs::copy(place.path(object(0)), place.path("archive/0.dcm")).unwrap();
+    place.run(["scan", "archive", "--index", "other.db"]).expect(0);
+    place.run(["correct", "--index", "other.db", "StudyInstanceUID=1.2.3", "--set", "PatientID=X", "--yes"]).expect(0);
+    place.run(["remove", "--index", "other.db", "StudyInstanceUID=1.2.3", "--yes"]).expect(0);
+    place.run(["backup", "other-saved.db", "--index", "other.db"]).expect(0);
+    for file in ["index.db", "index.db-wal", "index.db-shm"] {
+        let _gone = fs::remove_file(place.path("dcmdex-data").join(file));
+    }
+    place.run(["rebuild"]).expect(0);
+    assert_eq!(indexed(&place), uids(0..2));
+    assert_eq!(place.run(["find", "--format", "csv", "--level", "IMAGE", "PatientID=X"]).code, 1);
+    // Nor does the other one get those of the node.
+    place.run(["remove", &format!("SOPInstanceUID={}", uid(1)), "--yes"]).expect(0);
+    let told = place.run(["restore", "other-saved.db", "--index", "other.db", "--yes"]).expect(0).stdout;
+    assert!(!told.contains("removed"), "{told}");
+}
+
+#[test]
 fn rules_of_age_and_free_space_choose_whole_studies_the_oldest_first() {
     let place = Place::new();
     received(&place, 0..3);
