@@ -18,23 +18,28 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tracing::debug;
 
 use super::error::Error;
 use super::monitoring;
 use crate::listening::Listened;
+use crate::model::peer::CountedAs;
+use crate::shares::{Share, Shares};
+use crate::telemetry::metrics;
 
-/// Connections at a time. Larger: more memory. Smaller: a supervisor has to wait for others.
+/// Connections at a time. One address has half of them. Larger: more memory. Smaller: fewer
+/// supervisors are answered at a time.
 const MAX_CONNECTIONS: usize = 32;
 
 /// Bytes of the head of a request.
 const MAX_HEAD_BYTES: usize = 8 << 10;
 
-/// Time for the head of a request, and between two requests.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(90);
+/// Time for the head of a request, and between two requests. Larger: clients that send no request
+/// keep their places longer. Smaller: supervisors have to connect for each request.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Longest life of a connection. After it a client connects again.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(600);
@@ -85,26 +90,20 @@ impl Monitor {
 
     /// Answers until `shutdown` is cancelled.
     pub async fn run(self, shutdown: CancellationToken) {
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let places = Shares::new(MAX_CONNECTIONS, 1, &metrics::HTTP_CONNECTIONS_REFUSED);
         let mut connections = JoinSet::new();
         loop {
-            let accepted = async {
-                // A semaphore that is never closed gives a permit.
-                let place = Arc::clone(&places).acquire_owned().await.ok();
-                (self.listener.accept().await, place)
-            };
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
                 Some(ended) = connections.join_next(), if !connections.is_empty() => LISTENED.ended(ended),
-                (accepted, place) = accepted => match accepted {
-                    Ok((stream, _)) => {
-                        let sources = self.sources.clone();
-                        connections.spawn(async move {
-                            serve(TokioIo::new(stream), sources).await;
-                            drop(place);
-                        });
-                    }
+                accepted = self.listener.accept() => match accepted {
+                    Ok((stream, peer)) => match places.take(&Arc::new(CountedAs::address(peer.ip())), 1) {
+                        Some(place) => {
+                            connections.spawn(serve(TokioIo::new(stream), self.sources.clone(), Arc::new(place)));
+                        }
+                        None => debug!(peer.addr = %peer.ip(), "connection of a supervisor closed: too many are open"),
+                    },
                     Err(error) => LISTENED.failed(&error, &shutdown).await,
                 },
             }
@@ -114,10 +113,10 @@ impl Monitor {
     }
 }
 
-async fn serve(stream: TokioIo<tokio::net::TcpStream>, sources: MonitorSources) {
+async fn serve(stream: TokioIo<tokio::net::TcpStream>, sources: MonitorSources, place: Arc<Share>) {
     let service = service_fn(|request| {
-        let sources = sources.clone();
-        async move { Ok::<_, Infallible>(answer(&request, sources).await) }
+        let (sources, place) = (sources.clone(), Arc::clone(&place));
+        async move { Ok::<_, Infallible>(answer(&request, sources, place).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -128,7 +127,7 @@ async fn serve(stream: TokioIo<tokio::net::TcpStream>, sources: MonitorSources) 
     let _ended = timeout(CONNECTION_TIMEOUT, connection).await;
 }
 
-async fn answer(request: &Request<Incoming>, sources: MonitorSources) -> Response<Full<Bytes>> {
+async fn answer(request: &Request<Incoming>, sources: MonitorSources, place: Arc<Share>) -> Response<Full<Bytes>> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".to_owned());
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -139,7 +138,13 @@ async fn answer(request: &Request<Incoming>, sources: MonitorSources) -> Respons
         return text(StatusCode::FORBIDDEN, "not for pages\n".to_owned());
     }
     let path = request.uri().path().to_owned();
-    let made = spawn_blocking(move || match path.as_str() {
+    let made = spawn_blocking(move || made(&path, &sources, place));
+    made.await.unwrap_or_else(|_| text(StatusCode::INTERNAL_SERVER_ERROR, "a defect of dcmdex\n".to_owned()))
+}
+
+/// Makes the answer for a path. The place is taken until its end, even if the client goes away.
+fn made(path: &str, sources: &MonitorSources, _place: Arc<Share>) -> Response<Full<Bytes>> {
+    match path {
         "/healthz" => text(StatusCode::OK, "ok\n".to_owned()),
         "/readyz" => ready(&(sources.problems)()),
         "/metrics" => {
@@ -153,8 +158,7 @@ async fn answer(request: &Request<Incoming>, sources: MonitorSources) -> Respons
             Err(error) => as_json(StatusCode::SERVICE_UNAVAILABLE, &json!({ "error": error })),
         },
         _ => text(StatusCode::NOT_FOUND, "/metrics, /healthz, /readyz or /status\n".to_owned()),
-    });
-    made.await.unwrap_or_else(|_| text(StatusCode::INTERNAL_SERVER_ERROR, "a defect of dcmdex\n".to_owned()))
+    }
 }
 
 fn ready(problems: &[String]) -> Response<Full<Bytes>> {

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::scan::assert_documented;
 use super::serve::Node;
 use super::*;
-use crate::util::http::request;
+use crate::util::http::{connect_from, request};
 use crate::util::objects;
 
 fn monitored(place: &Place) -> (Node, SocketAddr) {
@@ -54,6 +54,23 @@ fn a_supervisor_learns_whether_the_node_serves_and_nothing_of_a_patient() {
     assert!(code == 503 && why.contains("index"), "{code} {why}");
     assert!(get(address, "/metrics").1.contains("\ndcmdex_ready 0\n"));
     drop(node);
+}
+
+#[test]
+fn a_client_that_never_ends_its_requests_keeps_no_supervisor_out() {
+    let place = Place::new();
+    let (node, address) = monitored(&place);
+    let connect = |_| {
+        let mut stream = connect_from([127, 0, 0, 9], address);
+        // Those above its share are closed at once.
+        let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: loc");
+        stream
+    };
+    let held: Vec<_> = (0..40).map(connect).collect();
+    for path in ["/healthz", "/readyz", "/metrics", "/status"] {
+        assert_eq!(get(address, path).0, 200, "{path}");
+    }
+    drop((held, node));
 }
 
 #[test]
