@@ -109,6 +109,7 @@ pub enum Error {
 #[derive(Clone)]
 pub struct Tls {
     server: Arc<ServerConfig>,
+    hl7: Arc<ServerConfig>,
     http: Arc<ServerConfig>,
     trust: Arc<Trust>,
     chain: Vec<CertificateDer<'static>>,
@@ -128,14 +129,17 @@ impl Tls {
     /// See [`Error`].
     pub fn load(options: &Options) -> Result<Self, Error> {
         let authorities = certificates(&options.authorities)?;
-        let trust = Trust::new(&authorities, options.pinned.clone())
-            .map_err(|source| Error::Authority { path: options.authorities.clone(), source })?;
-        let trust = Arc::new(trust);
+        let trust = |pinned| {
+            Trust::new(&authorities, pinned)
+                .map(Arc::new)
+                .map_err(|source| Error::Authority { path: options.authorities.clone(), source })
+        };
+        // A certificate that is pinned is valid for the AE title of its peer alone.
+        let (trust, of_authorities) = (trust(options.pinned.clone())?, trust(Vec::new())?);
         let chain = certificates(&options.certificate)?;
         let key = PrivateKeyDer::from_pem_file(&options.key)
             .map_err(|source| unreadable(&options.key, "private key", source))?;
         let optional = options.client_certificates == ClientCertificates::Optional;
-        let verifier = OfCaller::new(Arc::clone(&trust), optional).map_err(Error::Authorities)?;
         let identity = |error| match error {
             rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
                 Error::OtherKey { certificate: options.certificate.clone(), key: options.key.clone() }
@@ -147,12 +151,17 @@ impl Tls {
         };
         let signing = trust.provider.key_provider.load_private_key(key.clone_key());
         signing.map_err(|source| Error::Key { path: options.key.clone(), source })?;
-        let server = ServerConfig::builder_with_provider(Arc::clone(&trust.provider))
-            .with_protocol_versions(ALL_VERSIONS)
-            .map_err(Error::Identity)?
-            .with_client_cert_verifier(Arc::new(verifier))
-            .with_single_cert(chain.clone(), key.clone_key())
-            .map_err(identity)?;
+        let callers = |trust: &Arc<Trust>| {
+            let verifier = OfCaller::new(Arc::clone(trust), optional).map_err(Error::Authorities)?;
+            ServerConfig::builder_with_provider(Arc::clone(&trust.provider))
+                .with_protocol_versions(ALL_VERSIONS)
+                .map_err(Error::Identity)?
+                .with_client_cert_verifier(Arc::new(verifier))
+                .with_single_cert(chain.clone(), key.clone_key())
+                .map_err(identity)
+                .map(Arc::new)
+        };
+        let (server, hl7) = (callers(&trust)?, callers(&of_authorities)?);
         // Users of HTTP present a password or a token. Browsers and viewers rarely have
         // certificates.
         let mut http = ServerConfig::builder_with_provider(Arc::clone(&trust.provider))
@@ -162,7 +171,7 @@ impl Tls {
             .with_single_cert(chain.clone(), key.clone_key())
             .map_err(Error::Identity)?;
         http.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        let tls = Self { server: Arc::new(server), http: Arc::new(http), trust, chain, key: Arc::new(key) };
+        let tls = Self { server, hl7, http: Arc::new(http), trust, chain, key: Arc::new(key) };
         // A wrong key is found now, and not at the first C-MOVE.
         tls.client(Vec::new())?;
         Ok(tls)
@@ -183,6 +192,13 @@ impl Tls {
     #[must_use]
     pub fn server(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.server)
+    }
+
+    /// Returns the settings for senders of HL7 messages. A certificate that is pinned for an AE
+    /// title is not valid for them.
+    #[must_use]
+    pub fn hl7(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.hl7)
     }
 
     /// Returns the settings for HTTP: the same certificate, HTTP/2 or HTTP/1.1, and no certificate

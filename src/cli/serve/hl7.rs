@@ -22,7 +22,7 @@ impl Hl7Start {
         let options = config.mllp_options()?;
         let tls = tls.filter(|_| config.worklist.hl7_tls).map(|tls| {
             let tls = tls.clone();
-            let source: TlsSource = Arc::new(move || tls.current().server());
+            let source: TlsSource = Arc::new(move || tls.current().hl7());
             source
         });
         let intake = Arc::new(Hl7Intake::new(intake, config.worklist.hl7_map.clone(), Clock::System));

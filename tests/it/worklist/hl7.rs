@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use crate::scp::tls::tls_stream;
-use crate::util::certificates::{Authority, Identity};
+use crate::util::certificates::{Authority, Identity, SelfSigned};
 use crate::util::engine::{index_at, with_each_index};
 use crate::util::scripted::connected;
 
@@ -587,8 +587,12 @@ fn the_mapping_is_documented() {
 
 fn over_tls_a_sender_shows_the_certificate_that_the_settings_demand() {
     let (ours, other) = (Authority::new("ours"), Authority::new("other"));
-    let tls = Arc::new(Tls::load(&ours.options(&ours.identity("NODE"))).unwrap());
-    let source: TlsSource = Arc::new(move || tls.server());
+    // A certificate that is named for one AE title is for DICOM alone.
+    let pinned = SelfSigned::as_openssl("PINNED");
+    let mut options = ours.options(&ours.identity("NODE"));
+    options.pinned.push(ring::digest::digest(&ring::digest::SHA256, &pinned.der).as_ref().try_into().unwrap());
+    let tls = Arc::new(Tls::load(&options).unwrap());
+    let source: TlsSource = Arc::new(move || tls.hl7());
     let ris = Ris::new(&[]);
     listening_with(
         &ris,
@@ -601,6 +605,7 @@ fn over_tls_a_sender_shows_the_certificate_that_the_settings_demand() {
             };
             assert_eq!(answer(None), None, "no certificate");
             assert_eq!(answer(Some(&other.identity("RIS"))), None, "another authority");
+            assert_eq!(answer(Some(&pinned.identity)), None, "a certificate of an AE title");
             assert!(ris.rows().is_empty());
             assert!(answer(Some(&ours.identity("RIS"))).unwrap().contains("MSA|AA|MSG1"));
             // Without TLS nothing is taken.
