@@ -119,6 +119,16 @@ impl Message {
         Ok(Self { delimiters, segments, character_set })
     }
 
+    /// Reads the header alone, of a message that cannot be read as a whole. Its acknowledgment needs
+    /// it. Values that are not ASCII may be wrong.
+    pub(super) fn header_alone(bytes: &[u8]) -> Option<Self> {
+        let text: String = bytes.iter().map(|byte| char::from(*byte)).collect();
+        let line = text.trim_start_matches(|c: char| c != 'M').split(['\r', '\n']).next()?;
+        let delimiters = Delimiters::of(line).ok()?;
+        let header = Hl7Segment::new(line, delimiters, &CharacterSets::new(""));
+        Some(Self { delimiters, segments: vec![header], character_set: String::new() })
+    }
+
     /// Returns the first segment of this name.
     pub(super) fn segment(&self, name: &str) -> Option<&Hl7Segment> {
         self.segments.iter().find(|segment| segment.name == name)

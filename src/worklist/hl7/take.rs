@@ -76,7 +76,9 @@ impl Hl7Intake {
         let map = self.map.load_full();
         let mut message = match Message::parse(bytes) {
             Ok(message) => message,
-            Err(error) => return self.refuse(None, &error.into(), sender, now_ms),
+            Err(error) => {
+                return self.refuse(Message::header_alone(bytes).as_ref(), &error.into(), sender, now_ms);
+            }
         };
         message.put_patient_identifier_first(map.patient_authority());
         match self.do_wanted(&message, &map, now_ms) {

@@ -420,6 +420,19 @@ fn what_cannot_be_used_is_refused_with_its_reason_and_listed() {
     assert!(ris.rows().is_empty(), "nothing of them came in");
 }
 
+fn the_acknowledgment_of_a_message_that_cannot_be_read_names_it() {
+    let ris = Ris::new(&[]);
+    let strange = orm("NW", "20261129100000").replacen("UNICODE UTF-8", "KLINGON", 1);
+    let long = format!("{}{}", orm("NW", "20261129100000"), "NTE|1\r".repeat(10_000));
+    for (message, reason) in [(strange, "MSH-18"), (long, "more than 10000 segments")] {
+        let acknowledgment = ris.hl7.take(message.as_bytes(), "test");
+        let bytes = String::from_utf8(acknowledgment.bytes).unwrap();
+        assert!(acknowledgment.text.contains(reason) && bytes.contains("\rMSA|AR|MSG1|"), "{bytes}");
+        assert!(bytes.starts_with("MSH|^~\\&|DCMDEX||RIS|SITE|") && bytes.contains("||ACK^O01^ACK|"), "{bytes}");
+    }
+    assert!(ris.reader().worklist_problems().unwrap().iter().all(|problem| problem.origin.contains("MSG1")));
+}
+
 fn any_line_of_the_mapping_can_be_replaced() {
     let ris = Ris::new(&["accession_number = ORC-3.1", "modality=OBR-21", "station_ae_title = ZZZ-1"]);
     let order: [&str; 4] =
