@@ -15,12 +15,18 @@ const AFTER_END: u8 = 0x0D;
 /// Bytes between two messages that are passed over. Some senders write line ends there.
 const MOST_BETWEEN: usize = 1024;
 
+/// The first byte of TLS (RFC 8446 5.1).
+const TLS_HANDSHAKE: u8 = 22;
+
+const NO_MLLP: &str = "what came is no MLLP: no message begins with the byte 0B";
+
 /// Result of waiting for a message.
 #[derive(Debug)]
 pub(super) enum MllpFrame {
     /// A whole message.
     Message(Vec<u8>),
-    /// The sender closed the connection between two messages, or was silent.
+    /// The sender closed the connection between two messages, or was silent. Nothing but line ends
+    /// came.
     Over,
     /// Bytes came that are no message. The reason is for the list of problems.
     Bad(&'static str),
@@ -39,29 +45,35 @@ pub(super) struct FrameLimits {
 /// Reads the next message.
 pub(super) async fn next(stream: &mut (impl AsyncBufRead + Unpin), limits: FrameLimits) -> io::Result<MllpFrame> {
     let mut deadline = Instant::now() + limits.idle;
-    let mut passed = 0;
+    let (mut passed, mut is_strange) = (0, false);
+    let over = |is_strange| if is_strange { MllpFrame::Bad(NO_MLLP) } else { MllpFrame::Over };
     let mut message: Option<Vec<u8>> = None;
     loop {
         let has_begun = message.is_some();
         let bytes = match timeout_at(deadline, stream.fill_buf()).await {
             Ok(bytes) => bytes?,
             Err(_) if has_begun => return Ok(MllpFrame::Bad("a message did not end in time")),
-            Err(_) => return Ok(MllpFrame::Over),
+            Err(_) => return Ok(over(is_strange)),
         };
         if bytes.is_empty() {
             return Ok(if has_begun {
                 MllpFrame::Bad("the connection ended inside a message")
             } else {
-                MllpFrame::Over
+                over(is_strange)
             });
         }
         let Some(whole) = &mut message else {
             let start = bytes.iter().position(|byte| *byte == START);
             let used = start.map_or(bytes.len(), |at| at + 1);
+            if passed == 0 && bytes.first() == Some(&TLS_HANDSHAKE) {
+                return Ok(MllpFrame::Bad("the sender speaks TLS, and this port does not"));
+            }
             passed += start.unwrap_or(bytes.len());
+            let between = bytes.iter().take(start.unwrap_or(bytes.len()));
+            is_strange |= between.into_iter().any(|byte| !matches!(*byte, b'\r' | b'\n' | b' ' | 0 | END));
             stream.consume(used);
             if passed > MOST_BETWEEN {
-                return Ok(MllpFrame::Bad("what came is no MLLP: no message begins with the byte 0B"));
+                return Ok(MllpFrame::Bad(NO_MLLP));
             }
             if start.is_some() {
                 deadline = Instant::now() + limits.whole;
@@ -145,7 +157,9 @@ mod tests {
         assert_eq!(frames(b"\x0Bnever ends", 100), ["the connection ended inside a message"]);
         assert_eq!(frames(&[b"\x0B".as_slice(), &[b'x'; 200]].concat(), 100), ["a message is too long"]);
         assert_eq!(frames(&[b'x'; 3000], 100), ["what came is no MLLP: no message begins with the byte 0B"]);
-        assert_eq!(frames(b"GET / HTTP/1.1\r\n\r\n", 100), [""; 0]);
+        let no_mllp = ["what came is no MLLP: no message begins with the byte 0B"];
+        assert_eq!(frames(b"GET / HTTP/1.1\r\n\r\n", 100), no_mllp);
+        assert_eq!(frames(b"\r\n\r\n", 100), [""; 0]);
         assert_eq!(frames(b"\x0Bone\x1C\x0D\x0Btw", 100), ["one", "the connection ended inside a message"]);
     }
 }

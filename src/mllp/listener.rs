@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinSet, spawn_blocking};
-use tokio::time::timeout;
+use tokio::time::{interval, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info};
@@ -18,7 +18,9 @@ use super::frame::{FrameLimits, MllpFrame, framed, next};
 use crate::listening::{Listened, TlsSource};
 use crate::model::peer::{AddressRange, CountedAs};
 use crate::shares::Shares;
+use crate::telemetry::log_limit::{self, LogLimit};
 use crate::telemetry::metrics;
+use crate::ul::certificates::{handshake_failure, is_only_closed};
 use crate::worklist::{Hl7Intake, MAX_MESSAGE_LENGTH};
 
 const LISTENED: Listened = Listened { one: "a connection for HL7", many: "connections for HL7" };
@@ -88,6 +90,7 @@ pub struct MllpListener {
     intake: Arc<Hl7Intake>,
     tls: Option<TlsSource>,
     connections: Arc<Shares>,
+    refusals: Arc<LogLimit>,
 }
 
 impl std::fmt::Debug for MllpListener {
@@ -106,7 +109,8 @@ impl MllpListener {
         let listener = TcpListener::bind(options.bind).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let connections = Shares::new(options.max_connections, LEAST_CONNECTIONS, &metrics::HL7_CONNECTIONS_REFUSED);
-        Ok(Self { listener, address, options: Arc::new(options), intake, tls, connections })
+        let (options, refusals) = (Arc::new(options), Arc::default());
+        Ok(Self { listener, address, options, intake, tls, connections, refusals })
     }
 
     /// Returns address and port.
@@ -118,10 +122,12 @@ impl MllpListener {
     /// Takes messages until it is told to stop. Then it finishes those in flight.
     pub async fn run(self, shutdown: CancellationToken) {
         let mut tasks = JoinSet::new();
+        let mut log = interval(log_limit::PERIOD);
         loop {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
+                _ = log.tick() => self.refusals.tell(),
                 Some(ended) = tasks.join_next(), if !tasks.is_empty() => LISTENED.ended(ended),
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, peer)) => self.begin(stream, peer.ip().to_canonical(), &mut tasks, &shutdown),
@@ -129,9 +135,10 @@ impl MllpListener {
                 },
             }
         }
-        let Self { listener, options, .. } = self;
+        let Self { listener, options, refusals, .. } = self;
         drop(listener);
         LISTENED.drain(&mut tasks, options.drain_timeout).await;
+        refusals.tell_all();
     }
 
     fn begin(&self, stream: TcpStream, address: IpAddr, tasks: &mut JoinSet<()>, shutdown: &CancellationToken) {
@@ -147,14 +154,21 @@ impl MllpListener {
             return;
         };
         let (options, intake, tls) = (Arc::clone(options), Arc::clone(&self.intake), self.tls.clone());
-        let shutdown = shutdown.clone();
+        let (shutdown, refusals) = (shutdown.clone(), Arc::clone(&self.refusals));
         tasks.spawn(async move {
             let _ = stream.set_nodelay(true);
             let ended = match tls {
                 None => serve(stream, address, &options, &intake, &shutdown).await,
                 Some(tls) => match timeout(options.read_timeout, TlsAcceptor::from(tls()).accept(stream)).await {
                     Ok(Ok(stream)) => serve(stream, address, &options, &intake, &shutdown).await,
-                    Ok(Err(error)) => Err(error),
+                    Ok(Err(error)) if is_only_closed(&error) => Err(error),
+                    Ok(Err(error)) => {
+                        if refusals.allows(address, "TLS handshake failed") {
+                            let why = handshake_failure(&error);
+                            info!(peer.addr = %address, "no HL7 messages: TLS handshake failed: {why}");
+                        }
+                        Ok(())
+                    }
                     Err(_) => Err(io::ErrorKind::TimedOut.into()),
                 },
             };

@@ -331,12 +331,17 @@ impl ServerCertVerifier for OfDestination {
 }
 
 /// The text for a peer without TLS.
-pub(crate) const SPEAKS_NO_TLS: &str = "the peer does not speak TLS; DICOM without TLS needs another port";
+pub(crate) const SPEAKS_NO_TLS: &str = "the peer does not speak TLS; without TLS it needs another port";
 
 /// Whether a handshake failed because the peer does not speak TLS.
 pub(crate) fn speaks_no_tls(error: &io::Error) -> bool {
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     matches!(tls, Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)))
+}
+
+/// Whether a connection was closed before the handshake, as a check of an open port does.
+pub(crate) fn is_only_closed(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset)
 }
 
 /// Describes why a handshake failed, for the operator of the node. Nothing of it comes from the

@@ -30,6 +30,7 @@ use crate::qr::readers::Readers;
 use crate::receive::storage::Storage;
 use crate::shares::{CountedPeer, MEMORY_BYTES, Shares, Turn, Turns};
 use crate::store::SpoolDirectory;
+use crate::telemetry::log_limit::LogLimit;
 use crate::telemetry::metrics;
 
 /// Maximum memory for metadata that are being made, in bytes. One client may have half of it. If it
@@ -82,6 +83,8 @@ pub(super) struct HttpState {
     pub(super) tls: Option<TlsSource>,
     /// The audit trail.
     pub(super) audit: Auditor,
+    /// Limit of log lines about connections without TLS.
+    pub(super) refusals: LogLimit,
 }
 
 impl HttpState {
@@ -108,6 +111,7 @@ impl HttpState {
             user_header: user_header.transpose()?,
             tls: services.tls,
             audit: services.audit,
+            refusals: LogLimit::default(),
             options,
         })
     }

@@ -14,7 +14,7 @@ use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{interval, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
@@ -25,7 +25,8 @@ use super::host::Arrival;
 use super::stall_timeout::StallTimeout;
 use super::{Options, Services};
 use crate::listening::Listened;
-use crate::telemetry::metrics;
+use crate::telemetry::{log_limit, metrics};
+use crate::ul::certificates::{handshake_failure, is_only_closed};
 use crate::web::dispatch::answer;
 use crate::web::http_state::HttpState;
 
@@ -99,10 +100,12 @@ impl Web {
     pub async fn run(self, shutdown: CancellationToken) {
         let Self { listener, server, slots, .. } = self;
         let mut connections = JoinSet::new();
+        let mut log = interval(log_limit::PERIOD);
         loop {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
+                _ = log.tick() => server.refusals.tell(),
                 Some(ended) = connections.join_next(), if !connections.is_empty() => LISTENED.ended(ended),
                 accepted = listener.accept() => match accepted {
                     Ok((stream, peer)) => match ConnectionSlots::take(&slots, peer.ip()) {
@@ -125,6 +128,7 @@ impl Web {
         drop(listener);
         info!(connections = connections.len(), "no more HTTP connections accepted, finishing");
         LISTENED.drain(&mut connections, server.options.drain_timeout).await;
+        server.refusals.tell_all();
     }
 }
 
@@ -181,7 +185,12 @@ async fn connection(stream: TcpStream, peer: IpAddr, server: Arc<HttpState>, shu
     };
     match timeout(server.options.head_timeout, TlsAcceptor::from(tls).accept(stream)).await {
         Ok(Ok(stream)) => serve(stream, Arrival { address, local, has_tls: true }, server, shutdown).await,
-        Ok(Err(error)) => debug!(%error, "no TLS on an HTTP connection"),
+        Ok(Err(error)) if is_only_closed(&error) => debug!(%error, "no TLS on an HTTP connection"),
+        Ok(Err(error)) => {
+            if server.refusals.allows(address, "TLS handshake failed") {
+                info!(peer.addr = %address, "no HTTP: TLS handshake failed: {}", handshake_failure(&error));
+            }
+        }
         Err(_) => debug!("no TLS on an HTTP connection: it took too long"),
     }
 }

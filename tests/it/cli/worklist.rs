@@ -7,6 +7,7 @@ use rustix::process::Signal;
 
 use super::serve::Node;
 use super::*;
+use crate::util::certificates::{Authority, Identity};
 use crate::util::peers;
 use crate::util::scripted::connected;
 
@@ -21,9 +22,14 @@ fn start_with(place: &Place, command: &mut Command) -> (Node, String) {
     fs::create_dir_all(place.path("wl")).unwrap();
     fs::write(place.path("dcmdex.toml"), SETTINGS).unwrap();
     let node = Node::start_with(command.args(["serve", "--port", "0"]));
-    let lines = node.at_start.iter().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let hl7 = lines.into_iter().find(|line| line["message"] == "taking HL7 messages").unwrap();
-    (node, hl7["address"].as_str().unwrap().to_owned())
+    let hl7 = hl7_address(&node);
+    (node, hl7)
+}
+
+fn hl7_address(node: &Node) -> String {
+    let mut lines = node.at_start.iter().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let hl7 = lines.find(|line| line["message"] == "taking HL7 messages").unwrap();
+    hl7["address"].as_str().unwrap().to_owned()
 }
 
 pub(crate) fn order(number: u32) -> String {
@@ -35,6 +41,37 @@ pub(crate) fn order(number: u32) -> String {
 
 pub(crate) fn send(address: &str, message: &str) -> String {
     crate::worklist::hl7::send(&mut connected(address), message)
+}
+
+/// A node whose HL7 port and HTTP port want TLS.
+fn start_with_tls(place: &Place, authority: &Authority) -> (Node, String) {
+    fs::create_dir_all(place.path("wl")).unwrap();
+    let Identity { certificate, key } = authority.identity("NODE");
+    let tls = format!(
+        "hl7_tls = true\n[http]\nenabled = true\nport = 0\ntls = true\n[tls]\nport = 0\n\
+         certificate = {certificate:?}\nkey = {key:?}\nauthorities = {:?}\n",
+        authority.file()
+    );
+    fs::write(place.path("dcmdex.toml"), format!("{SETTINGS}{tls}")).unwrap();
+    let node = Node::start(place, &[]);
+    let hl7 = hl7_address(&node);
+    (node, hl7)
+}
+
+#[test]
+fn the_log_says_why_a_sender_does_not_get_through_tls() {
+    let (authority, place) = (Authority::new("ours"), Place::new());
+    let (mut node, hl7) = start_with_tls(&place, &authority);
+    let http = node.listening["http_address"].as_str().unwrap().to_owned();
+    for (address, what) in [(hl7, "no HL7 messages"), (http, "no HTTP")] {
+        let mut plain = connected(&address);
+        plain.write_all(format!("\x0B{}\x1C\r", order(1)).as_bytes()).unwrap();
+        let line = node.wait_for(&format!("{what}: TLS handshake failed: "));
+        assert!(line["message"].as_str().unwrap().contains("the peer does not speak TLS"), "{line}");
+        assert_eq!(line["level"], "INFO");
+        assert_eq!(line["peer.addr"], "127.0.0.1");
+    }
+    assert_eq!(node.stop(Signal::TERM).0, Some(0));
 }
 
 fn an_order_that_was_acknowledged_is_there_after_a_kill(place: Place) {

@@ -554,6 +554,30 @@ fn bad_senders_harm_nobody() {
     }
 }
 
+fn few_bytes_that_are_no_message_are_listed_too() {
+    let ris = Ris::new(&[]);
+    let tls = [22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3];
+    listening(
+        &ris,
+        |_| {},
+        |address| {
+            // Line ends between messages are nothing strange.
+            for bytes in [orm("NW", "").as_bytes(), &tls, b"", b"\r\n"] {
+                let mut stream = connected(address);
+                stream.write_all(bytes).unwrap();
+                stream.shutdown(std::net::Shutdown::Write).unwrap();
+                assert_eq!(stream.read(&mut [0; 10]).unwrap(), 0);
+            }
+        },
+    );
+    let mut reasons: Vec<_> =
+        ris.reader().worklist_problems().unwrap().into_iter().map(|problem| problem.reason).collect();
+    let expected =
+        ["the sender speaks TLS, and this port does not", "what came is no MLLP: no message begins with the byte 0B"];
+    reasons.sort();
+    assert_eq!(reasons, expected);
+}
+
 fn only_senders_of_the_settings_may_send() {
     let ris = Ris::new(&[]);
     listening(
@@ -662,6 +686,8 @@ with_each_index! {
     any_line_of_the_mapping_can_be_replaced,
     a_message_over_the_network_is_there_when_it_is_acknowledged,
     bad_senders_harm_nobody,
+    few_bytes_that_are_no_message_are_listed_too,
+    the_acknowledgment_of_a_message_that_cannot_be_read_names_it,
     only_senders_of_the_settings_may_send,
     the_same_order_from_two_senders_at_once_is_one_item,
     the_mapping_is_documented,
