@@ -179,9 +179,11 @@ impl TokenCheck {
         validation.set_audience(&issuer.audiences);
         validation.validate_nbf = true;
         validation.leeway = issuer.leeway.as_secs();
-        let mut claims =
-            keys.iter().filter(is_for).filter_map(|key| decode::<Value>(token, &key.key, &validation).ok());
-        Some(issuer.rights_of(&claims.next()?.claims))
+        let mut valid = keys.iter().filter(is_for).filter_map(|key| decode::<Value>(token, &key.key, &validation).ok());
+        let claims = valid.next()?.claims;
+        // The library also takes a list in which the issuer is. RFC 7519 4.1.1 has one text.
+        let is_of_issuer = claims.get("iss").and_then(Value::as_str) == Some(issuer.issuer.as_str());
+        is_of_issuer.then(|| issuer.rights_of(&claims))
     }
 
     /// The keys of now. A file that cannot be read leaves those from before.
@@ -447,6 +449,8 @@ mod tests {
             ("iss", json!("https://login.example/")),
             ("iss", json!("https://evil.example")),
             ("iss", json!([])),
+            ("iss", json!([ISSUER])),
+            ("iss", json!(["https://evil.example", ISSUER])),
             ("aud", json!("other")),
             ("aud", json!([])),
             ("exp", json!(now() - 300)),
