@@ -92,6 +92,7 @@ fn hint(error: &ScuError, is_tls: bool) -> Option<&'static str> {
         | ScuError::Read(_)
         | ScuError::Write(_)
         | ScuError::NoResponse
+        | ScuError::Status(_)
         | ScuError::Unexpected => None,
     }
 }

@@ -106,6 +106,9 @@ pub enum ScuError {
     /// No response in time.
     #[error("no response in time")]
     NoResponse,
+    /// The response has a status that is no success.
+    #[error("the peer answered with status {0}")]
+    Status(Status),
     /// Something other than the response arrived.
     #[error("the peer sent a message that is not the response")]
     Unexpected,

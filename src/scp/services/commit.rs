@@ -17,7 +17,7 @@ use std::time::Duration;
 use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 use dicom_dictionary_std::uids;
-use tracing::debug;
+use tracing::{debug, info};
 
 use self::commitment::Transaction;
 pub use self::commitment::{Commitment, CommitmentLimits, FilesInPlace};
@@ -212,9 +212,14 @@ impl EventReport for ReportOnAssociation {
         self.commitment.retrieve.options().response_timeout
     }
 
-    fn answered(self: Box<Self>, status: Status, calling_ae_title: &str) {
-        told(&status, &calling_ae_title);
-        self.report.forget();
+    fn answered(self: Box<Self>, status: Status, calling_ae_title: &str, node: &NodeContext) {
+        match told(status) {
+            Ok(()) => self.report.forget(),
+            Err(error) => {
+                info!(peer = %calling_ae_title, "storage commitment report not delivered: {error}");
+                self.deliver_elsewhere(calling_ae_title, node);
+            }
+        }
     }
 
     fn deliver_elsewhere(self: Box<Self>, calling_ae_title: &str, node: &NodeContext) {

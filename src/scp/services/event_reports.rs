@@ -28,8 +28,8 @@ pub(in crate::scp) trait EventReport: Send {
     /// The time for the peer to answer.
     fn response_timeout(&self) -> Duration;
 
-    /// The peer has answered. Its AE title is for the log.
-    fn answered(self: Box<Self>, status: Status, calling_ae_title: &str);
+    /// The peer has answered.
+    fn answered(self: Box<Self>, status: Status, calling_ae_title: &str, node: &NodeContext);
 
     /// The peer has not answered on this association, or the association is over.
     fn deliver_elsewhere(self: Box<Self>, calling_ae_title: &str, node: &NodeContext);
@@ -105,9 +105,14 @@ impl EventReports {
     }
 
     /// Takes an N-EVENT-REPORT-RSP. Returns whether it answers a report of this association.
-    pub(in crate::scp) fn on_response(&mut self, message_id: u16, status: Status, calling_ae_title: &str) -> bool {
+    pub(in crate::scp) fn on_response(
+        &mut self,
+        (message_id, status): (u16, Status),
+        calling_ae_title: &str,
+        node: &NodeContext,
+    ) -> bool {
         if let Some(sent) = self.sent.take_if(|sent| sent.message_id == message_id) {
-            sent.report.answered(status, calling_ae_title);
+            sent.report.answered(status, calling_ae_title, node);
         } else if let Some(at) = self.late.iter().position(|late| *late == message_id) {
             // The report is already on its way a second time, which does no harm (PS3.4 J.3.3).
             self.late.swap_remove(at);

@@ -290,8 +290,8 @@ impl Session {
         let Some(response) = response.filter(|_| field == CommandField::N_EVENT_REPORT_RSP) else {
             return Err(End::UnexpectedResponse(field));
         };
-        let (message_id, calling) = (response.message_id_being_responded_to, &self.agreement.calling_ae_title);
-        if self.reports.on_response(message_id, response.status, calling) {
+        let answer = (response.message_id_being_responded_to, response.status);
+        if self.reports.on_response(answer, &self.agreement.calling_ae_title, &self.node) {
             Ok(())
         } else {
             Err(End::UnexpectedResponse(field))

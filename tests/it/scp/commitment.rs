@@ -52,12 +52,16 @@ fn action(sop_instance: &str, action_type: u16) -> CommandSet {
 }
 
 fn event_response(request: &CommandSet) -> CommandSet {
+    event_response_with(request, 0)
+}
+
+fn event_response_with(request: &CommandSet, status: u16) -> CommandSet {
     let mut command = CommandSet::new();
     command.set_unsigned_short(tags::COMMAND_FIELD, CommandField::N_EVENT_REPORT_RSP.0);
     let message_id = request.unsigned_short(tags::MESSAGE_ID).unwrap();
     command.set_unsigned_short(tags::MESSAGE_ID_BEING_RESPONDED_TO, message_id);
     command.set_unsigned_short(tags::COMMAND_DATA_SET_TYPE, command_set::NO_DATA_SET);
-    command.set_unsigned_short(tags::STATUS, 0);
+    command.set_unsigned_short(tags::STATUS, status);
     command
 }
 
@@ -353,6 +357,37 @@ fn a_report_that_is_not_answered_in_time_goes_out_on_another_association() {
     peer.echo(5);
     peer.send_message(first.context_id, &event_response(&first.command), None);
     peer.echo(5);
+    peer.release();
+}
+
+#[test]
+fn a_report_that_the_peer_refuses_goes_out_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let node = TestNode::with(|settings| {
+        let address = listener.local_addr().unwrap().to_string().parse().unwrap();
+        settings.peers.destinations.insert("SCRIPT".parse().unwrap(), Destination::plain(address));
+    });
+    let mut peer = node.associate(CONTEXTS);
+    store(&mut peer, "1.2.3.4.1");
+    let one = transaction(&[(SECONDARY_CAPTURE, "1.2.3.4.1")]);
+    peer.send_message(1, &action(WELL_KNOWN_INSTANCE, 1), Some(&one.0));
+    assert_eq!(peer.receive_message().status(), 0);
+    let first = peer.receive_message();
+    peer.send_message(first.context_id, &event_response_with(&first.command, 0x0213), None);
+    // At once on another association, and there after the first pause.
+    for status in [0x0110, 0] {
+        let (mut called, asked) = ScriptedPeer::accept(&listener);
+        called.accept_contexts(&asked, |proposed| proposed.transfer_syntaxes.last().cloned());
+        let again = called.receive_message();
+        assert_eq!(reported(&again), reported(&first));
+        assert_eq!(dcmdex::scp::pending_reports(&node.index()).unwrap(), 1);
+        called.send_message(again.context_id, &event_response_with(&again.command, status), None);
+        assert_eq!(called.receive(), Some(Pdu::ReleaseRQ));
+        called.send_pdu(&Pdu::ReleaseRP);
+    }
+    while dcmdex::scp::pending_reports(&node.index()).unwrap() > 0 {
+        std::thread::yield_now();
+    }
     peer.release();
 }
 

@@ -7,7 +7,6 @@ use dicom_core::VR;
 use dicom_dictionary_std::tags;
 use dicom_dictionary_std::uids;
 use tokio::task::spawn_blocking;
-use tracing::info;
 
 use crate::access::peers::SharedPeers;
 use crate::dimse::command_set::CommandField;
@@ -152,15 +151,18 @@ impl CommitReport {
         association.send_message(context_id, &request.command_set(), Some(&data_set)).await?;
         let response = association.response(CommandField::N_EVENT_REPORT_RSP, 1).await?;
         association.release().await;
-        told(&response.status, &to.ae_title);
-        Ok(())
+        told(response.status)
     }
 }
 
-/// Counts the response to a report. The peer has the report, whatever its status says.
-pub(super) fn told(status: &Status, peer: &dyn fmt::Display) {
-    metrics::COMMITMENT_REPORTS.increment();
-    if *status != Status::SUCCESS {
-        info!(peer = %peer, %status, "the peer answered a storage commitment report with a status other than success");
+/// Counts the response to a report.
+///
+/// # Errors
+/// If the peer did not take the report, as while its own database is down. It goes out again.
+pub(super) fn told(status: Status) -> Result<(), ScuError> {
+    if status != Status::SUCCESS {
+        return Err(ScuError::Status(status));
     }
+    metrics::COMMITMENT_REPORTS.increment();
+    Ok(())
 }
