@@ -119,7 +119,7 @@ impl Message {
         Ok(Self { delimiters, segments, character_set })
     }
 
-    /// Reads the header alone, of a message that cannot be read as a whole. Its acknowledgment needs
+    /// Reads the header alone of a message that cannot be read as a whole. Its acknowledgment needs
     /// it. Values that are not ASCII may be wrong.
     pub(super) fn header_alone(bytes: &[u8]) -> Option<Self> {
         let text: String = bytes.iter().map(|byte| char::from(*byte)).collect();

@@ -392,6 +392,28 @@ fn a_report_that_the_peer_refuses_goes_out_again() {
 }
 
 #[test]
+fn of_two_contents_of_an_instance_both_have_to_be_sound() {
+    let node = TestNode::start();
+    let mut peer = node.associate(CONTEXTS);
+    let uids = ["1.2.3.4.1", "1.2.3.4.2", "1.2.3.4.3"];
+    for uid in uids {
+        store(&mut peer, uid);
+        let other = DataSet::instance(SECONDARY_CAPTURE, "1.2.3", "1.2.3.4", uid).bytes(0x7FE0, 0x0010, &[7; 3000]);
+        peer.send_message(3, &store_command(7, SECONDARY_CAPTURE, uid), Some(&other.0));
+        assert_eq!(peer.receive_message().status(), 0);
+    }
+    let all = uids.map(|uid| (SECONDARY_CAPTURE, uid));
+    assert_eq!(commit(&mut peer, &all), (1, uids.map(str::to_owned).into(), vec![]));
+    let path = |uid: &str, at: usize| node.reader().known_locations(uid).unwrap()[at].location.path().unwrap();
+    fs::remove_file(path(uids[0], 1)).unwrap();
+    fs::write(path(uids[1], 1), b"overwritten").unwrap();
+    fs::write(path(uids[2], 0), b"overwritten").unwrap();
+    let failed = [(uids[0], 0x0112), (uids[1], 0x0110), (uids[2], 0x0110)].map(|(uid, why)| (uid.to_owned(), why));
+    assert_eq!(commit(&mut peer, &all), (2, vec![], failed.into()));
+    peer.release();
+}
+
+#[test]
 fn a_report_comes_after_a_restart() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address: std::net::SocketAddr = listener.local_addr().unwrap();

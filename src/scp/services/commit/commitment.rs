@@ -197,6 +197,21 @@ impl Transaction {
     }
 }
 
+/// The contents of an instance that a sender may mean, each with its copies. The first one is what
+/// the index answers with. The others are those that were received beside it.
+fn contents(known: &[KnownLocation]) -> Vec<Vec<&KnownLocation>> {
+    let (others, first): (Vec<_>, Vec<_>) = known.iter().partition(|known| known.differs);
+    let mut contents = vec![first];
+    for other in others.into_iter().filter(|known| known.location.place == Place::Managed) {
+        let same = contents.iter_mut().skip(1).find(|copies| copies.iter().any(|copy| copy.checksum == other.checksum));
+        match same {
+            Some(copies) => copies.push(other),
+            None => contents.push(vec![other]),
+        }
+    }
+    contents
+}
+
 impl Commitment {
     fn verify_all(&self, references: &[Reference]) -> Vec<Status> {
         let mut reader = self.retrieve.delivery().readers.take().ok();
@@ -217,16 +232,41 @@ impl Commitment {
             warn!(%error, "the index cannot be asked for the locations of an instance");
             Status::PROCESSING_FAILURE
         })?;
-        let mut reason = Status::NO_SUCH_SOP_INSTANCE;
-        for known in known.iter().filter(|known| !known.differs) {
-            let counts = match known.location.place {
-                Place::MetadataOnly => false,
-                Place::InPlace | Place::Archive => self.in_place == FilesInPlace::Count,
-                Place::Managed => true,
-            };
-            if !counts {
+        let mut result = Err(Status::NO_SUCH_SOP_INSTANCE);
+        for copies in contents(&known) {
+            let mut copies = copies.into_iter().filter(|known| self.counts(known)).peekable();
+            if copies.peek().is_none() {
                 continue;
             }
+            match (self.one_is_sound(copies, reference, archives), result) {
+                // The sender may mean any of its contents, so none of them may be lost.
+                (Err(reason), _) if reason != Status::CLASS_INSTANCE_CONFLICT => return Err(reason),
+                (Err(reason), Err(_)) => result = Err(reason),
+                (Err(_), Ok(())) => {}
+                (Ok(()), _) => result = Ok(()),
+            }
+        }
+        result
+    }
+
+    /// Whether this place keeps objects.
+    fn counts(&self, known: &KnownLocation) -> bool {
+        match known.location.place {
+            Place::MetadataOnly => false,
+            Place::InPlace | Place::Archive => self.in_place == FilesInPlace::Count,
+            Place::Managed => true,
+        }
+    }
+
+    /// Whether one of these copies of a content is sound.
+    fn one_is_sound<'a>(
+        &self,
+        copies: impl Iterator<Item = &'a KnownLocation>,
+        reference: &Reference,
+        archives: &Archives,
+    ) -> Result<(), Status> {
+        let mut reason = Status::NO_SUCH_SOP_INSTANCE;
+        for known in copies {
             match self.sound(known, reference, archives) {
                 Ok(()) => return Ok(()),
                 Err(error) => {
