@@ -138,7 +138,8 @@ fn write(file: &Path, text: &str, context: &Context) -> anyhow::Result<()> {
     sources.file = Some(new);
     sources.flags = Vec::new();
     let here = std::env::current_dir().context("cannot find the current directory")?;
-    Config::load(&sources, &here).context("the new peer is refused, and nothing was changed")?;
+    let changed = Config::load(&sources, &here).and_then(|config| config.admitted());
+    changed.context("the new peer is refused, and nothing was changed")?;
     written.finish().with_context(|| format!("cannot write {}", file.display()))
 }
 

@@ -41,6 +41,12 @@ fn a_peer_is_added_and_comments_stay() {
     let refused = place.run(["peer", "add", "WS2", "--from", "no-address"]).expect(2);
     assert!(refused.stderr.contains("nothing was changed"), "{refused:?}");
     assert_eq!(fs::read_to_string(place.path("dcmdex.toml")).unwrap(), text);
+    // Nor is a table of peers added where anyone may associate.
+    let open = Place::new();
+    fs::write(open.path("dcmdex.toml"), "access = \"anyone\"\n").unwrap();
+    let refused = open.run(["peer", "add", "WS1"]).expect(2);
+    assert!(refused.stderr.contains("nothing was changed") && refused.stderr.contains("`access`"), "{refused:?}");
+    assert_eq!(fs::read_to_string(open.path("dcmdex.toml")).unwrap(), "access = \"anyone\"\n");
     let missing = Place::new();
     assert!(missing.run(["peer", "add", "WS1"]).expect(2).stderr.contains("config init"));
 }
