@@ -11,6 +11,7 @@ use rusqlite::limits::Limit;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::alone::{self, keep_log_on_close};
+use super::error::is_full;
 use super::files::{self, DatabaseFiles, LogRecord};
 use super::frozen;
 use super::limits::{BUSY_TIMEOUT, WAL_AUTOCHECKPOINT_PAGES};
@@ -329,6 +330,9 @@ fn keep_log(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 fn name(path: &Path, source: rusqlite::Error) -> Error {
+    if is_full(&source) {
+        return Error::Full;
+    }
     match source.sqlite_error_code() {
         Some(ErrorCode::NotADatabase) => Error::NotAnIndex { path: path.to_owned() },
         Some(ErrorCode::DatabaseCorrupt) => Error::Damaged { path: path.to_owned(), detail: source.to_string() },

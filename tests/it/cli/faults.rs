@@ -306,6 +306,18 @@ fn an_index_on_a_full_disk_of_its_own_is_named_as_the_reason() {
 }
 
 #[test]
+fn a_command_that_finds_no_room_beside_the_index_says_so() {
+    let place = Place::new();
+    let Some(disk) = Mount::tmpfs(&place.path("disk"), "2m") else { return };
+    place.run(["scan", "--index", "disk/index.db", &fixtures("archive")]);
+    let _full = fs::write(disk.path().join("filler"), vec![0; 4 << 20]);
+    for command in [&["find", "--index", "disk/index.db"][..], &["check", "--index", "disk/index.db"]] {
+        let full = place.run(command.iter().copied()).expect(2);
+        assert!(full.stderr.contains("no space left for the index"), "{full:?}");
+    }
+}
+
+#[test]
 fn a_full_disk_leaves_no_part_of_a_settings_file_or_of_a_key() {
     let place = Place::new();
     let Some(disk) = Mount::tmpfs(&place.path("disk"), "1m") else { return };
