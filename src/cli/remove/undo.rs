@@ -153,7 +153,8 @@ impl Undo {
         if !from.is_dir() {
             return Ok(());
         }
-        let checksums = self.checksums()?;
+        let (checksums, in_place) = self.known_files()?;
+        let mut back = BTreeSet::new();
         for series in series_directories(&from).with_context(|| format!("cannot list {}", from.display()))? {
             let place = storage.join(series.strip_prefix(&from).unwrap_or(&series));
             let mut names: Vec<OsString> = std::fs::read_dir(&series)
@@ -172,21 +173,27 @@ impl Undo {
                         .with_context(|| format!("cannot bring back {}", path.display()))?;
                     self.read_managed(&place, name, &checksums, &mut found, (counts, context))?;
                 }
+                back.extend(found.iter().map(|object| object.sop_instance_uid().to_owned()));
                 self.store(found, counts)?;
             }
         }
-        Ok(())
+        // The index has let them come back with the objects, and noted nothing of them.
+        let in_place = in_place.into_iter().filter(|file| back.contains(&file.sop_instance_uid));
+        self.in_place(in_place.collect(), counts, context)
     }
 
-    /// The checksums of the removed objects, by path.
-    fn checksums(&mut self) -> anyhow::Result<BTreeMap<PathBuf, RemovedFile>> {
-        let (mut after, mut known) = (String::new(), BTreeMap::new());
+    /// The removed objects by path, and the files in place of the same instances.
+    fn known_files(&mut self) -> anyhow::Result<(BTreeMap<PathBuf, RemovedFile>, Vec<RemovedFile>)> {
+        let (mut after, mut known, mut beside) = (String::new(), BTreeMap::new(), Vec::new());
         loop {
             let page = self.reader.files_of_removal(self.removal, &after, PAGE)?;
-            let Some(last) = page.last() else { return Ok(known) };
+            let Some(last) = page.last() else { return Ok((known, beside)) };
             after.clone_from(&last.sop_instance_uid);
-            let managed = page.into_iter().filter(|file| file.location.place == Place::Managed);
-            known.extend(managed.filter_map(|file| Some((file.location.path()?, file))));
+            let (managed, in_place): (Vec<_>, Vec<_>) =
+                page.into_iter().partition(|file| file.location.place == Place::Managed);
+            let uids: BTreeSet<&str> = managed.iter().map(|file| file.sop_instance_uid.as_str()).collect();
+            beside.extend(in_place.into_iter().filter(|file| uids.contains(file.sop_instance_uid.as_str())));
+            known.extend(managed.into_iter().filter_map(|file| Some((file.location.path()?, file))));
         }
     }
 

@@ -276,6 +276,19 @@ fn an_undo_that_was_killed_between_object_and_row_is_finished_by_the_next(place:
 }
 
 /// As after a restore of a backup that has no objects of the trash.
+fn files_in_place_come_back_with_the_objects_of_their_instances(place: Place) {
+    received(&place, 0..1);
+    fs::create_dir(place.path("tree")).unwrap();
+    fs::copy(place.path(object(0)), place.path("tree/0.dcm")).unwrap();
+    place.run(["scan", "tree"]).expect(0);
+    let copies = || place.run(["status", "--json"]).expect(0).json()[0]["copies"].as_u64();
+    assert_eq!(copies(), Some(1));
+    place.run(["remove", &format!("SOPInstanceUID={}", uid(0)), "--objects", "--yes"]).expect(0);
+    let undone = place.run(["remove", "--undo", "1", "--yes"]).expect(0).stdout;
+    assert!(undone.contains("1 received objects and 1 files in place are in the index again"), "{undone}");
+    assert_eq!((indexed(&place), copies()), (uids(0..1), Some(1)));
+}
+
 fn an_object_that_the_trash_has_lost_keeps_its_removal(place: Place) {
     received(&place, 0..2);
     place.run(["remove", "StudyInstanceUID=1.2.3", "--objects", "--yes"]).expect(0);
@@ -520,6 +533,7 @@ on_each_engine!(
     an_instance_that_is_received_again_is_no_longer_removed,
     an_undo_that_was_killed_between_object_and_row_is_finished_by_the_next,
     an_object_that_the_trash_has_lost_keeps_its_removal,
+    files_in_place_come_back_with_the_objects_of_their_instances,
     the_trash_is_emptied_by_age_and_then_nothing_comes_back,
     metadata_without_objects_come_back_too,
     two_removals_at_once_take_each_instance_once,
