@@ -154,7 +154,7 @@ impl Undo {
             return Ok(());
         }
         let (checksums, in_place) = self.known_files()?;
-        let mut back = BTreeSet::new();
+        let (mut back, mut differing) = (BTreeSet::new(), Vec::new());
         for series in series_directories(&from).with_context(|| format!("cannot list {}", from.display()))? {
             let place = storage.join(series.strip_prefix(&from).unwrap_or(&series));
             let mut names: Vec<OsString> = std::fs::read_dir(&series)
@@ -174,12 +174,19 @@ impl Undo {
                     self.read_managed(&place, name, &checksums, &mut found, (counts, context))?;
                 }
                 back.extend(found.iter().map(|object| object.sop_instance_uid().to_owned()));
+                let differs = |object: &ReadObject| {
+                    let known = object.location.path().and_then(|path| checksums.get(&path));
+                    known.is_some_and(|known| known.differs)
+                };
+                let (others, found): (Vec<_>, Vec<_>) = found.into_iter().partition(differs);
+                differing.extend(others);
                 self.store(found, counts)?;
             }
         }
-        // The index has let them come back with the objects, and noted nothing of them.
-        let in_place = in_place.into_iter().filter(|file| back.contains(&file.sop_instance_uid));
-        self.in_place(in_place.collect(), counts, context)
+        let in_place = in_place.into_iter().filter(|file| back.contains(&file.sop_instance_uid)).collect();
+        self.writer.lift_removed(back.iter().cloned().collect())?;
+        self.in_place(in_place, counts, context)?;
+        self.store_differing(differing, counts)
     }
 
     /// The removed objects by path, and the files in place of the same instances.
@@ -235,6 +242,16 @@ impl Undo {
         Ok(())
     }
 
+    /// Stores objects that differed from the first one of their instance. The first one answers
+    /// queries, so it comes back before them.
+    fn store_differing(&self, differing: Vec<ReadObject>, counts: &mut UndoCounts) -> anyhow::Result<()> {
+        if differing.is_empty() {
+            return Ok(());
+        }
+        self.writer.flush()?;
+        self.store(differing, counts)
+    }
+
     /// Brings back what did not go to the trash: objects of the node, files in place and members.
     fn files(&mut self, counts: &mut UndoCounts, context: &mut Context) -> anyhow::Result<()> {
         let mut after = String::new();
@@ -249,20 +266,22 @@ impl Undo {
             uids.dedup();
             let (managed, others): (Vec<_>, Vec<_>) =
                 page.into_iter().partition(|file| file.location.place == Place::Managed);
-            let mut found = Vec::new();
+            let (mut found, mut differing) = (Vec::new(), Vec::new());
             for file in &managed {
                 if file.is_in_trash && !self.lies_without_row(file)? {
                     continue;
                 }
                 let Location { directory, file_name, .. } = &file.location;
                 let checksums = BTreeMap::from([(directory.join(file_name), file.clone())]);
-                self.read_managed(directory, file_name, &checksums, &mut found, (counts, context))?;
+                let into = if file.differs { &mut differing } else { &mut found };
+                self.read_managed(directory, file_name, &checksums, into, (counts, context))?;
             }
             self.store(found, counts)?;
             // From now on a scan indexes the files in place, also if this process is killed.
             self.writer.lift_removed(uids)?;
-            self.writer.forget_removed(managed)?;
             self.in_place(others, counts, context)?;
+            self.store_differing(differing, counts)?;
+            self.writer.forget_removed(managed)?;
         }
     }
 
@@ -331,6 +350,16 @@ impl Undo {
     }
 
     fn in_place(&self, files: Vec<RemovedFile>, counts: &mut UndoCounts, context: &mut Context) -> anyhow::Result<()> {
+        let (others, first): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| file.differs);
+        [first, others].into_iter().try_for_each(|files| self.scan_in_place(files, counts, context))
+    }
+
+    fn scan_in_place(
+        &self,
+        files: Vec<RemovedFile>,
+        counts: &mut UndoCounts,
+        context: &mut Context,
+    ) -> anyhow::Result<()> {
         let mut by_directory: BTreeMap<PathBuf, Vec<ScannedFile>> = BTreeMap::new();
         for file in files {
             let Location { place, directory, file_name, .. } = file.location;

@@ -289,6 +289,26 @@ fn files_in_place_come_back_with_the_objects_of_their_instances(place: Place) {
     assert_eq!((indexed(&place), copies()), (uids(0..1), Some(1)));
 }
 
+fn the_content_that_answered_before_a_removal_answers_after_its_undo(place: Place) {
+    let other = Place::new();
+    received(&other, 0..1);
+    fs::create_dir(place.path("tree")).unwrap();
+    fs::copy(other.path(object(0)), place.path("tree/0.dcm")).unwrap();
+    place.run(["scan", "tree"]).expect(0);
+    let node = Node::start(&place, &[]);
+    assert_eq!(store(&mut associated(&node), 0, 2000), SUCCESS);
+    assert_eq!(store(&mut associated(&node), 0, 3000), SUCCESS);
+    assert_eq!(node.stop(Signal::TERM).0, Some(0));
+    let first = || place.run(["find", "--level", "IMAGE", "--format", "csv", "path"]).expect(0).stdout;
+    assert!(first().contains("tree/0.dcm"), "{}", first());
+    for (number, more) in [("1", &["--yes"][..]), ("2", &["--objects", "--yes"])] {
+        place.run(["remove", &format!("SOPInstanceUID={}", uid(0))].iter().chain(more).copied()).expect(0);
+        place.run(["remove", "--undo", number, "--yes"]).expect(0);
+        assert!(first().contains("tree/0.dcm"), "{more:?}: {}", first());
+        assert_eq!(place.run(["status", "--json"]).expect(0).json()[0]["copies"].as_u64(), Some(2));
+    }
+}
+
 fn an_object_that_the_trash_has_lost_keeps_its_removal(place: Place) {
     received(&place, 0..2);
     place.run(["remove", "StudyInstanceUID=1.2.3", "--objects", "--yes"]).expect(0);
@@ -533,6 +553,7 @@ on_each_engine!(
     an_instance_that_is_received_again_is_no_longer_removed,
     an_undo_that_was_killed_between_object_and_row_is_finished_by_the_next,
     an_object_that_the_trash_has_lost_keeps_its_removal,
+    the_content_that_answered_before_a_removal_answers_after_its_undo,
     files_in_place_come_back_with_the_objects_of_their_instances,
     the_trash_is_emptied_by_age_and_then_nothing_comes_back,
     metadata_without_objects_come_back_too,
