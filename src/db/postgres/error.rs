@@ -66,8 +66,22 @@ impl From<tokio_postgres::Error> for ServerFailure {
             SqlState::DISK_FULL => Self::Other(Error::Full),
             SqlState::READ_ONLY_SQL_TRANSACTION => Self::Other(Error::ReadOnlyServer { detail: message }),
             SqlState::DATA_CORRUPTED | SqlState::INDEX_CORRUPTED => Self::Other(Error::Malformed(message)),
-            _ => Self::Other(Error::Statement(format!("{message} (SQLSTATE {})", code.code()).into())),
+            _ => {
+                let text = format!("{message} (SQLSTATE {}){}", code.code(), hint_of(code));
+                Self::Other(Error::Statement(text.into()))
+            }
         }
+    }
+}
+
+/// The way out, where the first set-up of a database often fails.
+fn hint_of(code: &SqlState) -> &'static str {
+    match *code {
+        SqlState::INSUFFICIENT_PRIVILEGE => {
+            "; hint: make this user the owner of the database, or grant it all rights on the schema and its tables"
+        }
+        SqlState::INVALID_SCHEMA_NAME => "; hint: search_path of the user has to name a schema that exists",
+        _ => "",
     }
 }
 

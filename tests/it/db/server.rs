@@ -292,6 +292,12 @@ fn a_database_that_cannot_be_the_index_is_told() {
     ] {
         assert!(error.contains(&format!(", answered: {said}")), "{error}");
     }
+    // A user who owns nothing there.
+    server().sql("postgres", "CREATE ROLE guest LOGIN");
+    let of_guest = PathBuf::from(user_of(&server().database(), "guest"));
+    let refused = Writer::open(&of_guest, WriterOptions::default()).unwrap_err();
+    let cause = std::error::Error::source(&refused).unwrap().to_string();
+    assert!(cause.contains("permission denied") && cause.contains("the owner of the database"), "{cause}");
     let nowhere = PathBuf::from("postgresql://nobody@127.0.0.1:1/archive?connect_timeout=1");
     assert!(opened(&nowhere).contains("postgresql://127.0.0.1:1/archive, is not there"), "{}", opened(&nowhere));
     let secret = PathBuf::from("postgresql://u:secret@127.0.0.1:1/archive");
