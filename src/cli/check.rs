@@ -178,7 +178,7 @@ impl CheckSummary {
             self.worklist.iter().map(|(state, count)| (state.as_str().to_owned(), Value::from(*count))).collect();
         context.output.line(json!({
             "event": "summary",
-            "index": config.index.to_string_lossy(),
+            "index": config.shown_index().to_string_lossy(),
             "sound": self.sound,
             "findings": self.findings,
             "conflicts": self.conflicts,

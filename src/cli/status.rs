@@ -12,6 +12,7 @@ use crate::cli::health::{Grade, Health};
 use crate::cli::watch_report::WatchReport;
 use crate::cli::{Exit, backup};
 use crate::db::open::Reader;
+use crate::db::postgres::PostgresAddress;
 use crate::db::{Admin, IndexStatus, ScanEntry};
 use crate::model::calendar::moment_text;
 use crate::model::clock::Clock;
@@ -79,7 +80,7 @@ fn as_json(index: &std::path::Path, status: &IndexStatus, watches: &[WatchReport
     let roots: BTreeSet<_> = status.scans.iter().flat_map(paths).collect();
     let mut whole = counts_as_json(status);
     let more = json!({
-        "index": index.to_string_lossy(),
+        "index": PostgresAddress::without_roots(index).to_string_lossy(),
         "schema_version": status.schema_version,
         "commitment_reports_pending": reports,
         "failed_by_reason": by_word(&status.failed),
@@ -129,7 +130,9 @@ fn scan_json(scan: &ScanEntry) -> Value {
 }
 
 fn as_text(index: &std::path::Path, status: &IndexStatus, watches: &[WatchReport], reports: u64) -> String {
-    let mut text = format!("{} (schema {}, {} bytes)", Shown(index), status.schema_version, Grouped(status.size_bytes));
+    let shown = PostgresAddress::without_roots(index);
+    let mut text =
+        format!("{} (schema {}, {} bytes)", Shown(&shown), status.schema_version, Grouped(status.size_bytes));
     let counts = [
         ("patients", status.patients),
         ("studies", status.studies),

@@ -8,6 +8,7 @@ use indicatif::{HumanBytes, HumanDuration};
 use serde_json::{Map, Value, json};
 
 use crate::cli::output::{Grouped, Output, Shown, put_path};
+use crate::db::postgres::PostgresAddress;
 use crate::scanner::{Hang, NotPruned, Reasons, Roots, ScanEvent, Summary, to_milliseconds};
 
 /// Instances that were indexed before an attribute was declared, and the estimated time to read
@@ -59,7 +60,7 @@ impl Report<'_> {
             self.line(json!({
                 "event": "started",
                 "version": env!("CARGO_PKG_VERSION"),
-                "index": index.to_string_lossy(),
+                "index": PostgresAddress::without_roots(index).to_string_lossy(),
                 "dry_run": dry_run,
                 "paths": paths,
             }));

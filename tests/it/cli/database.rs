@@ -196,6 +196,18 @@ fn a_query_that_the_server_cancels_is_an_error() {
     assert_eq!(found.stdout.lines().count(), 3, "{found:?}");
 }
 
+#[test]
+fn the_index_is_told_without_the_roots_of_the_settings() {
+    let (place, index) = trees();
+    let (settings, one) = (settings(&place, "a", &[("one", "one")]), place.path("one"));
+    let scan = ["scan", "--json", one.to_str().unwrap()];
+    for command in [&scan[..], &["check", "--json"], &["status", "--json"], &["status"]] {
+        let arguments = ["--config", &settings].into_iter().chain(command.iter().copied()).chain(["--index", &index]);
+        let told = place.run(arguments).expect(0).stdout;
+        assert!(told.contains("postgresql://") && !told.contains("dcmdex_root"), "{told}");
+    }
+}
+
 /// The settings of a node with these roots, in a directory of its own.
 pub(super) fn settings(place: &Place, node: &str, roots: &[(&str, &str)]) -> String {
     let directory = place.path(node);
