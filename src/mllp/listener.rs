@@ -145,7 +145,9 @@ impl MllpListener {
         let options = &self.options;
         if !options.senders.admit(address) {
             metrics::HL7_CONNECTIONS_REFUSED.increment();
-            info!(peer.addr = %address, "connection for HL7 refused: the address is not one of `worklist.hl7_senders`");
+            if self.refusals.allows(address, "the address is not one of `worklist.hl7_senders`") {
+                info!(peer.addr = %address, "connection for HL7 refused: the address is not one of `worklist.hl7_senders`");
+            }
             return;
         }
         let peer = Arc::new(CountedAs::address(address));

@@ -3,8 +3,9 @@
 //! A line says who sent the object and why it is told. The SOP Instance UID stands in a line of its
 //! own, at debug: UIDs lead to a patient. `dcmdex check` lists conflicts with their UIDs.
 
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
+use super::error::ReceiveError;
 use super::storage::Storage;
 use crate::db::ReceivedFrom;
 use crate::model::uid::is_uid_shaped;
@@ -23,6 +24,14 @@ impl Storage {
             info!(sender = %sender, "an object was refused: {why}");
         }
         debug!(sender = %sender, sop_instance_uid = uid(sop_instance_uid), "an object was refused: {why}");
+    }
+
+    /// Logs a failure of this node to store an object that came over HTTP, unless the log has
+    /// enough of them. A full disk fails a thousand objects.
+    pub(crate) fn log_failed_over_http(&self, sender: &ReceivedFrom, error: &ReceiveError) {
+        if self.may_log(sender, &error.to_string()) {
+            error!(%error, "an object that came over HTTP is not stored");
+        }
     }
 
     /// Logs an object with other content than the one that is kept.

@@ -364,7 +364,8 @@ impl Storing {
             Some(StorePart::Arriving(arriving, announced)) => {
                 let at = self.parts;
                 self.parts += 1;
-                self.under_way.spawn(finish(at, *arriving, announced));
+                let log = (Arc::clone(&self.storage), Arc::clone(&self.sender));
+                self.under_way.spawn(finish(at, *arriving, announced, log));
                 while self.under_way.len() >= UNDER_WAY
                     && let Some(ended) = self.under_way.join_next().await
                 {
@@ -387,7 +388,12 @@ impl Storing {
 }
 
 /// Waits until an object has its row, or was refused.
-async fn finish(at: usize, arriving: Arriving, announced: Arc<Announced>) -> PartOutcome {
+async fn finish(
+    at: usize,
+    arriving: Arriving,
+    announced: Arc<Announced>,
+    (storage, sender): (Arc<Storage>, Arc<ReceivedFrom>),
+) -> PartOutcome {
     let result = match arriving.finish().await {
         // The proof of commit is in it.
         Ok(Arrived { committed: _, is_other, study_instance_uid: study, series_instance_uid: series, patient_id }) => {
@@ -395,7 +401,7 @@ async fn finish(at: usize, arriving: Arriving, announced: Arc<Announced>) -> Par
         }
         Err(error) => {
             if error.is_ours() {
-                tracing::error!(%error, "an object that came over HTTP is not stored");
+                storage.log_failed_over_http(&sender, &error);
             }
             Err(Refused::of(&error))
         }

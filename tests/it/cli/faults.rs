@@ -465,6 +465,26 @@ fn below_the_floor_nothing_more_is_taken() {
     assert_eq!(node.stop(Signal::TERM).0, Some(0));
 }
 
+#[test]
+fn objects_over_http_that_a_full_disk_refuses_do_not_fill_the_log() {
+    let place = Place::new();
+    let Some(_disk) = Mount::tmpfs(&place.path("objects"), "4m") else { return };
+    fs::write(place.path("dcmdex.toml"), "storage = \"objects/kept\"\n[store]\njournal_mib = 0\nmin_free_mib = 256\n")
+        .unwrap();
+    let node = Node::start(&place, &["--http-port", "0"]);
+    let address = node.listening["http_address"].as_str().unwrap().parse().unwrap();
+    fs::write(place.path("objects/filler"), vec![0; 4_050_000]).unwrap();
+    let object = crate::util::objects::file("P1", "1.2.7", "1.2.7.1", "1.2.7.1.1");
+    let part = [b"\r\n--b\r\nContent-Type: application/dicom\r\n\r\n", &object[..]].concat();
+    let body = [&part.repeat(40)[..], b"\r\n--b--"].concat();
+    let stow = [("Content-Type", "multipart/related; type=\"application/dicom\"; boundary=b")];
+    assert!(http::request(address, "POST", "/dicom-web/studies", &stow, &body).status >= 400);
+    let (code, log) = node.stop(Signal::TERM);
+    assert_eq!(code, Some(0));
+    let lines = log.iter().filter(|line| line.contains("an object that came over HTTP is not stored")).count();
+    assert!((1..=10).contains(&lines), "{lines} lines");
+}
+
 /// Starts a node with one instance a second time, with failing syncs of one of its files.
 fn with_failing_syncs(place: &Place, when: &str, file: &str) -> Option<(Node, ScriptedPeer, Faults)> {
     let node = Node::start(place, &[]);

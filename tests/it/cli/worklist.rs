@@ -74,6 +74,22 @@ fn the_log_says_why_a_sender_does_not_get_through_tls() {
     assert_eq!(node.stop(Signal::TERM).0, Some(0));
 }
 
+#[test]
+fn a_sender_that_is_refused_again_and_again_does_not_fill_the_log() {
+    let place = Place::new();
+    fs::create_dir_all(place.path("wl")).unwrap();
+    fs::write(place.path("dcmdex.toml"), format!("{SETTINGS}hl7_senders = [\"10.0.0.0/8\"]\n")).unwrap();
+    let node = Node::start(&place, &[]);
+    let hl7 = hl7_address(&node);
+    for _ in 0..40 {
+        assert_eq!(connected(&hl7).read(&mut [0]).unwrap_or(0), 0);
+    }
+    let (code, log) = node.stop(Signal::TERM);
+    assert_eq!(code, Some(0));
+    assert_eq!(log.iter().filter(|line| line.contains("connection for HL7 refused")).count(), 10);
+    assert!(log.iter().any(|line| line.contains("30 more not logged")), "{log:#?}");
+}
+
 fn an_order_that_was_acknowledged_is_there_after_a_kill(place: Place) {
     let (node, hl7) = start(&place);
     for number in 1..=5 {
