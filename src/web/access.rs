@@ -222,6 +222,13 @@ async fn check(
     checked.await.map_err(|_| Problem::ours())
 }
 
+/// Returns the name that a request claims with a password, whether or not it is right.
+pub(super) fn claimed_name(headers: &HeaderMap) -> String {
+    let credentials = single(headers, &AUTHORIZATION).filter(|text| text.len() <= 2 * MAX_SECRET_BYTES);
+    let (scheme, rest) = credentials.and_then(|text| text.split_once(' ')).unwrap_or_default();
+    if scheme.eq_ignore_ascii_case("basic") { name_in(rest.trim()) } else { String::new() }
+}
+
 /// The name in the credentials of a password.
 fn name_in(basic: &str) -> String {
     let decoded = BASE64.decode(basic.as_bytes()).ok().and_then(|bytes| String::from_utf8(bytes).ok());

@@ -15,6 +15,9 @@ use crate::audit::{
 /// Longest text of a query that the trail keeps.
 const QUERY_CHARACTERS: usize = 4096;
 
+/// The reason why somebody is turned away who claims a name.
+pub(super) const WRONG_PASSWORD: &str = "wrong name or password";
+
 /// The studies whose objects an answer is made of. It is set by whoever lists them.
 pub(super) type ShownStudies = OnceLock<Vec<AuditedStudy>>;
 
@@ -57,11 +60,15 @@ impl SeenRequest {
             None => return,
         };
         let mut record = AuditRecord::new(event, service);
+        let has_name = !user.is_empty();
         record.by = Some(participant(user, self.address));
         if !status.is_success() && !status.is_redirection() {
             let is_ours = status.is_server_error();
             record.outcome = if is_ours { AuditOutcome::SeriousFailure } else { AuditOutcome::MinorFailure };
-            record.reason = format!("HTTP status {}", status.as_u16());
+            record.reason = match status {
+                StatusCode::UNAUTHORIZED if has_name => WRONG_PASSWORD.to_owned(),
+                status => format!("HTTP status {}", status.as_u16()),
+            };
         }
         if event == AuditEvent::Query {
             record.query = Some(AuditedQuery { keys: self.keys, target: self.target, ..AuditedQuery::default() });

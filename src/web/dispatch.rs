@@ -4,6 +4,7 @@
 //! The log has the method, the template of the path, the status and the time. It never has a target
 //! or a value.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,11 +14,11 @@ use hyper::header::{
     REFERRER_POLICY, TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Method, Request, Response, StatusCode, Version};
-use tracing::debug;
+use tracing::{debug, info};
 
-use super::access::{Caller, Claims};
+use super::access::{Caller, Claims, claimed_name};
 use super::all_bulk_data::Which;
-use super::audited::{SeenRequest, ShownStudies};
+use super::audited::{SeenRequest, ShownStudies, WRONG_PASSWORD};
 use super::body::Body;
 use super::host::{Arrival, RequestTarget, add_preflight};
 use super::http_state::{Call, HttpState};
@@ -126,7 +127,7 @@ async fn to_target(
     };
     let seen = server.audit.is_on().then(|| SeenRequest::of(&head, route.as_ref(), target.client));
     let shown = ShownStudies::default();
-    let (user, may) = caller(server, &claims, needs).await;
+    let (user, may) = caller(server, &claims, target.client, needs).await;
     let answered = async {
         // An unknown caller does not learn which paths exist.
         may?;
@@ -153,13 +154,26 @@ async fn to_target(
 }
 
 /// Returns the name of the user who asks, and whether this caller may do what the request needs.
-async fn caller(server: &HttpState, claims: &Claims<'_>, needs: Needs) -> (String, Result<(), Problem>) {
+/// The name of one who may not is only claimed.
+async fn caller(
+    server: &HttpState,
+    claims: &Claims<'_>,
+    client: IpAddr,
+    needs: Needs,
+) -> (String, Result<(), Problem>) {
     if needs == Needs::Nothing {
         return (String::new(), Ok(()));
     }
     match server.users.caller(claims).await {
         Ok(Caller::Known(rights, name)) => (name, check(needs, rights)),
         Ok(Caller::Anyone) => (String::new(), check(needs, server.options.anyone)),
+        Err(problem) if problem.status == StatusCode::UNAUTHORIZED => {
+            let name = claimed_name(claims.headers);
+            if !name.is_empty() && server.refusals.allows(client, WRONG_PASSWORD) {
+                info!(peer.addr = %client, "a request over HTTP was denied: {WRONG_PASSWORD}");
+            }
+            (name, Err(problem))
+        }
         Err(problem) => (String::new(), Err(problem)),
     }
 }

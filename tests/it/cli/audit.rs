@@ -9,12 +9,14 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
+use dcmdex::access::users::{Rights, line_with_password};
 use rustix::process::Signal;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::Value;
 
+use super::messages::permit;
 use super::serve::Node;
 use super::*;
 use crate::util::certificates::{Authority, Identity};
@@ -95,6 +97,30 @@ fn the_trail_says_who_asked_for_what_and_the_log_does_not() {
     assert!(log.iter().all(|line| !line.contains("Secret") && !line.contains("P*")), "{log:#?}");
     let mode = |path: &str| fs::metadata(place.path(path)).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode("audit"), mode("audit/audit-00000001.jsonl")), (0o700, 0o600));
+}
+
+#[test]
+fn a_wrong_password_is_told_with_the_name_that_was_claimed() {
+    let place = Place::new();
+    fs::write(place.path("users"), line_with_password("anna", Rights::READ, "secret").unwrap()).unwrap();
+    permit(&place.path("users"), 0o600);
+    configure(&place, "[http]\nusers = \"users\"");
+    let mut node = Node::start(&place, &["--http-port", "0"]);
+    let web = node.listening["http_address"].as_str().unwrap().parse().unwrap();
+    request(web, "GET", "/dicom-web/studies", &[], b"").expect(401);
+    for credentials in ["anna:wrong", "bob:secret"] {
+        let basic = format!("Basic {}", data_encoding::BASE64.encode(credentials.as_bytes()));
+        request(web, "GET", "/dicom-web/studies", &[("Authorization", &basic)], b"").expect(401);
+    }
+    let line = node.wait_for("a request over HTTP was denied");
+    assert_eq!((&line["level"], &line["peer.addr"]), (&"INFO".into(), &"127.0.0.1".into()));
+    assert!(!line.to_string().contains("anna"), "a text that stands for a name may be a password");
+    assert_eq!(node.stop(Signal::TERM).0, Some(0));
+    let lines = trail(&place);
+    let told = of(&lines, "authentication-failed").into_iter().map(|line| [&line["by"]["name"], &line["reason"]]);
+    let wrong = "wrong name or password";
+    let expected = [["", "HTTP status 401"], ["anna", wrong], ["bob", wrong]];
+    assert_eq!(told.collect::<Vec<_>>(), expected);
 }
 
 #[test]
