@@ -113,6 +113,13 @@ impl WorklistRow {
     pub fn value(&self, column: WorklistColumn) -> &str {
         self.values.get(column as usize).map_or("", String::as_str)
     }
+
+    /// Whether this row and another one name the same study.
+    pub(in crate::db) fn has_study_of(&self, other: &Self) -> bool {
+        [WorklistColumn::StudyInstanceUid, WorklistColumn::AccessionNumber]
+            .iter()
+            .all(|column| self.value(*column) == other.value(*column))
+    }
 }
 
 /// Without the values, which are of a patient.
@@ -201,11 +208,12 @@ pub struct WorklistArrival {
     pub item: i64,
     /// State of its step so far.
     pub state: WorklistState,
-    /// Number of instances of the instance groups that changed since the item came.
+    /// Number of instances of the step, without arrivals that had ended when the item came.
     pub instances: u64,
-    /// Number of instances when that was noted last. 0 if it never was.
+    /// Number of instances when that was noted last. It is noted first when the item comes.
     pub noted_instances: u64,
-    /// When that was, in milliseconds since 1970 UTC.
+    /// When that was, in milliseconds since 1970 UTC. 0 if no arrival was noted since the item
+    /// came.
     pub noted_ms: i64,
 }
 
@@ -280,8 +288,8 @@ pub trait WorklistSearch {
     fn worklist_problems(&mut self) -> Result<Vec<WorklistProblem>, Error>;
 
     /// The open items that had not expired at this moment (milliseconds since 1970 UTC) and whose
-    /// study got instances after the item came. What came long before does not count, although it
-    /// was corrected or lost after. The study has the Study Instance UID of the item, or else its
+    /// study got instances after the item came. What came before does not count, although it was
+    /// corrected or lost after. The study has the Study Instance UID of the item, or else its
     /// accession number and Patient ID. If other items have the study too, the instances have the
     /// modality of the item, and name no other step.
     ///

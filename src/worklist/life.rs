@@ -69,7 +69,7 @@ enum Change {
 }
 
 fn change(arrival: &WorklistArrival, quiet_ms: i64, now_ms: i64) -> Option<Change> {
-    if arrival.instances != arrival.noted_instances {
+    if arrival.noted_ms == 0 || arrival.instances != arrival.noted_instances {
         Some(Change::Grown)
     } else if now_ms.saturating_sub(arrival.noted_ms) >= quiet_ms {
         Some(Change::Quiet)
@@ -92,6 +92,7 @@ mod tests {
             noted_ms,
         };
         assert_eq!(change(&arrival(3, 0, 0), 1000, 5000), Some(Change::Grown));
+        assert_eq!(change(&arrival(3, 3, 0), 1000, 5000), Some(Change::Grown), "as many as were there before");
         assert_eq!(change(&arrival(3, 3, 4500), 1000, 5000), None);
         assert_eq!(change(&arrival(3, 3, 4000), 1000, 5000), Some(Change::Quiet));
         assert_eq!(change(&arrival(4, 3, 4000), 1000, 5000), Some(Change::Grown), "one came late");

@@ -170,7 +170,8 @@ CREATE TABLE IF NOT EXISTS worklist_item (
     changed_ms bigint NOT NULL,
     expires_ms bigint NOT NULL,
     message_time text NOT NULL,
-    -- How many instances its study had when that was last seen to change, and when that was.
+    -- How many instances its study had when it came, or when that was last seen to change, and when that was. The time is 0
+    -- if none have come since.
     instances bigint NOT NULL DEFAULT 0,
     instances_ms bigint NOT NULL DEFAULT 0
 );

@@ -136,26 +136,9 @@ impl WorklistSearch for PostgresReader {
     }
 
     fn worklist_arrivals(&mut self, unexpired_at: i64) -> Result<Vec<WorklistArrival>, Error> {
-        // A group whose arrival ended before the item came has only been changed: corrected, or
-        // lost.
-        let of_item = "JOIN shelf g ON g.study = s.id LEFT JOIN arrival r ON r.id = g.arrival \
-             WHERE w.state <= 1 AND w.expires_ms > $1 AND g.changed_ms > w.received_ms \
-             AND coalesce(r.first_ms, w.received_ms) + $2 > w.received_ms \
-             AND (NOT EXISTS (SELECT FROM worklist_item o WHERE o.study_key = w.study_key \
-             AND o.id <> w.id AND o.state <= 2) OR g.said::json ->> 'modality' = w.modality \
-             AND (position('00400009' IN coalesce(g.said::json ->> 'request_attributes_sequence', '')) = 0 \
-             OR position('\"' || w.step_id || '\"' IN g.said::json ->> 'request_attributes_sequence') > 0))";
-        let sql = format!(
-            "SELECT w.id, w.state, sum(g.instance_count)::bigint, w.instances, w.instances_ms \
-             FROM worklist_item w JOIN study s ON s.uid_key = w.study_key {of_item} GROUP BY w.id \
-             UNION ALL \
-             SELECT w.id, w.state, sum(g.instance_count)::bigint, w.instances, w.instances_ms \
-             FROM worklist_item w JOIN study s ON s.accession_number = w.accession_number \
-             JOIN study_patient p ON p.study = s.id AND p.position = 0 AND p.patient_id = w.patient_id {of_item} \
-             AND w.accession_number <> '' AND w.patient_id <> '' \
-             AND NOT EXISTS (SELECT FROM study o WHERE o.uid_key = w.study_key) GROUP BY w.id"
-        );
-        self.list(&sql, &[&unexpired_at, &LONGEST_ARRIVAL_MS], |row| {
+        let arrived = "w.instances_ms > 0 OR sum(g.instance_count) > w.instances OR max(r.first_ms) > w.received_ms";
+        let sql = counts_of_items("w.expires_ms > $1", arrived);
+        self.list(&sql, &[&unexpired_at], |row| {
             Ok(WorklistArrival {
                 item: row.try_get(0)?,
                 state: state(row, 1)?,
@@ -250,6 +233,30 @@ impl ConditionParameters {
     }
 }
 
+/// The statement that counts the instances of the steps of these open items, as that of an index
+/// file does.
+fn counts_of_items(items: &str, having: &str) -> String {
+    let of_item = format!(
+        "JOIN shelf g ON g.study = s.id LEFT JOIN arrival r ON r.id = g.arrival \
+         WHERE {items} AND w.state <= 1 AND coalesce(r.first_ms, w.received_ms) + {LONGEST_ARRIVAL_MS} > w.received_ms \
+         AND (NOT EXISTS (SELECT FROM worklist_item o WHERE o.study_key = w.study_key \
+         AND o.id <> w.id AND o.state <= 2) OR g.said::json ->> 'modality' = w.modality \
+         AND (position('00400009' IN coalesce(g.said::json ->> 'request_attributes_sequence', '')) = 0 \
+         OR position('\"' || w.step_id || '\"' IN g.said::json ->> 'request_attributes_sequence') > 0))"
+    );
+    let columns = "w.id, w.state, sum(g.instance_count)::bigint AS counted, w.instances, w.instances_ms";
+    format!(
+        "SELECT {columns} \
+         FROM worklist_item w JOIN study s ON s.uid_key = w.study_key {of_item} GROUP BY w.id HAVING {having} \
+         UNION ALL \
+         SELECT {columns} \
+         FROM worklist_item w JOIN study s ON s.accession_number = w.accession_number \
+         JOIN study_patient p ON p.study = s.id AND p.position = 0 AND p.patient_id = w.patient_id {of_item} \
+         AND w.accession_number <> '' AND w.patient_id <> '' \
+         AND NOT EXISTS (SELECT FROM study o WHERE o.uid_key = w.study_key) GROUP BY w.id HAVING {having}"
+    )
+}
+
 /// The tables of the worklist. A transaction is open on the connection.
 pub(super) struct PostgresWorklist<'c> {
     connection: &'c mut ServerConnection,
@@ -286,6 +293,16 @@ impl<'c> PostgresWorklist<'c> {
         rows.iter().map(read).collect::<Result<_, _>>().map_err(of_work)
     }
 
+    /// Notes the instances that are there as none that came for this item.
+    fn note_present(&mut self, item: i64) -> Result<(), Error> {
+        let present = counts_of_items("w.id = $1", "true");
+        let sql = format!(
+            "UPDATE worklist_item SET instances = coalesce((SELECT sum(counted) FROM ({present}) c), 0) \
+             WHERE id = $1 AND instances_ms = 0"
+        );
+        self.execute(&sql, &[&item]).map(drop)
+    }
+
     fn items(&mut self, condition: &str, parameters: &[SqlParameter<'_>]) -> Result<Vec<WorklistRow>, Error> {
         let sql = format!("SELECT {COLUMNS} FROM worklist_item WHERE {condition} ORDER BY id");
         self.query(&sql, parameters, item_of)
@@ -318,6 +335,7 @@ impl WorklistTables for PostgresWorklist<'_> {
 
     fn put(&mut self, row: &WorklistRow) -> Result<i64, Error> {
         let id = (row.id != 0).then_some(row.id);
+        let has_same_study = id.is_some() && self.find(WorklistBy::Id(row.id))?.iter().any(|it| row.has_study_of(it));
         let study = row.value(WorklistColumn::StudyInstanceUid);
         let keys = (RowKey::of_uid(study), step_key(study, row.value(WorklistColumn::StepId)));
         let texts: Vec<String> = row.values.iter().map(|value| to_column(value)).collect();
@@ -340,7 +358,12 @@ impl WorklistTables for PostgresWorklist<'_> {
              ON CONFLICT (id) DO UPDATE SET ({columns}) = ROW ({numbers}) RETURNING id"
         );
         let written = self.query(&sql, &parameters, |row| Ok(row.try_get(0)?))?;
-        written.first().copied().ok_or_else(|| Error::Malformed("an item of the worklist has no number".into()))
+        let none = || Error::Malformed("an item of the worklist has no number".into());
+        let id = written.first().copied().ok_or_else(none)?;
+        if !has_same_study {
+            self.note_present(id)?;
+        }
+        Ok(id)
     }
 
     fn remove(&mut self, id: i64) -> Result<bool, Error> {

@@ -6,6 +6,7 @@ use super::open::ReadConnection;
 use super::pieces::{CHANGED_STUDIES, STUDIES_WITH_LOSSES, SoughtRows};
 use super::reader::SqliteReader;
 use super::schema::EVENTS;
+use super::worklist::{note_present, waiting_items};
 use super::write::{has_removed_of, last_change};
 use super::writer::{SqliteWriter, SqliteWriterHandle, WriterOptions};
 use crate::db::federated::FederatedPart as _;
@@ -86,7 +87,7 @@ fn rules_of(reader: &mut SqliteReader) -> Result<Vec<impl PartialEq + use<>>, Er
 /// [`check_mergeable`] names. Nobody else may have them open.
 ///
 /// Instances keep their arrivals. Their change numbers are new, as the numbers of the other file
-/// mean nothing here. No event tells of them.
+/// mean nothing here. No event tells of them, and no item of a worklist starts with them.
 ///
 /// *Durability*: the copy is not durable, and after a kill it is incomplete.
 ///
@@ -102,10 +103,12 @@ pub fn take_in(copy: &Path, other: &Path, options: WriterOptions) -> Result<(), 
     studies.sort();
     let writer = SqliteWriter::open(copy, options)?;
     let handle = writer.handle();
+    let waiting = handle.maintain(|batch| waiting_items(batch.connection()))?;
     for some in studies.chunks(STUDIES_IN_BATCH) {
         handle.take_studies(other, some.iter().map(|(_, uid)| uid.clone()).collect())?;
     }
     handle.take_notes(other)?;
+    handle.maintain(move |batch| waiting.iter().try_for_each(|item| note_present(batch.connection(), *item)))?;
     drop(handle);
     writer.close()
 }

@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
+use dcmdex::db::WorklistSearch as _;
 use rustix::process::Signal;
 
 use super::faults::{OUT_OF_RESOURCES, STUDY_ROOT_FIND, SUCCESS, associated, store, studies, uid};
@@ -134,6 +135,24 @@ fn no_index_is_copied_into_a_database_that_holds_only_a_worklist() {
     assert!(refused.contains("there is something at"), "{refused}");
     let kept = place.run(["worklist", "list", "--index", &index]).expect(0).stdout;
     assert!(kept.contains("A1"), "{kept}");
+}
+
+#[test]
+fn an_open_order_for_a_study_that_was_there_before_is_copied() {
+    let (place, index) = trees();
+    place.run(["scan", "--index", "one.db", "one"]).expect(0);
+    let order = r#"{"PatientID": "P1", "StudyInstanceUID": "1.2.0", "Modality": "CT"}"#;
+    fs::write(place.path("item.json"), order).unwrap();
+    place.run(["worklist", "add", "--index", "one.db", "item.json"]).expect(0);
+    thread::sleep(Duration::from_millis(2));
+    place.run(["copy-index", "one.db", &index]).expect(0);
+    place.run(["copy-index", &index, "back.db"]).expect(0);
+    for copy in [index.as_str(), "one.db", "back.db"] {
+        let path = if copy == index { index.clone().into() } else { place.path(copy) };
+        let mut reader = dcmdex::db::open::Reader::open(&path).unwrap();
+        assert_eq!(reader.worklist_arrivals(i64::MIN).unwrap(), [], "{copy}");
+        assert_eq!(place.run(["worklist", "list", "--index", copy, "--json"]).expect(0).json().len(), 1);
+    }
 }
 
 /// Asks for studies. Returns the status of the first response.

@@ -7,6 +7,7 @@ use super::folder::{answers, folder, instances_of_files};
 use super::index_files::sqlite;
 use super::*;
 use crate::util::{objects, peers};
+use dcmdex::db::WorklistSearch;
 
 const SPLIT: [&str; 7] =
     ["index", "split", "folder/main.db", "--into", "folder/new.db", "StudyInstanceUID=1.2.0", "--yes"];
@@ -120,6 +121,23 @@ fn a_merge_brings_nothing_back_that_was_removed() {
         place.run(["remove", "--index", file, "StudyInstanceUID=1.2.90", "--yes"]).expect(0);
         refused(&place, "instances that were removed from the other file");
     }
+}
+
+#[test]
+fn a_merge_brings_no_objects_for_an_open_order() {
+    let place = folder();
+    // The other file has the study.
+    let order = r#"{"PatientID": "P1", "StudyInstanceUID": "1.2.2", "Modality": "CT"}"#;
+    fs::write(place.path("item.json"), order).unwrap();
+    place.run(["worklist", "add", "--index", "folder", "item.json"]).expect(0);
+    std::thread::sleep(std::time::Duration::from_millis(2));
+    place.run(MERGE).expect(0);
+    let mut reader = dcmdex::db::open::Reader::open(&place.path("folder/main.db")).unwrap();
+    let arrived = |reader: &mut dyn WorklistSearch| reader.worklist_arrivals(i64::MIN).unwrap().len();
+    assert_eq!(arrived(&mut reader), 0);
+    objects::write(&place.path("one/new.dcm"), 2, 4, 90);
+    place.run(["scan", "--index", "folder/main.db", "one"]).expect(0);
+    assert_eq!(arrived(&mut reader), 1);
 }
 
 #[test]

@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 use crate::util::engine::{index_at, with_databases, with_each_index};
 use dcmdex::db::open::{Reader, Writer, WriterHandle, WriterOptions};
 use dcmdex::db::{
-    Arrivals, Durability, FileOutcome, ScannedDirectory, ScannedFile, WorklistColumn, WorklistRow, WorklistSearch,
-    WorklistState,
+    Arrivals, Correction, CorrectionChange, Durability, FileOutcome, ScannedDirectory, ScannedFile, WorklistColumn,
+    WorklistRow, WorklistSearch, WorklistState,
 };
 use dcmdex::model::attribute::AttributeId;
 use dcmdex::model::clock::Clock;
@@ -301,6 +301,36 @@ fn what_an_old_study_loses_starts_no_item() {
     assert_eq!(site.rows()[0].state, WorklistState::Started);
 }
 
+fn a_correction_of_a_study_starts_no_item() {
+    let site = Site::new();
+    arrive(&site, 1);
+    let mut folder = site.folder();
+    site.write("one.json", &item(1).replace('}', r#", "StudyInstanceUID": "1.2.3"}"#));
+    folder.look().unwrap();
+    std::thread::sleep(Duration::from_millis(2));
+    let rule = Correction {
+        number: 0,
+        made_ms: 7,
+        system: String::new(),
+        keys: vec![(AttributeId::PatientID, "P1".into())],
+        values: vec![(AttributeId::PatientSex, "O".into())],
+        undone_ms: None,
+    };
+    assert_eq!(site.writer.handle().correct(CorrectionChange::Make(rule)).unwrap().1.instances, 1);
+    let options = LifeOptions { quiet: Duration::from_secs(600), remove_after: Duration::from_secs(86_400) };
+    let state = |minutes: i64| {
+        live(&mut site.reader(), &site.intake, options, Clock::System.now_ms() + minutes * 60_000).unwrap();
+        site.rows()[0].state
+    };
+    assert_eq!([state(0), state(20)], [WorklistState::Scheduled; 2], "nothing came");
+    // The item changes, and what comes of the same source belongs to the same arrival.
+    let changed = r#", "StudyInstanceUID": "1.2.3", "ScheduledProcedureStepDescription": "other"}"#;
+    arrive(&site, 2);
+    site.write("one.json", &item(1).replace('}', changed));
+    folder.look().unwrap();
+    assert_eq!([state(0), state(20)], [WorklistState::Started, WorklistState::Done]);
+}
+
 /// Brings an instance of the study into the index.
 fn arrive(site: &Site, number: u32) {
     bring(&site.writer.handle(), number);
@@ -344,4 +374,5 @@ with_each_index! {
     an_item_starts_with_the_first_object_of_its_study_and_is_done_when_that_is_quiet,
     only_what_comes_after_an_item_and_belongs_to_its_step_starts_it,
     what_an_old_study_loses_starts_no_item,
+    a_correction_of_a_study_starts_no_item,
 }

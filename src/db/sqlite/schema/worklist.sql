@@ -33,7 +33,8 @@ CREATE TABLE IF NOT EXISTS worklist_item (
     expires_ms                  INTEGER NOT NULL,
     -- When its last message was made, as its sender says: YYYYMMDDHHMMSS.
     message_time                TEXT NOT NULL DEFAULT '',
-    -- How many instances its study had when that was last seen to change, and when that was.
+    -- How many instances its study had when it came, or when that was last seen to change, and when that was. The time is 0
+    -- if none have come since.
     instances                   INTEGER NOT NULL DEFAULT 0,
     instances_ms                INTEGER NOT NULL DEFAULT 0
 );

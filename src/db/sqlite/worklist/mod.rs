@@ -4,4 +4,4 @@ mod rows;
 mod search;
 mod tables;
 
-pub(super) use tables::WorklistTransaction;
+pub(super) use tables::{WorklistTransaction, note_present, waiting_items};

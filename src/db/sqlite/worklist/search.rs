@@ -59,29 +59,8 @@ impl WorklistSearch for SqliteReader {
     }
 
     fn worklist_arrivals(&mut self, unexpired_at: i64) -> Result<Vec<WorklistArrival>, Error> {
-        // CROSS JOIN: there are fewer items than studies. Without it the order is left to guesses.
-        // A group whose arrival ended before the item came has only been changed: corrected, or
-        // lost.
-        let of_item = "CROSS JOIN study_series e ON e.study = s.id CROSS JOIN instance_group g ON g.series = e.id \
-             LEFT JOIN arrival r ON r.id = g.arrival \
-             WHERE w.state <= 1 AND w.expires_ms > ?1 AND g.changed_ms > w.received_ms \
-             AND ifnull(r.first_ms, w.received_ms) + ?2 > w.received_ms \
-             AND (NOT EXISTS (SELECT 1 FROM worklist_item o WHERE o.study_instance_uid = w.study_instance_uid \
-             AND o.id <> w.id AND o.state <= 2) OR e.modality = w.modality \
-             AND (instr(e.request_attributes_sequence, '00400009') = 0 \
-             OR instr(e.request_attributes_sequence, '\"' || w.step_id || '\"') > 0))";
-        let sql = format!(
-            "SELECT w.id, w.state, sum(g.instance_count), w.instances, w.instances_ms \
-             FROM worklist_item w CROSS JOIN study s ON s.study_instance_uid = w.study_instance_uid {of_item} \
-             GROUP BY w.id \
-             UNION ALL \
-             SELECT w.id, w.state, sum(g.instance_count), w.instances, w.instances_ms \
-             FROM worklist_item w CROSS JOIN study s ON s.accession_number = w.accession_number \
-             CROSS JOIN patient p ON p.id = s.patient AND p.patient_id = w.patient_id {of_item} \
-             AND w.accession_number <> '' AND w.patient_id <> '' \
-             AND NOT EXISTS (SELECT 1 FROM study o WHERE o.study_instance_uid = w.study_instance_uid) GROUP BY w.id"
-        );
-        self.list(&sql, params![unexpired_at, LONGEST_ARRIVAL_MS], |row| {
+        let sql = counts_of_items("w.expires_ms > ?1", HAS_ARRIVED);
+        self.list(&sql, params![unexpired_at], |row| {
             Ok(WorklistArrival {
                 item: row.get(0)?,
                 state: state(row.get(1)?)?,
@@ -117,6 +96,39 @@ impl SqliteReader {
         let rows = statement.query_map(parameters, read)?;
         rows.collect::<rusqlite::Result<_>>().map_err(Error::from)
     }
+}
+
+/// Condition for an item whose study got instances after the item came. An arrival that had begun
+/// then may go on, so what it has brought is counted.
+pub(super) const HAS_ARRIVED: &str =
+    "w.instances_ms > 0 OR sum(g.instance_count) > w.instances OR max(r.first_ms) > w.received_ms";
+
+/// The statement that counts the instances of the steps of these open items. Arrivals that had
+/// ended when the item came do not count.
+pub(super) fn counts_of_items(items: &str, having: &str) -> String {
+    // CROSS JOIN: there are fewer items than studies. Without it the order is left to guesses.
+    let of_item = format!(
+        "CROSS JOIN study_series e ON e.study = s.id CROSS JOIN instance_group g ON g.series = e.id \
+         LEFT JOIN arrival r ON r.id = g.arrival \
+         WHERE {items} AND w.state <= 1 AND ifnull(r.first_ms, w.received_ms) + {LONGEST_ARRIVAL_MS} > w.received_ms \
+         AND (NOT EXISTS (SELECT 1 FROM worklist_item o WHERE o.study_instance_uid = w.study_instance_uid \
+         AND o.id <> w.id AND o.state <= 2) OR e.modality = w.modality \
+         AND (instr(e.request_attributes_sequence, '00400009') = 0 \
+         OR instr(e.request_attributes_sequence, '\"' || w.step_id || '\"') > 0))"
+    );
+    let columns = "w.id, w.state, sum(g.instance_count) AS counted, w.instances, w.instances_ms";
+    format!(
+        "SELECT {columns} \
+         FROM worklist_item w CROSS JOIN study s ON s.study_instance_uid = w.study_instance_uid {of_item} \
+         GROUP BY w.id HAVING {having} \
+         UNION ALL \
+         SELECT {columns} \
+         FROM worklist_item w CROSS JOIN study s ON s.accession_number = w.accession_number \
+         CROSS JOIN patient p ON p.id = s.patient AND p.patient_id = w.patient_id {of_item} \
+         AND w.accession_number <> '' AND w.patient_id <> '' \
+         AND NOT EXISTS (SELECT 1 FROM study o WHERE o.study_instance_uid = w.study_instance_uid) \
+         GROUP BY w.id HAVING {having}"
+    )
 }
 
 /// The statement of a request, and its parameters.

@@ -4,6 +4,7 @@ use rusqlite::{Connection, OptionalExtension as _, ToSql, params};
 
 use super::super::schema::WORKLIST;
 use super::rows::{performed_step, row};
+use super::search::{HAS_ARRIVED, counts_of_items};
 use crate::db::WorklistColumn;
 use crate::db::worklist_columns::{COLUMNS, STEP_COLUMNS, source_number, state_number, texts_column};
 use crate::db::{
@@ -41,6 +42,28 @@ impl<'c> WorklistTransaction<'c> {
     }
 }
 
+/// Open items for which nothing has come.
+pub(in super::super) fn waiting_items(connection: &Connection) -> rusqlite::Result<Vec<i64>> {
+    if !WORKLIST.are_in(connection)? {
+        return Ok(Vec::new());
+    }
+    let arrived = counts_of_items("true", HAS_ARRIVED);
+    let sql = format!(
+        "SELECT id FROM worklist_item WHERE state <= 1 AND instances_ms = 0 AND id NOT IN (SELECT id FROM ({arrived}))"
+    );
+    connection.prepare(&sql)?.query_map([], |row| row.get(0))?.collect()
+}
+
+/// Notes the instances that are there as none that came for this item.
+pub(in super::super) fn note_present(connection: &Connection, item: i64) -> rusqlite::Result<()> {
+    let present = counts_of_items("w.id = ?1", "true");
+    let sql = format!(
+        "UPDATE worklist_item SET instances = ifnull((SELECT sum(counted) FROM ({present})), 0) \
+         WHERE id = ?1 AND instances_ms = 0"
+    );
+    connection.prepare_cached(&sql)?.execute([item]).map(drop)
+}
+
 impl WorklistTables for WorklistTransaction<'_> {
     fn find(&mut self, by: WorklistBy<'_>) -> Result<Vec<WorklistRow>, Error> {
         match by {
@@ -60,6 +83,7 @@ impl WorklistTables for WorklistTransaction<'_> {
 
     fn put(&mut self, row: &WorklistRow) -> Result<i64, Error> {
         let id = (row.id != 0).then_some(row.id);
+        let has_same_study = id.is_some() && self.find(WorklistBy::Id(row.id))?.iter().any(|it| row.has_study_of(it));
         let [study, step, station, date, time, modality, performer, name, patient, accession] = &row.values;
         let _all_columns: [(); 10] = [(); WorklistColumn::ALL.len()];
         let sql = format!(
@@ -96,7 +120,11 @@ impl WorklistTables for WorklistTransaction<'_> {
                 row.message_time,
             ],
         )?;
-        Ok(id.unwrap_or_else(|| self.0.last_insert_rowid()))
+        let id = id.unwrap_or_else(|| self.0.last_insert_rowid());
+        if !has_same_study {
+            note_present(self.0, id)?;
+        }
+        Ok(id)
     }
 
     fn remove(&mut self, id: i64) -> Result<bool, Error> {
