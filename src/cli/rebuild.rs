@@ -28,7 +28,7 @@ use crate::ingest::Wanted;
 use crate::model::clock::Clock;
 use crate::model::location::{Location, Place};
 use crate::receive::replay::UnnamedFiles;
-use crate::store::Objects;
+use crate::store::{Objects, checksum};
 
 /// Objects that a thread reads before it hands them over. Larger: more memory, some 3 KB for each
 /// object and thread. Smaller: more hand-over between threads.
@@ -161,8 +161,16 @@ struct RebuildCounts {
     differing: Vec<String>,
 }
 
-/// The files of a batch: directories with names.
-type FileBatch = Vec<(PathBuf, OsString)>;
+/// A file that is to be read.
+struct FileToRead {
+    series: PathBuf,
+    name: OsString,
+    /// Whether the index names it, with another size or time.
+    is_known: bool,
+}
+
+/// The files of a batch.
+type FileBatch = Vec<FileToRead>;
 
 /// Results of reading the files of a batch.
 type ReadBatch = Vec<Result<ReadObject, String>>;
@@ -194,7 +202,7 @@ fn index_strays(
         for _ in 0..jobs {
             let to_read = to_read.clone();
             scope.spawn(move || {
-                let read_one = |(series, name): &(PathBuf, OsString)| read(Place::Managed, series, name, wanted);
+                let read_one = |file: &FileToRead| read(Place::Managed, &file.series, &file.name, wanted);
                 for (files, done) in to_read {
                     // Otherwise storing has failed.
                     let _unwanted = done.send(files.iter().map(read_one).collect());
@@ -217,7 +225,8 @@ fn index_strays(
     })
 }
 
-/// Lists the files in these directories that the index lacks, until `on_batch` wants no more.
+/// Lists the files in these directories that the index lacks, or knows otherwise, until `on_batch`
+/// wants no more.
 fn list(
     series: impl Iterator<Item = PathBuf>,
     known: &mut Reader,
@@ -225,8 +234,8 @@ fn list(
 ) -> anyhow::Result<()> {
     let mut waiting = Vec::new();
     for series in series {
-        for name in unindexed::unknown_files(known, &series)? {
-            waiting.push((series.clone(), name));
+        for (name, is_known) in unindexed::files_to_read(known, &series)? {
+            waiting.push(FileToRead { series: series.clone(), name, is_known });
             if waiting.len() == BATCH && !on_batch(std::mem::take(&mut waiting)) {
                 return Ok(());
             }
@@ -255,11 +264,18 @@ impl Rebuild<'_> {
         let uids = read.iter().flatten().map(|object| object.sop_instance_uid().to_owned());
         let removed = self.reader.removed_among(uids.collect())?;
         let mut found = Vec::new();
-        for ((series, name), read) in files.iter().zip(read) {
+        for (FileToRead { series, name, is_known }, read) in files.iter().zip(read) {
             match read {
                 Ok(object) if self.removed.has(&object, &removed) => self.leave_out(object)?,
                 Ok(object) if removed.contains_key(object.sop_instance_uid()) => self.received_again.push(object),
-                Ok(object) => found.push(object),
+                Ok(object) if *is_known && self.is_same_content(&object)? => {}
+                Ok(object) => {
+                    if *is_known {
+                        // Its entry is of an object that is gone.
+                        drop_gone(self.writer, series.clone(), vec![name.clone()])?;
+                    }
+                    found.push(object);
+                }
                 Err(reason) => {
                     self.counts.failed += 1;
                     let path = series.join(name);
@@ -291,5 +307,15 @@ impl Rebuild<'_> {
         self.writer.flush()?;
         let found = std::mem::take(&mut self.received_again);
         self.enter(found)
+    }
+
+    /// Whether an object has the content that the index says of its path. Only its time is another
+    /// one then, as after a copy to another disk.
+    fn is_same_content(&mut self, object: &ReadObject) -> anyhow::Result<bool> {
+        let path = object.location.path();
+        let known = self.reader.known_locations(object.sop_instance_uid())?;
+        let entry = known.into_iter().find(|known| known.location.path() == path);
+        let Some(KnownLocation { location, checksum: Some(expected), .. }) = entry else { return Ok(false) };
+        Ok(location.size == object.location.size && checksum(&object.location).ok().flatten() == Some(expected))
     }
 }

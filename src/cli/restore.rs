@@ -71,7 +71,7 @@ pub(super) fn run(arguments: &RestoreArgs, context: &mut Context) -> anyhow::Res
         let Some(storage) = &storage else {
             bail!("with `metadata_only` no objects are kept; hint: leave out --objects");
         };
-        let brought = backup::bring_back(backup, storage, |path, reason| {
+        let brought = backup::bring_back(backup, (storage, config.receive.duplicates), |path, reason| {
             context.output.line(format_args!("refused: {}: {reason}", Shown(path)))?;
             Ok(())
         })?;

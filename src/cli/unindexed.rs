@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail};
 
 use crate::cli::reindex::{ReadObject, read};
 use crate::db::open::Reader;
-use crate::db::{self, RemovalSearch as _, ScanLedger};
+use crate::db::{self, KnownFile, RemovalSearch as _, ScanLedger};
 use crate::ingest::Wanted;
 use crate::model::clock::{Clock, unix_ms};
 use crate::model::location::Place;
@@ -83,6 +83,27 @@ pub(super) fn unknown_files(reader: &mut Reader, series: &Path) -> Result<Vec<Os
     let entries = fs::read_dir(series).into_iter().flatten().flatten();
     let files = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
     Ok(files.map(|entry| entry.file_name()).filter(|name| !known.contains_key(name)).collect())
+}
+
+/// The files in the directory of a series that are to be read by a rebuild, with whether the index
+/// names them: those that it lacks, and those with another size or time than it says. Where an
+/// object replaces another, a third one may get the name of the first.
+///
+/// # Errors
+/// If the index cannot be asked.
+pub(super) fn files_to_read(reader: &mut Reader, series: &Path) -> Result<Vec<(OsString, bool)>, db::Error> {
+    let known = reader.directory_files(series)?;
+    let is_as_known = |entry: &DirEntry, known: &KnownFile| {
+        entry.metadata().is_ok_and(|now| (now.len(), now.modified().map_or(0, unix_ms)) == (known.size, known.mtime_ms))
+    };
+    let entries = fs::read_dir(series).into_iter().flatten().flatten();
+    let files = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
+    let to_read = files.filter_map(|entry| match known.get(&entry.file_name()) {
+        None => Some((entry.file_name(), false)),
+        Some(known) if known.note.is_some() => None,
+        Some(known) => (!is_as_known(&entry, known)).then(|| (entry.file_name(), true)),
+    });
+    Ok(to_read.collect())
 }
 
 /// Facts from index and trash about removed objects that lie in their places.

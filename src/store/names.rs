@@ -1,6 +1,6 @@
 //! The names of objects: in their places, and in `.incoming/` until they have one.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -82,6 +82,13 @@ fn placed_name(root: &Path, temporary: &Path) -> io::Result<Option<(PathBuf, Vec
 /// holds only digits and single full stops between them. For any other UID the name is a hash.
 pub(super) fn component(uid: &str) -> String {
     if is_valid_uid(uid) { uid.to_owned() } else { format!("x{:032x}", xxh3_128(uid.as_bytes())) }
+}
+
+/// Returns the other names that objects of the instance of this file may have.
+pub fn other_names(name: &OsStr) -> impl Iterator<Item = OsString> {
+    let stem = name.to_str().and_then(|name| name.strip_suffix(".dcm")).unwrap_or_default();
+    let stem = stem.split_once('-').map_or(stem, |(stem, _)| stem).to_owned();
+    (0..MAX_NAMES).map(move |number| file_name(&stem, number)).filter(move |other| other != name)
 }
 
 /// The name of the file. Further data sets of an instance get a number after a hyphen, which no UID

@@ -2,7 +2,7 @@
 //! them.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -12,10 +12,10 @@ use super::objects::{ObjectsInBackup, add, files_in, make, synchronise};
 use crate::cli::reindex::{ReadObject, read};
 use crate::cli::unindexed::series_directories;
 use crate::db::open::Reader;
-use crate::db::{KnownFile, Removal, RemovalSearch as _, ScanLedger as _, Search as _};
+use crate::db::{DuplicatePolicy, KnownFile, Removal, RemovalSearch as _, ScanLedger as _, Search as _};
 use crate::ingest::Wanted;
 use crate::model::location::Place;
-use crate::store::{Trash, checksum};
+use crate::store::{Trash, checksum, other_names};
 
 /// Counts of the objects beside a backup, by outcome.
 #[derive(Clone, Copy, Debug, Default)]
@@ -136,12 +136,18 @@ impl ObjectSorter {
     }
 }
 
+/// Whether another object of the instance came after the backup. It has the next free name of the
+/// instance, and the index of the backup does not know it.
+fn was_replaced(place: &Path, name: &OsStr, known: &HashMap<OsString, KnownFile>) -> bool {
+    other_names(name).any(|other| !known.contains_key(&other) && place.join(other).exists())
+}
+
 /// Brings back the objects that the storage directory lacks. What was removed, or replaced by
 /// another object, does not come between those that the index knows. `on_refused` gets the path and
 /// the reason of those that are refused.
 pub(in crate::cli) fn bring_back(
     backup: &Path,
-    storage: &Path,
+    (storage, duplicates): (&Path, DuplicatePolicy),
     mut on_refused: impl FnMut(&Path, &str) -> anyhow::Result<()>,
 ) -> anyhow::Result<BroughtBack> {
     let from: PathBuf = backup.parent().unwrap_or(Path::new(".")).join("objects");
@@ -161,6 +167,10 @@ pub(in crate::cli) fn bring_back(
         for (name, object) in files_in(&series)? {
             // An existing file is never replaced.
             if place.join(&name).exists() {
+                continue;
+            }
+            if duplicates == DuplicatePolicy::Replace && was_replaced(&place, &name, &known) {
+                brought.left_out += 1;
                 continue;
             }
             let of_backup = BackedUpObject { series: &series, place: &place, name: &name, known: known.get(&name) };

@@ -105,6 +105,39 @@ fn an_object_that_was_replaced_since_the_backup_is_at_hand_after_a_rebuild() {
 }
 
 #[test]
+fn what_replaced_an_object_since_the_backup_answers_whatever_name_it_has() {
+    for replacements in 1..=3 {
+        let place = Place::new();
+        fs::create_dir(place.path("backup")).unwrap();
+        fs::write(place.path("dcmdex.toml"), "[store]\nduplicates = \"replace\"\n").unwrap();
+        let node = Node::start(&place, &[]);
+        let mut peer = associated(&node);
+        assert_eq!(store(&mut peer, 0, 1000), SUCCESS);
+        assert_eq!(store(&mut peer, 1, 1000), SUCCESS);
+        place.run(["backup", "backup", "--objects", "copy"]).expect(0);
+        for number in 1..=replacements {
+            assert_eq!(store(&mut peer, 0, 1000 + 2 * number), SUCCESS);
+        }
+        peer.release();
+        assert_eq!(node.stop(Signal::TERM).0, Some(0));
+        let backup = backups(&place, "backup").remove(0);
+        for with_objects in [false, true] {
+            let objects: &[&str] = if with_objects { &["--objects"] } else { &[] };
+            place.run([&["restore", &backup, "--yes"], objects].concat()).expect(0);
+            place.run(["rebuild"]).expect(0);
+            place.run(["check", "--files", "--orphans"]).expect(0);
+            assert_eq!(indexed(&place), uids(0..2));
+            let paths = place.run(["find", "--paths0", &format!("SOPInstanceUID={}", uid(0))]).stdout;
+            let length = fs::metadata(paths.trim_end_matches('\0')).unwrap().len();
+            let other = format!("dcmdex-data/objects/1.2.3/1.2.3.4/{}.dcm", uid(1));
+            let of_other = fs::metadata(place.path(&other)).unwrap().len();
+            assert_eq!(length, of_other + 2 * replacements as u64, "{replacements} {with_objects}");
+            assert_eq!(super::faults::files(&place.path("dcmdex-data/objects")), 2);
+        }
+    }
+}
+
+#[test]
 fn a_restored_index_does_not_meet_the_log_of_the_former_one() {
     let place = Place::new();
     fs::create_dir(place.path("backup")).unwrap();
