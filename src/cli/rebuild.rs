@@ -186,14 +186,14 @@ fn index_strays(
     let (mut known, reader) = (Reader::open(&config.index)?, Reader::open(&config.index)?);
     let wanted = Wanted::with_declared(&config.declared);
     let root = objects.root();
-    let removed = RemovedInPlace::below(root, &mut known)?;
+    let removed = &RemovedInPlace::below(root, &mut known)?;
     let series = unindexed::series_directories(root).with_context(|| format!("cannot list {}", root.display()))?;
     thread::scope(|scope| {
         let (work, to_read) = bounded::<(Arc<FileBatch>, Sender<ReadBatch>)>(jobs);
         let (order, in_order) = bounded::<(Arc<FileBatch>, Receiver<ReadBatch>)>(jobs);
         let (found, batches) = bounded(1);
         let listing = scope.spawn(move || {
-            list(series, &mut known, |files| {
+            list(series, (&mut known, removed), |files| {
                 let (files, (done, read)) = (Arc::new(files), bounded(1));
                 // Otherwise storing has failed.
                 order.send((Arc::clone(&files), read)).is_ok() && work.send((files, done)).is_ok()
@@ -229,12 +229,12 @@ fn index_strays(
 /// wants no more.
 fn list(
     series: impl Iterator<Item = PathBuf>,
-    known: &mut Reader,
+    (known, removed): (&mut Reader, &RemovedInPlace),
     mut on_batch: impl FnMut(FileBatch) -> bool,
 ) -> anyhow::Result<()> {
     let mut waiting = Vec::new();
     for series in series {
-        for (name, is_known) in unindexed::files_to_read(known, &series)? {
+        for (name, is_known) in unindexed::files_to_read(known, &series, removed)? {
             waiting.push(FileToRead { series: series.clone(), name, is_known });
             if waiting.len() == BATCH && !on_batch(std::mem::take(&mut waiting)) {
                 return Ok(());
@@ -249,7 +249,7 @@ fn list(
 struct Rebuild<'a> {
     reader: Reader,
     writer: &'a WriterHandle,
-    removed: RemovedInPlace,
+    removed: &'a RemovedInPlace,
     /// Objects that came after a removal of their instances.
     received_again: Vec<ReadObject>,
     /// Objects on their way to the index.

@@ -2,7 +2,7 @@
 //! backup lacks what came after it.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirEntry};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail};
 
 use crate::cli::reindex::{ReadObject, read};
 use crate::db::open::Reader;
-use crate::db::{self, KnownFile, RemovalSearch as _, ScanLedger};
+use crate::db::{self, KnownFile, REMOVED, RemovalSearch as _, ScanLedger};
 use crate::ingest::Wanted;
 use crate::model::clock::{Clock, unix_ms};
 use crate::model::location::Place;
@@ -85,13 +85,17 @@ pub(super) fn unknown_files(reader: &mut Reader, series: &Path) -> Result<Vec<Os
     Ok(files.map(|entry| entry.file_name()).filter(|name| !known.contains_key(name)).collect())
 }
 
-/// The files in the directory of a series that are to be read by a rebuild, with whether the index
-/// names them: those that it lacks, and those with another size or time than it says. Where an
+/// The files in the directory of a series that a rebuild reads, with whether the index names them.
+/// Those are files that the index lacks, and files with another size or time than it says. Where an
 /// object replaces another, a third one may get the name of the first.
 ///
 /// # Errors
 /// If the index cannot be asked.
-pub(super) fn files_to_read(reader: &mut Reader, series: &Path) -> Result<Vec<(OsString, bool)>, db::Error> {
+pub(super) fn files_to_read(
+    reader: &mut Reader,
+    series: &Path,
+    removed: &RemovedInPlace,
+) -> Result<Vec<(OsString, bool)>, db::Error> {
     let known = reader.directory_files(series)?;
     let is_as_known = |entry: &DirEntry, known: &KnownFile| {
         entry.metadata().is_ok_and(|now| (now.len(), now.modified().map_or(0, unix_ms)) == (known.size, known.mtime_ms))
@@ -100,7 +104,10 @@ pub(super) fn files_to_read(reader: &mut Reader, series: &Path) -> Result<Vec<(O
     let files = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
     let to_read = files.filter_map(|entry| match known.get(&entry.file_name()) {
         None => Some((entry.file_name(), false)),
-        Some(known) if known.note.is_some() => None,
+        Some(known) if known.note.is_some() => {
+            let name = entry.file_name();
+            removed.may_be_received_again(known, &name).then_some((name, false))
+        }
         Some(known) => (!is_as_known(&entry, known)).then(|| (entry.file_name(), true)),
     });
     Ok(to_read.collect())
@@ -132,6 +139,14 @@ impl RemovedInPlace {
         object.removed_at(removed, &self.received_again).is_some_and(|begun_ms| !self.undone.contains(&begun_ms))
     }
 
+    /// Whether the object of a removed file may have been received again after the index was saved.
+    fn may_be_received_again(&self, known: &KnownFile, name: &OsStr) -> bool {
+        let is_removed = known.note.as_ref().is_some_and(|note| note.reason == REMOVED);
+        let uid = name.to_str().and_then(|name| name.strip_suffix(".dcm")?.split('-').next());
+        // The name of a UID that breaks the rules is a hash.
+        is_removed && uid.is_some_and(|uid| self.received_again.contains_key(uid) || uid.starts_with('x'))
+    }
+
     /// Drops the files whose objects are removed. An index that was restored knows removed
     /// instances, and not the files of those that it never had.
     fn drop_from(&self, names: &mut Vec<OsString>, reader: &mut Reader, series: &Path) -> Result<(), db::Error> {
@@ -158,6 +173,11 @@ pub(super) fn unknown_for_good(
     removed: &RemovedInPlace,
 ) -> Result<Vec<OsString>, db::Error> {
     let mut unknown = unknown_after_arrivals(reader, series)?;
+    if !removed.received_again.is_empty() {
+        let known = reader.directory_files(series)?.into_iter();
+        let again = known.filter(|(name, known)| removed.may_be_received_again(known, name));
+        unknown.extend(again.map(|(name, _)| name).filter(|name| series.join(name).exists()));
+    }
     removed.drop_from(&mut unknown, reader, series)?;
     Ok(unknown)
 }

@@ -138,6 +138,33 @@ fn what_replaced_an_object_since_the_backup_answers_whatever_name_it_has() {
 }
 
 #[test]
+fn what_was_received_again_after_a_backup_that_lacks_it_is_indexed_by_a_rebuild() {
+    let place = Place::new();
+    fs::create_dir(place.path("backup")).unwrap();
+    let node = Node::start(&place, &[]);
+    store_all(&node, 0..3);
+    place.run(["remove", &format!("SOPInstanceUID={}", uid(0)), "--yes"]).expect(0);
+    place.run(["remove", &format!("SOPInstanceUID={}", uid(1)), "--yes"]).expect(0);
+    place.run(["backup", "backup"]).expect(0);
+    // Its file is still in its place.
+    store_all(&node, 0..1);
+    assert_eq!(node.stop(Signal::TERM).0, Some(0));
+    let backup = backups(&place, "backup").remove(0);
+    place.run(["restore", &backup, "--yes"]).expect(0);
+    assert_eq!(indexed(&place), uids(2..3));
+    let missed = place.run(["check", "--orphans"]).expect(1).stdout;
+    assert!(missed.contains("objects that the index lacks: 1"), "{missed}");
+    for told in ["1 objects", "0 objects"] {
+        let rebuilt = place.run(["rebuild"]).expect(0).stdout;
+        assert!(rebuilt.starts_with(told), "{rebuilt}");
+        assert_eq!(indexed(&place), [uid(0), uid(2)]);
+    }
+    place.run(["check", "--files", "--orphans"]).expect(0);
+    place.run(["remove", "--undo", "2", "--yes"]).expect(0);
+    assert_eq!(indexed(&place), uids(0..3));
+}
+
+#[test]
 fn a_restored_index_does_not_meet_the_log_of_the_former_one() {
     let place = Place::new();
     fs::create_dir(place.path("backup")).unwrap();
