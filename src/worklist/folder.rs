@@ -3,6 +3,8 @@
 //! The folder is read again and again. That works on every file system, and misses nothing. A file
 //! is taken when it has not changed between two looks, so that a half-written one waits. Folders in
 //! the folder are read too, as those that wlmscpfs has for each AE title.
+//!
+//! Several files may have one item. It is removed with the last of them.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -13,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::complete::{Draft, IntakeError, OrderFacts, complete};
-use super::intake::{Intake, put, remove_origin};
+use super::intake::{Intake, put, remove_file_items};
 use super::read::{MAX_ITEM_LENGTH, ReadItemError, read_items};
 use crate::db::{self, WorklistProblem, WorklistSource, WorklistTables};
 use crate::model::clock::Clock;
@@ -46,12 +48,17 @@ enum FileError {
 type Version = (u64, Option<SystemTime>);
 
 /// Known state of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct SeenItemFile {
     version: Version,
     /// Whether it was read in this version.
     taken: bool,
+    /// Numbers of the items that it had when it was read last.
+    items: Vec<i64>,
 }
+
+/// Files by the numbers of the items that they have.
+type FilesOfItems = HashMap<i64, Vec<PathBuf>>;
 
 /// The folder, and what was seen in it.
 #[derive(Debug)]
@@ -122,21 +129,24 @@ impl WorklistFolder {
             return Ok(LOOK_AFTER);
         }
         (self.told, self.directory) = (false, Some(directory));
-        self.forget(lost, &found)?;
+        if self.compared && lost.is_empty() && found.iter().all(|(path, version)| self.has_taken(path, *version)) {
+            return Ok(LOOK_AFTER);
+        }
+        let of_items = self.files_of_items(&found);
+        self.forget(lost, &found, &of_items)?;
         let mut waits = false;
         for (path, version) in found {
-            match self.seen.get(&path) {
-                Some(seen) if seen.version == version && seen.taken => continue,
-                Some(seen) if seen.version == version => {}
-                _ if is_old(version, self.clock) => {}
-                _ => {
-                    waits = true;
-                    self.seen.insert(path, SeenItemFile { version, taken: false });
-                    continue;
-                }
+            if self.has_taken(&path, version) {
+                continue;
             }
-            self.take(&path)?;
-            self.seen.insert(path, SeenItemFile { version, taken: true });
+            let seen = self.seen.get(&path);
+            let is_whole = seen.is_some_and(|seen| seen.version == version) || is_old(version, self.clock);
+            let mut items = seen.map(|seen| seen.items.clone()).unwrap_or_default();
+            if is_whole {
+                items = self.take(&path, &items, &of_items)?;
+            }
+            waits |= !is_whole;
+            self.seen.insert(path, SeenItemFile { version, taken: is_whole, items });
         }
         Ok(if waits { LOOK_SOON_AFTER } else { LOOK_AFTER })
     }
@@ -153,10 +163,26 @@ impl WorklistFolder {
         Ok(FolderContent { directory: (metadata.dev(), metadata.ino()), files, is_bare })
     }
 
-    /// The origins of files that are gone.
-    fn lost(&self, found: &HashMap<PathBuf, Version>) -> Result<Vec<String>, db::Error> {
-        let gone = self.seen.keys().filter(|path| !found.contains_key(*path));
-        let mut lost: Vec<String> = gone.map(|path| self.origin(path)).collect();
+    /// Whether a file was read in this version.
+    fn has_taken(&self, path: &Path, version: Version) -> bool {
+        self.seen.get(path).is_some_and(|seen| seen.version == version && seen.taken)
+    }
+
+    /// The files that are still there, by their items.
+    fn files_of_items(&self, found: &HashMap<PathBuf, Version>) -> FilesOfItems {
+        let mut files = FilesOfItems::new();
+        for (path, seen) in self.seen.iter().filter(|(path, _)| found.contains_key(*path)) {
+            for item in &seen.items {
+                files.entry(*item).or_default().push(path.clone());
+            }
+        }
+        files
+    }
+
+    /// The origins of files that are gone, with the numbers of the items that they had.
+    fn lost(&self, found: &HashMap<PathBuf, Version>) -> Result<Vec<(String, Vec<i64>)>, db::Error> {
+        let gone = self.seen.iter().filter(|(path, _)| !found.contains_key(*path));
+        let mut lost: Vec<_> = gone.map(|(path, seen)| (self.origin(path), seen.items.clone())).collect();
         if !self.compared {
             // Files may have gone while no node ran.
             let known = self.intake.change(|tables| tables.file_origins())?;
@@ -165,18 +191,26 @@ impl WorklistFolder {
             // have the same path on another machine.
             let folder = self.origin(&self.path);
             let is_ours = |origin: &String| self.node.is_none() || Path::new(origin).starts_with(&folder);
-            lost.extend(known.into_iter().filter(|origin| is_ours(origin) && !here.contains(origin)));
+            let known = known.into_iter().filter(|origin| is_ours(origin) && !here.contains(origin));
+            lost.extend(known.map(|origin| (origin, Vec::new())));
         }
         Ok(lost)
     }
 
     /// Removes the items of files that are gone.
-    fn forget(&mut self, lost: Vec<String>, found: &HashMap<PathBuf, Version>) -> Result<(), db::Error> {
-        for origin in lost {
-            self.intake.change(move |tables| {
+    fn forget(
+        &mut self,
+        lost: Vec<(String, Vec<i64>)>,
+        found: &HashMap<PathBuf, Version>,
+        of_items: &FilesOfItems,
+    ) -> Result<(), db::Error> {
+        for (origin, items) in lost {
+            let heirs = self.heirs(&origin, &items, of_items);
+            let inherited = self.intake.change(move |tables| {
                 tables.clear_problems(WorklistSource::File, &origin)?;
-                remove_origin(tables, WorklistSource::File, &origin, &[])
+                remove_file_items(tables, &origin, &[], &heirs)
             })?;
+            self.take_again(&inherited, of_items);
         }
         self.seen.retain(|path, _| found.contains_key(path));
         self.compared = true;
@@ -191,10 +225,30 @@ impl WorklistFolder {
         }
     }
 
-    /// Takes a file: its items, or the reason why it has none.
-    fn take(&self, path: &Path) -> Result<(), db::Error> {
+    /// For each of these items of a file, the origin of another file that has it.
+    fn heirs(&self, origin: &str, items: &[i64], of_items: &FilesOfItems) -> HashMap<i64, String> {
+        let heir = |item: &i64| {
+            let mut origins = of_items.get(item)?.iter().map(|path| self.origin(path));
+            Some((*item, origins.find(|other| other != origin)?))
+        };
+        items.iter().filter_map(heir).collect()
+    }
+
+    /// Has the files of these items taken again.
+    fn take_again(&mut self, items: &[i64], of_items: &FilesOfItems) {
+        for path in items.iter().filter_map(|item| of_items.get(item)).flatten() {
+            if let Some(seen) = self.seen.get_mut(path) {
+                seen.taken = false;
+            }
+        }
+    }
+
+    /// Takes a file: its items, or the reason why it has none. `before` are the numbers of the
+    /// items that it had. Returns those that it has.
+    fn take(&mut self, path: &Path, before: &[i64], of_items: &FilesOfItems) -> Result<Vec<i64>, db::Error> {
         let (origin, now_ms) = (self.origin(path), self.clock.now_ms());
-        match self.drafts(path, &origin, now_ms) {
+        let heirs = self.heirs(&origin, before, of_items);
+        let (kept, inherited) = match self.drafts(path, &origin, now_ms) {
             Ok(drafts) => {
                 let options = self.intake.options();
                 self.intake.change(move |tables: &mut dyn WorklistTables| {
@@ -203,12 +257,13 @@ impl WorklistFolder {
                         kept.push(put(tables, draft, &options)?.1);
                     }
                     // What the file had before and has no more.
-                    remove_origin(tables, WorklistSource::File, &origin, &kept)?;
-                    tables.clear_problems(WorklistSource::File, &origin)
-                })
+                    let inherited = remove_file_items(tables, &origin, &kept, &heirs)?;
+                    tables.clear_problems(WorklistSource::File, &origin)?;
+                    Ok((kept, inherited))
+                })?
             }
             // The next look sees that it is gone.
-            Err(FileError::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(FileError::Io(error)) if error.kind() == io::ErrorKind::NotFound => (before.to_vec(), Vec::new()),
             Err(error) => {
                 let problem = WorklistProblem {
                     source: WorklistSource::File,
@@ -217,11 +272,14 @@ impl WorklistFolder {
                     noted_ms: now_ms,
                 };
                 self.intake.change(move |tables| {
-                    remove_origin(tables, WorklistSource::File, &problem.origin, &[])?;
-                    tables.note_problem(&problem)
-                })
+                    let inherited = remove_file_items(tables, &problem.origin, &[], &heirs)?;
+                    tables.note_problem(&problem)?;
+                    Ok((Vec::new(), inherited))
+                })?
             }
-        }
+        };
+        self.take_again(&inherited, of_items);
+        Ok(kept)
     }
 
     fn drafts(&self, path: &Path, origin: &str, now_ms: i64) -> Result<Vec<Draft>, FileError> {

@@ -1,7 +1,7 @@
 //! Drafts become rows, in one transaction. The same order is one row, whoever sends it and however
 //! often.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, mpsc};
 
 use arc_swap::ArcSwap;
@@ -160,6 +160,15 @@ pub fn put(
     if row.order_key.is_empty() {
         row.order_key.clone_from(&known.order_key);
     }
+    if row.source == WorklistSource::File
+        && known.source != WorklistSource::File
+        && known.state != WorklistState::Cancelled
+    {
+        // The order does not go with the file.
+        row.source = known.source;
+        row.origin.clone_from(&known.origin);
+        row.message_time.clone_from(&known.message_time);
+    }
     if is_same(&row, &known) {
         if row.message_time != known.message_time {
             tables.put(&WorklistRow { message_time: row.message_time, ..known.clone() })?;
@@ -252,23 +261,37 @@ fn cancel_row(tables: &mut dyn WorklistTables, mut row: WorklistRow, facts: &Ord
     tables.put(&row).map(drop)
 }
 
-/// Removes the items that came from here, except those with these numbers. Returns how many there
-/// were.
+/// Removes the items of a file, except those with the numbers `kept`.
+///
+/// `heirs` are the origins of other files by the numbers of items that they have too. Such an item
+/// stays as theirs. Returns the numbers of those that are open. Their values are those of the file
+/// that went, so their files have to be put again.
 ///
 /// # Errors
 /// Fails with [`crate::db::Error`] if the transaction failed; nothing of it is kept.
-pub fn remove_origin(
+pub fn remove_file_items(
     tables: &mut dyn WorklistTables,
-    source: WorklistSource,
     origin: &str,
-    except: &[i64],
-) -> Result<usize, Error> {
-    let rows = tables.find(WorklistBy::Origin(source, origin))?;
-    let mut count = 0;
-    for row in rows.iter().filter(|row| !except.contains(&row.id)) {
-        count += usize::from(tables.remove(row.id)?);
+    kept: &[i64],
+    heirs: &HashMap<i64, String>,
+) -> Result<Vec<i64>, Error> {
+    let mut inherited = Vec::new();
+    for mut row in tables.find(WorklistBy::Origin(WorklistSource::File, origin))? {
+        if kept.contains(&row.id) {
+            continue;
+        }
+        let Some(heir) = heirs.get(&row.id) else {
+            tables.remove(row.id)?;
+            continue;
+        };
+        row.origin.clone_from(heir);
+        tables.put(&row)?;
+        // To put a cancelled order again would make it a new one.
+        if row.state != WorklistState::Cancelled {
+            inherited.push(row.id);
+        }
     }
-    Ok(count)
+    Ok(inherited)
 }
 
 /// Finds the row of the same step: by its order, or else by study and step. If these were made, and

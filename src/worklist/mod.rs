@@ -27,7 +27,7 @@ pub use hl7::{
     AckCode, Acknowledgment, FieldPath, FieldPathError, Hl7Error, Hl7Intake, Hl7Map, Hl7MapError, MAX_MESSAGE_LENGTH,
     Message, MessageError, RefusedMessage,
 };
-pub use intake::{CancelScope, Intake, PutOutcome, cancel, cancel_dropped, put, remove_origin};
+pub use intake::{CancelScope, Intake, PutOutcome, cancel, cancel_dropped, put, remove_file_items};
 pub use item::{JsonItemError, WorklistItem};
 pub use life::{LifeOptions, ROUND_AFTER, live};
 pub use mpps::{StepRefusal, create_step, new_step_uid, set_step};

@@ -15,7 +15,9 @@ use dcmdex::model::attribute::AttributeId;
 use dcmdex::model::clock::Clock;
 use dcmdex::model::location::Place;
 use dcmdex::model::record::InstanceRecord;
-use dcmdex::worklist::{Intake, IntakeOptions, LOOK_AFTER, LOOK_SOON_AFTER, LifeOptions, WorklistFolder, live};
+use dcmdex::worklist::{
+    AckCode, Hl7Intake, Hl7Map, Intake, IntakeOptions, LOOK_AFTER, LOOK_SOON_AFTER, LifeOptions, WorklistFolder, live,
+};
 use tempfile::TempDir;
 
 struct Site {
@@ -142,6 +144,92 @@ fn a_file_that_is_no_item_is_listed_until_it_is_one_or_goes() {
     folder.look().unwrap();
     assert_eq!(site.reader().worklist_problems().unwrap(), []);
     assert_eq!(site.accessions().len(), 2);
+}
+
+/// Two files with one order of accession number `A1`. The one that was taken last comes first.
+fn files_of_one_order(site: &Site, folder: &mut WorklistFolder) -> [&'static str; 2] {
+    let of = |sex: &str| item(1).replace('}', &format!(r#", "PatientSex": "{sex}"}}"#));
+    site.write("first.json", &of("F"));
+    site.write("second.json", &of("M"));
+    folder.look().unwrap();
+    let [row] = &site.rows()[..] else { panic!("not one item") };
+    if row.origin.ends_with("first.json") { ["first.json", "second.json"] } else { ["second.json", "first.json"] }
+}
+
+fn an_order_of_two_files_goes_with_the_last_of_them() {
+    for goes in ["is removed", "has another order", "is no item"] {
+        let site = Site::new();
+        let mut folder = site.folder();
+        let [last, other] = files_of_one_order(&site, &mut folder);
+        let number = site.rows()[0].id;
+        site.intake.change(move |tables| tables.set_state(number, WorklistState::Started, 1)).unwrap();
+        match goes {
+            "is removed" => site.remove(last),
+            "has another order" => site.write(last, &item(2)),
+            _ => site.write(last, "this is nothing"),
+        }
+        folder.look().unwrap();
+        folder.look().unwrap();
+        let rows = site.rows();
+        let row = rows.iter().find(|row| row.value(WorklistColumn::AccessionNumber) == "A1").expect(goes);
+        assert_eq!((row.id, row.state), (number, WorklistState::Started), "{goes}");
+        assert!(row.origin.ends_with(other), "{goes}");
+        let sex = if other == "first.json" { r#"["F"]"# } else { r#"["M"]"# };
+        assert!(row.item.contains(sex), "{goes}: {}", row.item);
+        site.remove(other);
+        site.write("note.txt", "no item");
+        folder.look().unwrap();
+        assert!(!site.accessions().contains(&"A1".to_owned()), "{goes}");
+    }
+}
+
+fn a_cancelled_order_of_two_files_stays_cancelled_when_one_goes() {
+    let site = Site::new();
+    let mut folder = site.folder();
+    let [last, other] = files_of_one_order(&site, &mut folder);
+    let number = site.rows()[0].id;
+    site.intake.change(move |tables| tables.set_state(number, WorklistState::Cancelled, 1)).unwrap();
+    site.remove(last);
+    folder.look().unwrap();
+    folder.look().unwrap();
+    assert_eq!(site.rows().iter().map(|row| row.state).collect::<Vec<_>>(), [WorklistState::Cancelled]);
+    site.remove(other);
+    site.write("note.txt", "no item");
+    folder.look().unwrap();
+    assert_eq!(site.accessions(), [""; 0]);
+}
+
+fn an_order_that_came_by_hl7_too_stays_when_its_file_goes() {
+    let order = "MSH|^~\\&|RIS|SITE|||20261129100000||ORM^O01|1|P|2.3.1\rPID|||P1\rORC|NW|1\r\
+                 OBR|1|||X^Head||||||||||||||A1||||||CT\r";
+    for hl7_is_first in [true, false] {
+        let site = Site::new();
+        let mut folder = site.folder();
+        let hl7 = Hl7Intake::new(Arc::clone(&site.intake), Hl7Map::default(), Clock::System);
+        let send = |message: &str| assert_eq!(hl7.take(message.as_bytes(), "test").code, AckCode::Accept);
+        if hl7_is_first {
+            send(order);
+        }
+        site.write("one.json", &item(1));
+        folder.look().unwrap();
+        if !hl7_is_first {
+            send(order);
+        }
+        assert_eq!(site.accessions(), ["A1"]);
+        site.remove("one.json");
+        site.write("note.txt", "no item");
+        folder.look().unwrap();
+        assert_eq!(site.accessions(), ["A1"], "HL7 first: {hl7_is_first}");
+        // After its cancellation, a file gives the order anew, and takes it along.
+        send(&order.replace("|NW|", "|CA|"));
+        assert_eq!(site.rows()[0].state, WorklistState::Cancelled);
+        site.write("one.json", &item(1));
+        folder.look().unwrap();
+        assert_eq!(site.rows()[0].state, WorklistState::Scheduled);
+        site.remove("one.json");
+        folder.look().unwrap();
+        assert_eq!(site.accessions(), [""; 0]);
+    }
 }
 
 fn a_folder_that_is_gone_for_a_moment_takes_no_items_with_it() {
@@ -369,6 +457,9 @@ with_each_index! {
     files_are_items_and_a_file_that_goes_is_an_item_that_goes,
     a_file_that_is_being_written_waits,
     a_file_that_is_no_item_is_listed_until_it_is_one_or_goes,
+    an_order_of_two_files_goes_with_the_last_of_them,
+    a_cancelled_order_of_two_files_stays_cancelled_when_one_goes,
+    an_order_that_came_by_hl7_too_stays_when_its_file_goes,
     a_folder_that_is_gone_for_a_moment_takes_no_items_with_it,
     the_mount_point_of_a_share_that_is_gone_takes_no_items_with_it,
     an_item_starts_with_the_first_object_of_its_study_and_is_done_when_that_is_quiet,
