@@ -102,8 +102,8 @@ pub struct WorklistRow {
     pub changed_ms: i64,
     /// From when on no query finds it.
     pub expires_ms: i64,
-    /// When its last message was made, as the sender says: `YYYYMMDDHHMMSS`. If a later one was
-    /// about the patient alone, `|` and its time follow.
+    /// When its last message was made, as the sender says: a DT value, which is a local time if it
+    /// has no offset. If a later one was about the patient alone, `|` and its time follow.
     pub message_time: String,
 }
 

@@ -33,7 +33,8 @@ pub const LAST_TIME: TimeOfDay = DAY - MICROSECOND;
 
 const MICROSECOND: u64 = 1;
 const SECOND: u64 = 1_000_000;
-const MINUTE: u64 = 61 * SECOND;
+/// A minute of a [`Moment`].
+pub(super) const MINUTE: u64 = 61 * SECOND;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 

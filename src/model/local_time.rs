@@ -1,8 +1,12 @@
 //! Times of day on this machine. DICOM and HL7 have local times without an offset from UTC.
 
+use std::ops::RangeInclusive;
+
 use jiff::Timestamp;
 use jiff::civil::DateTime;
-use jiff::tz::TimeZone;
+use jiff::tz::{AmbiguousOffset, Offset, TimeZone};
+
+use super::datetime::{MINUTE, Moment, unix_ms};
 
 /// Returns the local date (`YYYYMMDD`) and time (`HHMMSS`) of a moment in milliseconds since 1970
 /// UTC.
@@ -28,6 +32,29 @@ pub fn local_ms(date: &str, time: &str) -> Option<i64> {
     let local = DateTime::new(year, month, day, part(0)?, part(2)?, part(4)?.min(59), 0).ok()?;
     let moment = TimeZone::system().to_ambiguous_timestamp(local).compatible().ok()?;
     Some(moment.as_millisecond())
+}
+
+/// Returns the moments that local times may mean, which are given as if they were in UTC.
+///
+/// A time that occurs twice when the clocks change may mean either moment.
+#[must_use]
+pub fn local_moments(shown: &RangeInclusive<Moment>) -> RangeInclusive<Moment> {
+    let (greatest, _) = offset_minutes(*shown.start());
+    let (_, least) = offset_minutes(*shown.end());
+    let minute = MINUTE as i64;
+    shown.start() - greatest * minute..=shown.end() - least * minute
+}
+
+/// The greatest and the least offset from UTC that this local time may have here.
+fn offset_minutes(shown: Moment) -> (i64, i64) {
+    let moment = Timestamp::from_millisecond(unix_ms(shown)).unwrap_or_default();
+    let local = moment.to_zoned(TimeZone::UTC).datetime();
+    let (one, other) = match TimeZone::system().to_ambiguous_timestamp(local).offset() {
+        AmbiguousOffset::Unambiguous { offset } => (offset, offset),
+        AmbiguousOffset::Gap { before, after } | AmbiguousOffset::Fold { before, after } => (before, after),
+    };
+    let minutes = |offset: Offset| i64::from(offset.seconds().div_euclid(60));
+    (minutes(one.max(other)), minutes(one.min(other)))
 }
 
 #[cfg(test)]

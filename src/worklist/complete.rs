@@ -55,8 +55,8 @@ pub struct OrderFacts {
     pub origin: String,
     /// Its order numbers, the strongest first. Empty if it has none.
     pub order_keys: Vec<String>,
-    /// When the message was made: `YYYYMMDDHHMMSS`, or empty. [`WorklistRow::message_time`] says
-    /// what may follow.
+    /// When the message was made: a DT value, or empty. [`WorklistRow::message_time`] says what may
+    /// follow.
     pub message_time: String,
     /// The present moment, in milliseconds since 1970 UTC.
     pub now_ms: i64,

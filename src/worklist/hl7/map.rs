@@ -532,16 +532,35 @@ fn start(text: &str, item: &mut WorklistItem) -> bool {
     true
 }
 
-/// Splits a time stamp of HL7 into a local date and a local time. `None` if it names no day.
-pub(super) fn date_and_time(text: &str) -> Option<(String, String)> {
-    let end = text.find(['+', '-']).unwrap_or(text.len());
-    let (stamp, offset) = (text.get(..end)?, text.get(end..)?);
-    let digits = stamp.split('.').next().unwrap_or_default();
+/// Splits a time stamp of HL7 into date, time, fraction of a second and offset, as written.
+/// `None` if it names no day.
+fn parts(text: &str) -> Option<[&str; 4]> {
+    let (stamp, offset) = text.split_at(text.find(['+', '-']).unwrap_or(text.len()));
+    let (digits, fraction) = stamp.split_once('.').unwrap_or((stamp, ""));
     if digits.len() < 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
     let (date, time) = digits.split_at(8);
     let time = time.get(..time.len().min(6) / 2 * 2)?;
+    Some([date, time, fraction, offset])
+}
+
+/// Returns a time stamp of HL7 as a DT value of DICOM. `None` if it is no time.
+pub(super) fn date_time(text: &str) -> Option<String> {
+    let [date, time, fraction, offset] = parts(text)?;
+    let mut value = format!("{date}{time}");
+    let digits: String = fraction.chars().take_while(char::is_ascii_digit).take(6).collect();
+    if time.len() == 6 && !digits.is_empty() {
+        value.push('.');
+        value.push_str(&digits);
+    }
+    datetime::moments(&value)?;
+    Some(datetime::in_zone(&value, offset).into_owned())
+}
+
+/// Splits a time stamp of HL7 into a local date and a local time. `None` if it names no day.
+pub(super) fn date_and_time(text: &str) -> Option<(String, String)> {
+    let [date, time, _, offset] = parts(text)?;
     let moments = datetime::moments(&format!("{date}{time}{offset}"));
     match moments.filter(|_| !offset.is_empty() && !time.is_empty()) {
         Some(moments) => Some(local_date_and_time(datetime::unix_ms(*moments.start()))),
@@ -596,5 +615,22 @@ mod tests {
         assert_eq!((split("2026"), split(""), split("tomorrow")), (None, None, None));
         // The same moment in two ways.
         assert_eq!(split("20261130153000+0100"), split("20261130143000+0000"));
+    }
+
+    #[test]
+    fn a_time_stamp_keeps_its_precision() {
+        for (text, expected) in [
+            ("20261130153045.1234567+0100", Some("20261130153045.123456+0100")),
+            ("20261130153045.", Some("20261130153045")),
+            ("20261130153045123", Some("20261130153045")),
+            ("202611301530", Some("202611301530")),
+            ("20261130+0100", Some("20261130+0100")),
+            // This is no offset, so the time is a local one.
+            ("20261130153045+|", Some("20261130153045")),
+            ("20261130250000", None),
+            ("tomorrow", None),
+        ] {
+            assert_eq!(date_time(text).as_deref(), expected, "{text}");
+        }
     }
 }

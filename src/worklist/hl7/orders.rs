@@ -3,7 +3,7 @@
 
 use dicom_dictionary_std::tags;
 
-use super::map::{Hl7Map, OrderSegments, date_and_time};
+use super::map::{Hl7Map, OrderSegments, date_time};
 use super::message::{Hl7Segment, Message};
 use crate::worklist::intake::CancelScope;
 use crate::worklist::item::WorklistItem;
@@ -233,7 +233,7 @@ fn action(control: &str, status: &str) -> Result<OrderAction, RefusedMessage> {
     }
 }
 
-/// When a message was made: `YYYYMMDDHHMMSS`, or empty.
+/// When a message was made: a DT value, or empty.
 pub(super) fn message_time(message: &Message) -> String {
-    date_and_time(&message.header(7, 1)).map_or_else(String::new, |(date, time)| format!("{date}{time:0<6}"))
+    date_time(&message.header(7, 1)).unwrap_or_default()
 }

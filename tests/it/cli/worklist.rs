@@ -152,6 +152,29 @@ fn start_times_are_in_the_time_zone_of_the_node() {
     assert_eq!((&list[0]["start_date"], &list[0]["start_time"]), (&"20261130".into(), &"050000".into()), "{list:?}");
 }
 
+#[test]
+fn which_message_is_newer_is_told_when_the_clock_of_the_node_goes_back() {
+    let place = Place::new();
+    let (_node, hl7) = start_with(&place, place.command().env("TZ", "Europe/Berlin"));
+    for (number, (first, second, is_taken)) in (1..).zip([
+        ("20261025025900+0200", "20261025020100+0100", true),
+        ("20261025020100+0100", "20261025025900+0200", false),
+        // Without an offset, nobody can tell which of the two hours it was.
+        ("20261025025900", "20261025020100", true),
+        ("20261025020100", "20261025015900", false),
+        ("20261025033000", "20261025022900+0100", false),
+        ("20261025033000", "20261025023000+0000", true),
+    ]) {
+        let ordered = |time: &str, name: &str| order(number).replace("20261129100000", time).replace("Doe^Jane", name);
+        assert!(send(&hl7, &ordered(first, "First^N")).contains("MSA|AA"));
+        assert!(send(&hl7, &ordered(second, "Second^N").replace("ORC|NW", "ORC|XO")).contains("MSA|AA"));
+        let list = place.run(["worklist", "list", "--json"]).expect(0).json();
+        let item = list.iter().find(|item| item["accession_number"] == format!("A{number}")).unwrap();
+        let expected = if is_taken { "Second^N" } else { "First^N" };
+        assert_eq!(item["patient_name"], expected, "{first}, then {second}");
+    }
+}
+
 fn a_reload_changes_senders_stations_and_mapping(place: Place) {
     let (mut node, hl7) = start(&place);
     assert!(send(&hl7, &order(1)).contains("MSA|AA"));

@@ -175,6 +175,46 @@ fn an_older_message_changes_nothing_of_the_patient() {
     assert_eq!(said(), ["Other^N", "CR"]);
 }
 
+// HL7 2.5.1, 2.A.77: a time stamp may have an offset from UTC and fractions of a second. It may end
+// with its day.
+fn which_message_is_newer_is_told_as_precisely_as_both_say() {
+    let ris = Ris::new(&[]);
+    for (number, (first, second, is_taken)) in (1..).zip([
+        ("20261129100000+0100", "20261129093000+0000", true),
+        ("20261129093000+0000", "20261129100000+0100", false),
+        // The clock goes back.
+        ("20261025025900+0200", "20261025020100+0100", true),
+        ("20261025020100+0100", "20261025025900+0200", false),
+        ("20261129100000.900", "20261129100000.100", false),
+        ("20261129100000.5", "20261129100000", true),
+        ("20261129100000.1234567", "20261129100000.1233", false),
+        ("20261129100030", "202611291000", true),
+        ("202611291000", "20261129100030", true),
+        ("20261129120000", "20261129", true),
+        ("20261129120000", "20261128", false),
+        ("20261129120000+0000", "20261129+0000", true),
+        ("20261129120000+0000", "20261128+0000", false),
+        ("20261129", "20261128235959", false),
+        ("20261129120000", "tomorrow", true),
+        ("20261129120000", "", true),
+    ]) {
+        let expected = if is_taken { "Second^N" } else { "First^N" };
+        for (number, is_order) in [(number, true), (number + 100, false)] {
+            let [before, after] = ["First^N", "Second^N"].map(|name| format!("PID|||P{number}||{name}"));
+            ris.accept(&order_of(&before, number, "NW", first, &[]));
+            ris.accept(&if is_order {
+                order_of(&after, number, "XO", second, &[])
+            } else {
+                message("ADT^A08", second, &[&after])
+            });
+            assert_eq!(patient(&ris, &format!("A{number}"))[2], expected, "{first}, then {second}");
+            ris.accept(&message("ORM^O01", second, &[&after, &format!("ORC|CA|PL{number}")]));
+            assert_eq!(ris.open().is_empty(), is_taken, "{first}, then a cancellation of {second}");
+            ris.accept(&message("ORM^O01", "20270101", &[&after, &format!("ORC|CA|PL{number}")]));
+        }
+    }
+}
+
 fn orders_of_one_accession_number_are_told_apart_by_their_numbers() {
     let ris = Ris::new(&[]);
     let order = |pid: &str, number: u32, control: &str, time: &str, code: &str| {
@@ -237,4 +277,5 @@ with_each_index! {
     a_value_of_the_former_examination_or_patient_goes_with_it,
     all_allergies_and_alerts_reach_the_modality,
     an_older_message_changes_nothing,
+    which_message_is_newer_is_told_as_precisely_as_both_say,
 }
