@@ -104,8 +104,7 @@ impl RemovedRows {
             .collect();
         delete_files(connection, &gone, directories)?;
         let is_new = |(key, file): &(&FileKey, &FileOfRemoved)| {
-            let known = self.files.get(*key).map(|known| (known.removal, known.state, known.uid()));
-            known != Some((file.removal, file.state, file.uid()))
+            self.files.get(*key).is_none_or(|known| !is_same_row(known, file))
         };
         let new: Vec<&FileOfRemoved> = after.removed_files.iter().filter(is_new).map(|(_, file)| file).collect();
         insert_files(connection, &new, directories)?;
@@ -115,6 +114,15 @@ impl RemovedRows {
         }
         Ok(())
     }
+}
+
+/// Whether two removed files have the same row.
+fn is_same_row(one: &FileOfRemoved, other: &FileOfRemoved) -> bool {
+    let row = |removed: &FileOfRemoved| {
+        let StoredFile { location, checksum, differs, .. } = &removed.file;
+        (removed.removal, removed.state, location.size, location.mtime_ms, *checksum, *differs)
+    };
+    row(one) == row(other) && one.uid() == other.uid()
 }
 
 pub(super) fn record_of(text: Option<&str>) -> Result<Option<InstanceRecord>, Error> {
