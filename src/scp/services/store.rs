@@ -191,7 +191,11 @@ pub(in crate::scp) fn statuses() -> Vec<(Status, &'static str)> {
     use ReceiveError::{Duplicate, InvalidInstanceUid, MissingUid, OtherClass, OtherInstance, TooMuchAtOnce};
     let failures: [(StoreError, &str); 10] = [
         (Duplicate.into(), "another object is kept under this SOP Instance UID, and this one is not"),
-        (InvalidInstanceUid.into(), "the Affected SOP Instance UID is no UID, or has `*`, `?` or a backslash"),
+        (
+            InvalidInstanceUid.into(),
+            "the Affected SOP Instance UID is missing or too long, or has `*`, `?`, a backslash or a control character. \
+             Other texts that are no UID are stored, and `dcmdex check` lists them",
+        ),
         (StoreError::SopClassNotOfContext, "the SOP Class is not that of the presentation context"),
         (StoreError::NotScu, "the peer asked to be the SCP of this SOP Class and not its SCU"),
         (StoreError::NotAuthorized, "the peer may not store; its storage contexts were accepted only for C-GET"),
