@@ -16,7 +16,7 @@ use crate::db::{self, KnownFile, REMOVED, RemovalSearch as _, ScanLedger};
 use crate::ingest::Wanted;
 use crate::model::clock::{Clock, unix_ms};
 use crate::model::location::Place;
-use crate::store::Trash;
+use crate::store::{Trash, stem_of};
 
 /// Time that a start spends on the look. Larger: more of a large storage directory is seen, and the
 /// start takes longer.
@@ -74,15 +74,19 @@ fn directories(path: &Path) -> io::Result<impl Iterator<Item = DirEntry>> {
     Ok(fs::read_dir(path)?.flatten().filter(is_meant))
 }
 
+/// The files in the directory of a series.
+fn files_in(series: &Path) -> impl Iterator<Item = DirEntry> {
+    let entries = fs::read_dir(series).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()))
+}
+
 /// The files in the directory of a series that the index does not know.
 ///
 /// # Errors
 /// If the index cannot be asked.
 pub(super) fn unknown_files(reader: &mut Reader, series: &Path) -> Result<Vec<OsString>, db::Error> {
     let known = reader.directory_files(series)?;
-    let entries = fs::read_dir(series).into_iter().flatten().flatten();
-    let files = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
-    Ok(files.map(|entry| entry.file_name()).filter(|name| !known.contains_key(name)).collect())
+    Ok(files_in(series).map(|entry| entry.file_name()).filter(|name| !known.contains_key(name)).collect())
 }
 
 /// The files in the directory of a series that a rebuild reads, with whether the index names them.
@@ -100,9 +104,7 @@ pub(super) fn files_to_read(
     let is_as_known = |entry: &DirEntry, known: &KnownFile| {
         entry.metadata().is_ok_and(|now| (now.len(), now.modified().map_or(0, unix_ms)) == (known.size, known.mtime_ms))
     };
-    let entries = fs::read_dir(series).into_iter().flatten().flatten();
-    let files = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
-    let to_read = files.filter_map(|entry| match known.get(&entry.file_name()) {
+    let to_read = files_in(series).filter_map(|entry| match known.get(&entry.file_name()) {
         None => Some((entry.file_name(), false)),
         Some(known) if known.note.is_some() => {
             let name = entry.file_name();
@@ -142,9 +144,8 @@ impl RemovedInPlace {
     /// Whether the object of a removed file may have been received again after the index was saved.
     fn may_be_received_again(&self, known: &KnownFile, name: &OsStr) -> bool {
         let is_removed = known.note.as_ref().is_some_and(|note| note.reason == REMOVED);
-        let uid = name.to_str().and_then(|name| name.strip_suffix(".dcm")?.split('-').next());
         // The name of a UID that breaks the rules is a hash.
-        is_removed && uid.is_some_and(|uid| self.received_again.contains_key(uid) || uid.starts_with('x'))
+        is_removed && stem_of(name).is_some_and(|uid| self.received_again.contains_key(uid) || uid.starts_with('x'))
     }
 
     /// Drops the files whose objects are removed. An index that was restored knows removed

@@ -32,7 +32,7 @@ use std::path::PathBuf;
 pub use journal::{ArrivalJournal, GroupPosition, JournalEntry, JournalError, JournalGroup, JournalId, entries_of};
 pub use known::{change_of, is_unchanged};
 pub use meta::{FileMeta, data_set_of};
-pub use names::other_names;
+pub use names::{other_names, stem_of};
 pub use objects::{
     Incoming, NameOutcome, Objects, Options, PART_FREE, Placed, Recovered, Sync, checksum, make_durable, open, remove,
 };

@@ -84,10 +84,16 @@ pub(super) fn component(uid: &str) -> String {
     if is_valid_uid(uid) { uid.to_owned() } else { format!("x{:032x}", xxh3_128(uid.as_bytes())) }
 }
 
+/// Returns what all names of objects of an instance begin with: its UID, or the hash of a UID that
+/// breaks the rules. `None` if the name is that of no object.
+#[must_use]
+pub fn stem_of(name: &OsStr) -> Option<&str> {
+    name.to_str()?.strip_suffix(".dcm")?.split('-').next()
+}
+
 /// Returns the other names that objects of the instance of this file may have.
 pub fn other_names(name: &OsStr) -> impl Iterator<Item = OsString> {
-    let stem = name.to_str().and_then(|name| name.strip_suffix(".dcm")).unwrap_or_default();
-    let stem = stem.split_once('-').map_or(stem, |(stem, _)| stem).to_owned();
+    let stem = stem_of(name).unwrap_or_default().to_owned();
     (0..MAX_NAMES).map(move |number| file_name(&stem, number)).filter(move |other| other != name)
 }
 
