@@ -11,6 +11,7 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io;
 use std::pin::pin;
 use std::sync::{Arc, OnceLock};
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use fail::fail_point;
@@ -48,6 +49,9 @@ const MOST_UNSENT: usize = 64;
 const ENDS_IF_LOST: &str = "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; \
      SET tcp_keepalives_count = 3; SET tcp_user_timeout = '15s'; SET idle_in_transaction_session_timeout = '15s'; \
      SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off;";
+
+/// Begins a transaction that only reads.
+const BEGIN_READING: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 /// Time that changes and scans wait for a server that is gone. A standby takes over in this time,
 /// and a peer that sends does not give up.
@@ -397,16 +401,23 @@ impl ServerConnection {
         self.fly(&unsent, [asked]).map(drop)
     }
 
-    /// Runs a statement once, without keeping it prepared.
-    pub(super) fn execute_typed(
+    /// Opens a cursor when it is asked for its first rows. Its statement is not kept prepared.
+    pub(super) fn open_cursor(
         &mut self,
         sql: &str,
         parameters: &[(SqlParameter<'_>, Type)],
     ) -> Result<(), ServerFailure> {
-        let parameters: Vec<_> = parameters.iter().map(|(value, of)| (*value, of.clone())).collect();
+        self.unsent.push(Unsent::once(sql, parameters)?);
+        Ok(())
+    }
+
+    /// Reads the next rows of a cursor. The statement is not kept prepared: it would have the types
+    /// of the cursor that was open then.
+    pub(super) fn fetch(&mut self, count: usize, cursor: &str) -> Result<Vec<Row>, ServerFailure> {
+        let sql = format!("FETCH {count} FROM {cursor}");
         let (unsent, client) = (std::mem::take(&mut self.unsent), &self.client);
-        let asked: ServerAnswer<'_, u64> = Box::pin(async { client.execute_typed(sql, &parameters).await.map(Some) });
-        self.fly(&unsent, [asked]).map(drop)
+        let asked: ServerAnswer<'_, Vec<Row>> = Box::pin(async { client.query_typed(&sql, &[]).await.map(Some) });
+        Ok(self.fly(&unsent, [asked])?.into_iter().flatten().collect())
     }
 
     /// Runs statements without parameters, such as `BEGIN`.
@@ -426,6 +437,22 @@ impl ServerConnection {
             }
         }
         Ok(self.group_ids.drain(..count.min(self.group_ids.len())).collect())
+    }
+
+    /// Has a transaction that only reads begin with the next statement that is asked.
+    pub(super) fn begin_reading(&mut self) {
+        self.run_later(BEGIN_READING);
+    }
+
+    /// Ends a transaction that only reads. Nobody waits until the server has done it: the next
+    /// statement comes after it.
+    pub(super) fn end_reading(&mut self) {
+        let begins = |unsent: Unsent| matches!(unsent, Unsent::Text(sql) if sql == BEGIN_READING);
+        if !self.unsent.drain(..).any(begins) {
+            let mut ended = pin!(self.client.batch_execute("ROLLBACK"));
+            // The driver sends it now, and passes over the answer if nobody waits.
+            let _later = ended.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        }
     }
 
     /// Ends a transaction without its changes.

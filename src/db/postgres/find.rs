@@ -9,7 +9,6 @@ use tokio_postgres::types::Type;
 use super::away::{AwayInstances, NodePlaces};
 use super::body::{InstanceBody, OWN};
 use super::connection::ServerConnection;
-use super::corrections::read_rules;
 use super::error::ServerFailure;
 use super::flight::SqlParameter;
 use super::keys::{RowKey, to_u64};
@@ -35,7 +34,7 @@ const CHUNKS: [usize; 4] = [8, 32, 128, 512];
 /// The same where instances are read, of which a study may have thousands.
 const CHUNKS_WITH_INSTANCES: [usize; 4] = [1, 4, 16, 64];
 
-/// Names of cursors. Their rows have different types.
+/// Names of cursors.
 const PATIENTS: &str = "found_patients";
 const STUDIES: &str = "found_studies";
 
@@ -52,7 +51,6 @@ pub(super) fn run(
         return Ok(0);
     }
     connection.declared = Arc::new(DeclaredSet::of_some(request.declared.iter().map(|key| Arc::clone(&key.unit))));
-    read_rules(connection)?;
     let lead = lead(connection, request)?;
     let mut numbers = RowNumbers::open(connection, request, lead)?;
     let chunks = match InstanceNeed::of(request) {
@@ -75,7 +73,7 @@ pub(super) fn run(
 /// Numbers of studies, or keys of patients, in the order of the answers.
 enum RowNumbers {
     Known(std::vec::IntoIter<ChunkRow>),
-    /// The cursor has this name.
+    /// A cursor of this name may have more.
     Cursor(&'static str),
 }
 
@@ -87,6 +85,10 @@ enum ChunkRow {
 }
 
 impl RowNumbers {
+    fn none() -> Self {
+        Self::Known(Vec::new().into_iter())
+    }
+
     fn open(connection: &mut ServerConnection, request: &FindRequest, lead: Lead) -> Result<Self, ServerFailure> {
         let of_patients = request.level == Patient;
         let order = match of_patients {
@@ -98,7 +100,12 @@ impl RowNumbers {
             false => "SELECT s.id FROM study s WHERE",
         };
         match lead {
-            Lead::Few(ids) if ids.is_empty() => Ok(Self::Known(Vec::new().into_iter())),
+            Lead::Few(ids) if ids.is_empty() => Ok(Self::none()),
+            // One study needs no order.
+            Lead::Few(ids) if ids.len() == 1 && !of_patients => {
+                let found: Vec<_> = ids.into_iter().map(ChunkRow::Study).collect();
+                Ok(Self::Known(found.into_iter()))
+            }
             Lead::Few(ids) => {
                 let column = if of_patients { "study" } else { "s.id" };
                 let rows = connection.query(&format!("{from} {column} = ANY($1) {order}"), &[&ids])?;
@@ -113,10 +120,8 @@ impl RowNumbers {
                     false => condition,
                 };
                 let name = if of_patients { PATIENTS } else { STUDIES };
-                connection.execute_typed(
-                    &format!("DECLARE {name} NO SCROLL CURSOR FOR {from} {condition} {order}"),
-                    &parameters,
-                )?;
+                let sql = format!("DECLARE {name} NO SCROLL CURSOR FOR {from} {condition} {order}");
+                connection.open_cursor(&sql, &parameters)?;
                 Ok(Self::Cursor(name))
             }
         }
@@ -126,8 +131,12 @@ impl RowNumbers {
         match self {
             Self::Known(known) => Ok(known.take(at_once).collect()),
             Self::Cursor(name) => {
-                let rows = connection.query(&format!("FETCH {at_once} FROM {name}"), &[])?;
-                rows.iter().map(|row| ChunkRow::of(row, *name == PATIENTS)).collect()
+                let name = *name;
+                let rows = connection.fetch(at_once, name)?;
+                if rows.len() < at_once {
+                    *self = Self::none();
+                }
+                rows.iter().map(|row| ChunkRow::of(row, name == PATIENTS)).collect()
             }
         }
     }

@@ -22,6 +22,8 @@ pub(super) type ServerAnswer<'f, T> = Pin<Box<dyn Future<Output = Result<Option<
 pub(super) enum Unsent {
     Text(String),
     Prepared(Statement, Vec<EncodedParameter>),
+    /// It is not kept prepared.
+    Once(String, Vec<(EncodedParameter, Type)>),
 }
 
 impl Unsent {
@@ -33,12 +35,24 @@ impl Unsent {
         Ok(Self::Prepared(statement, encoded))
     }
 
+    /// The same for a statement that runs once.
+    pub(super) fn once(sql: &str, parameters: &[(SqlParameter<'_>, Type)]) -> Result<Self, crate::db::Error> {
+        let encoded = parameters.iter().map(|(value, of)| Ok((EncodedParameter::of(*value, of)?, of.clone())));
+        let encoded = encoded.collect::<Result<_, _>>().map_err(crate::db::Error::Statement)?;
+        Ok(Self::Once(sql.to_owned(), encoded))
+    }
+
     pub(super) fn send<'f, T: 'f>(&'f self, client: &'f Client) -> ServerAnswer<'f, T> {
         Box::pin(async move {
             match self {
                 Self::Text(sql) => client.batch_execute(sql).await?,
                 Self::Prepared(statement, parameters) => {
                     client.execute_raw(statement, parameters).await?;
+                }
+                Self::Once(sql, parameters) => {
+                    let typed: Vec<_> =
+                        parameters.iter().map(|(value, of)| (value as SqlParameter<'_>, of.clone())).collect();
+                    client.execute_typed(sql, &typed).await?;
                 }
             }
             Ok(None)

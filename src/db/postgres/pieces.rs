@@ -114,10 +114,10 @@ fn at_one_moment<T>(
     connection: &mut ServerConnection,
     read: impl FnOnce(&mut ServerConnection) -> Result<T, ServerFailure>,
 ) -> Result<T, ServerFailure> {
-    connection.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
+    connection.begin_reading();
     let given = read(connection);
-    let ended = connection.run("ROLLBACK");
-    given.and_then(|given| ended.map(|()| given))
+    connection.end_reading();
+    given
 }
 
 fn each_piece(connection: &mut ServerConnection, outlet: &mut PieceOutlet<'_>) -> Result<(), ServerFailure> {
@@ -183,9 +183,10 @@ fn each_row(
     sql: &str,
     mut add: impl FnMut(&mut Contents, &Row) -> Result<(), ServerFailure>,
 ) -> Result<(), ServerFailure> {
-    connection.run(&format!("DECLARE copied_{cursor} NO SCROLL CURSOR FOR {sql}"))?;
+    let cursor = format!("copied_{cursor}");
+    connection.open_cursor(&format!("DECLARE {cursor} NO SCROLL CURSOR FOR {sql}"), &[])?;
     loop {
-        let rows = connection.query(&format!("FETCH {FETCHED} FROM copied_{cursor}"), &[])?;
+        let rows = connection.fetch(FETCHED, &cursor)?;
         for row in &rows {
             add(&mut outlet.piece, row)?;
             outlet.added()?;

@@ -121,7 +121,7 @@ impl PostgresReader {
         mut question: impl FnMut(&mut ServerConnection) -> Result<T, ServerFailure>,
     ) -> Result<T, Error> {
         let asked = self.ask(|connection| {
-            connection.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
+            connection.begin_reading();
             question(connection)
         });
         self.end_transaction();
@@ -155,13 +155,13 @@ impl PostgresReader {
     }
 
     fn end_transaction(&mut self) {
-        let ended = self.connection.as_mut().map_or(Ok(()), |connection| connection.run("ROLLBACK"));
-        if ended.is_err() {
-            self.connection = None;
+        if let Some(connection) = &mut self.connection {
+            connection.end_reading();
         }
     }
 
-    /// Asks in a transaction that another thread may interrupt.
+    /// Asks in a transaction that another thread may interrupt. The connection has the rules of
+    /// corrections then.
     pub(super) fn interruptibly<T>(
         &mut self,
         question: impl FnOnce(&mut ServerConnection, &QuestionState) -> Result<T, ServerFailure>,
@@ -183,8 +183,11 @@ impl PostgresReader {
         &mut self,
         question: impl FnOnce(&mut ServerConnection, &QuestionState) -> Result<T, ServerFailure>,
     ) -> Result<T, Error> {
-        // The transaction shows whether the connection is still there, before the first answer.
-        self.ask(|connection| connection.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"))?;
+        // That shows whether the connection is still there, before the first answer.
+        self.ask(|connection| {
+            connection.begin_reading();
+            read_rules(connection)
+        })?;
         let state = Arc::clone(&self.state);
         let connection = self.connection()?;
         state.set_running(connection.canceller());

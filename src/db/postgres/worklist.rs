@@ -187,9 +187,9 @@ fn each_row(
     );
     let open_at = request.open_at.iter().map(|now_ms| (now_ms as SqlParameter<'_>, Type::INT8));
     let texts = parameters.0.iter().map(|texts| (texts as SqlParameter<'_>, Type::TEXT_ARRAY));
-    connection.execute_typed(&sql, &open_at.chain(texts).collect::<Vec<_>>())?;
+    connection.open_cursor(&sql, &open_at.chain(texts).collect::<Vec<_>>())?;
     loop {
-        let rows = connection.query(&format!("FETCH {FETCHED} FROM found_items"), &[])?;
+        let rows = connection.fetch(FETCHED, "found_items")?;
         for row in &rows {
             if state.is_interrupted() {
                 return Err(Error::Interrupted.into());
