@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What it costs C-STORE that events are recorded and delivered.
 
-Usage: tools/bench/events.py [--count 30000] [--runs 5] [--size 16384] [--directory DIR] [--program DCMDEX --storeload STORELOAD]
+Usage: tools/bench/events.py [--count 30000] [--runs 5] [--size 16384] [--rate 0] [--directory DIR] [--program DCMDEX --storeload STORELOAD]
 
 In turn, nodes start on empty directories and get the same objects over 16 associations: without events, with an event log that has each
 instance, and with a receiver that takes each event over HTTP. The rates and the processor time of the node are compared run by run, since a
@@ -51,10 +51,10 @@ def run(kind, options, place, port):
     Hook.taken = 0
     with (place / "log").open("wb") as log, serve(place / "index.db", place / "objects", log, *flags, binary=binary) as node:
         before = node.cpu_seconds()
-        command = [storeload, "--to", node.address, "--called", "DCMDEX", "--associations", 16, "--count", options.count, "--size", options.size, "--json"]
+        command = [storeload, "--to", node.address, "--called", "DCMDEX", "--associations", 16, "--count", options.count, "--size", options.size, "--rate", options.rate, "--json"]
         sent = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True).stdout
         processor = node.cpu_seconds() - before
-        rate = figures(sent, options.count)["rate"]
+        got = figures(sent, options.count)
         late = time.monotonic()
         while kind == "receiver" and Hook.taken < options.count:
             if time.monotonic() - late > 120:
@@ -69,7 +69,7 @@ def run(kind, options, place, port):
         told = sum(event["instances"] for event in map(json.loads, lines.splitlines()) if event["kind"] == "instance-stored")
         if told != options.count:
             fail(f"{told} instances in the events instead of {options.count}")
-    return rate, 1e6 * processor / options.count, late, read
+    return got["rate"], 1e6 * processor / options.count, late, read, got["p50"], got["p99"]
 
 
 def main():
@@ -77,6 +77,7 @@ def main():
     parser.add_argument("--count", type=int, default=30_000)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--size", type=int, default=16_384)
+    parser.add_argument("--rate", type=int, default=0, help="instances per second; 0: as fast as possible")
     parser.add_argument("--durability", choices=["full", "os"], default="full")
     parser.add_argument("--metadata-only", action="store_true")
     options = options_with(parser, "storeload")
@@ -95,6 +96,7 @@ def main():
         rate, processor = (statistics.median(values) for values in zip(*((run[0], run[1]) for run in runs)))
         ratio, more = (statistics.median(values) for values in zip(*against))
         text = f"{kind:<10} {rate:7.0f} instances/s ({ratio:.3f} of no events), {processor:6.1f} us CPU of the node for each ({more:.3f})"
+        text += ", p50 {:.2f}, p99 {:.2f} ms".format(*(statistics.median(run[at] for run in runs) for at in (4, 5)))
         if kind == "receiver":
             text += f", all told {1000 * statistics.median(run[2] for run in runs):.0f} ms after the last"
         if kind != "no events":
