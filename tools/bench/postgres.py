@@ -23,7 +23,7 @@ from common import RELEASE, build, commit, fail, free_port, machine, serve
 
 SETTINGS = {"shared_buffers": "1GB", "max_wal_size": "4GB", "listen_addresses": "127.0.0.1", "max_connections": "200"}
 
-# Associations of each of two nodes, studies that they share or nothing, and the goal in rows a second.
+# Associations of each of two nodes, studies that they share or nothing, and the goal in rows/s.
 STORES = [(64, None, 20_000), (16, None, 8_000), (64, 20, 8_000)]
 
 
