@@ -92,6 +92,12 @@ impl LoadedPart {
     }
 }
 
+/// A subquery for the directory of a row. Without statistics, as after a first load, the server
+/// would read all directories for a join. OFFSET keeps it from making a join of this.
+fn directory_of(table: &str) -> String {
+    format!("SELECT id, place, path FROM directory WHERE id = {table}.directory OFFSET 0")
+}
+
 /// Reads instance groups by a condition on `s`.
 pub(super) fn groups(
     connection: &mut ServerConnection,
@@ -102,7 +108,8 @@ pub(super) fn groups(
         return Ok(Vec::new());
     }
     let sql = format!(
-        "SELECT {GROUP_COLUMNS} FROM shelf s JOIN directory d ON d.id = s.directory WHERE {condition} = ANY($1)"
+        "SELECT {GROUP_COLUMNS} FROM shelf s CROSS JOIN LATERAL ({}) d WHERE {condition} = ANY($1)",
+        directory_of("s")
     );
     let rows = connection.query(&sql, &[&ids])?;
     rows.iter().map(|row| GroupRow::of_row(row, &connection.declared)).collect()
@@ -183,8 +190,9 @@ fn add_copies(
 ) -> Result<(), ServerFailure> {
     let keys: Vec<RowKey> = by_key.keys().copied().collect();
     let sql = format!(
-        "SELECT {COPY_COLUMNS} FROM copy c JOIN directory d ON d.id = c.directory WHERE c.uid_key = ANY($1) \
-         ORDER BY c.uid_key, c.position"
+        "SELECT {COPY_COLUMNS} FROM copy c CROSS JOIN LATERAL ({}) d WHERE c.uid_key = ANY($1) \
+         ORDER BY c.uid_key, c.position",
+        directory_of("c")
     );
     for row in connection.query(&sql, &[&keys])? {
         let held = by_key.get(&row.try_get(0)?).and_then(|uid| files.get_mut(uid));
