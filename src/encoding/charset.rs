@@ -16,7 +16,7 @@ use dicom_core::VR;
 use encoding_rs::Encoding;
 
 use super::code_sets::{CodeBytes, CodeElement, ESCAPES, Set};
-use super::runs::{decode_g1_run, decode_two_byte_run, push_run, push_utf8_or_latin1};
+use super::runs::{decode_g1_run, decode_two_byte_run, push_run, push_undeclared};
 use crate::encoding::padding::without_padding;
 
 /// Maximum number of values of Specific Character Set that are read. No data set of the Standard
@@ -235,7 +235,7 @@ impl CharacterSets {
             Base::Whole(encoding) if encoding == encoding_rs::UTF_8 => match std::str::from_utf8(bytes) {
                 Ok(text) => (Cow::Borrowed(text), true),
                 Err(_) => {
-                    push_utf8_or_latin1(bytes, &mut out);
+                    push_undeclared(bytes, &mut out);
                     (Cow::Owned(out), false)
                 }
             },
@@ -244,16 +244,18 @@ impl CharacterSets {
                 (Cow::Owned(out), faithful)
             }
             Base::Elements(first) => {
-                if first == Set::Ascii
-                    && self.further.is_empty()
-                    && !bytes.contains(&ESC)
-                    && let Ok(text) = std::str::from_utf8(bytes)
-                {
-                    // The text is undeclared UTF-8, by far the most common undeclared set.
-                    return Decoded { text: Cow::Borrowed(text), faithful: false };
+                let declared = Self::initial(first).1.or_else(|| self.only_further_g1());
+                if declared.is_none() && !bytes.contains(&ESC) {
+                    if let Ok(text) = std::str::from_utf8(bytes) {
+                        // Undeclared UTF-8 is by far the most common undeclared set.
+                        return Decoded { text: Cow::Borrowed(text), faithful: false };
+                    }
+                    push_undeclared(bytes, &mut out);
+                    (Cow::Owned(out), false)
+                } else {
+                    let faithful = self.decode_elements(first, bytes, form, &mut out);
+                    (Cow::Owned(out), faithful)
                 }
-                let faithful = self.decode_elements(first, bytes, form, &mut out);
-                (Cow::Owned(out), faithful)
             }
         };
         Decoded { text, faithful }
@@ -636,6 +638,13 @@ mod tests {
         assert_eq!(decode("", b"M\xfcller", pn), ("Müller".into(), false));
         assert_eq!(decode("ISO_IR 192", b"M\xfcller", pn), ("Müller".into(), false));
         assert_eq!(decode("ISO_IR 192", b"\xe5\xb1\xb1\xe5\xb1", pn), ("山".into(), false));
+        // UTF-8 that a field of fixed length cut. Nothing else drops a character.
+        for sets in ["", r"\ISO 2022 IR 87", "ISO_IR 192"] {
+            assert_eq!(decode(sets, b"M\xc3\xbcller^M\xc3", pn), ("Müller^M".into(), false), "{sets}");
+            assert_eq!(decode(sets, b"\xc4\xd6", pn), ("ÄÖ".into(), false), "{sets}");
+            assert_eq!(decode(sets, b"Gr\xf6\xdfe", pn), ("Größe".into(), false), "{sets}");
+        }
+        assert_eq!(decode(r"\ISO 2022 IR 87", b"\x1b$B;3\x1b(B \xf6\xdfe", pn), ("山 öße".into(), false));
         assert_eq!(decode("ISO_IR 126", b"\xc4\xff", pn), ("Δ\u{FF}".into(), false));
         assert!(decode("GB18030", b"\xffx", pn).0.ends_with('x'));
         assert_eq!(decode("", b"\x1b$B;3\x1b(B", pn), ("山".into(), true));

@@ -84,30 +84,23 @@ pub(super) fn push_run(encoding: &'static Encoding, run: &[u8], out: &mut String
     }
 }
 
-/// Decodes bytes without a declared meaning: valid parts as UTF-8, the rest as Latin-1.
+/// Decodes a whole value without a declared meaning: as UTF-8 if it is valid, otherwise as
+/// [`push_utf8_or_latin1`] does.
 ///
-/// A character that is cut off at the end is dropped. Fields of fixed length cut UTF-8 in this way.
-pub(super) fn push_utf8_or_latin1(bytes: &[u8], out: &mut String) {
-    let mut rest = bytes;
-    loop {
-        match std::str::from_utf8(rest) {
-            Ok(text) => {
-                out.push_str(text);
-                return;
-            }
-            Err(error) => {
-                let (valid, bad) = rest.split_at(error.valid_up_to());
-                out.push_str(std::str::from_utf8(valid).unwrap_or_default());
-                let Some(length) = error.error_len() else {
-                    if out.is_ascii() {
-                        out.extend(bad.iter().map(|b| char::from(*b)));
-                    }
-                    return;
-                };
-                let (bad, after) = bad.split_at(length.min(bad.len()));
-                out.extend(bad.iter().map(|b| char::from(*b)));
-                rest = after;
-            }
-        }
+/// A character that is cut off at the end of UTF-8 is dropped. Fields of fixed length cut UTF-8 in
+/// this way.
+pub(super) fn push_undeclared(value: &[u8], out: &mut String) {
+    let cut = match std::str::from_utf8(value) {
+        Err(error) if error.error_len().is_none() => value.get(..error.valid_up_to()).filter(|valid| !valid.is_ascii()),
+        _ => None,
+    };
+    push_utf8_or_latin1(cut.unwrap_or(value), out);
+}
+
+/// Decodes bytes without a declared meaning: valid parts as UTF-8, the rest as Latin-1.
+fn push_utf8_or_latin1(bytes: &[u8], out: &mut String) {
+    for chunk in bytes.utf8_chunks() {
+        out.push_str(chunk.valid());
+        out.extend(chunk.invalid().iter().map(|byte| char::from(*byte)));
     }
 }

@@ -264,6 +264,31 @@ fn character_sets_that_lie_are_no_reason_to_lose_text() {
     peer.release();
 }
 
+/// Old objects do not declare their Latin-1, and old stations do not declare that of their keys.
+#[test]
+fn every_letter_of_undeclared_latin_1_is_kept_and_found() {
+    let node = TestNode::start();
+    let mut peer = node.associate(CONTEXTS);
+    let names = [
+        (&b"M\xFCller^\xC4nne"[..], "Müller^Änne"),
+        (b"Gr\xF6\xDFe", "Größe"),
+        (b"Jos\xE9 \xD1and\xFA", "José Ñandú"),
+        (b"F\xE9e^\xC9", "Fée^É"),
+        (b"\xC4\xD6\xDC", "ÄÖÜ"),
+    ];
+    let sets = ["", "ISO_IR 6", "ISO_IR 192", "\\ISO 2022 IR 87", "ISO_IR 9999"];
+    let studies = sets.iter().flat_map(|set| names.map(|(bytes, name)| (*set, bytes, name)));
+    for (number, (set, bytes, name)) in studies.enumerate() {
+        store(&mut peer, &format!("1.2.{number}.1.1"), &study(set, bytes, number));
+        for keys in [by_name("ISO_IR 192", name.as_bytes(), number), by_name(set, bytes, number)] {
+            let (answers, _) = ask(&mut peer, &keys);
+            let [answer] = answers.as_slice() else { panic!("{name} in {set}: {} answers", answers.len()) };
+            assert_eq!(identifier(answer).text(NAME), Some(name), "{set}");
+        }
+    }
+    peer.release();
+}
+
 /// PS3.4 table C.4-1 and C.4.1.1.3.2: the contents of an answer, and the elements of each final
 /// response.
 #[test]
