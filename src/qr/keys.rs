@@ -30,6 +30,9 @@ pub enum KeyError {
     /// A value is given for a sequence itself.
     #[error("`{0}` is a sequence: name an attribute in it, as in `{0}.CodeValue=...`")]
     IsASequence(String),
+    /// Two values are given for one attribute. One of them would be passed over.
+    #[error("`{0}` is given twice: a key takes one value, a range, or values with a backslash between")]
+    Twice(String),
 }
 
 fn suggestion(near: &Option<&'static str>) -> String {
@@ -71,7 +74,8 @@ pub fn identifier_with<'a>(
             None => (key, None),
         };
         match declared.by_name(path.trim()) {
-            Some(attribute) => add_declared(&mut elements, &attribute.path, attribute.vr, value),
+            Some(attribute) => add_declared(&mut elements, &attribute.path, attribute.vr, value)
+                .map_err(|GivenTwice| KeyError::Twice(attribute.name.clone()))?,
             None => add(&mut elements, path, value)?,
         }
     }
@@ -121,9 +125,27 @@ pub fn keyword(tag: Tag) -> String {
     }
 }
 
+/// Another value for a key that has one.
+struct GivenTwice;
+
+/// Gives a key its value. A key without one is answered and not matched.
+fn give(text: &mut String, value: Option<&str>) -> Result<(), GivenTwice> {
+    match value {
+        Some(value) if text.is_empty() => value.clone_into(text),
+        Some(value) if !value.is_empty() && value != text => return Err(GivenTwice),
+        Some(_) | None => {}
+    }
+    Ok(())
+}
+
 /// Adds a declared attribute to the elements of a data set.
-fn add_declared(elements: &mut Vec<KeyElement>, path: &[SelectorStep], vr: VR, value: Option<&str>) {
-    let Some((step, inner)) = path.split_first() else { return };
+fn add_declared(
+    elements: &mut Vec<KeyElement>,
+    path: &[SelectorStep],
+    vr: VR,
+    value: Option<&str>,
+) -> Result<(), GivenTwice> {
+    let Some((step, inner)) = path.split_first() else { return Ok(()) };
     let tag = match step {
         SelectorStep::Public(tag) => *tag,
         SelectorStep::Private { group, element, creator } => {
@@ -142,16 +164,10 @@ fn add_declared(elements: &mut Vec<KeyElement>, path: &[SelectorStep], vr: VR, v
             if items.is_empty() {
                 items.push(Vec::new());
             }
-            if let Some(item) = items.first_mut() {
-                add_declared(item, inner, vr, value);
-            }
+            items.first_mut().map_or(Ok(()), |item| add_declared(item, inner, vr, value))
         }
-        Some(KeyValue::Text(text)) => {
-            if let Some(value) = value {
-                value.clone_into(text);
-            }
-        }
-        Some(KeyValue::Items(_)) | None => {}
+        Some(KeyValue::Text(text)) => give(text, value),
+        Some(KeyValue::Items(_)) | None => Ok(()),
     }
 }
 
@@ -170,8 +186,7 @@ fn block_of(elements: &mut Vec<KeyElement>, group: u16, creator: &str) -> u16 {
     block
 }
 
-/// Adds a key to the elements of a data set. A later value for the same attribute replaces an
-/// earlier one.
+/// Adds a key to the elements of a data set.
 fn add(elements: &mut Vec<KeyElement>, path: &str, value: Option<&str>) -> Result<(), KeyError> {
     let (name, rest) = match path.split_once('.') {
         Some((name, rest)) => (name, Some(rest)),
@@ -197,11 +212,8 @@ fn add(elements: &mut Vec<KeyElement>, path: &str, value: Option<&str>) -> Resul
         }
         (KeyValue::Text(_), Some(_), _) => Err(KeyError::NotASequence(name.to_owned())),
         (KeyValue::Items(_), None, Some(value)) if !value.is_empty() => Err(KeyError::IsASequence(name.to_owned())),
-        (KeyValue::Text(text), None, Some(value)) => {
-            value.clone_into(text);
-            Ok(())
-        }
-        (KeyValue::Items(_) | KeyValue::Text(_), None, _) => Ok(()),
+        (KeyValue::Text(text), None, value) => give(text, value).map_err(|GivenTwice| KeyError::Twice(name.to_owned())),
+        (KeyValue::Items(_), None, _) => Ok(()),
     }
 }
 

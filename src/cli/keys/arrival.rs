@@ -1,6 +1,6 @@
 //! The keys of `dcmdex find` on arrivals: arrival time, sender and change number.
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
 use crate::model::find::ArrivalKeys;
 use crate::model::written_time::span_ms;
@@ -13,7 +13,17 @@ pub(super) fn take(keys: &[String], now_ms: i64) -> anyhow::Result<(ArrivalKeys,
     let mut arrival = ArrivalKeys::default();
     let mut rest = Vec::new();
     for key in keys {
-        match key.split_once('=').map(|(name, value)| (name.trim(), value.trim())) {
+        let named = key.split_once('=').map(|(name, value)| (name.trim(), value.trim()));
+        let is_given = named.is_some_and(|(name, _)| match name {
+            "received" => arrival.received_ms.is_some(),
+            "since" => arrival.since.is_some(),
+            "sender" => arrival.sender.is_some(),
+            _ => false,
+        });
+        if let Some((name, _)) = named.filter(|_| is_given) {
+            bail!("`{name}` is given twice");
+        }
+        match named {
             Some(("received", value)) => {
                 let range = span_ms(value, now_ms).with_context(|| {
                     format!(
@@ -61,5 +71,6 @@ mod tests {
         assert_eq!((arrival.since, arrival.sender.as_deref()), (Some(7), Some("CT*")));
         assert!(arrival.received_ms.is_some());
         assert!(take(&["since=x".to_owned()], NOW).is_err());
+        assert!(take(&["sender=A", "sender=B"].map(str::to_owned), NOW).is_err());
     }
 }

@@ -116,6 +116,24 @@ fn refused(place: &Place, arguments: &[&str]) -> String {
 }
 
 #[test]
+fn a_key_with_two_values_is_refused_however_it_is_written() {
+    let place = archive();
+    for keys in [
+        ["PatientID=A", "PatientID=B"],
+        ["PatientID=A", "0010,0020=B"],
+        ["StudyDate=2016-", "studydate=-2010"],
+        ["ProcedureCodeSequence.CodeValue=A", "00081032.00080100=B"],
+        ["received=today", "received=yesterday"],
+    ] {
+        assert!(refused(&place, &keys).contains("given twice"), "{keys:?}");
+        let removed = place.run(["remove", "--index", "x.db", keys[0], keys[1]]).expect(2);
+        assert!(removed.stderr.contains("given twice"), "{removed:?}");
+    }
+    // A second mention without a value, or with the same one, takes nothing away.
+    find(&place, &["PatientID=A", "PatientID", "PatientID=A"]).expect(1);
+}
+
+#[test]
 fn a_key_that_the_index_cannot_answer_is_refused_with_the_way_out() {
     let place = archive();
     for key in ["SliceThickness=1", "SliceThickness", "0018,0050=1", "WindowCenter=40"] {
