@@ -316,6 +316,23 @@ impl<R: Input> Walk<R> {
         }
     }
 
+    /// Returns the places of all fragments after [`Event::Fragments`], without the Basic Offset
+    /// Table.
+    ///
+    /// # Errors
+    /// [`WalkError::TooLong`] if there are more than `limit`, or as [`Self::next`].
+    pub(crate) fn fragments(&mut self, tag: u32, limit: usize) -> Result<Vec<(u64, u64)>, WalkError> {
+        let mut places = Vec::new();
+        self.fragment()?;
+        while let Some((offset, length)) = self.fragment()? {
+            if places.len() == limit {
+                return Err(WalkError::TooLong(tag));
+            }
+            places.push((offset, u64::from(length)));
+        }
+        Ok(places)
+    }
+
     /// Returns the current value or fragment.
     ///
     /// # Errors

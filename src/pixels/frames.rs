@@ -10,7 +10,7 @@ use crate::encoding::walk::{Event, Input, Walk, WalkError};
 const RANGE_BYTES: usize = 40;
 
 /// Maximum number of fragments of one object. A slide of a microscope has 100,000 tiles.
-const MAX_FRAGMENTS: usize = 4_000_000;
+pub(crate) const MAX_FRAGMENTS: usize = 4_000_000;
 
 /// Maximum length of a value that is read during the walk: offset tables of [`MAX_FRAGMENTS`]
 /// frames.

@@ -16,7 +16,7 @@ use super::frame_source::{Runs, no_pixels};
 use super::http_state::{Call, HttpState};
 use super::multipart::Parts;
 use super::negotiate::{Accept, not_acceptable};
-use super::object_json::{BulkValue, ObjectJson};
+use super::object_json::{BulkValue, ObjectJson, ValuePlace};
 use super::object_reader::{OpenObject, lost};
 use super::pixel_cache::PixelsKey;
 use super::problem::{Problem, breaks_off};
@@ -24,6 +24,7 @@ use super::resource::SERVICE;
 use super::wado_target::{Target, alone, bulk_data_base, typed, warn_of_missing};
 use crate::archive::Archives;
 use crate::encoding::syntax::EXPLICIT_VR_LITTLE_ENDIAN;
+use crate::model::location::Location;
 use crate::pixels::frames::{PixelError, Pixels};
 use crate::qr::{Instances, RetrievedInstance};
 
@@ -151,34 +152,47 @@ fn values(server: &HttpState, instances: Arc<Instances>, bulk: &str, which: Whic
     let walked = |error| no_pixels(&PixelError::Walk(error));
     let found = ObjectJson::bulk_values(&mut walk, &transfer_syntax, bulk).map_err(walked)?;
     let mut parts = Vec::new();
-    for BulkValue { uri, tag, is_root, range } in found {
+    let encapsulated = format!("{OCTETS}; transfer-syntax={transfer_syntax}");
+    for BulkValue { uri, tag, is_root, place } in found {
         let is_pixel_data = is_root && matches!(tag, 0x7FE0_0008..=0x7FE0_0010);
         if which == Which::PixelData && !is_pixel_data {
             continue;
         }
-        if let Some(range) = range {
-            let syntax =
-                if is_pixel_data { format!("; transfer-syntax={EXPLICIT_VR_LITTLE_ENDIAN}") } else { String::new() };
-            parts.push(ValuePart { location: uri, media_type: format!("{OCTETS}{syntax}"), ranges: vec![range] });
-            continue;
-        }
-        let key = PixelsKey::of(&location);
-        let pixels = match server.pixels.get(&key) {
-            Some(pixels) => pixels,
-            None => {
-                let object = OpenObject::at(location.clone(), &instance, &Archives::default());
-                let mut walk = object.map_err(|error| lost(&error))?.walk;
-                let pixels = Arc::new(Pixels::find(&mut walk, &transfer_syntax).map_err(|error| no_pixels(&error))?);
-                server.pixels.put(key, Arc::clone(&pixels));
-                pixels
-            }
+        let media_type = match &place {
+            ValuePlace::Run(_) if is_pixel_data => format!("{OCTETS}; transfer-syntax={EXPLICIT_VR_LITTLE_ENDIAN}"),
+            ValuePlace::Run(_) => OCTETS.to_owned(),
+            ValuePlace::Fragments(_) | ValuePlace::Frames => encapsulated.clone(),
         };
-        for number in 1..=pixels.frames() {
-            let frame = pixels.frame(number).map_err(|error| no_pixels(&error))?;
-            let media_type = format!("{OCTETS}; transfer-syntax={transfer_syntax}");
-            parts.push(ValuePart { location: uri.clone(), media_type, ranges: frame.ranges });
-        }
+        let runs_of_parts = match place {
+            ValuePlace::Run(range) => vec![vec![range]],
+            ValuePlace::Fragments(ranges) => vec![ranges],
+            ValuePlace::Frames => frames(server, &instance, &location, &transfer_syntax)?,
+        };
+        let part = |ranges| ValuePart { location: uri.clone(), media_type: media_type.clone(), ranges };
+        parts.extend(runs_of_parts.into_iter().map(part));
     }
     let runs = Runs::open(server, Arc::clone(&instances), location).map_err(|error| lost(&error))?;
     Ok(InstanceValues { runs, parts })
+}
+
+/// Returns the runs of each frame of an object.
+fn frames(
+    server: &HttpState,
+    instance: &RetrievedInstance<'_>,
+    location: &Location,
+    transfer_syntax: &str,
+) -> Result<Vec<Vec<(u64, u64)>>, Problem> {
+    let key = PixelsKey::of(location);
+    let pixels = match server.pixels.get(&key) {
+        Some(pixels) => pixels,
+        None => {
+            let object = OpenObject::at(location.clone(), instance, &Archives::default());
+            let mut walk = object.map_err(|error| lost(&error))?.walk;
+            let pixels = Arc::new(Pixels::find(&mut walk, transfer_syntax).map_err(|error| no_pixels(&error))?);
+            server.pixels.put(key, Arc::clone(&pixels));
+            pixels
+        }
+    };
+    let runs = |number| pixels.frame(number).map(|frame| frame.ranges).map_err(|error| no_pixels(&error));
+    (1..=pixels.frames()).map(runs).collect()
 }

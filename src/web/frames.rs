@@ -29,7 +29,7 @@ use crate::encoding::tag::{parse_tag, tag_number};
 use crate::encoding::walk::Event;
 use crate::model::location::Location;
 use crate::pixels::codec::Codec;
-use crate::pixels::frames::{Frame, PixelError, Pixels};
+use crate::pixels::frames::{Frame, MAX_FRAGMENTS, PixelError, Pixels};
 use crate::qr::Instances;
 use crate::web::http_state::{Call, HttpState};
 
@@ -245,14 +245,18 @@ pub(super) async fn bulk_data(server: &Arc<HttpState>, call: &Call<'_>) -> Resul
         shared.readers.give_back(reader);
         value(opened.map_err(|error| lost(&error))?, &steps)
     });
-    let Value { range, mime_type, location } = value.await.map_err(|_| Problem::ours())??;
-    let Some((wrapping, media_type)) = forms::bulk(&accept, mime_type.as_deref()) else {
+    let Value { ranges, fragments_of, mime_type, location } = value.await.map_err(|_| Problem::ours())??;
+    let Some((wrapping, mut media_type)) = forms::bulk(&accept, mime_type.as_deref()) else {
         return Err(not_acceptable(&[OCTETS, "multipart/related; type=\"application/octet-stream\""]));
     };
+    if let Some(transfer_syntax) = fragments_of {
+        media_type.push_str(&format!("; transfer-syntax={transfer_syntax}"));
+    }
+    let length = ranges.iter().map(|(_, length)| length).sum();
     let parts = Parts::new();
-    let head = parts.head(&media_type, Some(range.1));
+    let head = parts.head(&media_type, Some(length));
     let part = match wrapping {
-        Wrapping::Single => selected_by(call.headers, range.1)?,
+        Wrapping::Single => selected_by(call.headers, length)?,
         Wrapping::Multipart => Selected::All,
     };
     let (outlet, body) = server.written_body(&call.peer).await?;
@@ -262,7 +266,7 @@ pub(super) async fn bulk_data(server: &Arc<HttpState>, call: &Call<'_>) -> Resul
     };
     let (before, behind) = match wrapping {
         Wrapping::Single => {
-            add_range(&mut response, part, Some(range.1));
+            add_range(&mut response, part, Some(length));
             (String::new(), String::new())
         }
         Wrapping::Multipart => (head, parts.end()),
@@ -274,7 +278,9 @@ pub(super) async fn bulk_data(server: &Arc<HttpState>, call: &Call<'_>) -> Resul
             .map_err(|error| breaks_off("an object cannot be opened again", &error))
             .and_then(|mut runs| {
                 writing.window_free(before.as_bytes(), part)?;
-                runs.read(range, &mut |bytes| writing.put(bytes))?;
+                for range in ranges {
+                    runs.read(range, &mut |bytes| writing.put(bytes))?;
+                }
                 writing.put(behind.as_bytes())?;
                 writing.flush()
             });
@@ -312,14 +318,17 @@ fn steps(raw: &str) -> Result<Vec<u32>, Problem> {
 
 /// The place of a value.
 struct Value {
-    range: (u64, u64),
+    /// Its runs of bytes, in order.
+    ranges: Vec<(u64, u64)>,
+    /// The transfer syntax of a value in fragments.
+    fragments_of: Option<String>,
     mime_type: Option<String>,
     location: Location,
 }
 
 /// Walks to a value.
 fn value(object: OpenObject, steps: &[u32]) -> Result<Value, Problem> {
-    let OpenObject { mut walk, location, .. } = object;
+    let OpenObject { mut walk, transfer_syntax, location } = object;
     // The path is that of the metadata.
     walk.open_unknown_sequences();
     let not_there = || Problem::not_found("the object has no such value");
@@ -341,7 +350,11 @@ fn value(object: OpenObject, steps: &[u32]) -> Result<Value, Problem> {
                     .filter(|own| !own.contains('*'));
             }
             Event::Value { tag, length, offset, .. } if is_on_path && steps.get(at..) == Some(&[tag]) => {
-                found = Some((offset, u64::from(length)));
+                found = Some((vec![(offset, u64::from(length))], None));
+            }
+            Event::Fragments { tag, .. } if is_on_path && steps.get(at..) == Some(&[tag]) => {
+                let ranges = walk.fragments(tag, MAX_FRAGMENTS).map_err(|error| no_pixels(&PixelError::Walk(error)))?;
+                found = Some((ranges, Some(transfer_syntax.clone())));
             }
             Event::Sequence { tag } => {
                 if is_on_path && steps.get(at) == Some(&tag) && steps.len() > at + 1 {
@@ -375,8 +388,8 @@ fn value(object: OpenObject, steps: &[u32]) -> Result<Value, Problem> {
             break;
         }
     }
-    let range = found.ok_or_else(not_there)?;
-    Ok(Value { range, mime_type, location })
+    let (ranges, fragments_of) = found.ok_or_else(not_there)?;
+    Ok(Value { ranges, fragments_of, mime_type, location })
 }
 
 #[cfg(test)]

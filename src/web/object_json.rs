@@ -14,10 +14,11 @@ use super::object_reader::Bytes;
 use crate::encoding::charset::CharacterSets;
 use crate::encoding::padding::without_trailing_padding;
 use crate::encoding::structure::StructureError;
-use crate::encoding::tag::{SPECIFIC_CHARACTER_SET, tag_of};
+use crate::encoding::tag::{PIXEL_DATA, SPECIFIC_CHARACTER_SET, tag_of};
 use crate::encoding::vr::is_binary;
 use crate::encoding::walk::{Event, Walk, WalkError};
 use crate::model::dicom_json::{push_element, push_key, push_stored, push_string};
+use crate::pixels::frames::MAX_FRAGMENTS;
 
 /// Maximum length of a binary value in the text itself.
 const MAX_INLINE_BINARY: u32 = 1 << 10;
@@ -41,8 +42,10 @@ pub(super) struct ObjectJson<'o> {
     transfer_syntax: &'o str,
     /// Number of open sequences and items inside of one that occurs twice.
     skipped: usize,
-    /// Values that are given by URI.
-    values: Vec<BulkValue>,
+    /// Values that are given by URI. `None` if only the text is wanted.
+    values: Option<Vec<BulkValue>>,
+    /// Number of fragments whose places may still be noted.
+    fragments_left: usize,
 }
 
 /// A value that is given by URI.
@@ -51,8 +54,17 @@ pub(super) struct BulkValue {
     pub(super) tag: u32,
     /// Whether it belongs to the data set itself, not to an item.
     pub(super) is_root: bool,
-    /// The place of its bytes. `None` if they are in fragments.
-    pub(super) range: Option<(u64, u64)>,
+    pub(super) place: ValuePlace,
+}
+
+/// The place of the bytes of a value.
+pub(super) enum ValuePlace {
+    /// One run.
+    Run((u64, u64)),
+    /// Fragments, which together are the value.
+    Fragments(Vec<(u64, u64)>),
+    /// The frames of the object.
+    Frames,
 }
 
 struct NestingLevel {
@@ -103,7 +115,7 @@ impl<'o> ObjectJson<'o> {
         transfer_syntax: &'o str,
         bulk: &'o str,
     ) -> Result<(), WalkError> {
-        let (_, walked) = Self::write_all(out, walk, transfer_syntax, bulk);
+        let (_, walked) = Self::write_all(out, walk, (transfer_syntax, bulk), None);
         walked?;
         if walk.is_cut() { Err(StructureError::Truncated.into()) } else { Ok(()) }
     }
@@ -115,20 +127,21 @@ impl<'o> ObjectJson<'o> {
         bulk: &str,
     ) -> Result<Vec<BulkValue>, WalkError> {
         let mut text = String::new();
-        let (values, walked) = ObjectJson::write_all(&mut text, walk, transfer_syntax, bulk);
-        walked.map(|()| values)
+        let (values, walked) = ObjectJson::write_all(&mut text, walk, (transfer_syntax, bulk), Some(Vec::new()));
+        walked.map(|()| values.unwrap_or_default())
     }
 
     fn write_all(
         out: &'o mut String,
         walk: &mut Walk<Bytes>,
-        transfer_syntax: &'o str,
-        bulk: &'o str,
-    ) -> (Vec<BulkValue>, Result<(), WalkError>) {
+        (transfer_syntax, bulk): (&'o str, &'o str),
+        values: Option<Vec<BulkValue>>,
+    ) -> (Option<Vec<BulkValue>>, Result<(), WalkError>) {
         out.push('{');
         walk.open_unknown_sequences();
         let root = NestingLevel::new(NestedKind::Item, CharacterSets::default(), String::new());
-        let mut this = Self { out, levels: vec![root], bulk, transfer_syntax, skipped: 0, values: Vec::new() };
+        let (levels, fragments_left) = (vec![root], MAX_FRAGMENTS);
+        let mut this = Self { out, levels, bulk, transfer_syntax, skipped: 0, values, fragments_left };
         let walked = this.walk(walk);
         this.add_own(u32::MAX);
         while let Some(level) = this.levels.pop() {
@@ -158,7 +171,8 @@ impl<'o> ObjectJson<'o> {
                 Event::Value { tag, vr, length, offset } => self.value(walk, (tag, vr), (offset, length))?,
                 Event::Fragments { tag, vr, .. } => {
                     if self.begin(tag) {
-                        self.uri(tag, vr, None);
+                        let place = self.fragments(walk, tag)?;
+                        self.uri(tag, vr, place);
                     }
                 }
                 Event::Sequence { tag } => {
@@ -260,7 +274,7 @@ impl<'o> ObjectJson<'o> {
         let has_bytes = is_binary(vr);
         let limit = if has_bytes { MAX_INLINE_BINARY } else { MAX_INLINE_TEXT };
         if length > limit || has_bytes && tag >> 16 == PIXEL_DATA_GROUP {
-            self.uri(tag, vr, Some((offset, u64::from(length))));
+            self.uri(tag, vr, ValuePlace::Run((offset, u64::from(length))));
             return Ok(());
         }
         match walk.value(tag, u64::from(limit)) {
@@ -277,8 +291,18 @@ impl<'o> ObjectJson<'o> {
         }
     }
 
+    /// Returns the place of a value in fragments. The fragments of frames are found elsewhere.
+    fn fragments(&mut self, walk: &mut Walk<Bytes>, tag: u32) -> Result<ValuePlace, WalkError> {
+        if self.values.is_none() || tag == PIXEL_DATA && self.levels.len() == 1 {
+            return Ok(ValuePlace::Frames);
+        }
+        let places = walk.fragments(tag, self.fragments_left)?;
+        self.fragments_left -= places.len();
+        Ok(ValuePlace::Fragments(places))
+    }
+
     /// Writes a value that is elsewhere (PS3.18 F.2.2).
-    fn uri(&mut self, tag: u32, vr: VR, range: Option<(u64, u64)>) {
+    fn uri(&mut self, tag: u32, vr: VR, place: ValuePlace) {
         push_key(self.out, tag, vr);
         let mut uri = self.bulk.to_owned();
         for level in self.levels.iter().skip(1) {
@@ -289,7 +313,10 @@ impl<'o> ObjectJson<'o> {
         self.out.push_str(",\"BulkDataURI\":");
         push_string(self.out, &uri);
         self.out.push('}');
-        self.values.push(BulkValue { uri, tag, is_root: self.levels.len() == 1, range });
+        let is_root = self.levels.len() == 1;
+        if let Some(values) = &mut self.values {
+            values.push(BulkValue { uri, tag, is_root, place });
+        }
     }
 }
 

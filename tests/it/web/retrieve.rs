@@ -629,6 +629,70 @@ fn all_pixel_data_and_all_bulk_data_come_in_parts() {
     web.get("/studies/1.2.3/bulkdata").expect(404);
 }
 
+/// Returns an element of explicit VR with its value in fragments, after an empty offset table.
+fn in_fragments(tag: Tag, fragments: &[&[u8]]) -> Vec<u8> {
+    let mut element = [tag.group().to_le_bytes(), tag.element().to_le_bytes()].concat();
+    element.extend(b"OB\0\0\xff\xff\xff\xff\xfe\xff\0\xe0\0\0\0\0");
+    for fragment in fragments {
+        element.extend(b"\xfe\xff\0\xe0");
+        element.extend(u32::try_from(fragment.len()).unwrap().to_le_bytes());
+        element.extend(*fragment);
+    }
+    element.extend(b"\xfe\xff\xdd\xe0\0\0\0\0");
+    element
+}
+
+/// Returns a file of [`objects`] that names another transfer syntax.
+fn in_syntax(file: &[u8], transfer_syntax: &str) -> Vec<u8> {
+    let explicit = b"1.2.840.10008.1.2.1\0";
+    let at = file.windows(explicit.len()).position(|bytes| bytes == explicit).unwrap();
+    let mut uid = transfer_syntax.as_bytes().to_vec();
+    uid.resize(uid.len().next_multiple_of(2), 0);
+    let mut whole = file[..at - 2].to_vec();
+    whole.extend(u16::try_from(uid.len()).unwrap().to_le_bytes());
+    whole.extend(&uid);
+    whole.extend(&file[at + explicit.len()..]);
+    let length = u32::from_le_bytes(whole[140..144].try_into().unwrap()) + (uid.len() - explicit.len()) as u32;
+    whole[140..144].copy_from_slice(&length.to_le_bytes());
+    whole
+}
+
+#[test]
+fn each_value_in_fragments_is_found_by_its_uri() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("1.dcm");
+    objects::write(&path, 1, 1, 1);
+    let mut file = in_syntax(&fs::read(&path).unwrap(), "1.2.840.10008.1.2.5");
+    let icon = in_fragments(tags::PIXEL_DATA, &[b"icon", b"'s end"]);
+    file.extend(b"\x28\0\x08\0IS\x02\x003 ");
+    file.extend(b"\x88\0\0\x02SQ\0\0\xff\xff\xff\xff\xfe\xff\0\xe0\xff\xff\xff\xff");
+    file.extend(icon);
+    file.extend(b"\xfe\xff\x0d\xe0\0\0\0\0\xfe\xff\xdd\xe0\0\0\0\0");
+    file.extend(in_fragments(tags::PIXEL_DATA, &[b"frame1", b"frame2", b"frame3"]));
+    file.extend(b"\xe1\x7f\x10\0LO\x04\0ACME");
+    file.extend(in_fragments(Tag(0x7FE1, 0x1010), &[b"private!"]));
+    fs::write(&path, file).unwrap();
+    let web = TestWeb::with(folder.path(), |_| {}, None);
+    let json = web.get("/studies/1.2.1/metadata").expect(200).json();
+    let target = |element: &Value| {
+        let uri = element["BulkDataURI"].as_str().unwrap();
+        uri.split_once(&web.address.to_string()).unwrap().1.to_owned()
+    };
+    let icon = target(&json[0]["00880200"]["Value"][0]["7FE00010"]);
+    let get = |target: &str, headers: &[(&str, &str)]| http::request(web.address, "GET", target, headers, b"");
+    let octets = "application/octet-stream; transfer-syntax=1.2.840.10008.1.2.5";
+    for (target, value) in [(icon.clone(), "icon's end"), (target(&json[0]["7FE11010"]), "private!")] {
+        let answer = get(&target, &[]).expect(200);
+        assert_eq!((answer.header("content-type").as_str(), answer.text()), (octets, value.into()), "{target}");
+    }
+    assert_eq!(get(&icon, &[("Range", "bytes=2-5")]).expect(206).text(), "on's");
+    let received = parts(&web.get("/studies/1.2.1/bulkdata").expect(200));
+    let values: Vec<_> = received.iter().map(|(_, bytes)| String::from_utf8_lossy(bytes)).collect();
+    assert_eq!(values, ["icon's end", "frame1", "frame2", "frame3", "private!"]);
+    assert!(received.iter().all(|(kind, _)| kind == octets));
+    assert_eq!(parts(&web.get("/studies/1.2.1/pixeldata").expect(200)).len(), 3);
+}
+
 /// Returns each element of a Native DICOM Model: its tag, VR and keyword, in its order.
 fn elements(xml: &str) -> Vec<String> {
     let heads = xml.split("<DicomAttribute ").skip(1);
