@@ -266,12 +266,15 @@ impl Session {
         let (context_id, command, has_data_set) = match self.assembler.accept(&pdv)? {
             FragmentOutcome::CommandFragment => return Ok(Interleaved::Nothing),
             FragmentOutcome::Command { context_id, command, has_data_set } => (context_id, command, has_data_set),
-            // After a command that announces a data set nothing is read until its turn comes.
+            // After a command that announces a data set nothing is read until its turn comes. A
+            // C-CANCEL-RQ has none.
             FragmentOutcome::DataSetFragment { .. } => return Err(End::Fragments(PDataError::UnexpectedDataSet)),
         };
         match DimseRequest::parse(&command) {
-            Ok(DimseRequest::Cancel(cancel)) if cancel.message_id_being_responded_to == message_id => {
-                Ok(Interleaved::Cancel)
+            // One for another message comes too late or has a wrong number.
+            Ok(DimseRequest::Cancel(cancel)) => {
+                let is_meant = cancel.message_id_being_responded_to == message_id;
+                Ok(if is_meant { Interleaved::Cancel } else { Interleaved::Nothing })
             }
             Err(RequestError::UnexpectedResponse(CommandField::N_EVENT_REPORT_RSP)) if !has_data_set => {
                 self.on_response(&command, CommandField::N_EVENT_REPORT_RSP).map(|()| Interleaved::Nothing)

@@ -183,6 +183,19 @@ fn cancel_for_another_message_or_too_late_changes_nothing() {
 }
 
 #[test]
+fn a_query_hears_its_cancel_after_those_for_other_messages() {
+    let (node, endless) = endless();
+    let mut peer = node.associate(CONTEXTS);
+    ask(&mut peer, 9, &endless);
+    for message_id in [7, 8, 9] {
+        peer.send_message(1, &cancel_command(message_id), None);
+    }
+    let (pending, last) = answers(&mut peer);
+    assert_eq!((pending.len(), last.status()), (0, CANCELLED));
+    peer.echo(3);
+}
+
+#[test]
 fn what_comes_ahead_of_its_time_is_served_after_the_query() {
     let node = node_with(300, |_| {});
     let mut peer = node.associate(CONTEXTS);

@@ -592,6 +592,25 @@ fn a_cancel_ends_a_get_after_the_object_at_hand() {
     peer.release();
 }
 
+// PS3.4 table C.4-3: FE00 says that sub-operations were terminated.
+#[test]
+fn a_cancel_with_the_last_object_changes_nothing() {
+    let archive = archive(1, 1);
+    let node = node_on(archive.path(), |_| {});
+    let mut peer = getter(&node, STUDY_GET, CT);
+    ask(&mut peer, STUDY_GET, None, &study("1.2.1"));
+    let object = peer.receive_message();
+    // Those for other messages change nothing either, however many they are.
+    for message_id in [7, 8, 9] {
+        peer.send_message(1, &cancel_command(message_id), None);
+    }
+    peer.send_message(object.context_id, &store_response(&object.command, SUCCESS), None);
+    let last = peer.receive_message();
+    assert_eq!((last.field(), last.status()), (CommandField::C_GET_RSP, SUCCESS));
+    assert_eq!(numbers(&last.command), [None, Some(1), Some(0), Some(0)]);
+    peer.release();
+}
+
 #[test]
 fn a_peer_that_does_not_answer_an_object_is_not_waited_for_for_ever() {
     let archive = archive(1, 2);

@@ -222,7 +222,9 @@ fn destination(asked: &Asked, session: &Session) -> Option<(AeTitle, PeerRoute)>
 
 async fn respond_last(retrieval: &Retrieval, session: &mut Session) -> Result<(), End> {
     let Retrieval { asked, instances, tally, cancelled, .. } = retrieval;
-    let ending = if *cancelled { Ending::Cancelled } else { Ending::Complete };
+    // A C-CANCEL-RQ after or with the last sub-operation has ended none.
+    let is_cut = *cancelled && tally.over() < tally.total();
+    let ending = if is_cut { Ending::Cancelled } else { Ending::Complete };
     match ending {
         Ending::Complete => metrics::RETRIEVALS_COMPLETE.increment(),
         Ending::Cancelled => metrics::RETRIEVALS_CANCELLED.increment(),

@@ -54,8 +54,6 @@ pub(super) async fn run(
             }
             tally = &mut moving => {
                 retrieval.tally = tally;
-                // A C-CANCEL-RQ after the last sub-operation changes nothing.
-                retrieval.cancelled &= retrieval.tally.over() < retrieval.instances.len();
                 return Ok(());
             }
             Ok(()) = progress.changed() => {
