@@ -193,8 +193,9 @@ impl Pixels {
                 if bits == 0 {
                     return Err(PixelError::Contradiction("a frame has no pixels"));
                 }
-                let start = u64::from(at) * bits;
-                let (first, end) = (start / 8, (start + bits).div_ceil(8));
+                // No element is as long as the greatest number, so the largest frames lie outside.
+                let start = u64::from(at).saturating_mul(bits);
+                let (first, end) = (start / 8, start.saturating_add(bits).div_ceil(8));
                 if end > *length {
                     return Err(PixelError::Contradiction("the pixel data end before their last frame"));
                 }

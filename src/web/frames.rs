@@ -102,7 +102,7 @@ pub(super) async fn send(
         },
     };
     let sent_syntax = if decompressing.is_some() { EXPLICIT_VR_LITTLE_ENDIAN } else { sent_syntax(&pixels) };
-    let native_length = decompressing.as_ref().map(|_| pixels.frame_bits() / 8);
+    let native_length = decompressing.as_ref().map(|_| pixels.frame_bits().div_ceil(8));
     let length_of = |frame: &Frame| native_length.unwrap_or(frame.length);
     let content_type = format!("{media_type}; transfer-syntax={sent_syntax}");
     let parts = Parts::new();

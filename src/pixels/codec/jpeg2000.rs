@@ -51,11 +51,11 @@ pub(super) fn decode(stream: &[u8], shape: &FrameShape) -> Result<Vec<u8>, Codec
     let mut out = vec![0; pixels * shape.samples * width];
     for (number, (component, (precision, is_signed))) in components.iter().zip(&size.precisions).enumerate() {
         // The library shifts signed samples as if they were unsigned.
-        let (low, shift) = if *is_signed { (-(1_i32 << (precision - 1)), 1_i32 << (precision - 1)) } else { (0, 0) };
-        let high = low + (1_i32 << precision) - 1;
+        let shift = if *is_signed { 1_i32 << (precision - 1) } else { 0 };
+        let greatest = (1_i32 << precision) - 1;
         let places = out.chunks_exact_mut(width).skip(number).step_by(shape.samples);
         for (place, sample) in places.zip(component.samples()) {
-            let value = (sample.round() as i32 - shift).clamp(low, high);
+            let value = (sample.round() as i32).clamp(0, greatest) - shift;
             place.iter_mut().zip(value.to_le_bytes()).for_each(|(place, byte)| *place = byte);
         }
     }

@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use dicom_core::Tag;
 use dicom_dictionary_std::{tags, uids};
 use dicom_encoding::TransferSyntaxIndex as _;
 use dicom_object::{DefaultDicomObject, from_reader, open_file};
@@ -242,25 +243,30 @@ fn samples(kind: usize, columns: usize, rows: usize, bits: u32, random: &mut imp
     (0..columns * rows).map(|at| sample(at, random()).min(greatest) as u16).collect()
 }
 
-/// Writes an object with one component of up to 16 bits.
-fn write_grey(path: &Path, samples: &[u16], columns: usize, bits: u16) {
+/// Returns an object of a fixture with other numbers and pixels.
+fn image_of(numbers: &[(Tag, u16)], mut pixels: Vec<u8>) -> DefaultDicomObject {
     use dicom_core::{DataElement, PrimitiveValue, VR};
     let mut object = open_file(real("modalities/CT_small.dcm")).unwrap();
+    for (tag, value) in numbers {
+        object.put(DataElement::new(*tag, VR::US, PrimitiveValue::from(*value)));
+    }
+    pixels.resize(pixels.len().next_multiple_of(2), 0);
+    object.put(DataElement::new(tags::PIXEL_DATA, VR::OW, PrimitiveValue::from(pixels)));
+    object
+}
+
+/// Writes an object with one component of up to 16 bits.
+fn write_grey(path: &Path, samples: &[u16], columns: usize, bits: u16) {
     let allocated = if bits > 8 { 16 } else { 8 };
-    for (tag, value) in [
+    let numbers = [
         (tags::ROWS, (samples.len() / columns) as u16),
         (tags::COLUMNS, columns as u16),
         (tags::BITS_ALLOCATED, allocated),
         (tags::BITS_STORED, bits),
         (tags::HIGH_BIT, bits - 1),
         (tags::PIXEL_REPRESENTATION, 0),
-    ] {
-        object.put(DataElement::new(tag, VR::US, PrimitiveValue::from(value)));
-    }
-    let bytes = native(samples, bits);
-    let padding = vec![0; bytes.len() % 2];
-    object.put(DataElement::new(tags::PIXEL_DATA, VR::OW, PrimitiveValue::from([bytes, padding].concat())));
-    object.write_to_file(path).unwrap();
+    ];
+    image_of(&numbers, native(samples, bits)).write_to_file(path).unwrap();
 }
 
 /// Returns samples as they lie in an object.
@@ -350,6 +356,36 @@ fn damaged_frames_are_406_and_never_half_a_frame() {
     assert!(rendered.text().contains("retrieved as stored"), "{}", rendered.text());
     let stored = web.get_with(&frame, &[("Accept", "application/octet-stream")]).expect(200);
     assert_eq!(stored.header("content-type"), "application/octet-stream; transfer-syntax=1.2.840.10008.1.2.5");
+}
+
+// PS3.5 8.1.1: the last byte of a frame of bits need not be full.
+#[test]
+fn a_frame_of_bits_is_sent_with_its_last_byte() {
+    let folder = TempDir::new().unwrap();
+    let (native, file) = (folder.path().join("native.dcm"), folder.path().join("1.dcm"));
+    let numbers = [(tags::ROWS, 3), (tags::COLUMNS, 3), (tags::BITS_ALLOCATED, 1)];
+    image_of(&numbers, vec![0x55, 1]).write_to_file(&native).unwrap();
+    encapsulate(uids::ENCAPSULATED_UNCOMPRESSED_EXPLICIT_VR_LITTLE_ENDIAN, &native, &file);
+    fs::remove_file(&native).unwrap();
+    let (web, instance) = serve(folder.path());
+    let answer = web.get_with(&format!("{instance}/frames/1"), &[("Accept", NATIVE)]).expect(200);
+    assert_eq!(answer.body, [0x55, 1]);
+}
+
+#[test]
+fn a_frame_behind_the_pixels_is_404_however_large_its_object_says_it_is() {
+    let folder = TempDir::new().unwrap();
+    let size = [tags::ROWS, tags::COLUMNS, tags::SAMPLES_PER_PIXEL, tags::BITS_ALLOCATED].map(|tag| (tag, 32_768));
+    let mut object = image_of(&size, vec![7; 1000]);
+    object.put_str(tags::NUMBER_OF_FRAMES, dicom_core::VR::IS, "40");
+    object.write_to_file(folder.path().join("1.dcm")).unwrap();
+    let (web, instance) = serve(folder.path());
+    for number in [1, 15, 16, 17, 32, 33, 40] {
+        for resource in ["", "/rendered"] {
+            let answer = web.get(&format!("{instance}/frames/{number}{resource}"));
+            assert!(matches!(answer.status, 404 | 406), "{number}{resource}: {}", answer.status);
+        }
+    }
 }
 
 /// Renders a file with DCMTK. Returns its samples as red, green and blue.
