@@ -120,12 +120,16 @@ impl Lut {
     /// Data of 8 bits are in bytes or in words. The length of the data shows which.
     #[must_use]
     pub fn new(descriptor: [u16; 3], is_signed: bool, data: &[u8]) -> Option<Self> {
-        let [count, first, bits] = descriptor;
-        let count = if count == 0 { MAX_ENTRIES } else { usize::from(count) };
+        let words = words(data);
+        let is_in_words = words.len() >= entry_count(descriptor);
+        let entries = if is_in_words { words } else { data.iter().copied().map(u16::from).collect() };
+        Self::of_entries(descriptor, is_signed, entries)
+    }
+
+    fn of_entries(descriptor: [u16; 3], is_signed: bool, mut entries: Vec<u16>) -> Option<Self> {
+        let [_, first, bits] = descriptor;
         let first = if is_signed { i32::from(first.cast_signed()) } else { i32::from(first) };
-        let words: Vec<u16> = data.as_chunks::<2>().0.iter().map(|bytes| u16::from_le_bytes(*bytes)).collect();
-        let mut entries = if words.len() >= count { words } else { data.iter().copied().map(u16::from).collect() };
-        entries.truncate(count);
+        entries.truncate(entry_count(descriptor));
         // If there are fewer entries than the descriptor has, the last one serves for the rest.
         (!entries.is_empty() && (8..=16).contains(&bits)).then_some(Self { first, bits, entries })
     }
@@ -155,10 +159,15 @@ impl Lut {
     }
 }
 
-/// Expands a Segmented Palette Color Lookup Table (PS3.3 C.7.9.2) of 16-bit words. `None` if it is
-/// damaged.
-fn expanded(data: &[u8]) -> Option<Vec<u8>> {
-    let words: Vec<u16> = data.as_chunks::<2>().0.iter().map(|bytes| u16::from_le_bytes(*bytes)).collect();
+/// Returns the number of entries that a descriptor states.
+fn entry_count([count, _, _]: [u16; 3]) -> usize {
+    if count == 0 { MAX_ENTRIES } else { usize::from(count) }
+}
+
+/// Expands a Segmented Palette Color Lookup Table (PS3.3 C.7.9.2) of 16-bit words to its entries.
+/// `None` if it is damaged.
+fn expanded(data: &[u8]) -> Option<Vec<u16>> {
+    let words = words(data);
     let mut out: Vec<u16> = Vec::new();
     let mut at = 0;
     while at < words.len() {
@@ -167,7 +176,7 @@ fn expanded(data: &[u8]) -> Option<Vec<u8>> {
             return None;
         }
     }
-    Some(out.into_iter().flat_map(u16::to_le_bytes).collect())
+    Some(out)
 }
 
 /// Expands the segment at `at`. Returns the position after it.
@@ -180,9 +189,10 @@ fn segment(words: &[u16], at: usize, out: &mut Vec<u16>, may_refer: bool) -> Opt
             Some(end)
         }
         1 => {
-            let (from, to) = (i32::from(*out.last()?), i32::from(*words.get(at + 2)?));
-            let steps = i32::try_from(count).ok()?;
-            out.extend((1..=steps).filter_map(|step| u16::try_from(from + (to - from) * step / steps).ok()));
+            // The product of a difference and a step does not fit into 32 bits.
+            let (from, to) = (i64::from(*out.last()?), i64::from(*words.get(at + 2)?));
+            let steps = i64::try_from(count).ok()?;
+            out.extend((1..=steps).map(|step| (from + (to - from) * step / steps) as u16));
             Some(at + 3)
         }
         // A segment that repeats others. Repeated segments repeat none themselves (C.7.9.2.3).
@@ -224,8 +234,10 @@ struct LutParts {
 
 impl LutParts {
     fn lut(self, is_signed: bool) -> Option<Lut> {
-        let data = if self.is_segmented { expanded(&self.data)? } else { self.data };
-        Lut::new(self.descriptor?, is_signed, &data)
+        match self.is_segmented {
+            true => Lut::of_entries(self.descriptor?, is_signed, expanded(&self.data)?),
+            false => Lut::new(self.descriptor?, is_signed, &self.data),
+        }
     }
 }
 
@@ -396,8 +408,7 @@ fn descriptor<R: Input>(walk: &mut Walk<R>, tag: u32, length: u32) -> Result<Opt
         return Ok(None);
     }
     let value = walk.value(tag, 6)?;
-    let words: Vec<u16> = value.as_chunks::<2>().0.iter().map(|bytes| u16::from_le_bytes(*bytes)).collect();
-    Ok(words.try_into().ok())
+    Ok(words(&value).try_into().ok())
 }
 
 fn table<R: Input>(walk: &mut Walk<R>, tag: u32, length: u32) -> Result<Vec<u8>, WalkError> {
@@ -416,6 +427,11 @@ fn decimal(bytes: &[u8]) -> Option<f64> {
     first_text(bytes).parse().ok().filter(|number: &f64| number.is_finite())
 }
 
+/// Returns all unsigned numbers of 16 bits.
+fn words(bytes: &[u8]) -> Vec<u16> {
+    bytes.as_chunks::<2>().0.iter().map(|bytes| u16::from_le_bytes(*bytes)).collect()
+}
+
 /// Returns an unsigned number of 16 bits.
 pub(crate) fn number(bytes: &[u8]) -> Option<u16> {
     bytes.first_chunk().map(|bytes| u16::from_le_bytes(*bytes))
@@ -425,13 +441,13 @@ pub(crate) fn number(bytes: &[u8]) -> Option<u16> {
 mod tests {
     use super::*;
 
-    fn words(values: &[u16]) -> Vec<u8> {
+    fn data_of(values: &[u16]) -> Vec<u8> {
         values.iter().copied().flat_map(u16::to_le_bytes).collect()
     }
 
     #[test]
     fn a_table_maps_values_from_its_first_one_on() {
-        let lut = Lut::new([3, 10, 12], false, &words(&[100, 200, 4095])).unwrap();
+        let lut = Lut::new([3, 10, 12], false, &data_of(&[100, 200, 4095])).unwrap();
         assert_eq!([9.0, 10.0, 11.0, 12.0, 99.0].map(|value| lut.at(value)), [100, 100, 200, 4095, 4095]);
         assert_eq!(lut.greatest(), 4095);
         let signed = Lut::new([2, 0xFFFF, 8], true, &[7, 9]).unwrap();
@@ -442,19 +458,19 @@ mod tests {
 
     #[test]
     fn palettes_of_16_bits_are_brought_to_8() {
-        let high = Lut::new([2, 0, 16], false, &words(&[0x1234, 0xFFFF])).unwrap().in_bytes();
+        let high = Lut::new([2, 0, 16], false, &data_of(&[0x1234, 0xFFFF])).unwrap().in_bytes();
         assert_eq!([0.0, 1.0].map(|value| high.at(value)), [0x12, 0xFF]);
-        let low = Lut::new([2, 0, 16], false, &words(&[0x12, 0xFF])).unwrap().in_bytes();
+        let low = Lut::new([2, 0, 16], false, &data_of(&[0x12, 0xFF])).unwrap().in_bytes();
         assert_eq!([0.0, 1.0].map(|value| low.at(value)), [0x12, 0xFF]);
     }
 
     // PS3.3 C.7.9.2.
     #[test]
     fn segmented_tables_are_expanded() {
-        let data = words(&[0, 2, 10, 20, 1, 2, 40, 2, 1, 0, 0]);
-        assert_eq!(expanded(&data).unwrap(), words(&[10, 20, 30, 40, 10, 20]));
-        assert_eq!(expanded(&words(&[1, 2, 40])), None, "no value before a linear segment");
-        assert_eq!(expanded(&words(&[0, 9, 1])), None);
-        assert_eq!(expanded(&words(&[0, 1, 1, 2, 0xFFFF, 6, 0])), None, "a reference to a reference");
+        let data = data_of(&[0, 2, 10, 20, 1, 2, 40, 2, 1, 0, 0]);
+        assert_eq!(expanded(&data).unwrap(), [10, 20, 30, 40, 10, 20]);
+        assert_eq!(expanded(&data_of(&[1, 2, 40])), None, "no value before a linear segment");
+        assert_eq!(expanded(&data_of(&[0, 9, 1])), None);
+        assert_eq!(expanded(&data_of(&[0, 1, 1, 2, 0xFFFF, 6, 0])), None, "a reference to a reference");
     }
 }

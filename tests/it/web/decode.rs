@@ -388,6 +388,49 @@ fn a_frame_behind_the_pixels_is_404_however_large_its_object_says_it_is() {
     }
 }
 
+// PS3.3 C.7.9.2.
+#[test]
+fn a_segmented_palette_may_be_one_long_ramp() {
+    use dicom_core::{DataElement, PrimitiveValue, VR};
+    let folder = TempDir::new().unwrap();
+    let numbers = [
+        (tags::ROWS, 1),
+        (tags::COLUMNS, 4),
+        (tags::BITS_ALLOCATED, 16),
+        (tags::BITS_STORED, 16),
+        (tags::HIGH_BIT, 15),
+        (tags::PIXEL_REPRESENTATION, 0),
+    ];
+    let mut object = image_of(&numbers, native(&[1000, 20_000, 40_000, 65_000], 16));
+    object.put_str(tags::PHOTOMETRIC_INTERPRETATION, VR::CS, "PALETTE COLOR");
+    // The whole ramp up, the whole ramp down, and a table that is shorter than its descriptor says.
+    for (descriptor, data, tables) in [
+        (
+            tags::RED_PALETTE_COLOR_LOOKUP_TABLE_DESCRIPTOR,
+            tags::SEGMENTED_RED_PALETTE_COLOR_LOOKUP_TABLE_DATA,
+            [0, 1, 0, 1, 65_535, 65_535].as_slice(),
+        ),
+        (
+            tags::GREEN_PALETTE_COLOR_LOOKUP_TABLE_DESCRIPTOR,
+            tags::SEGMENTED_GREEN_PALETTE_COLOR_LOOKUP_TABLE_DATA,
+            &[0, 1, 65_535, 1, 65_535, 0],
+        ),
+        (
+            tags::BLUE_PALETTE_COLOR_LOOKUP_TABLE_DESCRIPTOR,
+            tags::SEGMENTED_BLUE_PALETTE_COLOR_LOOKUP_TABLE_DATA,
+            &[0, 1, 0, 1, 50_000, 50_000],
+        ),
+    ] {
+        object.put(DataElement::new(descriptor, VR::US, PrimitiveValue::U16([0, 0, 16].as_slice().into())));
+        object.put(DataElement::new(data, VR::OW, PrimitiveValue::U16(tables.into())));
+    }
+    object.write_to_file(folder.path().join("1.dcm")).unwrap();
+    let (web, instance) = serve(folder.path());
+    let answer = web.get_with(&format!("{instance}/rendered"), &[("Accept", "image/png")]).expect(200);
+    let colours = image::load_from_memory(&answer.body).unwrap().into_rgb8().into_raw();
+    assert_eq!(colours, [3, 252, 3, 78, 177, 78, 156, 99, 156, 253, 2, 195]);
+}
+
 /// Renders a file with DCMTK. Returns its samples as red, green and blue.
 fn by_dcmtk(options: &str, file: &Path, picture: &Path) -> Option<image::RgbImage> {
     convert("dcmj2pnm", &format!("--write-png {options}"), file, picture)?;
