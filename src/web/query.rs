@@ -92,7 +92,10 @@ pub enum QueryError {
     /// A parameter of the search, or a key, that occurs twice (PS3.18 8.3.4.1).
     #[error("{0} occurs twice")]
     Twice(String),
-    /// A name that is not an attribute.
+    /// A name of an attribute with an equals sign in it.
+    #[error("the name of an attribute has no equals sign")]
+    EqualsSign,
+    /// A name that is not an attribute, or an attribute with two values.
     #[error(transparent)]
     Key(#[from] KeyError),
     /// A UID of the path that is not valid.
@@ -247,7 +250,7 @@ impl<'d> Reading<'d> {
             if self.included.len() == MAX_INCLUDED {
                 return Err(QueryError::TooManyIncluded);
             }
-            self.included.push(name.to_owned());
+            self.included.push(attribute_name(name)?.to_owned());
         }
         Ok(())
     }
@@ -256,7 +259,7 @@ impl<'d> Reading<'d> {
         if self.keys.iter().any(|(known, _)| known == name) {
             return Err(QueryError::Twice(name.to_owned()));
         }
-        let vr = self.vr(name);
+        let vr = self.vr(attribute_name(name)?);
         // Forms and Python's requests write a space as a plus sign.
         let raw = if vr == Some(VR::DT) { with_zones(raw) } else { raw.replace('+', "%20") };
         let value = decode(&raw).ok_or(QueryError::Encoding)?;
@@ -285,15 +288,12 @@ impl<'d> Reading<'d> {
         }
         let uid = decode(raw).filter(|uid| is_acceptable_uid(uid));
         let uid = uid.ok_or(QueryError::PathUid)?;
-        let tag = Attribute::by_keyword(keyword).map(|attribute| json_key(attribute.tag));
-        let is_same_key =
-            |name: &str| name == keyword || tag.as_deref().is_some_and(|tag| name.eq_ignore_ascii_case(tag));
-        if let Some((_, value)) = self.keys.iter().find(|(name, _)| is_same_key(name)) {
-            if !value.is_empty() && *value != uid {
-                return Err(QueryError::InPath(keyword));
-            }
-            self.keys.retain(|(name, _)| !is_same_key(name));
+        let tag = keys::tag(keyword);
+        let is_same_key = |name: &str| keys::tag(name.trim()) == tag;
+        if self.keys.iter().any(|(name, value)| is_same_key(name) && !value.is_empty() && *value != uid) {
+            return Err(QueryError::InPath(keyword));
         }
+        self.keys.retain(|(name, _)| !is_same_key(name));
         self.keys.push((keyword.to_owned(), uid.into_owned()));
         Ok(())
     }
@@ -345,6 +345,11 @@ impl<'d> Reading<'d> {
         ignored.extend(without_match.into_iter().filter(|tag| !query.unsupported.contains(tag)));
         Ok(SearchQuery { query, limit: self.limit, offset: self.offset.unwrap_or(0), ignored })
     }
+}
+
+/// Returns a name of an attribute. It has no equals sign, which would begin a value.
+fn attribute_name(name: &str) -> Result<&str, QueryError> {
+    if name.contains('=') { Err(QueryError::EqualsSign) } else { Ok(name) }
 }
 
 /// Whether a tag belongs to no data set, or only to its encoding.

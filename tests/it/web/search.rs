@@ -200,6 +200,31 @@ fn a_key_that_is_not_kept_is_told_and_an_unknown_one_refused() {
     web.get("/studies?PatientID=1&PatientID=2").expect(400);
 }
 
+// PS3.18 8.3.4.1.
+#[test]
+fn one_attribute_is_matched_once_however_it_is_spelt() {
+    let web = TestWeb::start();
+    for query in [
+        "PatientID=A&PatientID=B",
+        "PatientID=A&00100020=B",
+        "00100020=B&PatientID=A",
+        "PatientID=A&patientid=B",
+        "PatientID=A&(0010,0020)=B",
+        "RequestAttributesSequence.RequestedProcedureID=A&00400275.00401001=B",
+    ] {
+        let refused = web.get(&format!("/studies?{query}")).expect(400).text();
+        assert!(refused.contains("twice"), "{query}: {refused}");
+    }
+    for query in ["includefield=PatientID%3Dnobody", "PatientID%3Dnobody=x", "PatientID=A&includefield=00100020%3DA"] {
+        web.get(&format!("/studies?{query}")).expect(400);
+    }
+    let study = &studies(&web.get("/studies?ModalitiesInStudy=CT"))[0];
+    web.get(&format!("/studies/{study}/series?StudyInstanceUID={study}&studyinstanceuid=")).expect(200);
+    for other in ["studyinstanceuid=1.2", &format!("StudyInstanceUID={study}&0020000D=1.2")] {
+        web.get(&format!("/studies/{study}/series?{other}")).expect(400);
+    }
+}
+
 #[test]
 fn what_ohif_weasis_and_people_send_is_answered() {
     let web = TestWeb::start();
