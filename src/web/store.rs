@@ -463,6 +463,11 @@ fn response(outcomes: &[PartOutcome], media_type: &'static str, service: Option<
     let (mut stored, mut failed, mut others) = (Vec::new(), Vec::new(), Vec::new());
     let mut studies = std::collections::BTreeSet::new();
     let ui = |uid: &str| json!({ "vr": "UI", "Value": [uid] });
+    // Retrieve URL is of type 2: where there is none, it is empty.
+    let ur = |url: Option<String>| match url {
+        Some(url) => json!({ "vr": "UR", "Value": [url] }),
+        None => json!({ "vr": "UR" }),
+    };
     for outcome in outcomes {
         let mut item = BTreeMap::new();
         let is_known = !outcome.sop_instance_uid.is_empty();
@@ -471,15 +476,13 @@ fn response(outcomes: &[PartOutcome], media_type: &'static str, service: Option<
             item.insert("00081155", ui(&outcome.sop_instance_uid));
         }
         match &outcome.result {
-            Ok(StoredPart { is_other: true, .. }) => stored.push(json!(item)),
-            Ok(StoredPart { study, series, .. }) => {
-                studies.insert(study.as_str());
-                if let Some(service) = service {
-                    let uids = [study, series, &outcome.sop_instance_uid].map(|uid| encoded_uid(uid));
-                    let [study, series, instance] = uids;
-                    let url = format!("{service}/studies/{study}/series/{series}/instances/{instance}");
-                    item.insert("00081190", json!({ "vr": "UR", "Value": [url] }));
-                }
+            Ok(StoredPart { study, series, is_other, .. }) => {
+                let service = service.filter(|_| !is_other);
+                studies.extend(service.map(|_| study.as_str()));
+                let uids = [study, series, &outcome.sop_instance_uid].map(|uid| encoded_uid(uid));
+                let [study, series, instance] = uids;
+                let path = format!("studies/{study}/series/{series}/instances/{instance}");
+                item.insert("00081190", ur(service.map(|service| format!("{service}/{path}"))));
                 stored.push(json!(item));
             }
             Err(refused) => {
@@ -497,10 +500,9 @@ fn response(outcomes: &[PartOutcome], media_type: &'static str, service: Option<
         (true, _) => StatusCode::CONFLICT,
     };
     let mut elements = BTreeMap::new();
-    if let (Some(service), Some(study), 1) = (service, studies.first(), studies.len()) {
-        let url = format!("{service}/studies/{}", encoded_uid(study));
-        elements.insert("00081190", json!({ "vr": "UR", "Value": [url] }));
-    }
+    let study = service.zip(studies.first()).filter(|_| studies.len() == 1);
+    let study = study.map(|(service, study)| format!("{service}/studies/{}", encoded_uid(study)));
+    elements.insert("00081190", ur(study));
     for (tag, items) in [("00081198", failed), ("00081199", stored), ("0008119A", others)] {
         if !items.is_empty() {
             elements.insert(tag, json!({ "vr": "SQ", "Value": Value::Array(items) }));

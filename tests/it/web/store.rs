@@ -48,6 +48,11 @@ fn stored(answer: &Answer) -> Vec<String> {
     items.iter().map(|item| value(item, "00081155").as_str().unwrap().to_owned()).collect()
 }
 
+/// Whether Retrieve URL is there and empty.
+fn has_no_url(element: &Value) -> bool {
+    element["00081190"] == serde_json::json!({ "vr": "UR" })
+}
+
 #[test]
 fn what_is_stored_can_be_found_and_had_again_at_once() {
     let web = TestWeb::storing(|_| {}, None);
@@ -98,6 +103,19 @@ fn the_answer_says_what_became_of_each_part() {
     assert_eq!(reasons(&post(&web, "/studies", MULTIPART, text).expect(409), "0008119A"), [0xC000]);
     let packed = b"--b\r\nContent-Type: application/dicom\r\nContent-Encoding: gzip\r\n\r\nhello\r\n--b--";
     post(&web, "/studies", MULTIPART, packed).expect(409);
+}
+
+// PS3.18 table I.2-1: Retrieve URL is of type 2.
+#[test]
+fn an_answer_without_one_study_has_an_empty_url() {
+    let web = TestWeb::storing(|_| {}, None);
+    let other = objects::file("P1", "1.2.8", "1.2.8.1", "1.2.8.1.1");
+    let two = store(&web, &[&file(1), &other]).expect(200).json();
+    assert!(has_no_url(&two), "{two}");
+    assert!(value(&two["00081199"]["Value"][1], "00081190").as_str().unwrap().contains("/studies/1.2.8/"));
+    let none = store(&web, &[b"no object"]).expect(409).json();
+    assert!(has_no_url(&none), "{none}");
+    assert!(none["0008119A"]["Value"][0].get("00081190").is_none(), "{none}");
 }
 
 #[test]
@@ -159,7 +177,7 @@ fn another_object_with_a_known_uid_is_kept_beside_the_first() {
     let other = objects::file("P2", "1.2.7", "1.2.7.1", "1.2.7.1.1");
     let kept = store(&web, &[&other]).expect(200).json();
     // No URL leads to it.
-    assert!(kept["00081190"].is_null() && kept["00081199"]["Value"][0]["00081190"].is_null(), "{kept}");
+    assert!(has_no_url(&kept) && has_no_url(&kept["00081199"]["Value"][0]), "{kept}");
     let found = web.get("/studies/1.2.7/instances?includefield=PatientID").expect(200).json();
     assert_eq!(found.as_array().unwrap().len(), 1);
     assert_eq!(value(&found[0], "00100020"), "P1");
@@ -200,7 +218,7 @@ fn in_metadata_only_mode_the_row_is_kept_and_no_url_is_given() {
     let web = TestWeb::storing_metadata();
     let answer = store(&web, &[&file(1)]).expect(200);
     let json = answer.json();
-    assert!(json.get("00081190").is_none() && json["00081199"]["Value"][0].get("00081190").is_none());
+    assert!(has_no_url(&json) && has_no_url(&json["00081199"]["Value"][0]), "{json}");
     let found = web.get("/studies/1.2.7/instances").expect(200).json();
     assert_eq!(value(&found[0], "00080056"), "UNAVAILABLE");
     assert!(found[0].get("00081190").is_none());
