@@ -21,7 +21,7 @@ use super::object_reader::{OpenObject, lost};
 use super::pixel_cache::PixelsKey;
 use super::problem::{Problem, breaks_off};
 use super::resource::SERVICE;
-use super::wado_target::{Target, alone, bulk_data_base, typed, warn_of_missing};
+use super::wado_target::{Target, alone, bulk_data_base, tell_left_out, typed};
 use crate::archive::Archives;
 use crate::encoding::syntax::EXPLICIT_VR_LITTLE_ENDIAN;
 use crate::model::location::Location;
@@ -68,7 +68,7 @@ pub(super) async fn answer(server: &Arc<HttpState>, call: &Call<'_>, which: Whic
     let parts = Parts::new();
     let (outlet, body) = server.written_body(&call.peer).await?;
     let mut response = typed(body, &parts.content_type(OCTETS))?;
-    warn_of_missing(&mut response, call, listed.unavailable.len());
+    tell_left_out(&mut response, call, listed.unavailable.len());
     let shared = Arc::clone(server);
     spawn_blocking(move || {
         let _listed = listed.share;

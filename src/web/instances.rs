@@ -16,7 +16,7 @@ use super::object_reader::lost;
 use super::piece_buffers::PieceBuffers;
 use super::problem::{Problem, breaks_off};
 use super::ranges::{Selected, Window, add_range, selected_by};
-use super::wado_target::{Listed, Target, typed, warn_of_missing};
+use super::wado_target::{Listed, Target, tell_left_out, typed};
 use crate::archive::Archives;
 use crate::db::Search as _;
 use crate::deliver::error::DeliverError;
@@ -126,7 +126,7 @@ async fn read_ahead(
     };
     let (outlet, body) = Body::pieces(server.options.write_timeout);
     let mut response = typed(body, &content_type)?;
-    warn_of_missing(&mut response, call, unavailable.len());
+    tell_left_out(&mut response, call, unavailable.len());
     tokio::spawn(send(ahead, first, parts, outlet, share));
     Ok(response)
 }

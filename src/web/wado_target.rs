@@ -191,9 +191,10 @@ pub(super) fn typed(body: Body, content_type: &str) -> Result<Response<Body>, Pr
     Ok(response)
 }
 
-/// Adds a warning with the number of objects that are left out.
-pub(super) fn warn_of_missing(response: &mut Response<Body>, call: &Call<'_>, count: usize) {
+/// Says by the status and by a warning that objects are left out (PS3.18 table 10.4.3-1).
+pub(super) fn tell_left_out(response: &mut Response<Body>, call: &Call<'_>, count: usize) {
     if count > 0 {
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
         let text = format!("{count} instances are left out: their objects are not at hand");
         warn(response.headers_mut(), &format!("{}{SERVICE}", call.base), &text);
     }

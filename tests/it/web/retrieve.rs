@@ -218,9 +218,11 @@ fn an_object_that_is_gone_is_answered_as_the_index_knows_it() {
     index_of(folder.path(), &web.index());
     let told = web.get("/studies/1.2.1/series/1.2.1.1/metadata").expect(200);
     assert!(told.header("warning").contains("1 instances"), "{}", told.header("warning"));
-    let rest = web.get("/studies/1.2.1/series/1.2.1.1").expect(200);
+    // PS3.18 table 10.4.3-1.
+    let rest = web.get("/studies/1.2.1/series/1.2.1.1").expect(206);
     assert_eq!(parts(&rest).len(), 2);
     assert!(rest.header("warning").contains("1 instances are left out"));
+    assert_eq!(rest.header("content-range"), "");
 }
 
 #[test]
