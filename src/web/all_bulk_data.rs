@@ -11,7 +11,7 @@ use hyper::header::ACCEPT;
 use tokio::task::spawn_blocking;
 
 use super::body::{Body, Outlet};
-use super::forms::{self, OCTETS};
+use super::forms::{self, AcceptedSyntaxes, OCTETS};
 use super::frame_source::{Runs, no_pixels};
 use super::http_state::{Call, HttpState};
 use super::multipart::Parts;
@@ -21,7 +21,7 @@ use super::object_reader::{OpenObject, lost};
 use super::pixel_cache::PixelsKey;
 use super::problem::{Problem, breaks_off};
 use super::resource::SERVICE;
-use super::wado_target::{Target, alone, bulk_data_base, tell_left_out, typed};
+use super::wado_target::{Listed, Target, alone, bulk_data_base, typed};
 use crate::archive::Archives;
 use crate::encoding::syntax::EXPLICIT_VR_LITTLE_ENDIAN;
 use crate::model::location::Location;
@@ -56,19 +56,30 @@ pub(super) async fn answer(server: &Arc<HttpState>, call: &Call<'_>, which: Whic
     let accept = Accept::of(call.headers.get_all(ACCEPT), call.query);
     let target = Target::of(call)?;
     let listed = target.instances(server, call).await?;
-    if !forms::takes_all_as_stored(&accept) {
+    let Some(wanted) = forms::all_values(&accept, &listed.transfer_syntaxes()?) else {
         return Err(not_acceptable(&["multipart/related; type=\"application/octet-stream\"; transfer-syntax=*"]));
-    }
+    };
+    send_all(server, call, (&target, listed), (wanted, which)).await
+}
+
+/// Sends the values of all instances of a list that have an accepted transfer syntax.
+pub(super) async fn send_all(
+    server: &Arc<HttpState>,
+    call: &Call<'_>,
+    (target, mut listed): (&Target, Listed),
+    (wanted, which): (AcceptedSyntaxes, Which),
+) -> Result<Response<Body>, Problem> {
+    listed.leave_out(|stored| wanted.takes_values(stored));
     let service = format!("{}{SERVICE}", call.base);
     let one = |instance: RetrievedInstance<'_>| {
-        (alone(&instance), bulk_data_base(&service, &target, instance.sop_instance_uid))
+        (alone(&instance), bulk_data_base(&service, target, instance.sop_instance_uid))
     };
-    let rest: VecDeque<_> = listed.at_hand().map(one).collect();
+    let rest: VecDeque<_> = listed.at_hand().filter(|instance| listed.is_sent(instance)).map(one).collect();
     let (first, rest) = first_values(server, call, rest, which).await?;
     let parts = Parts::new();
     let (outlet, body) = server.written_body(&call.peer).await?;
     let mut response = typed(body, &parts.content_type(OCTETS))?;
-    tell_left_out(&mut response, call, listed.unavailable.len());
+    listed.tell_left_out(&mut response, call);
     let shared = Arc::clone(server);
     spawn_blocking(move || {
         let _listed = listed.share;

@@ -26,6 +26,15 @@ pub(super) enum FrameForm {
     DecompressedIfPossible,
 }
 
+/// Content that instances are sent as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum InstanceForm {
+    /// Complete files.
+    File(Wrapping),
+    /// Their values that metadata give by URI (PS3.18 table 10.4.4-1).
+    Values,
+}
+
 /// Whether a response has parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wrapping {
@@ -100,6 +109,39 @@ impl WantedSyntax {
     }
 }
 
+impl WantedSyntax {
+    /// Whether values of an object with this stored transfer syntax are accepted.
+    fn takes_values(&self, stored: &str) -> bool {
+        let sent = if NativeSyntax::of_uid(stored).is_some() { EXPLICIT_VR_LITTLE_ENDIAN } else { stored };
+        match self {
+            Self::Unnamed | Self::Any => true,
+            Self::Only(uid) => uid == sent,
+        }
+    }
+}
+
+/// The accepted transfer syntaxes, those that are wanted most first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct AcceptedSyntaxes(Vec<WantedSyntax>);
+
+impl From<WantedSyntax> for AcceptedSyntaxes {
+    fn from(wanted: WantedSyntax) -> Self {
+        Self(vec![wanted])
+    }
+}
+
+impl AcceptedSyntaxes {
+    /// Returns the form for an object with this stored transfer syntax. `None` if there is none.
+    pub(super) fn object(&self, stored: &str) -> Option<SentForm> {
+        self.0.iter().find_map(|wanted| wanted.object(stored))
+    }
+
+    /// Whether values of an object with this stored transfer syntax are accepted.
+    pub(super) fn takes_values(&self, stored: &str) -> bool {
+        self.0.iter().any(|wanted| wanted.takes_values(stored))
+    }
+}
+
 /// Returns what a range asks for besides its weight. This is the type of the response or of its
 /// parts, and whether it has parts.
 fn wrapped(range: &MediaRange) -> Option<(Wrapping, Option<(String, String)>)> {
@@ -117,6 +159,22 @@ fn wrapped(range: &MediaRange) -> Option<(Wrapping, Option<(String, String)>)> {
         ("multipart", _) => None,
         _ => Some((Wrapping::Single, Some(range.essence.clone()))),
     }
+}
+
+/// Whether a range covers a media type, by itself or as that of parts.
+fn covers(range: &MediaRange, media_type: &str) -> bool {
+    let Some((_, kind)) = wrapped(range) else { return false };
+    kind.is_none_or(|(kind, subkind)| {
+        media_type
+            .split_once('/')
+            .is_some_and(|(own, own_subkind)| kind == own && (subkind == own_subkind || subkind == "*"))
+    })
+}
+
+/// Whether a range names a media type, by itself or as that of parts.
+fn names(range: &MediaRange, media_type: &str) -> bool {
+    let kind = wrapped(range).and_then(|(_, kind)| kind);
+    kind.is_some_and(|(kind, subkind)| media_type.split_once('/') == Some((kind.as_str(), subkind.as_str())))
 }
 
 /// Whether a request accepts any form. No readable range is the same as no header.
@@ -137,31 +195,40 @@ fn in_order(accept: &Accept) -> Vec<&MediaRange> {
     all
 }
 
-/// Returns how to send objects with these transfer syntaxes: in parts or not, and the transfer
-/// syntax that suits all of them. `None` if none does.
-pub(super) fn objects(accept: &Accept, stored: &[&str], count: usize) -> Option<(Wrapping, WantedSyntax)> {
-    let ranges = in_order(accept);
+/// Returns how to send objects with these transfer syntaxes: as what, and in which transfer
+/// syntaxes. `None` if no object can be sent. An object without an accepted one is left out.
+pub(super) fn objects(accept: &Accept, stored: &[String], count: usize) -> Option<(InstanceForm, AcceptedSyntaxes)> {
     if takes_any(accept) {
-        return Some((Wrapping::Multipart, WantedSyntax::Unnamed));
+        return Some((InstanceForm::File(Wrapping::Multipart), WantedSyntax::Unnamed.into()));
     }
-    ranges.into_iter().find_map(|range| {
-        let (wrapping, kind) = wrapped(range)?;
-        let is_dicom =
-            kind.is_none_or(|(kind, subkind)| kind == "application" && matches!(subkind.as_str(), "dicom" | "*"));
-        let fits = wrapping == Wrapping::Multipart || count == 1;
-        let wanted = WantedSyntax::of(range);
-        (is_dicom && fits && stored.iter().all(|stored| wanted.object(stored).is_some())).then_some((wrapping, wanted))
-    })
+    let form = |range: &MediaRange| match wrapped(range)?.0 {
+        Wrapping::Single if count != 1 => None,
+        wrapping if covers(range, DICOM) => Some(InstanceForm::File(wrapping)),
+        Wrapping::Multipart if names(range, OCTETS) => Some(InstanceForm::Values),
+        Wrapping::Multipart | Wrapping::Single => None,
+    };
+    let offers = in_order(accept).into_iter().filter_map(|range| Some((form(range)?, WantedSyntax::of(range))));
+    let offers: Vec<_> = offers.collect();
+    let sends_some = |(form, wanted): &&(InstanceForm, WantedSyntax)| {
+        stored.iter().any(|stored| match form {
+            InstanceForm::File(_) => wanted.object(stored).is_some(),
+            InstanceForm::Values => wanted.takes_values(stored),
+        })
+    };
+    let (chosen, _) = *offers.iter().find(sends_some)?;
+    let of_form = offers.into_iter().filter(|(form, _)| *form == chosen).map(|(_, wanted)| wanted);
+    Some((chosen, AcceptedSyntaxes(of_form.collect())))
 }
 
 /// Returns the media types that so many objects with these transfer syntaxes can have.
-pub(super) fn object_offers(stored: &[&str], count: usize) -> Vec<String> {
+pub(super) fn object_offers(stored: &[String], count: usize) -> Vec<String> {
     let multipart = format!("multipart/related; type=\"{DICOM}\"");
-    let of_all = |uid: &&str| {
+    let of_some = |uid: &&str| {
         let wanted = WantedSyntax::Only((*uid).to_owned());
-        stored.iter().all(|stored| wanted.object(stored).is_some())
+        stored.iter().any(|stored| wanted.object(stored).is_some())
     };
-    let syntaxes: BTreeSet<&str> = stored.iter().copied().chain([EXPLICIT_VR_LITTLE_ENDIAN]).filter(of_all).collect();
+    let syntaxes = stored.iter().map(String::as_str).chain([EXPLICIT_VR_LITTLE_ENDIAN]);
+    let syntaxes: BTreeSet<&str> = syntaxes.filter(of_some).collect();
     let mut offers = vec![format!("{multipart}; transfer-syntax=*")];
     for uid in syntaxes {
         offers.push(format!("{multipart}; transfer-syntax={uid}"));
@@ -179,14 +246,13 @@ pub(super) fn frame_type(stored: &str) -> &'static str {
 /// type without its parameter, and whether they are decompressed.
 pub(super) fn frames(accept: &Accept, stored: &str, count: usize) -> Option<(Wrapping, &'static str, FrameForm)> {
     let own = frame_type(stored);
-    let ranges = in_order(accept);
     // A browser that plays a video accepts anything and reads no parts.
     let is_played = is_video(stored) && count == 1;
     let whole = if is_played { (Wrapping::Single, own) } else { (Wrapping::Multipart, OCTETS) };
     if takes_any(accept) {
         return Some((whole.0, whole.1, FrameForm::AsStored));
     }
-    ranges.into_iter().find_map(|range| {
+    in_order(accept).into_iter().find_map(|range| {
         let (wrapping, kind) = wrapped(range)?;
         if wrapping == Wrapping::Single && count != 1 {
             return None;
@@ -195,49 +261,39 @@ pub(super) fn frames(accept: &Accept, stored: &str, count: usize) -> Option<(Wra
         if is_played && range.essence.0 == "*" {
             return Some((whole.0, whole.1, wanted.frames(stored, false)?));
         }
-        let Some((kind, subkind)) = kind else {
-            return Some((wrapping, OCTETS, wanted.frames(stored, wanted != WantedSyntax::Unnamed)?));
-        };
-        [OCTETS, own].into_iter().find_map(|own| {
-            let (own_kind, own_subkind) = own.split_once('/').unwrap_or_default();
-            let is_type = kind == own_kind && (subkind == own_subkind || subkind == "*");
-            Some((wrapping, own, wanted.frames(stored, own == OCTETS).filter(|_| is_type)?))
+        [OCTETS, own].into_iter().filter(|own| covers(range, own)).find_map(|own| {
+            // A wildcard without a transfer syntax wants frames as they are stored.
+            let is_octets = own == OCTETS && (kind.is_some() || wanted != WantedSyntax::Unnamed);
+            Some((wrapping, own, wanted.frames(stored, is_octets)?))
         })
     })
 }
 
-/// Whether Accept allows all values of several instances, as stored and in parts.
-pub(super) fn takes_all_as_stored(accept: &Accept) -> bool {
-    let ranges = in_order(accept);
-    let is_taken = |range: &&MediaRange| {
-        let Some((Wrapping::Multipart, kind)) = wrapped(range) else { return false };
-        let is_octets = kind
-            .is_none_or(|(kind, subkind)| kind == "application" && matches!(subkind.as_str(), "octet-stream" | "*"));
-        is_octets && matches!(WantedSyntax::of(range), WantedSyntax::Unnamed | WantedSyntax::Any)
-    };
-    takes_any(accept) || ranges.iter().any(is_taken)
+/// Returns the transfer syntaxes in which Accept allows values of several instances, in parts.
+/// `None` if it allows none of objects with these stored ones.
+pub(super) fn all_values(accept: &Accept, stored: &[String]) -> Option<AcceptedSyntaxes> {
+    if takes_any(accept) {
+        return Some(WantedSyntax::Unnamed.into());
+    }
+    let has_parts = |range: &&MediaRange| wrapped(range).is_some_and(|(wrapping, _)| wrapping == Wrapping::Multipart);
+    let ranges = in_order(accept).into_iter().filter(has_parts).filter(|range| covers(range, OCTETS));
+    let wanted = AcceptedSyntaxes(ranges.map(WantedSyntax::of).collect());
+    stored.iter().any(|stored| wanted.takes_values(stored)).then_some(wanted)
 }
 
-/// Returns how to send bulk data, whose own type may be known. This is whether they are in parts,
-/// and their type. A browser that accepts anything gets the bytes themselves.
-pub(super) fn bulk(accept: &Accept, own: Option<&str>) -> Option<(Wrapping, String)> {
-    let ranges = in_order(accept);
+/// Returns how to send bulk data, whose own type may be known, and which have this transfer syntax.
+/// This is whether they are in parts, and their type. A browser that accepts anything gets the
+/// bytes themselves.
+pub(super) fn bulk(accept: &Accept, own: Option<&str>, transfer_syntax: &str) -> Option<(Wrapping, String)> {
     if takes_any(accept) {
         return Some((Wrapping::Single, OCTETS.to_owned()));
     }
-    ranges.into_iter().find_map(|range| {
-        if range.essence.0 == "*" {
-            return Some((Wrapping::Single, OCTETS.to_owned()));
-        }
-        let (wrapping, kind) = wrapped(range)?;
-        let media_type = match kind {
-            None => OCTETS.to_owned(),
-            Some((kind, subkind)) => [OCTETS].into_iter().chain(own).find_map(|own| {
-                let (own_kind, own_subkind) = own.split_once('/')?;
-                (kind == own_kind && (subkind == own_subkind || subkind == "*")).then(|| own.to_owned())
-            })?,
-        };
-        Some((wrapping, media_type))
+    in_order(accept).into_iter().find_map(|range| {
+        let wrapping = if range.essence.0 == "*" { Wrapping::Single } else { wrapped(range)?.0 };
+        let takes_octets = WantedSyntax::of(range).takes_values(transfer_syntax);
+        let takes = |media_type: &&str| covers(range, media_type) && (takes_octets || *media_type != OCTETS);
+        let media_type = [OCTETS].into_iter().chain(own).find(takes)?;
+        Some((wrapping, media_type.to_owned()))
     })
 }
 
@@ -261,7 +317,8 @@ mod tests {
 
     #[track_caller]
     fn sent(header: &str, stored: &str) -> Option<(Wrapping, String)> {
-        let (wrapping, wanted) = objects(&accept(header), &[stored], 1)?;
+        let (form, wanted) = objects(&accept(header), &[stored.to_owned()], 1)?;
+        let InstanceForm::File(wrapping) = form else { panic!("{header}: {form:?}") };
         Some((wrapping, wanted.object(stored).unwrap().transfer_syntax(stored).to_owned()))
     }
 
@@ -309,12 +366,14 @@ mod tests {
     fn one_object_can_be_had_without_parts() {
         assert_eq!(sent("application/dicom", EXPLICIT_LITTLE).unwrap().0, Wrapping::Single);
         assert_eq!(sent("multipart/*", EXPLICIT_LITTLE).unwrap().0, Wrapping::Multipart);
-        assert_eq!(objects(&accept("application/dicom"), &[EXPLICIT_LITTLE], 2), None);
+        assert_eq!(objects(&accept("application/dicom"), &[EXPLICIT_LITTLE.to_owned()], 2), None);
         assert_eq!(sent("image/jpeg", EXPLICIT_LITTLE), None);
-        assert_eq!(sent("multipart/related; type=\"application/octet-stream\"", EXPLICIT_LITTLE), None);
-        let mixed =
-            objects(&accept("multipart/related; type=\"application/dicom\"; transfer-syntax=*"), &[JPEG, IMPLICIT], 2);
-        assert_eq!(mixed, Some((Wrapping::Multipart, WantedSyntax::Any)));
+        let values = accept("multipart/related; type=\"application/octet-stream\"");
+        let of_one = objects(&values, &[EXPLICIT_LITTLE.to_owned()], 1);
+        assert_eq!(of_one, Some((InstanceForm::Values, WantedSyntax::Unnamed.into())));
+        let all = accept("multipart/related; type=\"application/dicom\"; transfer-syntax=*");
+        let mixed = objects(&all, &[JPEG, IMPLICIT].map(str::to_owned), 2);
+        assert_eq!(mixed, Some((InstanceForm::File(Wrapping::Multipart), WantedSyntax::Any.into())));
     }
 
     #[test]
@@ -324,9 +383,10 @@ mod tests {
             (vec![BIG], 2, 2),
             (vec![JPEG], 1, 3),
             (vec![RLE], 1, 5),
-            (vec![JPEG, IMPLICIT], 2, 1),
-            (vec![EXPLICIT_LITTLE, DEFLATED], 2, 2),
+            (vec![JPEG, IMPLICIT], 2, 3),
+            (vec![EXPLICIT_LITTLE, DEFLATED], 2, 3),
         ] {
+            let stored: Vec<_> = stored.into_iter().map(str::to_owned).collect();
             let offers = object_offers(&stored, count);
             assert_eq!(offers.len(), offered, "{stored:?}: {offers:?}");
             for offer in offers {
@@ -390,16 +450,16 @@ mod tests {
     #[test]
     fn bulk_data_are_sent_without_parts_unless_parts_are_wanted() {
         let octets = |wrapping| Some((wrapping, OCTETS.to_owned()));
-        assert_eq!(bulk(&accept("*/*"), None), octets(Wrapping::Single));
-        assert_eq!(bulk(&accept("application/octet-stream"), None), octets(Wrapping::Single));
+        assert_eq!(bulk(&accept("*/*"), None, EXPLICIT_LITTLE), octets(Wrapping::Single));
+        assert_eq!(bulk(&accept("application/octet-stream"), None, EXPLICIT_LITTLE), octets(Wrapping::Single));
         let multipart = accept("multipart/related; type=\"application/octet-stream\"");
-        assert_eq!(bulk(&multipart, None), octets(Wrapping::Multipart));
+        assert_eq!(bulk(&multipart, None, EXPLICIT_LITTLE), octets(Wrapping::Multipart));
         let pdf = Some("application/pdf");
         assert_eq!(
-            bulk(&accept("application/pdf, */*;q=0.1"), pdf),
+            bulk(&accept("application/pdf, */*;q=0.1"), pdf, EXPLICIT_LITTLE),
             Some((Wrapping::Single, "application/pdf".into()))
         );
-        assert_eq!(bulk(&accept("application/pdf"), None), None);
+        assert_eq!(bulk(&accept("application/pdf"), None, EXPLICIT_LITTLE), None);
     }
 
     // RFC 9110 12.4.2.
@@ -408,8 +468,8 @@ mod tests {
         for header in ["*/*;q=0", "application/dicom;q=0, application/octet-stream;q=0"] {
             assert_eq!(sent(header, EXPLICIT_LITTLE), None, "{header}");
             assert_eq!(frames(&accept(header), JPEG, 1), None, "{header}");
-            assert_eq!(bulk(&accept(header), None), None, "{header}");
-            assert!(!takes_all_as_stored(&accept(header)), "{header}");
+            assert_eq!(bulk(&accept(header), None, EXPLICIT_LITTLE), None, "{header}");
+            assert_eq!(all_values(&accept(header), &[JPEG.to_owned()]), None, "{header}");
         }
     }
 }

@@ -246,7 +246,8 @@ pub(super) async fn bulk_data(server: &Arc<HttpState>, call: &Call<'_>) -> Resul
         value(opened.map_err(|error| lost(&error))?, &steps)
     });
     let Value { ranges, fragments_of, mime_type, location } = value.await.map_err(|_| Problem::ours())??;
-    let Some((wrapping, mut media_type)) = forms::bulk(&accept, mime_type.as_deref()) else {
+    let syntax = fragments_of.as_deref().unwrap_or(EXPLICIT_VR_LITTLE_ENDIAN);
+    let Some((wrapping, mut media_type)) = forms::bulk(&accept, mime_type.as_deref(), syntax) else {
         return Err(not_acceptable(&[OCTETS, "multipart/related; type=\"application/octet-stream\""]));
     };
     if let Some(transfer_syntax) = fragments_of {

@@ -1,22 +1,22 @@
 //! WADO-RS instances (PS3.18 10.4.1.1.1): whole objects, in parts or one by itself. They are read
 //! as for C-GET.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hyper::Response;
 use hyper::header::ACCEPT;
 use tokio::task::spawn_blocking;
 
+use super::all_bulk_data::{Which, send_all};
 use super::body::{Body, Outlet};
-use super::forms::{self, DICOM, WantedSyntax, Wrapping};
+use super::forms::{self, AcceptedSyntaxes, DICOM, InstanceForm, Wrapping};
 use super::multipart::Parts;
 use super::negotiate::{Accept, not_acceptable};
 use super::object_reader::lost;
 use super::piece_buffers::PieceBuffers;
 use super::problem::{Problem, breaks_off};
 use super::ranges::{Selected, Window, add_range, selected_by};
-use super::wado_target::{Listed, Target, tell_left_out, typed};
+use super::wado_target::{Listed, Target, typed};
 use crate::archive::Archives;
 use crate::db::Search as _;
 use crate::deliver::error::DeliverError;
@@ -34,17 +34,16 @@ use crate::web::http_state::{Call, HttpState};
 pub(super) async fn answer(server: &Arc<HttpState>, call: &Call<'_>) -> Result<Response<Body>, Problem> {
     let accept = Accept::of(call.headers.get_all(ACCEPT), call.query);
     let target = Target::of(call)?;
-    let listed = target.instances(server, call).await?;
-    let kinds: BTreeSet<&str> = listed.at_hand().map(|instance| instance.kind.transfer_syntax.as_str()).collect();
-    if kinds.is_empty() {
-        return Err(Problem::not_found(
-            "the index knows it, and its objects are not at hand: they are kept elsewhere, or their files are gone",
-        ));
-    }
-    let kinds: Vec<_> = kinds.into_iter().collect();
-    let Some((wrapping, wanted)) = forms::objects(&accept, &kinds, listed.instances.len()) else {
-        return Err(not_as_wanted(&kinds, listed.instances.len()));
+    let mut listed = target.instances(server, call).await?;
+    let stored = listed.transfer_syntaxes()?;
+    let Some((form, wanted)) = forms::objects(&accept, &stored, listed.instances.len()) else {
+        return Err(not_as_wanted(&stored, listed.instances.len()));
     };
+    let wrapping = match form {
+        InstanceForm::Values => return send_all(server, call, (&target, listed), (wanted, Which::BulkData)).await,
+        InstanceForm::File(wrapping) => wrapping,
+    };
+    listed.leave_out(|stored| wanted.object(stored).is_some());
     match wrapping {
         Wrapping::Single => by_itself(server, call, listed, wanted).await,
         Wrapping::Multipart => read_ahead(server, call, listed, (wanted, Some(Parts::new()))).await,
@@ -52,15 +51,15 @@ pub(super) async fn answer(server: &Arc<HttpState>, call: &Call<'_>) -> Result<R
 }
 
 /// Returns status 406 with the available transfer syntaxes.
-pub(super) fn not_as_wanted(kinds: &[&str], count: usize) -> Problem {
-    let offers = forms::object_offers(kinds, count);
+pub(super) fn not_as_wanted(stored: &[String], count: usize) -> Problem {
+    let offers = forms::object_offers(stored, count);
     not_acceptable(&offers.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 /// Writes objects as the parts of a response, or one that is the response.
 struct AsFiles {
     parts: Option<Parts>,
-    wanted: WantedSyntax,
+    wanted: AcceptedSyntaxes,
 }
 
 impl Framing for AsFiles {
@@ -98,9 +97,9 @@ async fn read_ahead(
     server: &Arc<HttpState>,
     call: &Call<'_>,
     listed: Listed,
-    (wanted, parts): (WantedSyntax, Option<Parts>),
+    (wanted, parts): (AcceptedSyntaxes, Option<Parts>),
 ) -> Result<Response<Body>, Problem> {
-    let Listed { instances, unavailable, share } = listed;
+    let instances = Arc::clone(&listed.instances);
     let content_type = match &parts {
         Some(parts) => parts.content_type(DICOM),
         None => {
@@ -108,7 +107,7 @@ async fn read_ahead(
             content_type(wanted.object(stored).unwrap_or_default().transfer_syntax(stored))
         }
     };
-    let over = instances.iter_from(0).map(|instance| unavailable.contains(instance.sop_instance_uid)).collect();
+    let over = instances.iter_from(0).map(|instance| !listed.is_sent(&instance)).collect();
     let sending = Sending {
         delivery: Arc::clone(server.delivery()),
         instances,
@@ -126,8 +125,8 @@ async fn read_ahead(
     };
     let (outlet, body) = Body::pieces(server.options.write_timeout);
     let mut response = typed(body, &content_type)?;
-    tell_left_out(&mut response, call, unavailable.len());
-    tokio::spawn(send(ahead, first, parts, outlet, share));
+    listed.tell_left_out(&mut response, call);
+    tokio::spawn(send(ahead, first, parts, outlet, listed.share));
     Ok(response)
 }
 
@@ -223,11 +222,11 @@ pub(super) async fn by_itself(
     server: &Arc<HttpState>,
     call: &Call<'_>,
     listed: Listed,
-    wanted: WantedSyntax,
+    wanted: AcceptedSyntaxes,
 ) -> Result<Response<Body>, Problem> {
     let instance = listed.instances.get(0).ok_or_else(Problem::ours)?;
     let stored = &instance.kind.transfer_syntax;
-    let form = wanted.object(stored).ok_or_else(|| not_as_wanted(&[stored], 1))?;
+    let form = wanted.object(stored).ok_or_else(|| not_as_wanted(std::slice::from_ref(stored), 1))?;
     let rewriting = match form {
         SentForm::AsStored => None,
         SentForm::Rewritten(to) => Some(to),

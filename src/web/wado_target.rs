@@ -1,6 +1,6 @@
 //! The target of a path of WADO-RS, its instances, and heads of the responses about them.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -38,6 +38,8 @@ pub(super) struct Listed {
     pub(super) instances: Arc<Instances>,
     /// SOP Instance UIDs of instances that are not at hand, as far as the index knows.
     pub(super) unavailable: HashSet<String>,
+    /// SOP Instance UIDs of instances at hand that have no accepted transfer syntax.
+    pub(super) unaccepted: HashSet<String>,
     /// The share of the memory that the list takes.
     pub(super) share: Share,
 }
@@ -47,9 +49,41 @@ impl Listed {
     pub(super) fn at_hand(&self) -> impl Iterator<Item = RetrievedInstance<'_>> {
         self.instances.iter_from(0).filter(|instance| !self.unavailable.contains(instance.sop_instance_uid))
     }
-}
 
-impl Listed {
+    /// Returns the transfer syntaxes of the instances at hand. There is at least one.
+    pub(super) fn transfer_syntaxes(&self) -> Result<Vec<String>, Problem> {
+        let found: BTreeSet<&String> = self.at_hand().map(|instance| &instance.kind.transfer_syntax).collect();
+        if found.is_empty() {
+            return Err(Problem::not_found(
+                "the index knows it, and its objects are not at hand: they are kept elsewhere, or their files are gone",
+            ));
+        }
+        Ok(found.into_iter().cloned().collect())
+    }
+
+    /// Leaves out the instances whose transfer syntaxes are not accepted.
+    pub(super) fn leave_out(&mut self, is_accepted: impl Fn(&str) -> bool) {
+        let refused = self.at_hand().filter(|instance| !is_accepted(&instance.kind.transfer_syntax));
+        self.unaccepted = refused.map(|instance| instance.sop_instance_uid.to_owned()).collect();
+    }
+
+    /// Whether an instance is sent.
+    pub(super) fn is_sent(&self, instance: &RetrievedInstance<'_>) -> bool {
+        !self.unavailable.contains(instance.sop_instance_uid) && !self.unaccepted.contains(instance.sop_instance_uid)
+    }
+
+    /// Says by the status and by warnings that instances are left out (PS3.18 table 10.4.3-1).
+    pub(super) fn tell_left_out(&self, response: &mut Response<Body>, call: &Call<'_>) {
+        let unaccepted = "their transfer syntaxes are not accepted";
+        for (of, why) in [(&self.unavailable, "their objects are not at hand"), (&self.unaccepted, unaccepted)] {
+            if !of.is_empty() {
+                *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+                let text = format!("{} instances are left out: {why}", of.len());
+                warn(response.headers_mut(), &format!("{}{SERVICE}", call.base), &text);
+            }
+        }
+    }
+
     /// The studies and patients of the instances at hand, for the audit trail.
     fn studies(&self) -> Vec<AuditedStudy> {
         let mut studies = AuditedStudies::default();
@@ -123,7 +157,7 @@ impl Target {
             Ok::<_, FindError>(found)
         });
         let unavailable = unavailable.await.map_err(|_| Problem::ours())??;
-        let listed = Listed { instances: Arc::new(instances), unavailable, share };
+        let listed = Listed { instances: Arc::new(instances), unavailable, unaccepted: HashSet::new(), share };
         if let Some(shown) = call.shown {
             // The first list is that of the resource.
             let _ = shown.set(listed.studies());
@@ -189,13 +223,4 @@ pub(super) fn typed(body: Body, content_type: &str) -> Result<Response<Body>, Pr
     let content_type = HeaderValue::from_str(content_type).map_err(|_| Problem::ours())?;
     response.headers_mut().insert(CONTENT_TYPE, content_type);
     Ok(response)
-}
-
-/// Says by the status and by a warning that objects are left out (PS3.18 table 10.4.3-1).
-pub(super) fn tell_left_out(response: &mut Response<Body>, call: &Call<'_>, count: usize) {
-    if count > 0 {
-        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-        let text = format!("{count} instances are left out: their objects are not at hand");
-        warn(response.headers_mut(), &format!("{}{SERVICE}", call.base), &text);
-    }
 }

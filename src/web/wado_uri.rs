@@ -61,9 +61,9 @@ pub(super) async fn answer(server: &Arc<HttpState>, call: &Call<'_>) -> Result<R
     let listed = target.instances(server, call).await?;
     let stored = listed.instances.get(0).map(|instance| instance.kind.transfer_syntax.clone()).unwrap_or_default();
     if wanted.object(&stored).is_none() {
-        return Err(not_as_wanted(&[&stored], 1));
+        return Err(not_as_wanted(&[stored], 1));
     }
-    by_itself(server, call, listed, wanted).await
+    by_itself(server, call, listed, wanted.into()).await
 }
 
 /// Whether the answer is the object where no contentType is named. The Accept header decides

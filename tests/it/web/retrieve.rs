@@ -406,6 +406,68 @@ fn what_cannot_be_had_as_wanted_is_406_and_says_what_there_is() {
     web.get_with(&format!("/studies/{}", instance.study), &[("Accept", "application/dicom")]).expect(406);
 }
 
+/// Writes the study 1.2.1 with one native object and one that says it is JPEG Baseline, both with
+/// Pixel Data.
+fn write_mixed(folder: &Path) {
+    let name = |number| folder.join(format!("{number}.dcm"));
+    for number in 1..=2 {
+        objects::write(&name(number), 1, 1, number);
+    }
+    let mut native = fs::read(name(1)).unwrap();
+    native.extend(b"\xe0\x7f\x10\0OB\0\0\x06\0\0\0native");
+    fs::write(name(1), native).unwrap();
+    let mut lossy = in_syntax(&fs::read(name(2)).unwrap(), "1.2.840.10008.1.2.4.50");
+    lossy.extend(in_fragments(tags::PIXEL_DATA, &[b"lossy!"]));
+    fs::write(name(2), lossy).unwrap();
+}
+
+// PS3.18 table 10.4.3-1.
+#[test]
+fn objects_that_cannot_be_had_as_wanted_do_not_hide_the_others() {
+    let folder = TempDir::new().unwrap();
+    write_mixed(folder.path());
+    let web = TestWeb::with(folder.path(), |_| {}, None);
+    let (explicit, jpeg) = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.50");
+    let of = |kind: &str, uid: &str| format!("multipart/related; type=\"{kind}\"; transfer-syntax={uid}");
+    for (path, kind) in [
+        ("/studies/1.2.1", "application/dicom"),
+        ("/studies/1.2.1", "application/octet-stream"),
+        ("/studies/1.2.1/series/1.2.1.1/bulkdata", "application/octet-stream"),
+        ("/studies/1.2.1/pixeldata", "application/octet-stream"),
+    ] {
+        for uid in [explicit, jpeg] {
+            let some = web.get_with(path, &[("Accept", &of(kind, uid))]).expect(206);
+            let found = parts(&some);
+            assert_eq!(found.len(), 1, "{path} {uid}");
+            assert_eq!(found[0].0, format!("{kind}; transfer-syntax={uid}"), "{path}");
+            assert!(some.header("warning").contains("1 instances are left out"), "{}", some.header("warning"));
+        }
+        let both = format!("{}, {};q=0.5", of(kind, explicit), of(kind, jpeg));
+        assert_eq!(parts(&web.get_with(path, &[("Accept", &both)]).expect(200)).len(), 2, "{path}");
+        web.get_with(path, &[("Accept", &of(kind, "1.2.840.10008.1.2.4.90"))]).expect(406);
+    }
+    let value = |number| format!("/studies/1.2.1/series/1.2.1.1/instances/1.2.1.1.{number}/bulkdata/7FE00010");
+    let octets = |uid: &str| format!("application/octet-stream; transfer-syntax={uid}");
+    for (number, uid, status) in [(1, explicit, 200), (1, jpeg, 406), (2, jpeg, 200), (2, explicit, 406)] {
+        web.get_with(&value(number), &[("Accept", &octets(uid))]).expect(status);
+    }
+}
+
+// PS3.18 table 10.4.4-1.
+#[test]
+fn instances_as_octets_are_their_bulk_data() {
+    let web = TestWeb::start();
+    let (_, ct) = fixture(CT);
+    let octets = [("Accept", "multipart/related; type=\"application/octet-stream\"")];
+    let series = format!("/studies/{}/series/{}", ct.study, ct.series);
+    for path in [format!("/studies/{}", ct.study), series, ct.path()] {
+        let bulk = parts(&web.get(&format!("{path}/bulkdata")).expect(200));
+        assert!(parts(&web.get_with(&path, &octets).expect(200)) == bulk, "{path}");
+    }
+    let less = [("Accept", "multipart/related; type=\"application/octet-stream\";q=0.5, */*;q=0.9")];
+    assert!(parts(&web.get_with(&ct.path(), &less).expect(200))[0].0.starts_with("application/dicom;"));
+}
+
 #[test]
 fn a_study_comes_whole_with_its_kinds_mixed() {
     let web = TestWeb::start();
