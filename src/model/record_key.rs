@@ -22,7 +22,7 @@ pub struct RecordOrder {
 pub struct RecordKey {
     /// Level of the entity.
     pub level: QueryRetrieveLevel,
-    /// Number of a row.
+    /// Number of a row, from 1.
     pub row: i64,
     /// Part that tells instances of one row apart.
     pub suffix: Option<RecordSuffix>,
@@ -55,7 +55,8 @@ impl RecordKey {
             }
         };
         let is_whole = suffix.is_some() == (level == QueryRetrieveLevel::Image);
-        Some(Self { level, row: row.parse().ok()?, suffix }).filter(|_| is_whole)
+        let is_number = row.starts_with(|first| matches!(first, '1'..='9'));
+        Some(Self { level, row: row.parse().ok()?, suffix }).filter(|_| is_whole && is_number)
     }
 }
 
@@ -99,7 +100,8 @@ mod tests {
                 assert_eq!(RecordKey::parse(other, &key.to_string()), None);
             }
         }
-        for text in ["", "S", "I1", "I1.", "I1.x", "I1.b1", "S1.b12", "S1 x", "1"] {
+        for text in ["", "S", "I1", "I1.", "I1.x", "I1.b1", "S1.b12", "S1 x", "1", "S0", "S-5", "S+5", "S05", "I0.b12"]
+        {
             assert_eq!(RecordKey::parse(Study, text).or_else(|| RecordKey::parse(Image, text)), None, "{text}");
         }
     }
