@@ -50,6 +50,8 @@ impl Status {
     pub const CLASS_INSTANCE_CONFLICT: Self = Self(0x0119);
     /// Missing attribute: "a required Attribute was not supplied" (PS3.7 C.5).
     pub const MISSING_ATTRIBUTE: Self = Self(0x0120);
+    /// Missing attribute value: "a required Attribute Value was not supplied" (PS3.7 C.5).
+    pub const MISSING_ATTRIBUTE_VALUE: Self = Self(0x0121);
     /// Refused: SOP Class not supported (PS3.7 C.5 and the status tables of 9.1.1 to 9.1.5).
     pub const SOP_CLASS_NOT_SUPPORTED: Self = Self(0x0122);
     /// No such action type (PS3.7 C.5).

@@ -25,6 +25,12 @@ pub enum StepRefusal {
     /// It is completed or discontinued (PS3.4 table F.7.2-2).
     #[error("Performed Procedure Step Object may no longer be updated")]
     Final,
+    /// It has no status.
+    #[error("Performed Procedure Step Status (0040,0252) is absent")]
+    NoStatus,
+    /// Its status is empty.
+    #[error("Performed Procedure Step Status (0040,0252) is empty")]
+    EmptyStatus,
     /// The status is none that it may have now.
     #[error("Performed Procedure Step Status (0040,0252) has no valid value")]
     Status,
@@ -41,7 +47,8 @@ pub fn new_step_uid() -> Option<String> {
 
 /// Makes a performed step (N-CREATE, PS3.4 F.7.2.1). Its items have started.
 ///
-/// The inner result is the answer to the peer. [`StepRefusal::Duplicate`] is status 0111H, and
+/// The inner result is the answer to the peer. [`StepRefusal::Duplicate`] is status 0111H,
+/// [`StepRefusal::NoStatus`] is 0120H, [`StepRefusal::EmptyStatus`] is 0121H, and
 /// [`StepRefusal::Status`] is 0106H.
 ///
 /// # Errors
@@ -57,8 +64,13 @@ pub fn create_step(
         return Ok(Err(StepRefusal::Duplicate));
     }
     // PS3.4 table F.7.2-1: it is created IN PROGRESS.
-    if attributes.text(tags::PERFORMED_PROCEDURE_STEP_STATUS) != "IN PROGRESS" {
-        return Ok(Err(StepRefusal::Status));
+    match attributes.text(tags::PERFORMED_PROCEDURE_STEP_STATUS) {
+        "IN PROGRESS" => {}
+        "" if attributes.value(tags::PERFORMED_PROCEDURE_STEP_STATUS).is_none() => {
+            return Ok(Err(StepRefusal::NoStatus));
+        }
+        "" => return Ok(Err(StepRefusal::EmptyStatus)),
+        _ => return Ok(Err(StepRefusal::Status)),
     }
     let step = PerformedStep {
         sop_instance_uid: uid.to_owned(),

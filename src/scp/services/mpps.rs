@@ -124,6 +124,8 @@ impl StepAnswer {
             StepRefusal::Duplicate => self.response(Status::DUPLICATE_SOP_INSTANCE),
             StepRefusal::Unknown => self.response(Status::NO_SUCH_SOP_INSTANCE),
             StepRefusal::Final => self.response(Status::PROCESSING_FAILURE).with_error_id(MAY_NO_LONGER_BE_UPDATED),
+            StepRefusal::NoStatus => self.response(Status::MISSING_ATTRIBUTE),
+            StepRefusal::EmptyStatus => self.response(Status::MISSING_ATTRIBUTE_VALUE),
             StepRefusal::Status => self.response(Status::INVALID_ATTRIBUTE_VALUE),
         };
         response.with_comment(&refusal.to_string())

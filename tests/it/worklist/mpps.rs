@@ -100,6 +100,8 @@ fn what_is_no_performed_step_is_refused_with_its_status() {
     let mut refused = |field, uid, data: &DataSet| do_step(&mut peer, field, uid, data).status();
     let (create, set) = (CommandField::N_CREATE_RQ, CommandField::N_SET_RQ);
     assert_eq!(refused(create, "1.9.1", &status("COMPLETED")), 0x0106, "it is created IN PROGRESS");
+    assert_eq!(refused(create, "1.9.1", &DataSet::default().text(0x0040, 0x0241, "CT1")), 0x0120);
+    assert_eq!(refused(create, "1.9.1", &status("")), 0x0121);
     assert_eq!(refused(create, "1.9.x", &created("1.2.3", "S1")), 0x0117);
     assert_eq!(refused(set, "1.9.9", &status("COMPLETED")), 0x0112);
     assert_eq!(refused(create, "1.9.1", &created("1.2.3", "S1")), 0);
