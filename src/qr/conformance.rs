@@ -328,6 +328,7 @@ fn statuses() -> String {
             FindError::InvalidKey(tag, MatchingError::SeveralItems),
             "a range with an end that has no meaning, or a sequence key with several items",
         ),
+        (FindError::Identifier(IdentifierError::CutOff(tag)), "an element of the Identifier is damaged or misplaced"),
         (FindError::Identifier(IdentifierError::TooDeep), "the Identifier is no data set, or passes a limit"),
         (FindError::Index(db::Error::Interrupted), "the index could not answer"),
         (FindError::Cancelled, "C-CANCEL, or the association is gone"),
@@ -356,7 +357,7 @@ fn push_failures<'m>(text: &mut String, key: Tag, failures: impl Iterator<Item =
 /// Writes PS3.4 tables C.4-2 and C.4-3 with the results of [`RetrieveError::failure`].
 fn retrieval_statuses() -> String {
     let tag = Tag(0x0010, 0x0010);
-    let errors: [(RetrieveError, &str); 9] = [
+    let errors: [(RetrieveError, &str); 10] = [
         (FindError::NoRoom.into(), "this peer has too much under way, and may ask again later"),
         (RetrieveError::TooManyInstances(0), "more instances than `retrieve.max_instances`"),
         (FindError::TimeLimit.into(), "finding the instances took longer than `network.query_time_limit_seconds`"),
@@ -368,6 +369,10 @@ fn retrieval_statuses() -> String {
         ),
         (RetrieveError::NoUniqueKey(tag), "the unique key of the level is absent, empty or has a wild card"),
         (RetrieveError::SeveralValues(tag), "a list where one value is allowed"),
+        (
+            FindError::Identifier(IdentifierError::CutOff(tag)).into(),
+            "an element of the Identifier is damaged or misplaced",
+        ),
         (FindError::Identifier(IdentifierError::TooDeep).into(), "the Identifier is no data set, or passes a limit"),
         (FindError::Index(db::Error::Interrupted).into(), "the index could not answer"),
     ];
@@ -376,7 +381,7 @@ fn retrieval_statuses() -> String {
     text.push_str("| FF00 | sub-operations go on | | |\n");
     text.push_str("| B000 | some sub-operations failed or ended with a warning | | why the first one failed |\n");
     text.push_str("| A702 | every sub-operation failed | | why the first one failed |\n");
-    text.push_str("| A801 | C-MOVE: the Move Destination is not configured | | yes |\n");
+    text.push_str("| A801 | C-MOVE: the Move Destination is absent or not configured | | yes |\n");
     text.push_str("| FE00 | C-CANCEL; what was being sent was sent to its end | | |\n");
     push_failures(&mut text, tag, errors.iter().map(|(error, meaning)| (error.failure(), *meaning)));
     text
