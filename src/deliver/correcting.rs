@@ -1,6 +1,7 @@
 //! Replaces the identifiers of a patient in a data set on its way out. The previous values go into
 //! the Original Attributes Sequence (PS3.3 C.12.1.1.9).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::db::CorrectedValues;
@@ -42,9 +43,9 @@ pub enum CorrectingError {
 pub(super) enum Fate {
     /// It stays.
     Stays,
-    /// It was replaced. Its value goes to the previous ones.
+    /// It was replaced. Its value goes to the previous ones, in the place of an earlier one.
     Replaced,
-    /// It goes, because it comes a second time.
+    /// It goes, because it comes a second time and says nothing.
     Goes,
 }
 
@@ -57,15 +58,26 @@ pub(super) struct Correcting {
     written: usize,
     /// The character sets of the data set. `None` until its first later element.
     sets: Option<CharacterSets>,
-    /// Elements with their previous values.
-    pub(super) previous: Vec<u8>,
+    /// Elements with their previous values, by their tags. If an element occurs twice, the last
+    /// value counts.
+    previous: BTreeMap<u32, Vec<u8>>,
+    /// The element whose previous value comes now.
+    noted: u32,
     has_original_attributes: bool,
 }
 
 impl Correcting {
     /// Begins the correction of a data set that is written in this encoding.
     pub(super) fn new(corrected: Arc<CorrectedValues>, to: Encoding) -> Self {
-        Self { corrected, to, written: 0, sets: None, previous: Vec::new(), has_original_attributes: false }
+        Self {
+            corrected,
+            to,
+            written: 0,
+            sets: None,
+            previous: BTreeMap::new(),
+            noted: 0,
+            has_original_attributes: false,
+        }
     }
 
     /// Writes what comes before this element of the data set, and says what becomes of the element.
@@ -83,7 +95,7 @@ impl Correcting {
             self.written += 1;
             if own < tag {
                 // It was absent.
-                self.to.push_header(&mut self.previous, own, id.attribute().vr.to_bytes(), 0);
+                self.note_previous(own, id.attribute().vr.to_bytes(), 0);
                 continue;
             }
             let is_short = length <= MAX_PREVIOUS;
@@ -96,12 +108,24 @@ impl Correcting {
         }
         // Tags come in ascending order. In an object where they do not, no old value may remain.
         let is_old = self.corrected.values.iter().any(|(id, _)| tag_number(id.attribute().tag) == tag);
-        Ok(if is_old { Fate::Goes } else { Fate::Stays })
+        Ok(match is_old {
+            false => Fate::Stays,
+            true if length == 0 || length > MAX_PREVIOUS || self.has_original_attributes => Fate::Goes,
+            true => Fate::Replaced,
+        })
     }
 
     /// Begins the element of a previous value.
     pub(super) fn note_previous(&mut self, tag: u32, letters: [u8; 2], length: u32) {
-        self.to.push_header(&mut self.previous, tag, letters, length + length % 2);
+        let mut element = Vec::new();
+        self.to.push_header(&mut element, tag, letters, length + length % 2);
+        self.previous.insert(tag, element);
+        self.noted = tag;
+    }
+
+    /// Adds bytes to the previous value that was begun last.
+    pub(super) fn push_previous(&mut self, bytes: &[u8]) {
+        self.previous.entry(self.noted).or_default().extend_from_slice(bytes);
     }
 
     /// Learns the value of Specific Character Set. Returns whether it was replaced.
@@ -112,7 +136,7 @@ impl Correcting {
             return Fate::Stays;
         }
         self.push_text(SPECIFIC_CHARACTER_SET, *b"CS", UTF_8.as_bytes(), out);
-        self.to.push_header(&mut self.previous, SPECIFIC_CHARACTER_SET, *b"CS", 0);
+        self.note_previous(SPECIFIC_CHARACTER_SET, *b"CS", 0);
         self.sets = Some(CharacterSets::new(UTF_8));
         Fate::Goes
     }
@@ -140,7 +164,7 @@ impl Correcting {
         to.push_marker(out, ITEM, UNDEFINED);
         to.push_header(out, MODIFIED_ATTRIBUTES, *b"SQ", UNDEFINED);
         to.push_marker(out, ITEM, UNDEFINED);
-        out.extend_from_slice(&self.previous);
+        self.previous.values().for_each(|element| out.extend_from_slice(element));
         to.push_marker(out, ITEM_DELIMITER, 0);
         to.push_marker(out, SEQUENCE_DELIMITER, 0);
         let moment = moment_text(self.corrected.made_ms).replace(['-', ':', 'T'], "").replace('Z', "+0000");

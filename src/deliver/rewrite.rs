@@ -290,7 +290,7 @@ impl Rewriter {
     /// Appends bytes to the previous values of the correction.
     fn keep(&mut self, bytes: &[u8]) {
         if let Some(correcting) = &mut self.correcting {
-            correcting.previous.extend_from_slice(bytes);
+            correcting.push_previous(bytes);
         }
     }
 
@@ -975,7 +975,11 @@ mod tests {
         let old = b"\x10\0\x20\0LO\x04\0OLD ";
         let bytes = [&b"\x20\0\x13\0IS\x02\x001 "[..], old, old].concat();
         let out = sent(&bytes, (ExplicitLittle, ExplicitLittle), &NEW[1..2], 2).unwrap();
-        assert!(out.starts_with(b"\x10\0\x20\0LO\x04\0NEW ") && !out.windows(3).any(|three| three == b"OLD"));
+        assert!(out.starts_with(b"\x10\0\x20\0LO\x04\0NEW "));
+        // It stands in the Original Attributes Sequence alone.
+        let previous = out.windows(4).position(|four| four == b"\0\x04\x61\x05").unwrap();
+        let olds: Vec<usize> = (0..out.len() - 2).filter(|&at| out[at..].starts_with(b"OLD")).collect();
+        assert!(matches!(olds[..], [old] if old > previous), "{olds:?}");
         let sequence = b"\x10\0\x20\0SQ\0\0\0\0\0\0";
         let refused = sent(sequence, (ExplicitLittle, ExplicitLittle), &NEW[1..2], 2);
         assert_eq!(refused, Err(CorrectingError::NotText(0x0010_0020).into()));

@@ -4,7 +4,7 @@
 //! Long binary values, pixel data and very long texts are given by URI. A damaged object ends where
 //! the damage begins, and everything before it is kept.
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 
 use dicom_core::VR;
 use dicom_core::dictionary::{DataDictionary as _, DataDictionaryEntry as _, VirtualVr};
@@ -30,6 +30,9 @@ const MAX_INLINE_TEXT: u32 = 64 << 10;
 /// Maximum length of the text of one object. Enhanced objects of a thousand frames have 5 MB.
 const MAX_TEXT: usize = 64 << 20;
 
+/// Length of the text of an element without a value.
+const EMPTY_ELEMENT: usize = r#""00100010":{"vr":"PN"}"#.len();
+
 const AVAILABLE_TRANSFER_SYNTAX: u32 = 0x0008_3002;
 const PIXEL_DATA_GROUP: u32 = 0x7FE0;
 
@@ -40,8 +43,10 @@ pub(super) struct ObjectJson<'o> {
     /// Start of the URIs of values. A path of tags and item numbers follows.
     bulk: &'o str,
     transfer_syntax: &'o str,
-    /// Number of open sequences and items inside of one that occurs twice.
+    /// Number of open sequences and items inside of one that is left out.
     skipped: usize,
+    /// Number of elements of [`Self::add_own`] that are written.
+    own: usize,
     /// Values that are given by URI. `None` if only the text is wanted.
     values: Option<Vec<BulkValue>>,
     /// Number of fragments whose places may still be noted.
@@ -70,32 +75,12 @@ pub(super) enum ValuePlace {
 struct NestingLevel {
     kind: NestedKind,
     is_empty: bool,
-    /// Tags of an item, or of the root. Objects that break the order have some tags twice, and JSON
-    /// cannot.
-    seen: SeenTags,
+    /// Tags of an item, or of the root, each with the place where its text starts.
+    elements: Vec<(u32, usize)>,
     sets: CharacterSets,
     /// Part of the path that leads here.
     part: String,
     items: usize,
-}
-
-/// The tags of a level so far. Nearly all objects have them in ascending order, which needs no
-/// hash.
-#[derive(Default)]
-struct SeenTags {
-    ascending: Vec<u32>,
-    others: HashSet<u32>,
-}
-
-impl SeenTags {
-    /// Notes a tag. Returns false if it is known.
-    fn insert(&mut self, tag: u32) -> bool {
-        if self.ascending.last().is_none_or(|last| tag > *last) {
-            self.ascending.push(tag);
-            return true;
-        }
-        self.ascending.binary_search(&tag).is_err() && self.others.insert(tag)
-    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -141,7 +126,7 @@ impl<'o> ObjectJson<'o> {
         walk.open_unknown_sequences();
         let root = NestingLevel::new(NestedKind::Item, CharacterSets::default(), String::new());
         let (levels, fragments_left) = (vec![root], MAX_FRAGMENTS);
-        let mut this = Self { out, levels, bulk, transfer_syntax, skipped: 0, values, fragments_left };
+        let mut this = Self { out, levels, bulk, transfer_syntax, skipped: 0, own: 0, values, fragments_left };
         let walked = this.walk(walk);
         this.add_own(u32::MAX);
         while let Some(level) = this.levels.pop() {
@@ -209,6 +194,7 @@ impl<'o> ObjectJson<'o> {
     }
 
     fn close(&mut self, level: NestingLevel) {
+        put_in_order(self.out, &level.elements);
         self.out.push_str(match level.kind {
             NestedKind::Item => "}",
             NestedKind::Sequence if level.is_empty => "}",
@@ -223,14 +209,13 @@ impl<'o> ObjectJson<'o> {
         }
         // Group lengths (PS3.5 7.2), and groups that belong to no data set, are left out.
         let is_none = tag & 0xFFFF == 0 || tag >> 16 < 0x0008;
-        let Some(level) = self.levels.last_mut() else { return false };
-        if is_none || !level.seen.insert(tag) {
-            return false;
+        match self.levels.last_mut() {
+            Some(level) if !is_none => {
+                level.begin(tag, self.out);
+                true
+            }
+            Some(_) | None => false,
         }
-        if !std::mem::replace(&mut level.is_empty, false) {
-            self.out.push(',');
-        }
-        true
     }
 
     /// Adds elements that every object has besides its own attributes, in the order of tags. These
@@ -239,14 +224,11 @@ impl<'o> ObjectJson<'o> {
     fn add_own(&mut self, before: u32) {
         let own =
             [(SPECIFIC_CHARACTER_SET, VR::CS, "ISO_IR 192"), (AVAILABLE_TRANSFER_SYNTAX, VR::UI, self.transfer_syntax)];
-        for (tag, vr, text) in own {
+        for (tag, vr, text) in own.into_iter().skip(self.own).take_while(|(tag, ..)| *tag < before) {
             let Some(root) = self.levels.first_mut() else { return };
-            if tag < before && root.seen.insert(tag) {
-                if !std::mem::replace(&mut root.is_empty, false) {
-                    self.out.push(',');
-                }
-                push_stored(self.out, tag, vr, text);
-            }
+            root.begin(tag, self.out);
+            push_stored(self.out, tag, vr, text);
+            self.own += 1;
         }
     }
 
@@ -331,8 +313,44 @@ fn known_vr(tag: u32, vr: VR) -> VR {
 
 impl NestingLevel {
     fn new(kind: NestedKind, sets: CharacterSets, part: String) -> Self {
-        Self { kind, is_empty: true, seen: SeenTags::default(), sets, part, items: 0 }
+        Self { kind, is_empty: true, elements: Vec::new(), sets, part, items: 0 }
     }
+
+    /// Begins an element with the separator before it.
+    fn begin(&mut self, tag: u32, out: &mut String) {
+        if !std::mem::replace(&mut self.is_empty, false) {
+            out.push(',');
+        }
+        self.elements.push((tag, out.len()));
+    }
+}
+
+/// Puts the elements of an item in the order of their tags (PS3.18 F.2.2), each once. Of one that
+/// occurs twice the last value counts, as in the index. Nearly all objects have that order.
+fn put_in_order(out: &mut String, elements: &[(u32, usize)]) {
+    let Some((_, first)) = elements.first() else { return };
+    if elements.is_sorted_by(|one, next| one.0 < next.0) {
+        return;
+    }
+    let text = out.split_off(*first);
+    let ends = elements.iter().skip(1).map(|(_, start)| start - 1).chain([first + text.len()]);
+    let texts = elements
+        .iter()
+        .zip(ends)
+        .filter_map(|((tag, start), end)| text.get(start - first..end - first).map(|text| (*tag, text)));
+    let mut kept: BTreeMap<u32, &str> = BTreeMap::new();
+    for (tag, text) in texts {
+        let known = kept.entry(tag).or_insert(text);
+        if text.len() > EMPTY_ELEMENT {
+            *known = text;
+        }
+    }
+    kept.values().enumerate().for_each(|(at, text)| {
+        if at > 0 {
+            out.push(',');
+        }
+        out.push_str(text);
+    });
 }
 
 #[cfg(test)]
@@ -340,10 +358,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tag_is_new_once_in_any_order() {
-        let mut seen = SeenTags::default();
-        let tags = [1, 5, 5, 3, 3, 1, 7, 6, 5, 6, 7, 2, 8];
-        let new = [true, true, false, true, false, false, true, true, false, false, false, true, true];
-        assert_eq!(tags.map(|tag| seen.insert(tag)), new);
+    fn elements_come_in_their_order_and_the_last_value_of_one_counts() {
+        let mut out = "[{".to_owned();
+        let mut level = NestingLevel::new(NestedKind::Item, CharacterSets::default(), String::new());
+        for (tag, text) in [(0x0010_0020, "A"), (0x0010_0010, "B"), (0x0010_0020, "C"), (0x0010_0010, "")] {
+            level.begin(tag, &mut out);
+            push_stored(&mut out, tag, VR::LO, text);
+        }
+        put_in_order(&mut out, &level.elements);
+        let expected = r#"[{"00100010":{"vr":"LO","Value":["B"]},"00100020":{"vr":"LO","Value":["C"]}"#;
+        assert_eq!(out, expected);
     }
 }

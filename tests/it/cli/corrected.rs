@@ -178,6 +178,34 @@ fn the_answer_says_that_the_character_set_of_an_object_lacks_a_character() {
     assert!(!told.contains("ller"), "{told}");
 }
 
+#[test]
+fn the_last_value_of_an_element_that_occurs_twice_counts_on_each_way_out() {
+    let place = Place::new();
+    fs::create_dir(place.path("archive")).unwrap();
+    let file = objects::file("P1", "1.2.1", "1.2.1.1", "1.2.1.1.1");
+    let first = b"\x10\0\x20\0LO\x02\0P1";
+    let at = file.windows(first.len()).position(|window| window == first).unwrap() + first.len();
+    let more = b"\x10\0\x20\0LO\x02\0P2\x10\0\x20\0LO\0\0\x08\0\x50\0SH\x02\0A ";
+    let file = [&file[..at], more, &file[at..]].concat();
+    fs::write(place.path("archive/1.dcm"), file).unwrap();
+    place.run(["scan", "archive"]).expect(0);
+    let found = place.run(["find", "--format", "csv", "PatientID"]).expect(0).stdout;
+    assert_eq!(found.lines().last(), Some("P2"));
+    let node = Node::start(&place, &["--http-port", "0"]);
+    let answer = request(web(&node), "GET", "/dicom-web/studies/1.2.1/metadata", &[], b"").expect(200);
+    assert_eq!(answer.json()[0]["00100020"]["Value"][0], "P2");
+    let texts: Vec<&str> = std::str::from_utf8(&answer.body).unwrap().split("\":{\"vr\"").collect();
+    let written: Vec<&str> = texts[..texts.len() - 1].iter().map(|text| &text[text.len() - 8..]).collect();
+    assert!(written.is_sorted(), "{written:?}");
+    drop(node);
+    place.run(["correct", "PatientID=P2", "--set", "PatientID=P3", "--yes"]).expect(0);
+    place.run(["copy", "PatientID=P3", "--to", "out", "--as", "{PatientID}.dcm"]).expect(0);
+    let object = open_file(place.path("out/P3.dcm")).unwrap();
+    let item = &object.element(tags::ORIGINAL_ATTRIBUTES_SEQUENCE).unwrap().items().unwrap()[0];
+    let previous = &item.element(tags::MODIFIED_ATTRIBUTES_SEQUENCE).unwrap().items().unwrap()[0];
+    assert_eq!([text(previous, tags::PATIENT_ID), text(&object, tags::PATIENT_ID)], ["P2", "P3"]);
+}
+
 fn getscu_gets_corrected_objects_and_their_checksums_are_still_those_of_the_files(place: Place) {
     let place = corrected_archive(place);
     let node = Node::start(&place, &[]);
