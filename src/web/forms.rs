@@ -161,14 +161,16 @@ fn wrapped(range: &MediaRange) -> Option<(Wrapping, Option<(String, String)>)> {
     }
 }
 
-/// Whether a range covers a media type, by itself or as that of parts.
-fn covers(range: &MediaRange, media_type: &str) -> bool {
+/// Whether a range covers a media type, by itself or as that of parts. A wildcard does not cover a
+/// type that another range refuses by its name (RFC 9110 12.5.1).
+fn covers(accept: &Accept, range: &MediaRange, media_type: &str) -> bool {
     let Some((_, kind)) = wrapped(range) else { return false };
-    kind.is_none_or(|(kind, subkind)| {
-        media_type
-            .split_once('/')
-            .is_some_and(|(own, own_subkind)| kind == own && (subkind == own_subkind || subkind == "*"))
-    })
+    let is_in = |(kind, subkind): (String, String)| {
+        subkind == "*" && media_type.split_once('/').is_some_and(|(own, _)| kind == own)
+    };
+    let is_refused = |other: &MediaRange| other.weight == 0 && names(other, media_type);
+    let is_free = || !accept.groups().into_iter().flatten().any(is_refused);
+    names(range, media_type) || kind.is_none_or(is_in) && is_free()
 }
 
 /// Whether a range names a media type, by itself or as that of parts.
@@ -203,7 +205,7 @@ pub(super) fn objects(accept: &Accept, stored: &[String], count: usize) -> Optio
     }
     let form = |range: &MediaRange| match wrapped(range)?.0 {
         Wrapping::Single if count != 1 => None,
-        wrapping if covers(range, DICOM) => Some(InstanceForm::File(wrapping)),
+        wrapping if covers(accept, range, DICOM) => Some(InstanceForm::File(wrapping)),
         Wrapping::Multipart if names(range, OCTETS) => Some(InstanceForm::Values),
         Wrapping::Multipart | Wrapping::Single => None,
     };
@@ -258,10 +260,10 @@ pub(super) fn frames(accept: &Accept, stored: &str, count: usize) -> Option<(Wra
             return None;
         }
         let wanted = WantedSyntax::of(range);
-        if is_played && range.essence.0 == "*" {
+        if is_played && range.essence.0 == "*" && covers(accept, range, own) {
             return Some((whole.0, whole.1, wanted.frames(stored, false)?));
         }
-        [OCTETS, own].into_iter().filter(|own| covers(range, own)).find_map(|own| {
+        [OCTETS, own].into_iter().filter(|own| covers(accept, range, own)).find_map(|own| {
             // A wildcard without a transfer syntax wants frames as they are stored.
             let is_octets = own == OCTETS && (kind.is_some() || wanted != WantedSyntax::Unnamed);
             Some((wrapping, own, wanted.frames(stored, is_octets)?))
@@ -276,7 +278,7 @@ pub(super) fn all_values(accept: &Accept, stored: &[String]) -> Option<AcceptedS
         return Some(WantedSyntax::Unnamed.into());
     }
     let has_parts = |range: &&MediaRange| wrapped(range).is_some_and(|(wrapping, _)| wrapping == Wrapping::Multipart);
-    let ranges = in_order(accept).into_iter().filter(has_parts).filter(|range| covers(range, OCTETS));
+    let ranges = in_order(accept).into_iter().filter(has_parts).filter(|range| covers(accept, range, OCTETS));
     let wanted = AcceptedSyntaxes(ranges.map(WantedSyntax::of).collect());
     stored.iter().any(|stored| wanted.takes_values(stored)).then_some(wanted)
 }
@@ -291,7 +293,7 @@ pub(super) fn bulk(accept: &Accept, own: Option<&str>, transfer_syntax: &str) ->
     in_order(accept).into_iter().find_map(|range| {
         let wrapping = if range.essence.0 == "*" { Wrapping::Single } else { wrapped(range)?.0 };
         let takes_octets = WantedSyntax::of(range).takes_values(transfer_syntax);
-        let takes = |media_type: &&str| covers(range, media_type) && (takes_octets || *media_type != OCTETS);
+        let takes = |media_type: &&str| covers(accept, range, media_type) && (takes_octets || *media_type != OCTETS);
         let media_type = [OCTETS].into_iter().chain(own).find(takes)?;
         Some((wrapping, media_type.to_owned()))
     })

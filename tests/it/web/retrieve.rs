@@ -468,6 +468,21 @@ fn instances_as_octets_are_their_bulk_data() {
     assert!(parts(&web.get_with(&ct.path(), &less).expect(200))[0].0.starts_with("application/dicom;"));
 }
 
+// RFC 9110 12.5.1.
+#[test]
+fn a_type_that_is_refused_by_name_is_not_sent_for_a_wildcard() {
+    let web = TestWeb::start();
+    let (_, instance) = fixture(ENCAPSULATED);
+    let get = |path: &str, accept: &str| web.get_with(&format!("{}{path}", instance.path()), &[("Accept", accept)]);
+    get("", "application/dicom;q=0, */*").expect(406);
+    get("/bulkdata", "application/octet-stream;q=0, */*;q=0.5").expect(406);
+    let frame = get("/frames/1", "application/octet-stream;q=0, */*;q=0.5").expect(200);
+    assert!(parts(&frame)[0].0.starts_with("image/dicom-rle"));
+    let (_, ct) = fixture(CT);
+    let refused = [("Accept", "application/octet-stream;q=0, application/*")];
+    web.get_with(&format!("{}/bulkdata/7FE00010", ct.path()), &refused).expect(406);
+}
+
 #[test]
 fn a_study_comes_whole_with_its_kinds_mixed() {
     let web = TestWeb::start();
