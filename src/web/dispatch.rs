@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use hyper::body::Incoming;
 use hyper::header::{
-    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue,
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, RANGE,
     REFERRER_POLICY, TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Method, Request, Response, StatusCode, Version};
@@ -109,7 +109,11 @@ async fn to_target(
         add_preflight(response.headers_mut());
         return (response, "(preflight)");
     }
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
+    // RFC 9110 14.2: Range is ignored for other methods.
+    if head.method != Method::GET {
+        head.headers.remove(RANGE);
+    }
     let route = Route::of(head.uri.path());
     let needs = match &head.method {
         // A POST always stores.

@@ -283,6 +283,11 @@ fn instances_come_as_whole_files_in_explicit_little_endian_or_as_they_lie() {
             let middle = web.get_with(&instance.path(), &middle).expect(206);
             assert_eq!(middle.body, whole.body[100..300]);
             assert_eq!(middle.header("content-range"), format!("bytes 100-299/{}", whole.body.len()));
+            // RFC 9110 14.2.
+            let target = format!("/dicom-web{}", instance.path());
+            let head = [("Accept", "application/dicom"), ("Range", "bytes=100-299")];
+            let head = http::request(web.address, "HEAD", &target, &head, b"").expect(200);
+            assert_eq!(head.header("content-length"), whole.body.len().to_string());
             // RFC 9110 13.1.5: nobody can tell whether it is still the object that the client
             // began.
             let changed = [("Accept", "application/dicom"), ("Range", "bytes=100-299"), ("If-Range", "\"old\"")];
