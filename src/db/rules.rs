@@ -12,6 +12,7 @@ use super::name_words;
 use super::types::{Compared, DuplicatePolicy, FileOutcome, KnownPolicy, ReceivePolicy, ScannedFile};
 use crate::model::attribute::{ATTRIBUTES, AttributeId};
 use crate::model::checksum::Checksum;
+use crate::model::dicom_json::read_items;
 use crate::model::level::QueryRetrieveLevel;
 use crate::model::location::Place;
 use crate::model::matching::separates_values;
@@ -567,18 +568,16 @@ impl ArrivingObject {
 /// One value for a study of the texts that its series have.
 ///
 /// Each of their values stands only where it first occurs. If a backslash separates nothing in the
-/// VR, the text that sorts first stands for all: readers would take several for one text. Arrays of
-/// items stand one after the other.
-pub(super) fn joined(vr: VR, texts: &BTreeSet<String>) -> String {
+/// VR, the text that sorts first stands for all: readers would take several for one text. Sequences
+/// become one with the items of all.
+///
+/// # Errors
+/// [`Error::Malformed`] if the text of one of several sequences is no JSON array.
+pub(super) fn joined(vr: VR, texts: &BTreeSet<String>) -> Result<String, Error> {
     match vr {
-        // A backslash inside of an array is part of an escape, and never between these brackets.
-        VR::SQ => {
-            let arrays: Vec<String> = texts.iter().map(|text| text.replace("]\\[", "]\n[")).collect();
-            let arrays: BTreeSet<&str> = arrays.iter().flat_map(|text| text.split('\n')).collect();
-            arrays.into_iter().collect::<Vec<_>>().join("\\")
-        }
-        _ if separates_values(vr) => each_once(texts),
-        _ => texts.first().cloned().unwrap_or_default(),
+        VR::SQ if texts.len() > 1 => items(texts),
+        _ if vr != VR::SQ && separates_values(vr) => Ok(each_once(texts)),
+        _ => Ok(texts.first().cloned().unwrap_or_default()),
     }
 }
 
@@ -596,8 +595,7 @@ pub(super) fn each_once(texts: &BTreeSet<String>) -> String {
 pub(super) fn items(texts: &BTreeSet<String>) -> Result<String, Error> {
     let mut distinct = BTreeSet::new();
     for text in texts {
-        let items: Vec<serde_json::Value> = serde_json::from_str(text)
-            .map_err(|_| Error::Malformed("the items of a sequence cannot be read".into()))?;
+        let items = read_items(text).map_err(|_| Error::Malformed("the items of a sequence cannot be read".into()))?;
         distinct.extend(items.iter().map(ToString::to_string));
     }
     if distinct.is_empty() {
@@ -631,12 +629,15 @@ mod tests {
 
     #[test]
     fn a_study_has_the_values_of_its_series_each_once() {
-        let of = |vr, texts: &[&str]| joined(vr, &texts.iter().map(|text| (*text).to_owned()).collect());
+        let of = |vr, texts: &[&str]| joined(vr, &texts.iter().map(|text| (*text).to_owned()).collect()).unwrap();
         assert_eq!(of(VR::LO, &["B\\A", "A\\C"]), "A\\C\\B");
         assert_eq!(of(VR::ST, &["Street 2\\3", "Street 1"]), "Street 1");
         assert_eq!(of(VR::ST, &[]), "");
         let [one, other] = [r#"[{"a":"x\\y\\y]\\["}]"#, r#"[{"b":"x\"y\"y"}]"#];
-        assert_eq!(of(VR::SQ, &[other, one, &format!("{one}\\{other}")]), format!("{one}\\{other}"));
+        assert_eq!(of(VR::SQ, &[other, one]), r#"[{"a":"x\\y\\y]\\["},{"b":"x\"y\"y"}]"#);
+        assert_eq!(of(VR::SQ, &[r#"[{"c":1},{"a":2}]"#]), r#"[{"c":1},{"a":2}]"#, "in the order of the object");
+        let deep = format!("{}{}", r#"[{"a":"#.repeat(300), "1".to_owned() + &"}]".repeat(300));
+        assert_eq!(of(VR::SQ, &[&deep, "[]"]), deep);
     }
 
     #[test]

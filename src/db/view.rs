@@ -268,10 +268,10 @@ impl<'c> ArchiveView<'c> {
                 .get(&person)
                 .is_none_or(|(known, _)| rules::compare_descriptions(description, known.description()).is_lt());
             if is_better {
-                let declared = |key: &&DeclaredKey| {
+                let declared = |key: &DeclaredKey| {
                     let values = entities.iter().map(|entity| entity.declared(&key.unit));
                     let fits = |value: &String| key.matching.as_ref().is_none_or(|m| m.matches(value));
-                    most_complete(key.unit.vr, values.filter(fits))
+                    Ok(most_complete(key.unit.vr, values.filter(fits)))
                 };
                 best.insert(person, (entity, self.answer(entity, request, declared)?));
             }
@@ -366,13 +366,15 @@ impl<'c> ArchiveView<'c> {
         &self,
         entity: EntityView<'_, 'c>,
         request: &FindRequest,
-        declared: impl Fn(&&DeclaredKey) -> String,
+        declared: impl Fn(&DeclaredKey) -> Result<String, Error>,
     ) -> Result<FindAnswer, Error> {
         let level = request.level;
         let returned = request.return_keys.iter().map(|key| self.value(entity, key.attribute, level));
         let mut values = returned.collect::<Result<AnswerValues, Error>>()?;
         let declared_keys = request.declared.iter().filter(|key| key.is_answered);
-        values.extend(declared_keys.filter(|key| can_answer_declared(&key.unit, level)).map(|key| declared(&key)));
+        for key in declared_keys.filter(|key| can_answer_declared(&key.unit, level)) {
+            values.extend([declared(key)?]);
+        }
         let character_set =
             entity.records().next().map_or("", |(_, record)| record.value(SpecificCharacterSet)).to_owned();
         let key = request.wants_key.then(|| {
@@ -407,7 +409,7 @@ impl<'c> ArchiveView<'c> {
             (SOPClassesInStudy, _) => distinct(SOPClassUID).into_iter().collect::<Vec<_>>().join("\\"),
             (AnatomicRegionsInStudyCodeSequence, _) => rules::items(&entity.series_values(AnatomicRegionSequence))?,
             // A series attribute of a study has the values of all its series.
-            _ if level == Study && attribute.level == Series => rules::joined(attribute.vr, &entity.series_values(id)),
+            _ if level == Study && attribute.level == Series => rules::joined(attribute.vr, &entity.series_values(id))?,
             _ if attribute.level == Patient => rules::value_of(entity.description(), id).to_owned(),
             _ => entity.own_value(attribute),
         })
@@ -507,9 +509,9 @@ impl<'v, 'c> EntityView<'v, 'c> {
         most_complete(unit.vr, values)
     }
 
-    fn declared_at(&self, unit: &Unit, level: QueryRetrieveLevel) -> String {
+    fn declared_at(&self, unit: &Unit, level: QueryRetrieveLevel) -> Result<String, Error> {
         if unit.level <= level {
-            return self.declared(unit);
+            return Ok(self.declared(unit));
         }
         let series = self.down_to(Series);
         rules::joined(

@@ -2,11 +2,27 @@
 
 use data_encoding::BASE64;
 use dicom_core::VR;
+use serde::Deserialize;
+use serde_json::Value;
 
 use super::value::{for_each_number, for_each_tag, push_one};
 use crate::encoding::charset::{CharacterSets, TextForm};
 use crate::encoding::padding::without_trailing_padding;
 use crate::encoding::vr::is_binary;
+
+/// Reads the items of a sequence that is stored as a JSON array.
+///
+/// # Errors
+/// If the text is no JSON array.
+pub(crate) fn read_items(text: &str) -> serde_json::Result<Vec<Value>> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    // The default limit of `serde_json` is less than `MAX_DEPTH` of ingest allows. One deep item
+    // would then hide all items.
+    deserializer.disable_recursion_limit();
+    let items = Vec::deserialize(&mut deserializer)?;
+    deserializer.end()?;
+    Ok(items)
+}
 
 /// Appends the start of an element: `"GGGGEEEE":{"vr":"..."`.
 pub(crate) fn push_key(out: &mut String, tag: u32, vr: VR) {

@@ -43,7 +43,7 @@ pub use retrieve::{
     retrieval_negotiation, with_owners,
 };
 pub use run::{QueryControl, QueryStop, StopOrder, run, run_by, try_run};
-pub use stored_items::values_in_items;
+pub use stored_items::{stored_items, values_in_items};
 
 use std::sync::Arc;
 

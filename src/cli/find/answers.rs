@@ -10,7 +10,7 @@ use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 use crate::cli::keys::columns::{CellValue, Column, FoundRow};
 use crate::cli::output::{Audience, Escaped, Output, Shown, put_path};
 use crate::model::location::{Location, Place};
-use crate::qr::JsonWriter;
+use crate::qr::{self, JsonWriter};
 
 /// Rows that decide the widths of the columns of a table. Wider values in later rows break the
 /// alignment, or are cut on a terminal.
@@ -242,8 +242,7 @@ impl<'a, W: io::Write> AnswerWriter<'a, W> {
                 CellValue::Number(number) => drop(object.insert(column.name.clone(), number.into())),
                 // The index stores sequences as JSON.
                 CellValue::Text(text) if column.is_whole_sequence() => {
-                    let items = serde_json::from_str(&text).unwrap_or_else(|_| Value::Array(Vec::new()));
-                    object.insert(column.name.clone(), items);
+                    object.insert(column.name.clone(), qr::stored_items(&text).into());
                 }
                 CellValue::Text(text) => drop(object.insert(column.name.clone(), text.into())),
             }

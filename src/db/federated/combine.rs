@@ -230,7 +230,7 @@ fn combine(level: QueryRetrieveLevel, id: AttributeId, known: &mut String, other
         InstanceAvailability => make_least(known, other),
         AnatomicRegionsInStudyCodeSequence => *known = rules::items(&both())?,
         ModalitiesInStudy | SOPClassesInStudy => *known = values_in_order(&both()),
-        _ if is_of_series => *known = rules::joined(attribute.vr, &both()),
+        _ if is_of_series => *known = rules::joined(attribute.vr, &both())?,
         // What is said of a patient is put together for all objects of the study.
         _ if attribute.level != Patient && rules::is_more_complete(attribute.vr, other, known) => {
             other.clone_into(known);

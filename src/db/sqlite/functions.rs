@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use dicom_core::VR;
-use rusqlite::Connection;
 use rusqlite::functions::FunctionFlags;
+use rusqlite::{Connection, Error};
 
 use crate::db::rules;
 
@@ -14,6 +14,12 @@ pub(super) fn register(connection: &Connection) -> rusqlite::Result<()> {
     // dcm_each_once(values): values joined by '\', each only where it first occurs.
     connection.create_scalar_function("dcm_each_once", 1, pure, |context| {
         Ok(context.get_raw(0).as_str_or_null()?.map(each_once))
+    })?;
+    // dcm_joined_items(sequences): one sequence with the items of several, which stand on a line each.
+    connection.create_scalar_function("dcm_joined_items", 1, pure, |context| {
+        let Some(sequences) = context.get_raw(0).as_str_or_null()? else { return Ok(None) };
+        let sequences = sequences.split('\n').map(str::to_owned).collect();
+        rules::joined(VR::SQ, &sequences).map(Some).map_err(|error| Error::UserFunctionError(error.into()))
     })?;
     // dcm_is_valid(vr, value): whether the value has the form of its VR.
     connection.create_scalar_function("dcm_is_valid", 2, pure, |context| {

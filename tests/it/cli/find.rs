@@ -1,6 +1,11 @@
 //! `dcmdex find`: the same engine as C-FIND, in five formats.
 
+use serde_json::json;
+
+use super::declared::{sequence, write_file};
 use super::*;
+use crate::util::objects;
+use crate::util::scripted::DataSet;
 
 fn archive() -> Place {
     let place = Place::new();
@@ -58,6 +63,45 @@ fn json_and_ndjson_say_the_same_with_keywords_in_the_order_asked() {
     assert_eq!(names, ["StudyInstanceUID", "PatientName", "StudyDate", "ProcedureCodeSequence"]);
     assert!(ndjson.json().iter().all(|study| study["PatientName"] == "Müller^Änne"));
     assert!(ndjson.json().iter().all(|study| study["ProcedureCodeSequence"].is_array()), "{ndjson:?}");
+}
+
+/// An object of series `1.2.1.NUMBER`. The bytes follow Series Instance UID.
+fn of_series(number: u8, request_attributes: &[u8]) -> DataSet {
+    let mut data_set = DataSet::default()
+        .uid(0x0008, 0x0016, objects::SOP_CLASS)
+        .uid(0x0008, 0x0018, &format!("1.2.1.{number}.1"))
+        .text(0x0010, 0x0020, "P1")
+        .uid(0x0020, 0x000D, "1.2.1")
+        .uid(0x0020, 0x000E, &format!("1.2.1.{number}"));
+    data_set.0.extend_from_slice(request_attributes);
+    data_set
+}
+
+#[test]
+fn a_study_has_one_sequence_with_the_items_of_all_its_series() {
+    let place = Place::new();
+    let steps = |steps: &[&str]| {
+        let items: Vec<_> = steps.iter().map(|step| DataSet::default().text(0x0040, 0x0009, step)).collect();
+        DataSet::default().bytes(0x0040, 0x0275, &sequence(&items)).0
+    };
+    write_file(&place, "1.dcm", &of_series(1, &steps(&["S2", "S1"])));
+    write_file(&place, "2.dcm", &of_series(2, &steps(&["S1", "S3"])));
+    place.run(["scan", "--index", "x.db", "archive"]).expect(0);
+    let item = |step: &str| json!({"00400009": {"vr": "SH", "Value": [step]}});
+    let expected = json!([item("S1"), item("S2"), item("S3")]);
+    for format in ["ndjson", "dicom-json"] {
+        let found = find(&place, &["--format", format, "--columns", "RequestAttributesSequence"]).expect(0);
+        let found = match format {
+            "ndjson" => found.json()[0]["RequestAttributesSequence"].clone(),
+            _ => serde_json::from_str::<serde_json::Value>(&found.stdout).unwrap()[0]["00400275"]["Value"].clone(),
+        };
+        assert_eq!(found, expected, "{format}");
+    }
+    let csv = find(&place, &["--format", "csv", "--columns", "RequestAttributesSequence"]).expect(0).stdout;
+    let cell = csv::Reader::from_reader(csv.as_bytes()).records().next().unwrap().unwrap()[0].to_owned();
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&cell).unwrap(), expected, "{cell}");
+    let columns = ["export", "--index", "x.db", "--columns", "RequestAttributesSequence", "--format", "ndjson"];
+    assert_eq!(place.run(columns).expect(0).json()[0]["request_attributes_sequence"], expected);
 }
 
 #[test]

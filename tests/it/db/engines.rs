@@ -288,8 +288,8 @@ fn keys_at_any_level_narrow_the_answers<E: Engine>() {
 // PS3.5 6.2: in ST a backslash separates nothing.
 fn a_study_answers_with_the_values_of_its_series<E: Engine>() {
     let engine = E::create();
-    let sequence = |code: &str| format!(r#"[{{"00080100":{{"vr":"SH","Value":["{code}"]}}}}]"#);
-    let codes = [sequence(r"A\\B\\B"), sequence("A")];
+    let item = |code: &str| format!(r#"{{"00080100":{{"vr":"SH","Value":["{code}"]}}}}"#);
+    let codes = [r"A\\B\\B", "A"].map(|code| format!("[{}]", item(code)));
     for (series, name, address, code) in
         [("1", "B\\A", "Street 2\\3", &codes[0]), ("2", "A", "Street 1", &codes[1]), ("3", "C", "", &codes[0])]
     {
@@ -304,7 +304,7 @@ fn a_study_answers_with_the_values_of_its_series<E: Engine>() {
         assert_eq!(store_in(&engine, record, location(Place::Managed, "/objects", &uid)), StoreOutcome::New);
     }
     let asked = request(Study, &[StationName, InstitutionAddress, RequestAttributesSequence]);
-    let of_codes = [&*codes[1], &*codes[0]].join("\\");
+    let of_codes = format!("[{},{}]", item("A"), item(r"A\\B\\B"));
     assert_eq!(values(&engine, &asked), [["A\\B\\C", "Street 1", &*of_codes]]);
     let matching_keys =
         vec![MatchingKey { attribute: InstitutionAddress, matching: matching(InstitutionAddress, "Street 2\\3") }];

@@ -228,9 +228,8 @@ fn only_matching_items_are_answered_and_of_them_only_what_is_asked_for() {
 #[test]
 fn a_study_answers_the_items_of_all_its_series() {
     let query = query(QueryRetrieveLevel::Study, &["RequestAttributesSequence.CodeValue=?"], "");
-    let json = r#"[{"00080100":{"vr":"SH","Value":["A"]}}]\[{"00080100":{"vr":"SH","Value":["B"]}},{}]"#;
-    let twice = r#"[{"00080100":{"vr":"SH","Value":["A"]}}]\[{"00080100":{"vr":"SH","Value":["A"]}}]"#;
-    for (stored, items) in [(json, 2), (twice, 1), ("[]\\[]", 0), ("", 0), ("no array", 0)] {
+    let json = r#"[{"00080100":{"vr":"SH","Value":["A"]}},{"00080100":{"vr":"SH","Value":["B"]}},{}]"#;
+    for (stored, items) in [(json, 2), ("[]", 0), ("", 0), ("no array", 0)] {
         let answer = answer(&query, "", &[(AttributeId::RequestAttributesSequence, stored)]);
         let bytes = ResponseWriter::new(&query, Encoding::ImplicitLittle, "").write(&answer).to_vec();
         let object = read(&bytes, Encoding::ImplicitLittle);

@@ -111,10 +111,12 @@ pub(super) const UNDER_THIS_PATIENT: &str =
 /// One value of the values `v` of a study's series, as [`joined`](crate::db::rules::joined) has it.
 /// `values` selects them in order, each once.
 pub(super) fn joined(vr: VR, values: &str) -> String {
-    let all = format!("(SELECT group_concat(v, '\\') FROM ({values}))");
     match vr {
-        VR::SQ => format!("ifnull({all}, '')"),
-        _ if separates_values(vr) => format!("ifnull(dcm_each_once({all}), '')"),
+        // JSON has no line feed in it.
+        VR::SQ => format!("ifnull(dcm_joined_items((SELECT group_concat(v, char(10)) FROM ({values}))), '')"),
+        _ if separates_values(vr) => {
+            format!("ifnull(dcm_each_once((SELECT group_concat(v, '\\') FROM ({values}))), '')")
+        }
         _ => format!("ifnull((SELECT min(v) FROM ({values})), '')"),
     }
 }
