@@ -30,6 +30,13 @@ pub(crate) const fn is_number(vr: VR) -> bool {
     is_binary_number(vr) || matches!(vr, VR::IS | VR::DS)
 }
 
+/// Whether values of this VR are text (PS3.5 6.2).
+#[must_use]
+pub(crate) const fn is_text(vr: VR) -> bool {
+    matches!(vr, VR::AE | VR::AS | VR::CS | VR::DA | VR::DS | VR::DT | VR::IS | VR::LO | VR::LT | VR::PN)
+        || matches!(vr, VR::SH | VR::ST | VR::TM | VR::UC | VR::UI | VR::UR | VR::UT)
+}
+
 const LETTERS: usize = 26;
 
 /// The VRs with a 32-bit length.
@@ -140,13 +147,7 @@ pub(crate) fn max_characters(vr: VR) -> Option<usize> {
 
 /// Returns the byte that pads a value to even length: a space for text, otherwise NUL (PS3.5 6.2).
 pub(crate) fn padding(letters: [u8; 2]) -> u8 {
-    let is_text = of(letters).is_some_and(|vr| {
-        matches!(
-            vr,
-            VR::AE | VR::AS | VR::CS | VR::DA | VR::DS | VR::DT | VR::IS | VR::LO | VR::LT | VR::PN | VR::SH | VR::ST
-        ) || matches!(vr, VR::TM | VR::UC | VR::UR | VR::UT)
-    });
-    if is_text { b' ' } else { 0 }
+    if of(letters).is_some_and(|vr| vr != VR::UI && is_text(vr)) { b' ' } else { 0 }
 }
 
 /// Returns the number of bytes whose order differs between little and big endian (PS3.5 7.3).
@@ -167,12 +168,13 @@ pub(crate) fn is_letters(vr: [u8; 2]) -> bool {
 /// Returns the VR of a value, from the VRs of the header and of the dictionary.
 ///
 /// UN and invalid VRs in the header do not count (PS3.5 6.2.2). OB and OW do not count for an
-/// element that is text or a number.
+/// element that is text or a number. Another text VR does not count for text: keys are compared
+/// by the dictionary, and it says what is padding.
 #[inline]
 pub(crate) fn effective(in_header: [u8; 2], in_dictionary: VR) -> VR {
     match &in_header {
         b"\0\0" | b"UN" | b"OB" | b"OW" => in_dictionary,
-        _ => of(in_header).unwrap_or(in_dictionary),
+        _ => of(in_header).filter(|vr| !(is_text(*vr) && is_text(in_dictionary))).unwrap_or(in_dictionary),
     }
 }
 

@@ -1,5 +1,7 @@
 //! `dcmdex find`: the same engine as C-FIND, in five formats.
 
+use std::fs;
+
 use serde_json::json;
 
 use super::declared::{sequence, write_file};
@@ -102,6 +104,35 @@ fn a_study_has_one_sequence_with_the_items_of_all_its_series() {
     assert_eq!(serde_json::from_str::<serde_json::Value>(&cell).unwrap(), expected, "{cell}");
     let columns = ["export", "--index", "x.db", "--columns", "RequestAttributesSequence", "--format", "ndjson"];
     assert_eq!(place.run(columns).expect(0).json()[0]["request_attributes_sequence"], expected);
+}
+
+// PS3.5 6.2: padding and old forms are those of the VR in PS3.6.
+#[test]
+fn values_under_another_vr_of_text_are_found_like_those_under_their_own() {
+    let place = Place::new();
+    fs::create_dir(place.path("archive")).unwrap();
+    let elements: &[(u16, u16, &[u8; 2], &str)] = &[
+        (0x0008, 0x0020, b"LO", "1997.04.24"),
+        (0x0008, 0x0030, b"SH", "10:15:00"),
+        (0x0008, 0x0050, b"ST", "  ACC2"),
+        (0x0008, 0x1030, b"LT", "  Thorax"),
+        (0x0008, 0x0090, b"LO", "Doe^John^^"),
+    ];
+    fs::write(place.path("archive/1.dcm"), objects::file_with(1, elements)).unwrap();
+    place.run(["scan", "--index", "x.db", "archive"]).expect(0);
+    for key in [
+        "StudyDate=19970424",
+        "StudyDate=19970101-19971231",
+        "StudyTime=1015",
+        "AccessionNumber=ACC2",
+        "StudyDescription=Thorax",
+        "ReferringPhysicianName=Doe^John",
+    ] {
+        assert_eq!(find(&place, &["--format", "ndjson", key]).expect(0).json().len(), 1, "{key}");
+    }
+    let shown = ["StudyDate", "StudyTime", "AccessionNumber", "StudyDescription", "ReferringPhysicianName"];
+    let row = find(&place, &["--format", "csv", "--columns", &shown.join(",")]).expect(0).stdout;
+    assert_eq!(row.lines().nth(1), Some("19970424,101500,ACC2,Thorax,Doe^John"));
 }
 
 #[test]
