@@ -172,9 +172,12 @@ fn push_creator(out: &mut Vec<u8>, written: &mut Vec<Tag>, creator: Option<(Tag,
     out.extend_from_slice(creator.as_bytes());
 }
 
-/// Appends the items of a wanted sequence as a JSON array. Returns false if a character set could
-/// not decode some text.
+/// Appends the items of a wanted sequence as a JSON array. Without items it appends nothing, as for
+/// any attribute without a value. Returns false if a character set could not decode some text.
 pub(super) fn push_items(out: &mut String, raw: &[u8], root: &CharacterSets) -> bool {
+    if raw.is_empty() {
+        return true;
+    }
     let mut faithful = true;
     // One entry for each open item: the character sets that it inherited (PS3.3 C.12.1.1.2). They
     // apply again after the item.

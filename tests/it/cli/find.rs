@@ -106,6 +106,21 @@ fn a_study_has_one_sequence_with_the_items_of_all_its_series() {
     assert_eq!(place.run(columns).expect(0).json()[0]["request_attributes_sequence"], expected);
 }
 
+// PS3.5 7.5.2: both are sequences without items.
+#[test]
+fn an_empty_sequence_is_empty_in_either_encoding() {
+    let place = Place::new();
+    let of_undefined_length = b"\x40\0\x75\x02\xFF\xFF\xFF\xFF\xFE\xFF\xDD\xE0\0\0\0\0";
+    write_file(&place, "1.dcm", &of_series(1, of_undefined_length));
+    write_file(&place, "2.dcm", &of_series(2, &DataSet::default().bytes(0x0040, 0x0275, b"").0));
+    place.run(["scan", "--index", "x.db", "archive"]).expect(0);
+    let found = find(
+        &place,
+        &["--level", "SERIES", "--format", "csv", "--columns", "SeriesInstanceUID,RequestAttributesSequence"],
+    );
+    assert_eq!(found.expect(0).stdout, "SeriesInstanceUID,RequestAttributesSequence\r\n1.2.1.1,\r\n1.2.1.2,\r\n");
+}
+
 // PS3.5 6.2: padding and old forms are those of the VR in PS3.6.
 #[test]
 fn values_under_another_vr_of_text_are_found_like_those_under_their_own() {
