@@ -4,7 +4,7 @@ use dicom_core::VR;
 use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry, VirtualVr};
 use dicom_dictionary_std::StandardDataDictionary;
 
-use super::tag::tag_of;
+use super::tag::{parse_tag, tag_of};
 
 /// Form of an element header in explicit VR, decided by the two bytes of its VR field (PS3.5
 /// 7.1.2).
@@ -28,6 +28,23 @@ pub(crate) const fn is_binary_number(vr: VR) -> bool {
 #[must_use]
 pub(crate) const fn is_number(vr: VR) -> bool {
     is_binary_number(vr) || matches!(vr, VR::IS | VR::DS)
+}
+
+/// Whether the text of one value can be encoded in this VR. Only binary numbers and tags have texts
+/// that cannot.
+#[must_use]
+pub(crate) fn can_be_encoded(vr: VR, text: &str) -> bool {
+    match vr {
+        VR::US => text.parse::<u16>().is_ok(),
+        VR::SS => text.parse::<i16>().is_ok(),
+        VR::UL => text.parse::<u32>().is_ok(),
+        VR::SL => text.parse::<i32>().is_ok(),
+        VR::UV => text.parse::<u64>().is_ok(),
+        VR::SV => text.parse::<i64>().is_ok(),
+        VR::FL | VR::FD => text.parse::<f64>().is_ok(),
+        VR::AT => parse_tag(text).is_some(),
+        _ => true,
+    }
 }
 
 /// Whether values of this VR are text (PS3.5 6.2).

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::value::{for_each_number, for_each_tag, push_one};
 use crate::encoding::charset::{CharacterSets, TextForm};
 use crate::encoding::padding::without_trailing_padding;
-use crate::encoding::vr::is_binary;
+use crate::encoding::vr::{can_be_encoded, is_binary};
 
 /// Reads the items of a sequence that is stored as a JSON array.
 ///
@@ -209,10 +209,11 @@ pub(crate) fn push_string(out: &mut String, text: &str) {
 }
 
 /// Appends an element whose value is text in the form of [`super::record::InstanceRecord`].
-/// Sequences are not supported.
+/// Sequences are not supported. Text that its VR cannot hold as numbers or tags has no values, as in
+/// an encoded data set.
 pub(crate) fn push_stored(out: &mut String, tag: u32, vr: VR, text: &str) {
     push_key(out, tag, vr);
-    if !text.is_empty() {
+    if !text.is_empty() && text.split('\\').all(|one| can_be_encoded(vr, one.trim())) {
         let mut values = Values { out, empty: true };
         let push = |one: &str| values.push(|out| push_stored_value(out, vr, one));
         match TextForm::of(vr) {
@@ -265,7 +266,9 @@ mod tests {
         same(0x0018_9073, VR::FD, &1.5_f64.to_le_bytes(), "1.5");
         same(0x0018_9073, VR::FD, &f64::NAN.to_le_bytes(), "NaN");
         same(0x0008_0020, VR::DA, b"", "");
-        assert_eq!(stored(0x0028_0010, VR::US, "x"), r#""00280010":{"vr":"US","Value":["x"]}"#);
+        for odd in ["x", "70000", "-1", "1.5", "1\\70000"] {
+            assert_eq!(stored(0x0028_0010, VR::US, odd), r#""00280010":{"vr":"US"}"#, "{odd}");
+        }
     }
 
     // PS3.18 F.2.3 and F.4
