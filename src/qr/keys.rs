@@ -7,11 +7,14 @@ use dicom_dictionary_std::tags;
 
 use super::identifier::{Identifier, vr_in_dictionary};
 use super::parse::is_only_answered;
+use crate::encoding::charset::CharacterSets;
 use crate::encoding::tag::parse_tag;
+use crate::encoding::vr::is_text;
 use crate::model::attribute::{ATTRIBUTES, Attribute, KeyType, ValueSource};
 use crate::model::declared::{DeclaredSet, SelectorStep, is_private_creator};
 use crate::model::level::QueryRetrieveLevel;
 use crate::model::matching::{KeyElement, KeyValue};
+use crate::model::value;
 
 /// Reason why a text is not a valid key. The message never contains the value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -129,13 +132,25 @@ pub fn keyword(tag: Tag) -> String {
 struct GivenTwice;
 
 /// Gives a key its value. A key without one is answered and not matched.
-fn give(text: &mut String, value: Option<&str>) -> Result<(), GivenTwice> {
+fn give(text: &mut String, vr: VR, value: Option<&str>) -> Result<(), GivenTwice> {
+    let value = value.map(|value| as_in_an_identifier(vr, value)).filter(|value| !value.is_empty());
     match value {
-        Some(value) if text.is_empty() => value.clone_into(text),
-        Some(value) if !value.is_empty() && value != text => return Err(GivenTwice),
+        Some(value) if text.is_empty() => *text = value,
+        Some(value) if value != *text => return Err(GivenTwice),
         Some(_) | None => {}
     }
     Ok(())
+}
+
+/// The value of a key as a C-FIND has it: without padding, and with dates of old forms.
+///
+/// A value of padding and delimiters only stays as it is. It would become a key without a value.
+fn as_in_an_identifier(vr: VR, value: &str) -> String {
+    let mut text = String::new();
+    if is_text(vr) {
+        value::push_text(&mut text, vr, false, value.as_bytes(), &CharacterSets::new("ISO_IR 192"));
+    }
+    if text.is_empty() { value.to_owned() } else { text }
 }
 
 /// Adds a declared attribute to the elements of a data set.
@@ -166,7 +181,7 @@ fn add_declared(
             }
             items.first_mut().map_or(Ok(()), |item| add_declared(item, inner, vr, value))
         }
-        Some(KeyValue::Text(text)) => give(text, value),
+        Some(KeyValue::Text(text)) => give(text, vr, value),
         Some(KeyValue::Items(_)) | None => Ok(()),
     }
 }
@@ -212,7 +227,9 @@ fn add(elements: &mut Vec<KeyElement>, path: &str, value: Option<&str>) -> Resul
         }
         (KeyValue::Text(_), Some(_), _) => Err(KeyError::NotASequence(name.to_owned())),
         (KeyValue::Items(_), None, Some(value)) if !value.is_empty() => Err(KeyError::IsASequence(name.to_owned())),
-        (KeyValue::Text(text), None, value) => give(text, value).map_err(|GivenTwice| KeyError::Twice(name.to_owned())),
+        (KeyValue::Text(text), None, value) => {
+            give(text, vr, value).map_err(|GivenTwice| KeyError::Twice(name.to_owned()))
+        }
         (KeyValue::Items(_), None, _) => Ok(()),
     }
 }

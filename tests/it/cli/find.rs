@@ -151,6 +151,17 @@ fn values_under_another_vr_of_text_are_found_like_those_under_their_own() {
 }
 
 #[test]
+fn a_key_is_read_as_in_an_identifier() {
+    let place = archive();
+    let found = |key: &str| find(&place, &["--format", "ndjson", key]).stdout;
+    let all = found("StudyDate=20230314");
+    assert!(!all.is_empty());
+    for key in ["StudyDate=2023/03/14", "StudyDate=2023.03.14", "StudyDate= 20230314 "] {
+        assert_eq!(found(key), all, "{key}");
+    }
+}
+
+#[test]
 fn csv_is_rfc_4180() {
     let place = archive();
     let run = find(&place, &["--format", "csv", "StudyDescription", "PatientID=TK-2002"]).expect(0);
