@@ -159,6 +159,12 @@ impl KeyReader<'_> {
         let mut steps = name.split('.').map(str::trim);
         let tag = qr::keys::tag(steps.next().unwrap_or_default())?;
         let Some(attribute) = Attribute::by_tag(tag) else { bail!(self.not_kept(tag)) };
+        if attribute.id == AttributeId::SpecificCharacterSet {
+            bail!(
+                "{} is no key, and all output is UTF-8; hint: the view `instances` of the index has it",
+                attribute.keyword
+            );
+        }
         let mut path = Vec::new();
         let mut vr = attribute.vr;
         for step in steps {

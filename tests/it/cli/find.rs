@@ -162,6 +162,15 @@ fn a_key_is_read_as_in_an_identifier() {
 }
 
 #[test]
+fn the_character_set_of_objects_is_refused_with_the_way_to_it() {
+    let place = archive();
+    for key in ["SpecificCharacterSet", "SpecificCharacterSet=ISO_IR 100"] {
+        let run = find(&place, &["--level", "IMAGE", key]).expect(2);
+        assert!(run.stderr.contains("SpecificCharacterSet") && run.stderr.contains("`instances`"), "{run:?}");
+    }
+}
+
+#[test]
 fn csv_is_rfc_4180() {
     let place = archive();
     let run = find(&place, &["--format", "csv", "StudyDescription", "PatientID=TK-2002"]).expect(0);
