@@ -209,8 +209,8 @@ pub(crate) fn push_string(out: &mut String, text: &str) {
 }
 
 /// Appends an element whose value is text in the form of [`super::record::InstanceRecord`].
-/// Sequences are not supported. Text that its VR cannot hold as numbers or tags has no values, as in
-/// an encoded data set.
+/// Sequences are not supported. Text that its VR cannot hold as numbers or tags has no values, as
+/// in an encoded data set.
 pub(crate) fn push_stored(out: &mut String, tag: u32, vr: VR, text: &str) {
     push_key(out, tag, vr);
     if !text.is_empty() && text.split('\\').all(|one| can_be_encoded(vr, one.trim())) {

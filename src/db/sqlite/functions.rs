@@ -15,7 +15,7 @@ pub(super) fn register(connection: &Connection) -> rusqlite::Result<()> {
     connection.create_scalar_function("dcm_each_once", 1, pure, |context| {
         Ok(context.get_raw(0).as_str_or_null()?.map(each_once))
     })?;
-    // dcm_joined_items(sequences): one sequence with the items of several, which stand on a line each.
+    // dcm_joined_items(sequences): one sequence with the items of several. Each of these is a line.
     connection.create_scalar_function("dcm_joined_items", 1, pure, |context| {
         let Some(sequences) = context.get_raw(0).as_str_or_null()? else { return Ok(None) };
         let sequences = sequences.split('\n').map(str::to_owned).collect();
