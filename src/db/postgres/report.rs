@@ -203,8 +203,9 @@ struct SeriesNumbers {
 
 impl SeriesNumbers {
     fn add(&mut self, number: &str) {
+        // `02` means 2 (PS3.5 6.2, IS).
         if let Ok(parsed) = number.parse::<i64>()
-            && parsed.to_string() == number
+            && (parsed.to_string() == number || number.len() <= 12 && number.bytes().all(|byte| byte.is_ascii_digit()))
         {
             self.numbers.insert(parsed);
             self.count += 1;

@@ -57,11 +57,13 @@ const COUNTED: &[(StudyProblem, &str)] = &[
 ];
 
 /// Numbers of instances that a series lacks between its first and its last. A series with
-/// more gaps than instances is left out: its numbers do not count up.
+/// more gaps than instances is left out: its numbers do not count up. `02` is a text and means 2.
 const GAPS: &str = "SELECT study, sum(lacking), count(*) FROM (SELECT e.study AS study, \
-     max(i.instance_number) - min(i.instance_number) + 1 - count(DISTINCT i.instance_number) AS lacking, count(*) AS n \
+     max(CAST(i.instance_number AS INTEGER)) - min(CAST(i.instance_number AS INTEGER)) + 1 \
+     - count(DISTINCT CAST(i.instance_number AS INTEGER)) AS lacking, count(*) AS n \
      FROM study_series e CROSS JOIN instance_group h ON h.series = e.id CROSS JOIN instance i ON i.instance_group = h.id \
-     WHERE typeof(i.instance_number) = 'integer' GROUP BY e.id) WHERE lacking > 0 AND lacking <= n GROUP BY study";
+     WHERE typeof(i.instance_number) = 'integer' OR length(i.instance_number) BETWEEN 1 AND 12 \
+     AND i.instance_number NOT GLOB '*[^0-9]*' GROUP BY e.id) WHERE lacking > 0 AND lacking <= n GROUP BY study";
 
 /// Files of which something is noted: directory, name, and what.
 const NOTED_FILES: &str = "SELECT directory, file_name, CASE WHEN instr(faults, 'truncated') THEN 't' ELSE 'f' END FROM file_fault \

@@ -107,9 +107,15 @@ fn objects_that_end_too_early_are_told_as_files_and_as_members() {
 
 fn a_series_with_a_gap_is_told_and_one_that_is_numbered_in_another_way_is_not(place: Place) {
     fs::create_dir(place.path("archive")).unwrap();
-    for (study, numbers) in [("1.2.1", &["1", "2", "5"][..]), ("1.2.2", &["1", "2", "3"]), ("1.2.3", &["1", "1001"])] {
+    for (study, numbers) in [
+        ("1.2.1", &["1", "2", "5"][..]),
+        ("1.2.2", &["1", "2", "3"]),
+        ("1.2.3", &["1", "1001"]),
+        ("1.2.4", &["1", "02", "3"]),
+        ("1.2.5", &["01", "02", "04"]),
+    ] {
         for number in numbers {
-            let instance = format!("{study}.1.{number}");
+            let instance = format!("{study}.1.{}", number.trim_start_matches('0'));
             let bytes = objects::file_numbered("P", study, &format!("{study}.1"), &instance, number);
             fs::write(place.path(format!("archive/{instance}.dcm")), bytes).unwrap();
         }
@@ -117,8 +123,9 @@ fn a_series_with_a_gap_is_told_and_one_that_is_numbered_in_another_way_is_not(pl
     place.run(["scan", "--index", "index.db", "archive"]).expect(0);
     report(&place, &["--csv", "r.csv", "--without", "no-study-date,no-accession-number"]).expect(1);
     let found = problems(&fs::read_to_string(place.path("r.csv")).unwrap());
-    assert_eq!(found.len(), 1);
+    assert_eq!(found.len(), 2);
     assert_eq!(found["1.2.1"]["instance-number-gap"], 2);
+    assert_eq!(found["1.2.5"]["instance-number-gap"], 1);
 }
 
 fn differences_between_a_dicomdir_and_its_files_are_told_with_their_study(place: Place) {
