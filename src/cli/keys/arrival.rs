@@ -14,16 +14,7 @@ pub(super) fn take(keys: &[String], now_ms: i64) -> anyhow::Result<(ArrivalKeys,
     let mut rest = Vec::new();
     for key in keys {
         let named = key.split_once('=').map(|(name, value)| (name.trim(), value.trim()));
-        let is_given = named.is_some_and(|(name, _)| match name {
-            "received" => arrival.received_ms.is_some(),
-            "since" => arrival.since.is_some(),
-            "sender" => arrival.sender.is_some(),
-            _ => false,
-        });
-        if let Some((name, _)) = named.filter(|_| is_given) {
-            bail!("`{name}` is given twice");
-        }
-        match named {
+        let is_given = match named {
             Some(("received", value)) => {
                 let range = span_ms(value, now_ms).with_context(|| {
                     format!(
@@ -32,15 +23,22 @@ pub(super) fn take(keys: &[String], now_ms: i64) -> anyhow::Result<(ArrivalKeys,
                          hour)"
                     )
                 });
-                arrival.received_ms = Some(range?);
+                arrival.received_ms.replace(range?).is_some()
             }
             Some(("since", value)) => {
-                arrival.since = Some(value.parse().with_context(|| {
+                let since = value.parse().with_context(|| {
                     format!("`since={value}` is not a change number; hint: `dcmdex status` shows the last one")
-                })?);
+                });
+                arrival.since.replace(since?).is_some()
             }
-            Some(("sender", value)) => arrival.sender = Some(value.to_owned()),
-            _ => rest.push(key.as_str()),
+            Some(("sender", value)) => arrival.sender.replace(value.to_owned()).is_some(),
+            _ => {
+                rest.push(key.as_str());
+                false
+            }
+        };
+        if let Some((name, _)) = named.filter(|_| is_given) {
+            bail!("`{name}` is given twice");
         }
     }
     Ok((arrival, rest))
