@@ -529,7 +529,8 @@ pub(crate) fn render(bytes: &[u8]) {
     let native = match CODECS.get(usize::from(codec)) {
         Some(codec) => {
             let Ok(frame) = codec.decompress(stream, &shape) else { return };
-            let expected = usize::from(columns) * usize::from(rows) * shape.samples * usize::from(bits / 8);
+            let in_bits = usize::from(columns) * usize::from(rows) * shape.samples * usize::from(bits);
+            let expected = in_bits.div_ceil(8);
             assert_eq!(frame.len(), expected, "a frame has the size that the object states");
             frame
         }
