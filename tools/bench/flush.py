@@ -70,7 +70,7 @@ def traced(milliseconds):
 
 
 def contestants(binaries, parallel):
-    bound = store.Bound("bound: one flush for each group", "--group", parallel)
+    bound = store.DiskBound("bound: one flush for each group", "--group", parallel)
     with_journal = Build(name="dcmdex with a journal", settings=JOURNAL)
     own = [Build(), with_journal, Build(metadata_only=True), Build(durability="os")]
     own += [Build(Path(binary), f"dcmdex at {binary}") for binary in binaries]
@@ -86,11 +86,21 @@ def places(scratch, disk):
         yield (disk.path if disk else scratch) / str(number)
 
 
-def one(contestant, folders, size, parallel, seconds):
+def timed(contestant, folders, size, parallel, seconds):
     """A run of about so many seconds: a short one says how many objects that needs."""
-    first = store.once(contestant, next(folders), size, parallel, max(2 * parallel, 20))
+    first = store.run_once(contestant, next(folders), size, parallel, max(2 * parallel, 20))
     count = min(max(int(first["rate"] * seconds), 2 * parallel, 20), 60_000, (4 << 30) // size)
-    return store.once(contestant, next(folders), size, parallel, count)
+    return store.run_once(contestant, next(folders), size, parallel, count)
+
+
+def row(delay, size, parallel, contestant, runs):
+    """A row of the table: medians, and the rate of each run if there are several."""
+    median = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+    times = f"{median['p50']:.2f} | {median['p99']:.2f}" if "p50" in median else " | "
+    durable = "" if contestant.durable else " (not durable)"
+    rates = " ".join(f"{run['rate']:,.0f}" for run in runs)
+    each = f" ({rates})" if len(runs) > 1 else ""
+    return f"| {delay} | {size:,} | {parallel} | {contestant.name}{durable} | {median['rate']:,.0f}{each} | {times} |"
 
 
 def main():
@@ -125,16 +135,14 @@ def main():
             disk = Disk(scratch, "disk", options.own_disk, measure=True) if options.own_disk else None
             folders = places(scratch, disk)
             try:
-                for contestant in contestants(options.binary, parallel):
-                    if options.only not in contestant.name:
-                        continue
-                    print(f"{delay} ms, {case}: {contestant.name}", file=sys.stderr)
-                    runs = [one(contestant, folders, size, parallel, options.seconds) for _ in range(options.runs)]
-                    median = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
-                    times = f"{median['p50']:.2f} | {median['p99']:.2f}" if "p50" in median else " | "
-                    durable = "" if contestant.durable else " (not durable)"
-                    row = f"| {delay} | {size:,} | {parallel} | {contestant.name}{durable} | {median['rate']:,.0f} | {times} |"
-                    print(row, flush=True)
+                wanted = [one for one in contestants(options.binary, parallel) if options.only in one.name]
+                runs = {contestant: [] for contestant in wanted}
+                for _ in range(options.runs):
+                    for contestant in wanted:
+                        print(f"{delay} ms, {case}: {contestant.name}", file=sys.stderr)
+                        runs[contestant].append(timed(contestant, folders, size, parallel, options.seconds))
+                for contestant in wanted:
+                    print(row(delay, size, parallel, contestant, runs[contestant]), flush=True)
             finally:
                 if disk:
                     disk.unmount()
