@@ -23,9 +23,9 @@ use super::worklist::{
 };
 use super::{
     Arrivals, ChangedStudy, Correction, CorrectionChange, CorrectionEffect, DeliveryChanges, DeliveryCounts, Error,
-    EventChanges, EventLimits, EventProgress, EventSearch, GivenNumbers, IndexEvent, Mounted, NextUnit, OnStored,
-    Received, Relocation, Removal, RemovalChanges, RemovalSearch, RemovedCounts, RemovedFile, ScannedDirectory,
-    SharedScan, StudyIdentifiers, Tally, WaitingEvent,
+    EventChanges, EventLimits, EventProgress, EventSearch, GivenNumbers, IndexEvent, JournalEntryId, Mounted, NextUnit,
+    OnStored, Received, Relocation, Removal, RemovalChanges, RemovalSearch, RemovedCounts, RemovedFile,
+    ScannedDirectory, SharedScan, StudyIdentifiers, Tally, WaitingEvent,
 };
 use crate::model::clock::Clock;
 use crate::model::declared::DeclaredSet;
@@ -516,6 +516,13 @@ impl WriterHandle {
     pub fn close_journal(&self, journal: [u8; 16]) {
         if let OpenedIndex::File(main) = &self.0 {
             main.close_journal(journal);
+        }
+    }
+
+    /// See [`SqliteWriterHandle::pass_entry_over`].
+    pub fn pass_entry_over(&self, entry: JournalEntryId) {
+        if let OpenedIndex::File(main) = &self.0 {
+            main.pass_entry_over(entry);
         }
     }
 

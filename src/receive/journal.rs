@@ -3,9 +3,10 @@
 //!
 //! An object goes these steps:
 //!
-//! 1. Its file is written under its final name, without a flush.
-//! 2. The *journal thread* appends it to the journal, with all others that wait, and flushes that.
-//! 3. The writer of the index commits its row, without a flush. Then its sender is told.
+//! 1. The *journal thread* appends it to the journal, with all others that wait, and flushes that.
+//! 2. Meanwhile its file is written under its final name, without a flush.
+//! 3. When both have ended, the writer of the index commits its row, without a flush. Then its
+//!    sender is told.
 //! 4. The *settling thread* flushes the file system of the objects and the log of the index, for
 //!    all objects since the last time. Then the journal uses their room again.
 //!
@@ -14,17 +15,18 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, SendError, Sender, bounded, unbounded};
 use fail::fail_point;
 
 use crate::db::open::WriterHandle;
 use crate::db::{GroupRhythm, JournalEntryId, ReceivedFrom};
-use crate::store::{self, ArrivalJournal, JournalEntry, JournalError, JournalGroup, Objects};
+use crate::store::{self, ArrivalJournal, JournalEntry, JournalError, JournalGroup, Objects, Placed};
 use crate::telemetry::metrics;
 
 /// Bytes of a group from which nothing more is added to it. Larger: a group that many wait for
@@ -34,6 +36,10 @@ const FULL_GROUP: u64 = 4 << 20;
 /// Shortest flush after which a group waits. Larger: more flushes on disks of medium speed.
 /// Smaller: objects wait although a flush of their own would cost them less.
 const WAITS_AFTER: Duration = Duration::from_millis(2);
+
+/// Part of a flush for which the next group waits at most, as a divisor. A wait in vain then costs
+/// no more than the flush that it could have saved.
+const WAITS_FOR_PART: u32 = 1;
 
 /// A flush of this length makes a disk slow: three of them take longer than writing a larger object
 /// twice.
@@ -45,6 +51,10 @@ const LARGER_WHERE_SLOW: usize = 4;
 /// Longest time until objects leave the journal. Larger: a start after a crash writes more objects
 /// again. Smaller: more flushes of everything.
 const SETTLE_AFTER: Duration = Duration::from_secs(1);
+
+/// Threads that give objects their places while the journal is flushed. More: files of a group are
+/// written faster, and more changes between threads.
+const PLACING_THREADS: usize = 2;
 
 /// Pause before the next try, where objects of the oldest group are still on their way to the
 /// index.
@@ -70,13 +80,79 @@ impl fmt::Debug for Journal {
 pub(super) struct Journaling {
     pub(super) name_number: u32,
     pub(super) sender: Arc<ReceivedFrom>,
-    pub(super) object: Vec<u8>,
+    pub(super) object: Arc<Vec<u8>>,
     pub(super) room: JournalRoom,
     pub(super) on_journaled: OnJournaled,
 }
 
+impl Journaling {
+    /// Answers that the journal does not take it.
+    fn refuse(self) {
+        (self.on_journaled)(Err(not_written(std::io::ErrorKind::BrokenPipe.into())));
+    }
+}
+
+/// An object that gets its place. [`OnJournaled`] of the same object waits for the answer, which is
+/// an error if this is dropped.
+pub(super) struct Placing {
+    pub(super) objects: Arc<Objects>,
+    /// Study, Series and SOP Instance UID.
+    pub(super) uids: [String; 3],
+    pub(super) object: Arc<Vec<u8>>,
+    pub(super) to_journal: Sender<Result<Placed, store::Error>>,
+}
+
+impl Placing {
+    fn uids(&self) -> [&str; 3] {
+        self.uids.each_ref().map(String::as_str)
+    }
+
+    /// Places the object under any of its names. Returns the number of that, if it has a place.
+    fn place(self) -> Option<u32> {
+        let placed = self.store();
+        let name_number = placed.as_ref().ok().map(|placed| placed.name_number);
+        self.answer(placed);
+        name_number
+    }
+
+    /// Places the object under its first name, since its entry says that it has that one. Only
+    /// another program can have taken it meanwhile.
+    fn place_first(self) {
+        let placed = self.store().and_then(|placed| {
+            if placed.name_number == 0 {
+                return Ok(placed);
+            }
+            placed.discard()?;
+            Err(store::Error::Object { step: "given its name", source: std::io::ErrorKind::AlreadyExists.into() })
+        });
+        self.answer(placed);
+    }
+
+    fn store(&self) -> Result<Placed, store::Error> {
+        fail_point!(&format!("place {}", self.objects.root().display()));
+        let [study, series, instance] = self.uids();
+        self.objects.store_for_journal(&self.object, study, series, instance)
+    }
+
+    fn answer(self, placed: Result<Placed, store::Error>) {
+        if let Err(unheard) = self.to_journal.send(placed) {
+            // A defect has ended the thread of the journal.
+            drop(unheard.into_inner().and_then(Placed::discard));
+        }
+    }
+}
+
+/// Work of the placing threads.
+enum PlacingWork {
+    /// While the journal is flushed.
+    Beside(Placing),
+    /// Before the object comes into the journal.
+    Before(Placing, Journaling),
+}
+
 enum JournalCommand {
-    Append(Journaling),
+    /// An object that has its place, or with the work that gives it one.
+    Append(Option<Placing>, Journaling),
     /// No group up to this one is needed any more.
     Release(u64, Sender<()>),
     /// Nothing in the journal is needed any more.
@@ -209,15 +285,20 @@ impl Journal {
             changed: Condvar::new(),
         });
         let (commands, queue) = unbounded();
-        let rhythm = GroupRhythm::new(WAITS_AFTER);
+        let (placing, work) = unbounded();
+        let rhythm = GroupRhythm::new(WAITS_AFTER, WAITS_FOR_PART);
         let (to_settle, to_close) = (Arc::clone(&shared), writer.clone());
-        let journal = JournalThread { file, queue, rhythm, full_group, shared: to_settle, writer: to_close };
+        let journal = JournalThread { file, queue, placing, rhythm, full_group, shared: to_settle, writer: to_close };
         let (objects, writer, to_journal) = (Arc::clone(objects), writer.clone(), commands.clone());
         let settling = SettlingThread { objects, writer, commands: to_journal, shared: Arc::clone(&shared) };
-        let threads = vec![
+        let mut threads = vec![
             thread::Builder::new().name("journal".into()).spawn(move || journal.run())?,
             thread::Builder::new().name("settling".into()).spawn(move || settling.run())?,
         ];
+        for _ in 0..PLACING_THREADS {
+            let (work, commands) = (work.clone(), commands.clone());
+            threads.push(thread::Builder::new().name("placing".into()).spawn(move || give_places(&work, &commands))?);
+        }
         Ok(Self { commands, shared, threads: Mutex::new(threads) })
     }
 
@@ -243,14 +324,16 @@ impl Journal {
         before.is_ok().then(|| JournalRoom { shared: Arc::clone(shared), bytes })
     }
 
-    /// Queues an object, and returns at once. `on_journaled` is called once, by the journal thread
-    /// and in the order of the numbers.
-    pub(super) fn append(&self, journaling: Journaling) {
-        if let Err(gone) = self.commands.send(JournalCommand::Append(journaling))
-            && let JournalCommand::Append(journaling) = gone.0
-        {
-            (journaling.on_journaled)(Err(not_written(std::io::ErrorKind::BrokenPipe.into())));
-        }
+    /// Queues an object, and returns at once. It gets its place while the journal is flushed, or
+    /// before if its first name is taken. `on_journaled` is called once, by the journal thread and
+    /// in the order of the numbers. It may wait for the place.
+    pub(super) fn append(&self, placing: Placing, journaling: Journaling) {
+        queue(&self.commands, JournalCommand::Append(Some(placing), journaling));
+    }
+
+    /// Gives an object its place, and queues it then.
+    pub(super) fn append_placed(&self, placing: Placing, journaling: Journaling) {
+        place_and_append(&self.commands, placing, journaling);
     }
 
     /// Settles everything, empties the journal and ends the threads. Call it when no object is on
@@ -273,6 +356,35 @@ impl Drop for Journal {
     }
 }
 
+fn give_places(work: &Receiver<PlacingWork>, commands: &Sender<JournalCommand>) {
+    for work in work {
+        let place = AssertUnwindSafe(|| match work {
+            PlacingWork::Beside(placing) => placing.place_first(),
+            PlacingWork::Before(placing, journaling) => place_and_append(commands, placing, journaling),
+        });
+        if catch_unwind(place).is_err() {
+            tracing::error!("a defect of dcmdex kept an object from its place; it is refused");
+        }
+    }
+}
+
+fn place_and_append(commands: &Sender<JournalCommand>, placing: Placing, mut journaling: Journaling) {
+    match placing.place() {
+        Some(name_number) => {
+            journaling.name_number = name_number;
+            queue(commands, JournalCommand::Append(None, journaling));
+        }
+        None => journaling.refuse(),
+    }
+}
+
+fn queue(commands: &Sender<JournalCommand>, command: JournalCommand) {
+    if let Err(SendError(JournalCommand::Append(placing, journaling))) = commands.send(command) {
+        drop(placing);
+        journaling.refuse();
+    }
+}
+
 fn not_written(error: std::io::Error) -> store::Error {
     store::Error::Object { step: "written to the arrival journal", source: error }
 }
@@ -281,6 +393,8 @@ fn not_written(error: std::io::Error) -> store::Error {
 struct JournalThread {
     file: ArrivalJournal,
     queue: Receiver<JournalCommand>,
+    /// To threads that give objects their places.
+    placing: Sender<PlacingWork>,
     rhythm: GroupRhythm,
     full_group: u64,
     shared: Arc<SharedJournal>,
@@ -293,9 +407,11 @@ impl JournalThread {
         let mut next = None;
         while let Some(command) = next.take().or_else(|| self.queue.recv().ok()) {
             match command {
-                JournalCommand::Append(first) => {
-                    next = self.gather(first, &mut group, &mut waiting);
-                    self.write(&mut group, &mut waiting);
+                JournalCommand::Append(placing, journaling) => {
+                    next = self.gather((placing, journaling), &mut group, &mut waiting);
+                    if !waiting.is_empty() {
+                        self.write(&mut group, &mut waiting);
+                    }
                 }
                 JournalCommand::Release(number, done) => {
                     self.file.release(number);
@@ -323,22 +439,14 @@ impl JournalThread {
     /// Adds what is queued, and waits for what is expected ([`GroupRhythm`]).
     fn gather(
         &self,
-        first: Journaling,
+        first: (Option<Placing>, Journaling),
         group: &mut JournalGroup,
-        waiting: &mut Vec<Journaling>,
+        waiting: &mut Vec<(Option<Placing>, Journaling)>,
     ) -> Option<JournalCommand> {
         group.clear();
         let mut next = Some(first);
-        while let Some(mut journaling) = next.take() {
-            group.push(&JournalEntry {
-                name_number: journaling.name_number,
-                calling_ae_title: &journaling.sender.calling_ae_title,
-                address: journaling.sender.address,
-                object: &journaling.object,
-            });
-            // It is in the group now.
-            journaling.object = Vec::new();
-            waiting.push(journaling);
+        while let Some((placing, journaling)) = next.take() {
+            self.add(placing, journaling, group, waiting);
             if group.length() as u64 >= self.full_group {
                 return None;
             }
@@ -347,18 +455,51 @@ impl JournalThread {
                 None => self.queue.try_recv().ok(),
             };
             match command {
-                Some(JournalCommand::Append(another)) => next = Some(another),
+                Some(JournalCommand::Append(placing, journaling)) => next = Some((placing, journaling)),
                 other => return other,
             }
         }
         None
     }
 
-    fn write(&mut self, group: &mut JournalGroup, waiting: &mut Vec<Journaling>) {
+    /// Adds an object to a group. If its name is not known yet, it gets its place before.
+    fn add(
+        &self,
+        placing: Option<Placing>,
+        mut journaling: Journaling,
+        group: &mut JournalGroup,
+        waiting: &mut Vec<(Option<Placing>, Journaling)>,
+    ) {
+        let placing = match placing {
+            Some(placing) if !placing.objects.has_first_name_free(placing.uids()) => {
+                // If no thread is left, both are dropped, and the sender is told.
+                let _ended = self.placing.send(PlacingWork::Before(placing, journaling));
+                return;
+            }
+            placing => placing,
+        };
+        group.push(&JournalEntry {
+            name_number: journaling.name_number,
+            calling_ae_title: &journaling.sender.calling_ae_title,
+            address: journaling.sender.address,
+            object: &journaling.object,
+        });
+        // It is in the group now.
+        journaling.object = Arc::default();
+        waiting.push((placing, journaling));
+    }
+
+    fn write(&mut self, group: &mut JournalGroup, waiting: &mut Vec<(Option<Placing>, Journaling)>) {
         fail_point!(&format!("journal write {}", self.file.path().display()));
         let begun = Instant::now();
         let written = match self.shared.is_open.load(Ordering::SeqCst) {
-            true => self.file.write(group, waiting.len() as u64),
+            true => {
+                for placing in waiting.iter_mut().filter_map(|(placing, _)| placing.take()) {
+                    // If no thread is left, it is dropped, and the sender is told.
+                    let _ended = self.placing.send(PlacingWork::Beside(placing));
+                }
+                self.file.write(group, waiting.len() as u64)
+            }
             // What came before a failure was seen.
             false => Err(std::io::ErrorKind::BrokenPipe.into()),
         };
@@ -368,7 +509,8 @@ impl JournalThread {
                 // In this order: whoever is told may send another object, which must not be
                 // replaced by one of these.
                 self.fail(&error);
-                for journaling in waiting.drain(..) {
+                for (placing, journaling) in waiting.drain(..) {
+                    drop(placing);
                     let again = std::io::Error::new(error.kind(), error.to_string());
                     (journaling.on_journaled)(Err(not_written(again)));
                 }
@@ -377,8 +519,8 @@ impl JournalThread {
         };
         fail_point!(&format!("journal written {}", self.file.path().display()));
         metrics::JOURNAL_FLUSHES.increment();
-        self.rhythm.became_durable((begun, Instant::now()), (waiting.len(), self.queue.len()));
-        let room = waiting.iter_mut().map(|journaling| std::mem::take(&mut journaling.room.bytes)).sum();
+        let (taken, written, queued) = (begun.elapsed(), waiting.len(), self.queue.len());
+        let room = waiting.iter_mut().map(|(_, journaling)| std::mem::take(&mut journaling.room.bytes)).sum();
         let is_first = {
             let groups = &mut self.shared.lock().groups;
             groups.insert(number, (waiting.len(), room));
@@ -387,11 +529,13 @@ impl JournalThread {
         if is_first {
             self.shared.changed.notify_all();
         }
-        for (entry, journaling) in (first_entry..).zip(waiting.drain(..)) {
+        for (entry, (_, journaling)) in (first_entry..).zip(waiting.drain(..)) {
             metrics::JOURNALED_OBJECTS.increment();
             let hold = JournalHold { shared: Arc::clone(&self.shared), group: number };
             (journaling.on_journaled)(Ok((JournalEntryId { journal: self.shared.id, number: entry }, hold)));
         }
+        // From here on their senders can be expected.
+        self.rhythm.became_durable((taken, Instant::now()), (written, queued));
     }
 
     /// Ends the use of the journal until the next start. After a failed flush nobody knows what the

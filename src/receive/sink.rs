@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use crossbeam_channel::bounded;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::error::ReceiveError;
-use super::journal::{Journal, JournalHold, JournalRoom, Journaling, OnJournaled};
+use super::journal::{Journal, JournalHold, JournalRoom, Journaling, OnJournaled, Placing};
 use super::storage::{ReceivedObject, Storage};
 use super::under_way::UnderWay;
 use crate::db::{self, Arrivals, Compared, JournalEntryId, Received, ReceivedFrom, Stored};
@@ -40,22 +41,14 @@ pub(super) struct FileSink {
     entry: Option<JournalEntryId>,
 }
 
-/// Way in which an object becomes durable.
-enum DurableBy {
-    /// Its file, its directory and the log of the index are flushed.
-    Itself,
-    /// The journal has room for it.
-    Journal(Arc<Journal>, JournalRoom),
-    /// The journal has it, as this entry.
-    Entry(JournalEntryId),
-}
+/// The journal, and its room for an object.
+struct RoomInJournal(Arc<Journal>, JournalRoom);
 
-impl DurableBy {
-    fn of(storage: &Storage, object: &[u8], sender: &ReceivedFrom) -> Self {
-        match storage.journal.as_ref().and_then(|journal| Some((journal, journal.room_for(object.len(), sender)?))) {
-            Some((journal, room)) => Self::Journal(Arc::clone(journal), room),
-            None => Self::Itself,
-        }
+impl RoomInJournal {
+    /// `None` if the object becomes durable by itself.
+    fn of(storage: &Storage, object: &[u8], sender: &ReceivedFrom) -> Option<Self> {
+        let journal = storage.journal.as_ref()?;
+        Some(Self(Arc::clone(journal), journal.room_for(object.len(), sender)?))
     }
 }
 
@@ -176,71 +169,139 @@ impl FileSink {
     ) -> Result<KeptObject, ReceiveError> {
         let (incoming, _memory) = self.written().await?;
         let Self { objects, under_way, batch, memory, share, entry, .. } = self;
-        let storage = Arc::clone(storage);
         let (done, kept) = oneshot::channel();
-        let writing = under_way.begin(memory.peer(), move || {
-            let by = match (entry, &incoming) {
-                (Some(entry), _) => DurableBy::Entry(entry),
-                (None, None) => DurableBy::of(&storage, &batch, &known.sender),
-                (None, Some(_)) => DurableBy::Itself,
-            };
-            let [study, series, instance] = known.uids();
-            let placed = match (incoming, &by) {
-                (Some(mut incoming), _) => {
-                    incoming.write(&batch).and_then(|()| incoming.place(study, series, instance))
-                }
-                (None, DurableBy::Itself) => objects.store(&[&batch], study, series, instance),
-                (None, DurableBy::Journal(..) | DurableBy::Entry(_)) => {
-                    objects.store_for_journal(&batch, study, series, instance)
-                }
-            };
-            match placed {
-                Ok(placed) => PlacedObject { placed, known, storage, done }.make_durable(by, batch, share),
-                Err(error) => drop(done.send(Err(error))),
+        let keeping = Keeping { objects, known, storage: Arc::clone(storage), done };
+        let journal = match (&incoming, entry) {
+            (None, None) => RoomInJournal::of(storage, &batch, &keeping.known.sender),
+            (Some(_), _) | (_, Some(_)) => None,
+        };
+        let writing = match journal {
+            Some(room) if keeping.knows_directory() => {
+                keeping.journal_and_place(room, (batch, share));
+                return Ok(kept.await.map_err(|_| ReceiveError::ThreadEnded)??);
             }
-        });
+            Some(room) => under_way.begin(memory.peer(), move || keeping.place_and_journal(room, (batch, share))).await,
+            None => {
+                let keep = move || match (incoming, entry) {
+                    (Some(incoming), _) => keeping.complete(incoming, &batch),
+                    (None, Some(entry)) => keeping.store_entry(entry, &batch),
+                    (None, None) => keeping.store(&batch),
+                };
+                under_way.begin(memory.peer(), keep).await
+            }
+        };
         drop(writing.await);
         Ok(kept.await.map_err(|_| ReceiveError::ThreadEnded)??)
     }
 }
 
-/// An object in its place, on its way to the index.
-struct PlacedObject {
-    placed: Placed,
+/// An object on its way to its place and to the index.
+struct Keeping {
+    objects: Arc<Objects>,
     known: ReceivedObject,
     storage: Arc<Storage>,
     done: oneshot::Sender<Result<KeptObject, store::Error>>,
 }
 
-impl PlacedObject {
-    /// Makes it durable if it is not yet, and queues its record.
-    fn make_durable(self, by: DurableBy, object: Vec<u8>, share: Option<Share>) {
-        match by {
-            DurableBy::Itself => self.enter(None, None),
-            DurableBy::Entry(entry) => self.enter(Some(entry), None),
-            DurableBy::Journal(journal, room) => {
-                let (name_number, sender) = (self.placed.name_number, Arc::clone(&self.known.sender));
-                let on_journaled: OnJournaled = Box::new(move |journaled| {
-                    let _until_written = share;
-                    match journaled {
-                        Ok((entry, hold)) => self.enter(Some(entry), Some(hold)),
-                        Err(error) => drop(self.done.send(Ok((self.placed, Err(error.into()), None)))),
-                    }
-                });
-                journal.append(Journaling { name_number, sender, object, room, on_journaled });
-            }
+impl Keeping {
+    /// Writes the last bytes of an object that has a file, and gives it its place.
+    fn complete(self, mut incoming: Incoming, rest: &[u8]) {
+        let [study, series, instance] = self.known.uids();
+        match incoming.write(rest).and_then(|()| incoming.place(study, series, instance)) {
+            Ok(placed) => self.enter(placed, None),
+            Err(error) => self.fail(error),
         }
     }
 
-    fn enter(self, journaled: Option<JournalEntryId>, hold: Option<JournalHold>) {
-        let Self { placed, known, storage, done } = self;
+    /// Stores a whole object that becomes durable by itself.
+    fn store(self, object: &[u8]) {
+        let [study, series, instance] = self.known.uids();
+        match self.objects.store(&[object], study, series, instance) {
+            Ok(placed) => self.enter(placed, None),
+            Err(error) => self.fail(error),
+        }
+    }
+
+    /// Stores an object that the journal has.
+    fn store_entry(self, entry: JournalEntryId, object: &[u8]) {
+        let [study, series, instance] = self.known.uids();
+        match self.objects.store_for_journal(object, study, series, instance) {
+            Ok(placed) => self.enter(placed, Some((entry, None))),
+            Err(error) => self.fail(error),
+        }
+    }
+
+    fn knows_directory(&self) -> bool {
+        let [study, series, _] = self.known.uids();
+        self.objects.knows_directory(study, series)
+    }
+
+    /// Gives an object its place, and then to the journal. `share` is the memory that is counted
+    /// for it.
+    fn place_and_journal(self, room: RoomInJournal, object: (Vec<u8>, Option<Share>)) {
+        let RoomInJournal(journal, room) = room;
+        let (placing, journaling) = self.journaling(room, object);
+        journal.append_placed(placing, journaling);
+    }
+
+    /// Gives an object to the journal, which gives it its place.
+    fn journal_and_place(self, room: RoomInJournal, object: (Vec<u8>, Option<Share>)) {
+        let RoomInJournal(journal, room) = room;
+        let (placing, journaling) = self.journaling(room, object);
+        journal.append(placing, journaling);
+    }
+
+    fn journaling(self, room: JournalRoom, (object, share): (Vec<u8>, Option<Share>)) -> (Placing, Journaling) {
+        let (objects, sender, object) = (Arc::clone(&self.objects), Arc::clone(&self.known.sender), Arc::new(object));
+        let (to_journal, placed) = bounded(1);
+        let uids = self.known.uids().map(str::to_owned);
+        let placing = Placing { objects, uids, object: Arc::clone(&object), to_journal };
+        let on_journaled: OnJournaled = Box::new(move |entry| {
+            let _until_written = share;
+            // Without an answer it got no place.
+            let placed = placed.recv().unwrap_or_else(|_| Err(not_placed()));
+            self.enter_journaled(placed, entry);
+        });
+        (placing, Journaling { name_number: 0, sender, object, room, on_journaled })
+    }
+
+    /// Takes an object to the index that has its place and its entry.
+    fn enter_journaled(
+        self,
+        placed: Result<Placed, store::Error>,
+        entry: Result<(JournalEntryId, JournalHold), store::Error>,
+    ) {
+        match (placed, entry) {
+            (Ok(placed), Ok((entry, hold))) => self.enter(placed, Some((entry, Some(hold)))),
+            (Ok(placed), Err(error)) => drop(self.done.send(Ok((placed, Err(error.into()), None)))),
+            (Err(error), Ok((entry, _hold))) => {
+                self.storage.writer.pass_entry_over(entry);
+                self.fail(error);
+            }
+            (Err(error), Err(_)) => self.fail(error),
+        }
+    }
+
+    /// Queues the record of an object that has its place.
+    fn enter(self, placed: Placed, journaled: Option<(JournalEntryId, Option<JournalHold>)>) {
+        let Self { known, storage, done, .. } = self;
         let (location, compared) = (placed.location.clone(), compared(placed.contents));
+        let (journaled, hold) = journaled.unzip();
         let received = Received { journaled, ..known.into_received(location, compared, storage.policy) };
         let on_done = move |stored: Result<Stored, db::Error>| {
-            let _ = done.send(Ok((placed, stored.map_err(Into::into), hold)));
+            let _ = done.send(Ok((placed, stored.map_err(Into::into), hold.flatten())));
         };
         storage.writer.store(received, Box::new(on_done));
     }
+
+    fn fail(self, error: store::Error) {
+        drop(self.done.send(Err(error)));
+    }
+}
+
+/// Stands for an object that a defect, or the end of the journal, has kept from its place.
+fn not_placed() -> store::Error {
+    store::Error::Object { step: "written", source: std::io::ErrorKind::BrokenPipe.into() }
 }
 
 fn compared(contents: NameOutcome) -> Compared {

@@ -88,8 +88,8 @@ pub struct Objects {
     beside: Option<FreeSpace>,
     /// Whether room that is to stay free may be used.
     uses_all_space: AtomicBool,
-    /// Directories of series that were made, and whether their names are durable.
-    made: Mutex<HashMap<PathBuf, bool>>,
+    /// Directories of series that were made.
+    made: Mutex<HashMap<PathBuf, MadeDirectory>>,
     /// Files that could neither be made durable nor removed. After a failed fsync the kernel
     /// reports success for later calls. So such files are remembered and never count as stored.
     tainted: Mutex<HashSet<PathBuf>>,
@@ -103,6 +103,15 @@ pub struct Objects {
     lock_path: PathBuf,
     /// Inode of the lock.
     lock_inode: u64,
+}
+
+/// State of a directory of a series that was made.
+#[derive(Clone, Copy, Debug, Default)]
+struct MadeDirectory {
+    /// Whether its name is durable.
+    is_durable: bool,
+    /// Whether it was last found on the file system of the storage directory.
+    is_near: bool,
 }
 
 /// An object that is arriving. If it is dropped before [`Self::place`], its file is removed.
@@ -460,6 +469,23 @@ impl Objects {
         self.store_with(&[bytes], [study, series, instance], Sync::None)
     }
 
+    /// Whether the directory of a series was made, and [`Self::flush`] reaches it. This asks no
+    /// disk.
+    #[must_use]
+    pub fn knows_directory(&self, study: &str, series: &str) -> bool {
+        let path = self.root.join(component(study)).join(component(series));
+        self.lock_made().get(&path).is_some_and(|made| made.is_near)
+    }
+
+    /// Whether no file has the first of the names of an instance. [`Placed::name_number`] of its
+    /// next object is 0 then.
+    #[must_use]
+    pub fn has_first_name_free(&self, [study, series, instance]: [&str; 3]) -> bool {
+        let directory = self.root.join(component(study)).join(component(series));
+        let found = fs::symlink_metadata(directory.join(file_name(&component(instance), 0)));
+        found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    }
+
     fn store_with(self: &Arc<Self>, bytes: &[&[u8]], uids: [&str; 3], sync: Sync) -> Result<Placed, Error> {
         let [study, series, instance] = uids;
         let incoming = |number| incoming_name(number, &component(study), &component(series), &component(instance));
@@ -524,8 +550,7 @@ impl Objects {
     fn series_directory(&self, study: &str, series: &str, sync: Sync) -> io::Result<PathBuf> {
         let study = self.root.join(component(study));
         let series = study.join(component(series));
-        let is_durable = self.lock_made().get(&series).copied();
-        if is_durable.is_some_and(|is_durable| is_durable || sync == Sync::None) {
+        if self.lock_made().get(&series).is_some_and(|made| made.is_durable || sync == Sync::None) {
             return Ok(series);
         }
         make_directory(&series)?;
@@ -544,10 +569,16 @@ impl Objects {
         if made.len() >= REMEMBERED_DIRECTORIES {
             made.clear();
         }
-        made.insert(directory.to_owned(), is_durable);
+        made.entry(directory.to_owned()).or_default().is_durable |= is_durable;
     }
 
-    fn lock_made(&self) -> MutexGuard<'_, HashMap<PathBuf, bool>> {
+    fn note_near(&self, directory: &Path, is_near: bool) {
+        if let Some(made) = self.lock_made().get_mut(directory) {
+            made.is_near = is_near;
+        }
+    }
+
+    fn lock_made(&self) -> MutexGuard<'_, HashMap<PathBuf, MadeDirectory>> {
         self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -597,10 +628,14 @@ impl Incoming {
             this.objects.series_directory(study, series, this.sync).map_err(Error::object("given a directory"))
         };
         let mut directory = make(&self)?;
-        if self.sync != self.objects.sync && self.is_elsewhere(&directory)? {
-            // A flush of the file system of the storage directory would not reach it.
-            self.sync = self.objects.sync;
-            directory = make(&self)?;
+        if self.sync != self.objects.sync {
+            let is_elsewhere = self.is_elsewhere(&directory)?;
+            self.objects.note_near(&directory, !is_elsewhere);
+            if is_elsewhere {
+                // A flush of the file system of the storage directory would not reach it.
+                self.sync = self.objects.sync;
+                directory = make(&self)?;
+            }
         }
         let stem = component(instance);
         self.temporary

@@ -35,6 +35,9 @@ const MOST_ARRIVALS: usize = 1024;
 /// transactions where the server is near. Smaller: instances wait although the server is idle.
 const WAITS_AFTER: Duration = Duration::from_micros(500);
 
+/// Part of such a transaction for which a group waits at most, as a divisor.
+const WAITS_FOR_PART: u32 = 2;
+
 /// Files of a scan in a transaction, after which no further directory is taken.
 const SCANNED_FILES: usize = 4096;
 
@@ -83,7 +86,7 @@ impl PostgresWriter {
             changer,
             node: None,
             options,
-            rhythm: GroupRhythm::new(WAITS_AFTER),
+            rhythm: GroupRhythm::new(WAITS_AFTER, WAITS_FOR_PART),
             scan: None,
             is_further_pass: false,
             tally: Tally::default(),
@@ -449,7 +452,7 @@ impl ServerState {
         let begun = Instant::now();
         let error = match self.arrived(&group) {
             Ok(done) => {
-                self.rhythm.became_durable((begun, Instant::now()), (group.len(), queue.len()));
+                self.rhythm.became_durable((begun.elapsed(), Instant::now()), (group.len(), queue.len()));
                 for ((_, on_done), stored) in group.into_iter().zip(done) {
                     on_done(Ok(stored));
                 }

@@ -12,7 +12,7 @@ use super::reader::SqliteReader;
 use super::schema::has_all;
 use super::sql_values::to_u64;
 use super::writer::SqliteWriterHandle;
-use crate::db::Error;
+use crate::db::{Error, JournalEntryId};
 
 impl SqliteReader {
     /// The last entry of a journal that the index has decided on, 0 if there is none.
@@ -34,7 +34,14 @@ impl SqliteWriterHandle {
     /// is committed with the next instance, so that none that follows can be replaced by an older
     /// one.
     pub fn close_journal(&self, journal: [u8; 16]) {
-        self.note_journal_closed(journal);
+        self.note_entry(JournalEntryId { journal, number: u64::MAX });
+    }
+
+    /// Notes that an entry was refused, and is not to be entered once more. Call it in the order of
+    /// the entries, and before the sender is told. The note is committed as that of
+    /// [`Self::close_journal`].
+    pub fn pass_entry_over(&self, entry: JournalEntryId) {
+        self.note_entry(entry);
     }
 
     /// Leaves out change numbers, because a power cut took commits away that somebody may have

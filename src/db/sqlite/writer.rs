@@ -254,9 +254,9 @@ impl SqliteWriterHandle {
         &self.files
     }
 
-    pub(super) fn note_journal_closed(&self, journal: [u8; 16]) {
+    pub(super) fn note_entry(&self, entry: JournalEntryId) {
         // A writer that has ended enters nothing that could be replaced.
-        let _ended = self.commands.send(WriterCommand::JournalClosed(journal));
+        let _ended = self.commands.send(WriterCommand::EntryRefused(entry));
     }
 
     fn ask<T>(&self, command: impl FnOnce(Sender<Result<T, Error>>) -> WriterCommand) -> Result<T, Error> {
@@ -496,7 +496,7 @@ impl WriterThread {
             WriterCommand::Maintain { work, reply } => {
                 let _gone = reply.send(self.run_in(connection, batch, Priority::None, work));
             }
-            WriterCommand::JournalClosed(journal) => state.journal.meet(closed(journal)),
+            WriterCommand::EntryRefused(entry) => state.journal.meet(entry),
             WriterCommand::Stop => {}
         }
     }
@@ -741,15 +741,10 @@ impl WriterCommand {
             Self::Worklist { reply, .. } => drop(reply.send(Err(error))),
             Self::Flush { reply } => state.flush(&reply),
             Self::Name { reply, .. } => drop(reply.send(Err(error))),
-            Self::JournalClosed(journal) => state.journal.meet(closed(journal)),
+            Self::EntryRefused(entry) => state.journal.meet(entry),
             Self::Stop => {}
         }
     }
-}
-
-/// Stands for all entries of a journal.
-fn closed(journal: [u8; 16]) -> JournalEntryId {
-    JournalEntryId { journal, number: u64::MAX }
 }
 
 fn stored((outcome, first): (StoreOutcome, Option<KnownLocation>)) -> Stored {

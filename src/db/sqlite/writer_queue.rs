@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvError, RecvTimeoutError, Sender, TryRecvError, bounded};
 
 use super::write::Batch;
-use crate::db::{Backlog, Error, Mounted, OnStored, Received, ScannedDirectory, Stored, Tally, WorklistWork};
+use crate::db::{
+    Backlog, Error, JournalEntryId, Mounted, OnStored, Received, ScannedDirectory, Stored, Tally, WorklistWork,
+};
 
 /// Rows of a scan that the writer waits for before it begins a transaction.
 const SCAN_GROUP_ROWS: usize = 4096;
@@ -43,7 +45,7 @@ pub(super) enum WriterCommand {
     Name { id: Option<String>, reply: Sender<Result<String, Error>> },
     StorageMoved { from: PathBuf, to: PathBuf, reply: Sender<Result<u64, Error>> },
     Maintain { work: MaintenanceWork, reply: Sender<Result<(), Error>> },
-    JournalClosed([u8; 16]),
+    EntryRefused(JournalEntryId),
     Stop,
 }
 

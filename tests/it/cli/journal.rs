@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use dcmdex::db::{Admin as _, DuplicatePolicy, ReceivePolicy};
 use rustix::process::Signal;
@@ -63,9 +64,14 @@ impl Unsettled {
     /// Ends the node as a crash does. `lose` changes what is left in the directory of the node. It
     /// is also told where the files are that the node began with.
     fn crash(self, settings: &str, lose: impl FnOnce(&Path, &Path)) -> Place {
-        let Self { node, peer, fail_point, empty } = self;
         let left = tempfile::tempdir().unwrap();
-        copy(node.directory().path(), left.path());
+        copy(self.node.directory().path(), left.path());
+        self.crash_with(&left, settings, lose)
+    }
+
+    /// The same with what was left at an earlier moment.
+    fn crash_with(self, left: &tempfile::TempDir, settings: &str, lose: impl FnOnce(&Path, &Path)) -> Place {
+        let Self { node, peer, fail_point, empty } = self;
         fail::remove(fail_point);
         drop(peer);
         let directory = node.directory();
@@ -366,6 +372,80 @@ fn after_a_failed_flush_of_the_journal_nothing_old_takes_the_place_of_what_came_
     start_once(&place);
     assert_eq!(indexed(&place), [uid(1), uid(2)]);
     assert_eq!(kept(&place.path("dcmdex-data/objects")), BTreeSet::from([(1, 300), (2, 100)]));
+    assert_eq!(files(&place.path("dcmdex-data/objects")), 2);
+}
+
+// A slow disk flushes the journal while the file of the object is written.
+#[test]
+fn an_object_comes_into_the_journal_while_it_gets_its_place_and_to_the_index_after_both() {
+    let mut node = Unsettled::start(DuplicatePolicy::KeepBoth);
+    // The first object of a series has its place before.
+    assert_eq!(node.store(2, 100), SUCCESS);
+    let storage = node.node.storage().canonicalize().unwrap();
+    let left = Arc::new(tempfile::tempdir().unwrap());
+    let (tell, told) = std::sync::mpsc::channel();
+    let journaled = format!("journal written {}", storage.join(".journal").display());
+    fail::cfg_callback(&journaled, move || tell.send(()).unwrap()).unwrap();
+    let placing = format!("place {}", storage.display());
+    let (told, from, to) = (Mutex::new(told), storage.parent().unwrap().to_owned(), Arc::clone(&left));
+    fail::cfg_callback(&placing, move || {
+        told.lock().unwrap().recv_timeout(Duration::from_secs(60)).expect("the journal waits for the place");
+        copy(&from, to.path());
+    })
+    .unwrap();
+    assert_eq!(node.store(1, 100), SUCCESS);
+    assert_eq!(super::faults::studies(&mut node.peer), 1);
+    for point in [&placing, &journaled] {
+        fail::remove(point);
+    }
+    // Had the node ended before the object had its place, the next start would give it one.
+    assert!(!left.path().join("objects").join(SERIES).join(format!("{}.dcm", uid(1))).exists());
+    let place = node.crash_with(&left, "", |_, _| {});
+    start_once(&place);
+    assert_eq!(indexed(&place), [uid(1), uid(2)]);
+    assert_eq!(kept(&place.path("objects")), BTreeSet::from([(1, 100), (2, 100)]));
+    assert_eq!(files(&place.path("objects")), 2);
+}
+
+#[test]
+fn an_object_whose_name_another_program_takes_meanwhile_is_refused_and_harms_nothing() {
+    let mut node = Unsettled::start(DuplicatePolicy::KeepBoth);
+    assert_eq!(node.store(2, 100), SUCCESS);
+    let storage = node.node.storage().canonicalize().unwrap();
+    let placing = format!("place {}", storage.display());
+    let foreign = storage.join(SERIES).join(format!("{}.dcm", uid(1)));
+    let path = foreign.clone();
+    fail::cfg_callback(&placing, move || fs::write(&path, "not ours").unwrap()).unwrap();
+    assert_eq!(node.store(1, 100), OUT_OF_RESOURCES);
+    fail::remove(&placing);
+    assert_eq!(fs::read(&foreign).unwrap(), b"not ours");
+    assert_eq!(objects_below(&storage.join(SERIES)).len(), 2);
+    // Now its name is known to be taken.
+    assert_eq!(node.store(1, 100), SUCCESS);
+    let place = node.crash("", |_, _| {});
+    start_once(&place);
+    assert_eq!(indexed(&place), [uid(1), uid(2)]);
+    assert_eq!(fs::read(place.path("objects").join(SERIES).join(foreign.file_name().unwrap())).unwrap(), b"not ours");
+    assert_eq!(files(&place.path("objects")), 3);
+}
+
+#[test]
+fn an_object_without_a_place_is_refused_and_does_not_come_out_of_the_journal_later() {
+    let place = Place::new();
+    fs::write(place.path("dcmdex.toml"), "[store]\nduplicates = \"replace\"\njournal_mib = 4\n").unwrap();
+    let node = Node::start(&place, &[]);
+    let mut peer = associated(&node);
+    assert_eq!(store(&mut peer, 1, 100), SUCCESS);
+    let Some(faults) = Faults::begin(&node, &place, "linkat:error=EDQUOT:when=1+", &[]) else { return };
+    assert_eq!(store(&mut peer, 2, 100), OUT_OF_RESOURCES);
+    assert!(faults.end() > 0);
+    // It is too large for the journal.
+    assert_eq!(store(&mut peer, 2, 2_000_000), SUCCESS);
+    drop(peer);
+    node.kill();
+    start_once(&place);
+    assert_eq!(kept(&place.path("dcmdex-data/objects")), BTreeSet::from([(1, 100), (2, 2_000_000)]));
+    assert_eq!(indexed(&place), [uid(1), uid(2)]);
     assert_eq!(files(&place.path("dcmdex-data/objects")), 2);
 }
 
