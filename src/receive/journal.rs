@@ -4,7 +4,7 @@
 //! An object goes these steps:
 //!
 //! 1. The *journal thread* appends it to the journal, with all others that wait, and flushes that.
-//! 2. Meanwhile its file is written under its final name, without a flush.
+//! 2. Meanwhile the *placing thread* writes its file under its final name, without a flush.
 //! 3. When both have ended, the writer of the index commits its row, without a flush. Then its
 //!    sender is told.
 //! 4. The *settling thread* flushes the file system of the objects and the log of the index, for
@@ -51,10 +51,6 @@ const LARGER_WHERE_SLOW: usize = 4;
 /// Longest time until objects leave the journal. Larger: a start after a crash writes more objects
 /// again. Smaller: more flushes of everything.
 const SETTLE_AFTER: Duration = Duration::from_secs(1);
-
-/// Threads that give objects their places while the journal is flushed. More: files of a group are
-/// written faster, and more changes between threads.
-const PLACING_THREADS: usize = 2;
 
 /// Pause before the next try, where objects of the oldest group are still on their way to the
 /// index.
@@ -142,7 +138,7 @@ impl Placing {
     }
 }
 
-/// Work of the placing threads.
+/// Work of the placing thread.
 enum PlacingWork {
     /// While the journal is flushed.
     Beside(Placing),
@@ -291,14 +287,12 @@ impl Journal {
         let journal = JournalThread { file, queue, placing, rhythm, full_group, shared: to_settle, writer: to_close };
         let (objects, writer, to_journal) = (Arc::clone(objects), writer.clone(), commands.clone());
         let settling = SettlingThread { objects, writer, commands: to_journal, shared: Arc::clone(&shared) };
-        let mut threads = vec![
+        let to_append = commands.clone();
+        let threads = vec![
             thread::Builder::new().name("journal".into()).spawn(move || journal.run())?,
             thread::Builder::new().name("settling".into()).spawn(move || settling.run())?,
+            thread::Builder::new().name("placing".into()).spawn(move || give_places(&work, &to_append))?,
         ];
-        for _ in 0..PLACING_THREADS {
-            let (work, commands) = (work.clone(), commands.clone());
-            threads.push(thread::Builder::new().name("placing".into()).spawn(move || give_places(&work, &commands))?);
-        }
         Ok(Self { commands, shared, threads: Mutex::new(threads) })
     }
 
@@ -393,7 +387,7 @@ fn not_written(error: std::io::Error) -> store::Error {
 struct JournalThread {
     file: ArrivalJournal,
     queue: Receiver<JournalCommand>,
-    /// To threads that give objects their places.
+    /// To the thread that gives objects their places.
     placing: Sender<PlacingWork>,
     rhythm: GroupRhythm,
     full_group: u64,
@@ -472,7 +466,7 @@ impl JournalThread {
     ) {
         let placing = match placing {
             Some(placing) if !placing.objects.has_first_name_free(placing.uids()) => {
-                // If no thread is left, both are dropped, and the sender is told.
+                // If the thread has ended, both are dropped, and the sender is told.
                 let _ended = self.placing.send(PlacingWork::Before(placing, journaling));
                 return;
             }
@@ -495,7 +489,7 @@ impl JournalThread {
         let written = match self.shared.is_open.load(Ordering::SeqCst) {
             true => {
                 for placing in waiting.iter_mut().filter_map(|(placing, _)| placing.take()) {
-                    // If no thread is left, it is dropped, and the sender is told.
+                    // If the thread has ended, it is dropped, and the sender is told.
                     let _ended = self.placing.send(PlacingWork::Beside(placing));
                 }
                 self.file.write(group, waiting.len() as u64)
