@@ -520,9 +520,11 @@ impl WriterHandle {
     }
 
     /// See [`SqliteWriterHandle::pass_entry_over`].
-    pub fn pass_entry_over(&self, entry: JournalEntryId) {
-        if let OpenedIndex::File(main) = &self.0 {
-            main.pass_entry_over(entry);
+    pub fn pass_entry_over(&self, entry: JournalEntryId, on_noted: impl FnOnce() + Send + 'static) {
+        match &self.0 {
+            OpenedIndex::File(main) => main.pass_entry_over(entry, on_noted),
+            // There is no journal.
+            _ => on_noted(),
         }
     }
 

@@ -88,8 +88,11 @@ impl Journaling {
     }
 }
 
-/// An object that gets its place. [`OnJournaled`] of the same object waits for the answer, which is
-/// an error if this is dropped.
+/// Gives an object its place, and then to the journal again. Its first name is taken.
+pub(super) type PlaceBefore = Box<dyn FnOnce(Placing, Journaling) + Send>;
+
+/// An object that gets its place. [`OnJournaled`] of the same object waits for the answer. If this
+/// is dropped, the answer is an error.
 pub(super) struct Placing {
     pub(super) objects: Arc<Objects>,
     /// Study, Series and SOP Instance UID.
@@ -125,7 +128,9 @@ impl Placing {
     }
 
     fn store(&self) -> Result<Placed, store::Error> {
-        fail_point!(&format!("place {}", self.objects.root().display()));
+        fail_point!(&format!("place {}", self.objects.root().display()), |_| Err(not_written(
+            std::io::ErrorKind::QuotaExceeded.into()
+        )));
         let [study, series, instance] = self.uids();
         self.objects.store_for_journal(&self.object, study, series, instance)
     }
@@ -138,17 +143,12 @@ impl Placing {
     }
 }
 
-/// Work of the placing thread.
-enum PlacingWork {
-    /// While the journal is flushed.
-    Beside(Placing),
-    /// Before the object comes into the journal.
-    Before(Placing, Journaling),
-}
+/// An object without a place, and what gives it one if its first name is taken.
+type Unplaced = (Placing, PlaceBefore);
 
 enum JournalCommand {
-    /// An object that has its place, or with the work that gives it one.
-    Append(Option<Placing>, Journaling),
+    /// An object, and the work that gives it its place if it has none.
+    Append(Option<Unplaced>, Journaling),
     /// No group up to this one is needed any more.
     Release(u64, Sender<()>),
     /// Nothing in the journal is needed any more.
@@ -287,11 +287,10 @@ impl Journal {
         let journal = JournalThread { file, queue, placing, rhythm, full_group, shared: to_settle, writer: to_close };
         let (objects, writer, to_journal) = (Arc::clone(objects), writer.clone(), commands.clone());
         let settling = SettlingThread { objects, writer, commands: to_journal, shared: Arc::clone(&shared) };
-        let to_append = commands.clone();
         let threads = vec![
             thread::Builder::new().name("journal".into()).spawn(move || journal.run())?,
             thread::Builder::new().name("settling".into()).spawn(move || settling.run())?,
-            thread::Builder::new().name("placing".into()).spawn(move || give_places(&work, &to_append))?,
+            thread::Builder::new().name("placing".into()).spawn(move || give_places(&work))?,
         ];
         Ok(Self { commands, shared, threads: Mutex::new(threads) })
     }
@@ -321,13 +320,20 @@ impl Journal {
     /// Queues an object, and returns at once. It gets its place while the journal is flushed, or
     /// before if its first name is taken. `on_journaled` is called once, by the journal thread and
     /// in the order of the numbers. It may wait for the place.
-    pub(super) fn append(&self, placing: Placing, journaling: Journaling) {
-        queue(&self.commands, JournalCommand::Append(Some(placing), journaling));
+    pub(super) fn append(&self, unplaced: (Placing, PlaceBefore), journaling: Journaling) {
+        queue(&self.commands, JournalCommand::Append(Some(unplaced), journaling));
     }
 
     /// Gives an object its place, and queues it then.
     pub(super) fn append_placed(&self, placing: Placing, journaling: Journaling) {
-        place_and_append(&self.commands, placing, journaling);
+        let mut journaling = journaling;
+        match placing.place() {
+            Some(name_number) => {
+                journaling.name_number = name_number;
+                queue(&self.commands, JournalCommand::Append(None, journaling));
+            }
+            None => journaling.refuse(),
+        }
     }
 
     /// Settles everything, empties the journal and ends the threads. Call it when no object is on
@@ -350,31 +356,49 @@ impl Drop for Journal {
     }
 }
 
-fn give_places(work: &Receiver<PlacingWork>, commands: &Sender<JournalCommand>) {
-    for work in work {
-        let place = AssertUnwindSafe(|| match work {
-            PlacingWork::Beside(placing) => placing.place_first(),
-            PlacingWork::Before(placing, journaling) => place_and_append(commands, placing, journaling),
-        });
-        if catch_unwind(place).is_err() {
+/// Adds an object to a group, unless it gets its place before or there is no room for it.
+fn add(
+    unplaced: Option<Unplaced>,
+    mut journaling: Journaling,
+    group: &mut JournalGroup,
+    waiting: &mut Vec<(Option<Placing>, Journaling)>,
+) {
+    let placing = match unplaced {
+        Some((placing, place_before)) if !placing.objects.has_first_name_free(placing.uids()) => {
+            return place_before(placing, journaling);
+        }
+        Some((placing, _)) => match placing.objects.check_space() {
+            Ok(()) => Some(placing),
+            Err(error) => {
+                // Nobody waits for a place any more.
+                drop(placing);
+                return (journaling.on_journaled)(Err(error));
+            }
+        },
+        None => None,
+    };
+    group.push(&JournalEntry {
+        name_number: journaling.name_number,
+        calling_ae_title: &journaling.sender.calling_ae_title,
+        address: journaling.sender.address,
+        object: &journaling.object,
+    });
+    // It is in the group now.
+    journaling.object = Arc::default();
+    waiting.push((placing, journaling));
+}
+
+fn give_places(work: &Receiver<Placing>) {
+    for placing in work {
+        if catch_unwind(AssertUnwindSafe(|| placing.place_first())).is_err() {
             tracing::error!("a defect of dcmdex kept an object from its place; it is refused");
         }
     }
 }
 
-fn place_and_append(commands: &Sender<JournalCommand>, placing: Placing, mut journaling: Journaling) {
-    match placing.place() {
-        Some(name_number) => {
-            journaling.name_number = name_number;
-            queue(commands, JournalCommand::Append(None, journaling));
-        }
-        None => journaling.refuse(),
-    }
-}
-
 fn queue(commands: &Sender<JournalCommand>, command: JournalCommand) {
-    if let Err(SendError(JournalCommand::Append(placing, journaling))) = commands.send(command) {
-        drop(placing);
+    if let Err(SendError(JournalCommand::Append(unplaced, journaling))) = commands.send(command) {
+        drop(unplaced);
         journaling.refuse();
     }
 }
@@ -388,7 +412,7 @@ struct JournalThread {
     file: ArrivalJournal,
     queue: Receiver<JournalCommand>,
     /// To the thread that gives objects their places.
-    placing: Sender<PlacingWork>,
+    placing: Sender<Placing>,
     rhythm: GroupRhythm,
     full_group: u64,
     shared: Arc<SharedJournal>,
@@ -401,8 +425,8 @@ impl JournalThread {
         let mut next = None;
         while let Some(command) = next.take().or_else(|| self.queue.recv().ok()) {
             match command {
-                JournalCommand::Append(placing, journaling) => {
-                    next = self.gather((placing, journaling), &mut group, &mut waiting);
+                JournalCommand::Append(unplaced, journaling) => {
+                    next = self.gather((unplaced, journaling), &mut group, &mut waiting);
                     if !waiting.is_empty() {
                         self.write(&mut group, &mut waiting);
                     }
@@ -433,14 +457,14 @@ impl JournalThread {
     /// Adds what is queued, and waits for what is expected ([`GroupRhythm`]).
     fn gather(
         &self,
-        first: (Option<Placing>, Journaling),
+        first: (Option<Unplaced>, Journaling),
         group: &mut JournalGroup,
         waiting: &mut Vec<(Option<Placing>, Journaling)>,
     ) -> Option<JournalCommand> {
         group.clear();
         let mut next = Some(first);
-        while let Some((placing, journaling)) = next.take() {
-            self.add(placing, journaling, group, waiting);
+        while let Some((unplaced, journaling)) = next.take() {
+            add(unplaced, journaling, group, waiting);
             if group.length() as u64 >= self.full_group {
                 return None;
             }
@@ -449,38 +473,11 @@ impl JournalThread {
                 None => self.queue.try_recv().ok(),
             };
             match command {
-                Some(JournalCommand::Append(placing, journaling)) => next = Some((placing, journaling)),
+                Some(JournalCommand::Append(unplaced, journaling)) => next = Some((unplaced, journaling)),
                 other => return other,
             }
         }
         None
-    }
-
-    /// Adds an object to a group. If its name is not known yet, it gets its place before.
-    fn add(
-        &self,
-        placing: Option<Placing>,
-        mut journaling: Journaling,
-        group: &mut JournalGroup,
-        waiting: &mut Vec<(Option<Placing>, Journaling)>,
-    ) {
-        let placing = match placing {
-            Some(placing) if !placing.objects.has_first_name_free(placing.uids()) => {
-                // If the thread has ended, both are dropped, and the sender is told.
-                let _ended = self.placing.send(PlacingWork::Before(placing, journaling));
-                return;
-            }
-            placing => placing,
-        };
-        group.push(&JournalEntry {
-            name_number: journaling.name_number,
-            calling_ae_title: &journaling.sender.calling_ae_title,
-            address: journaling.sender.address,
-            object: &journaling.object,
-        });
-        // It is in the group now.
-        journaling.object = Arc::default();
-        waiting.push((placing, journaling));
     }
 
     fn write(&mut self, group: &mut JournalGroup, waiting: &mut Vec<(Option<Placing>, Journaling)>) {
@@ -490,7 +487,7 @@ impl JournalThread {
             true => {
                 for placing in waiting.iter_mut().filter_map(|(placing, _)| placing.take()) {
                     // If the thread has ended, it is dropped, and the sender is told.
-                    let _ended = self.placing.send(PlacingWork::Beside(placing));
+                    let _ended = self.placing.send(placing);
                 }
                 self.file.write(group, waiting.len() as u64)
             }

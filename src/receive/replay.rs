@@ -178,7 +178,7 @@ impl Replay<'_> {
             // Its own file, if it was torn.
             UnnamedFiles::Keep => {
                 let own = paths.nth(object.entry.name_number as usize);
-                own.into_iter().filter(|path| is_torn(path, object.checksum)).collect()
+                own.into_iter().filter(|path| is_torn(path, object)).collect()
             }
         };
         if lying.is_empty() {
@@ -237,7 +237,7 @@ impl Replay<'_> {
         let file = FileSink::of_entry(self.objects, under_way, (entry.object.to_vec(), number), &memory);
         match keep_object(Arc::clone(self.storage), known, Box::new(file), room).await {
             Ok(_committed) => self.counts.entered += 1,
-            // It was refused the first time, too.
+            // An earlier entry was kept, as the first time.
             Err(ReceiveError::Duplicate) => self.counts.passed_over += 1,
             Err(error) => return Err(ReplayError::Refused(error)),
         }
@@ -258,9 +258,17 @@ fn files_for_trash(reader: &mut Reader) -> Result<HashSet<PathBuf>, db::Error> {
     }
 }
 
-/// Whether a file is there that does not hold this data set as a whole.
-fn is_torn(path: &Path, checksum: Checksum) -> bool {
-    fs::symlink_metadata(path).is_ok() && !fs::read(path).is_ok_and(|bytes| has_data_set(&bytes, checksum))
+/// Whether a power cut has left a part of an object: no bytes that differ from its own, but for
+/// zeros. The object may have got no place, and the file may be that of another one.
+fn is_torn(path: &Path, object: &EntryObject<'_>) -> bool {
+    let is_part = |bytes: &[u8]| {
+        let mut pairs = bytes.iter().zip(object.entry.object);
+        bytes.len() <= object.entry.object.len() && pairs.all(|(lying, whole)| lying == whole || *lying == 0)
+    };
+    match fs::read(path) {
+        Ok(bytes) => !has_data_set(&bytes, object.checksum) && is_part(&bytes),
+        Err(_) => fs::symlink_metadata(path).is_ok(),
+    }
 }
 
 fn has_data_set(file: &[u8], checksum: Checksum) -> bool {

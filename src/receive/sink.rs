@@ -3,16 +3,17 @@
 use std::sync::Arc;
 
 use crossbeam_channel::bounded;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::error::ReceiveError;
-use super::journal::{Journal, JournalHold, JournalRoom, Journaling, OnJournaled, Placing};
+use super::journal::{Journal, JournalHold, JournalRoom, Journaling, OnJournaled, PlaceBefore, Placing};
 use super::storage::{ReceivedObject, Storage};
 use super::under_way::UnderWay;
 use crate::db::{self, Arrivals, Compared, JournalEntryId, Received, ReceivedFrom, Stored};
 use crate::model::checksum::ChecksumBuilder;
-use crate::shares::{PeerMemory, Share};
+use crate::shares::{CountedPeer, PeerMemory, Share};
 use crate::store::{self, Incoming, NameOutcome, Objects, Placed};
 
 /// Bytes of an object that are gathered before they are written. Larger: more memory, since each
@@ -157,8 +158,8 @@ impl FileSink {
         }
     }
 
-    /// Writes the rest, gives the object its place and queues the record, all on one thread. Waits
-    /// until the object is durable and the row is committed.
+    /// Writes the rest, gives the object its place and queues the record. Waits until the object is
+    /// durable and its row is committed.
     ///
     /// # Errors
     /// Fails if the file cannot be written. An error of the row is in the returned value.
@@ -177,7 +178,7 @@ impl FileSink {
         };
         let writing = match journal {
             Some(room) if keeping.knows_directory() => {
-                keeping.journal_and_place(room, (batch, share));
+                keeping.journal_and_place(room, (batch, share), memory.peer());
                 return Ok(kept.await.map_err(|_| ReceiveError::ThreadEnded)??);
             }
             Some(room) => under_way.begin(memory.peer(), move || keeping.place_and_journal(room, (batch, share))).await,
@@ -244,11 +245,19 @@ impl Keeping {
         journal.append_placed(placing, journaling);
     }
 
-    /// Gives an object to the journal, which gives it its place.
-    fn journal_and_place(self, room: RoomInJournal, object: (Vec<u8>, Option<Share>)) {
+    /// Gives an object to the journal, which gives it its place. If its first name is taken, a
+    /// thread of its peer does that first.
+    fn journal_and_place(self, room: RoomInJournal, object: (Vec<u8>, Option<Share>), peer: &CountedPeer) {
         let RoomInJournal(journal, room) = room;
+        let (under_way, peer, runtime) = (Arc::clone(&self.storage.under_way), Arc::clone(peer), Handle::current());
+        let to_append = Arc::clone(&journal);
+        let place_before: PlaceBefore = Box::new(move |placing, journaling| {
+            drop(runtime.spawn(async move {
+                drop(under_way.begin(&peer, move || to_append.append_placed(placing, journaling)).await);
+            }));
+        });
         let (placing, journaling) = self.journaling(room, object);
-        journal.append(placing, journaling);
+        journal.append((placing, place_before), journaling);
     }
 
     fn journaling(self, room: JournalRoom, (object, share): (Vec<u8>, Option<Share>)) -> (Placing, Journaling) {
@@ -274,11 +283,14 @@ impl Keeping {
         match (placed, entry) {
             (Ok(placed), Ok((entry, hold))) => self.enter(placed, Some((entry, Some(hold)))),
             (Ok(placed), Err(error)) => drop(self.done.send(Ok((placed, Err(error.into()), None)))),
-            (Err(error), Ok((entry, _hold))) => {
-                self.storage.writer.pass_entry_over(entry);
-                self.fail(error);
+            (Err(error), Ok((entry, hold))) => {
+                let writer = self.storage.writer.clone();
+                writer.pass_entry_over(entry, move || {
+                    drop(hold);
+                    self.fail(error);
+                });
             }
-            (Err(error), Err(_)) => self.fail(error),
+            (Err(_), Err(error)) => self.fail(error),
         }
     }
 

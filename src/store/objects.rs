@@ -455,7 +455,7 @@ impl Objects {
     }
 
     /// Does the same for an object that a journal makes durable. The object keeps its incoming link
-    /// until the journal has it, and [`Self::flush`] makes it durable in its place.
+    /// until the index has its row, and [`Self::flush`] makes it durable in its place.
     ///
     /// # Errors
     /// Those of [`Self::store`].
@@ -478,7 +478,7 @@ impl Objects {
     }
 
     /// Whether no file has the first of the names of an instance. [`Placed::name_number`] of its
-    /// next object is 0 then.
+    /// next object is 0 then, unless another program takes that name.
     #[must_use]
     pub fn has_first_name_free(&self, [study, series, instance]: [&str; 3]) -> bool {
         let directory = self.root.join(component(study)).join(component(series));
@@ -532,7 +532,10 @@ impl Objects {
     }
 
     /// Refuses what arrives while no more space is free than must stay free.
-    fn check_space(&self) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`] and [`Error::NoSpaceForIndex`], and if the space cannot be asked for.
+    pub(crate) fn check_space(&self) -> Result<(), Error> {
         if self.uses_all_space.load(Ordering::Relaxed) {
             return Ok(());
         }
@@ -748,7 +751,7 @@ impl Incoming {
     }
 
     fn has_same_data_set(&self, path: &Path) -> io::Result<bool> {
-        let other = Object::of_file(File::open(path)?)?;
+        let other = Object::of_file(open_file(path)?)?;
         let length = self.file.metadata()?.len();
         Ok(same_data_set(DataSetReader::of(FromStart { file: &self.file, offset: 0 }, Some(length))?, other)?
             == Some(true))

@@ -34,14 +34,14 @@ impl SqliteWriterHandle {
     /// is committed with the next instance, so that none that follows can be replaced by an older
     /// one.
     pub fn close_journal(&self, journal: [u8; 16]) {
-        self.note_entry(JournalEntryId { journal, number: u64::MAX });
+        self.note_refused(JournalEntryId { journal, number: u64::MAX }, None);
     }
 
     /// Notes that an entry was refused, and is not to be entered once more. Call it in the order of
-    /// the entries, and before the sender is told. The note is committed as that of
-    /// [`Self::close_journal`].
-    pub fn pass_entry_over(&self, entry: JournalEntryId) {
-        self.note_entry(entry);
+    /// the entries. `on_noted` is called when a power cut cannot take the note away. If it cannot
+    /// be committed, it comes with the next commit, and `on_noted` is called at once.
+    pub fn pass_entry_over(&self, entry: JournalEntryId, on_noted: impl FnOnce() + Send + 'static) {
+        self.note_refused(entry, Some(Box::new(on_noted)));
     }
 
     /// Leaves out change numbers, because a power cut took commits away that somebody may have

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{RecvError, RecvTimeoutError, Sender, TrySendError, bounded};
+use crossbeam_channel::{RecvError, RecvTimeoutError, SendError, Sender, TrySendError, bounded};
 use fail::fail_point;
 use rusqlite::Connection;
 
@@ -20,8 +20,8 @@ use super::worklist;
 use super::write::{Batch, JournalMark};
 use super::write_priority::{Priority, PriorityLock};
 use super::writer_queue::{
-    CommandQueue, MaintenanceWork, QueuedArrival, ScanUnits, WriterCommand, gather_arrivals, rows_of, take_arrival,
-    weight_of,
+    CommandQueue, MaintenanceWork, OnNoted, QueuedArrival, ScanUnits, WriterCommand, gather_arrivals, rows_of,
+    take_arrival, weight_of,
 };
 use crate::db::{
     Arrivals, Backlog, Committed, Durability, Error, EventRecording, JournalEntryId, KnownLocation, Mounted, OnStored,
@@ -254,9 +254,14 @@ impl SqliteWriterHandle {
         &self.files
     }
 
-    pub(super) fn note_entry(&self, entry: JournalEntryId) {
+    pub(super) fn note_refused(&self, entry: JournalEntryId, on_noted: Option<OnNoted>) {
+        let refused = WriterCommand::EntryRefused { entry, on_noted };
         // A writer that has ended enters nothing that could be replaced.
-        let _ended = self.commands.send(WriterCommand::EntryRefused(entry));
+        if let Err(SendError(WriterCommand::EntryRefused { on_noted: Some(on_noted), .. })) =
+            self.commands.send(refused)
+        {
+            on_noted();
+        }
     }
 
     fn ask<T>(&self, command: impl FnOnce(Sender<Result<T, Error>>) -> WriterCommand) -> Result<T, Error> {
@@ -496,7 +501,13 @@ impl WriterThread {
             WriterCommand::Maintain { work, reply } => {
                 let _gone = reply.send(self.run_in(connection, batch, Priority::None, work));
             }
-            WriterCommand::EntryRefused(entry) => state.journal.meet(entry),
+            WriterCommand::EntryRefused { entry, on_noted } => {
+                state.journal.refuse(entry);
+                if let Some(on_noted) = on_noted {
+                    self.note_refused(connection, batch, &mut state.journal);
+                    on_noted();
+                }
+            }
             WriterCommand::Stop => {}
         }
     }
@@ -601,7 +612,10 @@ impl WriterThread {
     ) -> Result<Vec<(StoreOutcome, Option<KnownLocation>)>, Error> {
         group.iter().filter_map(|one| one.received.journaled).for_each(|number| journal.meet(number));
         // Who follows events may act on what was committed, so it must not go away again.
-        if self.options.recording == EventRecording::Off && group.iter().all(|one| one.received.journaled.is_some()) {
+        let is_flushed = self.options.recording != EventRecording::Off
+            || journal.has_refused()
+            || group.iter().any(|one| one.received.journaled.is_none());
+        if !is_flushed {
             batch.leave_flush_to_journal();
         }
         let (outcomes, decided) = self.run_in(connection, batch, Priority::Waiting, |batch| {
@@ -617,8 +631,16 @@ impl WriterThread {
             let outcomes = arrived.collect::<rusqlite::Result<_>>()?;
             Ok((outcomes, journal.write(connection)?))
         })?;
-        journal.committed(decided);
+        journal.committed(decided, is_flushed);
         Ok(outcomes)
+    }
+
+    /// Commits that entries were refused. If that fails, the next commit says so.
+    fn note_refused(&self, connection: &Connection, batch: &mut Batch<'_>, journal: &mut JournalMark) {
+        match self.run_in(connection, batch, Priority::Waiting, |_| journal.write(connection)) {
+            Ok(decided) => journal.committed(decided, true),
+            Err(error) => tracing::warn!(%error, "the index cannot note that an object of the journal was refused"),
+        }
     }
 
     fn resolve_missing(
@@ -706,7 +728,7 @@ impl WriterState {
     /// Notes an arrival that is refused. It must not be entered later, if it is in the journal.
     fn meet(&mut self, arrival: &QueuedArrival) {
         if let Some(number) = arrival.received.journaled {
-            self.journal.meet(number);
+            self.journal.refuse(number);
         }
     }
 
@@ -741,7 +763,10 @@ impl WriterCommand {
             Self::Worklist { reply, .. } => drop(reply.send(Err(error))),
             Self::Flush { reply } => state.flush(&reply),
             Self::Name { reply, .. } => drop(reply.send(Err(error))),
-            Self::EntryRefused(entry) => state.journal.meet(entry),
+            Self::EntryRefused { entry, on_noted } => {
+                state.journal.refuse(entry);
+                on_noted.into_iter().for_each(|on_noted| on_noted());
+            }
             Self::Stop => {}
         }
     }

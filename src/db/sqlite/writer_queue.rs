@@ -45,12 +45,15 @@ pub(super) enum WriterCommand {
     Name { id: Option<String>, reply: Sender<Result<String, Error>> },
     StorageMoved { from: PathBuf, to: PathBuf, reply: Sender<Result<u64, Error>> },
     Maintain { work: MaintenanceWork, reply: Sender<Result<(), Error>> },
-    EntryRefused(JournalEntryId),
+    EntryRefused { entry: JournalEntryId, on_noted: Option<OnNoted> },
     Stop,
 }
 
 /// Work of an operator's command, in a transaction of its own.
 pub(super) type MaintenanceWork = Box<dyn FnOnce(&mut Batch<'_>) -> rusqlite::Result<()> + Send>;
+
+/// Is called when the index says that an entry of the journal was refused, or cannot say so.
+pub(in crate::db) type OnNoted = Box<dyn FnOnce() + Send>;
 
 /// A received instance in the queue.
 pub(super) struct QueuedArrival {

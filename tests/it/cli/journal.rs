@@ -407,22 +407,28 @@ fn an_object_comes_into_the_journal_while_it_gets_its_place_and_to_the_index_aft
     assert_eq!(files(&place.path("objects")), 2);
 }
 
+/// A node whose next object gets no place, though its first name was free.
+fn without_place(duplicates: DuplicatePolicy) -> (Unsettled, String) {
+    let mut node = Unsettled::start(duplicates);
+    assert_eq!(node.store(2, 100), SUCCESS);
+    let placing = format!("place {}", node.node.storage().canonicalize().unwrap().display());
+    (node, placing)
+}
+
 #[test]
 fn an_object_whose_name_another_program_takes_meanwhile_is_refused_and_harms_nothing() {
-    let mut node = Unsettled::start(DuplicatePolicy::KeepBoth);
-    assert_eq!(node.store(2, 100), SUCCESS);
-    let storage = node.node.storage().canonicalize().unwrap();
-    let placing = format!("place {}", storage.display());
-    let foreign = storage.join(SERIES).join(format!("{}.dcm", uid(1)));
+    let (mut node, placing) = without_place(DuplicatePolicy::KeepBoth);
+    let series = node.node.storage().canonicalize().unwrap().join(SERIES);
+    let foreign = series.join(format!("{}.dcm", uid(1)));
     let path = foreign.clone();
     fail::cfg_callback(&placing, move || fs::write(&path, "not ours").unwrap()).unwrap();
     assert_eq!(node.store(1, 100), OUT_OF_RESOURCES);
     fail::remove(&placing);
     assert_eq!(fs::read(&foreign).unwrap(), b"not ours");
-    assert_eq!(objects_below(&storage.join(SERIES)).len(), 2);
+    assert_eq!(objects_below(&series).len(), 2);
     // Now its name is known to be taken.
     assert_eq!(node.store(1, 100), SUCCESS);
-    let place = node.crash("", |_, _| {});
+    let place = node.crash("", lose_rows);
     start_once(&place);
     assert_eq!(indexed(&place), [uid(1), uid(2)]);
     assert_eq!(fs::read(place.path("objects").join(SERIES).join(foreign.file_name().unwrap())).unwrap(), b"not ours");
@@ -431,22 +437,33 @@ fn an_object_whose_name_another_program_takes_meanwhile_is_refused_and_harms_not
 
 #[test]
 fn an_object_without_a_place_is_refused_and_does_not_come_out_of_the_journal_later() {
-    let place = Place::new();
-    fs::write(place.path("dcmdex.toml"), "[store]\nduplicates = \"replace\"\njournal_mib = 4\n").unwrap();
-    let node = Node::start(&place, &[]);
-    let mut peer = associated(&node);
-    assert_eq!(store(&mut peer, 1, 100), SUCCESS);
-    let Some(faults) = Faults::begin(&node, &place, "linkat:error=EDQUOT:when=1+", &[]) else { return };
-    assert_eq!(store(&mut peer, 2, 100), OUT_OF_RESOURCES);
-    assert!(faults.end() > 0);
+    let (mut node, placing) = without_place(DuplicatePolicy::Replace);
+    fail::cfg(&placing, "return").unwrap();
+    assert_eq!(node.store(1, 100), OUT_OF_RESOURCES);
+    fail::remove(&placing);
     // It is too large for the journal.
-    assert_eq!(store(&mut peer, 2, 2_000_000), SUCCESS);
-    drop(peer);
-    node.kill();
+    assert_eq!(node.store(1, 2_000_000), SUCCESS);
+    let place = node.crash("duplicates = \"replace\"\n", |_, _| {});
     start_once(&place);
-    assert_eq!(kept(&place.path("dcmdex-data/objects")), BTreeSet::from([(1, 100), (2, 2_000_000)]));
+    assert_eq!(kept(&place.path("objects")), BTreeSet::from([(1, 2_000_000), (2, 100)]));
     assert_eq!(indexed(&place), [uid(1), uid(2)]);
-    assert_eq!(files(&place.path("dcmdex-data/objects")), 2);
+    assert_eq!(files(&place.path("objects")), 2);
+}
+
+// A sender that was told of the failure sends another object of the instance. A power cut takes its
+// row.
+#[test]
+fn an_object_that_was_refused_does_not_come_before_one_that_was_acknowledged() {
+    let (mut node, placing) = without_place(DuplicatePolicy::KeepFirst);
+    fail::cfg(&placing, "return").unwrap();
+    assert_eq!(node.store(1, 100), OUT_OF_RESOURCES);
+    fail::remove(&placing);
+    node.remember_rows();
+    assert_eq!(node.store(1, 300), SUCCESS);
+    let place = node.crash("duplicates = \"keep-first\"\n", lose_rows);
+    start_once(&place);
+    assert_eq!(kept(&place.path("objects")), BTreeSet::from([(1, 300), (2, 100)]));
+    assert_eq!(indexed(&place), [uid(1), uid(2)]);
 }
 
 // Somebody takes the hidden file for rubbish, or a backup program puts a copy in its place. No

@@ -13,15 +13,29 @@ pub(in super::super) struct JournalMark {
     met: i64,
     /// Last of these entries that the index has.
     written: i64,
+    /// Whether an entry was refused since the last commit that survives a power cut. A later object
+    /// may take its place only if such a commit says so.
+    has_refused: bool,
 }
 
 impl JournalMark {
     pub(in super::super) fn meet(&mut self, number: JournalEntryId) {
         let JournalEntryId { journal, number } = number;
         if self.journal != journal {
-            *self = Self { journal, met: 0, written: 0 };
+            *self = Self { journal, ..Self::default() };
         }
         self.met = self.met.max(i64::try_from(number).unwrap_or(i64::MAX));
+    }
+
+    /// Meets an entry that is refused.
+    pub(in super::super) fn refuse(&mut self, number: JournalEntryId) {
+        self.meet(number);
+        self.has_refused = true;
+    }
+
+    /// Whether the next commit must survive a power cut.
+    pub(in super::super) fn has_refused(&self) -> bool {
+        self.has_refused
     }
 
     /// Writes what it met as a part of the transaction that is open. Returns what the index has
@@ -35,7 +49,8 @@ impl JournalMark {
         Ok(self.met)
     }
 
-    pub(in super::super) fn committed(&mut self, written: i64) {
+    pub(in super::super) fn committed(&mut self, written: i64, is_flushed: bool) {
         self.written = written;
+        self.has_refused &= !is_flushed;
     }
 }
