@@ -89,11 +89,11 @@ impl Journaling {
 }
 
 /// Gives an object its place, and then to the journal again. Its first name is taken.
-pub(super) type PlaceBefore = Box<dyn FnOnce(Placing, Journaling) + Send>;
+pub(super) type PlaceBefore = Box<dyn FnOnce(ObjectPlacing, Journaling) + Send>;
 
 /// An object that gets its place. [`OnJournaled`] of the same object waits for the answer. If this
 /// is dropped, the answer is an error.
-pub(super) struct Placing {
+pub(super) struct ObjectPlacing {
     pub(super) objects: Arc<Objects>,
     /// Study, Series and SOP Instance UID.
     pub(super) uids: [String; 3],
@@ -101,7 +101,7 @@ pub(super) struct Placing {
     pub(super) to_journal: Sender<Result<Placed, store::Error>>,
 }
 
-impl Placing {
+impl ObjectPlacing {
     fn uids(&self) -> [&str; 3] {
         self.uids.each_ref().map(String::as_str)
     }
@@ -144,7 +144,7 @@ impl Placing {
 }
 
 /// An object without a place, and what gives it one if its first name is taken.
-type Unplaced = (Placing, PlaceBefore);
+type Unplaced = (ObjectPlacing, PlaceBefore);
 
 enum JournalCommand {
     /// An object, and the work that gives it its place if it has none.
@@ -320,12 +320,12 @@ impl Journal {
     /// Queues an object, and returns at once. It gets its place while the journal is flushed, or
     /// before if its first name is taken. `on_journaled` is called once, by the journal thread and
     /// in the order of the numbers. It may wait for the place.
-    pub(super) fn append(&self, unplaced: (Placing, PlaceBefore), journaling: Journaling) {
+    pub(super) fn append(&self, unplaced: (ObjectPlacing, PlaceBefore), journaling: Journaling) {
         queue(&self.commands, JournalCommand::Append(Some(unplaced), journaling));
     }
 
     /// Gives an object its place, and queues it then.
-    pub(super) fn append_placed(&self, placing: Placing, journaling: Journaling) {
+    pub(super) fn append_placed(&self, placing: ObjectPlacing, journaling: Journaling) {
         let mut journaling = journaling;
         match placing.place() {
             Some(name_number) => {
@@ -361,7 +361,7 @@ fn add(
     unplaced: Option<Unplaced>,
     mut journaling: Journaling,
     group: &mut JournalGroup,
-    waiting: &mut Vec<(Option<Placing>, Journaling)>,
+    waiting: &mut Vec<(Option<ObjectPlacing>, Journaling)>,
 ) {
     let placing = match unplaced {
         Some((placing, place_before)) if !placing.objects.has_first_name_free(placing.uids()) => {
@@ -388,7 +388,7 @@ fn add(
     waiting.push((placing, journaling));
 }
 
-fn give_places(work: &Receiver<Placing>) {
+fn give_places(work: &Receiver<ObjectPlacing>) {
     for placing in work {
         if catch_unwind(AssertUnwindSafe(|| placing.place_first())).is_err() {
             tracing::error!("a defect of dcmdex kept an object from its place; it is refused");
@@ -412,7 +412,7 @@ struct JournalThread {
     file: ArrivalJournal,
     queue: Receiver<JournalCommand>,
     /// To the thread that gives objects their places.
-    placing: Sender<Placing>,
+    placing: Sender<ObjectPlacing>,
     rhythm: GroupRhythm,
     full_group: u64,
     shared: Arc<SharedJournal>,
@@ -459,7 +459,7 @@ impl JournalThread {
         &self,
         first: (Option<Unplaced>, Journaling),
         group: &mut JournalGroup,
-        waiting: &mut Vec<(Option<Placing>, Journaling)>,
+        waiting: &mut Vec<(Option<ObjectPlacing>, Journaling)>,
     ) -> Option<JournalCommand> {
         group.clear();
         let mut next = Some(first);
@@ -480,7 +480,7 @@ impl JournalThread {
         None
     }
 
-    fn write(&mut self, group: &mut JournalGroup, waiting: &mut Vec<(Option<Placing>, Journaling)>) {
+    fn write(&mut self, group: &mut JournalGroup, waiting: &mut Vec<(Option<ObjectPlacing>, Journaling)>) {
         fail_point!(&format!("journal write {}", self.file.path().display()));
         let begun = Instant::now();
         let written = match self.shared.is_open.load(Ordering::SeqCst) {

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::error::ReceiveError;
-use super::journal::{Journal, JournalHold, JournalRoom, Journaling, OnJournaled, PlaceBefore, Placing};
+use super::journal::{Journal, JournalHold, JournalRoom, Journaling, ObjectPlacing, OnJournaled, PlaceBefore};
 use super::storage::{ReceivedObject, Storage};
 use super::under_way::UnderWay;
 use crate::db::{self, Arrivals, Compared, JournalEntryId, Received, ReceivedFrom, Stored};
@@ -260,11 +260,11 @@ impl Keeping {
         journal.append((placing, place_before), journaling);
     }
 
-    fn journaling(self, room: JournalRoom, (object, share): (Vec<u8>, Option<Share>)) -> (Placing, Journaling) {
+    fn journaling(self, room: JournalRoom, (object, share): (Vec<u8>, Option<Share>)) -> (ObjectPlacing, Journaling) {
         let (objects, sender, object) = (Arc::clone(&self.objects), Arc::clone(&self.known.sender), Arc::new(object));
         let (to_journal, placed) = bounded(1);
         let uids = self.known.uids().map(str::to_owned);
-        let placing = Placing { objects, uids, object: Arc::clone(&object), to_journal };
+        let placing = ObjectPlacing { objects, uids, object: Arc::clone(&object), to_journal };
         let on_journaled: OnJournaled = Box::new(move |entry| {
             let _until_written = share;
             // Without an answer it got no place.
