@@ -82,9 +82,10 @@ pub(super) struct Journaling {
 }
 
 impl Journaling {
-    /// Answers that the journal does not take it.
-    fn refuse(self) {
-        (self.on_journaled)(Err(not_written(std::io::ErrorKind::BrokenPipe.into())));
+    /// Answers that it does not come into the journal. Nobody waits for its place then.
+    fn refuse(self, placing: Option<ObjectPlacing>, error: store::Error) {
+        drop(placing);
+        (self.on_journaled)(Err(error));
     }
 }
 
@@ -104,14 +105,6 @@ pub(super) struct ObjectPlacing {
 impl ObjectPlacing {
     fn uids(&self) -> [&str; 3] {
         self.uids.each_ref().map(String::as_str)
-    }
-
-    /// Places the object under any of its names. Returns the number of that, if it has a place.
-    fn place(self) -> Option<u32> {
-        let placed = self.store();
-        let name_number = placed.as_ref().ok().map(|placed| placed.name_number);
-        self.answer(placed);
-        name_number
     }
 
     /// Places the object under its first name, since its entry says that it has that one. Only
@@ -325,14 +318,14 @@ impl Journal {
     }
 
     /// Gives an object its place, and queues it then.
-    pub(super) fn append_placed(&self, placing: ObjectPlacing, journaling: Journaling) {
-        let mut journaling = journaling;
-        match placing.place() {
-            Some(name_number) => {
-                journaling.name_number = name_number;
+    pub(super) fn append_placed(&self, placing: ObjectPlacing, mut journaling: Journaling) {
+        match placing.store() {
+            Ok(placed) => {
+                journaling.name_number = placed.name_number;
+                placing.answer(Ok(placed));
                 queue(&self.commands, JournalCommand::Append(None, journaling));
             }
-            None => journaling.refuse(),
+            Err(error) => journaling.refuse(Some(placing), error),
         }
     }
 
@@ -369,11 +362,7 @@ fn add(
         }
         Some((placing, _)) => match placing.objects.check_space() {
             Ok(()) => Some(placing),
-            Err(error) => {
-                // Nobody waits for a place any more.
-                drop(placing);
-                return (journaling.on_journaled)(Err(error));
-            }
+            Err(error) => return journaling.refuse(Some(placing), error),
         },
         None => None,
     };
@@ -398,8 +387,8 @@ fn give_places(work: &Receiver<ObjectPlacing>) {
 
 fn queue(commands: &Sender<JournalCommand>, command: JournalCommand) {
     if let Err(SendError(JournalCommand::Append(unplaced, journaling))) = commands.send(command) {
-        drop(unplaced);
-        journaling.refuse();
+        let placing = unplaced.map(|(placing, _)| placing);
+        journaling.refuse(placing, not_written(std::io::ErrorKind::BrokenPipe.into()));
     }
 }
 
@@ -501,9 +490,8 @@ impl JournalThread {
                 // replaced by one of these.
                 self.fail(&error);
                 for (placing, journaling) in waiting.drain(..) {
-                    drop(placing);
                     let again = std::io::Error::new(error.kind(), error.to_string());
-                    (journaling.on_journaled)(Err(not_written(again)));
+                    journaling.refuse(placing, not_written(again));
                 }
                 return;
             }

@@ -415,6 +415,15 @@ fn without_place(duplicates: DuplicatePolicy) -> (Unsettled, String) {
     (node, placing)
 }
 
+/// A node that has just refused such an object.
+fn with_refused(duplicates: DuplicatePolicy) -> Unsettled {
+    let (mut node, placing) = without_place(duplicates);
+    fail::cfg(&placing, "return").unwrap();
+    assert_eq!(node.store(1, 100), OUT_OF_RESOURCES);
+    fail::remove(&placing);
+    node
+}
+
 #[test]
 fn an_object_whose_name_another_program_takes_meanwhile_is_refused_and_harms_nothing() {
     let (mut node, placing) = without_place(DuplicatePolicy::KeepBoth);
@@ -437,10 +446,7 @@ fn an_object_whose_name_another_program_takes_meanwhile_is_refused_and_harms_not
 
 #[test]
 fn an_object_without_a_place_is_refused_and_does_not_come_out_of_the_journal_later() {
-    let (mut node, placing) = without_place(DuplicatePolicy::Replace);
-    fail::cfg(&placing, "return").unwrap();
-    assert_eq!(node.store(1, 100), OUT_OF_RESOURCES);
-    fail::remove(&placing);
+    let mut node = with_refused(DuplicatePolicy::Replace);
     // It is too large for the journal.
     assert_eq!(node.store(1, 2_000_000), SUCCESS);
     let place = node.crash("duplicates = \"replace\"\n", |_, _| {});
@@ -454,10 +460,7 @@ fn an_object_without_a_place_is_refused_and_does_not_come_out_of_the_journal_lat
 // row.
 #[test]
 fn an_object_that_was_refused_does_not_come_before_one_that_was_acknowledged() {
-    let (mut node, placing) = without_place(DuplicatePolicy::KeepFirst);
-    fail::cfg(&placing, "return").unwrap();
-    assert_eq!(node.store(1, 100), OUT_OF_RESOURCES);
-    fail::remove(&placing);
+    let mut node = with_refused(DuplicatePolicy::KeepFirst);
     node.remember_rows();
     assert_eq!(node.store(1, 300), SUCCESS);
     let place = node.crash("duplicates = \"keep-first\"\n", lose_rows);
